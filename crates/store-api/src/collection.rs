@@ -1,0 +1,282 @@
+//! Collections: named, ordered maps from key to small value.
+
+use std::{fmt, ops::Bound};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use crate::{Durability, Error, Kind, Listing, Result};
+
+/// The longest name of a collection, in bytes.
+pub const MAX_COLLECTION_ID_LEN: usize = 64;
+
+/// Names a collection: 1 to [`MAX_COLLECTION_ID_LEN`] bytes. Ordered by its bytes.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CollectionId(Bytes);
+
+impl CollectionId {
+    /// A name, or [`Kind::Invalid`] where it is empty or too long.
+    pub fn new(name: impl Into<Bytes>) -> Result<Self> {
+        let name = name.into();
+        if name.is_empty() || name.len() > MAX_COLLECTION_ID_LEN {
+            return Err(Error::new(
+                Kind::Invalid,
+                "collection.name",
+                format!("a collection's name has 1 to {MAX_COLLECTION_ID_LEN} bytes"),
+            )
+            .with("len", name.len()));
+        }
+        Ok(Self(name))
+    }
+
+    /// A name known at compile time.
+    ///
+    /// # Panics
+    /// Where the name is empty or too long; in a constant, that is a compile error.
+    pub const fn from_static(name: &'static str) -> Self {
+        assert!(!name.is_empty() && name.len() <= MAX_COLLECTION_ID_LEN);
+        Self(Bytes::from_static(name.as_bytes()))
+    }
+
+    /// The name's bytes.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Display for CollectionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0.escape_ascii())
+    }
+}
+
+impl fmt::Debug for CollectionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "CollectionId({self})")
+    }
+}
+
+/// Counts the commits of a store. Every commit has a greater one than all before it; an entry's is
+/// that of the commit that last put it. Never zero.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Revision(pub u64);
+
+/// One entry of a collection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// Its key.
+    pub key: Bytes,
+    /// Its value.
+    pub value: Bytes,
+    /// The commit that put it.
+    pub revision: Revision,
+}
+
+/// Which entries to list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Scan {
+    /// The collection.
+    pub collection: CollectionId,
+    /// The keys, by their bytes.
+    pub keys: (Bound<Bytes>, Bound<Bytes>),
+    /// Ascending or descending.
+    pub order: Order,
+}
+
+/// The order of a scan.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// Smallest key first.
+    Ascending,
+    /// Greatest key first.
+    Descending,
+}
+
+impl Scan {
+    /// Every entry of `collection`, ascending.
+    pub fn all(collection: CollectionId) -> Self {
+        Self {
+            collection,
+            keys: (Bound::Unbounded, Bound::Unbounded),
+            order: Order::Ascending,
+        }
+    }
+
+    /// Every entry of `collection` whose key begins with `prefix`, ascending.
+    pub fn prefix(collection: CollectionId, prefix: impl Into<Bytes>) -> Self {
+        let prefix = prefix.into();
+        // The first key after all that begin with the prefix: cut trailing 0xff, add one.
+        let mut end = prefix.to_vec();
+        while end.last() == Some(&0xff) {
+            end.pop();
+        }
+        let end = match end.last_mut() {
+            Some(last) => {
+                *last += 1;
+                Bound::Excluded(Bytes::from(end))
+            }
+            None => Bound::Unbounded,
+        };
+        Self {
+            collection,
+            keys: (Bound::Included(prefix), end),
+            order: Order::Ascending,
+        }
+    }
+}
+
+/// What must hold for a [`Batch`] to be applied.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Expect {
+    /// The key has no entry.
+    Absent {
+        /// The collection.
+        collection: CollectionId,
+        /// The key.
+        key: Bytes,
+    },
+    /// The key's entry was last put by this commit.
+    At {
+        /// The collection.
+        collection: CollectionId,
+        /// The key.
+        key: Bytes,
+        /// The commit.
+        revision: Revision,
+    },
+}
+
+/// One change of a [`Batch`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Edit {
+    /// Sets the key's value.
+    Put {
+        /// The collection.
+        collection: CollectionId,
+        /// The key.
+        key: Bytes,
+        /// The value.
+        value: Bytes,
+    },
+    /// Removes the key's entry; no error where there is none.
+    Delete {
+        /// The collection.
+        collection: CollectionId,
+        /// The key.
+        key: Bytes,
+    },
+}
+
+/// Expectations and edits, all or nothing: the only way to change anything.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Batch {
+    /// Checked against the state before the batch.
+    pub expect: Vec<Expect>,
+    /// Applied in order: of two edits of one key, the later wins.
+    pub edits: Vec<Edit>,
+    /// What the caller wants before the commit returns. A store may always do better.
+    pub durability: Durability,
+}
+
+impl Batch {
+    /// Edits without expectations, durable when the commit returns.
+    pub fn of(edits: Vec<Edit>) -> Self {
+        Self {
+            expect: Vec::new(),
+            edits,
+            durability: Durability::OnWrite,
+        }
+    }
+
+    /// The same batch, with one more expectation.
+    #[must_use]
+    pub fn expecting(mut self, expect: Expect) -> Self {
+        self.expect.push(expect);
+        self
+    }
+}
+
+/// What a watcher is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// These keys were put or deleted by one commit.
+    Keys {
+        /// The collection.
+        collection: CollectionId,
+        /// The keys; each once.
+        keys: Vec<Bytes>,
+        /// The commit.
+        revision: Revision,
+    },
+    /// The watcher fell behind and missed changes: read again what matters.
+    Resync,
+}
+
+/// Whether scans come in the order of keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ScanOrder {
+    /// As [`Scan::order`] asks.
+    Ordered,
+    /// In any order; the engine sorts where it matters.
+    Unordered,
+}
+
+/// Facts about a [`CollectionStore`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CollectionCapabilities {
+    /// The longest key, in bytes; at least 256.
+    pub max_key_len: u32,
+    /// The longest value, in bytes; at least 64 KiB.
+    pub max_value_len: u32,
+    /// The most expectations and edits in one batch, together; at least 128.
+    pub max_batch_len: u32,
+    /// The order of scans.
+    pub scan_order: ScanOrder,
+    /// The strongest durability that a commit can have.
+    pub durability: Durability,
+}
+
+/// Keeps named, ordered maps from key to small value, changed by atomic batches.
+///
+/// A collection exists while it has entries. Keys may be empty, values too.
+#[async_trait]
+pub trait CollectionStore: fmt::Debug + Send + Sync + 'static {
+    /// A short name for people, as in an error or a table.
+    fn name(&self) -> &str;
+
+    /// Facts about this store; constant while it is open.
+    fn capabilities(&self) -> CollectionCapabilities;
+
+    /// The key's entry, or `None` where there is none. Sees every commit that returned before the
+    /// call.
+    async fn get(&self, collection: CollectionId, key: Bytes) -> Result<Option<Entry>>;
+
+    /// The entries that `scan` asks for, each key at most once, in its order.
+    ///
+    /// An entry that is not changed while the scan runs appears; one that is changed meanwhile may
+    /// appear as it was or as it is, or, where it is put or deleted, not at all. Bounds whose start
+    /// is beyond their end give no entry. Memory stays bounded, however many entries there are.
+    fn scan(&self, scan: Scan) -> Listing<Entry>;
+
+    /// The collections that have entries, in ascending order.
+    fn collections(&self) -> Listing<CollectionId>;
+
+    /// Applies `batch`, all or nothing, and returns its revision.
+    ///
+    /// Every expectation is checked against the state before the batch, together with the edits in
+    /// one atomic step: where one does not hold, the answer is
+    /// [`Kind::Conflict`](crate::Kind::Conflict) and nothing changes. A batch over a limit is
+    /// [`Kind::TooLarge`](crate::Kind::TooLarge) and nothing changes. When the call returns, the
+    /// batch is visible to every later read, and as durable as it asked for, up to the store's
+    /// capability. After any other error the batch is not applied; where a store cannot know that
+    /// (the device failed while syncing), it refuses all further commits until it is opened again.
+    /// When the call is cancelled, the batch is applied whole or not at all.
+    async fn commit(&self, batch: Batch) -> Result<Revision>;
+
+    /// Changes from now on, as a hint; `None` where the store cannot tell, and the engine then
+    /// announces its own commits. A watcher that lags gets [`Change::Resync`], never silence.
+    fn watch(&self) -> Option<Listing<Change>>;
+
+    /// Makes every commit that returned before this call survive the loss of power.
+    async fn sync(&self) -> Result<()>;
+}

@@ -1,0 +1,269 @@
+//! The one error type of every store.
+
+use std::{borrow::Cow, error::Error as StdError, fmt, io, path::Path, sync::Arc};
+
+/// What went wrong, by what the caller should do about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Kind {
+    /// What was asked for is not there. Fetch it from elsewhere, or accept that.
+    NotFound,
+    /// Somebody else changed it first. Read again and decide again.
+    Conflict,
+    /// Stored bytes are not what was written. Scrub with repair, then fetch again.
+    Corrupt,
+    /// The request itself is wrong. Fix the caller.
+    Invalid,
+    /// The request is over a limit, which the error names. Split it, or pick another backend.
+    TooLarge,
+    /// There is no space left. Free some and call again.
+    Full,
+    /// The operating system or a policy forbids it. Change rights or ask for less.
+    Denied,
+    /// This backend cannot do that. See its capabilities.
+    Unsupported,
+    /// It cannot be reached or is in use now. Try later.
+    Unavailable,
+    /// The store was closed. Open it again.
+    Closed,
+    /// A defect of ours or of a library below. Report it.
+    Internal,
+}
+
+impl Kind {
+    const fn words(self) -> &'static str {
+        match self {
+            Kind::NotFound => "not found",
+            Kind::Conflict => "changed by somebody else",
+            Kind::Corrupt => "damaged",
+            Kind::Invalid => "invalid",
+            Kind::TooLarge => "too large",
+            Kind::Full => "no space left",
+            Kind::Denied => "denied",
+            Kind::Unsupported => "unsupported",
+            Kind::Unavailable => "unavailable",
+            Kind::Closed => "closed",
+            Kind::Internal => "internal error",
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.words())
+    }
+}
+
+/// Whether calling again, unchanged, can succeed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Retry {
+    /// The same call will fail the same way.
+    Never,
+    /// The same call may succeed later.
+    Later,
+}
+
+/// The one error of every store: a [`Kind`] that says what to do, the operation that failed, what
+/// was wrong, where, and why.
+///
+/// It is one word wide and cheap to clone, so that one failed group commit can answer many callers.
+/// Its text is meant for people and is stable: tests pin it.
+///
+/// ```
+/// use store_api::{Error, Kind};
+/// let error = Error::new(Kind::TooLarge, "collection.commit", "a value is at most 4 bytes")
+///     .with("key", "photo");
+/// assert_eq!(error.to_string(), "collection.commit: too large: a value is at most 4 bytes (key=photo)");
+/// ```
+#[derive(Clone)]
+pub struct Error(Arc<Inner>);
+
+#[derive(Clone)]
+struct Inner {
+    kind: Kind,
+    retry: Retry,
+    operation: &'static str,
+    message: Cow<'static, str>,
+    context: Vec<(&'static str, String)>,
+    source: Option<Arc<dyn StdError + Send + Sync>>,
+}
+
+/// What every store call returns.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    /// An error of `kind` in `operation` (`noun.verb`, as in `blobs.read`). `message` may be empty.
+    pub fn new(
+        kind: Kind,
+        operation: &'static str,
+        message: impl Into<Cow<'static, str>>,
+    ) -> Self {
+        let retry = match kind {
+            Kind::Unavailable => Retry::Later,
+            _ => Retry::Never,
+        };
+        Self(Arc::new(Inner {
+            kind,
+            retry,
+            operation,
+            message: message.into(),
+            context: Vec::new(),
+            source: None,
+        }))
+    }
+
+    /// An input or output error of the operating system, by what its kind means to a store.
+    pub fn io(operation: &'static str, path: &Path, source: io::Error) -> Self {
+        Self::new(kind_of_io(&source), operation, "")
+            .with("path", path.display())
+            .because(source)
+    }
+
+    /// The same error, with one more fact about where it happened.
+    #[must_use]
+    pub fn with(mut self, key: &'static str, value: impl fmt::Display) -> Self {
+        Arc::make_mut(&mut self.0)
+            .context
+            .push((key, value.to_string()));
+        self
+    }
+
+    /// The same error, with its cause.
+    #[must_use]
+    pub fn because(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        Arc::make_mut(&mut self.0).source = Some(Arc::from(source.into()));
+        self
+    }
+
+    /// The same error, with another answer to whether a retry can help.
+    #[must_use]
+    pub fn retry(mut self, retry: Retry) -> Self {
+        Arc::make_mut(&mut self.0).retry = retry;
+        self
+    }
+
+    /// What the caller should do.
+    pub fn kind(&self) -> Kind {
+        self.0.kind
+    }
+
+    /// Whether the same call may succeed later.
+    pub fn can_retry(&self) -> Retry {
+        self.0.retry
+    }
+
+    /// The operation that failed, as `noun.verb`.
+    pub fn operation(&self) -> &'static str {
+        self.0.operation
+    }
+
+    /// What was wrong, in words; may be empty.
+    pub fn message(&self) -> &str {
+        &self.0.message
+    }
+
+    /// Where it happened, as key and value.
+    pub fn context(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        self.0.context.iter().map(|(k, v)| (*k, v.as_str()))
+    }
+}
+
+/// What an operating-system error means to a store.
+fn kind_of_io(error: &io::Error) -> Kind {
+    use io::ErrorKind as Io;
+    match error.kind() {
+        Io::NotFound => Kind::NotFound,
+        Io::StorageFull | Io::QuotaExceeded | Io::FileTooLarge => Kind::Full,
+        Io::PermissionDenied | Io::ReadOnlyFilesystem => Kind::Denied,
+        Io::InvalidInput | Io::InvalidFilename | Io::NotADirectory | Io::IsADirectory => {
+            Kind::Invalid
+        }
+        Io::UnexpectedEof | Io::InvalidData => Kind::Corrupt,
+        Io::ResourceBusy | Io::TimedOut | Io::WouldBlock => Kind::Unavailable,
+        Io::Unsupported => Kind::Unsupported,
+        _ => Kind::Internal,
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.0.operation, self.0.kind)?;
+        if !self.0.message.is_empty() {
+            write!(f, ": {}", self.0.message)?;
+        }
+        for (i, (key, value)) in self.0.context.iter().enumerate() {
+            let open = if i == 0 { " (" } else { ", " };
+            write!(f, "{open}{key}={value}")?;
+        }
+        if !self.0.context.is_empty() {
+            f.write_str(")")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")?;
+        let mut source = self.source();
+        while let Some(cause) = source {
+            write!(f, ": {cause}")?;
+            source = cause.source();
+        }
+        Ok(())
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.0.source.as_deref().map(|s| s as _)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn is_one_word_wide() {
+        assert_eq!(size_of::<Error>(), size_of::<usize>());
+        assert_eq!(size_of::<Result<()>>(), size_of::<usize>());
+    }
+
+    #[test]
+    fn texts_are_pinned() {
+        let plain = Error::new(Kind::NotFound, "blobs.read", "");
+        assert_eq!(plain.to_string(), "blobs.read: not found");
+        let full = Error::io(
+            "log.append",
+            Path::new("/data/log/1"),
+            io::Error::from(io::ErrorKind::StorageFull),
+        );
+        assert_eq!(full.kind(), Kind::Full);
+        assert_eq!(
+            full.to_string(),
+            "log.append: no space left (path=/data/log/1)"
+        );
+        assert_eq!(
+            format!("{full:?}"),
+            "log.append: no space left (path=/data/log/1): no storage space"
+        );
+    }
+
+    #[test]
+    fn a_clone_keeps_its_own_context() {
+        let first = Error::new(Kind::Corrupt, "blobs.read", "").with("offset", 0);
+        let second = first.clone().with("hash", "ab");
+        assert_eq!(first.context().count(), 1);
+        assert_eq!(second.context().count(), 2);
+    }
+
+    #[test]
+    fn only_unavailable_can_be_retried_unless_told() {
+        let error = Error::new(Kind::Unavailable, "node.call", "");
+        assert_eq!(error.can_retry(), Retry::Later);
+        let error = Error::new(Kind::Full, "node.call", "");
+        assert_eq!(error.can_retry(), Retry::Never);
+        assert_eq!(error.retry(Retry::Later).can_retry(), Retry::Later);
+    }
+}

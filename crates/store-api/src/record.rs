@@ -1,0 +1,306 @@
+//! Records: small signed mutable maps of numbered slots, found by key.
+
+use std::{fmt, ops::Range};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use zeroize::ZeroizeOnDrop;
+
+use crate::{Listing, Result};
+
+/// An ed25519 public key.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PublicKey(pub [u8; 32]);
+
+impl fmt::Display for PublicKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_hex(f, &self.0)
+    }
+}
+
+impl fmt::Debug for PublicKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PublicKey({self})")
+    }
+}
+
+/// An ed25519 secret key (the seed). It is wiped when dropped and does not print itself.
+#[derive(Clone, ZeroizeOnDrop)]
+pub struct SecretKey([u8; 32]);
+
+impl SecretKey {
+    /// A key from its 32 bytes.
+    pub fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    /// The 32 bytes, for whoever signs or stores the key.
+    pub fn expose(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for SecretKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SecretKey(…)")
+    }
+}
+
+/// Names a record: a hash of its [`RecordDescriptor`], as its store computes it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RecordId(pub [u8; 32]);
+
+impl fmt::Display for RecordId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_hex(f, &self.0)
+    }
+}
+
+impl fmt::Debug for RecordId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "RecordId({self})")
+    }
+}
+
+fn write_hex(f: &mut fmt::Formatter<'_>, bytes: &[u8]) -> fmt::Result {
+    bytes.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+}
+
+/// The number of a slot, from 0.
+pub type Slot = u16;
+
+/// What makes a record this record: who may write which slot. It never changes.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct RecordDescriptor {
+    /// Writes the first `owner_slots` slots.
+    pub owner: PublicKey,
+    /// How many slots the owner has; may be zero where there are members.
+    pub owner_slots: u16,
+    /// Further writers; their slots follow the owner's in this order.
+    pub members: Vec<Member>,
+}
+
+/// A further writer of a record.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Member {
+    /// Its key.
+    pub key: PublicKey,
+    /// How many slots it has; at least one.
+    pub slots: u16,
+}
+
+impl RecordDescriptor {
+    /// How many slots the record has.
+    pub fn slots(&self) -> u32 {
+        let members: u32 = self.members.iter().map(|m| u32::from(m.slots)).sum();
+        u32::from(self.owner_slots) + members
+    }
+
+    /// Who may write `slot`, or `None` where the record has no such slot.
+    pub fn writer_of(&self, slot: Slot) -> Option<PublicKey> {
+        let mut end = u32::from(self.owner_slots);
+        if u32::from(slot) < end {
+            return Some(self.owner);
+        }
+        for member in &self.members {
+            end += u32::from(member.slots);
+            if u32::from(slot) < end {
+                return Some(member.key);
+            }
+        }
+        None
+    }
+}
+
+/// A slot's value with its proof.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Signed {
+    /// The bytes.
+    pub value: Bytes,
+    /// Counts the slot's values from 1; a greater one wins.
+    pub seq: u64,
+    /// Who signed it.
+    pub writer: PublicKey,
+    /// Over the record, the slot, the sequence number and the value, as the store defines.
+    pub signature: Bytes,
+}
+
+/// How fresh a read must be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Freshness {
+    /// What is here, without asking anybody.
+    Local,
+    /// What is here, or from the network where there is nothing.
+    LocalThenNetwork,
+    /// From the network; an error where it cannot be reached. Stores without one answer as
+    /// [`Local`](Freshness::Local).
+    Network,
+}
+
+/// What the caller believes of the slot it writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SeqExpect {
+    /// Nothing: write after whatever is there.
+    Any,
+    /// The slot has no value yet.
+    Absent,
+    /// The slot's value has this sequence number.
+    At(u64),
+}
+
+/// What to put into a slot.
+#[derive(Debug, Clone)]
+pub enum PutRecord {
+    /// A new value, signed here, with the next sequence number.
+    Write {
+        /// The bytes.
+        value: Bytes,
+        /// Signs it; must be the slot's writer.
+        writer: SecretKey,
+        /// Checked in one step with the write.
+        expect: SeqExpect,
+    },
+    /// A value that somebody else signed. Refused unless its signature, writer and limits hold.
+    Import(Signed),
+}
+
+/// What became of a put.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Put {
+    /// It is the slot's value, for everybody that this store reaches.
+    Published {
+        /// Its sequence number.
+        seq: u64,
+    },
+    /// It is durable here and goes out later.
+    Queued {
+        /// Its sequence number.
+        seq: u64,
+    },
+    /// Not written: the slot's value is another than expected, or newer than the imported one.
+    Superseded {
+        /// The slot's value; `None` where it has none.
+        current: Option<Signed>,
+    },
+}
+
+/// A slot's sequence number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SlotSeq {
+    /// The slot.
+    pub slot: Slot,
+    /// Its value's sequence number.
+    pub seq: u64,
+}
+
+/// What a watcher of a record is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RecordEvent {
+    /// These slots have new values.
+    Changed {
+        /// The slots.
+        slots: Vec<Slot>,
+        /// The value, where one slot changed and the store has it at hand.
+        value: Option<Signed>,
+    },
+    /// The watcher may have missed changes: inspect, and read what differs.
+    Resync,
+}
+
+/// Facts about a [`RecordStore`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RecordCapabilities {
+    /// The longest value of a slot, in bytes.
+    pub max_value_len: u32,
+    /// The most slots of a record.
+    pub max_slots: u16,
+    /// The greatest sum of a record's values, in bytes.
+    pub max_record_len: u32,
+    /// The most writers of a record, its owner among them.
+    pub max_writers: u16,
+}
+
+/// Keeps signed slots that others can find by key.
+#[async_trait]
+pub trait RecordStore: fmt::Debug + Send + Sync + 'static {
+    /// A short name for people, as in an error or a table.
+    fn name(&self) -> &str;
+
+    /// Facts about this store; constant while it is open.
+    fn capabilities(&self) -> RecordCapabilities;
+
+    /// Makes the record known to this store, and returns its id, which depends on nothing but the
+    /// descriptor. Creating it again is no error and changes nothing. Durable when it returns.
+    ///
+    /// A descriptor over the limits is [`Kind::TooLarge`](crate::Kind::TooLarge); one without
+    /// slots, or with a writer twice, [`Kind::Invalid`](crate::Kind::Invalid).
+    async fn create(&self, record: RecordDescriptor) -> Result<RecordId>;
+
+    /// The slot's value, or `None` where it has none.
+    ///
+    /// A record that this store does not know is [`Kind::NotFound`](crate::Kind::NotFound), a slot
+    /// that it does not have [`Kind::Invalid`](crate::Kind::Invalid). A network that cannot be
+    /// reached is [`Kind::Unavailable`](crate::Kind::Unavailable), never `None`.
+    async fn get(&self, id: RecordId, slot: Slot, fresh: Freshness) -> Result<Option<Signed>>;
+
+    /// Writes the slot if the expectation holds, in one atomic step, durable when it returns.
+    ///
+    /// A writer that may not write the slot, or a signature that does not hold, is
+    /// [`Kind::Denied`](crate::Kind::Denied), a value over the limits
+    /// [`Kind::TooLarge`](crate::Kind::TooLarge); nothing changes then. An imported value whose
+    /// sequence number is not greater than the slot's is [`Put::Superseded`], except that
+    /// importing the very value again is [`Put::Published`].
+    async fn put(&self, id: RecordId, slot: Slot, put: PutRecord) -> Result<Put>;
+
+    /// The sequence numbers of those of `slots` that have a value, ascending. Slots beyond the
+    /// record's are left out.
+    async fn inspect(
+        &self,
+        id: RecordId,
+        slots: Range<Slot>,
+        fresh: Freshness,
+    ) -> Result<Vec<SlotSeq>>;
+
+    /// Changes of these slots from now on; `None` where the store cannot tell. A watcher that lags
+    /// or may have missed one gets [`RecordEvent::Resync`], never silence.
+    fn watch(&self, id: RecordId, slots: Range<Slot>) -> Option<Listing<RecordEvent>>;
+
+    /// Removes the record and its values from this store; others may still have it. Forgetting
+    /// what is not known is no error. Durable when it returns.
+    async fn forget(&self, id: RecordId) -> Result<()>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_does_not_print_itself() {
+        let text = format!("{:?}", SecretKey::from_bytes([0xab; 32]));
+        assert_eq!(text, "SecretKey(…)");
+    }
+
+    #[test]
+    fn slots_follow_their_writers() {
+        let key = |n| PublicKey([n; 32]);
+        let record = RecordDescriptor {
+            owner: key(0),
+            owner_slots: 2,
+            members: vec![
+                Member {
+                    key: key(1),
+                    slots: 1,
+                },
+                Member {
+                    key: key(2),
+                    slots: 2,
+                },
+            ],
+        };
+        assert_eq!(record.slots(), 5);
+        let writers: Vec<_> = (0..6).map(|slot| record.writer_of(slot)).collect();
+        let expected = [0, 0, 1, 2, 2].map(|n| Some(key(n)));
+        assert_eq!(writers[..5], expected);
+        assert_eq!(writers[5], None);
+    }
+}
