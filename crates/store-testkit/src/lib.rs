@@ -1,1 +1,7 @@
-//! (to be written)
+//! Suites, models and faulty stores that show whether a backend keeps the contracts of `store-api`.
+//!
+//! [`MemoryStore`] is the reference: the smallest store that keeps every contract.
+
+pub mod stores;
+
+pub use stores::MemoryStore;

@@ -1,0 +1,146 @@
+//! The reference store: keeps every contract, in memory, with no runtime and no disk.
+
+mod blobs;
+mod collections;
+
+use std::{
+    fmt,
+    sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+};
+
+use futures_util::{TryStreamExt, future, stream};
+use store_api::{Error, GROUP_LEN, Kind, Listing, Result};
+
+/// The length of a block unless another is asked for, in bytes.
+const BLOCK_LEN: u32 = GROUP_LEN as u32;
+/// The most items that a listing takes out under the lock at once.
+const PAGE: usize = 256;
+
+/// A store in memory: blobs and collections that are gone when its last clone is dropped.
+///
+/// It is cheap to clone, and clones share what they keep. It needs no async runtime, its calls never
+/// wait, and it copies what it is given, so that it keeps no larger buffer alive.
+///
+/// ```
+/// use store_api::{BlobStore, Block, Bytes, Part, PayloadId};
+/// use store_testkit::MemoryStore;
+///
+/// # let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+/// # runtime.block_on(async {
+/// let store = MemoryStore::new();
+/// let id = PayloadId([7; 16]);
+/// let block = Block { part: Part::Data, index: 0, bytes: Bytes::from_static(b"hello") };
+/// store.write(id, vec![block]).await?;
+/// assert_eq!(store.read(id, Part::Data, 1..4).await?, "ell");
+/// # store_api::Result::<()>::Ok(()) })?;
+/// # store_api::Result::<()>::Ok(())
+/// ```
+#[derive(Clone)]
+pub struct MemoryStore(Arc<Shared>);
+
+struct Shared {
+    block_len: u32,
+    blobs: Guarded<blobs::Payloads>,
+    collections: Guarded<collections::Collections>,
+}
+
+impl MemoryStore {
+    /// An empty store whose blocks have 16 KiB.
+    pub fn new() -> Self {
+        Self::with_block_len(BLOCK_LEN)
+    }
+
+    /// An empty store whose blocks have `block_len` bytes.
+    ///
+    /// # Panics
+    /// Where `block_len` is not a positive multiple of [`GROUP_LEN`].
+    pub fn with_block_len(block_len: u32) -> Self {
+        assert!(
+            block_len > 0 && u64::from(block_len).is_multiple_of(GROUP_LEN),
+            "a block's length is a positive multiple of {GROUP_LEN}"
+        );
+        Self(Arc::new(Shared {
+            block_len,
+            blobs: Guarded::default(),
+            collections: Guarded::default(),
+        }))
+    }
+
+    /// Closes the store for all its clones and frees what it kept. Later calls, and watchers, answer
+    /// [`Kind::Closed`]; closing again does nothing.
+    pub fn close(&self) {
+        self.0.blobs.close();
+        self.0.collections.close();
+    }
+}
+
+impl Default for MemoryStore {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for MemoryStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemoryStore")
+            .field("block_len", &self.0.block_len)
+            .finish_non_exhaustive()
+    }
+}
+
+/// State behind a lock, until it is closed.
+struct Guarded<T>(RwLock<Option<T>>);
+
+impl<T: Default> Default for Guarded<T> {
+    fn default() -> Self {
+        Self(RwLock::new(Some(T::default())))
+    }
+}
+
+// A poisoned lock is taken as it is: every change is checked first and applied without a step that
+// can panic, so that the state behind it is whole.
+impl<T> Guarded<T> {
+    fn read<R>(&self, operation: &'static str, f: impl FnOnce(&T) -> Result<R>) -> Result<R> {
+        let guard: RwLockReadGuard<'_, _> = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        f(guard.as_ref().ok_or_else(|| closed(operation))?)
+    }
+
+    fn write<R>(&self, operation: &'static str, f: impl FnOnce(&mut T) -> Result<R>) -> Result<R> {
+        let mut guard: RwLockWriteGuard<'_, _> =
+            self.0.write().unwrap_or_else(PoisonError::into_inner);
+        f(guard.as_mut().ok_or_else(|| closed(operation))?)
+    }
+
+    fn close(&self) {
+        let state = self
+            .0
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        // Freed after the lock, which others may wait for.
+        drop(state);
+    }
+}
+
+fn closed(operation: &'static str) -> Error {
+    Error::new(Kind::Closed, operation, "the store was closed")
+}
+
+/// A listing that fetches page after page. `fetch` gets what the page before it said, and says where
+/// the next one goes on, or `None` after the last.
+fn paged<T, C>(
+    first: C,
+    mut fetch: impl FnMut(C) -> Result<(Vec<T>, Option<C>)> + Send + 'static,
+) -> Listing<T>
+where
+    T: Send + 'static,
+    C: Send + 'static,
+{
+    let pages =
+        stream::try_unfold(Some(first), move |cursor| {
+            future::ready(cursor.map(&mut fetch).transpose().map(|page| {
+                page.map(|(items, next)| (stream::iter(items.into_iter().map(Ok)), next))
+            }))
+        });
+    Box::pin(pages.try_flatten())
+}

@@ -1,0 +1,5 @@
+//! Stores to test against.
+
+mod memory;
+
+pub use memory::MemoryStore;
