@@ -3,5 +3,9 @@
 //! [`MemoryStore`] is the reference: the smallest store that keeps every contract.
 
 pub mod stores;
+#[cfg(feature = "suite")]
+pub mod suite;
 
+#[doc(hidden)]
+pub use store_api;
 pub use stores::MemoryStore;

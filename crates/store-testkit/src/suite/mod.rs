@@ -1,0 +1,64 @@
+//! The conformance suites: one per trait, one macro each, one `#[test]` per case.
+
+pub mod blob;
+mod macros;
+mod run;
+mod subject;
+mod support;
+
+pub use run::{Report, check_lacks, run_all, run_case};
+pub use subject::{Erase, Fixture, Subject};
+
+use futures_util::future::BoxFuture;
+
+/// One case of a suite.
+pub struct Case<T: ?Sized> {
+    /// Its name, which is that of its function and of its `#[test]`.
+    pub name: &'static str,
+    /// What a store must have for it to run.
+    pub need: Need,
+    /// Runs it; panics where the store breaks its contract.
+    pub run: fn(Fixture<T>) -> BoxFuture<'static, ()>,
+}
+
+/// What a case needs and a backend may honestly lack.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Need {
+    /// Nothing; such a case runs for every backend.
+    Always,
+    /// Data that is there after the store was opened again: a [`Subject`] with a way to open it.
+    Reopen,
+    /// A [`Subject`] with a way to close it.
+    Close,
+    /// A `watch` that is not `None`.
+    Watch,
+    /// Scans in the order of keys.
+    Order,
+}
+
+impl Need {
+    /// Each that a backend may lack.
+    pub const ALL: [Need; 4] = [Need::Reopen, Need::Close, Need::Watch, Need::Order];
+
+    /// Its name, as listed in a suite's `lacks`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Need::Always => "Always",
+            Need::Reopen => "Reopen",
+            Need::Close => "Close",
+            Need::Watch => "Watch",
+            Need::Order => "Order",
+        }
+    }
+}
+
+/// A trait that has a suite: implemented for `dyn BlobStore`, `dyn CollectionStore` and
+/// `dyn RecordStore`.
+pub trait Suite: Send + Sync + 'static {
+    /// All its cases.
+    fn cases() -> &'static [Case<Self>];
+
+    /// Whether the store says by itself that it has what `need` names; `None` where only the
+    /// [`Subject`] can tell.
+    fn claims(&self, need: Need) -> Option<bool>;
+}

@@ -1,0 +1,222 @@
+//! What a suite is run on: a store, what keeps it alive, how to close it and open it again.
+
+use std::{any::Any, fmt, future::Future, sync::Arc, time::Duration};
+
+use futures_util::future::BoxFuture;
+use store_api::{BlobStore, CollectionStore, RecordStore};
+
+use super::{Need, Suite};
+
+/// How long a case waits for a change that must come before it says that none came.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+type Outcome<T> = Result<T, String>;
+type Opener<S> = Box<dyn Fn() -> BoxFuture<'static, Outcome<S>> + Send + Sync>;
+type Closer<S> = Arc<dyn Fn(Arc<S>) -> BoxFuture<'static, Outcome<()>> + Send + Sync>;
+
+/// A fresh store to run one case on.
+///
+/// ```
+/// use store_testkit::{MemoryStore, suite::Subject};
+///
+/// let subject = Subject::new(MemoryStore::new()).closing(|store| async move {
+///     store.close();
+///     store_api::Result::<()>::Ok(())
+/// });
+/// ```
+pub struct Subject<S> {
+    store: S,
+    open: Option<Opener<S>>,
+    close: Option<Closer<S>>,
+    patience: Duration,
+    kept: Vec<Box<dyn Any + Send + Sync>>,
+}
+
+impl<S: Send + Sync + 'static> Subject<S> {
+    /// An empty store.
+    pub fn new(store: S) -> Self {
+        Self {
+            store,
+            open: None,
+            close: None,
+            patience: PATIENCE,
+            kept: Vec::new(),
+        }
+    }
+
+    /// Drops `value`, such as a temporary folder, after the store.
+    #[must_use]
+    pub fn keeping(mut self, value: impl Any + Send + Sync) -> Self {
+        self.kept.push(Box::new(value));
+        self
+    }
+
+    /// Opens the same data again, after the store was closed and dropped. Needed by whatever claims
+    /// to be durable.
+    #[must_use]
+    pub fn opening<F, E>(mut self, open: impl Fn() -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = Result<S, E>> + Send + 'static,
+        E: fmt::Debug,
+    {
+        self.open = Some(Box::new(move || {
+            let opened = open();
+            Box::pin(async move { opened.await.map_err(|error| format!("{error:?}")) })
+        }));
+        self
+    }
+
+    /// Closes the store, as an app does at its end.
+    #[must_use]
+    pub fn closing<F, E>(mut self, close: impl Fn(Arc<S>) -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = Result<(), E>> + Send + 'static,
+        E: fmt::Debug,
+    {
+        self.close = Some(Arc::new(move |store| {
+            let closed = close(store);
+            Box::pin(async move { closed.await.map_err(|error| format!("{error:?}")) })
+        }));
+        self
+    }
+
+    /// Waits at most this long for a change that must come: a minute unless told. Shorten it only
+    /// for a store that is known to be broken.
+    #[must_use]
+    pub fn patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
+    }
+
+    pub(super) fn erase<T>(self) -> Fixture<T>
+    where
+        T: Send + Sync + ?Sized + 'static,
+        S: Erase<T>,
+    {
+        let close = self.close;
+        let opened = Opened::new(self.store, close.clone());
+        let open = self.open.map(|open| -> Opener<Opened<T>> {
+            Box::new(move || {
+                let opening = open();
+                let close = close.clone();
+                Box::pin(async move { Ok(Opened::new(opening.await?, close)) })
+            })
+        });
+        Fixture {
+            opened: Some(opened),
+            open,
+            patience: self.patience,
+            kept: self.kept,
+        }
+    }
+}
+
+/// A store as the trait that a suite tests.
+pub trait Erase<T: ?Sized>: Send + Sync + Sized + 'static {
+    /// The same store.
+    fn erase(self: Arc<Self>) -> Arc<T>;
+}
+
+impl<S: BlobStore> Erase<dyn BlobStore> for S {
+    fn erase(self: Arc<Self>) -> Arc<dyn BlobStore> {
+        self
+    }
+}
+
+impl<S: CollectionStore> Erase<dyn CollectionStore> for S {
+    fn erase(self: Arc<Self>) -> Arc<dyn CollectionStore> {
+        self
+    }
+}
+
+impl<S: RecordStore> Erase<dyn RecordStore> for S {
+    fn erase(self: Arc<Self>) -> Arc<dyn RecordStore> {
+        self
+    }
+}
+
+/// A [`Subject`] as a case sees it. A case panics where one of its steps cannot be taken.
+pub struct Fixture<T: ?Sized> {
+    /// `None` only while it is opened again.
+    opened: Option<Opened<T>>,
+    open: Option<Opener<Opened<T>>>,
+    patience: Duration,
+    /// Dropped last.
+    kept: Vec<Box<dyn Any + Send + Sync>>,
+}
+
+struct Opened<T: ?Sized> {
+    store: Arc<T>,
+    close: Option<Box<dyn FnOnce() -> BoxFuture<'static, Outcome<()>> + Send + Sync>>,
+}
+
+impl<T: ?Sized> Opened<T> {
+    fn new<S: Erase<T>>(store: S, close: Option<Closer<S>>) -> Self {
+        let store = Arc::new(store);
+        Self {
+            store: store.clone().erase(),
+            close: close.map(|close| -> Box<dyn FnOnce() -> _ + Send + Sync> {
+                Box::new(move || close(store))
+            }),
+        }
+    }
+}
+
+impl<T: Suite + ?Sized> Fixture<T> {
+    /// The store.
+    pub fn store(&self) -> &T {
+        &self.opened().store
+    }
+
+    /// The store, for tasks of its own; they must end before it is opened again.
+    pub fn shared(&self) -> Arc<T> {
+        self.opened().store.clone()
+    }
+
+    /// How long to wait for a change that must come.
+    pub fn patience(&self) -> Duration {
+        self.patience
+    }
+
+    /// Closes the store, which can still be called.
+    pub async fn close(&mut self) {
+        let opened = self.opened.as_mut().expect("reopening is over");
+        let close = opened.close.take().expect("the subject can be closed");
+        close().await.expect("the store closes");
+    }
+
+    /// Closes the store where it can be closed, drops it, and opens its data again.
+    pub async fn reopen(&mut self) {
+        let Opened { store, close } = self.opened.take().expect("reopening is over");
+        if let Some(close) = close {
+            close().await.expect("the store closes");
+        }
+        drop(store);
+        let open = self.open.as_ref().expect("the subject can be opened again");
+        self.opened = Some(open().await.expect("the store opens again"));
+    }
+
+    /// Whether the subject has what `need` names. Where the store claims durability, it is wanted
+    /// of the subject too: a claim that is not tested does not count as lacking.
+    pub(super) fn has(&self, need: Need) -> bool {
+        let claimed = self.store().claims(need);
+        match need {
+            Need::Always => true,
+            Need::Reopen => claimed.unwrap_or(self.open.is_some()),
+            Need::Close => self.opened().close.is_some(),
+            Need::Watch | Need::Order => claimed.unwrap_or(false),
+        }
+    }
+
+    fn opened(&self) -> &Opened<T> {
+        self.opened.as_ref().expect("reopening is over")
+    }
+}
+
+impl<T: ?Sized> fmt::Debug for Fixture<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Fixture")
+            .field("kept", &self.kept.len())
+            .finish_non_exhaustive()
+    }
+}
