@@ -1,1 +1,47 @@
-//! (to be written)
+//! The engine: what Larder makes of any three stores.
+//!
+//! [`Blobs`] keeps immutable bytes by their BLAKE3 hash over a
+//! [`BlobStore`](store_api::BlobStore) and a [`CollectionStore`](store_api::CollectionStore):
+//! hashed as they are written, verified as they are read, fetched in verified ranges and resumed,
+//! kept by tags and pins, collected, scrubbed. [`Collections`] and [`Records`] give apps ordered
+//! maps and signed slots over any collection store.
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> store_api::Result<()> {
+//! use std::sync::Arc;
+//! use store_engine::{Blobs, TagName};
+//! use store_testkit::MemoryStore;
+//!
+//! let store = Arc::new(MemoryStore::new());
+//! let blobs = Blobs::open(store.clone(), store).await?;
+//! let pin = blobs.add("hello").await?;
+//! blobs.tags().set(TagName::try_from("greeting")?, pin.root()).await?;
+//! assert_eq!(blobs.read_to_bytes(pin.hash(), 1..4).await?, "ell");
+//! # Ok(())
+//! # }
+//! ```
+
+mod blobs;
+mod collections;
+mod hash;
+mod records;
+
+pub use bao_tree::{
+    ChunkNum, ChunkRanges, TreeNode,
+    io::{Leaf, Parent},
+};
+pub use blobs::{
+    AddOptions, Bitfield, Blobs, ByteStream, Collected, Encoded, Finding, Import,
+    MAX_READ_TO_BYTES, MAX_TAG_NAME_LEN, Pin, Progress, RECORD_EVERY, RECORD_EVERY_BYTES, Reader,
+    Repair, Roots, Scrubbed, Source, Status, Tag, TagName, Tags, Trust,
+};
+pub use collections::{
+    Collections, MAX_ANNOUNCED_COMMITS, MAX_ANNOUNCED_KEYS, RESERVED, SORT_BYTES, SORT_ENTRIES,
+    Swap, WATCH_BACKLOG,
+};
+pub use hash::{Format, Hash, Root};
+pub use records::{
+    ID_CONTEXT, MAX_RECORD_LEN, MAX_SLOTS, MAX_VALUE_LEN, MAX_WRITERS, Records, SIGNATURE_CONTEXT,
+    format as record_format, generate_key, public_key, record_id, sign, verify,
+};

@@ -1,0 +1,479 @@
+//! Adding blobs whose hash is not known before.
+
+use std::{
+    fmt,
+    fs::File,
+    io::{self, Read},
+    path::{Path, PathBuf},
+    pin::Pin as StdPin,
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use bytes::{Bytes, BytesMut};
+use futures_util::{Stream, StreamExt, future};
+use store_api::{Batch, Block, Edit, Error, Expect, GROUP_LEN, Kind, Part, PayloadId, Result};
+
+use super::{
+    Blobs, Inner,
+    blocking::{INLINE_HASH_LEN, blocking},
+    entry::{BlobEntry, State},
+    index::{BLOBS, Replaced, key},
+    payload::Draft,
+    pins::Pin,
+    tags::{TagName, put_tag},
+    tree::TreeBuilder,
+};
+use crate::{Format, Hash, Root};
+
+/// How much is read, hashed and written at a time.
+const WINDOW_LEN: u64 = 1024 * 1024;
+/// How much is written before the store is asked to begin making it durable.
+const SYNC_EVERY: u64 = 64 * 1024 * 1024;
+
+/// A stream of bytes to add.
+pub type ByteStream = StdPin<Box<dyn Stream<Item = io::Result<Bytes>> + Send>>;
+
+/// Told how many bytes were taken in so far. It must not block.
+pub type Progress = Arc<dyn Fn(u64) + Send + Sync>;
+
+/// Where a blob's bytes come from.
+pub enum Source {
+    /// Memory.
+    Bytes(Bytes),
+    /// A file, read once from start to end.
+    Path(PathBuf),
+    /// A stream, read to its end; an error of it ends the add.
+    Stream(ByteStream),
+}
+
+impl fmt::Debug for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Source::Bytes(bytes) => write!(f, "Bytes({})", bytes.len()),
+            Source::Path(path) => write!(f, "Path({})", path.display()),
+            Source::Stream(_) => f.write_str("Stream"),
+        }
+    }
+}
+
+impl From<Bytes> for Source {
+    fn from(bytes: Bytes) -> Self {
+        Source::Bytes(bytes)
+    }
+}
+
+impl From<Vec<u8>> for Source {
+    fn from(bytes: Vec<u8>) -> Self {
+        Source::Bytes(bytes.into())
+    }
+}
+
+impl From<&'static [u8]> for Source {
+    fn from(bytes: &'static [u8]) -> Self {
+        Source::Bytes(Bytes::from_static(bytes))
+    }
+}
+
+impl From<&'static str> for Source {
+    fn from(text: &'static str) -> Self {
+        Source::Bytes(Bytes::from_static(text.as_bytes()))
+    }
+}
+
+impl From<PathBuf> for Source {
+    fn from(path: PathBuf) -> Self {
+        Source::Path(path)
+    }
+}
+
+impl From<&Path> for Source {
+    fn from(path: &Path) -> Self {
+        Source::Path(path.into())
+    }
+}
+
+/// How to add a blob.
+#[derive(Default)]
+pub struct AddOptions {
+    /// What the pin, and the tag, keep: the blob alone, or all that it names.
+    pub format: Option<Format>,
+    /// A tag to set in the same commit: either both are there or neither.
+    pub tag: Option<TagName>,
+    /// Told about progress.
+    pub progress: Option<Progress>,
+}
+
+impl fmt::Debug for AddOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AddOptions")
+            .field("format", &self.format)
+            .field("tag", &self.tag)
+            .finish_non_exhaustive()
+    }
+}
+
+impl AddOptions {
+    fn root(&self, hash: Hash) -> Root {
+        let format = self.format.unwrap_or(Format::Raw);
+        Root { hash, format }
+    }
+
+    fn report(&self, bytes: u64) {
+        if let Some(progress) = &self.progress {
+            progress(bytes);
+        }
+    }
+
+    fn tag_edits(&self, root: Root) -> Vec<Edit> {
+        self.tag.iter().map(|tag| put_tag(tag, root)).collect()
+    }
+}
+
+pub(crate) fn now() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| {
+        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    })
+}
+
+impl Blobs {
+    /// Adds a blob, and returns a pin that keeps it. Durable when it returns.
+    ///
+    /// Its bytes are written once, while they are hashed. Adding what is there already changes
+    /// nothing. Cancelled, or after an error, nothing is left but what the next start sweeps.
+    pub async fn add(&self, source: impl Into<Source>) -> Result<Pin> {
+        self.add_with(source, AddOptions::default()).await
+    }
+
+    /// As [`add`](Self::add), with a format, a tag or progress.
+    pub async fn add_with(&self, source: impl Into<Source>, options: AddOptions) -> Result<Pin> {
+        let _running = self.0.enter("blobs.add")?;
+        let mut windows = match source.into() {
+            Source::Bytes(bytes) => Windows::Bytes(bytes),
+            Source::Path(path) => Windows::open(path).await?,
+            Source::Stream(stream) => Windows::Stream {
+                stream,
+                rest: Bytes::new(),
+                done: false,
+            },
+        };
+        let first = windows.next().await?;
+        if first.len() as u64 <= GROUP_LEN {
+            self.0.add_inline(first, options).await
+        } else {
+            self.0.add_payload(first, windows, options).await
+        }
+    }
+}
+
+impl Inner {
+    async fn add_inline(self: &Arc<Self>, bytes: Bytes, options: AddOptions) -> Result<Pin> {
+        let size = bytes.len() as u64;
+        let root = options.root(Hash::of(&bytes));
+        let pin = self.pins.pin(root).await.with_size(size);
+        options.report(size);
+        if root.hash == Hash::EMPTY {
+            return self.tag(pin, &options).await;
+        }
+        let entry = BlobEntry {
+            added: now(),
+            state: State::Inline(bytes),
+        };
+        // Most often the blob is new, so the commit itself asks.
+        let mut edits = options.tag_edits(root);
+        edits.push(Edit::Put {
+            collection: BLOBS,
+            key: key(root.hash),
+            value: entry.encode(),
+        });
+        let batch = Batch::of(edits).expecting(Expect::Absent {
+            collection: BLOBS,
+            key: key(root.hash),
+        });
+        match self.collections.commit(batch).await {
+            Ok(_) => {
+                self.pins.changed(root.hash);
+                // An error says that nobody observes.
+                self.changes.send(root.hash).ok();
+                Ok(pin)
+            }
+            Err(error) if error.kind() == Kind::Conflict => {
+                self.claim(pin, entry, None, &options).await
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn add_payload(
+        self: &Arc<Self>,
+        first: Bytes,
+        windows: Windows,
+        options: AddOptions,
+    ) -> Result<Pin> {
+        let draft = self.draft().await?;
+        match self.write_payload(draft.id, first, windows, &options).await {
+            Ok((hash, size)) => {
+                let pin = self.pins.pin(options.root(hash)).await.with_size(size);
+                let entry = BlobEntry {
+                    added: now(),
+                    state: State::Complete {
+                        size,
+                        payload: draft.id,
+                    },
+                };
+                self.claim(pin, entry, Some(draft), &options).await
+            }
+            Err(error) => {
+                draft.discard().await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Makes `entry` the blob's, unless a complete one is there, and sets the tag.
+    async fn claim(
+        &self,
+        pin: Pin,
+        entry: BlobEntry,
+        draft: Option<Draft>,
+        options: &AddOptions,
+    ) -> Result<Pin> {
+        loop {
+            let old = self.lookup(pin.hash()).await?;
+            let complete = old
+                .as_ref()
+                .is_some_and(|old| !matches!(old.entry.state, State::Partial(_)));
+            if complete {
+                if let Some(draft) = draft {
+                    draft.discard().await;
+                }
+                return self.tag(pin, options).await;
+            }
+            let edits = options.tag_edits(pin.root());
+            match self
+                .replace(pin.hash(), old.as_ref(), Some(&entry), edits)
+                .await?
+            {
+                Replaced::Done(_) => {
+                    if let Some(draft) = draft {
+                        draft.keep();
+                    }
+                    return Ok(pin);
+                }
+                Replaced::Conflict => continue,
+            }
+        }
+    }
+
+    async fn tag(&self, pin: Pin, options: &AddOptions) -> Result<Pin> {
+        let edits = options.tag_edits(pin.root());
+        if !edits.is_empty() {
+            self.collections.commit(Batch::of(edits)).await?;
+        }
+        Ok(pin)
+    }
+
+    /// Writes a payload while it is hashed; durable when it returns.
+    async fn write_payload(
+        &self,
+        id: PayloadId,
+        first: Bytes,
+        mut windows: Windows,
+        options: &AddOptions,
+    ) -> Result<(Hash, u64)> {
+        let limit = self.payloads.capabilities().max_part_len;
+        let mut builder = TreeBuilder::default();
+        let mut outboard = Outboard::new(self.block_len);
+        let mut window = first;
+        let mut written = 0;
+        let mut synced = 0;
+        while !window.is_empty() {
+            let end = written + window.len() as u64;
+            if end > limit {
+                return Err(Error::new(
+                    Kind::TooLarge,
+                    "blobs.add",
+                    "the store keeps no such blob",
+                )
+                .with("store", self.payloads.name())
+                .with("limit", limit));
+            }
+            let mut blocks = outboard.take_whole(&mut builder);
+            blocks.push(Block {
+                part: Part::Data,
+                index: written / self.block_len,
+                bytes: window.clone(),
+            });
+            let write = async {
+                if end - synced >= SYNC_EVERY {
+                    // What was written before, while the next window is hashed and written.
+                    synced = end;
+                    future::try_join(
+                        self.payloads.sync(vec![id]),
+                        self.payloads.write(id, blocks),
+                    )
+                    .await
+                    .map(drop)
+                } else {
+                    self.payloads.write(id, blocks).await
+                }
+            };
+            let hash = hash_window(builder, window);
+            let ((), hashed, next) = future::try_join3(write, hash, windows.next()).await?;
+            (builder, window) = (hashed, next);
+            written = end;
+            options.report(written);
+        }
+        let blocks = outboard.take_whole(&mut builder);
+        let (hash, size, rest) = builder.finish();
+        self.payloads.write(id, blocks).await?;
+        self.payloads.write(id, outboard.take_rest(rest)).await?;
+        self.payloads.sync(vec![id]).await?;
+        Ok((Hash::from(hash), size))
+    }
+}
+
+async fn hash_window(mut builder: TreeBuilder, window: Bytes) -> Result<TreeBuilder> {
+    if window.len() <= INLINE_HASH_LEN {
+        builder.update(&window);
+        return Ok(builder);
+    }
+    blocking("blobs.add", move || {
+        builder.update(&window);
+        builder
+    })
+    .await
+}
+
+/// Cuts a growing outboard into blocks.
+struct Outboard {
+    block_len: u64,
+    written: u64,
+}
+
+impl Outboard {
+    fn new(block_len: u64) -> Self {
+        Self {
+            block_len,
+            written: 0,
+        }
+    }
+
+    fn take_whole(&mut self, builder: &mut TreeBuilder) -> Vec<Block> {
+        let block_len = usize::try_from(self.block_len).unwrap_or(usize::MAX);
+        self.blocks(builder.take_outboard(block_len))
+    }
+
+    fn take_rest(&mut self, rest: Vec<u8>) -> Vec<Block> {
+        self.blocks(rest)
+    }
+
+    fn blocks(&mut self, bytes: Vec<u8>) -> Vec<Block> {
+        if bytes.is_empty() {
+            return Vec::new();
+        }
+        let index = self.written / self.block_len;
+        self.written += bytes.len() as u64;
+        vec![Block {
+            part: Part::Outboard,
+            index,
+            bytes: bytes.into(),
+        }]
+    }
+}
+
+/// A source, cut into windows.
+enum Windows {
+    Bytes(Bytes),
+    File {
+        path: PathBuf,
+        file: Option<File>,
+    },
+    Stream {
+        stream: ByteStream,
+        rest: Bytes,
+        done: bool,
+    },
+}
+
+impl Windows {
+    async fn open(path: PathBuf) -> Result<Self> {
+        blocking("blobs.add", move || {
+            let file = File::open(&path).map_err(|e| Error::io("blobs.add", &path, e))?;
+            let is_dir = file
+                .metadata()
+                .map_err(|e| Error::io("blobs.add", &path, e))?
+                .is_dir();
+            if is_dir {
+                return Err(Error::new(
+                    Kind::Invalid,
+                    "blobs.add",
+                    "a folder is not a blob; add its files, or a collection of them",
+                )
+                .with("path", path.display()));
+            }
+            let file = Some(file);
+            Ok(Self::File { path, file })
+        })
+        .await?
+    }
+
+    /// The next [`WINDOW_LEN`] bytes; fewer at the end, and then none.
+    async fn next(&mut self) -> Result<Bytes> {
+        match self {
+            Windows::Bytes(bytes) => {
+                let len = bytes.len().min(WINDOW_LEN as usize);
+                Ok(bytes.split_to(len))
+            }
+            Windows::File { path, file } => {
+                let Some(mut open) = file.take() else {
+                    return Ok(Bytes::new());
+                };
+                let name = path.clone();
+                let (open, bytes) = blocking("blobs.add", move || {
+                    let mut bytes = Vec::with_capacity(WINDOW_LEN as usize);
+                    let read = (&mut open).take(WINDOW_LEN).read_to_end(&mut bytes);
+                    read.map_err(|e| Error::io("blobs.add", &name, e))?;
+                    Ok::<_, Error>((open, bytes))
+                })
+                .await??;
+                // A file that grows faster than it is read would never end otherwise.
+                *file = (bytes.len() as u64 == WINDOW_LEN).then_some(open);
+                Ok(bytes.into())
+            }
+            Windows::Stream { stream, rest, done } => next_of(stream, rest, done).await,
+        }
+    }
+}
+
+async fn next_of(stream: &mut ByteStream, rest: &mut Bytes, done: &mut bool) -> Result<Bytes> {
+    let len = WINDOW_LEN as usize;
+    if rest.len() >= len {
+        return Ok(rest.split_to(len));
+    }
+    let mut window = BytesMut::new();
+    while !*done && window.len() + rest.len() < len {
+        if !rest.is_empty() {
+            if window.capacity() == 0 {
+                window.reserve(len);
+            }
+            window.extend_from_slice(&std::mem::take(rest));
+        }
+        match stream.next().await {
+            Some(Ok(bytes)) => *rest = bytes,
+            Some(Err(error)) => {
+                return Err(
+                    Error::new(Kind::Unavailable, "blobs.add", "the source failed").because(error),
+                );
+            }
+            None => *done = true,
+        }
+    }
+    if window.is_empty() {
+        return Ok(rest.split_to(rest.len().min(len)));
+    }
+    let take = rest.len().min(len - window.len());
+    window.extend_from_slice(&rest.split_to(take));
+    Ok(window.freeze())
+}

@@ -1,0 +1,362 @@
+//! A blob's entry in the index: what is stored of it, and where.
+//!
+//! ```text
+//! version u8 = 1 · kind u8 · added u64 (milliseconds since 1970) · then by kind
+//!   0 inline    the bytes themselves, at most 16 KiB
+//!   1 complete  size u64 · payload [16]
+//!   2 partial   size u64 · payload [16] · postcard of the verified groups and fragments
+//! ```
+//! Integers are little-endian.
+
+use bao_tree::{ChunkNum, ChunkRanges};
+use bytes::{BufMut, Bytes, BytesMut};
+use serde::{Deserialize, Serialize};
+use store_api::{Error, GROUP_LEN, Kind, PayloadId, Result, Revision};
+
+use super::{bitfield::Bitfield, tree::group_count};
+use crate::Hash;
+
+const VERSION: u8 = 1;
+const INLINE: u8 = 0;
+const COMPLETE: u8 = 1;
+const PARTIAL: u8 = 2;
+const HEAD_LEN: usize = 10;
+
+/// The most runs of verified groups that an entry keeps; of more, the shortest are forgotten and
+/// fetched again.
+pub(crate) const MAX_RUNS: usize = 4096;
+/// The most incomplete groups of which an entry keeps chunks.
+pub(crate) const MAX_FRAGMENTS: usize = 64;
+
+/// What is stored of a blob.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct BlobEntry {
+    /// When it was added, in milliseconds since 1970: what is young is spared by collection.
+    pub added: u64,
+    pub state: State,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum State {
+    Inline(Bytes),
+    Complete { size: u64, payload: PayloadId },
+    Partial(Partial),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Partial {
+    pub size: u64,
+    pub payload: PayloadId,
+    /// The verified groups, as sorted runs `start..end`.
+    pub runs: Vec<(u64, u64)>,
+    /// Verified parts of groups that are not whole.
+    pub fragments: Vec<Fragment>,
+}
+
+/// The verified chunks of a group that is not whole, and the nodes that prove them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Fragment {
+    pub group: u64,
+    /// Bit `i` is the group's chunk `i` of 1 KiB.
+    pub chunks: u16,
+    /// Nodes below the group: first chunk within the group, level (1 is two chunks), child hashes.
+    pub nodes: Vec<(u8, u8, [[u8; 32]; 2])>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Verified {
+    runs: Vec<(u64, u64)>,
+    fragments: Vec<Fragment>,
+}
+
+/// An entry as it stands in the index.
+#[derive(Debug, Clone)]
+pub(crate) struct Indexed {
+    pub entry: BlobEntry,
+    pub revision: Revision,
+}
+
+impl BlobEntry {
+    pub(crate) fn encode(&self) -> Bytes {
+        let mut out = BytesMut::with_capacity(match &self.state {
+            State::Inline(bytes) => HEAD_LEN + bytes.len(),
+            _ => 64,
+        });
+        out.put_u8(VERSION);
+        let (kind, payload) = match &self.state {
+            State::Inline(_) => (INLINE, None),
+            State::Complete { size, payload } => (COMPLETE, Some((*size, *payload))),
+            State::Partial(partial) => (PARTIAL, Some((partial.size, partial.payload))),
+        };
+        out.put_u8(kind);
+        out.put_u64_le(self.added);
+        if let Some((size, payload)) = payload {
+            out.put_u64_le(size);
+            out.put_slice(&payload.0);
+        }
+        match &self.state {
+            State::Inline(bytes) => out.put_slice(bytes),
+            State::Complete { .. } => {}
+            State::Partial(partial) => {
+                let verified = Verified {
+                    runs: partial.runs.clone(),
+                    fragments: partial.fragments.clone(),
+                };
+                let bytes = postcard::to_allocvec(&verified)
+                    .expect("vectors of integers and arrays always encode");
+                out.put_slice(&bytes);
+            }
+        }
+        out.freeze()
+    }
+
+    /// Reads an entry; `hash` is for the error alone.
+    pub(crate) fn decode(hash: Hash, bytes: &Bytes) -> Result<Self> {
+        Self::parse(bytes).ok_or_else(|| {
+            let newer = bytes.first().is_some_and(|version| *version > VERSION);
+            if newer {
+                Error::new(
+                    Kind::Unsupported,
+                    "blobs.entry",
+                    "the entry was written by a newer version: update",
+                )
+            } else {
+                Error::new(Kind::Corrupt, "blobs.entry", "the entry cannot be read")
+            }
+            .with("hash", hash)
+        })
+    }
+
+    fn parse(bytes: &Bytes) -> Option<Self> {
+        let head = bytes.get(..HEAD_LEN)?;
+        if head[0] != VERSION {
+            return None;
+        }
+        let added = u64::from_le_bytes(head[2..].try_into().ok()?);
+        let payload = || {
+            let size = u64::from_le_bytes(bytes.get(HEAD_LEN..HEAD_LEN + 8)?.try_into().ok()?);
+            let id = bytes.get(HEAD_LEN + 8..HEAD_LEN + 24)?.try_into().ok()?;
+            Some((size, PayloadId(id)))
+        };
+        let state = match head[1] {
+            INLINE if bytes.len() as u64 <= HEAD_LEN as u64 + GROUP_LEN => {
+                State::Inline(bytes.slice(HEAD_LEN..))
+            }
+            COMPLETE if bytes.len() == HEAD_LEN + 24 => {
+                let (size, payload) = payload()?;
+                State::Complete { size, payload }
+            }
+            PARTIAL => {
+                let (size, payload) = payload()?;
+                let (verified, rest) =
+                    postcard::take_from_bytes::<Verified>(&bytes[HEAD_LEN + 24..]).ok()?;
+                let groups = group_count(size);
+                let mut last = 0;
+                for (start, end) in &verified.runs {
+                    if start >= end || *end > groups || (*start < last) {
+                        return None;
+                    }
+                    last = *end;
+                }
+                if !rest.is_empty() || verified.fragments.iter().any(|f| f.group >= groups) {
+                    return None;
+                }
+                State::Partial(Partial {
+                    size,
+                    payload,
+                    runs: verified.runs,
+                    fragments: verified.fragments,
+                })
+            }
+            _ => return None,
+        };
+        Some(Self { added, state })
+    }
+
+    pub(crate) fn size(&self) -> u64 {
+        match &self.state {
+            State::Inline(bytes) => bytes.len() as u64,
+            State::Complete { size, .. } => *size,
+            State::Partial(partial) => partial.size,
+        }
+    }
+
+    pub(crate) fn payload(&self) -> Option<PayloadId> {
+        match &self.state {
+            State::Inline(_) => None,
+            State::Complete { payload, .. } => Some(*payload),
+            State::Partial(partial) => Some(partial.payload),
+        }
+    }
+
+    pub(crate) fn bitfield(&self) -> Bitfield {
+        match &self.state {
+            State::Partial(partial) => partial.bitfield(),
+            _ => Bitfield::complete(self.size()),
+        }
+    }
+}
+
+impl Partial {
+    pub(crate) fn bitfield(&self) -> Bitfield {
+        let mut ranges = group_ranges(&self.runs, self.size);
+        for fragment in &self.fragments {
+            for chunk in 0..16 {
+                if fragment.chunks & (1 << chunk) != 0 {
+                    let at = fragment.group * 16 + chunk;
+                    ranges |= ChunkRanges::from(ChunkNum(at)..ChunkNum(at + 1));
+                }
+            }
+        }
+        Bitfield::new(ranges, self.size)
+    }
+}
+
+/// The chunks of whole groups.
+pub(crate) fn group_ranges(runs: &[(u64, u64)], size: u64) -> ChunkRanges {
+    let chunks = ChunkNum::chunks(size);
+    let mut ranges = ChunkRanges::empty();
+    for (start, end) in runs {
+        let end = ChunkNum(end * 16).min(chunks);
+        ranges |= ChunkRanges::from(ChunkNum(start * 16)..end);
+    }
+    ranges
+}
+
+/// Adds group `group` to sorted runs.
+pub(crate) fn add_group(runs: &mut Vec<(u64, u64)>, group: u64) {
+    let at = runs.partition_point(|(start, _)| *start <= group);
+    if at > 0 && group < runs[at - 1].1 {
+        return;
+    }
+    let joins_left = at > 0 && runs[at - 1].1 == group;
+    let joins_right = at < runs.len() && runs[at].0 == group + 1;
+    match (joins_left, joins_right) {
+        (true, true) => {
+            runs[at - 1].1 = runs[at].1;
+            runs.remove(at);
+        }
+        (true, false) => runs[at - 1].1 = group + 1,
+        (false, true) => runs[at].0 = group,
+        (false, false) => runs.insert(at, (group, group + 1)),
+    }
+}
+
+/// Whether group `group` is in the runs.
+pub(crate) fn has_group(runs: &[(u64, u64)], group: u64) -> bool {
+    let at = runs.partition_point(|(start, _)| *start <= group);
+    at > 0 && group < runs[at - 1].1
+}
+
+/// Forgets the shortest runs where there are more than an entry keeps.
+pub(crate) fn limit_runs(runs: &mut Vec<(u64, u64)>) {
+    if runs.len() > MAX_RUNS {
+        let mut by_len = runs.clone();
+        by_len.sort_by_key(|(start, end)| std::cmp::Reverse(end - start));
+        by_len.truncate(MAX_RUNS);
+        by_len.sort_unstable();
+        *runs = by_len;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn partial() -> BlobEntry {
+        BlobEntry {
+            added: 7,
+            state: State::Partial(Partial {
+                size: 100_000,
+                payload: PayloadId([9; 16]),
+                runs: vec![(0, 2), (4, 5)],
+                fragments: vec![Fragment {
+                    group: 6,
+                    chunks: 1,
+                    nodes: vec![(0, 1, [[1; 32], [2; 32]])],
+                }],
+            }),
+        }
+    }
+
+    fn hex(bytes: &[u8]) -> String {
+        bytes.iter().map(|b| format!("{b:02x}")).collect()
+    }
+
+    #[test]
+    fn the_format_is_pinned() {
+        let inline = BlobEntry {
+            added: 1,
+            state: State::Inline(Bytes::from_static(b"hi")),
+        };
+        assert_eq!(hex(&inline.encode()), "010001000000000000006869");
+        let complete = BlobEntry {
+            added: 258,
+            state: State::Complete {
+                size: 65536,
+                payload: PayloadId([0xab; 16]),
+            },
+        };
+        assert_eq!(
+            hex(&complete.encode()),
+            "010102010000000000000000010000000000abababababababababababababababab"
+        );
+        let expected = format!(
+            "01020700000000000000a086010000000000{}020002040501060101{}{}{}",
+            "09".repeat(16),
+            "0001",
+            "01".repeat(32),
+            "02".repeat(32)
+        );
+        assert_eq!(hex(&partial().encode()), expected);
+    }
+
+    #[test]
+    fn a_newer_entry_is_refused_and_a_garbled_one_is_damage() {
+        let hash = Hash::EMPTY;
+        let newer = BlobEntry::decode(hash, &Bytes::from_static(&[2; 20])).unwrap_err();
+        assert_eq!(newer.kind(), Kind::Unsupported);
+        let garbled = BlobEntry::decode(hash, &Bytes::from_static(&[1, 9])).unwrap_err();
+        assert_eq!(garbled.kind(), Kind::Corrupt);
+    }
+
+    proptest! {
+        #[test]
+        fn decoding_is_total(mut bytes in prop::collection::vec(any::<u8>(), 0..200), kind in 0..4u8) {
+            if bytes.len() > 1 {
+                bytes[0] = VERSION;
+                bytes[1] = kind;
+            }
+            let bytes = Bytes::from(bytes);
+            if let Ok(entry) = BlobEntry::decode(Hash::EMPTY, &bytes) {
+                prop_assert_eq!(BlobEntry::decode(Hash::EMPTY, &entry.encode()).unwrap(), entry);
+            }
+        }
+
+        #[test]
+        fn runs_are_a_set(groups in prop::collection::vec(0..60u64, 0..60)) {
+            let mut runs = Vec::new();
+            for group in &groups {
+                add_group(&mut runs, *group);
+            }
+            for group in 0..60 {
+                prop_assert_eq!(has_group(&runs, group), groups.contains(&group));
+            }
+            prop_assert!(runs.windows(2).all(|pair| pair[0].1 < pair[1].0));
+        }
+    }
+
+    #[test]
+    fn the_shortest_runs_are_forgotten() {
+        let mut runs: Vec<_> = (0..MAX_RUNS as u64 + 5)
+            .map(|i| (i * 10, i * 10 + 1))
+            .collect();
+        runs[7].1 = 75;
+        limit_runs(&mut runs);
+        assert_eq!(runs.len(), MAX_RUNS);
+        assert!(runs.contains(&(70, 75)));
+        assert!(runs.is_sorted());
+    }
+}

@@ -1,0 +1,258 @@
+//! Verified import of a blob whose hash is known: from peers, in any ranges, resumable.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, Mutex, Weak},
+    time::Duration,
+};
+
+use super::{
+    Blobs, Inner, Running,
+    bitfield::Bitfield,
+    entry::State,
+    export::Encoded,
+    pins::Pin,
+    tree::{Cv, hash_pair, hash_subtree},
+};
+use crate::{Hash, Root};
+use bao_tree::io::{Leaf, Parent};
+use store_api::{Error, GROUP_LEN, Kind, Result};
+
+mod live;
+
+use live::Live;
+
+/// What was verified is recorded after this many bytes, or
+/// [`RECORD_EVERY`], whichever comes first: so much is fetched again after a crash.
+pub const RECORD_EVERY_BYTES: u64 = 8 * 1024 * 1024;
+/// See [`RECORD_EVERY_BYTES`].
+pub const RECORD_EVERY: Duration = Duration::from_secs(1);
+
+/// Whether the items of an import were verified before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trust {
+    /// No: each is verified against the hash before it is kept.
+    Untrusted,
+    /// Yes, by the caller, as the get side of iroh-blobs does.
+    Verified,
+}
+
+/// The imports that run, so that several of one blob share what they know.
+#[derive(Debug, Default)]
+pub(crate) struct Imports(Mutex<HashMap<Hash, Weak<Shared>>>);
+
+#[derive(Debug)]
+pub(crate) struct Shared {
+    hash: Hash,
+    size: u64,
+    inner: Arc<Inner>,
+    /// Keeps what was recorded from being collected.
+    pin: Pin,
+    live: tokio::sync::Mutex<Live>,
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        let mut imports = self.inner.imports.lock();
+        if imports
+            .get(&self.hash)
+            .is_some_and(|shared| shared.strong_count() == 0)
+        {
+            imports.remove(&self.hash);
+        }
+    }
+}
+
+impl Imports {
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Hash, Weak<Shared>>> {
+        self.0
+            .lock()
+            .expect("no code panics while it holds the imports")
+    }
+}
+
+/// An import that runs. Nothing is kept that was not verified.
+///
+/// What was verified is recorded durably every [`RECORD_EVERY_BYTES`] or [`RECORD_EVERY`], and by
+/// [`finish`](Self::finish). Dropping the import keeps what was recorded; the next one goes on from
+/// there.
+#[derive(Debug)]
+pub struct Import {
+    shared: Arc<Shared>,
+    trust: Trust,
+    /// The hashes of subtrees whose nodes were verified, by first chunk and number of chunks.
+    expected: BTreeMap<u64, (u64, Cv)>,
+    _running: Running,
+}
+
+impl Blobs {
+    /// Begins, or goes on with, the import of a blob of `size` bytes, more than none.
+    ///
+    /// Imports of one blob may run at once, each for ranges of its own. Where the size contradicts
+    /// what is proven here, the answer is [`Kind::Invalid`]. Where the blob is complete, items are
+    /// checked and then ignored.
+    pub async fn import(&self, hash: Hash, size: u64, trust: Trust) -> Result<Import> {
+        let running = self.0.enter("blobs.import")?;
+        let limit = self.0.payloads.capabilities().max_part_len;
+        if size == 0 || size > limit {
+            let kind = if size == 0 {
+                Kind::Invalid
+            } else {
+                Kind::TooLarge
+            };
+            return Err(Error::new(
+                kind,
+                "blobs.import",
+                format!("a blob has 1 to {limit} bytes here"),
+            )
+            .with("hash", hash)
+            .with("size", size));
+        }
+        let shared = self.0.share_import(hash, size).await?;
+        Ok(Import {
+            shared,
+            trust,
+            expected: BTreeMap::from([(0, (chunk_count(size), *hash.as_bytes()))]),
+            _running: running,
+        })
+    }
+}
+
+fn chunk_count(bytes: u64) -> u64 {
+    bytes.div_ceil(1024).max(1)
+}
+
+fn wrong_size(hash: Hash, size: u64, known: u64) -> Error {
+    Error::new(
+        Kind::Invalid,
+        "blobs.import",
+        "the claimed size is not the blob's",
+    )
+    .with("hash", hash)
+    .with("claimed", size)
+    .with("known", known)
+}
+
+impl Inner {
+    async fn share_import(self: &Arc<Self>, hash: Hash, size: u64) -> Result<Arc<Shared>> {
+        let pin = self.pins.pin(Root::raw(hash)).await;
+        let entry = self.lookup(hash).await?;
+        if let Some(found) = &entry {
+            let proven = match &found.entry.state {
+                State::Partial(partial) => partial.bitfield().size_is_proven(),
+                _ => true,
+            };
+            if proven && found.entry.size() != size {
+                return Err(wrong_size(hash, size, found.entry.size()));
+            }
+        }
+        let mut imports = self.imports.lock();
+        if let Some(shared) = imports.get(&hash).and_then(Weak::upgrade) {
+            if shared.size != size {
+                return Err(wrong_size(hash, size, shared.size));
+            }
+            return Ok(shared);
+        }
+        let shared = Arc::new(Shared {
+            hash,
+            size,
+            inner: self.clone(),
+            pin,
+            live: tokio::sync::Mutex::new(Live::begin(size, entry)),
+        });
+        imports.insert(hash, Arc::downgrade(&shared));
+        Ok(shared)
+    }
+}
+
+impl Import {
+    /// The blob's hash.
+    pub fn hash(&self) -> Hash {
+        self.shared.hash
+    }
+
+    /// Takes the next item. A wrong one is [`Kind::Invalid`]: what was verified before it stays.
+    ///
+    /// After an error of the store the import is over. Cancelling it may lose this item.
+    pub async fn push(&mut self, item: Encoded) -> Result<()> {
+        match item {
+            Encoded::Size(size) if size == self.shared.size => Ok(()),
+            Encoded::Size(size) => Err(wrong_size(self.shared.hash, self.shared.size, size)),
+            Encoded::Parent(parent) => self.push_parent(parent).await,
+            Encoded::Leaf(leaf) => self.push_leaf(leaf).await,
+        }
+    }
+
+    async fn push_parent(&mut self, parent: Parent) -> Result<()> {
+        let chunks = parent.node.chunk_range();
+        let total = chunk_count(self.shared.size);
+        let start = chunks.start.0;
+        let count = chunks.end.0.min(total).saturating_sub(start);
+        let (left, right) = (*parent.pair.0.as_bytes(), *parent.pair.1.as_bytes());
+        if self.trust == Trust::Untrusted {
+            let cv = self.expect(start, count)?;
+            if count < 2 || hash_pair(&left, &right, start == 0 && count == total) != cv {
+                return Err(self.wrong(start));
+            }
+            let half = count.next_power_of_two() / 2;
+            self.expected.insert(start, (half, left));
+            self.expected.insert(start + half, (count - half, right));
+        } else if count < 2 {
+            return Err(self.wrong(start));
+        }
+        let mut live = self.shared.live.lock().await;
+        let result = live.put_node(&self.shared, start, count, left, right).await;
+        live.note(result)
+    }
+
+    async fn push_leaf(&mut self, leaf: Leaf) -> Result<()> {
+        let start = leaf.offset / 1024;
+        let len = leaf.data.len() as u64;
+        let end = leaf.offset.checked_add(len);
+        let whole = end == Some(self.shared.size) || len.is_multiple_of(1024);
+        let fits = leaf.offset.is_multiple_of(1024)
+            && len > 0
+            && end.is_some_and(|end| end <= self.shared.size)
+            && leaf.offset % GROUP_LEN + len <= GROUP_LEN;
+        if !fits || !whole {
+            return Err(self.wrong(start));
+        }
+        if self.trust == Trust::Untrusted {
+            let cv = self.expect(start, chunk_count(len))?;
+            let is_root = len == self.shared.size;
+            if hash_subtree(leaf.offset, &leaf.data, is_root) != cv {
+                return Err(self.wrong(start));
+            }
+        }
+        let mut live = self.shared.live.lock().await;
+        let result = live.put_leaf(&self.shared, leaf).await;
+        live.note(result)
+    }
+
+    /// The verified hash of a subtree. Items come in order, so what lies before is not needed any
+    /// more: the hashes kept are no more than the tree is high.
+    fn expect(&mut self, start: u64, count: u64) -> Result<Cv> {
+        self.expected = self.expected.split_off(&start);
+        match self.expected.remove(&start) {
+            Some((chunks, cv)) if chunks == count => Ok(cv),
+            _ => Err(self.wrong(start)),
+        }
+    }
+
+    fn wrong(&self, chunk: u64) -> Error {
+        Error::new(
+            Kind::Invalid,
+            "blobs.import",
+            "the sender's bytes are not those of the hash",
+        )
+        .with("hash", self.shared.hash)
+        .with("offset", chunk.saturating_mul(1024))
+    }
+
+    /// Makes everything that was pushed durable, and says what is here of the blob.
+    pub async fn finish(self) -> Result<Bitfield> {
+        let mut live = self.shared.live.lock().await;
+        let result = live.finish(&self.shared).await;
+        live.note(result)
+    }
+}

@@ -1,0 +1,538 @@
+//! The state of an import: what is verified, what is written of it, what is recorded.
+//!
+//! The order is always: bytes and nodes written, then synced, then the entry that claims them. A
+//! cancelled call leaves what it did not write where it was, and the next call writes it.
+
+use std::collections::BTreeMap;
+
+use bao_tree::io::Leaf;
+use bytes::{Bytes, BytesMut};
+use store_api::{Block, Error, GROUP_LEN, Kind, Part, PayloadId, Result};
+use tokio::{task::JoinHandle, time::Instant};
+
+use super::{RECORD_EVERY, RECORD_EVERY_BYTES, Shared};
+use crate::blobs::{
+    add::now,
+    bitfield::Bitfield,
+    entry::{
+        BlobEntry, Fragment, Indexed, MAX_FRAGMENTS, Partial, State, add_group, has_group,
+        limit_runs,
+    },
+    index::Replaced,
+    payload::Draft,
+    tree::{Cv, PAIR_LEN, group_count, group_range, outboard_len, pair_index},
+};
+
+/// How many verified bytes are gathered before they are written.
+const WRITE_LEN: u64 = 1024 * 1024;
+/// How many blocks of the outboard wait to be written.
+const OUTBOARD_BLOCKS: usize = 32;
+/// How many bytes may wait to be recorded while a record is under way.
+const MAX_UNRECORDED: u64 = 4 * RECORD_EVERY_BYTES;
+
+#[derive(Debug)]
+pub(super) struct Live {
+    /// Everything is here and recorded; nothing more is taken.
+    complete: bool,
+    /// A store failed: what is recorded stays, nothing more is taken.
+    failed: Option<Error>,
+    /// The entry as it was last recorded.
+    recorded: Option<Indexed>,
+    payload: Option<PayloadId>,
+    /// Set while no entry claims the payload.
+    draft: Option<Draft>,
+    /// Groups that are written.
+    runs: Vec<(u64, u64)>,
+    fragments: BTreeMap<u64, LiveFragment>,
+    pending: Pending,
+    /// Blocks of the outboard that are not written yet.
+    outboard: BTreeMap<u64, BytesMut>,
+    /// Verified since the last record began.
+    unrecorded: u64,
+    recorded_at: Instant,
+    recording: Option<JoinHandle<Result<Recorded>>>,
+}
+
+/// Verified groups that are not written yet; consecutive.
+#[derive(Debug, Default)]
+struct Pending {
+    start: u64,
+    groups: Vec<Bytes>,
+    len: u64,
+}
+
+impl Pending {
+    fn end(&self) -> u64 {
+        self.start + self.groups.len() as u64
+    }
+}
+
+/// A group of which some chunks are verified.
+#[derive(Debug, Clone)]
+struct LiveFragment {
+    fragment: Fragment,
+    /// Its bytes, zero where they are not verified; `None` where they are in the payload.
+    bytes: Option<BytesMut>,
+}
+
+/// What a record came to.
+#[derive(Debug)]
+enum Recorded {
+    Entry(Indexed),
+    /// Somebody else completed the blob.
+    Elsewhere,
+}
+
+impl Live {
+    pub(super) fn begin(size: u64, recorded: Option<Indexed>) -> Self {
+        let entry = recorded.as_ref().map(|found| &found.entry);
+        let entry = entry.filter(|entry| entry.size() == size);
+        let mut live = Self {
+            complete: false,
+            failed: None,
+            recorded: None,
+            payload: None,
+            draft: None,
+            runs: Vec::new(),
+            fragments: BTreeMap::new(),
+            pending: Pending::default(),
+            outboard: BTreeMap::new(),
+            unrecorded: 0,
+            recorded_at: Instant::now(),
+            recording: None,
+        };
+        match entry.map(|entry| &entry.state) {
+            Some(State::Partial(partial)) => {
+                live.payload = Some(partial.payload);
+                live.runs.clone_from(&partial.runs);
+                live.fragments = partial
+                    .fragments
+                    .iter()
+                    .map(|fragment| {
+                        let fragment = fragment.clone();
+                        let bytes = None;
+                        (fragment.group, LiveFragment { fragment, bytes })
+                    })
+                    .collect();
+            }
+            Some(_) => live.complete = true,
+            None => {}
+        }
+        live.recorded = recorded;
+        live
+    }
+
+    /// Whether an item of `group` is still of use.
+    fn wants(&self, group: u64) -> Result<bool> {
+        if let Some(error) = &self.failed {
+            return Err(error.clone());
+        }
+        let pending = (self.pending.start..self.pending.end()).contains(&group);
+        Ok(!self.complete && !pending && !has_group(&self.runs, group))
+    }
+
+    /// Ends the import where a store failed.
+    pub(super) fn note<T>(&mut self, result: Result<T>) -> Result<T> {
+        if let Err(error) = &result {
+            self.failed = Some(error.clone());
+        }
+        result
+    }
+
+    /// Takes a verified node over `count` chunks from chunk `start`.
+    pub(super) async fn put_node(
+        &mut self,
+        shared: &Shared,
+        start: u64,
+        count: u64,
+        left: Cv,
+        right: Cv,
+    ) -> Result<()> {
+        if self.complete {
+            return Ok(());
+        }
+        let group = start / 16;
+        if count <= 16 {
+            if self.wants(group)? {
+                let fragment = self.fragment(shared, group).await?;
+                let level = count.next_power_of_two().trailing_zeros() as u8;
+                let node = ((start % 16) as u8, level, [left, right]);
+                if !fragment.fragment.nodes.contains(&node) {
+                    fragment.fragment.nodes.push(node);
+                }
+            }
+            return Ok(());
+        }
+        let at = pair_index(group, count.div_ceil(16)) * PAIR_LEN;
+        let block_len = shared.inner.block_len;
+        let block = self.outboard_block(shared, at / block_len).await?;
+        let from = (at % block_len) as usize;
+        block[from..from + 32].copy_from_slice(&left);
+        block[from + 32..from + 64].copy_from_slice(&right);
+        Ok(())
+    }
+
+    /// Takes a verified leaf: a group, or some chunks of one.
+    pub(super) async fn put_leaf(&mut self, shared: &Shared, leaf: Leaf) -> Result<()> {
+        let group = leaf.offset / GROUP_LEN;
+        if !self.wants(group)? {
+            return Ok(());
+        }
+        let len = leaf.data.len() as u64;
+        let whole = group_range(group, shared.size);
+        if len == whole.end - whole.start {
+            self.fragments.remove(&group);
+            self.put_group(shared, group, leaf.data).await?;
+        } else {
+            let fragment = self.fragment(shared, group).await?;
+            let from = (leaf.offset - whole.start) as usize;
+            if let Some(bytes) = &mut fragment.bytes {
+                bytes[from..from + leaf.data.len()].copy_from_slice(&leaf.data);
+            }
+            let chunks = len.div_ceil(1024) as u32;
+            let mask = ((1u32 << chunks) - 1) << (from / 1024);
+            fragment.fragment.chunks |= mask as u16;
+            let all = (1u32 << (whole.end - whole.start).div_ceil(1024)) - 1;
+            if u32::from(fragment.fragment.chunks) == all {
+                let bytes = fragment.bytes.take().unwrap_or_default().freeze();
+                self.fragments.remove(&group);
+                self.put_group(shared, group, bytes).await?;
+            }
+        }
+        self.unrecorded += len;
+        let due = self.unrecorded >= RECORD_EVERY_BYTES
+            || (self.recorded_at.elapsed() >= RECORD_EVERY && shared.size > GROUP_LEN);
+        if due {
+            self.record(shared).await?;
+        }
+        Ok(())
+    }
+
+    async fn put_group(&mut self, shared: &Shared, group: u64, bytes: Bytes) -> Result<()> {
+        let full = self.pending.len >= WRITE_LEN;
+        if !self.pending.groups.is_empty() && (full || self.pending.end() != group) {
+            self.flush(shared).await?;
+        }
+        if self.pending.groups.is_empty() {
+            self.pending.start = group;
+        }
+        self.pending.len += bytes.len() as u64;
+        self.pending.groups.push(bytes);
+        Ok(())
+    }
+
+    /// The fragment of `group`, with its bytes in memory.
+    async fn fragment(&mut self, shared: &Shared, group: u64) -> Result<&mut LiveFragment> {
+        let range = group_range(group, shared.size);
+        let len = (range.end - range.start) as usize;
+        if let (Some(found), Some(payload)) = (self.fragments.get(&group), self.payload)
+            && found.bytes.is_none()
+        {
+            let bytes = shared.inner.payloads.read(payload, Part::Data, range).await;
+            let bytes = match bytes {
+                Ok(bytes) => bytes,
+                // What was claimed is gone: begin the group anew.
+                Err(error) if error.kind() == Kind::NotFound => {
+                    self.fragments.remove(&group);
+                    Bytes::new()
+                }
+                Err(error) => return Err(error),
+            };
+            if let Some(found) = self.fragments.get_mut(&group) {
+                found.bytes = Some(BytesMut::from(&bytes[..]));
+            }
+        }
+        if self.fragments.len() >= MAX_FRAGMENTS && !self.fragments.contains_key(&group) {
+            self.fragments.pop_first();
+        }
+        Ok(self.fragments.entry(group).or_insert_with(|| LiveFragment {
+            fragment: Fragment {
+                group,
+                chunks: 0,
+                nodes: Vec::new(),
+            },
+            bytes: Some(BytesMut::zeroed(len)),
+        }))
+    }
+
+    /// Block `index` of the outboard, to be changed.
+    async fn outboard_block(&mut self, shared: &Shared, index: u64) -> Result<&mut BytesMut> {
+        if !self.outboard.contains_key(&index) {
+            if self.outboard.len() >= OUTBOARD_BLOCKS {
+                self.write_outboard(shared).await?;
+            }
+            let begin = index * shared.inner.block_len;
+            let end = (begin + shared.inner.block_len).min(outboard_len(shared.size));
+            let mut block = BytesMut::zeroed((end - begin) as usize);
+            if let Some(payload) = self.payload {
+                let read = shared
+                    .inner
+                    .payloads
+                    .read(payload, Part::Outboard, begin..end);
+                match read.await {
+                    Ok(bytes) => block.copy_from_slice(&bytes),
+                    Err(error) if error.kind() == Kind::NotFound => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            self.outboard.insert(index, block);
+        }
+        Ok(self
+            .outboard
+            .get_mut(&index)
+            .expect("it was there or was just inserted"))
+    }
+
+    async fn payload(&mut self, shared: &Shared) -> Result<PayloadId> {
+        match self.payload {
+            Some(payload) => Ok(payload),
+            None => {
+                let draft = shared.inner.draft().await?;
+                let payload = draft.id;
+                self.draft = Some(draft);
+                self.payload = Some(payload);
+                Ok(payload)
+            }
+        }
+    }
+
+    async fn write_outboard(&mut self, shared: &Shared) -> Result<()> {
+        if self.outboard.is_empty() {
+            return Ok(());
+        }
+        let payload = self.payload(shared).await?;
+        let blocks = self
+            .outboard
+            .iter()
+            .map(|(index, bytes)| Block {
+                part: Part::Outboard,
+                index: *index,
+                bytes: bytes.clone().freeze(),
+            })
+            .collect();
+        shared.inner.payloads.write(payload, blocks).await?;
+        self.outboard.clear();
+        Ok(())
+    }
+
+    /// Writes the pending groups.
+    async fn flush(&mut self, shared: &Shared) -> Result<()> {
+        if self.pending.groups.is_empty() {
+            return Ok(());
+        }
+        let mut bytes = BytesMut::with_capacity(self.pending.len as usize);
+        for group in &self.pending.groups {
+            bytes.extend_from_slice(group);
+        }
+        self.write_data(shared, self.pending.start, bytes.freeze())
+            .await?;
+        for group in self.pending.start..self.pending.end() {
+            add_group(&mut self.runs, group);
+        }
+        self.pending = Pending::default();
+        Ok(())
+    }
+
+    /// Writes consecutive groups; where blocks are longer, with what is around them.
+    async fn write_data(&mut self, shared: &Shared, group: u64, bytes: Bytes) -> Result<()> {
+        let payload = self.payload(shared).await?;
+        let (payloads, block_len) = (&shared.inner.payloads, shared.inner.block_len);
+        let start = group * GROUP_LEN;
+        let end = start + bytes.len() as u64;
+        let index = start / block_len;
+        let first = index * block_len;
+        let last = (end.div_ceil(block_len) * block_len).min(shared.size);
+        let bytes = if (first, last) == (start, end) {
+            bytes
+        } else {
+            let mut span = BytesMut::zeroed((last - first) as usize);
+            for around in [first..start, end..last] {
+                if around.is_empty() {
+                    continue;
+                }
+                match payloads.read(payload, Part::Data, around.clone()).await {
+                    Ok(old) => {
+                        let at = (around.start - first) as usize;
+                        span[at..at + old.len()].copy_from_slice(&old);
+                    }
+                    Err(error) if error.kind() == Kind::NotFound => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            let at = (start - first) as usize;
+            span[at..at + bytes.len()].copy_from_slice(&bytes);
+            span.freeze()
+        };
+        let part = Part::Data;
+        payloads
+            .write(payload, vec![Block { part, index, bytes }])
+            .await
+    }
+
+    /// Writes all that is verified.
+    async fn write_all(&mut self, shared: &Shared) -> Result<()> {
+        self.flush(shared).await?;
+        let unwritten: Vec<(u64, Bytes)> = self
+            .fragments
+            .iter()
+            .filter(|(_, fragment)| fragment.fragment.chunks != 0)
+            .filter_map(|(group, fragment)| {
+                let bytes = fragment.bytes.as_ref()?;
+                Some((*group, Bytes::copy_from_slice(bytes)))
+            })
+            .collect();
+        for (group, bytes) in unwritten {
+            self.write_data(shared, group, bytes).await?;
+        }
+        self.write_outboard(shared).await
+    }
+
+    fn has_all(&self, size: u64) -> bool {
+        self.runs == [(0, group_count(size))]
+    }
+
+    fn partial(&self, size: u64, payload: PayloadId) -> Partial {
+        let mut runs = self.runs.clone();
+        limit_runs(&mut runs);
+        let fragments = self.fragments.values();
+        let fragments = fragments
+            .filter(|live| live.fragment.chunks != 0)
+            .map(|live| live.fragment.clone());
+        Partial {
+            size,
+            payload,
+            runs,
+            fragments: fragments.collect(),
+        }
+    }
+
+    /// Begins to record what is verified. At most one record is under way; where the import is far
+    /// ahead of it, waits.
+    async fn record(&mut self, shared: &Shared) -> Result<()> {
+        if let Some(recording) = &self.recording {
+            if !recording.is_finished() && self.unrecorded < MAX_UNRECORDED {
+                return Ok(());
+            }
+            self.recording_ended(shared).await?;
+        }
+        if self.complete {
+            return Ok(());
+        }
+        self.write_all(shared).await?;
+        let Some(payload) = self.payload else {
+            return Ok(());
+        };
+        let all = self.has_all(shared.size);
+        let state = if all {
+            let size = shared.size;
+            State::Complete { size, payload }
+        } else {
+            State::Partial(self.partial(shared.size, payload))
+        };
+        self.spawn_record(shared, state);
+        Ok(())
+    }
+
+    fn spawn_record(&mut self, shared: &Shared, state: State) {
+        let entry = BlobEntry {
+            added: now(),
+            state,
+        };
+        let (inner, hash) = (shared.inner.clone(), shared.hash);
+        let (old, draft) = (self.recorded.clone(), self.draft.take());
+        let running = inner.hold();
+        let pin = shared.pin.clone();
+        self.unrecorded = 0;
+        self.recorded_at = Instant::now();
+        self.recording = Some(tokio::spawn(async move {
+            let _kept = (running, pin);
+            if let Some(payload) = entry.payload() {
+                inner.payloads.sync(vec![payload]).await?;
+            }
+            let replaced = inner
+                .replace(hash, old.as_ref(), Some(&entry), Vec::new())
+                .await?;
+            match replaced {
+                Replaced::Done(revision) => {
+                    if let Some(draft) = draft {
+                        draft.keep();
+                    }
+                    Ok(Recorded::Entry(Indexed { entry, revision }))
+                }
+                Replaced::Conflict => {
+                    let found = inner.lookup(hash).await?;
+                    let complete =
+                        found.is_some_and(|found| !matches!(found.entry.state, State::Partial(_)));
+                    if complete {
+                        return Ok(Recorded::Elsewhere);
+                    }
+                    Err(Error::new(
+                        Kind::Conflict,
+                        "blobs.import",
+                        "the blob was repaired or deleted meanwhile; import again",
+                    )
+                    .with("hash", hash))
+                }
+            }
+        }));
+    }
+
+    /// Waits for the record under way.
+    async fn recording_ended(&mut self, shared: &Shared) -> Result<()> {
+        let Some(recording) = &mut self.recording else {
+            return Ok(());
+        };
+        let recorded = recording.await.map_err(|error| {
+            Error::new(Kind::Internal, "blobs.import", "recording failed").because(error)
+        });
+        self.recording = None;
+        match recorded?? {
+            Recorded::Entry(found) => {
+                self.complete = !matches!(found.entry.state, State::Partial(_));
+                self.recorded = Some(found);
+            }
+            Recorded::Elsewhere => {
+                self.recorded = shared.inner.lookup(shared.hash).await?;
+                self.complete = true;
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) async fn finish(&mut self, shared: &Shared) -> Result<Bitfield> {
+        if let Some(error) = &self.failed {
+            return Err(error.clone());
+        }
+        self.try_finish(shared).await?;
+        Ok(match &self.recorded {
+            Some(found) if found.entry.size() == shared.size => found.entry.bitfield(),
+            _ => Bitfield::empty(),
+        })
+    }
+
+    async fn try_finish(&mut self, shared: &Shared) -> Result<()> {
+        self.recording_ended(shared).await?;
+        if self.complete {
+            return Ok(());
+        }
+        if shared.size <= GROUP_LEN
+            && let [bytes] = &self.pending.groups[..]
+        {
+            let state = State::Inline(bytes.clone());
+            // A payload that was begun for it is not needed.
+            let draft = self.draft.take();
+            self.spawn_record(shared, state);
+            self.recording_ended(shared).await?;
+            drop(draft);
+            return Ok(());
+        }
+        let news = self.unrecorded > 0
+            || !self.pending.groups.is_empty()
+            || (self.has_all(shared.size) && self.payload.is_some());
+        if news {
+            self.record(shared).await?;
+            self.recording_ended(shared).await?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,209 @@
+//! The index of blobs: the collections that the engine keeps.
+//!
+//! * `larder/blobs`: hash → [entry](super::entry).
+//! * `larder/payloads`: payload → hash of the blob that claims it.
+//! * `larder/garbage`: payloads that nothing claims any more, to be deleted.
+
+use bytes::Bytes;
+use futures_util::{StreamExt, TryStreamExt};
+use store_api::{
+    Batch, CollectionId, Durability, Edit, Expect, Kind, Listing, PayloadId, Result, Revision, Scan,
+};
+
+use super::{
+    Blobs, Inner,
+    entry::{BlobEntry, Indexed, State},
+    read::Status,
+};
+use crate::Hash;
+
+pub(crate) const BLOBS: CollectionId = CollectionId::from_static("larder/blobs");
+pub(crate) const PAYLOADS: CollectionId = CollectionId::from_static("larder/payloads");
+pub(crate) const GARBAGE: CollectionId = CollectionId::from_static("larder/garbage");
+
+pub(crate) fn key(hash: Hash) -> Bytes {
+    Bytes::copy_from_slice(hash.as_bytes())
+}
+
+pub(crate) fn payload_key(payload: PayloadId) -> Bytes {
+    Bytes::copy_from_slice(&payload.0)
+}
+
+pub(crate) fn hash_of_key(key: &Bytes) -> Result<Hash> {
+    let bytes: [u8; 32] = key[..].try_into().map_err(|_| {
+        store_api::Error::new(Kind::Corrupt, "blobs.list", "a key is not a hash")
+            .with("key", key.escape_ascii())
+    })?;
+    Ok(Hash::from(bytes))
+}
+
+/// Whether a change was made, or somebody else was first.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Replaced {
+    Done(Revision),
+    Conflict,
+}
+
+impl Inner {
+    pub(crate) async fn lookup(&self, hash: Hash) -> Result<Option<Indexed>> {
+        if hash == Hash::EMPTY {
+            return Ok(Some(Indexed {
+                entry: BlobEntry {
+                    added: u64::MAX,
+                    state: State::Inline(Bytes::new()),
+                },
+                revision: store_api::Revision(0),
+            }));
+        }
+        let found = self.collections.get(BLOBS, key(hash)).await?;
+        found
+            .map(|found| {
+                let entry = BlobEntry::decode(hash, &found.value)?;
+                let revision = found.revision;
+                Ok(Indexed { entry, revision })
+            })
+            .transpose()
+    }
+
+    /// Puts (or, with `None`, deletes) the entry of `hash` in place of `old`, in one commit with
+    /// `edits`, and deletes the payload that is no longer claimed.
+    pub(crate) async fn replace(
+        &self,
+        hash: Hash,
+        old: Option<&Indexed>,
+        new: Option<&BlobEntry>,
+        edits: Vec<Edit>,
+    ) -> Result<Replaced> {
+        let changes = Changes {
+            expect: match old {
+                Some(old) => Expect::At {
+                    collection: BLOBS,
+                    key: key(hash),
+                    revision: old.revision,
+                },
+                None => Expect::Absent {
+                    collection: BLOBS,
+                    key: key(hash),
+                },
+            },
+            old: old.and_then(|old| old.entry.payload()),
+            new: new.and_then(BlobEntry::payload),
+        };
+        let garbage = changes.garbage();
+        let mut batch = Batch {
+            expect: vec![changes.expect],
+            edits,
+            durability: Durability::OnWrite,
+        };
+        batch.edits.push(match new {
+            Some(new) => Edit::Put {
+                collection: BLOBS,
+                key: key(hash),
+                value: new.encode(),
+            },
+            None => Edit::Delete {
+                collection: BLOBS,
+                key: key(hash),
+            },
+        });
+        if changes.old != changes.new {
+            if let Some(payload) = changes.old {
+                batch.edits.extend(discard(payload));
+            }
+            if let Some(payload) = changes.new {
+                batch.edits.push(Edit::Put {
+                    collection: PAYLOADS,
+                    key: payload_key(payload),
+                    value: key(hash),
+                });
+            }
+        }
+        let revision = match self.collections.commit(batch).await {
+            Ok(revision) => revision,
+            Err(error) if error.kind() == Kind::Conflict => return Ok(Replaced::Conflict),
+            Err(error) => return Err(error),
+        };
+        self.pins.changed(hash);
+        // An error says that nobody observes.
+        self.changes.send(hash).ok();
+        if let Some(payload) = garbage {
+            self.remove_garbage(vec![payload]).await;
+        }
+        Ok(Replaced::Done(revision))
+    }
+
+    /// Deletes payloads that were noted as garbage. What fails is tried again at the next start.
+    pub(crate) async fn remove_garbage(&self, payloads: Vec<PayloadId>) {
+        if let Err(error) = self.try_remove_garbage(payloads).await {
+            tracing::warn!(%error, "unclaimed payloads stay until the next start");
+        }
+    }
+
+    pub(crate) async fn try_remove_garbage(&self, payloads: Vec<PayloadId>) -> Result<()> {
+        if payloads.is_empty() {
+            return Ok(());
+        }
+        self.payloads.delete(payloads.clone()).await?;
+        let edits = payloads
+            .iter()
+            .map(|payload| Edit::Delete {
+                collection: GARBAGE,
+                key: payload_key(*payload),
+            })
+            .collect();
+        let mut batch = Batch::of(edits);
+        // Deleting again what is gone does no harm.
+        batch.durability = Durability::OnSync;
+        self.collections.commit(batch).await?;
+        Ok(())
+    }
+
+    pub(crate) fn entries(&self) -> Listing<(Hash, Indexed)> {
+        let entries = self.collections.scan(Scan::all(BLOBS));
+        Box::pin(entries.map(|found| {
+            let found = found?;
+            let hash = hash_of_key(&found.key)?;
+            let entry = BlobEntry::decode(hash, &found.value)?;
+            let revision = found.revision;
+            Ok((hash, Indexed { entry, revision }))
+        }))
+    }
+}
+
+struct Changes {
+    expect: Expect,
+    old: Option<PayloadId>,
+    new: Option<PayloadId>,
+}
+
+impl Changes {
+    fn garbage(&self) -> Option<PayloadId> {
+        self.old.filter(|_| self.old != self.new)
+    }
+}
+
+/// The edits that turn a claimed payload into garbage.
+pub(crate) fn discard(payload: PayloadId) -> [Edit; 2] {
+    [
+        Edit::Delete {
+            collection: PAYLOADS,
+            key: payload_key(payload),
+        },
+        Edit::Put {
+            collection: GARBAGE,
+            key: payload_key(payload),
+            value: Bytes::new(),
+        },
+    ]
+}
+
+impl Blobs {
+    /// Every blob of which something is here, with its status, ascending by hash.
+    pub fn list(&self) -> Listing<(Hash, Status)> {
+        if let Err(error) = self.0.check_open("blobs.list") {
+            return super::failed(error);
+        }
+        let entries = self.0.entries();
+        Box::pin(entries.map_ok(|(hash, found)| (hash, Status::of(&found.entry))))
+    }
+}

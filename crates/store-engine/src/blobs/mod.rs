@@ -1,0 +1,195 @@
+//! Blobs: immutable bytes, named by their hash, over any payload store and any collection store.
+
+mod add;
+mod bitfield;
+mod blocking;
+mod collect;
+mod entry;
+mod export;
+mod import;
+mod index;
+mod observe;
+mod payload;
+mod pins;
+mod plan;
+mod read;
+mod reader;
+mod scrub;
+mod segment;
+mod tags;
+mod tree;
+mod walk;
+
+use std::{
+    fmt,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+};
+
+use store_api::{BlobStore, CollectionStore, Error, GROUP_LEN, Kind, Listing, Result};
+use tokio::sync::{Notify, broadcast};
+
+pub use self::{
+    add::{AddOptions, ByteStream, Progress, Source},
+    bitfield::Bitfield,
+    collect::{Collected, Roots},
+    export::Encoded,
+    import::{Import, RECORD_EVERY, RECORD_EVERY_BYTES, Trust},
+    pins::Pin,
+    read::{MAX_READ_TO_BYTES, Status},
+    reader::Reader,
+    scrub::{Finding, Repair, Scrubbed},
+    tags::{MAX_TAG_NAME_LEN, Tag, TagName, Tags},
+};
+use self::{import::Imports, payload::Ids, pins::Pins, segment::Segments};
+use crate::{Hash, Root};
+
+/// How many changes an observer may lag behind before it reads anew.
+const CHANGES: usize = 256;
+
+/// A store of blobs: what an app holds, the same type whatever is plugged in. A cheap handle; its
+/// clones are the same store.
+///
+/// One `Blobs` at a time works on a pair of stores.
+#[derive(Debug, Clone)]
+pub struct Blobs(Arc<Inner>);
+
+pub(crate) struct Inner {
+    payloads: Arc<dyn BlobStore>,
+    collections: Arc<dyn CollectionStore>,
+    block_len: u64,
+    pins: Arc<Pins>,
+    roots: Mutex<Vec<Arc<dyn Roots>>>,
+    segments: Segments,
+    imports: Imports,
+    ids: Ids,
+    changes: broadcast::Sender<Hash>,
+    collecting: tokio::sync::Mutex<()>,
+    closed: AtomicBool,
+    running: AtomicUsize,
+    idle: Notify,
+}
+
+impl fmt::Debug for Inner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Blobs")
+            .field("payloads", &self.payloads.name())
+            .field("collections", &self.collections.name())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Blobs {
+    /// Opens the blobs of two stores, and sweeps what an unclean end of the last run left behind:
+    /// the cost follows what that run wrote, not what is stored.
+    pub async fn open(
+        payloads: Arc<dyn BlobStore>,
+        collections: Arc<dyn CollectionStore>,
+    ) -> Result<Self> {
+        let block_len = u64::from(payloads.capabilities().block_len);
+        if block_len == 0 || !block_len.is_multiple_of(GROUP_LEN) {
+            return Err(Error::new(
+                Kind::Invalid,
+                "blobs.open",
+                "a block length must be a multiple of 16 KiB",
+            )
+            .with("store", payloads.name())
+            .with("block_len", block_len));
+        }
+        let inner = Arc::new(Inner {
+            payloads,
+            collections,
+            block_len,
+            pins: Arc::default(),
+            roots: Mutex::default(),
+            segments: Segments::default(),
+            imports: Imports::default(),
+            ids: Ids::default(),
+            changes: broadcast::Sender::new(CHANGES),
+            collecting: tokio::sync::Mutex::default(),
+            closed: AtomicBool::new(false),
+            running: AtomicUsize::new(0),
+            idle: Notify::new(),
+        });
+        inner.sweep().await?;
+        Ok(Self(inner))
+    }
+
+    /// Refuses further calls, waits until those that write have ended, and notes that nothing was
+    /// left behind. The stores below stay open: they are the caller's.
+    pub async fn close(&self) -> Result<()> {
+        self.0.closed.store(true, Ordering::SeqCst);
+        loop {
+            let idle = self.0.idle.notified();
+            if self.0.running.load(Ordering::SeqCst) == 0 {
+                break;
+            }
+            idle.await;
+        }
+        self.0.note_clean().await
+    }
+
+    /// The store of payloads below.
+    pub fn payload_store(&self) -> &Arc<dyn BlobStore> {
+        &self.0.payloads
+    }
+
+    /// The store of collections below.
+    pub fn collection_store(&self) -> &Arc<dyn CollectionStore> {
+        &self.0.collections
+    }
+
+    /// Keeps `root` from being collected until the pin and its clones are dropped; it need not be
+    /// there yet. Whatever a call finds after this one returned stays.
+    pub async fn pin(&self, root: Root) -> Pin {
+        self.0.pins.pin(root).await
+    }
+
+    /// What is pinned now.
+    pub fn pins(&self) -> Vec<Root> {
+        self.0.pins.roots()
+    }
+
+    /// The tags of this store.
+    pub fn tags(&self) -> Tags {
+        Tags(self.0.clone())
+    }
+}
+
+impl Inner {
+    fn check_open(&self, operation: &'static str) -> Result<()> {
+        if self.closed.load(Ordering::SeqCst) {
+            return Err(Error::new(Kind::Closed, operation, "the store was closed"));
+        }
+        Ok(())
+    }
+
+    /// Work that outlives its call, and that `close` waits for.
+    fn hold(self: &Arc<Self>) -> Running {
+        self.running.fetch_add(1, Ordering::SeqCst);
+        Running(self.clone())
+    }
+
+    /// Registers a call that writes, so that `close` waits for it.
+    fn enter(self: &Arc<Self>, operation: &'static str) -> Result<Running> {
+        let running = self.hold();
+        self.check_open(operation)?;
+        Ok(running)
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Running(Arc<Inner>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.running.fetch_sub(1, Ordering::SeqCst);
+        self.0.idle.notify_waiters();
+    }
+}
+
+fn failed<T: Send + 'static>(error: Error) -> Listing<T> {
+    Box::pin(futures_util::stream::once(async { Err(error) }))
+}

@@ -1,0 +1,276 @@
+//! Pins: what must not be collected while somebody works with it; and the protocol by which a
+//! running collection learns of what was protected after it began.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Arc, Mutex, MutexGuard},
+};
+
+use store_api::{Error, Kind, Result};
+use tokio::sync::Notify;
+
+use crate::{Format, Hash, Root};
+
+/// The most that may be protected or changed between two steps of a collection; a busier collection
+/// gives up, deleting nothing more.
+const MAX_NEWS: usize = 1 << 20;
+
+/// Keeps a blob, or all that a hash sequence names, from being collected until the last clone is
+/// dropped. It lives in memory: to keep something longer, tag it.
+#[derive(Debug, Clone)]
+pub struct Pin(Arc<Held>);
+
+#[derive(Debug)]
+struct Held {
+    root: Root,
+    size: u64,
+    pins: Arc<Pins>,
+}
+
+impl Pin {
+    /// The blob's hash.
+    pub fn hash(&self) -> Hash {
+        self.0.root.hash
+    }
+
+    /// What is kept.
+    pub fn root(&self) -> Root {
+        self.0.root
+    }
+
+    /// The blob's size where it was just added, else zero.
+    pub fn size(&self) -> u64 {
+        self.0.size
+    }
+
+    pub(crate) fn with_size(&self, size: u64) -> Pin {
+        self.0.pins.lock().hold(self.0.root);
+        Pin(Arc::new(Held {
+            root: self.0.root,
+            size,
+            pins: self.0.pins.clone(),
+        }))
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let mut state = self.pins.lock();
+        if let Some(count) = state.counts.get_mut(&self.root) {
+            *count -= 1;
+            if *count == 0 {
+                state.counts.remove(&self.root);
+            }
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Pins {
+    state: Mutex<Protection>,
+    /// Told when `dying` became empty.
+    deleted: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Protection {
+    counts: HashMap<Root, usize>,
+    /// What is being deleted now.
+    dying: HashSet<Hash>,
+    /// What happened since the running collection last looked.
+    news: Option<News>,
+}
+
+/// What happened since a collection last looked.
+#[derive(Debug, Default)]
+pub(crate) struct News {
+    /// Protected, though perhaps no longer.
+    pub roots: HashSet<Root>,
+    /// Blobs that gained content: as hash sequences they may name more.
+    pub changed: HashSet<Hash>,
+}
+
+impl News {
+    fn is_empty(&self) -> bool {
+        self.roots.is_empty() && self.changed.is_empty()
+    }
+}
+
+impl Protection {
+    fn hold(&mut self, root: Root) {
+        *self.counts.entry(root).or_default() += 1;
+        if let Some(news) = &mut self.news {
+            news.roots.insert(root);
+        }
+    }
+}
+
+impl Pins {
+    fn lock(&self) -> MutexGuard<'_, Protection> {
+        self.state
+            .lock()
+            .expect("no code panics while it holds the pins")
+    }
+
+    /// Protects `root` from now on. Waits while it is being deleted, so that whatever the caller
+    /// then finds stays.
+    pub(crate) async fn pin(self: &Arc<Self>, root: Root) -> Pin {
+        loop {
+            let deleted = self.deleted.notified();
+            tokio::pin!(deleted);
+            deleted.as_mut().enable();
+            {
+                let mut state = self.lock();
+                let dying = match root.format {
+                    Format::Raw => state.dying.contains(&root.hash),
+                    // Any of what is dying may be named by the sequence.
+                    Format::HashSeq => !state.dying.is_empty(),
+                };
+                if !dying {
+                    state.hold(root);
+                    return Pin(Arc::new(Held {
+                        root,
+                        size: 0,
+                        pins: self.clone(),
+                    }));
+                }
+            }
+            deleted.await;
+        }
+    }
+
+    pub(crate) fn roots(&self) -> Vec<Root> {
+        self.lock().counts.keys().copied().collect()
+    }
+
+    /// Tells a running collection that `hash` gained content.
+    pub(crate) fn changed(&self, hash: Hash) {
+        if let Some(news) = &mut self.lock().news {
+            news.changed.insert(hash);
+        }
+    }
+
+    /// Begins a collection: from now on it can ask for news.
+    pub(crate) fn begin(self: &Arc<Self>) -> Watch {
+        self.lock().news = Some(News::default());
+        Watch(self.clone())
+    }
+
+    /// Marks what is neither pinned nor already dying as dying, and returns it.
+    pub(crate) fn begin_deleting(self: &Arc<Self>, hashes: &[Hash]) -> Deleting {
+        let mut state = self.lock();
+        let mut doomed = Vec::with_capacity(hashes.len());
+        for hash in hashes {
+            let pinned = [Root::raw(*hash), Root::hash_seq(*hash)]
+                .iter()
+                .any(|root| state.counts.contains_key(root));
+            if !pinned && state.dying.insert(*hash) {
+                doomed.push(*hash);
+            }
+        }
+        Deleting {
+            hashes: doomed,
+            pins: self.clone(),
+        }
+    }
+}
+
+/// A running collection's view of what is protected.
+#[derive(Debug)]
+pub(crate) struct Watch(Arc<Pins>);
+
+impl Watch {
+    /// What happened since the last call.
+    pub(crate) fn news(&self) -> Result<News> {
+        let mut state = self.0.lock();
+        let news = state.news.replace(News::default()).unwrap_or_default();
+        if news.roots.len() + news.changed.len() > MAX_NEWS {
+            return Err(Error::new(
+                Kind::Unavailable,
+                "blobs.collect",
+                "too much was added meanwhile; try again",
+            ));
+        }
+        Ok(news)
+    }
+
+    /// Begins to delete `hashes`, unless there is news, which must be looked at first.
+    pub(crate) fn begin_deleting(&self, hashes: &[Hash]) -> Option<Deleting> {
+        if self.0.lock().news.as_ref().is_some_and(|n| !n.is_empty()) {
+            return None;
+        }
+        // Between the two locks something may be pinned: then it is not dying, and is left alone.
+        // A hash sequence pinned in between is news for the next step, and waits for this one.
+        let deleting = self.0.begin_deleting(hashes);
+        if self.0.lock().news.as_ref().is_some_and(|n| !n.is_empty()) {
+            return None;
+        }
+        Some(deleting)
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.0.lock().news = None;
+    }
+}
+
+/// Blobs that are being deleted; whoever wants to pin one waits until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Deleting {
+    pub hashes: Vec<Hash>,
+    pins: Arc<Pins>,
+}
+
+impl Drop for Deleting {
+    fn drop(&mut self) {
+        let mut state = self.pins.lock();
+        for hash in &self.hashes {
+            state.dying.remove(hash);
+        }
+        drop(state);
+        self.pins.deleted.notify_waiters();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_pin_ends_with_its_last_clone() {
+        let pins = Arc::new(Pins::default());
+        let pin = pins.pin(Root::raw(Hash::EMPTY)).await;
+        let clone = pin.clone();
+        drop(pin);
+        assert_eq!(pins.roots().len(), 1);
+        assert!(pins.begin_deleting(&[Hash::EMPTY]).hashes.is_empty());
+        drop(clone);
+        assert!(pins.roots().is_empty());
+        assert_eq!(pins.begin_deleting(&[Hash::EMPTY]).hashes.len(), 1);
+    }
+
+    #[tokio::test]
+    async fn pinning_waits_for_deletion() {
+        let pins = Arc::new(Pins::default());
+        let deleting = pins.begin_deleting(&[Hash::EMPTY]);
+        let waiting = tokio::spawn({
+            let pins = pins.clone();
+            async move { pins.pin(Root::raw(Hash::EMPTY)).await }
+        });
+        tokio::task::yield_now().await;
+        assert!(!waiting.is_finished());
+        drop(deleting);
+        waiting.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_collection_sees_what_was_pinned_and_dropped() {
+        let pins = Arc::new(Pins::default());
+        let watch = pins.begin();
+        drop(pins.pin(Root::raw(Hash::EMPTY)).await);
+        assert!(watch.begin_deleting(&[Hash::of(b"x")]).is_none());
+        assert_eq!(watch.news().unwrap().roots.len(), 1);
+        assert!(watch.begin_deleting(&[Hash::of(b"x")]).is_some());
+    }
+}

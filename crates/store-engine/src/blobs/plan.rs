@@ -1,0 +1,252 @@
+//! Which nodes and groups a verified read needs, in the order of the bao encoding, with the hash
+//! that each group must have.
+
+use std::sync::Arc;
+
+use async_stream::try_stream;
+use bao_tree::{BaoTree, BlockSize, ChunkNum, ChunkRanges, TreeNode, io::Parent, iter::BaoChunk};
+use bytes::Bytes;
+use futures_util::Stream;
+use store_api::{Error, Kind, Part, PayloadId, Result};
+
+use super::{
+    Inner,
+    entry::{Fragment, Partial, State, has_group},
+    read::not_found,
+    segment::split,
+    tree::{Cv, PAIR_LEN, group_count, hash_pair, outboard_len, pair_index},
+    walk::Walk,
+};
+use crate::Hash;
+
+const BLOCK_SIZE: BlockSize = BlockSize::from_chunk_log(4);
+/// How much data one window covers, and how many items it may have.
+const WINDOW_LEN: usize = 1024 * 1024;
+const WINDOW_ITEMS: usize = 1024;
+/// How many blocks of an outboard a plan keeps at hand.
+const OUTBOARD_BLOCKS: usize = 8;
+
+/// An item of the encoding, verified.
+#[derive(Debug)]
+pub(crate) enum Planned {
+    Parent(Parent),
+    Leaf { offset: u64, bytes: Bytes },
+}
+
+/// An item whose data is still to be read.
+#[derive(Debug)]
+pub(crate) enum Step {
+    Parent(Parent),
+    Leaf(Group),
+}
+
+/// A group to read and verify.
+#[derive(Debug)]
+pub(crate) struct Group {
+    pub offset: u64,
+    pub len: usize,
+    is_root: bool,
+    expected: Cv,
+    /// The wanted chunks of it; `None` for all.
+    ranges: Option<ChunkRanges>,
+    /// Set where the group is not whole.
+    fragment: Option<Fragment>,
+}
+
+/// Cuts `ranges` to a blob of `size` bytes. What is beyond its end asks for its last chunk: that
+/// is how the protocol asks for a proof of the size.
+pub(crate) fn truncate(ranges: &ChunkRanges, size: u64) -> ChunkRanges {
+    let last = ChunkNum(ChunkNum::chunks(size).0.saturating_sub(1));
+    let tail = ChunkRanges::from(last..);
+    if (ranges & &tail).is_empty() {
+        ranges.clone()
+    } else {
+        ranges | &tail
+    }
+}
+
+/// The steps of a verified read, in windows. Nodes are verified here, groups by [`Group::verify`].
+pub(crate) fn windows(
+    inner: Arc<Inner>,
+    hash: Hash,
+    state: State,
+    ranges: ChunkRanges,
+) -> impl Stream<Item = Result<Vec<Step>>> + Send {
+    try_stream! {
+        let (size, payload, partial) = match state {
+            State::Complete { size, payload } => (size, payload, None),
+            State::Partial(partial) => (partial.size, partial.payload, Some(partial)),
+            State::Inline(_) => unreachable!("inline blobs are read whole"),
+        };
+        let tree = BaoTree::new(size, BLOCK_SIZE);
+        let ranges = truncate(&ranges, size);
+        let mut outboard = OutboardBlocks::new(&inner, hash, payload, size);
+        let mut expected: Vec<Cv> = vec![*hash.as_bytes()];
+        let mut window = Vec::new();
+        let mut window_len = 0;
+        for item in tree.ranges_pre_order_chunks_iter_ref(&ranges, 0) {
+            // The traversal visits a node only after its parent pushed its hash.
+            let cv = expected.pop().expect("a visited node has a visited parent");
+            let step = match item {
+                BaoChunk::Parent { node, is_root, left, right, .. } => {
+                    let (start, groups) = node_groups(node, size);
+                    let here = partial.as_ref().is_none_or(|p| p.touches(start, groups));
+                    let pair = if here {
+                        outboard.pair(start, groups, cv, is_root).await
+                    } else {
+                        Err(not_found("blobs.read", hash).with("offset", start * 16384))
+                    };
+                    pair.map(|(l, r)| {
+                        if right {
+                            expected.push(r);
+                        }
+                        if left {
+                            expected.push(l);
+                        }
+                        Step::Parent(Parent { node, pair: (l.into(), r.into()) })
+                    })
+                }
+                BaoChunk::Leaf { start_chunk, size: len, is_root, ranges, .. } => {
+                    window_len += len;
+                    let group = start_chunk.0 / 16;
+                    let fragment = match &partial {
+                        Some(partial) if !has_group(&partial.runs, group) => partial
+                            .fragments
+                            .iter()
+                            .find(|fragment| fragment.group == group)
+                            .cloned()
+                            .map(Some)
+                            .ok_or_else(|| not_found("blobs.read", hash).with("offset", group * 16384)),
+                        _ => Ok(None),
+                    };
+                    fragment.map(|fragment| Step::Leaf(Group {
+                        offset: start_chunk.to_bytes(),
+                        len,
+                        is_root,
+                        expected: cv,
+                        ranges: (!ranges.is_all()).then(|| ChunkRanges::new_unchecked(ranges.boundaries().into())),
+                        fragment,
+                    }))
+                }
+            };
+            match step {
+                Ok(step) => window.push(step),
+                Err(error) => {
+                    // What was before it can be had.
+                    if !window.is_empty() {
+                        yield std::mem::take(&mut window);
+                    }
+                    Err(error)?;
+                }
+            }
+            if window_len >= WINDOW_LEN || window.len() >= WINDOW_ITEMS {
+                window_len = 0;
+                yield std::mem::take(&mut window);
+            }
+        }
+        if !window.is_empty() {
+            yield window;
+        }
+    }
+}
+
+/// The first group below a node above the groups, and how many there are.
+pub(crate) fn node_groups(node: TreeNode, size: u64) -> (u64, u64) {
+    let chunks = node.chunk_range();
+    let start = chunks.start.0 / 16;
+    let end = chunks.end.0.div_ceil(16).min(group_count(size));
+    (start, end.saturating_sub(start))
+}
+
+impl Partial {
+    /// Whether anything of these groups is here.
+    fn touches(&self, start: u64, groups: u64) -> bool {
+        let end = start + groups;
+        let at = self.runs.partition_point(|run| run.1 <= start);
+        let whole = self.runs.get(at).is_some_and(|run| run.0 < end);
+        whole
+            || self
+                .fragments
+                .iter()
+                .any(|fragment| (start..end).contains(&fragment.group))
+    }
+}
+
+impl Group {
+    /// The bytes to read, if `data` at `offset` holds them.
+    pub(crate) fn end(&self) -> u64 {
+        self.offset + self.len as u64
+    }
+
+    /// Checks the group's bytes, and gives the items of the encoding that were asked for.
+    pub(crate) fn verify(&self, hash: Hash, data: Bytes, out: &mut Vec<Planned>) -> Result<()> {
+        let walk = Walk {
+            hash,
+            offset: self.offset,
+            data: &data,
+            fragment: self.fragment.as_ref(),
+        };
+        walk.run(self.expected, self.is_root, self.ranges.as_ref(), out)
+    }
+}
+
+/// Reads nodes of an outboard by blocks, of which it keeps the last few.
+struct OutboardBlocks<'a> {
+    inner: &'a Inner,
+    hash: Hash,
+    payload: PayloadId,
+    size: u64,
+    blocks: Vec<(u64, Bytes)>,
+}
+
+impl<'a> OutboardBlocks<'a> {
+    fn new(inner: &'a Inner, hash: Hash, payload: PayloadId, size: u64) -> Self {
+        Self {
+            inner,
+            hash,
+            payload,
+            size,
+            blocks: Vec::new(),
+        }
+    }
+
+    /// The verified child hashes of the node over `groups` groups from `start`.
+    async fn pair(&mut self, start: u64, groups: u64, cv: Cv, is_root: bool) -> Result<(Cv, Cv)> {
+        let damaged = || {
+            Error::new(Kind::Corrupt, "blobs.read", "the hash tree is damaged")
+                .with("hash", self.hash)
+                .with("offset", start * 16384)
+        };
+        let at = pair_index(start, groups);
+        let index = at * PAIR_LEN / self.inner.block_len;
+        let begin = index * self.inner.block_len;
+        let block = match self.blocks.iter().position(|block| block.0 == index) {
+            Some(found) => {
+                self.blocks[..=found].rotate_right(1);
+                self.blocks[0].1.clone()
+            }
+            None => {
+                let end = (begin + self.inner.block_len).min(outboard_len(self.size));
+                let read = self
+                    .inner
+                    .payloads
+                    .read(self.payload, Part::Outboard, begin..end);
+                let block = match read.await {
+                    Ok(block) => block,
+                    Err(error) if error.kind() == Kind::NotFound => {
+                        return Err(damaged().because(error));
+                    }
+                    Err(error) => return Err(error),
+                };
+                self.blocks.truncate(OUTBOARD_BLOCKS - 1);
+                self.blocks.insert(0, (index, block.clone()));
+                block
+            }
+        };
+        let (left, right) = split(&block, at - begin / PAIR_LEN).ok_or_else(damaged)?;
+        if hash_pair(&left, &right, is_root) != cv {
+            return Err(damaged());
+        }
+        Ok((left, right))
+    }
+}

@@ -1,0 +1,377 @@
+//! Scrubbing: reads everything that is stored and compares it with its hash.
+
+use std::{ops::Range, sync::Arc};
+
+use async_stream::try_stream;
+use bao_tree::ChunkRanges;
+use bytes::Bytes;
+use futures_util::{StreamExt, TryStreamExt};
+use store_api::{Block, GROUP_LEN, Kind, Listing, Part, PayloadId, Result, Revision, Scan};
+
+use super::{
+    Blobs, Inner,
+    blocking::blocking,
+    entry::{BlobEntry, Indexed, Partial, State, add_group, group_ranges, has_group, limit_runs},
+    index::{BLOBS, Replaced, hash_of_key},
+    segment::SEGMENT_GROUPS,
+    tree::{Cv, TreeBuilder, group_count, group_range, hash_subtree},
+};
+use crate::Hash;
+
+/// How many groups are read at a time.
+const WINDOW_GROUPS: u64 = 64;
+/// How many blobs are scrubbed ahead.
+const SCRUB_AHEAD: usize = 4;
+
+/// Whether a scrub changes anything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Repair {
+    /// No: it only says what it finds.
+    No,
+    /// Yes: what is damaged becomes missing, so that a fetch brings it back; a hash tree is made
+    /// anew from sound data; payloads that nothing claims are deleted.
+    Yes,
+}
+
+/// What a scrub says of one blob or payload.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Scrubbed {
+    /// The blob; `None` for a payload that no blob claims.
+    pub hash: Option<Hash>,
+    /// Its size in bytes, as far as it is known.
+    pub size: u64,
+    /// What was found.
+    pub finding: Finding,
+}
+
+/// What was found. Where a repair was asked for, it has been done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Finding {
+    /// Everything that is claimed is there and right.
+    Sound,
+    /// These chunks are damaged or gone.
+    Damaged {
+        /// The chunks, of 1 KiB.
+        ranges: ChunkRanges,
+    },
+    /// All of it is damaged or gone.
+    Lost,
+    /// The data is sound, but its hash tree was damaged.
+    Outboard,
+    /// A payload that nothing claims.
+    Orphan {
+        /// Its id.
+        payload: PayloadId,
+    },
+}
+
+impl Blobs {
+    /// Reads everything that is stored, and says of every blob whether it is what its hash says.
+    ///
+    /// Blobs that change meanwhile are judged as they were, and not repaired. Where the collection
+    /// store itself cannot be listed, the stream ends with its error.
+    pub fn scrub(&self, repair: Repair) -> Listing<Scrubbed> {
+        let inner = self.0.clone();
+        Box::pin(try_stream! {
+            let _running = inner.enter("blobs.scrub")?;
+            let entries = inner.collections.scan(Scan::all(BLOBS));
+            let scrubs = entries
+                .map(|found| {
+                    let inner = inner.clone();
+                    async move {
+                        let found = found?;
+                        let hash = hash_of_key(&found.key)?;
+                        match BlobEntry::decode(hash, &found.value) {
+                            Ok(entry) => {
+                                let revision = found.revision;
+                                inner.scrub_blob(hash, Indexed { entry, revision }, repair).await
+                            }
+                            Err(error) if error.kind() == Kind::Corrupt => {
+                                inner.scrub_unreadable(hash, found.revision, repair).await
+                            }
+                            Err(error) => Err(error),
+                        }
+                    }
+                })
+                .buffered(SCRUB_AHEAD);
+            for await scrubbed in scrubs {
+                yield scrubbed?;
+            }
+            let payloads = inner.payloads.list(None);
+            for await payload in payloads {
+                let payload = payload?;
+                if !inner.ids.is_current(payload) && !inner.is_claimed(payload).await? {
+                    if repair == Repair::Yes {
+                        inner.payloads.delete(vec![payload]).await?;
+                    }
+                    let finding = Finding::Orphan { payload };
+                    yield Scrubbed { hash: None, size: 0, finding };
+                }
+            }
+        })
+    }
+}
+
+impl Inner {
+    async fn scrub_blob(
+        self: Arc<Self>,
+        hash: Hash,
+        found: Indexed,
+        repair: Repair,
+    ) -> Result<Scrubbed> {
+        let size = found.entry.size();
+        let (finding, bad) = match &found.entry.state {
+            State::Inline(bytes) if Hash::of(bytes) == hash => (Finding::Sound, Vec::new()),
+            State::Inline(_) => (Finding::Lost, Vec::new()),
+            State::Complete { size, payload } => {
+                self.scrub_complete(hash, *payload, *size, repair).await?
+            }
+            State::Partial(partial) => self.scrub_partial(hash, partial).await?,
+        };
+        if repair == Repair::Yes {
+            self.forget(hash, &found, &finding, &bad).await?;
+        }
+        Ok(Scrubbed {
+            hash: Some(hash),
+            size,
+            finding,
+        })
+    }
+
+    async fn scrub_unreadable(
+        &self,
+        hash: Hash,
+        revision: Revision,
+        repair: Repair,
+    ) -> Result<Scrubbed> {
+        if repair == Repair::Yes {
+            let state = State::Inline(Bytes::new());
+            let entry = BlobEntry { added: 0, state };
+            let unreadable = Indexed { entry, revision };
+            self.replace(hash, Some(&unreadable), None, Vec::new())
+                .await?;
+        }
+        Ok(Scrubbed {
+            hash: Some(hash),
+            size: 0,
+            finding: Finding::Lost,
+        })
+    }
+
+    /// What is wrong, and with which groups.
+    async fn scrub_complete(
+        &self,
+        hash: Hash,
+        payload: PayloadId,
+        size: u64,
+        repair: Repair,
+    ) -> Result<(Finding, Vec<(u64, u64)>)> {
+        let total = group_count(size);
+        let mut builder = TreeBuilder::default();
+        let (mut bad, mut unproven) = (Vec::new(), Vec::new());
+        for segment in 0..total.div_ceil(SEGMENT_GROUPS) {
+            let known = self.load_segment(hash, payload, size, segment).await?;
+            let first = segment * SEGMENT_GROUPS;
+            let end = first + known.len() as u64;
+            for start in (first..end).step_by(WINDOW_GROUPS as usize) {
+                let window = start..(start + WINDOW_GROUPS).min(end);
+                let actual = self.hash_groups(payload, size, window.clone()).await?;
+                for (group, actual) in window.zip(actual) {
+                    let expected = known[(group - first) as usize];
+                    match (actual, expected) {
+                        (None, _) => add_group(&mut bad, group),
+                        (Some(actual), Some(expected)) if actual != expected => {
+                            add_group(&mut bad, group);
+                        }
+                        (Some(_), None) => add_group(&mut unproven, group),
+                        _ => {}
+                    }
+                    let range = group_range(group, size);
+                    builder.push(actual.unwrap_or_default(), range.end - range.start);
+                }
+                builder.take_outboard(1);
+            }
+        }
+        if bad.is_empty() && unproven.is_empty() {
+            return Ok((Finding::Sound, bad));
+        }
+        // Where every group is there, the hash of the whole tells whether data or tree is wrong.
+        let (root, ..) = builder.finish();
+        if bad.is_empty() && Hash::from(root) == hash {
+            if repair == Repair::Yes {
+                self.rebuild_outboard(payload, size).await?;
+            }
+            return Ok((Finding::Outboard, bad));
+        }
+        for group in unproven.iter().flat_map(|(start, end)| *start..*end) {
+            add_group(&mut bad, group);
+        }
+        Ok((damage(&bad, &[(0, total)], size), bad))
+    }
+
+    /// Writes the outboard of sound data anew.
+    async fn rebuild_outboard(&self, payload: PayloadId, size: u64) -> Result<()> {
+        let block_len = usize::try_from(self.block_len).unwrap_or(usize::MAX);
+        let mut builder = TreeBuilder::default();
+        let mut index = 0;
+        let total = group_count(size);
+        for start in (0..total).step_by(WINDOW_GROUPS as usize) {
+            let window = start..(start + WINDOW_GROUPS).min(total);
+            let hashes = self.hash_groups(payload, size, window.clone()).await?;
+            for (group, hash) in window.zip(hashes) {
+                let range = group_range(group, size);
+                builder.push(hash.unwrap_or_default(), range.end - range.start);
+            }
+            let whole = builder.take_outboard(block_len);
+            index = self.write_outboard(payload, index, whole).await?;
+        }
+        let (_, _, rest) = builder.finish();
+        for block in rest.chunks(block_len) {
+            index = self.write_outboard(payload, index, block.to_vec()).await?;
+        }
+        self.payloads.sync(vec![payload]).await?;
+        self.segments.clear();
+        Ok(())
+    }
+
+    /// Writes blocks from `index`, and says which index comes next.
+    async fn write_outboard(&self, payload: PayloadId, index: u64, bytes: Vec<u8>) -> Result<u64> {
+        if bytes.is_empty() {
+            return Ok(index);
+        }
+        let next = index + (bytes.len() as u64).div_ceil(self.block_len);
+        let block = Block {
+            part: Part::Outboard,
+            index,
+            bytes: bytes.into(),
+        };
+        self.payloads.write(payload, vec![block]).await?;
+        Ok(next)
+    }
+
+    /// The hashes of `groups` as they are stored; `None` for what cannot be read.
+    async fn hash_groups(
+        &self,
+        payload: PayloadId,
+        size: u64,
+        groups: Range<u64>,
+    ) -> Result<Vec<Option<Cv>>> {
+        let first = groups.start * GROUP_LEN;
+        let end = group_range(groups.end - 1, size).end;
+        let read = self.payloads.read(payload, Part::Data, first..end).await;
+        let pieces: Vec<Option<Bytes>> = match readable(read)? {
+            Some(data) => groups
+                .map(|group| {
+                    let range = group_range(group, size);
+                    Some(data.slice((range.start - first) as usize..(range.end - first) as usize))
+                })
+                .collect(),
+            None => {
+                let mut pieces = Vec::new();
+                for group in groups {
+                    let range = group_range(group, size);
+                    let read = self.payloads.read(payload, Part::Data, range).await;
+                    pieces.push(readable(read)?);
+                }
+                pieces
+            }
+        };
+        blocking("blobs.scrub", move || {
+            let hash = |(i, piece): (usize, Option<Bytes>)| {
+                let offset = first + i as u64 * GROUP_LEN;
+                piece.map(|bytes| hash_subtree(offset, &bytes, bytes.len() as u64 == size))
+            };
+            pieces.into_iter().enumerate().map(hash).collect()
+        })
+        .await
+    }
+
+    async fn scrub_partial(
+        self: &Arc<Self>,
+        hash: Hash,
+        partial: &Partial,
+    ) -> Result<(Finding, Vec<(u64, u64)>)> {
+        let mut bad = Vec::new();
+        for group in partial.runs.iter().flat_map(|(start, end)| *start..*end) {
+            let range = group_range(group, partial.size);
+            let entry = BlobEntry {
+                added: 0,
+                state: State::Partial(partial.clone()),
+            };
+            let read = self.clone().read_entry(hash, entry, range);
+            let read: Result<Vec<Bytes>> = read.try_collect().await;
+            if readable(read)?.is_none() {
+                add_group(&mut bad, group);
+            }
+        }
+        if bad.is_empty() {
+            return Ok((Finding::Sound, bad));
+        }
+        Ok((damage(&bad, &partial.runs, partial.size), bad))
+    }
+
+    /// Makes what is damaged missing.
+    async fn forget(
+        &self,
+        hash: Hash,
+        found: &Indexed,
+        finding: &Finding,
+        bad: &[(u64, u64)],
+    ) -> Result<()> {
+        let (runs, fragments) = match &found.entry.state {
+            State::Partial(partial) => (partial.runs.clone(), partial.fragments.clone()),
+            _ => (vec![(0, group_count(found.entry.size()))], Vec::new()),
+        };
+        let entry = match (finding, found.entry.payload()) {
+            (Finding::Damaged { .. }, Some(payload)) => {
+                let mut runs = without(&runs, bad);
+                limit_runs(&mut runs);
+                let state = State::Partial(Partial {
+                    size: found.entry.size(),
+                    payload,
+                    runs,
+                    fragments,
+                });
+                let added = found.entry.added;
+                Some(BlobEntry { added, state })
+            }
+            (Finding::Lost, _) => None,
+            _ => return Ok(()),
+        };
+        let replaced = self.replace(hash, Some(found), entry.as_ref(), Vec::new());
+        if replaced.await? == Replaced::Conflict {
+            tracing::info!(%hash, "a damaged blob changed while it was scrubbed");
+        }
+        self.segments.clear();
+        Ok(())
+    }
+}
+
+/// What can be read; `None` for what is gone or damaged.
+fn readable<T>(read: Result<T>) -> Result<Option<T>> {
+    match read {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if matches!(error.kind(), Kind::NotFound | Kind::Corrupt) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn damage(bad: &[(u64, u64)], claimed: &[(u64, u64)], size: u64) -> Finding {
+    if without(claimed, bad).is_empty() {
+        return Finding::Lost;
+    }
+    Finding::Damaged {
+        ranges: group_ranges(bad, size),
+    }
+}
+
+/// The groups of `runs` that are not in `bad`.
+fn without(runs: &[(u64, u64)], bad: &[(u64, u64)]) -> Vec<(u64, u64)> {
+    let mut rest = Vec::new();
+    for group in runs.iter().flat_map(|(start, end)| *start..*end) {
+        if !has_group(bad, group) {
+            add_group(&mut rest, group);
+        }
+    }
+    rest
+}

@@ -1,0 +1,177 @@
+//! Verified hashes of groups, cached: what makes a random read cost one hash and not a path.
+
+use std::{
+    num::NonZeroUsize,
+    ops::Range,
+    sync::{Arc, Mutex},
+};
+
+use bytes::Bytes;
+use lru::LruCache;
+use store_api::{Kind, Part, PayloadId, Result};
+
+use super::{
+    Inner,
+    read::claimed,
+    tree::{Cv, PAIR_LEN, group_count, hash_pair, left_groups, pair_index, pairs_before},
+};
+use crate::Hash;
+
+/// How many groups a segment has: 16 MiB of data.
+pub(crate) const SEGMENT_GROUPS: u64 = 1024;
+/// How many segments are cached: 34 KiB each, 8.5 MiB in all, for 4 GiB of data.
+const CACHED_SEGMENTS: NonZeroUsize = NonZeroUsize::new(256).expect("not zero");
+
+/// The hashes of a segment's groups; `None` where the outboard is damaged.
+pub(crate) type Segment = Vec<Option<Cv>>;
+
+#[derive(Debug)]
+pub(crate) struct Segments(Mutex<LruCache<(PayloadId, u64), Arc<Segment>>>);
+
+impl Default for Segments {
+    fn default() -> Self {
+        Self(Mutex::new(LruCache::new(CACHED_SEGMENTS)))
+    }
+}
+
+impl Segments {
+    fn get(&self, payload: PayloadId, segment: u64) -> Option<Arc<Segment>> {
+        self.lock().get(&(payload, segment)).cloned()
+    }
+
+    fn put(&self, payload: PayloadId, segment: u64, hashes: Arc<Segment>) {
+        self.lock().put((payload, segment), hashes);
+    }
+
+    /// Forgets everything, after outboards were rewritten.
+    pub(crate) fn clear(&self) {
+        self.lock().clear();
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, LruCache<(PayloadId, u64), Arc<Segment>>> {
+        self.0
+            .lock()
+            .expect("no code panics while it holds the cache")
+    }
+}
+
+impl Inner {
+    /// The verified hashes of `groups` of a complete blob; `None` where the outboard is damaged.
+    pub(crate) async fn group_hashes(
+        &self,
+        hash: Hash,
+        payload: PayloadId,
+        size: u64,
+        groups: Range<u64>,
+    ) -> Result<Segment> {
+        let mut hashes =
+            Vec::with_capacity(usize::try_from(groups.end - groups.start).unwrap_or(0));
+        for index in groups.start / SEGMENT_GROUPS..groups.end.div_ceil(SEGMENT_GROUPS) {
+            let segment = match self.segments.get(payload, index) {
+                Some(segment) => segment,
+                None => {
+                    let segment = self.load_segment(hash, payload, size, index).await?;
+                    let segment = Arc::new(segment);
+                    self.segments.put(payload, index, segment.clone());
+                    segment
+                }
+            };
+            let start = index * SEGMENT_GROUPS;
+            let from = groups.start.max(start) - start;
+            let to = (groups.end - start).min(segment.len() as u64);
+            hashes.extend_from_slice(&segment[from as usize..to as usize]);
+        }
+        Ok(hashes)
+    }
+
+    /// The hashes of a segment, verified anew from what is stored.
+    pub(crate) async fn load_segment(
+        &self,
+        hash: Hash,
+        payload: PayloadId,
+        size: u64,
+        index: u64,
+    ) -> Result<Segment> {
+        let total = group_count(size);
+        let first = index * SEGMENT_GROUPS;
+        let count = (total - first).min(SEGMENT_GROUPS);
+        let mut damaged = vec![None; count as usize];
+        let (mut start, mut groups, mut expected) = (0, total, *hash.as_bytes());
+        while groups > count || start != first {
+            let pair = self.read_pairs(payload, pair_index(start, groups), 1).await;
+            let Some((left, right)) = known(pair, hash)?.and_then(|pair| split(&pair, 0)) else {
+                return Ok(damaged);
+            };
+            if hash_pair(&left, &right, groups == total) != expected {
+                return Ok(damaged);
+            }
+            let half = left_groups(groups);
+            (start, groups, expected) = if first < start + half {
+                (start, half, left)
+            } else {
+                (start + half, groups - half, right)
+            };
+        }
+        if count == 1 {
+            damaged[0] = Some(expected);
+            return Ok(damaged);
+        }
+        let pairs = self
+            .read_pairs(payload, pairs_before(first), count - 1)
+            .await;
+        if let Some(pairs) = known(pairs, hash)? {
+            let is_root = count == total;
+            verify(&pairs, 0, count, expected, is_root, &mut damaged);
+        }
+        Ok(damaged)
+    }
+
+    async fn read_pairs(&self, payload: PayloadId, index: u64, count: u64) -> Result<Bytes> {
+        let range = index * PAIR_LEN..(index + count) * PAIR_LEN;
+        self.payloads.read(payload, Part::Outboard, range).await
+    }
+}
+
+/// A missing outboard is a damaged one.
+fn known(pairs: Result<Bytes>, hash: Hash) -> Result<Option<Bytes>> {
+    match pairs {
+        Ok(pairs) => Ok(Some(pairs)),
+        Err(error) if matches!(error.kind(), Kind::NotFound | Kind::Corrupt) => {
+            tracing::warn!(%hash, %error, "an outboard is damaged");
+            Ok(None)
+        }
+        Err(error) => Err(claimed(hash)(error)),
+    }
+}
+
+/// The pair at index `at` of `pairs`.
+pub(crate) fn split(pairs: &[u8], at: u64) -> Option<(Cv, Cv)> {
+    let at = usize::try_from(at * PAIR_LEN).ok()?;
+    let pair = pairs.get(at..at + PAIR_LEN as usize)?;
+    Some((pair[..32].try_into().ok()?, pair[32..].try_into().ok()?))
+}
+
+/// Verifies the subtree over `groups` groups from `start`, both relative to `pairs`, and takes the
+/// hashes of its groups. Whatever is below a damaged node stays unknown.
+fn verify(
+    pairs: &[u8],
+    start: u64,
+    groups: u64,
+    expected: Cv,
+    is_root: bool,
+    out: &mut [Option<Cv>],
+) {
+    if groups == 1 {
+        out[start as usize] = Some(expected);
+        return;
+    }
+    let Some((left, right)) = split(pairs, pair_index(start, groups)) else {
+        return;
+    };
+    if hash_pair(&left, &right, is_root) != expected {
+        return;
+    }
+    let half = left_groups(groups);
+    verify(pairs, start, half, left, false, out);
+    verify(pairs, start + half, groups - half, right, false, out);
+}

@@ -1,0 +1,305 @@
+//! Tags: durable names that keep blobs alive.
+//!
+//! A tag is an entry of the collection `larder/tags`: key its name, value `version u8 = 1 ·
+//! format u8 (0 raw, 1 hash sequence) · hash [32]`.
+
+use std::{
+    fmt,
+    ops::Bound,
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use bytes::{BufMut, Bytes, BytesMut};
+use futures_util::StreamExt;
+use store_api::{
+    Batch, CollectionId, Durability, Edit, Error, Expect, Kind, Listing, Order, Result, Scan,
+};
+
+use super::Inner;
+use crate::{Format, Hash, Root};
+
+pub(crate) const TAGS: CollectionId = CollectionId::from_static("larder/tags");
+
+/// The longest name of a tag, in bytes.
+pub const MAX_TAG_NAME_LEN: usize = 512;
+
+const VERSION: u8 = 1;
+/// How many tags one commit deletes.
+const DELETE_BATCH: usize = 64;
+
+/// The name of a tag: 1 to [`MAX_TAG_NAME_LEN`] bytes of any kind, most often text.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TagName(Bytes);
+
+impl TagName {
+    /// A name, or [`Kind::Invalid`] where it is empty or too long.
+    pub fn new(name: impl Into<Bytes>) -> Result<Self> {
+        let name = name.into();
+        if name.is_empty() || name.len() > MAX_TAG_NAME_LEN {
+            return Err(Error::new(
+                Kind::Invalid,
+                "tags.name",
+                format!("a tag's name has 1 to {MAX_TAG_NAME_LEN} bytes"),
+            )
+            .with("len", name.len()));
+        }
+        Ok(Self(name))
+    }
+
+    /// The name's bytes.
+    pub fn as_bytes(&self) -> &Bytes {
+        &self.0
+    }
+}
+
+impl TryFrom<&str> for TagName {
+    type Error = Error;
+
+    fn try_from(name: &str) -> Result<Self> {
+        Self::new(Bytes::copy_from_slice(name.as_bytes()))
+    }
+}
+
+impl TryFrom<Bytes> for TagName {
+    type Error = Error;
+
+    fn try_from(name: Bytes) -> Result<Self> {
+        Self::new(name)
+    }
+}
+
+/// As text; control characters, and bytes that are no UTF-8, are escaped.
+impl fmt::Display for TagName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for chunk in self.0.utf8_chunks() {
+            for c in chunk.valid().chars() {
+                if c.is_control() {
+                    write!(f, "{}", c.escape_default())?;
+                } else {
+                    write!(f, "{c}")?;
+                }
+            }
+            write!(f, "{}", chunk.invalid().escape_ascii())?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for TagName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "TagName({self})")
+    }
+}
+
+/// A durable name and what it keeps alive.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tag {
+    /// Its name.
+    pub name: TagName,
+    /// What it keeps.
+    pub root: Root,
+}
+
+/// The tags of a store. Setting one does not need the blob to be there: it is kept once it comes.
+#[derive(Debug, Clone)]
+pub struct Tags(pub(super) Arc<Inner>);
+
+pub(crate) fn put_tag(name: &TagName, root: Root) -> Edit {
+    let mut value = BytesMut::with_capacity(34);
+    value.put_u8(VERSION);
+    value.put_u8(match root.format {
+        Format::Raw => 0,
+        Format::HashSeq => 1,
+    });
+    value.put_slice(root.hash.as_bytes());
+    Edit::Put {
+        collection: TAGS,
+        key: name.0.clone(),
+        value: value.freeze(),
+    }
+}
+
+fn decode(key: &Bytes, value: &[u8]) -> Result<Root> {
+    let parse = || {
+        let [VERSION, format, hash @ ..] = value else {
+            return None;
+        };
+        let format = match format {
+            0 => Format::Raw,
+            1 => Format::HashSeq,
+            _ => return None,
+        };
+        let hash: [u8; 32] = hash.try_into().ok()?;
+        Some(Root {
+            hash: Hash::from(hash),
+            format,
+        })
+    };
+    parse().ok_or_else(|| {
+        let (kind, message) = match value.first() {
+            Some(version) if *version > VERSION => (
+                Kind::Unsupported,
+                "the tag was written by a newer version: update",
+            ),
+            _ => (Kind::Corrupt, "the tag cannot be read"),
+        };
+        Error::new(kind, "tags.read", message).with("tag", key.escape_ascii())
+    })
+}
+
+impl Tags {
+    /// Sets `name` to `root`, whatever it was. Durable when it returns.
+    pub async fn set(&self, name: TagName, root: Root) -> Result<()> {
+        let _running = self.0.enter("tags.set")?;
+        // A collection that has read the tags already must still learn of this one.
+        let _pin = self.0.pins.pin(root).await;
+        let batch = Batch::of(vec![put_tag(&name, root)]);
+        self.0.collections.commit(batch).await?;
+        Ok(())
+    }
+
+    /// What `name` keeps, or `None` where there is no such tag.
+    pub async fn get(&self, name: &TagName) -> Result<Option<Root>> {
+        self.0.check_open("tags.get")?;
+        let entry = self.0.collections.get(TAGS, name.0.clone()).await?;
+        entry
+            .map(|entry| decode(&entry.key, &entry.value))
+            .transpose()
+    }
+
+    /// The tags whose names lie within these bounds, ascending.
+    pub fn list(&self, names: (Bound<Bytes>, Bound<Bytes>)) -> Listing<Tag> {
+        if let Err(error) = self.0.check_open("tags.list") {
+            return Box::pin(futures_util::stream::once(async { Err(error) }));
+        }
+        let scan = Scan {
+            collection: TAGS,
+            keys: names,
+            order: Order::Ascending,
+        };
+        Box::pin(self.0.collections.scan(scan).map(|entry| {
+            let entry = entry?;
+            let root = decode(&entry.key, &entry.value)?;
+            let name = TagName(entry.key);
+            Ok(Tag { name, root })
+        }))
+    }
+
+    /// All tags, ascending by name.
+    pub fn list_all(&self) -> Listing<Tag> {
+        self.list((Bound::Unbounded, Bound::Unbounded))
+    }
+
+    /// Deletes the tags whose names lie within these bounds, and says how many there were. Each is
+    /// deleted durably, but not all at once: after an error some may be gone.
+    pub async fn delete(&self, names: (Bound<Bytes>, Bound<Bytes>)) -> Result<u64> {
+        let _running = self.0.enter("tags.delete")?;
+        let mut tags = self.list(names).chunks(DELETE_BATCH);
+        let mut deleted = 0;
+        while let Some(chunk) = tags.next().await {
+            let mut edits = Vec::with_capacity(chunk.len());
+            for tag in chunk {
+                let key = tag?.name.0;
+                let collection = TAGS;
+                edits.push(Edit::Delete { collection, key });
+            }
+            deleted += edits.len() as u64;
+            self.0.collections.commit(Batch::of(edits)).await?;
+        }
+        Ok(deleted)
+    }
+
+    /// Deletes one tag, and says whether there was one.
+    pub async fn delete_one(&self, name: &TagName) -> Result<u64> {
+        let bound = Bound::Included(name.0.clone());
+        self.delete((bound.clone(), bound)).await
+    }
+
+    /// Gives the tag `from` the name `to`, replacing a tag of that name, in one atomic step.
+    /// [`Kind::NotFound`] where there is no tag `from`.
+    pub async fn rename(&self, from: &TagName, to: TagName) -> Result<()> {
+        let _running = self.0.enter("tags.rename")?;
+        loop {
+            let entry = self.0.collections.get(TAGS, from.0.clone()).await?;
+            let Some(entry) = entry else {
+                return Err(
+                    Error::new(Kind::NotFound, "tags.rename", "there is no such tag")
+                        .with("tag", from),
+                );
+            };
+            let root = decode(&entry.key, &entry.value)?;
+            let _pin = self.0.pins.pin(root).await;
+            let mut edits = vec![put_tag(&to, root)];
+            if *from != to {
+                edits.push(Edit::Delete {
+                    collection: TAGS,
+                    key: from.0.clone(),
+                });
+            }
+            let batch = Batch::of(edits).expecting(Expect::At {
+                collection: TAGS,
+                key: entry.key,
+                revision: entry.revision,
+            });
+            match self.0.collections.commit(batch).await {
+                Err(error) if error.kind() == Kind::Conflict => continue,
+                other => return other.map(drop),
+            }
+        }
+    }
+
+    /// Sets a new tag with a name of its own, `auto-` and the time.
+    pub async fn create(&self, root: Root) -> Result<TagName> {
+        let _running = self.0.enter("tags.create")?;
+        let _pin = self.0.pins.pin(root).await;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        let mut nanos = now.unwrap_or(Duration::ZERO).as_nanos();
+        loop {
+            let name = TagName(Bytes::from(format!("auto-{nanos:024}")));
+            let batch = Batch {
+                expect: vec![Expect::Absent {
+                    collection: TAGS,
+                    key: name.0.clone(),
+                }],
+                edits: vec![put_tag(&name, root)],
+                durability: Durability::OnWrite,
+            };
+            match self.0.collections.commit(batch).await {
+                Err(error) if error.kind() == Kind::Conflict => nanos += 1,
+                other => return other.map(|_| name),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_format_is_pinned() {
+        let name = TagName::try_from("photos").unwrap();
+        let Edit::Put { key, value, .. } = put_tag(&name, Root::hash_seq(Hash::from([7; 32])))
+        else {
+            panic!("a put");
+        };
+        assert_eq!(key, "photos");
+        assert_eq!(value[..2], [1, 1]);
+        assert_eq!(value[2..], [7; 32]);
+        let kind = |value: &[u8]| decode(&key, value).unwrap_err().kind();
+        assert_eq!(kind(&[2, 0]), Kind::Unsupported);
+        assert_eq!(kind(&[1, 2]), Kind::Corrupt);
+        assert_eq!(kind(&[]), Kind::Corrupt);
+    }
+
+    #[test]
+    fn names_print_as_text() {
+        let name = TagName::new(Bytes::from_static(b"caf\xc3\xa9\n\xff")).unwrap();
+        assert_eq!(name.to_string(), "café\\n\\xff");
+        assert_eq!(
+            TagName::try_from("").unwrap_err().to_string(),
+            "tags.name: invalid: a tag's name has 1 to 512 bytes (len=0)"
+        );
+    }
+}

@@ -1,0 +1,181 @@
+//! The BLAKE3 tree of a blob, over groups of 16 KiB, and where its nodes lie in an outboard.
+//!
+//! An outboard holds the pair of child hashes of every node above the groups, 64 bytes each, in
+//! post-order: it can be appended to while a stream is hashed, and the nodes of every subtree lie
+//! together. The tree is that of the BLAKE3 paper (section 2.1): a node over `n` groups has the
+//! greatest power of two below `n` in its left child. It is what bao-tree calls a post-order
+//! outboard with a block size of 16 KiB.
+
+use blake3::hazmat::{HasherExt, Mode, merge_subtrees_non_root, merge_subtrees_root};
+use store_api::GROUP_LEN;
+
+/// The hash of a subtree: a chaining value of BLAKE3, or for the whole tree the blob's hash.
+pub(crate) type Cv = [u8; 32];
+
+/// The length of a node in an outboard.
+pub(crate) const PAIR_LEN: u64 = 64;
+
+/// How many groups `size` bytes have; the empty blob has one, which is empty.
+pub(crate) fn group_count(size: u64) -> u64 {
+    size.div_ceil(GROUP_LEN).max(1)
+}
+
+/// The bytes of group `index` of a blob of `size` bytes.
+pub(crate) fn group_range(index: u64, size: u64) -> std::ops::Range<u64> {
+    index * GROUP_LEN..((index + 1) * GROUP_LEN).min(size)
+}
+
+/// How long the outboard of `size` bytes is.
+pub(crate) fn outboard_len(size: u64) -> u64 {
+    (group_count(size) - 1) * PAIR_LEN
+}
+
+/// How many of a node's `groups` (at least two) are below its left child.
+pub(crate) fn left_groups(groups: u64) -> u64 {
+    groups.next_power_of_two() / 2
+}
+
+/// How many pairs lie before those of the subtree that begins at group `start`.
+pub(crate) fn pairs_before(start: u64) -> u64 {
+    // The groups before make as many complete subtrees as `start` has ones, and a subtree has one
+    // pair less than groups.
+    start - u64::from(start.count_ones())
+}
+
+/// The index of the pair of the node over `groups` (at least two) groups from `start`.
+pub(crate) fn pair_index(start: u64, groups: u64) -> u64 {
+    pairs_before(start) + groups - 2
+}
+
+/// The hash of a group, or of any subtree of BLAKE3 that begins at byte `offset`.
+pub(crate) fn hash_subtree(offset: u64, bytes: &[u8], is_root: bool) -> Cv {
+    if is_root {
+        return *blake3::hash(bytes).as_bytes();
+    }
+    let mut hasher = blake3::Hasher::new();
+    hasher.set_input_offset(offset);
+    hasher.update(bytes);
+    hasher.finalize_non_root()
+}
+
+/// The hash of a node.
+pub(crate) fn hash_pair(left: &Cv, right: &Cv, is_root: bool) -> Cv {
+    if is_root {
+        *merge_subtrees_root(left, right, Mode::Hash).as_bytes()
+    } else {
+        merge_subtrees_non_root(left, right, Mode::Hash)
+    }
+}
+
+/// Hashes a blob group by group, and gives its outboard as it grows.
+#[derive(Debug, Default)]
+pub(crate) struct TreeBuilder {
+    groups: u64,
+    size: u64,
+    /// The hashes of complete subtrees, greatest first; merged lazily, since only the last merge
+    /// makes the root.
+    stack: Vec<Cv>,
+    outboard: Vec<u8>,
+}
+
+impl TreeBuilder {
+    /// Takes the next bytes: whole groups, except that the last call may end with a part of one.
+    ///
+    /// A blob of one group is not for this: its hash is that of its bytes.
+    pub(crate) fn update(&mut self, bytes: &[u8]) {
+        for group in bytes.chunks(GROUP_LEN as usize) {
+            self.push(hash_subtree(self.size, group, false), group.len() as u64);
+        }
+    }
+
+    /// Takes the hash of the next group of `len` bytes.
+    pub(crate) fn push(&mut self, group: Cv, len: u64) {
+        debug_assert!(self.size.is_multiple_of(GROUP_LEN));
+        if self.groups > 0 {
+            for _ in 0..self.groups.trailing_zeros() {
+                self.merge(false);
+            }
+        }
+        self.stack.push(group);
+        self.groups += 1;
+        self.size += len;
+    }
+
+    fn merge(&mut self, is_root: bool) {
+        if let (Some(right), Some(left)) = (self.stack.pop(), self.stack.pop()) {
+            self.outboard.extend_from_slice(&left);
+            self.outboard.extend_from_slice(&right);
+            self.stack.push(hash_pair(&left, &right, is_root));
+        }
+    }
+
+    /// Takes what the outboard has grown by, whole multiples of `len`.
+    pub(crate) fn take_outboard(&mut self, len: usize) -> Vec<u8> {
+        let rest = self.outboard.len() % len;
+        let kept = self.outboard.split_off(self.outboard.len() - rest);
+        std::mem::replace(&mut self.outboard, kept)
+    }
+
+    /// The blob's hash, its size, and the rest of its outboard.
+    pub(crate) fn finish(mut self) -> (Cv, u64, Vec<u8>) {
+        while self.stack.len() > 1 {
+            let is_root = self.stack.len() == 2;
+            self.merge(is_root);
+        }
+        let root = self.stack.pop().unwrap_or(*blake3::hash(b"").as_bytes());
+        (root, self.size, self.outboard)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bao_tree::{BaoTree, BlockSize, io::outboard::PostOrderMemOutboard};
+
+    use super::*;
+
+    fn data(len: usize) -> Vec<u8> {
+        (0..len).map(|i| (i / 7 % 251) as u8).collect()
+    }
+
+    #[test]
+    fn the_outboard_is_what_bao_tree_makes() {
+        let group = GROUP_LEN as usize;
+        for groups in 2..40 {
+            for tail in [1, 1024, 1025, group - 1, group] {
+                let bytes = data((groups - 1) * group + tail);
+                let mut builder = TreeBuilder::default();
+                let mut outboard = Vec::new();
+                for part in bytes.chunks(3 * group) {
+                    builder.update(part);
+                    outboard.extend(builder.take_outboard(128));
+                }
+                let (hash, size, rest) = builder.finish();
+                outboard.extend(rest);
+                let block_size = BlockSize::from_chunk_log(4);
+                let other = PostOrderMemOutboard::create(&bytes, block_size);
+                assert_eq!(hash, *other.root.as_bytes());
+                assert_eq!(outboard, other.data);
+                assert_eq!(size, bytes.len() as u64);
+                assert_eq!(outboard.len() as u64, outboard_len(size));
+            }
+        }
+    }
+
+    #[test]
+    fn nodes_lie_where_bao_tree_says() {
+        for groups in 2..70 {
+            let size = groups * GROUP_LEN - 5;
+            let tree = BaoTree::new(size, BlockSize::from_chunk_log(4));
+            let mut seen = 0;
+            for node in tree.pre_order_nodes_iter() {
+                let Some(offset) = tree.post_order_offset(node) else {
+                    continue;
+                };
+                let (start, count) = crate::blobs::plan::node_groups(node, size);
+                assert_eq!(offset.value(), pair_index(start, count));
+                seen += 1;
+            }
+            assert_eq!(seen, groups - 1);
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! What blobs are called.
+
+use std::{fmt, str::FromStr};
+
+use store_api::{Error, Kind};
+
+/// The BLAKE3 hash of a whole blob, its name. Prints as 64 hexadecimal digits and parses from them.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Hash([u8; 32]);
+
+impl Hash {
+    /// The hash of no bytes. The empty blob is always there.
+    pub const EMPTY: Hash = Hash([
+        0xaf, 0x13, 0x49, 0xb9, 0xf5, 0xf9, 0xa1, 0xa6, 0xa0, 0x40, 0x4d, 0xea, 0x36, 0xdc, 0xc9,
+        0x49, 0x9b, 0xcb, 0x25, 0xc9, 0xad, 0xc1, 0x12, 0xb7, 0xcc, 0x9a, 0x93, 0xca, 0xe4, 0x1f,
+        0x32, 0x62,
+    ]);
+
+    /// The hash of `bytes`.
+    pub fn of(bytes: impl AsRef<[u8]>) -> Self {
+        Self(*blake3::hash(bytes.as_ref()).as_bytes())
+    }
+
+    /// The 32 bytes.
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    /// The first ten digits, for logs.
+    pub fn fmt_short(&self) -> String {
+        self.0[..5].iter().map(|b| format!("{b:02x}")).collect()
+    }
+}
+
+impl From<[u8; 32]> for Hash {
+    fn from(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+}
+
+impl From<blake3::Hash> for Hash {
+    fn from(hash: blake3::Hash) -> Self {
+        Self(*hash.as_bytes())
+    }
+}
+
+impl fmt::Display for Hash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for Hash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Hash({self})")
+    }
+}
+
+impl FromStr for Hash {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        blake3::Hash::from_hex(text).map(Into::into).map_err(|_| {
+            Error::new(
+                Kind::Invalid,
+                "hash.parse",
+                "a hash has 64 hexadecimal digits",
+            )
+            .with("text", text.escape_debug())
+        })
+    }
+}
+
+/// Whether a blob stands alone or names others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Format {
+    /// Just bytes.
+    Raw,
+    /// A sequence of hashes, 32 bytes each: whatever keeps it alive keeps them alive.
+    HashSeq,
+}
+
+/// What a tag or a pin keeps alive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Root {
+    /// The blob.
+    pub hash: Hash,
+    /// Whether the blobs that it names are kept alive too.
+    pub format: Format,
+}
+
+impl Root {
+    /// The blob alone.
+    pub fn raw(hash: Hash) -> Self {
+        let format = Format::Raw;
+        Self { hash, format }
+    }
+
+    /// The blob, a hash sequence, and all that it names.
+    pub fn hash_seq(hash: Hash) -> Self {
+        let format = Format::HashSeq;
+        Self { hash, format }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prints_and_parses() {
+        let hash = Hash::of(b"larder");
+        assert_eq!(hash.to_string().parse::<Hash>().unwrap(), hash);
+        assert_eq!(Hash::of(b""), Hash::EMPTY);
+        let error = "xy".parse::<Hash>().unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "hash.parse: invalid: a hash has 64 hexadecimal digits (text=xy)"
+        );
+    }
+}
