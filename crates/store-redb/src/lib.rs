@@ -1,1 +1,36 @@
-//! (to be written)
+//! The backend for servers and desktops: collections in an append-only log that redb indexes, and
+//! payloads as plain files.
+//!
+//! ```text
+//! DIR/FORMAT            name and version of the format
+//! DIR/lock              who has the store open
+//! DIR/log/00000001.log  the truth: all commits, in segments of 64 MiB
+//! DIR/index.redb        where each key's record is; made again from the log where it is damaged
+//! DIR/payload/…         one file per part of a payload
+//! ```
+//!
+//! Callers that commit at the same time share one write and one sync. What the index lacks is kept
+//! in memory and is found again in the log after a crash.
+
+mod append;
+mod apply;
+mod blobs;
+mod cache;
+mod collections;
+mod compact;
+mod core;
+mod disk;
+mod folder;
+mod frame;
+mod index;
+mod key;
+mod log;
+mod overlay;
+mod pages;
+mod payload;
+mod read;
+mod replay;
+mod store;
+mod write;
+
+pub use store::{Options, RedbStore};

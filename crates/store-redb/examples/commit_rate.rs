@@ -1,0 +1,146 @@
+//! How many durable commits and reads a second the store does on this machine.
+//!
+//! `cargo run --release -p store-redb --example commit_rate [DIR]`
+
+#![allow(clippy::print_stdout, reason = "a measurement prints")]
+
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+use store_api::{Batch, CollectionId, CollectionStore, Edit};
+use store_redb::{Options, RedbStore};
+
+const COLLECTION: CollectionId = CollectionId::from_static("blobs");
+
+fn key(n: u64) -> Bytes {
+    let mut key = [0; 32];
+    for (i, chunk) in key.chunks_exact_mut(8).enumerate() {
+        let mixed = (n + 1)
+            .wrapping_mul(0x9e37_79b9_7f4a_7c15)
+            .rotate_left(i as u32 * 13);
+        chunk.copy_from_slice(&mixed.wrapping_mul(0xbf58_476d_1ce4_e5b9).to_be_bytes());
+    }
+    Bytes::copy_from_slice(&key)
+}
+
+fn value(n: u64, len: usize) -> Bytes {
+    let mut value = vec![0x5a; len];
+    value[..8].copy_from_slice(&n.to_le_bytes());
+    value.into()
+}
+
+/// Calls `each` for 0..count from `tasks` tasks.
+async fn run<F, Fut>(store: &RedbStore, count: u64, tasks: u64, each: F) -> Duration
+where
+    F: Fn(RedbStore, u64) -> Fut + Clone + Send + 'static,
+    Fut: Future<Output = ()> + Send,
+{
+    let start = Instant::now();
+    let workers: Vec<_> = (0..tasks)
+        .map(|task| {
+            let (store, each) = (store.clone(), each.clone());
+            tokio::spawn(async move {
+                let mut n = task;
+                while n < count {
+                    each(store.clone(), n).await;
+                    n += tasks;
+                }
+            })
+        })
+        .collect();
+    for worker in workers {
+        worker.await.expect("a worker does not panic");
+    }
+    start.elapsed()
+}
+
+fn used(dir: &Path) -> u64 {
+    let mut sum = 0;
+    for entry in std::fs::read_dir(dir).expect("the folder is there") {
+        let entry = entry.expect("the folder can be read");
+        let data = entry.metadata().expect("the file is there");
+        sum += if data.is_dir() {
+            used(&entry.path())
+        } else {
+            data.len()
+        };
+    }
+    sum
+}
+
+async fn commits(dir: &Path, len: usize, tasks: u64, count: u64) -> RedbStore {
+    let folder = dir.join(format!("{len}-{tasks}"));
+    let store = RedbStore::open(&folder, Options::default())
+        .await
+        .expect("it opens");
+    let took = run(&store, count, tasks, move |store, n| async move {
+        let put = Edit::Put {
+            collection: COLLECTION,
+            key: key(n),
+            value: value(n, len),
+        };
+        store
+            .commit(Batch::of(vec![put]))
+            .await
+            .expect("it commits");
+    })
+    .await;
+    let rate = count as f64 / took.as_secs_f64();
+    println!("commit {len:6} B, {tasks:3} in flight: {rate:8.0} /s");
+    store
+}
+
+async fn gets(what: &str, store: &RedbStore, len: usize, keys: u64) {
+    let count = 400_000;
+    let took = run(store, count, 32, move |store, n| async move {
+        let n = n.wrapping_mul(0x9e37_79b9_7f4a_7c15) % keys;
+        let entry = store.get(COLLECTION, key(n)).await.expect("it reads");
+        assert_eq!(entry.expect("it is there").value.len(), len);
+    })
+    .await;
+    let rate = count as f64 / took.as_secs_f64();
+    println!("get {what} {len} B of {keys}, 32 in flight: {rate:.0} /s");
+}
+
+#[tokio::main]
+async fn main() {
+    let dir = std::env::args()
+        .nth(1)
+        .unwrap_or_else(|| "commit-rate".to_owned());
+    let dir = Path::new(&dir);
+    for (len, tasks, count) in [
+        (1024, 32, 40_000),
+        (1024, 256, 100_000),
+        (16384, 32, 20_000),
+        (16384, 256, 20_000),
+    ] {
+        let store = commits(dir, len, tasks, count).await;
+        if (len, tasks) == (1024, 32) {
+            gets("cached", &store, len, 10_000).await;
+        }
+        let start = Instant::now();
+        store.close().await.expect("it closes");
+        drop(store);
+        let closed = start.elapsed();
+        let folder = dir.join(format!("{len}-{tasks}"));
+        let per_value = used(&folder) as f64 / count as f64;
+        println!("    closed in {closed:?}; {per_value:.0} B on disk per value");
+        let start = Instant::now();
+        let store = RedbStore::open(&folder, Options::default())
+            .await
+            .expect("it opens");
+        println!("    opened in {:?}", start.elapsed());
+        if len == 1024 {
+            gets("random", &store, len, count).await;
+            let start = Instant::now();
+            let all = store.scan(store_api::Scan::all(COLLECTION));
+            let entries = all.map(|entry| entry.expect("it reads")).count().await;
+            println!("    scanned {entries} in {:?}", start.elapsed());
+        }
+    }
+    std::fs::remove_dir_all(dir).expect("the folder can be removed");
+}

@@ -1,0 +1,75 @@
+//! The thread that brings the index up to date with the log.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::sync::mpsc::WeakSender;
+
+use crate::{core::Core, index::Index, write::Request};
+
+/// How long nothing must have been committed before a small generation goes to the index too.
+const IDLE: Duration = Duration::from_millis(250);
+
+/// Applies generations until it is told to stop.
+pub(crate) fn run(core: &Arc<Core>, index: Index, writer: Option<WeakSender<Request>>) {
+    let mut writer = writer;
+    let mut last_seen = 0;
+    loop {
+        let generation = {
+            let guard = core.applying();
+            match core.overlay.frozen() {
+                Some(generation) => Some(generation),
+                None if guard.stop => return,
+                None => {
+                    drop(core.wait(guard, IDLE));
+                    core.overlay.frozen()
+                }
+            }
+        };
+        let Some(generation) = generation else {
+            let waiting = core.overlay.waiting();
+            if waiting > 0 && waiting == last_seen {
+                nudge(&mut writer);
+            }
+            last_seen = waiting;
+            continue;
+        };
+        if !apply(core, &index, &generation) {
+            return;
+        }
+        drop(generation);
+        core.notify();
+        nudge(&mut writer);
+    }
+}
+
+/// Tells the writer that there is something to look at; if its queue is full, it looks anyway.
+fn nudge(writer: &mut Option<WeakSender<Request>>) {
+    if let Some(sender) = writer.as_ref().and_then(WeakSender::upgrade) {
+        drop(sender.try_send(Request::Nudge));
+    }
+}
+
+fn apply(core: &Core, index: &Index, generation: &crate::overlay::Generation) -> bool {
+    let mut accounts = core.applying().accounts.clone();
+    let segments = core.log.segments();
+    let result = index
+        .apply(generation, &mut accounts, |segment| {
+            segments.contains_key(&segment)
+        })
+        .and_then(|()| index.snapshot());
+    match result {
+        Ok(snapshot) => {
+            core.overlay.applied(snapshot);
+            let mut applying = core.applying();
+            applying.applied = generation.end();
+            applying.accounts = accounts;
+            true
+        }
+        Err(error) => {
+            tracing::error!(?error, path = %index.path().display(), "the index cannot be written");
+            core.applying().failed = Some(error);
+            core.notify();
+            false
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! What the store's threads share.
+
+use std::{
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use store_api::{Change, Error, Kind, Result};
+use tokio::sync::broadcast;
+
+use crate::{
+    cache::Cache,
+    disk::lock,
+    folder::Folder,
+    index::Snapshot,
+    log::Log,
+    overlay::{Accounts, Applied, Overlay},
+    pages::PageState,
+};
+
+/// How many changes a watcher may lag behind before it is told to read again.
+pub(crate) const WATCH_BACKLOG: usize = 256;
+
+/// The collections' state, shared by the threads that commit, apply and read.
+#[derive(Debug)]
+pub(crate) struct Core {
+    pub(crate) log: Arc<Log>,
+    pub(crate) overlay: Overlay,
+    pub(crate) cache: Cache,
+    pub(crate) pages: Arc<PageState>,
+    /// Of the thread that commits; gone once it ended.
+    pub(crate) changes: broadcast::WeakSender<Change>,
+    /// Held until the store is closed.
+    pub(crate) folder: Mutex<Option<Folder>>,
+    applying: Mutex<Applying>,
+    /// Whenever `applying` or the overlay's generations change.
+    progress: Condvar,
+}
+
+/// How far the index is.
+#[derive(Debug)]
+pub(crate) struct Applying {
+    pub(crate) applied: Option<Applied>,
+    pub(crate) accounts: Accounts,
+    /// The index cannot be written any more.
+    pub(crate) failed: Option<Error>,
+    pub(crate) stop: bool,
+}
+
+impl Core {
+    pub(crate) fn new(
+        folder: Folder,
+        log: Arc<Log>,
+        snapshot: Snapshot,
+        applied: Option<(Applied, Accounts)>,
+        pages: Arc<PageState>,
+        changes: broadcast::WeakSender<Change>,
+    ) -> Self {
+        let (applied, accounts) = applied.unzip();
+        Self {
+            log,
+            overlay: Overlay::new(snapshot),
+            cache: Cache::new(),
+            pages,
+            changes,
+            folder: Mutex::new(Some(folder)),
+            applying: Mutex::new(Applying {
+                applied,
+                accounts: accounts.unwrap_or_default(),
+                failed: None,
+                stop: false,
+            }),
+            progress: Condvar::new(),
+        }
+    }
+
+    pub(crate) fn applying(&self) -> MutexGuard<'_, Applying> {
+        lock(&self.applying)
+    }
+
+    /// Wakes whoever waits for the index, or for work on it.
+    pub(crate) fn notify(&self) {
+        // Taken so that nobody is between looking and waiting.
+        drop(self.applying());
+        self.progress.notify_all();
+    }
+
+    /// Waits for [`notify`](Self::notify), a while at most.
+    pub(crate) fn wait<'a>(
+        &self,
+        guard: MutexGuard<'a, Applying>,
+        at_most: Duration,
+    ) -> MutexGuard<'a, Applying> {
+        let waited = self.progress.wait_timeout(guard, at_most);
+        waited.unwrap_or_else(PoisonError::into_inner).0
+    }
+}
+
+pub(crate) fn closed(operation: &'static str) -> Error {
+    Error::new(Kind::Closed, operation, "the store was closed")
+}
+
+/// Starts a thread of the store.
+pub(crate) fn spawn(
+    name: &'static str,
+    run: impl FnOnce() + Send + 'static,
+) -> Result<std::thread::JoinHandle<()>> {
+    let thread = std::thread::Builder::new().name(name.to_owned()).spawn(run);
+    thread.map_err(|error| {
+        Error::new(Kind::Unavailable, "store.open", "no thread can be started").because(error)
+    })
+}

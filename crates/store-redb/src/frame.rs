@@ -1,0 +1,252 @@
+//! The log's bytes: frames of records. Reading is total: any bytes give an answer, never a panic.
+//!
+//! All integers are little endian.
+//!
+//! A **frame** is one group of commits:
+//!
+//! | bytes | what |
+//! |---|---|
+//! | 4 | `L F 0 1` |
+//! | 4 | length of the body |
+//! | 8 | sequence number of the frame: one more than that of the frame before it |
+//! | 8 | the last sequence number that was known to be durable when the frame was written |
+//! | 8 | the last revision that was given when the frame was written |
+//! | 8 | XXH3 of the body |
+//! | 8 | XXH3 of the 40 bytes before |
+//! | … | the body: records, one after the other |
+//!
+//! A **record** is one edit:
+//!
+//! | bytes | what |
+//! |---|---|
+//! | 8 | XXH3 of the rest of the record |
+//! | 8 | revision |
+//! | 2 | length of the key |
+//! | 1 | kind: 1 put, 2 delete |
+//! | 1 | zero |
+//! | 4 | length of the value; zero for a delete |
+//! | … | the composite key |
+//! | … | the value |
+
+use bytes::Bytes;
+use xxhash_rust::xxh3::xxh3_64;
+
+/// The length of a frame's header.
+pub(crate) const FRAME_HEADER: usize = 48;
+/// The length of a record's header.
+pub(crate) const RECORD_HEADER: usize = 24;
+/// What a frame begins with.
+pub(crate) const FRAME_MAGIC: [u8; 4] = *b"LF01";
+
+const PUT: u8 = 1;
+const DELETE: u8 = 2;
+
+/// The little-endian integers of a header; the callers have checked the length.
+fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes"))
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> u64 {
+    u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"))
+}
+
+/// A frame's header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct FrameHeader {
+    /// The length of the body in bytes.
+    pub(crate) len: u32,
+    /// Counts frames.
+    pub(crate) sequence: u64,
+    /// The last frame that was known to be durable when this one was written.
+    pub(crate) synced: u64,
+    /// The last revision that was given by then.
+    pub(crate) revision: u64,
+    checksum: u64,
+}
+
+impl FrameHeader {
+    /// The header at the start of `bytes`, or `None` where there is no valid one.
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
+        let bytes = bytes.get(..FRAME_HEADER)?;
+        if bytes[..4] != FRAME_MAGIC || xxh3_64(&bytes[..40]) != u64_at(bytes, 40) {
+            return None;
+        }
+        Some(Self {
+            len: u32_at(bytes, 4),
+            sequence: u64_at(bytes, 8),
+            synced: u64_at(bytes, 16),
+            revision: u64_at(bytes, 24),
+            checksum: u64_at(bytes, 32),
+        })
+    }
+
+    /// Whether `body` is what was written after this header.
+    pub(crate) fn covers(&self, body: &[u8]) -> bool {
+        body.len() as u64 == u64::from(self.len) && xxh3_64(body) == self.checksum
+    }
+}
+
+/// One edit, as the log has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Record<'a> {
+    /// The commit.
+    pub(crate) revision: u64,
+    /// The composite key.
+    pub(crate) key: &'a [u8],
+    /// The value, or `None` where the key is deleted.
+    pub(crate) value: Option<&'a [u8]>,
+}
+
+/// What is wrong with a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum BadRecord {
+    /// Its lengths lead beyond the bytes that are there: what follows cannot be found either.
+    Length,
+    /// Its checksum does not hold. It would end there.
+    Checksum {
+        /// The length that it claims.
+        len: usize,
+    },
+}
+
+impl<'a> Record<'a> {
+    /// The length of the record's bytes.
+    pub(crate) fn len(&self) -> usize {
+        RECORD_HEADER + self.key.len() + self.value.map_or(0, <[u8]>::len)
+    }
+
+    /// The record at the start of `bytes` and its length.
+    pub(crate) fn decode(bytes: &'a [u8]) -> Result<(Self, usize), BadRecord> {
+        let (key, value, len) = Self::lengths(bytes).ok_or(BadRecord::Length)?;
+        if xxh3_64(&bytes[8..len]) != u64_at(bytes, 0) {
+            return Err(BadRecord::Checksum { len });
+        }
+        let value_bytes = &bytes[RECORD_HEADER + key..len];
+        let value_bytes = match bytes[18] {
+            PUT => Some(value_bytes),
+            DELETE if value == 0 => None,
+            _ => return Err(BadRecord::Checksum { len }),
+        };
+        let record = Self {
+            revision: u64_at(bytes, 8),
+            key: &bytes[RECORD_HEADER..RECORD_HEADER + key],
+            value: value_bytes,
+        };
+        Ok((record, len))
+    }
+
+    /// The key that the record at the start of `bytes` claims, whether or not its checksum holds.
+    pub(crate) fn claimed_key(bytes: &[u8]) -> Option<&[u8]> {
+        let (key, _, _) = Self::lengths(bytes)?;
+        bytes.get(RECORD_HEADER..RECORD_HEADER + key)
+    }
+
+    /// The lengths of key, value and record, where the record ends within `bytes`.
+    fn lengths(bytes: &[u8]) -> Option<(usize, usize, usize)> {
+        if bytes.len() < RECORD_HEADER {
+            return None;
+        }
+        let key = usize::from(u16::from_le_bytes([bytes[16], bytes[17]]));
+        let value = usize::try_from(u32_at(bytes, 20)).ok()?;
+        let len = RECORD_HEADER.checked_add(key)?.checked_add(value)?;
+        (len <= bytes.len()).then_some((key, value, len))
+    }
+}
+
+/// The records of a frame's body, each with its offset within the body. Ends after the first bad
+/// length; a bad checksum is given and passed.
+pub(crate) fn records(body: &[u8]) -> impl Iterator<Item = (usize, Result<Record<'_>, BadRecord>)> {
+    let mut at = 0;
+    std::iter::from_fn(move || {
+        let rest = body.get(at..).filter(|rest| !rest.is_empty())?;
+        let start = at;
+        let item = match Record::decode(rest) {
+            Ok((record, len)) => {
+                at += len;
+                Ok(record)
+            }
+            Err(bad) => {
+                at = match bad {
+                    BadRecord::Checksum { len } => at + len,
+                    BadRecord::Length => body.len(),
+                };
+                Err(bad)
+            }
+        };
+        Some((start, item))
+    })
+}
+
+/// The value within a stored record's bytes, if the record is whole and of this key and revision.
+pub(crate) fn value_of(record: Vec<u8>, key: &[u8], revision: u64) -> Option<Bytes> {
+    let (found, len) = Record::decode(&record).ok()?;
+    if len != record.len() || found.key != key || found.revision != revision {
+        return None;
+    }
+    let start = len - found.value?.len();
+    Some(Bytes::from(record).slice(start..))
+}
+
+/// A frame being written.
+#[derive(Debug)]
+pub(crate) struct FrameBuilder {
+    bytes: Vec<u8>,
+}
+
+impl FrameBuilder {
+    /// An empty frame, in a buffer that is used again.
+    pub(crate) fn new(mut buffer: Vec<u8>) -> Self {
+        buffer.clear();
+        buffer.resize(FRAME_HEADER, 0);
+        Self { bytes: buffer }
+    }
+
+    /// Appends a record; returns its offset within the frame and its length.
+    ///
+    /// # Panics
+    /// Where the key or the value is longer than its length field can say; limits are far below.
+    pub(crate) fn push(&mut self, record: Record<'_>) -> (usize, usize) {
+        let start = self.bytes.len();
+        let key_len = u16::try_from(record.key.len()).expect("keys are limited");
+        let value = record.value.unwrap_or_default();
+        let value_len = u32::try_from(value.len()).expect("values are limited");
+        let kind = if record.value.is_some() { PUT } else { DELETE };
+        self.bytes.reserve(record.len());
+        self.bytes.extend_from_slice(&[0; 8]);
+        self.bytes.extend_from_slice(&record.revision.to_le_bytes());
+        self.bytes.extend_from_slice(&key_len.to_le_bytes());
+        self.bytes.extend_from_slice(&[kind, 0]);
+        self.bytes.extend_from_slice(&value_len.to_le_bytes());
+        self.bytes.extend_from_slice(record.key);
+        self.bytes.extend_from_slice(value);
+        let checksum = xxh3_64(&self.bytes[start + 8..]);
+        self.bytes[start..start + 8].copy_from_slice(&checksum.to_le_bytes());
+        (start, self.bytes.len() - start)
+    }
+
+    /// The length of the whole frame so far.
+    pub(crate) fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// The frame's bytes.
+    pub(crate) fn finish(&mut self, sequence: u64, synced: u64, revision: u64) -> &mut Vec<u8> {
+        let body = &self.bytes[FRAME_HEADER..];
+        let len = u32::try_from(body.len()).expect("batches are limited");
+        let checksum = xxh3_64(body);
+        self.bytes[..4].copy_from_slice(&FRAME_MAGIC);
+        self.bytes[4..8].copy_from_slice(&len.to_le_bytes());
+        self.bytes[8..16].copy_from_slice(&sequence.to_le_bytes());
+        self.bytes[16..24].copy_from_slice(&synced.to_le_bytes());
+        self.bytes[24..32].copy_from_slice(&revision.to_le_bytes());
+        self.bytes[32..40].copy_from_slice(&checksum.to_le_bytes());
+        let header = xxh3_64(&self.bytes[..40]);
+        self.bytes[40..48].copy_from_slice(&header.to_le_bytes());
+        &mut self.bytes
+    }
+
+    /// The buffer, to be used again.
+    pub(crate) fn into_buffer(self) -> Vec<u8> {
+        self.bytes
+    }
+}

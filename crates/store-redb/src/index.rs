@@ -1,0 +1,332 @@
+//! The index: a redb table from composite key to where its record is in the log. It lags behind the
+//! log, and can be made from it again.
+
+use std::{
+    any::Any,
+    ops::Bound,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::{Path, PathBuf},
+};
+
+use bytes::Bytes;
+use redb::{
+    Builder, Database, ReadOnlyTable, ReadableDatabase, ReadableTable, TableDefinition, TableError,
+};
+use store_api::{Error, Kind, Order, Result};
+
+use crate::{
+    log::{Pointer, Position},
+    overlay::{Account, Accounts, Applied, Generation, Item, Value},
+    pages::Pages,
+};
+
+/// What redb may keep in memory.
+const CACHE_LEN: usize = 16 << 20;
+const ROWS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("rows");
+/// Segment to its account: puts, live, deletes.
+const ACCOUNTS: TableDefinition<u32, (u64, u64, u64)> = TableDefinition::new("accounts");
+/// One entry: how far the log was applied, as segment, offset, sequence, revision.
+const APPLIED: TableDefinition<(), (u32, u64, u64, u64)> = TableDefinition::new("applied");
+
+/// The index, open for writing.
+#[derive(Debug)]
+pub(crate) struct Index {
+    database: Database,
+    path: PathBuf,
+}
+
+/// The index as it was after one apply.
+pub(crate) struct Snapshot {
+    rows: ReadOnlyTable<&'static [u8], &'static [u8]>,
+}
+
+impl std::fmt::Debug for Snapshot {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Snapshot")
+    }
+}
+
+impl Index {
+    /// Opens or creates the index at `path`.
+    pub(crate) fn open(path: &Path, pages: Pages) -> Result<Self> {
+        guard("index.open", || {
+            let database = Builder::new()
+                .set_cache_size(CACHE_LEN)
+                .create_with_backend(pages)
+                .map_err(|error| failed("index.open", error))?;
+            Ok(Self {
+                database,
+                path: path.to_owned(),
+            })
+        })
+    }
+
+    /// How far the log was applied, and the accounts; `None` in a new index.
+    pub(crate) fn applied(&self) -> Result<Option<(Applied, Accounts)>> {
+        const OPERATION: &str = "index.open";
+        guard(OPERATION, || {
+            let read = self
+                .database
+                .begin_read()
+                .map_err(|error| failed(OPERATION, error))?;
+            let applied = match read.open_table(APPLIED) {
+                Ok(table) => table,
+                Err(TableError::TableDoesNotExist(_)) => return Ok(None),
+                Err(error) => return Err(failed(OPERATION, error)),
+            };
+            let Some(row) = applied.get(()).map_err(|error| failed(OPERATION, error))? else {
+                return Ok(None);
+            };
+            let (segment, offset, sequence, revision) = row.value();
+            let applied = Applied {
+                position: Position { segment, offset },
+                sequence,
+                revision,
+            };
+            let table = read
+                .open_table(ACCOUNTS)
+                .map_err(|error| failed(OPERATION, error))?;
+            let mut accounts = Accounts::new();
+            for row in table.iter().map_err(|error| failed(OPERATION, error))? {
+                let (segment, account) = row.map_err(|error| failed(OPERATION, error))?;
+                let (puts, live, deletes) = account.value();
+                let account = Account {
+                    puts,
+                    live,
+                    deletes,
+                };
+                accounts.insert(segment.value(), account);
+            }
+            Ok(Some((applied, accounts)))
+        })
+    }
+
+    /// Makes the tables of a new index.
+    pub(crate) fn create_tables(&self) -> Result<()> {
+        const OPERATION: &str = "index.open";
+        guard(OPERATION, || {
+            let write = self
+                .database
+                .begin_write()
+                .map_err(|error| failed(OPERATION, error))?;
+            write
+                .open_table(ROWS)
+                .map_err(|error| failed(OPERATION, error))?;
+            write
+                .open_table(ACCOUNTS)
+                .map_err(|error| failed(OPERATION, error))?;
+            write
+                .open_table(APPLIED)
+                .map_err(|error| failed(OPERATION, error))?;
+            write.commit().map_err(|error| failed(OPERATION, error))
+        })
+    }
+
+    /// The index as it is now.
+    pub(crate) fn snapshot(&self) -> Result<Snapshot> {
+        const OPERATION: &str = "index.read";
+        guard(OPERATION, || {
+            let read = self
+                .database
+                .begin_read()
+                .map_err(|error| failed(OPERATION, error))?;
+            let rows = read
+                .open_table(ROWS)
+                .map_err(|error| failed(OPERATION, error))?;
+            Ok(Snapshot { rows })
+        })
+    }
+
+    /// Applies a generation in one durable transaction. `accounts` are brought up to date; those of
+    /// segments that `keep` does not know are forgotten.
+    pub(crate) fn apply(
+        &self,
+        generation: &Generation,
+        accounts: &mut Accounts,
+        keep: impl Fn(u32) -> bool,
+    ) -> Result<()> {
+        const OPERATION: &str = "index.apply";
+        let Some(end) = generation.end() else {
+            return Ok(());
+        };
+        guard(OPERATION, || {
+            let mut write = self
+                .database
+                .begin_write()
+                .map_err(|error| failed(OPERATION, error))?;
+            // Reopening after a crash then needs no walk over the whole index.
+            write.set_quick_repair(true);
+            let mut next = accounts.clone();
+            for (segment, added) in generation.added() {
+                let account = next.entry(*segment).or_default();
+                account.puts += added.puts;
+                account.live += added.live;
+                account.deletes += added.deletes;
+            }
+            {
+                let mut rows = write
+                    .open_table(ROWS)
+                    .map_err(|error| failed(OPERATION, error))?;
+                let mut row = Vec::new();
+                for (key, item) in generation.items() {
+                    let old = match encode(item, &mut row) {
+                        Some(row) => rows.insert(&key[..], row),
+                        None => rows.remove(&key[..]),
+                    };
+                    let old = old.map_err(|error| failed(OPERATION, error))?;
+                    if let Some(old) = old {
+                        let old = decode(old.value()).ok_or_else(|| damaged(OPERATION))?;
+                        if let Some(account) = next.get_mut(&old.at.segment) {
+                            account.live = account.live.saturating_sub(u64::from(old.at.len));
+                        }
+                    }
+                }
+                next.retain(|segment, _| keep(*segment));
+                let mut table = write
+                    .open_table(ACCOUNTS)
+                    .map_err(|error| failed(OPERATION, error))?;
+                table
+                    .retain(|segment, _| next.contains_key(&segment))
+                    .map_err(|error| failed(OPERATION, error))?;
+                for (segment, account) in &next {
+                    if accounts.get(segment) != Some(account) {
+                        let row = (account.puts, account.live, account.deletes);
+                        table
+                            .insert(segment, row)
+                            .map_err(|error| failed(OPERATION, error))?;
+                    }
+                }
+                let mut applied = write
+                    .open_table(APPLIED)
+                    .map_err(|error| failed(OPERATION, error))?;
+                let Position { segment, offset } = end.position;
+                applied
+                    .insert((), (segment, offset, end.sequence, end.revision))
+                    .map_err(|error| failed(OPERATION, error))?;
+            }
+            write.commit().map_err(|error| failed(OPERATION, error))?;
+            *accounts = next;
+            Ok(())
+        })
+    }
+
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Snapshot {
+    /// What the index has under `key`.
+    pub(crate) fn get(&self, key: &[u8]) -> Result<Option<Item>> {
+        const OPERATION: &str = "index.read";
+        guard(OPERATION, || {
+            let row = self
+                .rows
+                .get(key)
+                .map_err(|error| failed(OPERATION, error))?;
+            row.map(|row| decode(row.value()).ok_or_else(|| damaged(OPERATION)))
+                .transpose()
+        })
+    }
+
+    /// Gives each key within `bounds`, and `None` after the last, until `visit` says false.
+    pub(crate) fn range(
+        &self,
+        bounds: (Bound<&[u8]>, Bound<&[u8]>),
+        order: Order,
+        mut visit: impl FnMut(Option<(Bytes, Item)>) -> bool,
+    ) -> Result<()> {
+        const OPERATION: &str = "index.scan";
+        guard(OPERATION, || {
+            let mut rows = self
+                .rows
+                .range::<&[u8]>(bounds)
+                .map_err(|error| failed(OPERATION, error))?;
+            loop {
+                let row = match order {
+                    Order::Ascending => rows.next(),
+                    Order::Descending => rows.next_back(),
+                };
+                let next = match row.transpose().map_err(|error| failed(OPERATION, error))? {
+                    Some((key, row)) => {
+                        let item = decode(row.value()).ok_or_else(|| damaged(OPERATION))?;
+                        Some((Bytes::copy_from_slice(key.value()), item))
+                    }
+                    None => None,
+                };
+                let last = next.is_none();
+                if !visit(next) || last {
+                    return Ok(());
+                }
+            }
+        })
+    }
+}
+
+/// The length of a row without an inline value.
+const ROW_LEN: usize = 20;
+
+/// A row: revision, segment, offset, length, and where the value is inline, a one and the value.
+fn encode<'a>(item: &Item, row: &'a mut Vec<u8>) -> Option<&'a [u8]> {
+    row.clear();
+    row.extend_from_slice(&item.revision.to_le_bytes());
+    row.extend_from_slice(&item.at.segment.to_le_bytes());
+    row.extend_from_slice(&item.at.offset.to_le_bytes());
+    row.extend_from_slice(&item.at.len.to_le_bytes());
+    match &item.value {
+        Value::Deleted => return None,
+        Value::Stored => {}
+        Value::Inline(value) => {
+            row.push(1);
+            row.extend_from_slice(value);
+        }
+    }
+    Some(row)
+}
+
+fn decode(row: &[u8]) -> Option<Item> {
+    let (head, rest) = row.split_at_checked(ROW_LEN)?;
+    let u32_at = |at: usize| u32::from_le_bytes(head[at..at + 4].try_into().expect("four bytes"));
+    let value = match rest {
+        [] => Value::Stored,
+        [1, value @ ..] => Value::Inline(Bytes::copy_from_slice(value)),
+        _ => return None,
+    };
+    Some(Item {
+        revision: u64::from_le_bytes(head[..8].try_into().expect("eight bytes")),
+        at: Pointer {
+            segment: u32_at(8),
+            offset: u32_at(12),
+            len: u32_at(16),
+        },
+        value,
+    })
+}
+
+/// Runs a call of redb, which may panic on a damaged page.
+fn guard<T>(operation: &'static str, call: impl FnOnce() -> Result<T>) -> Result<T> {
+    catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|panic| {
+        let text = panic_text(panic.as_ref());
+        Err(damaged(operation).with("panic", text))
+    })
+}
+
+fn panic_text(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("unknown")
+}
+
+fn damaged(operation: &'static str) -> Error {
+    let message = "the index is damaged; close the store and open it again to rebuild it";
+    Error::new(Kind::Corrupt, operation, message)
+}
+
+fn failed(operation: &'static str, error: impl Into<redb::Error>) -> Error {
+    match error.into() {
+        redb::Error::Io(error) => Error::io(operation, Path::new("index.redb"), error),
+        error @ redb::Error::Corrupted(_) => damaged(operation).because(error),
+        error => Error::new(Kind::Internal, operation, "the index failed").because(error),
+    }
+}

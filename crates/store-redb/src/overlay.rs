@@ -1,0 +1,381 @@
+//! What the log has and the index lacks: the newest commits, in memory.
+
+use std::{
+    collections::BTreeMap,
+    ops::Bound,
+    sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+};
+
+use bytes::Bytes;
+use store_api::{Order, Result};
+
+use crate::{
+    index::Snapshot,
+    key::KeyRange,
+    log::{Pointer, Position},
+};
+
+/// A generation with this many keys is handed to the index.
+const GENERATION_KEYS: usize = 16_384;
+/// A generation with this many bytes in memory is handed to the index.
+const GENERATION_BYTES: usize = 4 << 20;
+/// A generation that covers this much of the log is handed to the index, so that there is little to
+/// replay after a crash.
+const GENERATION_LOG: u64 = 64 << 20;
+/// What a key costs in memory beside its bytes, about.
+const KEY_OVERHEAD: usize = 128;
+/// Values up to this length are kept with their key, in memory and in the index.
+pub(crate) const INLINE: usize = 64;
+
+/// What is known of a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Item {
+    /// The commit that put or deleted it.
+    pub(crate) revision: u64,
+    /// The record in the log.
+    pub(crate) at: Pointer,
+    pub(crate) value: Value,
+}
+
+/// A key's value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Value {
+    /// The bytes, which are few.
+    Inline(Bytes),
+    /// In the log.
+    Stored,
+    /// There is none.
+    Deleted,
+}
+
+/// How many bytes of a segment are records of each sort.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Account {
+    /// Records that put.
+    pub(crate) puts: u64,
+    /// Of those, the ones that are still their key's value.
+    pub(crate) live: u64,
+    /// Records that delete.
+    pub(crate) deletes: u64,
+}
+
+/// How much of each segment is alive.
+pub(crate) type Accounts = BTreeMap<u32, Account>;
+
+/// Everything up to a place in the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Applied {
+    /// The end of the last frame.
+    pub(crate) position: Position,
+    /// Its number.
+    pub(crate) sequence: u64,
+    /// The last commit.
+    pub(crate) revision: u64,
+}
+
+/// Consecutive commits, folded into the newest item of each key.
+#[derive(Debug, Default)]
+pub(crate) struct Generation {
+    items: BTreeMap<Bytes, Item>,
+    bytes: usize,
+    log_bytes: u64,
+    /// What its records add to the accounts of their segments.
+    added: Accounts,
+    /// How far it goes.
+    end: Option<Applied>,
+}
+
+impl Generation {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.end.is_none()
+    }
+
+    pub(crate) fn items(&self) -> &BTreeMap<Bytes, Item> {
+        &self.items
+    }
+
+    pub(crate) fn added(&self) -> &Accounts {
+        &self.added
+    }
+
+    pub(crate) fn end(&self) -> Option<Applied> {
+        self.end
+    }
+
+    fn is_full(&self) -> bool {
+        self.items.len() >= GENERATION_KEYS
+            || self.bytes >= GENERATION_BYTES
+            || self.log_bytes >= GENERATION_LOG
+    }
+
+    fn put(&mut self, key: Bytes, item: Item) {
+        let len = u64::from(item.at.len);
+        let account = self.added.entry(item.at.segment).or_default();
+        if item.value == Value::Deleted {
+            account.deletes += len;
+        } else {
+            account.puts += len;
+            account.live += len;
+        }
+        self.log_bytes += len;
+        self.bytes += key.len() + KEY_OVERHEAD;
+        if let Some(old) = self.items.insert(key, item)
+            && old.value != Value::Deleted
+            && let Some(account) = self.added.get_mut(&old.at.segment)
+        {
+            account.live -= u64::from(old.at.len);
+        }
+    }
+}
+
+/// One instant of all collections: what is newer hides what is older.
+#[derive(Debug)]
+struct State {
+    /// Takes new commits.
+    active: Generation,
+    /// Being applied to the index.
+    frozen: Option<Arc<Generation>>,
+    /// The index as it was last applied.
+    snapshot: Arc<Snapshot>,
+}
+
+/// The newest commits over the index.
+#[derive(Debug)]
+pub(crate) struct Overlay(RwLock<State>);
+
+/// What became of the active generation when it was asked to make room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Freeze {
+    /// It waits for the index now.
+    Frozen,
+    /// There was nothing in it.
+    Empty,
+    /// The one before it is not in the index yet.
+    Busy,
+}
+
+impl Overlay {
+    pub(crate) fn new(snapshot: Snapshot) -> Self {
+        Self(RwLock::new(State {
+            active: Generation::default(),
+            frozen: None,
+            snapshot: Arc::new(snapshot),
+        }))
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, State> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, State> {
+        self.0.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes commits visible, all at once. They must be in the log up to `end`.
+    pub(crate) fn publish(&self, items: impl IntoIterator<Item = (Bytes, Item)>, end: Applied) {
+        let mut state = self.write();
+        for (key, item) in items {
+            state.active.put(key, item);
+        }
+        state.active.end = Some(end);
+    }
+
+    /// Whether the active generation should go to the index.
+    pub(crate) fn is_full(&self) -> bool {
+        self.read().active.is_full()
+    }
+
+    /// Whether the index has everything.
+    pub(crate) fn is_applied(&self) -> bool {
+        let state = self.read();
+        state.active.is_empty() && state.frozen.is_none()
+    }
+
+    /// How many keys wait for the index.
+    pub(crate) fn waiting(&self) -> usize {
+        let state = self.read();
+        state.active.items.len() + state.frozen.as_ref().map_or(0, |frozen| frozen.items.len())
+    }
+
+    /// Hands the active generation to the index. All of it must be durable in the log.
+    pub(crate) fn freeze(&self) -> Freeze {
+        let mut state = self.write();
+        if state.frozen.is_some() {
+            return Freeze::Busy;
+        }
+        if state.active.is_empty() {
+            return Freeze::Empty;
+        }
+        let active = std::mem::take(&mut state.active);
+        state.frozen = Some(Arc::new(active));
+        Freeze::Frozen
+    }
+
+    /// What waits for the index.
+    pub(crate) fn frozen(&self) -> Option<Arc<Generation>> {
+        self.read().frozen.clone()
+    }
+
+    /// The index has the frozen generation now.
+    pub(crate) fn applied(&self, snapshot: Snapshot) {
+        let mut state = self.write();
+        let old = std::mem::replace(&mut state.snapshot, Arc::new(snapshot));
+        let frozen = state.frozen.take();
+        drop(state);
+        // Freed without the lock: it is large.
+        drop((old, frozen));
+    }
+
+    /// What is known of `key`; deleted and never put are both `None`.
+    pub(crate) fn get(&self, key: &[u8]) -> Result<Option<Item>> {
+        let snapshot = {
+            let state = self.read();
+            let newest = state.active.items.get(key).or_else(|| {
+                let frozen = state.frozen.as_ref()?;
+                frozen.items.get(key)
+            });
+            if let Some(item) = newest {
+                return Ok((item.value != Value::Deleted).then(|| item.clone()));
+            }
+            Arc::clone(&state.snapshot)
+        };
+        snapshot.get(key)
+    }
+
+    /// Up to `limit` keys within `range` and what is known of them, all of one instant.
+    pub(crate) fn page(&self, range: &KeyRange, order: Order, limit: usize) -> Result<Page> {
+        if crate::key::is_empty(range) {
+            return Ok(Page::default());
+        }
+        let bounds = (as_slice(&range.0), as_slice(&range.1));
+        let (active, frozen, snapshot) = {
+            let state = self.read();
+            let cloned = |(key, item): (&Bytes, &Item)| (key.clone(), item.clone());
+            let found = state.active.items.range::<[u8], _>(bounds);
+            let active: Vec<_> = match order {
+                Order::Ascending => found.take(limit).map(cloned).collect(),
+                Order::Descending => found.rev().take(limit).map(cloned).collect(),
+            };
+            (active, state.frozen.clone(), Arc::clone(&state.snapshot))
+        };
+        // Where the active generation has more, nothing beyond what was taken of it is known.
+        let active_end = (active.len() == limit).then(|| active[limit - 1].0.clone());
+        let frozen = frozen.as_ref().map(|frozen| {
+            let found = frozen.items.range::<[u8], _>(bounds);
+            let cloned = |(key, item): (&Bytes, &Item)| (key.clone(), item.clone());
+            let boxed: Box<dyn Iterator<Item = (Bytes, Item)> + '_> = match order {
+                Order::Ascending => Box::new(found.map(cloned)),
+                Order::Descending => Box::new(found.rev().map(cloned)),
+            };
+            boxed
+        });
+        let mut merge = Merge {
+            active: active.into_iter().peekable(),
+            frozen: frozen.into_iter().flatten().peekable(),
+            order,
+        };
+        let mut page = Page::default();
+        snapshot.range(bounds, order, |next| {
+            // Everything newer that comes before the index's next key, then that key.
+            loop {
+                if page.items.len() == limit {
+                    page.more = true;
+                    return false;
+                }
+                let Some((key, item)) = merge.next(next.as_ref().map(|(key, _)| key)) else {
+                    break;
+                };
+                let last = active_end.as_ref() == Some(&key);
+                let hides = next.as_ref().is_some_and(|(other, _)| *other == key);
+                page.take(key, item);
+                if last {
+                    page.more = true;
+                    return false;
+                }
+                if hides {
+                    return true;
+                }
+            }
+            match next {
+                Some((key, item)) => page.take(key, item),
+                None => return false,
+            }
+            true
+        })?;
+        Ok(page)
+    }
+}
+
+/// Keys in order, and whether there may be more.
+#[derive(Debug, Default)]
+pub(crate) struct Page {
+    /// Those that have a value.
+    pub(crate) items: Vec<(Bytes, Item)>,
+    /// The last key that was looked at.
+    pub(crate) last: Option<Bytes>,
+    /// Whether there may be keys after it.
+    pub(crate) more: bool,
+}
+
+impl Page {
+    fn take(&mut self, key: Bytes, item: Item) {
+        self.last = Some(key.clone());
+        if item.value != Value::Deleted {
+            self.items.push((key, item));
+        }
+    }
+}
+
+/// Two generations as one; the newer hides the older.
+struct Merge<A: Iterator, F: Iterator> {
+    active: std::iter::Peekable<A>,
+    frozen: std::iter::Peekable<F>,
+    order: Order,
+}
+
+impl<A, F> Merge<A, F>
+where
+    A: Iterator<Item = (Bytes, Item)>,
+    F: Iterator<Item = (Bytes, Item)>,
+{
+    /// The next item, unless `limit` comes before it.
+    fn next(&mut self, limit: Option<&Bytes>) -> Option<(Bytes, Item)> {
+        let order = self.order;
+        let before = move |a: &Bytes, b: &Bytes| match order {
+            Order::Ascending => a < b,
+            Order::Descending => a > b,
+        };
+        let from_active = match (self.active.peek(), self.frozen.peek()) {
+            (None, None) => return None,
+            (Some(_), None) => true,
+            (None, Some(_)) => false,
+            (Some((a, _)), Some((f, _))) => !before(f, a),
+        };
+        let head = if from_active {
+            self.active.peek()
+        } else {
+            self.frozen.peek()
+        };
+        if let (Some((key, _)), Some(limit)) = (head, limit)
+            && before(limit, key)
+        {
+            return None;
+        }
+        if !from_active {
+            return self.frozen.next();
+        }
+        let (key, item) = self.active.next()?;
+        if self.frozen.peek().is_some_and(|(other, _)| *other == key) {
+            self.frozen.next();
+        }
+        Some((key, item))
+    }
+}
+
+fn as_slice(bound: &Bound<Bytes>) -> Bound<&[u8]> {
+    match bound {
+        Bound::Included(key) => Bound::Included(key),
+        Bound::Excluded(key) => Bound::Excluded(key),
+        Bound::Unbounded => Bound::Unbounded,
+    }
+}

@@ -1,0 +1,297 @@
+//! The store that callers hold.
+
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::JoinHandle,
+};
+
+use store_api::{Error, Kind, Result};
+use tokio::sync::{OnceCell, Semaphore, broadcast, mpsc, oneshot};
+
+use crate::{
+    apply,
+    core::{Core, WATCH_BACKLOG, closed, spawn},
+    disk::{self, lock},
+    folder::Folder,
+    index::Index,
+    log::Log,
+    pages::{PageState, Pages},
+    payload::Payloads,
+    read::{self, Job},
+    replay,
+    write::{self, Request, Writer},
+};
+
+/// How many calls that block run at once, beside the store's own threads.
+const BLOCKING_CALLS: usize = 32;
+
+/// A store in a folder: collections in a log that redb indexes, payloads as plain files.
+///
+/// A clone is another handle to the same store. Implements [`BlobStore`](store_api::BlobStore) and
+/// [`CollectionStore`](store_api::CollectionStore); its methods need a tokio runtime.
+///
+/// Dropping the last handle waits for the commits in flight and stops the store's threads; what was
+/// acknowledged is durable. [`close`](Self::close) also brings the index up to date, so that the
+/// store opens again at once.
+#[derive(Clone)]
+pub struct RedbStore {
+    pub(crate) inner: Arc<Inner>,
+}
+
+impl fmt::Debug for RedbStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedbStore")
+            .field("dir", &self.inner.dir)
+            .finish_non_exhaustive()
+    }
+}
+
+/// How to open a store.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct Options {}
+
+/// The order of the fields matters: the queues end before the threads are waited for.
+pub(crate) struct Inner {
+    dir: PathBuf,
+    pub(crate) core: Arc<Core>,
+    pub(crate) payloads: Arc<Payloads>,
+    pub(crate) writer: mpsc::Sender<Request>,
+    pub(crate) readers: mpsc::Sender<Job>,
+    pub(crate) blocking: Arc<Semaphore>,
+    is_closed: AtomicBool,
+    closing: OnceCell<Result<()>>,
+    threads: Mutex<Threads>,
+}
+
+/// The store's threads. Dropping this waits for them.
+struct Threads {
+    core: Arc<Core>,
+    writer: Option<JoinHandle<()>>,
+    applier: Option<JoinHandle<()>>,
+    readers: Vec<JoinHandle<()>>,
+}
+
+impl RedbStore {
+    /// Opens the store in `dir`, and creates it where the folder is absent or empty.
+    ///
+    /// What a crash left unfinished is completed or cut off; an index that is missing or damaged is
+    /// made again from the log. A folder that holds something else is
+    /// [`Kind::Invalid`], one of a newer format [`Kind::Unsupported`], one that another process has
+    /// open [`Kind::Unavailable`], and a log that is damaged [`Kind::Corrupt`].
+    pub async fn open(dir: impl Into<PathBuf>, options: Options) -> Result<Self> {
+        let dir = dir.into();
+        run_blocking("store.open", move || Self::open_blocking(&dir, &options)).await
+    }
+
+    fn open_blocking(dir: &Path, _options: &Options) -> Result<Self> {
+        let folder = Folder::open(dir)?;
+        let log = Arc::new(Log::open(&folder.log())?);
+        let payloads = Arc::new(Payloads::new(folder.payload()));
+        let pages = Arc::new(PageState::default());
+        let (index, applied) = open_index(&folder, &pages)?;
+        let snapshot = index.snapshot()?;
+        pages.patient.store(true, Ordering::Release);
+        let changes = broadcast::Sender::new(WATCH_BACKLOG);
+        let core = Core::new(folder, log, snapshot, applied, pages, changes.downgrade());
+        let core = Arc::new(core);
+        let (writer, requests) = mpsc::channel(write::QUEUE_LEN);
+        let (readers, jobs) = mpsc::channel(read::QUEUE_LEN);
+        let mut threads = Threads {
+            core: Arc::clone(&core),
+            writer: None,
+            applier: None,
+            readers: Vec::new(),
+        };
+        let weak = writer.downgrade();
+        let shared = Arc::clone(&core);
+        threads.applier = Some(spawn("larder-index", move || {
+            apply::run(&shared, index, Some(weak))
+        })?);
+        let appender = replay::replay(&core)?;
+        let state = Writer::new(Arc::clone(&core), appender, requests, changes);
+        threads.writer = Some(spawn("larder-write", move || state.run())?);
+        threads.readers = read::spawn(&core, jobs)?;
+        let inner = Inner {
+            dir: dir.to_owned(),
+            core,
+            payloads,
+            writer,
+            readers,
+            blocking: Arc::new(Semaphore::new(BLOCKING_CALLS)),
+            is_closed: AtomicBool::new(false),
+            closing: OnceCell::new(),
+            threads: Mutex::new(threads),
+        };
+        Ok(Self {
+            inner: Arc::new(inner),
+        })
+    }
+
+    /// Makes everything durable, brings the index up to date, and releases the folder. Calls on any
+    /// handle answer [`Kind::Closed`] from then on; those in flight are answered first. Closing
+    /// again is no error.
+    pub async fn close(&self) -> Result<()> {
+        self.inner.is_closed.store(true, Ordering::Release);
+        let closing = self.inner.closing.get_or_init(|| async {
+            let closed = self.ask_closing(Request::Close).await;
+            let inner = Arc::clone(&self.inner);
+            let stopped = run_blocking("store.close", move || {
+                lock(&inner.threads).stop();
+                inner.payloads.close();
+                Ok(())
+            });
+            stopped.await?;
+            closed
+        });
+        closing.await.clone()
+    }
+
+    /// Brings the index up to date and frees all space that can be freed, as the store otherwise
+    /// does by itself, little by little.
+    pub async fn settle(&self) -> Result<()> {
+        self.check_open("store.settle")?;
+        self.ask("store.settle", Request::Settle).await
+    }
+
+    pub(crate) fn check_open(&self, operation: &'static str) -> Result<()> {
+        if self.inner.is_closed.load(Ordering::Acquire) {
+            return Err(closed(operation));
+        }
+        Ok(())
+    }
+
+    /// Asks the thread that commits.
+    pub(crate) async fn ask<T>(
+        &self,
+        operation: &'static str,
+        request: impl FnOnce(write::Reply<T>) -> Request,
+    ) -> Result<T> {
+        let (reply, answer) = oneshot::channel();
+        let sent = self.inner.writer.send(request(reply)).await;
+        sent.map_err(|_| self.gone(operation))?;
+        answer.await.map_err(|_| self.gone(operation))?
+    }
+
+    async fn ask_closing(&self, request: impl FnOnce(write::Reply<()>) -> Request) -> Result<()> {
+        match self.ask("store.close", request).await {
+            // An earlier call, which was cancelled, got that far.
+            Err(error) if error.kind() == Kind::Closed => Ok(()),
+            other => other,
+        }
+    }
+
+    /// Asks the threads that read.
+    pub(crate) async fn ask_reader<T>(
+        &self,
+        operation: &'static str,
+        job: impl FnOnce(oneshot::Sender<Result<T>>) -> Job,
+    ) -> Result<T> {
+        let (reply, answer) = oneshot::channel();
+        let sent = self.inner.readers.send(job(reply)).await;
+        sent.map_err(|_| self.gone(operation))?;
+        answer.await.map_err(|_| self.gone(operation))?
+    }
+
+    /// What it means that one of the store's threads is gone.
+    fn gone(&self, operation: &'static str) -> Error {
+        if self.inner.is_closed.load(Ordering::Acquire) {
+            return closed(operation);
+        }
+        let message = "a thread of the store ended; open the store again";
+        Error::new(Kind::Internal, operation, message)
+    }
+
+    /// Runs a call that blocks, off the runtime's workers.
+    pub(crate) async fn blocking<T: Send + 'static>(
+        &self,
+        operation: &'static str,
+        call: impl FnOnce(&Payloads) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        self.check_open(operation)?;
+        let permit = Arc::clone(&self.inner.blocking).acquire_owned().await;
+        let permit = permit.map_err(|_| closed(operation))?;
+        let payloads = Arc::clone(&self.inner.payloads);
+        let call = move || {
+            let result = call(&payloads);
+            drop(permit);
+            result
+        };
+        run_blocking(operation, call).await
+    }
+}
+
+/// The one way in which this crate leaves the runtime's workers for a call that blocks.
+async fn run_blocking<T: Send + 'static>(
+    operation: &'static str,
+    call: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    let done = tokio::task::spawn_blocking(call).await;
+    done.map_err(|error| Error::new(Kind::Internal, operation, "").because(error))?
+}
+
+type Opened = (
+    Index,
+    Option<(crate::overlay::Applied, crate::overlay::Accounts)>,
+);
+
+/// Opens the index; one that is missing or damaged is begun anew, and the log fills it.
+fn open_index(folder: &Folder, pages: &Arc<PageState>) -> Result<Opened> {
+    let path = folder.index();
+    let try_open = || -> Result<Opened> {
+        let file = Pages::open(&path, Arc::clone(pages))
+            .map_err(|error| Error::io("index.open", &path, error))?;
+        let index = Index::open(&path, file)?;
+        let applied = index.applied()?;
+        if applied.is_none() {
+            index.create_tables()?;
+        }
+        if pages.damaged.load(Ordering::Acquire) {
+            return Err(Error::new(Kind::Corrupt, "index.open", "a page is damaged"));
+        }
+        Ok((index, applied))
+    };
+    let marker = folder.damaged_index();
+    if !marker.exists() {
+        match try_open() {
+            Err(error) if matches!(error.kind(), Kind::Corrupt | Kind::Internal) => {
+                tracing::warn!(?error, "the index is made again from the log");
+            }
+            other => return other,
+        }
+    }
+    disk::remove_file("index.open", &path)?;
+    disk::remove_file("index.open", &marker)?;
+    pages.damaged.store(false, Ordering::Release);
+    try_open()
+}
+
+impl Threads {
+    /// Waits for the threads that write, and gives the folder free. The queue must have ended.
+    fn stop(&mut self) {
+        self.writer.take().map(join);
+        self.core.applying().stop = true;
+        self.core.pages.patient.store(false, Ordering::Release);
+        self.core.notify();
+        self.applier.take().map(join);
+        drop(lock(&self.core.folder).take());
+    }
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        self.stop();
+        self.readers.drain(..).for_each(join);
+    }
+}
+
+fn join(thread: JoinHandle<()>) {
+    if thread.join().is_err() {
+        tracing::error!("a thread of the store panicked");
+    }
+}

@@ -1,0 +1,456 @@
+//! The thread that commits: it takes all callers that wait, writes one frame for them, syncs once,
+//! and answers them all.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use store_api::{
+    Batch, Change, CollectionId, Durability, Edit, Error, Expect, Kind, Result, Revision,
+};
+use tokio::sync::{broadcast, mpsc, oneshot};
+
+use crate::{
+    append::Appender,
+    compact::Compaction,
+    core::{Core, closed},
+    frame::{FrameBuilder, Record},
+    key,
+    log::{Pointer, Position},
+    overlay::{Applied, Freeze, INLINE, Item, Value},
+};
+
+/// How many requests may wait; further callers wait for room.
+pub(crate) const QUEUE_LEN: usize = 1024;
+/// A group with this many bytes takes no further commit.
+const GROUP_LEN: usize = 1 << 20;
+/// How long to wait for the index before looking again whether it can make progress.
+const INDEX_PAUSE: Duration = Duration::from_millis(20);
+
+pub(crate) type Reply<T> = oneshot::Sender<Result<T>>;
+
+/// What the writer is asked.
+#[derive(Debug)]
+pub(crate) enum Request {
+    Commit(Batch, Reply<Revision>),
+    Sync(Reply<()>),
+    /// Answered when the index is up to date and compaction has nothing left to do.
+    Settle(Reply<()>),
+    /// Answered when all is in the log and the index; the thread then ends.
+    Close(Reply<()>),
+    /// Something changed elsewhere: look for work.
+    Nudge,
+}
+
+/// An edit of the group being built.
+#[derive(Debug)]
+pub(crate) struct Pending {
+    pub(crate) key: Bytes,
+    pub(crate) value: Option<Bytes>,
+    pub(crate) revision: u64,
+    /// Where in the frame.
+    pub(crate) place: (usize, usize),
+}
+
+/// A batch of the group being built.
+struct Member {
+    batch: Batch,
+    reply: Reply<Revision>,
+    outcome: Result<Revision>,
+}
+
+/// The state of the thread that commits.
+#[derive(Debug)]
+pub(crate) struct Writer {
+    pub(crate) core: Arc<Core>,
+    pub(crate) appender: Appender,
+    /// The last commit.
+    pub(crate) revision: u64,
+    queue: mpsc::Receiver<Request>,
+    waiting: VecDeque<Request>,
+    buffer: Vec<u8>,
+    pub(crate) compaction: Option<Compaction>,
+    /// Segments whose live records were copied, each with the frame that the index must have
+    /// before the segment can go.
+    pub(crate) retiring: Vec<(u32, u64)>,
+    settling: Vec<Reply<()>>,
+    /// The watchers; they end with this thread.
+    changes: broadcast::Sender<Change>,
+}
+
+impl Writer {
+    pub(crate) fn new(
+        core: Arc<Core>,
+        appender: Appender,
+        queue: mpsc::Receiver<Request>,
+        changes: broadcast::Sender<Change>,
+    ) -> Self {
+        Self {
+            core,
+            revision: appender.last().revision,
+            appender,
+            queue,
+            waiting: VecDeque::with_capacity(QUEUE_LEN),
+            buffer: Vec::new(),
+            compaction: None,
+            retiring: Vec::new(),
+            settling: Vec::new(),
+            changes,
+        }
+    }
+
+    /// Serves requests until the store is closed or every handle is gone.
+    pub(crate) fn run(mut self) {
+        while self.receive() {
+            while let Some(request) = self.waiting.pop_front() {
+                match request {
+                    Request::Commit(batch, reply) => self.commit_group(batch, reply),
+                    Request::Sync(reply) => drop(reply.send(self.appender.sync())),
+                    Request::Settle(reply) => self.settling.push(reply),
+                    Request::Nudge => {}
+                    Request::Close(reply) => {
+                        let result = self.finish();
+                        drop(reply.send(result));
+                        return;
+                    }
+                }
+            }
+            self.maintain();
+        }
+        // Whoever did not close has its commits in the log; the index follows when it is opened.
+        if let Err(error) = self.appender.trim() {
+            tracing::warn!(
+                ?error,
+                "the log could not be synced when the store was dropped"
+            );
+        }
+    }
+
+    /// Takes what waits; where nothing waits and there is no other work, waits for it.
+    fn receive(&mut self) -> bool {
+        if self.compaction.is_some() {
+            while self.waiting.len() < QUEUE_LEN {
+                match self.queue.try_recv() {
+                    Ok(request) => self.waiting.push_back(request),
+                    Err(mpsc::error::TryRecvError::Empty) => break,
+                    Err(mpsc::error::TryRecvError::Disconnected) => {
+                        return !self.waiting.is_empty();
+                    }
+                }
+            }
+            return true;
+        }
+        let Some(request) = self.queue.blocking_recv() else {
+            return false;
+        };
+        self.waiting.push_back(request);
+        while self.waiting.len() < QUEUE_LEN
+            && let Ok(request) = self.queue.try_recv()
+        {
+            self.waiting.push_back(request);
+        }
+        true
+    }
+
+    /// Commits `first` and all commits that wait right behind it.
+    fn commit_group(&mut self, first: Batch, reply: Reply<Revision>) {
+        if let Err(error) = self.make_room() {
+            drop(reply.send(Err(error)));
+            return;
+        }
+        let mut frame = FrameBuilder::new(std::mem::take(&mut self.buffer));
+        let mut pending = Vec::new();
+        let mut heads = HashMap::new();
+        let mut members = Vec::new();
+        let mut revision = self.revision;
+        let mut next = Some((first, reply));
+        let mut durable = false;
+        while let Some((batch, reply)) = next.take() {
+            let outcome = self.check(&batch.expect, &heads);
+            let outcome = outcome.map(|()| {
+                revision += 1;
+                durable |= batch.durability == Durability::OnWrite;
+                push_edits(&batch.edits, revision, &mut frame, &mut pending, &mut heads);
+                Revision(revision)
+            });
+            members.push(Member {
+                batch,
+                reply,
+                outcome,
+            });
+            if frame.len() < GROUP_LEN
+                && let Some(Request::Commit(..)) = self.waiting.front()
+                && let Some(Request::Commit(batch, reply)) = self.waiting.pop_front()
+            {
+                next = Some((batch, reply));
+            }
+        }
+        let written = self.write(&mut frame, &pending, revision, durable);
+        self.buffer = frame.into_buffer();
+        self.announce(&members, written.is_ok());
+        for member in members {
+            let outcome = match &written {
+                Ok(()) => member.outcome,
+                Err(error) => Err(error.clone()),
+            };
+            // A caller that is gone does not want to know.
+            drop(member.reply.send(outcome));
+        }
+    }
+
+    /// Whether every expectation holds after the earlier members of the group.
+    fn check(&self, expect: &[Expect], heads: &HashMap<Bytes, Option<u64>>) -> Result<()> {
+        for expect in expect {
+            let (collection, key, wanted) = match expect {
+                Expect::Absent { collection, key } => (collection, key, None),
+                Expect::At {
+                    collection,
+                    key,
+                    revision,
+                } => (collection, key, Some(revision.0)),
+            };
+            let composite = key::encode(collection, key);
+            let found = match heads.get(&composite) {
+                Some(found) => *found,
+                None => self.core.overlay.get(&composite)?.map(|item| item.revision),
+            };
+            if found != wanted {
+                let message = "an expectation does not hold";
+                return Err(Error::new(Kind::Conflict, "collection.commit", message)
+                    .with("collection", collection)
+                    .with("key", key.escape_ascii()));
+            }
+        }
+        Ok(())
+    }
+
+    /// Appends the group, makes it durable where one of its members asked for that, and visible.
+    pub(crate) fn write(
+        &mut self,
+        frame: &mut FrameBuilder,
+        pending: &[Pending],
+        revision: u64,
+        durable: bool,
+    ) -> Result<()> {
+        if revision == self.revision && pending.is_empty() {
+            return Ok(());
+        }
+        let start = self.appender.append(frame, revision)?;
+        if durable {
+            self.appender.sync()?;
+        }
+        self.revision = revision;
+        let end = Applied {
+            position: self.appender.position(),
+            sequence: self.appender.last().sequence,
+            revision,
+        };
+        let items = pending
+            .iter()
+            .map(|pending| (pending.key.clone(), pending.item(start)));
+        self.core.overlay.publish(items, end);
+        for pending in pending {
+            match &pending.value {
+                Some(value) => self.core.cache.put(&pending.key, value, pending.revision),
+                None => self.core.cache.delete(&pending.key),
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells the watchers.
+    fn announce(&self, members: &[Member], written: bool) {
+        if !written || self.changes.receiver_count() == 0 {
+            return;
+        }
+        for member in members {
+            let Ok(revision) = member.outcome else {
+                continue;
+            };
+            let mut by_collection: Vec<(CollectionId, Vec<Bytes>)> = Vec::new();
+            for edit in &member.batch.edits {
+                let (Edit::Put {
+                    collection, key, ..
+                }
+                | Edit::Delete { collection, key }) = edit;
+                match by_collection
+                    .iter_mut()
+                    .find(|(other, _)| other == collection)
+                {
+                    Some((_, keys)) => keys.push(key.clone()),
+                    None => by_collection.push((collection.clone(), vec![key.clone()])),
+                }
+            }
+            for (collection, mut keys) in by_collection {
+                keys.sort_unstable();
+                keys.dedup();
+                // Fails only where the last watcher just left.
+                drop(self.changes.send(Change::Keys {
+                    collection,
+                    keys,
+                    revision,
+                }));
+            }
+        }
+    }
+
+    /// Hands a full generation to the index, and waits where the index is behind.
+    pub(crate) fn make_room(&mut self) -> Result<()> {
+        while self.core.overlay.is_full() {
+            if self.freeze()? == Freeze::Busy {
+                self.wait_for_index()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Hands what was committed to the index.
+    pub(crate) fn freeze(&mut self) -> Result<Freeze> {
+        // The log comes first: the index must never know what the log may lose.
+        self.appender.sync()?;
+        let freeze = self.core.overlay.freeze();
+        if freeze == Freeze::Frozen {
+            self.core.notify();
+        }
+        Ok(freeze)
+    }
+
+    fn wait_for_index(&self) -> Result<()> {
+        let applying = self.core.applying();
+        if let Some(error) = &applying.failed {
+            let message = "the index cannot be written; open the store again";
+            return Err(
+                Error::new(Kind::Unavailable, "collection.commit", message).because(error.clone())
+            );
+        }
+        if self
+            .core
+            .pages
+            .full
+            .load(std::sync::atomic::Ordering::Acquire)
+        {
+            let message = "the index has no room on the disk";
+            return Err(Error::new(Kind::Full, "collection.commit", message));
+        }
+        if self.core.overlay.frozen().is_some() {
+            drop(self.core.wait(applying, INDEX_PAUSE));
+        }
+        Ok(())
+    }
+
+    /// Work between groups: hands what lies idle to the index, and compacts a little.
+    fn maintain(&mut self) {
+        let result = self.maintain_step();
+        let settled = match result {
+            Ok(settled) => settled,
+            Err(error) => {
+                tracing::warn!(?error, "the log cannot be maintained now");
+                self.compaction = None;
+                for reply in self.settling.drain(..) {
+                    drop(reply.send(Err(error.clone())));
+                }
+                return;
+            }
+        };
+        if settled {
+            for reply in self.settling.drain(..) {
+                drop(reply.send(Ok(())));
+            }
+        }
+    }
+
+    /// Whether nothing is left to do.
+    fn maintain_step(&mut self) -> Result<bool> {
+        if self.core.overlay.is_full() || !self.settling.is_empty() {
+            self.freeze()?;
+        }
+        Ok(self.core.overlay.is_applied())
+    }
+
+    /// Brings log and index to a clean end.
+    fn finish(&mut self) -> Result<()> {
+        self.queue.close();
+        while let Ok(request) = self.queue.try_recv() {
+            self.waiting.push_back(request);
+        }
+        for request in self.waiting.drain(..) {
+            match request {
+                Request::Commit(_, reply) => {
+                    drop(reply.send(Err(closed("collection.commit"))));
+                }
+                Request::Sync(reply) | Request::Settle(reply) | Request::Close(reply) => {
+                    drop(reply.send(Err(closed("store.close"))));
+                }
+                Request::Nudge => {}
+            }
+        }
+        self.appender.trim()?;
+        while !self.core.overlay.is_applied() {
+            if self.freeze()? != Freeze::Frozen {
+                self.wait_for_index()?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn push_edits(
+    edits: &[Edit],
+    revision: u64,
+    frame: &mut FrameBuilder,
+    pending: &mut Vec<Pending>,
+    heads: &mut HashMap<Bytes, Option<u64>>,
+) {
+    for edit in edits {
+        let (collection, key, value) = match edit {
+            Edit::Put {
+                collection,
+                key,
+                value,
+            } => (collection, key, Some(value)),
+            Edit::Delete { collection, key } => (collection, key, None),
+        };
+        let composite = key::encode(collection, key);
+        let place = frame.push(Record {
+            revision,
+            key: &composite,
+            value: value.map(|value| &value[..]),
+        });
+        heads.insert(composite.clone(), value.map(|_| revision));
+        pending.push(Pending {
+            key: composite,
+            value: value.cloned(),
+            revision,
+            place,
+        });
+    }
+}
+
+impl Pending {
+    /// The item, in a frame that begins at `frame`.
+    fn item(&self, frame: Position) -> Item {
+        let (offset, len) = self.place;
+        let offset = u32::try_from(frame.offset + offset as u64);
+        Item {
+            revision: self.revision,
+            at: Pointer {
+                segment: frame.segment,
+                offset: offset.expect("segments are shorter than 4 GiB"),
+                len: u32::try_from(len).expect("records are shorter than their segment"),
+            },
+            value: item_value(self.value.as_deref()),
+        }
+    }
+}
+
+/// How a value is kept in memory and in the index.
+pub(crate) fn item_value(value: Option<&[u8]>) -> Value {
+    match value {
+        None => Value::Deleted,
+        Some(value) if value.len() <= INLINE => Value::Inline(Bytes::copy_from_slice(value)),
+        Some(_) => Value::Stored,
+    }
+}
