@@ -13,3 +13,7 @@ async fn subject() -> store_api::Result<Subject<MemoryStore>> {
 mod blobs {
     store_testkit::blob_store_suite!(super::subject, lacks: [Reopen = "it lives in memory"]);
 }
+
+mod collections {
+    store_testkit::collection_store_suite!(super::subject, lacks: [Reopen = "it lives in memory"]);
+}

@@ -1,6 +1,7 @@
 //! The conformance suites: one per trait, one macro each, one `#[test]` per case.
 
 pub mod blob;
+pub mod collection;
 mod macros;
 mod run;
 mod subject;
