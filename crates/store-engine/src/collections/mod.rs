@@ -1,0 +1,283 @@
+//! Collections: what an app holds over any [`CollectionStore`].
+//!
+//! The handle keeps the store's contract and adds what every store would otherwise do for itself:
+//! requests over a limit are refused before they have any effect, scans are in order even where the
+//! store's are not, a watch works even where the store has none, and collections whose name begins
+//! with [`RESERVED`] belong to the engine.
+
+mod limits;
+mod sort;
+mod watch;
+
+use std::{
+    ops::{Bound, RangeBounds},
+    sync::Arc,
+};
+
+use bytes::Bytes;
+use futures_util::{StreamExt, TryStreamExt, future::ready, stream};
+use store_api::{
+    Batch, Change, CollectionCapabilities, CollectionId, CollectionStore, Edit, Entry, Error,
+    Expect, Kind, Listing, Order, Result, Revision, Scan, ScanOrder,
+};
+
+pub use sort::{SORT_BYTES, SORT_ENTRIES};
+pub use watch::{MAX_ANNOUNCED_COMMITS, MAX_ANNOUNCED_KEYS, WATCH_BACKLOG};
+
+/// Collections whose name begins with this belong to the engine: an app may read, but not write
+/// them.
+pub const RESERVED: &[u8] = b"larder/";
+
+/// Named, ordered maps from key to small value, over any store.
+///
+/// A clone is cheap and the same collections. Give clones of one handle to everybody who shares a
+/// store: where the store has no watch of its own, a watcher hears of the commits that went through
+/// its handle's clones, and of no others.
+/// Such a store's commits run as tasks, and need a tokio runtime.
+///
+/// Everything that a [`CollectionStore`] promises holds here too. Cancelling a call is safe: a
+/// commit is then applied whole or not at all.
+#[derive(Debug, Clone)]
+pub struct Collections(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    store: Arc<dyn CollectionStore>,
+    capabilities: CollectionCapabilities,
+    /// Where the store has no watch of its own.
+    announcer: Option<watch::Announcer>,
+}
+
+/// What became of a [`Collections::compare_and_swap`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Swap {
+    /// The key has the new value, since this commit.
+    Done(Revision),
+    /// Not written: the key's entry was another than expected.
+    Superseded {
+        /// The entry, as read just after; `None` where there is none.
+        current: Option<Entry>,
+    },
+}
+
+impl Collections {
+    /// The collections of `store`.
+    pub fn new(store: Arc<dyn CollectionStore>) -> Self {
+        let announcer = match store.watch() {
+            Some(_) => None,
+            None => Some(watch::Announcer::new()),
+        };
+        Self(Arc::new(Inner {
+            capabilities: store.capabilities(),
+            store,
+            announcer,
+        }))
+    }
+
+    /// The store's short name, for people.
+    pub fn name(&self) -> &str {
+        self.0.store.name()
+    }
+
+    /// Facts about the store. Whatever its [`ScanOrder`], scans through this handle are ordered.
+    pub fn capabilities(&self) -> CollectionCapabilities {
+        self.0.capabilities
+    }
+
+    /// The key's entry, or `None` where there is none. Sees every commit that returned before the
+    /// call. A key over the store's limit is [`Kind::TooLarge`].
+    pub async fn get(
+        &self,
+        collection: CollectionId,
+        key: impl Into<Bytes>,
+    ) -> Result<Option<Entry>> {
+        let key = key.into();
+        limits::check_key(&self.0.capabilities, "collections.get", &collection, &key)?;
+        self.0.store.get(collection, key).await
+    }
+
+    /// The entries that `scan` asks for, each key at most once, in the order it asks for.
+    ///
+    /// An entry that is not changed while the scan runs appears. Where the store's scans are
+    /// [`ScanOrder::Unordered`], they are sorted here in passes of at most [`SORT_ENTRIES`] entries
+    /// or [`SORT_BYTES`] bytes, so that memory is bounded and time grows with the square of what is
+    /// scanned beyond one pass.
+    pub fn scan(&self, scan: Scan) -> Listing<Entry> {
+        match self.0.capabilities.scan_order {
+            ScanOrder::Ordered => self.0.store.scan(scan),
+            ScanOrder::Unordered => sort::sorted(Arc::clone(&self.0.store), scan),
+        }
+    }
+
+    /// The entries whose key begins with `prefix`, ascending. See [`scan`](Self::scan).
+    pub fn scan_prefix(
+        &self,
+        collection: CollectionId,
+        prefix: impl Into<Bytes>,
+    ) -> Listing<Entry> {
+        self.scan(Scan::prefix(collection, prefix))
+    }
+
+    /// The entries whose key lies in `keys`, ascending; `..` is all of them. See
+    /// [`scan`](Self::scan).
+    pub fn scan_range(
+        &self,
+        collection: CollectionId,
+        keys: impl RangeBounds<Bytes>,
+    ) -> Listing<Entry> {
+        let bound = |bound: Bound<&Bytes>| bound.cloned();
+        self.scan(Scan {
+            collection,
+            keys: (bound(keys.start_bound()), bound(keys.end_bound())),
+            order: Order::Ascending,
+        })
+    }
+
+    /// The collections that have entries, the engine's among them, in ascending order.
+    pub fn list(&self) -> Listing<CollectionId> {
+        self.0.store.collections()
+    }
+
+    /// Sets the key's value, whatever it was. Durable when it returns.
+    pub async fn put(
+        &self,
+        collection: CollectionId,
+        key: impl Into<Bytes>,
+        value: impl Into<Bytes>,
+    ) -> Result<Revision> {
+        let (key, value) = (key.into(), value.into());
+        let edit = Edit::Put {
+            collection,
+            key,
+            value,
+        };
+        self.commit(Batch::of(vec![edit])).await
+    }
+
+    /// Removes the key's entry; no error where there is none. Durable when it returns.
+    pub async fn delete(
+        &self,
+        collection: CollectionId,
+        key: impl Into<Bytes>,
+    ) -> Result<Revision> {
+        let key = key.into();
+        self.commit(Batch::of(vec![Edit::Delete { collection, key }]))
+            .await
+    }
+
+    /// Sets the key's value (`None` removes it) if its entry was last put by the commit `expected`
+    /// (`None`: if it has no entry), in one atomic step. Durable when it returns.
+    pub async fn compare_and_swap(
+        &self,
+        collection: CollectionId,
+        key: impl Into<Bytes>,
+        expected: Option<Revision>,
+        value: Option<Bytes>,
+    ) -> Result<Swap> {
+        let key = key.into();
+        let expect = expect(&collection, &key, expected);
+        let edit = match value {
+            Some(value) => Edit::Put {
+                collection: collection.clone(),
+                key: key.clone(),
+                value,
+            },
+            None => Edit::Delete {
+                collection: collection.clone(),
+                key: key.clone(),
+            },
+        };
+        match self.commit(Batch::of(vec![edit]).expecting(expect)).await {
+            Ok(revision) => Ok(Swap::Done(revision)),
+            Err(error) if error.kind() == Kind::Conflict => Ok(Swap::Superseded {
+                current: self.get(collection, key).await?,
+            }),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Applies `batch`, all or nothing, and returns its revision.
+    ///
+    /// A failed expectation is [`Kind::Conflict`], a batch over a limit [`Kind::TooLarge`], an edit
+    /// of a [`RESERVED`] collection [`Kind::Denied`]; nothing changes then.
+    pub async fn commit(&self, batch: Batch) -> Result<Revision> {
+        if let Some(collection) = batch.edits.iter().map(edited).find(|id| is_reserved(id)) {
+            return Err(Error::new(
+                Kind::Denied,
+                "collections.commit",
+                "collections whose name begins with \"larder/\" belong to the engine",
+            )
+            .with("collection", collection));
+        }
+        self.commit_reserved(batch).await
+    }
+
+    /// [`commit`](Self::commit) for the engine itself: reserved collections too.
+    pub(crate) async fn commit_reserved(&self, batch: Batch) -> Result<Revision> {
+        limits::check_batch(&self.0.capabilities, &batch)?;
+        match &self.0.announcer {
+            None => self.0.store.commit(batch).await,
+            Some(announcer) => announcer.commit(&self.0.store, batch).await,
+        }
+    }
+
+    /// Changes of any collection from now on, as a hint. A watcher that lags gets
+    /// [`Change::Resync`], never silence.
+    ///
+    /// Where the store has no watch, this tells of the commits through clones of this handle, and
+    /// ends when the last of them is dropped.
+    pub fn watch(&self) -> Listing<Change> {
+        match &self.0.announcer {
+            Some(announcer) => announcer.watch(),
+            None => self.0.store.watch().unwrap_or_else(|| {
+                // It had a watch when the handle was made. Silence would be worse than an error.
+                let error = Error::new(
+                    Kind::Internal,
+                    "collections.watch",
+                    "the store no longer has the watch that it had",
+                )
+                .with("store", self.name());
+                stream::once(ready(Err(error))).boxed()
+            }),
+        }
+    }
+
+    /// [`watch`](Self::watch), of one collection.
+    pub fn watch_collection(&self, collection: CollectionId) -> Listing<Change> {
+        let changes = self.watch();
+        Box::pin(changes.try_filter(move |change| {
+            ready(match change {
+                Change::Keys { collection: id, .. } => *id == collection,
+                Change::Resync => true,
+            })
+        }))
+    }
+
+    /// Makes every commit that returned before this call survive the loss of power.
+    pub async fn sync(&self) -> Result<()> {
+        self.0.store.sync().await
+    }
+}
+
+/// That the key's entry is the one last put by `revision`, or that there is none.
+pub(crate) fn expect(collection: &CollectionId, key: &Bytes, revision: Option<Revision>) -> Expect {
+    let (collection, key) = (collection.clone(), key.clone());
+    match revision {
+        Some(revision) => Expect::At {
+            collection,
+            key,
+            revision,
+        },
+        None => Expect::Absent { collection, key },
+    }
+}
+
+fn is_reserved(collection: &CollectionId) -> bool {
+    collection.as_bytes().starts_with(RESERVED)
+}
+
+fn edited(edit: &Edit) -> &CollectionId {
+    match edit {
+        Edit::Put { collection, .. } | Edit::Delete { collection, .. } => collection,
+    }
+}

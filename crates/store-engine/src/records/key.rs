@@ -1,0 +1,29 @@
+//! Keys of writers.
+
+use ed25519_dalek::SigningKey;
+use store_api::{Error, Kind, PublicKey, Result, SecretKey};
+use zeroize::Zeroizing;
+
+/// A new key, from the operating system's randomness; [`Kind::Unavailable`] where it has none.
+pub fn generate_key() -> Result<SecretKey> {
+    let mut seed = Zeroizing::new([0; 32]);
+    getrandom::fill(&mut *seed).map_err(|error| {
+        Error::new(
+            Kind::Unavailable,
+            "key.generate",
+            "the operating system gives no randomness",
+        )
+        .because(error)
+    })?;
+    Ok(SecretKey::from_bytes(*seed))
+}
+
+/// The public key of a secret one.
+pub fn public_key(secret: &SecretKey) -> PublicKey {
+    PublicKey(signing_key(secret).verifying_key().to_bytes())
+}
+
+/// It is wiped when dropped, as the secret is.
+pub(super) fn signing_key(secret: &SecretKey) -> SigningKey {
+    SigningKey::from_bytes(secret.expose())
+}

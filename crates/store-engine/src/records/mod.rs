@@ -1,0 +1,226 @@
+//! Records over collections: signed slots for every store that keeps collections.
+//!
+//! The layouts are written down in [`format`].
+//!
+//! The entry in `larder/records` guards the set of slots: whoever adds a slot or changes the length
+//! of a value rewrites it in the same batch, and every put expects it unchanged. So the sum of the
+//! values stays exact, and a put and a forget cannot both win.
+
+mod forget;
+pub mod format;
+mod key;
+mod limits;
+mod proof;
+mod put;
+mod stored;
+
+use std::{ops::Range, sync::Arc};
+
+use async_trait::async_trait;
+use futures_util::{TryStreamExt, future::ready};
+use store_api::{
+    Batch, Change, Edit, Error, Freshness, Kind, Listing, Put, PutRecord, RecordCapabilities,
+    RecordDescriptor, RecordEvent, RecordId, RecordStore, Result, Signed, Slot, SlotSeq,
+};
+use tokio::sync::{Mutex, MutexGuard};
+
+pub use key::{generate_key, public_key};
+pub use limits::{MAX_RECORD_LEN, MAX_SLOTS, MAX_VALUE_LEN, MAX_WRITERS};
+pub use proof::{ID_CONTEXT, SIGNATURE_CONTEXT, record_id, sign, verify};
+
+use crate::collections::{Collections, expect};
+use stored::{RECORDS, Record, SLOTS, State};
+
+/// How often a change of a record is tried again after somebody else's came first, before it gives
+/// up as [`Kind::Unavailable`]. Each time means that another one succeeded.
+const MAX_ATTEMPTS: usize = 1024;
+
+/// How many records can be changed at once through one handle.
+const TURNS: usize = 64;
+
+/// How many signatures are verified before other tasks get a turn.
+const VERIFIED_PER_TURN: usize = 16;
+
+/// Signed records over any store of collections.
+///
+/// A clone is cheap and the same records. There is no network: what is put is
+/// [`Put::Published`] when it is durable, and every [`Freshness`] is [`Freshness::Local`].
+///
+/// A stored value is verified each time it is read; one that does not decode or verify is
+/// [`Kind::Corrupt`], and is replaced by importing it again. A watcher hears of what its
+/// [`Collections`] hear of, and of the slots of a record that is forgotten too.
+#[derive(Debug, Clone)]
+pub struct Records {
+    collections: Collections,
+    /// One change of a record at a time, so that callers here do not make each other try again.
+    /// What makes it correct is the batches' expectations.
+    turns: Arc<[Mutex<()>; TURNS]>,
+}
+
+impl Records {
+    /// The records in these collections.
+    pub fn new(collections: Collections) -> Self {
+        Self {
+            collections,
+            turns: Arc::new(std::array::from_fn(|_| Mutex::new(()))),
+        }
+    }
+
+    /// The record's descriptor, or `None` where the record is not known here.
+    pub async fn descriptor(&self, id: RecordId) -> Result<Option<RecordDescriptor>> {
+        let record = self.find("records.descriptor", id).await?;
+        Ok(record.filter(Record::is_live).map(|r| r.descriptor))
+    }
+
+    async fn turn(&self, id: RecordId) -> MutexGuard<'_, ()> {
+        self.turns[usize::from(id.0[0]) % TURNS].lock().await
+    }
+
+    /// The record's entry, live or not.
+    async fn find(&self, operation: &'static str, id: RecordId) -> Result<Option<Record>> {
+        match self
+            .collections
+            .get(RECORDS, stored::record_key(id))
+            .await?
+        {
+            Some(entry) => Record::decode(operation, id, &entry).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    async fn live(&self, operation: &'static str, id: RecordId) -> Result<Record> {
+        let record = self.find(operation, id).await?;
+        record.filter(Record::is_live).ok_or_else(|| {
+            Error::new(
+                Kind::NotFound,
+                operation,
+                "the record is not known to this store",
+            )
+            .with("record", id)
+        })
+    }
+}
+
+#[async_trait]
+impl RecordStore for Records {
+    fn name(&self) -> &str {
+        self.collections.name()
+    }
+
+    fn capabilities(&self) -> RecordCapabilities {
+        RecordCapabilities {
+            max_value_len: MAX_VALUE_LEN,
+            max_slots: MAX_SLOTS,
+            max_record_len: MAX_RECORD_LEN,
+            max_writers: MAX_WRITERS,
+        }
+    }
+
+    async fn create(&self, descriptor: RecordDescriptor) -> Result<RecordId> {
+        const OPERATION: &str = "records.create";
+        let id = record_id(&descriptor)?;
+        let _turn = self.turn(id).await;
+        for _ in 0..MAX_ATTEMPTS {
+            match self.find(OPERATION, id).await? {
+                Some(record) if record.is_live() => return Ok(id),
+                // A forget was interrupted: what it left must not come back to life.
+                Some(_) => self.forget_in_turn(OPERATION, id).await?,
+                None => {}
+            }
+            let key = stored::record_key(id);
+            let batch = Batch::of(vec![Edit::Put {
+                collection: RECORDS,
+                key: key.clone(),
+                value: stored::encode_record(State::Live, 0, &descriptor)?,
+            }])
+            .expecting(expect(&RECORDS, &key, None));
+            match self.collections.commit_reserved(batch).await {
+                Ok(_) => return Ok(id),
+                Err(error) if error.kind() == Kind::Conflict => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Err(too_busy(OPERATION, id))
+    }
+
+    async fn get(&self, id: RecordId, slot: Slot, _: Freshness) -> Result<Option<Signed>> {
+        const OPERATION: &str = "records.get";
+        let record = self.live(OPERATION, id).await?;
+        let writer = record.writer_of(OPERATION, id, slot)?;
+        match self
+            .collections
+            .get(SLOTS, stored::slot_key(id, slot))
+            .await?
+        {
+            Some(entry) => stored::decode_slot(OPERATION, id, slot, writer, &entry.value).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    async fn put(&self, id: RecordId, slot: Slot, put: PutRecord) -> Result<Put> {
+        self.put_in_turn(id, slot, put).await
+    }
+
+    async fn inspect(
+        &self,
+        id: RecordId,
+        slots: Range<Slot>,
+        _: Freshness,
+    ) -> Result<Vec<SlotSeq>> {
+        const OPERATION: &str = "records.inspect";
+        let record = self.live(OPERATION, id).await?;
+        let mut found = Vec::new();
+        let mut entries = self.collections.scan(stored::scan_slots(id, slots));
+        while let Some(entry) = entries.try_next().await? {
+            let slot = stored::decode_slot_key(OPERATION, id, &entry.key)?;
+            let writer = record.stored_writer_of(OPERATION, id, slot)?;
+            let signed = stored::decode_slot(OPERATION, id, slot, writer, &entry.value)?;
+            found.push(SlotSeq {
+                slot,
+                seq: signed.seq,
+            });
+            if found.len() % VERIFIED_PER_TURN == 0 {
+                tokio::task::yield_now().await;
+            }
+        }
+        Ok(found)
+    }
+
+    fn watch(&self, id: RecordId, slots: Range<Slot>) -> Option<Listing<RecordEvent>> {
+        let changes = self.collections.watch();
+        Some(Box::pin(changes.try_filter_map(move |change| {
+            ready(Ok(event(id, &slots, &change)))
+        })))
+    }
+
+    async fn forget(&self, id: RecordId) -> Result<()> {
+        let _turn = self.turn(id).await;
+        self.forget_in_turn("records.forget", id).await
+    }
+}
+
+/// What a change means to a watcher of these slots; `None` if nothing.
+fn event(id: RecordId, slots: &Range<Slot>, change: &Change) -> Option<RecordEvent> {
+    let keys = match change {
+        Change::Resync => return Some(RecordEvent::Resync),
+        Change::Keys {
+            collection, keys, ..
+        } if *collection == SLOTS => keys,
+        Change::Keys { .. } => return None,
+    };
+    let slots: Vec<Slot> = keys
+        .iter()
+        .filter_map(|key| stored::slot_of_key(id, key))
+        .filter(|slot| slots.contains(slot))
+        .collect();
+    (!slots.is_empty()).then_some(RecordEvent::Changed { slots, value: None })
+}
+
+fn too_busy(operation: &'static str, id: RecordId) -> Error {
+    Error::new(
+        Kind::Unavailable,
+        operation,
+        format!("others changed the record first, {MAX_ATTEMPTS} times in a row"),
+    )
+    .with("record", id)
+}

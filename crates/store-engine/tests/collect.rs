@@ -1,0 +1,201 @@
+//! What collection deletes, and what it must never delete.
+
+mod common;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, SystemTime},
+};
+
+use async_trait::async_trait;
+use common::{bytes, engine, transfer};
+use futures_util::StreamExt;
+use store_api::{BlobStore, Kind, Result};
+use store_engine::{
+    AddOptions, Blobs, ChunkNum, ChunkRanges, Collected, Format, Hash, Root, Roots, TagName,
+};
+
+fn soon() -> SystemTime {
+    // What was added in this very millisecond is spared.
+    std::thread::sleep(Duration::from_millis(2));
+    SystemTime::now()
+}
+
+async fn names(blobs: &Blobs, children: &[Hash]) -> Hash {
+    let list: Vec<u8> = children.iter().flat_map(|h| *h.as_bytes()).collect();
+    let options = AddOptions {
+        format: Some(Format::HashSeq),
+        tag: Some(TagName::try_from("list").unwrap()),
+        ..AddOptions::default()
+    };
+    blobs.add_with(list, options).await.unwrap().hash()
+}
+
+async fn here(blobs: &Blobs, hash: Hash) -> bool {
+    blobs.status(hash).await.unwrap().is_some()
+}
+
+#[tokio::test]
+async fn what_nothing_reaches_is_deleted() {
+    let (blobs, store) = engine().await;
+    let mut hashes = Vec::new();
+    for i in 0..100u64 {
+        let pin = blobs.add(bytes(i, 10 + 1000 * i as usize)).await.unwrap();
+        hashes.push(pin.hash());
+    }
+    let tag = TagName::try_from("kept").unwrap();
+    blobs.tags().set(tag, Root::raw(hashes[99])).await.unwrap();
+    let pin = blobs.pin(Root::raw(hashes[50])).await;
+    let list = names(&blobs, &hashes[..10]).await;
+    let collected = blobs.collect(soon()).await.unwrap();
+    assert_eq!((collected.kept, collected.deleted), (13, 88));
+    for (i, hash) in hashes.iter().enumerate() {
+        assert_eq!(here(&blobs, *hash).await, i < 10 || i == 50 || i == 99);
+    }
+    assert!(here(&blobs, list).await);
+    drop(pin);
+    blobs
+        .tags()
+        .delete_one(&TagName::try_from("list").unwrap())
+        .await
+        .unwrap();
+    let collected = blobs.collect(soon()).await.unwrap();
+    assert_eq!((collected.kept, collected.deleted), (1, 12));
+    let payloads = BlobStore::list(&*store, None).count().await;
+    assert_eq!(payloads, 1);
+}
+
+#[tokio::test]
+async fn what_is_young_is_spared() {
+    let (blobs, _) = engine().await;
+    let hash = blobs.add(bytes(1, 100)).await.unwrap().hash();
+    let hour = Duration::from_secs(3600);
+    let collected = blobs.collect(SystemTime::now() - hour).await.unwrap();
+    assert_eq!(collected.deleted, 0);
+    // A time in the future is no earlier than now.
+    soon();
+    let collected = blobs.collect(SystemTime::now() + hour).await.unwrap();
+    assert_eq!(collected.deleted, 1);
+    assert!(!here(&blobs, hash).await);
+}
+
+#[tokio::test]
+async fn a_partial_list_keeps_what_it_names_so_far() {
+    let (from, _) = engine().await;
+    let (to, _) = engine().await;
+    let children: Vec<Hash> = (0..2000u32).map(|i| Hash::of(i.to_le_bytes())).collect();
+    let list = names(&from, &children).await;
+    let first = to.add(0u32.to_le_bytes().to_vec()).await.unwrap().hash();
+    let last = to.add(1999u32.to_le_bytes().to_vec()).await.unwrap().hash();
+    let start = ChunkRanges::from(..ChunkNum(16));
+    transfer(&from, &to, list, 2000 * 32, start).await;
+    let tag = TagName::try_from("list").unwrap();
+    to.tags().set(tag, Root::hash_seq(list)).await.unwrap();
+    let collected = to.collect(soon()).await.unwrap();
+    assert_eq!(collected.deleted, 1);
+    assert!(here(&to, first).await && !here(&to, last).await);
+}
+
+#[derive(Debug)]
+struct Elsewhere(Root);
+
+#[async_trait]
+impl Roots for Elsewhere {
+    async fn roots(&self) -> Result<Vec<Root>> {
+        Ok(vec![self.0])
+    }
+}
+
+#[derive(Debug)]
+struct Broken;
+
+#[async_trait]
+impl Roots for Broken {
+    async fn roots(&self) -> Result<Vec<Root>> {
+        Err(store_api::Error::new(Kind::Unavailable, "test.roots", ""))
+    }
+}
+
+#[tokio::test]
+async fn pins_elsewhere_count_and_their_failure_deletes_nothing() {
+    let (blobs, _) = engine().await;
+    let kept = blobs.add(bytes(1, 100)).await.unwrap().hash();
+    let lost = blobs.add(bytes(2, 100)).await.unwrap().hash();
+    blobs.add_roots(Arc::new(Elsewhere(Root::raw(kept))));
+    assert_eq!(blobs.collect(soon()).await.unwrap().deleted, 1);
+    assert!(here(&blobs, kept).await && !here(&blobs, lost).await);
+    blobs.add_roots(Arc::new(Broken));
+    blobs.add(bytes(2, 100)).await.unwrap();
+    let error = blobs.collect(soon()).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Unavailable);
+    assert!(here(&blobs, lost).await);
+}
+
+#[tokio::test]
+async fn a_pinned_blob_is_not_deleted_by_hand() {
+    let (blobs, _) = engine().await;
+    let pin = blobs.add(bytes(1, 100)).await.unwrap();
+    let error = blobs.delete(vec![pin.hash()]).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Conflict);
+    let hash = pin.hash();
+    drop(pin);
+    blobs.delete(vec![hash]).await.unwrap();
+    blobs.delete(vec![hash]).await.unwrap();
+    assert!(!here(&blobs, hash).await);
+}
+
+/// Adders, taggers and importers race with a collector that spares nothing for its youth.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_reachable_is_deleted_under_load() {
+    let (blobs, _) = engine().await;
+    let done = Arc::new(AtomicBool::new(false));
+    let mut tasks = Vec::new();
+    for worker in 0..8u64 {
+        let (blobs, done) = (blobs.clone(), done.clone());
+        tasks.push(tokio::spawn(async move {
+            let tag = TagName::try_from(format!("worker {worker}").as_str()).unwrap();
+            let mut rounds = 0u64;
+            while !done.load(Ordering::Relaxed) {
+                // Few different blobs, so that workers meet.
+                let seed = (worker * 31 + rounds) % 24;
+                let len = if seed % 3 == 0 { 20_000 } else { 100 };
+                let pin = blobs.add(bytes(seed, len)).await.unwrap();
+                assert!(here(&blobs, pin.hash()).await, "pinned");
+                let children = [pin.hash()];
+                let list: Vec<u8> = children.iter().flat_map(|h| *h.as_bytes()).collect();
+                let list = blobs.add(list).await.unwrap();
+                let root = Root::hash_seq(list.hash());
+                blobs.tags().set(tag.clone(), root).await.unwrap();
+                let hash = pin.hash();
+                drop((pin, list));
+                for _ in 0..3 {
+                    tokio::task::yield_now().await;
+                    assert!(here(&blobs, hash).await, "tagged");
+                }
+                let read = blobs.read_to_bytes(hash, 0..u64::MAX).await.unwrap();
+                assert_eq!(Hash::of(&read), hash);
+                rounds += 1;
+            }
+            rounds
+        }));
+    }
+    let mut total = Collected::default();
+    let until = std::time::Instant::now() + Duration::from_secs(3);
+    while std::time::Instant::now() < until {
+        let collected = blobs.collect(SystemTime::now()).await.unwrap();
+        total.deleted += collected.deleted;
+        tokio::task::yield_now().await;
+    }
+    done.store(true, Ordering::Relaxed);
+    let mut rounds = 0;
+    for task in tasks {
+        rounds += task.await.unwrap();
+    }
+    assert!(
+        rounds > 100 && total.deleted > 10,
+        "{rounds} rounds, {total:?}"
+    );
+}
