@@ -163,7 +163,8 @@ impl Log {
         disk::remove_file("log.compact", &self.path(segment))?;
         lock(&self.segments).remove(&segment);
         self.handles.remove(segment);
-        Ok(())
+        // Segments must not come back in another order than they went.
+        disk::sync_dir("log.compact", &self.dir)
     }
 
     /// What a segment's header says, or `None` where it is not whole.
@@ -228,6 +229,11 @@ impl Frames {
     /// Where the next frame begins.
     pub(crate) fn offset(&self) -> u64 {
         self.at
+    }
+
+    /// Whether no bytes are left.
+    pub(crate) fn is_at_end(&self) -> bool {
+        self.at == self.len
     }
 
     /// Whether the file ends before this place.

@@ -274,11 +274,11 @@ fn open_index(folder: &Folder, pages: &Arc<PageState>) -> Result<Opened> {
 impl Threads {
     /// Waits for the threads that write, and gives the folder free. The queue must have ended.
     fn stop(&mut self) {
-        self.writer.take().map(join);
+        self.writer.take().into_iter().for_each(join);
         self.core.applying().stop = true;
         self.core.pages.patient.store(false, Ordering::Release);
         self.core.notify();
-        self.applier.take().map(join);
+        self.applier.take().into_iter().for_each(join);
         drop(lock(&self.core.folder).take());
     }
 }

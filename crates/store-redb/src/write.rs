@@ -2,7 +2,7 @@
 //! and answers them all.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     sync::Arc,
     time::Duration,
 };
@@ -15,7 +15,7 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 
 use crate::{
     append::Appender,
-    compact::Compaction,
+    compact::{Compaction, Left},
     core::{Core, closed},
     frame::{FrameBuilder, Record},
     key,
@@ -71,12 +71,18 @@ pub(crate) struct Writer {
     pub(crate) revision: u64,
     queue: mpsc::Receiver<Request>,
     waiting: VecDeque<Request>,
-    buffer: Vec<u8>,
+    pub(crate) buffer: Vec<u8>,
     pub(crate) compaction: Option<Compaction>,
+    /// Whether there is work that need not wait for a request.
+    has_work: bool,
     /// Segments whose live records were copied, each with the frame that the index must have
     /// before the segment can go.
     pub(crate) retiring: Vec<(u32, u64)>,
     settling: Vec<Reply<()>>,
+    /// How far the index was when it was last decided what to compact.
+    pub(crate) judged: Option<Applied>,
+    /// Damaged segments, which are left alone.
+    pub(crate) stuck: HashSet<u32>,
     /// The watchers; they end with this thread.
     changes: broadcast::Sender<Change>,
 }
@@ -96,8 +102,11 @@ impl Writer {
             waiting: VecDeque::with_capacity(QUEUE_LEN),
             buffer: Vec::new(),
             compaction: None,
+            has_work: false,
             retiring: Vec::new(),
             settling: Vec::new(),
+            judged: None,
+            stuck: HashSet::new(),
             changes,
         }
     }
@@ -131,7 +140,7 @@ impl Writer {
 
     /// Takes what waits; where nothing waits and there is no other work, waits for it.
     fn receive(&mut self) -> bool {
-        if self.compaction.is_some() {
+        if self.has_work {
             while self.waiting.len() < QUEUE_LEN {
                 match self.queue.try_recv() {
                     Ok(request) => self.waiting.push_back(request),
@@ -228,7 +237,7 @@ impl Writer {
     }
 
     /// Appends the group, makes it durable where one of its members asked for that, and visible.
-    pub(crate) fn write(
+    fn write(
         &mut self,
         frame: &mut FrameBuilder,
         pending: &[Pending],
@@ -243,15 +252,7 @@ impl Writer {
             self.appender.sync()?;
         }
         self.revision = revision;
-        let end = Applied {
-            position: self.appender.position(),
-            sequence: self.appender.last().sequence,
-            revision,
-        };
-        let items = pending
-            .iter()
-            .map(|pending| (pending.key.clone(), pending.item(start)));
-        self.core.overlay.publish(items, end);
+        self.publish(pending, start);
         for pending in pending {
             match &pending.value {
                 Some(value) => self.core.cache.put(&pending.key, value, pending.revision),
@@ -259,6 +260,29 @@ impl Writer {
             }
         }
         Ok(())
+    }
+
+    /// Appends copies of records, which change nothing but where they are.
+    pub(crate) fn append_copies(
+        &mut self,
+        frame: &mut FrameBuilder,
+        pending: &[Pending],
+    ) -> Result<()> {
+        let start = self.appender.append(frame, self.revision)?;
+        self.publish(pending, start);
+        Ok(())
+    }
+
+    fn publish(&self, pending: &[Pending], start: Position) {
+        let end = Applied {
+            position: self.appender.position(),
+            sequence: self.appender.last().sequence,
+            revision: self.revision,
+        };
+        let items = pending
+            .iter()
+            .map(|pending| (pending.key.clone(), pending.item(start)));
+        self.core.overlay.publish(items, end);
     }
 
     /// Tells the watchers.
@@ -318,6 +342,10 @@ impl Writer {
         Ok(freeze)
     }
 
+    pub(crate) fn is_settling(&self) -> bool {
+        !self.settling.is_empty()
+    }
+
     fn wait_for_index(&self) -> Result<()> {
         let applying = self.core.applying();
         if let Some(error) = &applying.failed {
@@ -343,31 +371,20 @@ impl Writer {
 
     /// Work between groups: hands what lies idle to the index, and compacts a little.
     fn maintain(&mut self) {
-        let result = self.maintain_step();
-        let settled = match result {
-            Ok(settled) => settled,
+        let step = self.maintain_step();
+        self.has_work = matches!(step, Ok(Left::Work));
+        let answer = match step {
+            Ok(Left::Nothing) => Ok(()),
+            Ok(_) => return,
             Err(error) => {
                 tracing::warn!(?error, "the log cannot be maintained now");
                 self.compaction = None;
-                for reply in self.settling.drain(..) {
-                    drop(reply.send(Err(error.clone())));
-                }
-                return;
+                Err(error)
             }
         };
-        if settled {
-            for reply in self.settling.drain(..) {
-                drop(reply.send(Ok(())));
-            }
+        for reply in self.settling.drain(..) {
+            drop(reply.send(answer.clone()));
         }
-    }
-
-    /// Whether nothing is left to do.
-    fn maintain_step(&mut self) -> Result<bool> {
-        if self.core.overlay.is_full() || !self.settling.is_empty() {
-            self.freeze()?;
-        }
-        Ok(self.core.overlay.is_applied())
     }
 
     /// Brings log and index to a clean end.

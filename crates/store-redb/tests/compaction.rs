@@ -1,0 +1,199 @@
+//! Space of what was deleted or overwritten is freed, and nothing else is.
+
+use std::{
+    collections::BTreeMap,
+    path::Path,
+    sync::{Arc, Mutex},
+};
+
+use bytes::Bytes;
+use futures_util::TryStreamExt;
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use store_api::{Batch, CollectionId, CollectionStore, Durability, Edit, Scan};
+use store_redb::{Options, RedbStore};
+
+const C: CollectionId = CollectionId::from_static("c");
+
+fn put(key: String, value: Vec<u8>) -> Edit {
+    Edit::Put {
+        collection: C,
+        key: key.into(),
+        value: value.into(),
+    }
+}
+
+fn delete(key: String) -> Edit {
+    Edit::Delete {
+        collection: C,
+        key: key.into(),
+    }
+}
+
+/// Durable only with the next sync: these tests are not about crashes.
+fn quick(edits: Vec<Edit>) -> Batch {
+    Batch {
+        durability: Durability::OnSync,
+        ..Batch::of(edits)
+    }
+}
+
+async fn open(dir: &Path) -> RedbStore {
+    RedbStore::open(dir, Options::default())
+        .await
+        .expect("it opens")
+}
+
+fn size(dir: &Path) -> u64 {
+    let entries = std::fs::read_dir(dir).expect("the folder is there");
+    entries
+        .map(|entry| {
+            let entry = entry.expect("the folder can be read");
+            // What is removed meanwhile takes no space.
+            let len = entry.metadata().map_or(0, |data| data.len());
+            if entry.path().is_dir() {
+                size(&entry.path())
+            } else {
+                len
+            }
+        })
+        .sum()
+}
+
+async fn all(store: &RedbStore) -> BTreeMap<Bytes, Bytes> {
+    let entries: Vec<_> = store
+        .scan(Scan::all(C))
+        .try_collect()
+        .await
+        .expect("it scans");
+    entries
+        .into_iter()
+        .map(|entry| (entry.key, entry.value))
+        .collect()
+}
+
+/// Removes the index of a closed store, so that opening it makes it again from the log.
+fn forget_index(dir: &Path) {
+    std::fs::remove_file(dir.join("index.redb")).expect("there was an index");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn deleting_frees_the_space() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let store = open(dir.path()).await;
+    store.settle().await.expect("it settles");
+    for n in 0..6400 {
+        let edits = vec![put(format!("{n}"), vec![n as u8; 16 << 10])];
+        store.commit(quick(edits)).await.expect("it commits");
+    }
+    store.settle().await.expect("it settles");
+    assert!(size(dir.path()) > 100 << 20);
+    for n in 0..6400 {
+        store
+            .commit(quick(vec![delete(format!("{n}"))]))
+            .await
+            .expect("it commits");
+    }
+    store.settle().await.expect("it settles");
+    assert!(
+        size(&dir.path().join("log")) < 64 << 10,
+        "{}",
+        size(&dir.path().join("log"))
+    );
+    store.close().await.expect("it closes");
+    assert!(size(dir.path()) < 3 << 20, "{}", size(dir.path()));
+    forget_index(dir.path());
+    let store = open(dir.path()).await;
+    assert_eq!(all(&store).await.len(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_index_made_again_brings_nothing_back() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let store = open(dir.path()).await;
+    // A segment that stays: most of it is live, and one of its keys is deleted.
+    let long = |n: u32| vec![n as u8; 200 << 10];
+    for n in 0..400 {
+        store
+            .commit(quick(vec![put(format!("stays{n}"), long(n))]))
+            .await
+            .expect("it commits");
+    }
+    store
+        .commit(quick(vec![delete("stays7".to_owned())]))
+        .await
+        .expect("it commits");
+    // What comes after is compacted, the record that deletes with it.
+    for round in 0..3 {
+        for n in 0..400 {
+            let edits = vec![put(format!("goes{n}"), long(round))];
+            store.commit(quick(edits)).await.expect("it commits");
+        }
+        store.settle().await.expect("it settles");
+    }
+    let before = all(&store).await;
+    assert_eq!(before.len(), 799);
+    assert!(!before.contains_key(&b"stays7"[..]));
+    store.close().await.expect("it closes");
+    assert!(size(dir.path()) < 260 << 20, "{}", size(dir.path()));
+    forget_index(dir.path());
+    let store = open(dir.path()).await;
+    assert!(all(&store).await == before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn compaction_under_load_loses_nothing() {
+    const TASKS: u64 = 4;
+    let dir = tempfile::tempdir().expect("a folder");
+    let store = open(dir.path()).await;
+    let model = Arc::new(Mutex::new(BTreeMap::new()));
+    let tasks = (0..TASKS).map(|task| {
+        let (store, model) = (store.clone(), Arc::clone(&model));
+        tokio::spawn(async move {
+            let mut rng = ChaCha8Rng::seed_from_u64(task);
+            for step in 0..1500 {
+                // Every task has its own keys, so that it knows what must be there.
+                let key = format!("{task}/{}", rng.random_range(0..60));
+                if rng.random_ratio(1, 4) {
+                    store
+                        .commit(quick(vec![delete(key.clone())]))
+                        .await
+                        .expect("it commits");
+                    model.lock().expect("no panic").remove(&Bytes::from(key));
+                } else {
+                    let value = vec![step as u8; rng.random_range(0..100_000)];
+                    let edits = vec![put(key.clone(), value.clone())];
+                    store.commit(quick(edits)).await.expect("it commits");
+                    model
+                        .lock()
+                        .expect("no panic")
+                        .insert(key.into(), Bytes::from(value));
+                }
+                let key = Bytes::from(format!("{task}/{}", rng.random_range(0..60)));
+                let expected = model.lock().expect("no panic").get(&key).cloned();
+                let found = store
+                    .get(C, key)
+                    .await
+                    .expect("it reads")
+                    .map(|entry| entry.value);
+                assert!(found == expected);
+                if step % 500 == 0 {
+                    store.settle().await.expect("it settles");
+                }
+            }
+        })
+    });
+    for task in tasks.collect::<Vec<_>>() {
+        task.await.expect("no panic");
+    }
+    store.settle().await.expect("it settles");
+    let model = std::mem::take(&mut *model.lock().expect("no panic"));
+    assert!(all(&store).await == model);
+    let live: u64 = model.values().map(|value| value.len() as u64).sum();
+    let log = size(&dir.path().join("log"));
+    assert!(log < live * 5 / 2 + (1 << 20), "{log} bytes for {live}");
+    store.close().await.expect("it closes");
+    forget_index(dir.path());
+    let store = open(dir.path()).await;
+    assert!(all(&store).await == model);
+}
