@@ -1,9 +1,15 @@
 //! Small values that were read or written lately, answered without a thread or the disk.
+//!
+//! While a group of commits is made visible, the cache answers nothing: whoever saw one edit of a
+//! commit in the overlay must not see an old value of another here.
 
 use std::{
     collections::{HashMap, VecDeque},
     hash::{BuildHasher, RandomState},
-    sync::Mutex,
+    sync::{
+        Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use bytes::Bytes;
@@ -24,6 +30,8 @@ const OVERHEAD: usize = 160;
 pub(crate) struct Cache {
     shards: [Mutex<Shard>; SHARDS],
     hasher: RandomState,
+    /// Counts how often commits began or ended to be made visible: odd in between.
+    changes: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -31,9 +39,6 @@ struct Shard {
     entries: HashMap<Bytes, Slot>,
     clock: VecDeque<Bytes>,
     bytes: usize,
-    /// Counts the commits that touched this shard, so that a value that was read before a commit
-    /// is not kept after it.
-    commits: u64,
 }
 
 #[derive(Debug)]
@@ -62,7 +67,7 @@ impl Cached {
     }
 }
 
-/// Tells whether anything was committed between two moments.
+/// Tells whether anything was made visible between two moments.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Moment(u64);
 
@@ -71,6 +76,7 @@ impl Cache {
         Self {
             shards: std::array::from_fn(|_| Mutex::default()),
             hasher: RandomState::new(),
+            changes: AtomicU64::new(0),
         }
     }
 
@@ -81,35 +87,51 @@ impl Cache {
 
     /// What is known of a key.
     pub(crate) fn get(&self, key: &[u8]) -> Cached {
-        let mut shard = lock(self.shard(key));
-        match shard.entries.get_mut(key) {
+        let moment = self.moment();
+        let cached = match lock(self.shard(key)).entries.get_mut(key) {
             Some(slot) => {
                 slot.used = true;
                 slot.cached.clone()
             }
             None => Cached::Unknown,
+        };
+        if self.is_now(moment) {
+            cached
+        } else {
+            Cached::Unknown
         }
     }
 
     /// To be called before a value is read that is then offered to [`fill`](Self::fill).
-    pub(crate) fn moment(&self, key: &[u8]) -> Moment {
-        Moment(lock(self.shard(key)).commits)
+    pub(crate) fn moment(&self) -> Moment {
+        Moment(self.changes.load(Ordering::SeqCst))
+    }
+
+    /// Whether no commit was made visible since `moment`, and none is now.
+    fn is_now(&self, moment: Moment) -> bool {
+        moment.0.is_multiple_of(2) && self.changes.load(Ordering::SeqCst) == moment.0
     }
 
     /// Keeps a value that was read, unless there were commits since `moment`.
     pub(crate) fn fill(&self, key: Bytes, value: Bytes, revision: u64, moment: Moment) {
         if value.len() <= LONGEST {
             let mut shard = lock(self.shard(&key));
-            if shard.commits == moment.0 {
+            if self.is_now(moment) {
                 shard.insert(key, Cached::Value(value, revision));
             }
         }
     }
 
+    /// Runs `publish`, which makes commits visible elsewhere and here. For one thread at a time.
+    pub(crate) fn while_changing(&self, publish: impl FnOnce()) {
+        self.changes.fetch_add(1, Ordering::SeqCst);
+        publish();
+        self.changes.fetch_add(1, Ordering::SeqCst);
+    }
+
     /// A commit put this value.
     pub(crate) fn put(&self, key: &Bytes, value: &[u8], revision: u64) {
         let mut shard = lock(self.shard(key));
-        shard.commits += 1;
         if value.len() <= LONGEST {
             // A copy, because the caller's may be a small part of something large.
             let value = Bytes::copy_from_slice(value);
@@ -121,9 +143,7 @@ impl Cache {
 
     /// A commit deleted this key.
     pub(crate) fn delete(&self, key: &[u8]) {
-        let mut shard = lock(self.shard(key));
-        shard.commits += 1;
-        shard.replace(key, Cached::Absent);
+        lock(self.shard(key)).replace(key, Cached::Absent);
     }
 }
 

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures_util::stream;
 use store_api::{
     Batch, Change, CollectionCapabilities, CollectionId, CollectionStore, Durability, Edit, Entry,
-    Error, Kind, Listing, Order, Result, Revision, Scan, ScanOrder,
+    Error, Expect, Kind, Listing, Order, Result, Revision, Scan, ScanOrder,
 };
 use tokio::sync::broadcast::error::RecvError;
 
@@ -148,6 +148,12 @@ fn check(batch: &Batch) -> Result<()> {
             len,
             MAX_BATCH_LEN,
         );
+    }
+    for expect in &batch.expect {
+        let (Expect::Absent { key, .. } | Expect::At { key, .. }) = expect;
+        if key.len() > MAX_KEY_LEN as usize {
+            return too_large("a key is too long", key.len(), MAX_KEY_LEN);
+        }
     }
     for edit in &batch.edits {
         let (Edit::Put { key, .. } | Edit::Delete { key, .. }) = edit;

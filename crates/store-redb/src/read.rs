@@ -76,7 +76,7 @@ pub(crate) fn run(core: &Core, jobs: &Mutex<mpsc::Receiver<Job>>) {
 
 /// The key's value and revision.
 pub(crate) fn get(core: &Core, key: Bytes) -> Result<Option<(Bytes, u64)>> {
-    let moment = core.cache.moment(&key);
+    let moment = core.cache.moment();
     let found = look_up(core, &key)?;
     if let Some((value, revision)) = &found {
         core.cache.fill(key, value.clone(), *revision, moment);

@@ -252,13 +252,16 @@ impl Writer {
             self.appender.sync()?;
         }
         self.revision = revision;
-        self.publish(pending, start);
-        for pending in pending {
-            match &pending.value {
-                Some(value) => self.core.cache.put(&pending.key, value, pending.revision),
-                None => self.core.cache.delete(&pending.key),
+        let cache = &self.core.cache;
+        cache.while_changing(|| {
+            self.publish(pending, start);
+            for pending in pending {
+                match &pending.value {
+                    Some(value) => cache.put(&pending.key, value, pending.revision),
+                    None => cache.delete(&pending.key),
+                }
             }
-        }
+        });
         Ok(())
     }
 
