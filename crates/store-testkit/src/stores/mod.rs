@@ -1,5 +1,17 @@
 //! Stores to test against.
 
+#[cfg(feature = "suite")]
+mod faulty;
 mod memory;
+#[cfg(feature = "suite")]
+mod power;
+#[cfg(feature = "suite")]
+mod strict;
 
+#[cfg(feature = "suite")]
+pub use faulty::{Fault, Faults, FaultyStore, Operation, When};
 pub use memory::MemoryStore;
+#[cfg(feature = "suite")]
+pub use power::PowerStore;
+#[cfg(feature = "suite")]
+pub use strict::StrictStore;

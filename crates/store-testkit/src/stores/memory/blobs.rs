@@ -8,17 +8,14 @@ use std::{
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use store_api::{
-    BlobCapabilities, BlobStore, Block, Durability, Error, Kind, Listing, Part, PayloadId, Result,
+    BlobCapabilities, BlobStore, Block, Error, Kind, Listing, Part, PayloadId, Result,
 };
 
 use super::{MemoryStore, PAGE, paged};
 
-/// The longest part, in bytes: enough for anything, and far from where offsets overflow.
-const MAX_PART_LEN: u64 = 1 << 48;
-
 pub(super) type Payloads = BTreeMap<PayloadId, Payload>;
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Payload {
     data: Blocks,
     outboard: Blocks,
@@ -28,14 +25,14 @@ pub(super) struct Payload {
 type Blocks = BTreeMap<u64, Bytes>;
 
 impl Payload {
-    fn part(&self, part: Part) -> &Blocks {
+    pub(super) fn part(&self, part: Part) -> &Blocks {
         match part {
             Part::Data => &self.data,
             Part::Outboard => &self.outboard,
         }
     }
 
-    fn part_mut(&mut self, part: Part) -> &mut Blocks {
+    pub(super) fn part_mut(&mut self, part: Part) -> &mut Blocks {
         match part {
             Part::Data => &mut self.data,
             Part::Outboard => &mut self.outboard,
@@ -43,53 +40,17 @@ impl Payload {
     }
 }
 
-#[async_trait]
-#[deny(clippy::missing_trait_methods)]
-impl BlobStore for MemoryStore {
-    fn name(&self) -> &str {
-        "memory"
+// What the trait's methods do, without a future; stores built on this one call it under locks.
+impl MemoryStore {
+    fn block_len(&self) -> u32 {
+        self.0.facts.blobs.block_len
     }
 
-    fn capabilities(&self) -> BlobCapabilities {
-        BlobCapabilities {
-            block_len: self.0.block_len,
-            max_part_len: MAX_PART_LEN,
-            durability: Durability::Memory,
-            concurrency: 1,
-        }
-    }
-
-    async fn read(&self, id: PayloadId, part: Part, range: Range<u64>) -> Result<Bytes> {
-        const OPERATION: &str = "blobs.read";
-        let pieces = self.0.blobs.read(OPERATION, |payloads| {
-            let about = |error: Error| error.with("start", range.start).with("end", range.end);
-            if range.start > range.end {
-                let message = "the range ends before it starts";
-                return Err(about(Error::new(Kind::Invalid, OPERATION, message)));
-            }
-            if range.is_empty() {
-                return Ok(Vec::new());
-            }
-            payloads
-                .get(&id)
-                .and_then(|payload| pieces(payload.part(part), self.0.block_len, &range))
-                .ok_or_else(|| about(Error::new(Kind::NotFound, OPERATION, "").with("payload", id)))
-        })?;
-        Ok(concat(pieces))
-    }
-
-    async fn write(&self, id: PayloadId, blocks: Vec<Block>) -> Result<()> {
+    pub(in crate::stores) fn write_now(&self, id: PayloadId, blocks: Vec<Block>) -> Result<()> {
         const OPERATION: &str = "blobs.write";
-        let block_len = self.0.block_len;
-        check(&blocks, block_len).map_err(|problem| problem.error(OPERATION, id))?;
-        let pieces: Vec<_> = blocks
-            .iter()
-            .flat_map(|block| {
-                (block.index..)
-                    .zip(block.bytes.chunks(block_len as usize))
-                    .map(|(index, bytes)| (block.part, index, Bytes::copy_from_slice(bytes)))
-            })
-            .collect();
+        let block_len = self.block_len();
+        check(&blocks, self.0.facts.blobs).map_err(|problem| problem.error(OPERATION, id))?;
+        let pieces = split(&blocks, block_len);
         self.0.blobs.write(OPERATION, |payloads| {
             if pieces.is_empty() {
                 return Ok(());
@@ -110,13 +71,52 @@ impl BlobStore for MemoryStore {
         })
     }
 
-    async fn delete(&self, ids: Vec<PayloadId>) -> Result<()> {
+    pub(in crate::stores) fn delete_now(&self, ids: Vec<PayloadId>) -> Result<()> {
         let removed: Vec<_> = self.0.blobs.write("blobs.delete", |payloads| {
             Ok(ids.iter().filter_map(|id| payloads.remove(id)).collect())
         })?;
         // Freed after the lock, which others may wait for.
         drop(removed);
         Ok(())
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl BlobStore for MemoryStore {
+    fn name(&self) -> &str {
+        "memory"
+    }
+
+    fn capabilities(&self) -> BlobCapabilities {
+        self.0.facts.blobs
+    }
+
+    async fn read(&self, id: PayloadId, part: Part, range: Range<u64>) -> Result<Bytes> {
+        const OPERATION: &str = "blobs.read";
+        let pieces = self.0.blobs.read(OPERATION, |payloads| {
+            let about = |error: Error| error.with("start", range.start).with("end", range.end);
+            if range.start > range.end {
+                let message = "the range ends before it starts";
+                return Err(about(Error::new(Kind::Invalid, OPERATION, message)));
+            }
+            if range.is_empty() {
+                return Ok(Vec::new());
+            }
+            payloads
+                .get(&id)
+                .and_then(|payload| pieces(payload.part(part), self.block_len(), &range))
+                .ok_or_else(|| about(Error::new(Kind::NotFound, OPERATION, "").with("payload", id)))
+        })?;
+        Ok(concat(pieces))
+    }
+
+    async fn write(&self, id: PayloadId, blocks: Vec<Block>) -> Result<()> {
+        self.write_now(id, blocks)
+    }
+
+    async fn delete(&self, ids: Vec<PayloadId>) -> Result<()> {
+        self.delete_now(ids)
     }
 
     fn list(&self, after: Option<PayloadId>) -> Listing<PayloadId> {
@@ -138,6 +138,22 @@ impl BlobStore for MemoryStore {
     async fn sync(&self, _ids: Vec<PayloadId>) -> Result<()> {
         self.0.blobs.read("blobs.sync", |_| Ok(()))
     }
+}
+
+/// Single blocks, each in memory of its own.
+pub(in crate::stores) fn split(blocks: &[Block], block_len: u32) -> Vec<(Part, u64, Bytes)> {
+    let single = |block: &Block| {
+        let part = block.part;
+        let chunks = block.bytes.chunks(block_len as usize);
+        let chunks: Vec<_> = chunks.map(Bytes::copy_from_slice).collect();
+        // What goes beyond every index is refused elsewhere.
+        let first = block.index;
+        let indexes = (0..).map(move |n| first.saturating_add(n));
+        indexes
+            .zip(chunks)
+            .map(move |(index, bytes)| (part, index, bytes))
+    };
+    blocks.iter().flat_map(single).collect()
 }
 
 /// What is wrong with a block.
@@ -167,8 +183,8 @@ impl Problem {
 }
 
 /// Whether each of `blocks` is well-formed by itself and among the others.
-fn check(blocks: &[Block], block_len: u32) -> Result<(), Problem> {
-    let block_len = u64::from(block_len);
+fn check(blocks: &[Block], facts: BlobCapabilities) -> Result<(), Problem> {
+    let block_len = u64::from(facts.block_len);
     for block in blocks {
         let index = block.index;
         let len = block.bytes.len() as u64;
@@ -178,7 +194,7 @@ fn check(blocks: &[Block], block_len: u32) -> Result<(), Problem> {
         let end = index
             .checked_mul(block_len)
             .and_then(|start| start.checked_add(len));
-        if end.is_none_or(|end| end > MAX_PART_LEN) {
+        if end.is_none_or(|end| end > facts.max_part_len) {
             return Err(Problem::TooLong { index });
         }
         let last = index + (len - 1) / block_len;

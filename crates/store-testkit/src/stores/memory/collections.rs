@@ -9,19 +9,13 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::stream;
 use store_api::{
-    Batch, Change, CollectionCapabilities, CollectionId, CollectionStore, Durability, Edit, Entry,
-    Error, Expect, Kind, Listing, Order, Result, Revision, Scan, ScanOrder,
+    Batch, Change, CollectionCapabilities, CollectionId, CollectionStore, Edit, Entry, Error,
+    Expect, Kind, Listing, Order, Result, Revision, Scan,
 };
 use tokio::sync::broadcast::{self, error::RecvError};
 
 use super::{MemoryStore, PAGE, closed, paged};
 
-/// The longest key, in bytes.
-const MAX_KEY_LEN: u32 = 4 * 1024;
-/// The longest value, in bytes.
-const MAX_VALUE_LEN: u32 = 16 * 1024 * 1024;
-/// The most expectations and edits in one batch.
-const MAX_BATCH_LEN: u32 = 64 * 1024;
 /// How many changes a watcher may fall behind before it must resync.
 const WATCH_CAPACITY: usize = 1024;
 
@@ -31,6 +25,7 @@ pub(super) struct Collections {
     changes: broadcast::Sender<Change>,
 }
 
+#[derive(Clone)]
 struct Kept {
     value: Bytes,
     revision: Revision,
@@ -51,6 +46,16 @@ impl Collections {
         self.maps.get(collection)?.get(key)
     }
 
+    /// The same content, without the watchers.
+    #[cfg(feature = "suite")]
+    pub(super) fn copy(&self) -> Self {
+        Self {
+            maps: self.maps.clone(),
+            last: self.last,
+            changes: broadcast::Sender::new(WATCH_CAPACITY),
+        }
+    }
+
     fn holds(&self, expect: &Expect) -> bool {
         match expect {
             Expect::Absent { collection, key } => self.kept(collection, key).is_none(),
@@ -64,7 +69,7 @@ impl Collections {
         }
     }
 
-    fn apply(&mut self, edits: Vec<Edit>) -> Revision {
+    pub(super) fn apply(&mut self, edits: Vec<Edit>) -> Revision {
         let revision = Revision(self.last.0 + 1);
         self.last = revision;
         let watched = self.changes.receiver_count() > 0;
@@ -135,6 +140,21 @@ impl Collections {
     }
 }
 
+// What the trait's method does, without a future; stores built on this one call it under locks.
+impl MemoryStore {
+    pub(in crate::stores) fn commit_now(&self, batch: Batch) -> Result<Revision> {
+        const OPERATION: &str = "collection.commit";
+        self.0.collections.write(OPERATION, |collections| {
+            check(&batch, self.0.facts.collections, OPERATION)?;
+            let broken = |expect: &&Expect| !collections.holds(expect);
+            match batch.expect.iter().find(broken) {
+                Some(expect) => Err(conflict(expect, OPERATION)),
+                None => Ok(collections.apply(batch.edits)),
+            }
+        })
+    }
+}
+
 #[async_trait]
 #[deny(clippy::missing_trait_methods)]
 impl CollectionStore for MemoryStore {
@@ -143,13 +163,7 @@ impl CollectionStore for MemoryStore {
     }
 
     fn capabilities(&self) -> CollectionCapabilities {
-        CollectionCapabilities {
-            max_key_len: MAX_KEY_LEN,
-            max_value_len: MAX_VALUE_LEN,
-            max_batch_len: MAX_BATCH_LEN,
-            scan_order: ScanOrder::Ordered,
-            durability: Durability::Memory,
-        }
+        self.0.facts.collections
     }
 
     async fn get(&self, collection: CollectionId, key: Bytes) -> Result<Option<Entry>> {
@@ -201,15 +215,7 @@ impl CollectionStore for MemoryStore {
     }
 
     async fn commit(&self, batch: Batch) -> Result<Revision> {
-        const OPERATION: &str = "collection.commit";
-        self.0.collections.write(OPERATION, |collections| {
-            check(&batch, OPERATION)?;
-            let broken = |expect: &&Expect| !collections.holds(expect);
-            match batch.expect.iter().find(broken) {
-                Some(expect) => Err(conflict(expect, OPERATION)),
-                None => Ok(collections.apply(batch.edits)),
-            }
-        })
+        self.commit_now(batch)
     }
 
     fn watch(&self) -> Option<Listing<Change>> {
@@ -245,16 +251,16 @@ fn is_empty(keys: &(Bound<&[u8]>, Bound<&[u8]>)) -> bool {
     }
 }
 
-fn check(batch: &Batch, operation: &'static str) -> Result<()> {
+fn check(batch: &Batch, facts: CollectionCapabilities, operation: &'static str) -> Result<()> {
     let too_large = |message: &'static str, len: usize, max: u32| {
         Err(Error::new(Kind::TooLarge, operation, message)
             .with("len", len)
             .with("max", max))
     };
     let len = batch.expect.len() + batch.edits.len();
-    if len > MAX_BATCH_LEN as usize {
+    if len > facts.max_batch_len as usize {
         let message = "the batch has too many expectations and edits";
-        return too_large(message, len, MAX_BATCH_LEN);
+        return too_large(message, len, facts.max_batch_len);
     }
     let expected = batch.expect.iter().map(|expect| match expect {
         Expect::Absent { key, .. } | Expect::At { key, .. } => (key, 0),
@@ -264,11 +270,11 @@ fn check(batch: &Batch, operation: &'static str) -> Result<()> {
         Edit::Delete { key, .. } => (key, 0),
     });
     for (key, value_len) in expected.chain(edited) {
-        if key.len() > MAX_KEY_LEN as usize {
-            return too_large("the key is too long", key.len(), MAX_KEY_LEN);
+        if key.len() > facts.max_key_len as usize {
+            return too_large("the key is too long", key.len(), facts.max_key_len);
         }
-        if value_len > MAX_VALUE_LEN as usize {
-            return too_large("the value is too long", value_len, MAX_VALUE_LEN);
+        if value_len > facts.max_value_len as usize {
+            return too_large("the value is too long", value_len, facts.max_value_len);
         }
     }
     Ok(())

@@ -2,6 +2,11 @@
 
 mod blobs;
 mod collections;
+#[cfg(feature = "suite")]
+mod crash;
+
+#[cfg(feature = "suite")]
+pub(super) use blobs::split;
 
 use std::{
     fmt,
@@ -9,10 +14,21 @@ use std::{
 };
 
 use futures_util::{TryStreamExt, future, stream};
-use store_api::{Error, GROUP_LEN, Kind, Listing, Result};
+use store_api::{
+    BlobCapabilities, CollectionCapabilities, Durability, Error, GROUP_LEN, Kind, Listing, Result,
+    ScanOrder,
+};
 
 /// The length of a block unless another is asked for, in bytes.
 const BLOCK_LEN: u32 = GROUP_LEN as u32;
+/// The longest part, in bytes: enough for anything, and far from where offsets overflow.
+const MAX_PART_LEN: u64 = 1 << 48;
+/// The longest key, in bytes.
+const MAX_KEY_LEN: u32 = 4 * 1024;
+/// The longest value, in bytes.
+const MAX_VALUE_LEN: u32 = 16 * 1024 * 1024;
+/// The most expectations and edits in one batch.
+const MAX_BATCH_LEN: u32 = 64 * 1024;
 /// The most items that a listing takes out under the lock at once.
 const PAGE: usize = 256;
 
@@ -38,8 +54,15 @@ const PAGE: usize = 256;
 #[derive(Clone)]
 pub struct MemoryStore(Arc<Shared>);
 
+/// What a store in memory says of itself, and keeps to.
+#[derive(Clone, Copy)]
+pub(super) struct Facts {
+    pub(super) blobs: BlobCapabilities,
+    pub(super) collections: CollectionCapabilities,
+}
+
 struct Shared {
-    block_len: u32,
+    facts: Facts,
     blobs: Guarded<blobs::Payloads>,
     collections: Guarded<collections::Collections>,
 }
@@ -59,10 +82,28 @@ impl MemoryStore {
             block_len > 0 && u64::from(block_len).is_multiple_of(GROUP_LEN),
             "a block's length is a positive multiple of {GROUP_LEN}"
         );
+        Self::with_facts(Facts {
+            blobs: BlobCapabilities {
+                block_len,
+                max_part_len: MAX_PART_LEN,
+                durability: Durability::Memory,
+                concurrency: 1,
+            },
+            collections: CollectionCapabilities {
+                max_key_len: MAX_KEY_LEN,
+                max_value_len: MAX_VALUE_LEN,
+                max_batch_len: MAX_BATCH_LEN,
+                scan_order: ScanOrder::Ordered,
+                durability: Durability::Memory,
+            },
+        })
+    }
+
+    pub(super) fn with_facts(facts: Facts) -> Self {
         Self(Arc::new(Shared {
-            block_len,
-            blobs: Guarded::default(),
-            collections: Guarded::default(),
+            facts,
+            blobs: Guarded::new(blobs::Payloads::default()),
+            collections: Guarded::new(collections::Collections::default()),
         }))
     }
 
@@ -83,7 +124,7 @@ impl Default for MemoryStore {
 impl fmt::Debug for MemoryStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("MemoryStore")
-            .field("block_len", &self.0.block_len)
+            .field("block_len", &self.0.facts.blobs.block_len)
             .finish_non_exhaustive()
     }
 }
@@ -91,15 +132,13 @@ impl fmt::Debug for MemoryStore {
 /// State behind a lock, until it is closed.
 struct Guarded<T>(RwLock<Option<T>>);
 
-impl<T: Default> Default for Guarded<T> {
-    fn default() -> Self {
-        Self(RwLock::new(Some(T::default())))
-    }
-}
-
 // A poisoned lock is taken as it is: every change is checked first and applied without a step that
 // can panic, so that the state behind it is whole.
 impl<T> Guarded<T> {
+    fn new(state: T) -> Self {
+        Self(RwLock::new(Some(state)))
+    }
+
     fn read<R>(&self, operation: &'static str, f: impl FnOnce(&T) -> Result<R>) -> Result<R> {
         let guard: RwLockReadGuard<'_, _> = self.0.read().unwrap_or_else(PoisonError::into_inner);
         f(guard.as_ref().ok_or_else(|| closed(operation))?)

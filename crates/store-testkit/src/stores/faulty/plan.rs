@@ -1,0 +1,291 @@
+//! Which calls fail, when, and how.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use store_api::{Error, Kind, Result};
+
+use super::space::Space;
+
+/// A call that can fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Operation {
+    /// [`BlobStore::read`](store_api::BlobStore::read)
+    Read,
+    /// [`BlobStore::write`](store_api::BlobStore::write)
+    Write,
+    /// [`BlobStore::delete`](store_api::BlobStore::delete)
+    Delete,
+    /// [`BlobStore::list`](store_api::BlobStore::list)
+    List,
+    /// [`BlobStore::sync`](store_api::BlobStore::sync)
+    SyncBlobs,
+    /// [`CollectionStore::get`](store_api::CollectionStore::get)
+    Get,
+    /// [`CollectionStore::scan`](store_api::CollectionStore::scan)
+    Scan,
+    /// [`CollectionStore::collections`](store_api::CollectionStore::collections)
+    Collections,
+    /// [`CollectionStore::commit`](store_api::CollectionStore::commit)
+    Commit,
+    /// [`CollectionStore::sync`](store_api::CollectionStore::sync)
+    SyncCollections,
+}
+
+impl Operation {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Read => "blobs.read",
+            Self::Write => "blobs.write",
+            Self::Delete => "blobs.delete",
+            Self::List => "blobs.list",
+            Self::SyncBlobs => "blobs.sync",
+            Self::Get => "collection.get",
+            Self::Scan => "collection.scan",
+            Self::Collections => "collection.list",
+            Self::Commit => "collection.commit",
+            Self::SyncCollections => "collection.sync",
+        }
+    }
+}
+
+/// Which calls of an [`Operation`] a fault strikes, counted from 1 since it was injected.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum When {
+    /// Each.
+    Always,
+    /// This one alone.
+    Nth(u64),
+    /// This one and all after it.
+    From(u64),
+    /// Each with this chance, from 0 to 1.
+    Chance(f64),
+}
+
+/// What happens to a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// It fails with nothing done. A listing fails after a few items.
+    Error(Kind),
+    /// It fails half-way: of a write, some blocks are there and one is torn; of a delete, some
+    /// payloads are gone. Everything else fails with nothing done.
+    Torn(Kind),
+    /// It is done, and fails all the same. After a commit, all further ones fail until
+    /// [`Faults::reopen`], as the contract asks of a store that cannot know what it did.
+    LostAnswer(Kind),
+    /// A sync that does nothing and says that it did: a lying disk. Other calls are done.
+    LostSync,
+    /// One bit of what is read is flipped. Other calls are done.
+    FlippedBit,
+    /// It waits this long first, by the clock of tokio, which a test can hold.
+    Delay(Duration),
+    /// It never ends.
+    Hang,
+}
+
+/// What is left to do once delays are over.
+pub(super) enum Verdict {
+    Do,
+    Fail(Error),
+    Tear(Error),
+    Lose(Error),
+    Skip,
+    Flip,
+}
+
+impl Verdict {
+    /// For calls that a fault can only make fail.
+    pub(super) fn or_fail(self) -> Result<()> {
+        match self {
+            Self::Fail(error) | Self::Tear(error) | Self::Lose(error) => Err(error),
+            Self::Do | Self::Skip | Self::Flip => Ok(()),
+        }
+    }
+}
+
+/// What goes wrong, for all the stores that share it. Chance comes from a seed alone, so that the
+/// same calls in the same order fail the same way.
+///
+/// ```
+/// # let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+/// # runtime.block_on(async {
+/// use store_api::{BlobStore, Kind, PayloadId};
+/// use store_testkit::{MemoryStore, stores::{Fault, Faults, FaultyStore, Operation, When}};
+///
+/// let faults = Faults::seeded(1);
+/// let store = FaultyStore::new(MemoryStore::new(), faults.clone());
+/// faults.inject(Operation::Delete, When::Nth(2), Fault::Error(Kind::Unavailable));
+/// let id = PayloadId([7; 16]);
+/// assert!(store.delete(vec![id]).await.is_ok());
+/// assert_eq!(store.delete(vec![id]).await.unwrap_err().kind(), Kind::Unavailable);
+/// assert!(store.delete(vec![id]).await.is_ok());
+/// # });
+/// ```
+#[derive(Clone)]
+pub struct Faults(Arc<Shared>);
+
+struct Shared {
+    plan: Mutex<Plan>,
+    space: Mutex<Space>,
+}
+
+struct Plan {
+    rng: ChaCha8Rng,
+    rules: Vec<Rule>,
+    calls: BTreeMap<Operation, u64>,
+    struck: u64,
+    commits: Commits,
+}
+
+struct Rule {
+    on: Operation,
+    when: When,
+    fault: Fault,
+    calls: u64,
+}
+
+/// Whether commits are possible.
+#[derive(PartialEq, Eq)]
+enum Commits {
+    Possible,
+    Broken,
+}
+
+impl Faults {
+    /// Nothing goes wrong until told.
+    pub fn seeded(seed: u64) -> Self {
+        Self(Arc::new(Shared {
+            plan: Mutex::new(Plan {
+                rng: ChaCha8Rng::seed_from_u64(seed),
+                rules: Vec::new(),
+                calls: BTreeMap::new(),
+                struck: 0,
+                commits: Commits::Possible,
+            }),
+            space: Mutex::default(),
+        }))
+    }
+
+    /// Lets `fault` strike the calls of `on` that `when` names, besides what was injected before. Of
+    /// several that strike one call, delays add up, and the first of the others counts.
+    pub fn inject(&self, on: Operation, when: When, fault: Fault) {
+        self.plan().rules.push(Rule {
+            on,
+            when,
+            fault,
+            calls: 0,
+        });
+    }
+
+    /// Nothing goes wrong any more. The limit of space stays.
+    pub fn clear(&self) {
+        self.plan().rules.clear();
+    }
+
+    /// Commits are possible again after one whose answer was lost, as after opening a store again.
+    pub fn reopen(&self) {
+        self.plan().commits = Commits::Possible;
+    }
+
+    /// Lets blocks, keys and values take at most this many bytes together; `None` lifts the limit.
+    /// Beyond it, a write leaves the blocks that fit and fails with [`Kind::Full`], and a commit
+    /// fails with nothing changed. Deleting frees space. What is not written through these faults
+    /// does not count.
+    pub fn limit_space(&self, bytes: Option<u64>) {
+        self.space().limit(bytes);
+    }
+
+    /// How many bytes blocks, keys and values take.
+    pub fn used_space(&self) -> u64 {
+        self.space().used()
+    }
+
+    /// How many calls of `on` were made, whatever became of them.
+    pub fn calls(&self, on: Operation) -> u64 {
+        self.plan().calls.get(&on).copied().unwrap_or(0)
+    }
+
+    /// How many times a fault struck.
+    pub fn struck(&self) -> u64 {
+        self.plan().struck
+    }
+
+    /// Counts a call, waits out its delays, and says what else becomes of it.
+    pub(super) async fn verdict(&self, on: Operation) -> Verdict {
+        let faults = self.plan().strike(on);
+        let error = |kind| Error::new(kind, on.name(), "injected by a test");
+        for fault in faults {
+            return match fault {
+                Fault::Delay(time) => {
+                    tokio::time::sleep(time).await;
+                    continue;
+                }
+                Fault::Hang => std::future::pending().await,
+                Fault::Error(kind) => Verdict::Fail(error(kind)),
+                Fault::Torn(kind) => Verdict::Tear(error(kind)),
+                Fault::LostAnswer(kind) => Verdict::Lose(error(kind)),
+                Fault::LostSync => Verdict::Skip,
+                Fault::FlippedBit => Verdict::Flip,
+            };
+        }
+        Verdict::Do
+    }
+
+    /// A number below `end`, which is not zero, by chance.
+    pub(super) fn chance(&self, end: usize) -> usize {
+        self.plan().rng.random_range(0..end)
+    }
+
+    pub(super) fn is_broken(&self) -> bool {
+        self.plan().commits == Commits::Broken
+    }
+
+    pub(super) fn break_commits(&self) {
+        self.plan().commits = Commits::Broken;
+    }
+
+    pub(super) fn space(&self) -> MutexGuard<'_, Space> {
+        self.0.space.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn plan(&self) -> MutexGuard<'_, Plan> {
+        self.0.plan.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Plan {
+    /// The faults that strike this call: delays first.
+    fn strike(&mut self, on: Operation) -> Vec<Fault> {
+        *self.calls.entry(on).or_default() += 1;
+        let mut faults = Vec::new();
+        for rule in self.rules.iter_mut().filter(|rule| rule.on == on) {
+            rule.calls += 1;
+            let strikes = match rule.when {
+                When::Always => true,
+                When::Nth(n) => rule.calls == n,
+                When::From(n) => rule.calls >= n,
+                When::Chance(chance) => self.rng.random_bool(chance.clamp(0.0, 1.0)),
+            };
+            if strikes {
+                faults.push(rule.fault);
+            }
+        }
+        self.struck += faults.len() as u64;
+        faults.sort_by_key(|fault| !matches!(fault, Fault::Delay(_)));
+        faults
+    }
+}
+
+impl fmt::Debug for Faults {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Faults")
+            .field("struck", &self.struck())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,87 @@
+//! The stores that make life hard keep the contracts too, as long as nothing is injected.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+use store_api::Result;
+use store_testkit::{
+    MemoryStore,
+    stores::{Faults, FaultyStore, PowerStore, StrictStore},
+    suite::Subject,
+};
+
+async fn strict() -> Result<Subject<StrictStore>> {
+    let subject = Subject::new(StrictStore::new().reusing_ids());
+    Ok(subject.closing(|store| async move {
+        store.close();
+        Result::<()>::Ok(())
+    }))
+}
+
+async fn unordered() -> Result<Subject<StrictStore>> {
+    Ok(Subject::new(StrictStore::new().unordered().without_watch()))
+}
+
+async fn faulty() -> Result<Subject<FaultyStore<MemoryStore>>> {
+    Ok(Subject::new(FaultyStore::new(
+        MemoryStore::new(),
+        Faults::seeded(1),
+    )))
+}
+
+/// Opened again, it is what was left after its power failed.
+async fn power() -> Result<Subject<PowerStore>> {
+    let store = PowerStore::new();
+    let current = Arc::new(std::sync::Mutex::new(store.clone()));
+    let seed = AtomicU64::new(0);
+    Ok(Subject::new(store).opening(move || {
+        let mut current = current.lock().expect("nobody panics with it");
+        *current = current.lose_power(seed.fetch_add(1, Ordering::Relaxed));
+        let store = current.clone();
+        async move { Result::<PowerStore>::Ok(store) }
+    }))
+}
+
+mod strict_blobs {
+    store_testkit::blob_store_suite!(super::strict, lacks: [Reopen = "it lives in memory"]);
+}
+
+mod strict_collections {
+    store_testkit::collection_store_suite!(super::strict, lacks: [Reopen = "it lives in memory"]);
+}
+
+mod unordered_collections {
+    store_testkit::collection_store_suite!(
+        super::unordered,
+        lacks: [
+            Reopen = "it lives in memory",
+            Close = "its variant is closed",
+            Order = "that is the variant",
+            Watch = "that is the variant",
+        ]
+    );
+}
+
+mod faulty_blobs {
+    store_testkit::blob_store_suite!(
+        super::faulty,
+        lacks: [Reopen = "it lives in memory", Close = "what it wraps is closed"]
+    );
+}
+
+mod faulty_collections {
+    store_testkit::collection_store_suite!(
+        super::faulty,
+        lacks: [Reopen = "it lives in memory", Close = "what it wraps is closed"]
+    );
+}
+
+mod power_blobs {
+    store_testkit::blob_store_suite!(super::power, lacks: [Close = "its power fails instead"]);
+}
+
+mod power_collections {
+    store_testkit::collection_store_suite!(super::power, lacks: [Close = "its power fails instead"]);
+}
