@@ -1,1 +1,49 @@
-//! (to be written)
+//! Storage with pluggable backends for local-first and peer-to-peer apps: one crate to depend on.
+//!
+//! A [`Store`] is opened by its URL. What it offers is the same whatever keeps the bytes: blobs that
+//! are named by their BLAKE3 hash and verified when they are read, tags that keep them, collections
+//! with atomic batches, signed records.
+//!
+//! ```
+//! # async fn example() -> larder::Result<()> {
+//! let store = larder::Store::open("mem:").await?; // or "redb:/path/to/a/folder"
+//! let blobs = store.blobs();
+//! let pin = blobs.add("hello, larder".as_bytes()).await?; // durable when it returns
+//! blobs.tags().set("greeting".try_into()?, pin.root()).await?;
+//!
+//! let root = blobs.tags().get(&"greeting".try_into()?).await?.expect("it was just set");
+//! let bytes = blobs.read_to_bytes(root.hash, 7..u64::MAX).await?; // verified
+//! assert_eq!(bytes, "larder");
+//! store.close().await
+//! # }
+//! # let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
+//! # runtime.block_on(example())?;
+//! # larder::Result::<()>::Ok(())
+//! ```
+//!
+//! Features: `redb`, the backend for servers and desktops; `iroh`, serving and fetching as
+//! [`iroh`](mod@iroh) does it. To write a backend of your own, implement two traits of
+//! [`api`](mod@api), run the suites of `store-testkit` over them, and hand them to [`Store::over`]:
+//! `examples/backend.rs` is one, whole.
+
+mod disk;
+mod store;
+mod url;
+
+/// The traits that a backend implements, and their types.
+pub use store_api as api;
+pub use store_api::{Bytes, Error, Kind, Listing, Result};
+/// Blobs, collections and records over any backend.
+pub use store_engine as engine;
+pub use store_engine::{
+    AddOptions, Bitfield, Blobs, ChunkNum, ChunkRanges, Collections, Encoded, Format, Hash, Pin,
+    Records, Repair, Root, Scrubbed, Source, Status, Tag, TagName, Tags, Trust,
+};
+/// An engine as a genuine iroh-blobs store; serving and fetching.
+#[cfg(feature = "iroh")]
+pub use store_iroh as iroh;
+/// The backend for servers and desktops.
+#[cfg(feature = "redb")]
+pub use store_redb as redb;
+
+pub use self::{disk::DiskUsage, store::Store, url::StoreUrl};
