@@ -3,6 +3,7 @@
 pub mod blob;
 pub mod collection;
 mod macros;
+pub mod record;
 mod run;
 mod subject;
 mod support;

@@ -1,0 +1,32 @@
+//! The suite of `RecordStore` passes a store that keeps the contract, and fails each that does not.
+
+mod store;
+
+use std::time::Duration;
+
+use store::{Defect, Records};
+use store_api::{RecordStore, Result};
+use store_testkit::suite::{Subject, run_all};
+
+async fn subject() -> Result<Subject<Records>> {
+    Ok(
+        Subject::new(Records::new(None)).closing(|store| async move {
+            store.close();
+            Result::<()>::Ok(())
+        }),
+    )
+}
+
+store_testkit::record_store_suite!(subject, lacks: [Reopen = "it lives in memory"]);
+
+#[test]
+fn every_broken_store_fails() {
+    for defect in Defect::ALL {
+        let report = run_all::<dyn RecordStore, _, _, _>(|| async move {
+            let subject = Subject::new(Records::new(Some(defect)));
+            Result::<_>::Ok(subject.patience(Duration::from_millis(200)))
+        });
+        assert!(!report.failed.is_empty(), "{defect:?} passes all cases");
+        assert!(!report.passed.is_empty(), "{defect:?} fails all cases");
+    }
+}
