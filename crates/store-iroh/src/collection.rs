@@ -1,0 +1,120 @@
+//! iroh's collections: a hash sequence whose first child lists the names of the others.
+
+use std::io::Write;
+
+use bytes::Bytes;
+use iroh_blobs::format::collection::CollectionMeta;
+use store_api::{Error, Kind, Result};
+use store_engine::{AddOptions, Blobs, Format, Hash, Pin, Status, TagName};
+
+/// The most entries of a collection that can be stored or loaded.
+pub const MAX_ENTRIES: usize = 1 << 20;
+
+/// The most bytes of its list of names.
+pub const MAX_NAMES_LEN: u64 = 64 * 1024 * 1024;
+
+const HASH_LEN: usize = size_of::<Hash>();
+
+/// Stores the names and hashes as a collection that any iroh client reads, and returns its pin: its
+/// root is the collection. The blobs need not be here yet. With `tag`, the tag is set in the same
+/// commit.
+///
+/// Durable when it returns. The order is kept; names are any text, and may repeat.
+/// [`Kind::TooLarge`] beyond [`MAX_ENTRIES`] or [`MAX_NAMES_LEN`].
+pub async fn store_collection(
+    blobs: &Blobs,
+    entries: Vec<(String, Hash)>,
+    tag: Option<TagName>,
+) -> Result<Pin> {
+    check_entries("collection.store", entries.len())?;
+    let (names, hashes): (Vec<String>, Vec<Hash>) = entries.into_iter().unzip();
+    let mut meta = CollectionMeta::default();
+    *meta.names_mut() = names;
+    let meta = postcard::to_stdvec(&meta).map_err(|error| {
+        Error::new(
+            Kind::Internal,
+            "collection.store",
+            "the names have no bytes",
+        )
+        .because(error)
+    })?;
+    check_names("collection.store", meta.len() as u64)?;
+    let meta = blobs.add(meta).await?;
+    let mut links = Vec::with_capacity((hashes.len() + 1) * HASH_LEN);
+    for hash in std::iter::once(&meta.hash()).chain(&hashes) {
+        links
+            .write_all(hash.as_bytes())
+            .expect("memory takes all bytes");
+    }
+    let options = AddOptions {
+        format: Some(Format::HashSeq),
+        tag,
+        ..AddOptions::default()
+    };
+    // The names' pin lasts until the root's keeps them.
+    blobs.add_with(Bytes::from(links), options).await
+}
+
+/// The names and hashes of a collection, in its order.
+///
+/// The names are as the collection's maker chose them: check them before they become paths.
+/// [`Kind::NotFound`] where the root or its list of names is not here, [`Kind::Invalid`] where it is
+/// no collection, [`Kind::TooLarge`] beyond [`MAX_ENTRIES`] or [`MAX_NAMES_LEN`].
+pub async fn load_collection(blobs: &Blobs, root: Hash) -> Result<Vec<(String, Hash)>> {
+    let invalid = |message: &'static str| {
+        Error::new(Kind::Invalid, "collection.load", message).with("hash", root)
+    };
+    let size = complete_size(blobs, root).await?;
+    check_entries(
+        "collection.load",
+        (size as usize / HASH_LEN).saturating_sub(1),
+    )?;
+    let links = blobs.read_to_bytes(root, 0..size).await?;
+    let (links, rest) = links.as_chunks::<HASH_LEN>();
+    let Some((meta, hashes)) = links.split_first().filter(|_| rest.is_empty()) else {
+        return Err(invalid("this is not a hash sequence"));
+    };
+    let meta = Hash::from(*meta);
+    let size = complete_size(blobs, meta).await?;
+    check_names("collection.load", size)?;
+    let names = blobs.read_to_bytes(meta, 0..size).await?;
+    let mut names: CollectionMeta = postcard::from_bytes(&names)
+        .map_err(|error| invalid("this hash sequence has no list of names").because(error))?;
+    if !names.check_header() {
+        return Err(invalid("this hash sequence has no list of names"));
+    }
+    if names.names().len() != hashes.len() {
+        return Err(invalid("there are not as many names as hashes"));
+    }
+    let names = std::mem::take(names.names_mut());
+    let hashes = hashes.iter().map(|hash| Hash::from(*hash));
+    Ok(names.into_iter().zip(hashes).collect())
+}
+
+async fn complete_size(blobs: &Blobs, hash: Hash) -> Result<u64> {
+    match blobs.status(hash).await? {
+        Some(Status::Complete { size }) => Ok(size),
+        _ => Err(Error::new(
+            Kind::NotFound,
+            "collection.load",
+            "the collection is not here, or not as a whole",
+        )
+        .with("hash", hash)),
+    }
+}
+
+fn check_entries(operation: &'static str, entries: usize) -> Result<()> {
+    if entries <= MAX_ENTRIES {
+        return Ok(());
+    }
+    let message = format!("a collection has at most {MAX_ENTRIES} entries");
+    Err(Error::new(Kind::TooLarge, operation, message).with("entries", entries))
+}
+
+fn check_names(operation: &'static str, len: u64) -> Result<()> {
+    if len <= MAX_NAMES_LEN {
+        return Ok(());
+    }
+    let message = format!("a collection's names have at most {MAX_NAMES_LEN} bytes");
+    Err(Error::new(Kind::TooLarge, operation, message).with("len", len))
+}

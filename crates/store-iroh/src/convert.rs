@@ -1,0 +1,110 @@
+//! What the two sides call the same thing: hashes, roots, bitfields and errors.
+
+use std::io;
+
+use bao_tree::io::EncodeError;
+use iroh_blobs::{
+    BlobFormat, HashAndFormat,
+    api::{Tag as IrohTag, blobs::Bitfield as IrohBitfield},
+};
+use store_api::{Error, Kind, Result};
+use store_engine::{Bitfield, Format, Hash, Root, TagName};
+
+/// The same hash, as iroh-blobs names it.
+pub fn to_iroh_hash(hash: Hash) -> iroh_blobs::Hash {
+    iroh_blobs::Hash::from_bytes(*hash.as_bytes())
+}
+
+/// The same hash, as the engine names it.
+pub fn to_engine_hash(hash: iroh_blobs::Hash) -> Hash {
+    Hash::from(*hash.as_bytes())
+}
+
+/// The same root, as iroh-blobs names it.
+pub fn to_iroh_root(root: Root) -> HashAndFormat {
+    HashAndFormat {
+        hash: to_iroh_hash(root.hash),
+        format: match root.format {
+            Format::Raw => BlobFormat::Raw,
+            Format::HashSeq => BlobFormat::HashSeq,
+        },
+    }
+}
+
+/// The same root, as the engine names it.
+pub fn to_engine_root(root: HashAndFormat) -> Root {
+    Root {
+        hash: to_engine_hash(root.hash),
+        format: to_engine_format(root.format),
+    }
+}
+
+pub(crate) fn to_engine_format(format: BlobFormat) -> Format {
+    match format {
+        BlobFormat::Raw => Format::Raw,
+        BlobFormat::HashSeq => Format::HashSeq,
+    }
+}
+
+pub(crate) fn to_iroh_bitfield(bitfield: Bitfield) -> IrohBitfield {
+    IrohBitfield::new(bitfield.ranges, bitfield.size)
+}
+
+pub(crate) fn to_tag_name(tag: IrohTag) -> Result<TagName> {
+    TagName::try_from(tag.0)
+}
+
+/// The engine's error as iroh-blobs understands it: the kind decides how it goes on, and the text
+/// stays ours.
+pub(crate) fn to_io_error(error: Error) -> io::Error {
+    use io::ErrorKind as Io;
+    let kind = match error.kind() {
+        Kind::NotFound => Io::NotFound,
+        Kind::Conflict => Io::ResourceBusy,
+        Kind::Corrupt => Io::InvalidData,
+        Kind::Invalid => Io::InvalidInput,
+        Kind::TooLarge => Io::FileTooLarge,
+        Kind::Full => Io::StorageFull,
+        Kind::Denied => Io::PermissionDenied,
+        Kind::Unsupported => Io::Unsupported,
+        Kind::Unavailable => Io::TimedOut,
+        Kind::Closed => Io::NotConnected,
+        _ => Io::Other,
+    };
+    io::Error::new(kind, error)
+}
+
+pub(crate) fn to_api_error(error: Error) -> iroh_blobs::api::Error {
+    iroh_blobs::api::Error::Io(to_io_error(error))
+}
+
+/// A provider takes `NotFound` here as "this peer does not have it", and anything else as trouble
+/// of its own.
+pub(crate) fn to_encode_error(error: Error) -> EncodeError {
+    EncodeError::Io(to_io_error(error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hashes_and_roots_survive_the_round_trip() {
+        let hash = Hash::of(b"larder");
+        assert_eq!(to_iroh_hash(hash), iroh_blobs::Hash::new(b"larder"));
+        assert_eq!(to_engine_hash(to_iroh_hash(hash)), hash);
+        for root in [Root::raw(hash), Root::hash_seq(hash)] {
+            assert_eq!(to_engine_root(to_iroh_root(root)), root);
+        }
+        assert_eq!(to_iroh_hash(Hash::EMPTY), iroh_blobs::Hash::EMPTY);
+    }
+
+    #[test]
+    fn an_error_keeps_its_kind_and_its_text() {
+        let missing = to_io_error(Error::new(Kind::NotFound, "blobs.read", "no such blob"));
+        assert_eq!(missing.kind(), io::ErrorKind::NotFound);
+        assert_eq!(missing.to_string(), "blobs.read: not found: no such blob");
+        let damaged = to_io_error(Error::new(Kind::Corrupt, "blobs.read", ""));
+        assert_eq!(damaged.kind(), io::ErrorKind::InvalidData);
+    }
+}

@@ -1,0 +1,204 @@
+//! Receives the answers to requests on one stream after the other, and verifies what comes.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex},
+};
+
+use bao_tree::{ChunkRanges, io::BaoContentItem};
+use bytes::Bytes;
+use iroh_blobs::get::{
+    GetError,
+    fsm::{
+        self, AtBlobContent, AtBlobHeader, AtEndBlob, BlobContentNext, ConnectedNext, EndBlobNext,
+    },
+};
+use store_api::{Error, GROUP_LEN, Kind, Result};
+use store_engine::{Bitfield, Encoded, Format};
+use tokio::{sync::watch, time::timeout};
+
+use super::{
+    Call, MAX_HASH_SEQ_LEN,
+    commit::Commits,
+    failure::{peer_failed, stalled},
+    plan::{Job, request},
+};
+use crate::convert::to_iroh_hash;
+
+/// One of the streams of a fetch.
+pub(super) struct Receiver {
+    call: Arc<Call>,
+    commits: Commits,
+}
+
+/// The requests that nobody has taken yet.
+pub(super) type Batches = Arc<Mutex<VecDeque<Vec<Job>>>>;
+
+impl Receiver {
+    pub(super) fn new(call: Arc<Call>) -> Self {
+        let commits = Commits::new(call.clone());
+        Self { call, commits }
+    }
+
+    /// Takes requests until there are none, or until told to stop; then waits until all that was
+    /// received is durable. Returns the jobs that are not complete after it.
+    pub(super) async fn run(
+        mut self,
+        batches: Batches,
+        mut stopped: watch::Receiver<bool>,
+    ) -> Result<Vec<Job>> {
+        let received = tokio::select! {
+            received = self.receive_all(&batches) => received,
+            // The call that says so has the error.
+            _ = stopped.wait_for(|stopped| *stopped) => Ok(()),
+        };
+        let left = self.commits.finish().await;
+        // What the disk says comes first: a failed import also ends its stream.
+        match (left, received) {
+            (Err(error), _) | (_, Err(error)) => Err(error),
+            (Ok(left), Ok(())) => Ok(left),
+        }
+    }
+
+    async fn receive_all(&mut self, batches: &Batches) -> Result<()> {
+        loop {
+            let batch = batches
+                .lock()
+                .expect("no code panics while it holds the requests")
+                .pop_front();
+            match batch {
+                Some(batch) => self.receive_batch(batch).await?,
+                None => return Ok(()),
+            }
+        }
+    }
+
+    async fn receive_batch(&mut self, batch: Vec<Job>) -> Result<()> {
+        let request = request(self.call.root.hash, &batch);
+        let started = fsm::start(self.call.connection.clone(), request, Default::default());
+        let connected = self.in_time(started.next()).await?;
+        let mut next = match self.in_time(connected.next()).await? {
+            ConnectedNext::StartRoot(start) => Next::Blob(start.next()),
+            ConnectedNext::StartChild(start) => Next::Child(start),
+            ConnectedNext::Closing(closing) => Next::End(closing),
+        };
+        for job in batch {
+            let header = match next {
+                Next::Blob(header) => header,
+                Next::Child(start) => start.next(to_iroh_hash(job.hash)),
+                Next::End(_) => return Err(answers_differ()),
+            };
+            next = match self.receive_blob(header, job).await?.next() {
+                EndBlobNext::MoreChildren(start) => Next::Child(start),
+                EndBlobNext::Closing(closing) => Next::End(closing),
+            };
+        }
+        match next {
+            Next::End(closing) => self.in_time(closing.next()).await.map(|_| ()),
+            _ => Err(answers_differ()),
+        }
+    }
+
+    async fn receive_blob(&mut self, header: AtBlobHeader, job: Job) -> Result<AtEndBlob> {
+        let (content, size) = self.in_time(header.next()).await?;
+        let sequence = job.offset == 0 && self.call.root.format == Format::HashSeq;
+        if sequence && size > MAX_HASH_SEQ_LEN {
+            return Err(self.call.sequence_too_long(size));
+        }
+        self.call.claim(job.hash, payload_len(&job.ranges, size))?;
+        if size <= GROUP_LEN && job.ranges.is_all() {
+            return self.receive_small(content, job).await;
+        }
+        let queue = self.commits.large(job, size).await?;
+        let mut content = content;
+        loop {
+            let (next, item) = match self.next_item(content).await? {
+                Received::Item(next, item) => (next, item),
+                Received::End(end) => return Ok(end),
+            };
+            content = next;
+            if queue.send(item).await.is_err() {
+                // The import failed; what it failed with comes when it is waited for.
+                return Err(import_ended());
+            }
+        }
+    }
+
+    /// A blob of one group, which one commit stores.
+    async fn receive_small(&mut self, content: AtBlobContent, job: Job) -> Result<AtEndBlob> {
+        let mut content = content;
+        let mut bytes = Bytes::new();
+        loop {
+            match self.next_item(content).await? {
+                Received::Item(next, item) => {
+                    content = next;
+                    if let Encoded::Leaf(leaf) = item {
+                        bytes = leaf.data;
+                    }
+                }
+                Received::End(end) => {
+                    self.commits.small(job.hash, bytes).await?;
+                    return Ok(end);
+                }
+            }
+        }
+    }
+
+    /// The next verified item of a blob.
+    async fn next_item(&self, content: AtBlobContent) -> Result<Received> {
+        let limit = self.call.options.idle_timeout;
+        let next = timeout(limit, content.next()).await;
+        match next.map_err(|_| stalled())? {
+            BlobContentNext::Done(end) => Ok(Received::End(end)),
+            BlobContentNext::More((next, item)) => {
+                let item = match item.map_err(|error| peer_failed(error.into()))? {
+                    BaoContentItem::Parent(parent) => Encoded::Parent(parent),
+                    BaoContentItem::Leaf(leaf) => {
+                        self.call.received(leaf.data.len() as u64);
+                        Encoded::Leaf(leaf)
+                    }
+                };
+                Ok(Received::Item(next, item))
+            }
+        }
+    }
+
+    async fn in_time<T, E: Into<GetError>>(
+        &self,
+        step: impl Future<Output = Result<T, E>>,
+    ) -> Result<T> {
+        match timeout(self.call.options.idle_timeout, step).await {
+            Ok(done) => done.map_err(|error| peer_failed(error.into())),
+            Err(_) => Err(stalled()),
+        }
+    }
+}
+
+enum Next {
+    Blob(AtBlobHeader),
+    Child(fsm::AtStartChild),
+    End(fsm::AtClosing),
+}
+
+enum Received {
+    Item(AtBlobContent, Encoded),
+    End(AtEndBlob),
+}
+
+/// How many payload bytes answer a request for `ranges` of a blob of `size` bytes.
+fn payload_len(ranges: &ChunkRanges, size: u64) -> u64 {
+    Bitfield {
+        size,
+        ranges: ranges.clone(),
+    }
+    .present_bytes()
+}
+
+fn answers_differ() -> Error {
+    let message = "the answer has not as many blobs as were asked for";
+    Error::new(Kind::Internal, "blobs.fetch", message)
+}
+
+fn import_ended() -> Error {
+    Error::new(Kind::Internal, "blobs.fetch", "an import ended early")
+}
