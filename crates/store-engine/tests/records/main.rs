@@ -6,6 +6,7 @@ mod forget;
 mod format;
 mod limits;
 mod put;
+mod suite;
 #[path = "../support/mod.rs"]
 mod support;
 mod watch;
