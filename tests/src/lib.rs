@@ -1,1 +1,8 @@
-//! (to be written)
+//! What the tests that cross crates share: seeded data, child processes, stores in folders, nodes on
+//! the loopback, peak memory.
+
+pub mod child;
+pub mod data;
+pub mod memory;
+pub mod node;
+pub mod store;

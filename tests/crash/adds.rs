@@ -1,0 +1,170 @@
+//! Adders are killed: what they acknowledged is there, and nothing else stays.
+
+use std::{path::Path, time::Duration, time::SystemTime};
+
+use futures_util::TryStreamExt;
+use larder::{AddOptions, Blobs, Hash, Root, Status, Tag, TagName, engine::Source};
+use rand::Rng as _;
+use tests::{
+    child::{self, Child},
+    data::{MIB, Rng, Seed, bytes, rng, some_len, stream},
+    store::{claimed_payloads, open, payloads, read, unsound},
+};
+
+const TEST: &str = "adds::what_was_acknowledged_survives_a_kill";
+const ROUNDS: u64 = 24;
+const WORKERS: u64 = 8;
+const LONGEST: usize = 3 * MIB;
+/// A child that wrote so much waits to be killed, so that the test does not depend on the disk.
+const ENOUGH: u64 = 96 * MIB as u64;
+/// A child is killed after at most so many milliseconds.
+const LIFE: u64 = 500;
+
+/// A blob that was acknowledged.
+struct Added {
+    hash: Hash,
+    len: u64,
+    tag: Option<TagName>,
+}
+
+#[test]
+fn what_was_acknowledged_survives_a_kill() {
+    if let Some(job) = child::job() {
+        let dir = child::argument("DIR");
+        return child::run(add_until_killed(Path::new(&dir), &job));
+    }
+    let seed = Seed::or(11);
+    let mut rng = rng(seed.number());
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().join("store");
+    let (mut known, mut total) = (Vec::new(), 0);
+    for round in 0..ROUNDS {
+        // Every second child also collects: only what has a tag is sure to stay.
+        let collects = round % 2 == 1;
+        if collects {
+            known.retain(|added: &Added| added.tag.is_some());
+        }
+        let job = format!("{} {collects}", seed.number() ^ (round << 32));
+        let child = Child::start(TEST, &job, &[("DIR", &dir)]);
+        std::thread::sleep(Duration::from_millis(rng.random_range(0..LIFE)));
+        let added: Vec<Added> = child.kill().iter().filter_map(|line| parse(line)).collect();
+        total += added.len();
+        // What begins to tidy up after a crash may be killed too.
+        for _ in 0..rng.random_range(0..3) {
+            let child = Child::start(TEST, "open", &[("DIR", &dir)]);
+            std::thread::sleep(Duration::from_millis(rng.random_range(0..30)));
+            child.kill();
+        }
+        let before = known.len();
+        known.extend(added);
+        child::run(async {
+            let store = open(&dir).await;
+            check(store.blobs(), &dir, &known, before, round).await;
+            untag_some(store.blobs(), &mut known, &mut rng).await;
+            // A store that was only dropped must open as well.
+            if rng.random() {
+                store.close().await.unwrap();
+            }
+        });
+    }
+    assert!(
+        total > 500,
+        "only {total} blobs were acknowledged: too few to show anything"
+    );
+}
+
+fn parse(line: &str) -> Option<Added> {
+    let mut words = line.strip_prefix("added ")?.split(' ');
+    let mut word = || words.next().unwrap();
+    Some(Added {
+        hash: word().parse().unwrap(),
+        len: word().parse().unwrap(),
+        tag: Some(word())
+            .filter(|tag| *tag != "-")
+            .map(|tag| tag.try_into().unwrap()),
+    })
+}
+
+/// Everything that was acknowledged is there, everything that is claimed is right, and nothing else
+/// is on the disk. What is known from `new` on is new.
+async fn check(blobs: &Blobs, dir: &Path, known: &[Added], new: usize, round: u64) {
+    for added in known {
+        let status = blobs.status(added.hash).await.unwrap();
+        let expected = Some(Status::Complete { size: added.len });
+        assert_eq!(status, expected, "round {round}: {} is lost", added.hash);
+        if let Some(tag) = &added.tag {
+            let root = blobs.tags().get(tag).await.unwrap();
+            assert_eq!(root, Some(Root::raw(added.hash)), "round {round}: {tag}");
+        }
+    }
+    for added in &known[new..] {
+        let read = read(blobs, added.hash).await;
+        assert!(Hash::of(read) == added.hash, "round {round}");
+    }
+    assert_eq!(unsound(blobs).await, [], "round {round}");
+    let (claimed, files) = (claimed_payloads(blobs).await, payloads(dir));
+    assert_eq!(
+        files.len(),
+        claimed,
+        "round {round}: payloads that nothing claims: {files:?}"
+    );
+}
+
+/// Removes tags, so that the store does not grow for ever.
+async fn untag_some(blobs: &Blobs, known: &mut Vec<Added>, rng: &mut Rng) {
+    let tags: Vec<Tag> = blobs.tags().list_all().try_collect().await.unwrap();
+    for tag in tags {
+        if rng.random() {
+            blobs.tags().delete_one(&tag.name).await.unwrap();
+            known.retain(|added| added.tag.as_ref() != Some(&tag.name));
+        }
+    }
+}
+
+async fn add_until_killed(dir: &Path, job: &str) {
+    let store = open(dir).await;
+    let blobs = store.blobs();
+    child::say("open");
+    if let Some((seed, collects)) = job.split_once(' ') {
+        let seed: u64 = seed.parse().unwrap();
+        let workers = (0..WORKERS).map(|worker| add(blobs.clone(), seed, worker));
+        let workers: Vec<_> = workers.map(tokio::spawn).collect();
+        while collects == "true" {
+            blobs.collect(SystemTime::now()).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        for worker in workers {
+            worker.await.unwrap();
+        }
+    }
+    std::future::pending().await
+}
+
+async fn add(blobs: Blobs, seed: u64, worker: u64) {
+    let seed = seed ^ (worker << 56);
+    let mut rng = rng(seed);
+    let (mut pins, mut written) = (Vec::new(), 0);
+    while written < ENOUGH / WORKERS {
+        let (data, len) = (rng.random(), some_len(&mut rng, LONGEST));
+        let source = if rng.random() {
+            Source::from(bytes(data, len))
+        } else {
+            Source::Stream(stream(data, len))
+        };
+        let tag = rng
+            .random_bool(0.3)
+            .then(|| format!("{seed:x}-{}", pins.len()));
+        let options = AddOptions {
+            tag: tag.as_deref().map(|tag| tag.try_into().unwrap()),
+            ..AddOptions::default()
+        };
+        let pin = blobs.add_with(source, options).await.unwrap();
+        let tag = tag.as_deref().unwrap_or("-");
+        child::say(format!("added {} {len} {tag}", pin.hash()));
+        written += len as u64;
+        pins.push(pin);
+    }
+    // The pins keep what was added, until the kill.
+    std::future::pending::<()>().await;
+    drop(pins);
+}

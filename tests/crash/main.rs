@@ -1,0 +1,5 @@
+//! Processes that are killed with SIGKILL at random points, and what they had acknowledged by then.
+#![allow(missing_docs, reason = "tests are named for what they show")]
+
+mod adds;
+mod fetches;

@@ -1,0 +1,52 @@
+//! Nodes on the loopback.
+
+use std::time::Duration;
+
+use iroh::{Endpoint, endpoint::Connection, protocol::Router};
+use iroh_blobs::{BlobsProtocol, api::Store};
+use larder::{
+    Blobs, Root,
+    iroh::{EndpointOptions, FetchOptions, Fetched, Reach, Shares, bind, connect, fetch, serve},
+};
+
+/// An endpoint that is bound to 127.0.0.1 and nothing else.
+pub async fn loopback() -> Endpoint {
+    let options = EndpointOptions {
+        reach: Reach::Loopback,
+        ..EndpointOptions::default()
+    };
+    bind(options).await.expect("a port is free")
+}
+
+/// A node of ours that serves these roots to everybody.
+pub async fn our_node(blobs: &Blobs, roots: &[Root]) -> Router {
+    let shares = Shares::new(blobs);
+    for root in roots {
+        shares.allow(*root).expect("few are shared");
+    }
+    serve(&loopback().await, blobs, &shares)
+}
+
+/// An unmodified node of iroh-blobs, which serves whatever its store has.
+pub async fn iroh_node(store: &Store) -> Router {
+    Router::builder(loopback().await)
+        .accept(iroh_blobs::ALPN, BlobsProtocol::new(store, None))
+        .spawn()
+}
+
+/// Connects two of them.
+pub async fn connection(from: &Endpoint, to: &Endpoint) -> Connection {
+    let limit = Duration::from_secs(30);
+    connect(from, to.addr(), limit)
+        .await
+        .expect("the node is there")
+}
+
+/// Fetches from a node, through an endpoint of its own.
+pub async fn get(blobs: &Blobs, from: &Router, root: Root) -> larder::Result<Fetched> {
+    let endpoint = loopback().await;
+    let connection = connection(&endpoint, from.endpoint()).await;
+    let fetched = fetch(blobs, &connection, root, FetchOptions::default()).await;
+    endpoint.close().await;
+    fetched
+}

@@ -1,0 +1,110 @@
+//! Stores in folders, and what is asked of each of them.
+
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
+
+use futures_util::TryStreamExt;
+use larder::{
+    Blobs, Bytes, Hash, Repair, Status, Store, StoreUrl,
+    api::GROUP_LEN,
+    engine::{Finding, Scrubbed},
+};
+
+/// Opens the store in a folder.
+///
+/// # Panics
+/// Where it does not open.
+pub async fn open(dir: &Path) -> Store {
+    try_open(dir).await.expect("the store opens")
+}
+
+/// As [`open`], where it may fail.
+pub async fn try_open(dir: &Path) -> larder::Result<Store> {
+    Store::open_url(&StoreUrl::Redb(dir.to_owned())).await
+}
+
+/// All of a blob that must be here.
+///
+/// # Panics
+/// Where it cannot be read.
+pub async fn read(blobs: &Blobs, hash: Hash) -> Bytes {
+    let read = blobs.read_to_bytes(hash, 0..u64::MAX).await;
+    read.unwrap_or_else(|error| panic!("{hash}: {error:?}"))
+}
+
+/// What a scrub says.
+///
+/// # Panics
+/// Where it fails.
+pub async fn scrub(blobs: &Blobs, repair: Repair) -> Vec<Scrubbed> {
+    blobs
+        .scrub(repair)
+        .try_collect()
+        .await
+        .expect("the store can be scrubbed")
+}
+
+/// What a scrub finds wrong.
+pub async fn unsound(blobs: &Blobs) -> Vec<Scrubbed> {
+    let mut found = scrub(blobs, Repair::No).await;
+    found.retain(|found| found.finding != Finding::Sound);
+    found
+}
+
+/// The payload files in a store's folder, without the difference between data and outboard.
+///
+/// # Panics
+/// Where the folder holds what does not belong there.
+pub fn payloads(dir: &Path) -> BTreeSet<PathBuf> {
+    let mut payloads = BTreeSet::new();
+    for file in files(&dir.join("payload")) {
+        let extension = file.extension().and_then(|extension| extension.to_str());
+        assert!(
+            matches!(extension, Some("data" | "outboard")),
+            "{}",
+            file.display()
+        );
+        payloads.insert(file.with_extension(""));
+    }
+    payloads
+}
+
+/// All files under a folder, sorted.
+///
+/// # Panics
+/// Where it cannot be listed.
+pub fn files(dir: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    let mut folders = vec![dir.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).expect("the folder can be listed") {
+            let path = entry.expect("the folder can be listed").path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                files.push(path);
+            }
+        }
+    }
+    files.sort();
+    files
+}
+
+/// How many payloads the blobs of a store claim: each of more than a group, or in part, claims one.
+///
+/// # Panics
+/// Where the store cannot be listed.
+pub async fn claimed_payloads(blobs: &Blobs) -> usize {
+    let all: Vec<_> = blobs
+        .list()
+        .try_collect()
+        .await
+        .expect("the store can be listed");
+    let claims = |status: &Status| match status {
+        Status::Complete { size } => *size > GROUP_LEN,
+        Status::Partial { .. } => true,
+    };
+    all.iter().filter(|(_, status)| claims(status)).count()
+}
