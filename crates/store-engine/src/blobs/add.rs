@@ -13,6 +13,7 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, StreamExt, future};
 use store_api::{Batch, Block, Edit, Error, Expect, GROUP_LEN, Kind, Part, PayloadId, Result};
+use tokio::task::JoinHandle;
 
 use super::{
     Blobs, Inner,
@@ -27,9 +28,10 @@ use super::{
 use crate::{Format, Hash, Root};
 
 /// How much is read, hashed and written at a time.
-const WINDOW_LEN: u64 = 1024 * 1024;
-/// How much is written before the store is asked to begin making it durable.
-const SYNC_EVERY: u64 = 64 * 1024 * 1024;
+const WINDOW_LEN: u64 = 2 * 1024 * 1024;
+/// How much is written before the store is asked to begin making it durable, so that the disk works
+/// while the rest is read and hashed.
+const SYNC_EVERY: u64 = 32 * 1024 * 1024;
 
 /// A stream of bytes to add.
 pub type ByteStream = StdPin<Box<dyn Stream<Item = io::Result<Bytes>> + Send>>;
@@ -288,6 +290,7 @@ impl Inner {
         let mut window = first;
         let mut written = 0;
         let mut synced = 0;
+        let mut syncing: Option<JoinHandle<Result<()>>> = None;
         while !window.is_empty() {
             let end = written + window.len() as u64;
             if end > limit {
@@ -305,32 +308,36 @@ impl Inner {
                 index: written / self.block_len,
                 bytes: window.clone(),
             });
-            let write = async {
-                if end - synced >= SYNC_EVERY {
-                    // What was written before, while the next window is hashed and written.
-                    synced = end;
-                    future::try_join(
-                        self.payloads.sync(vec![id]),
-                        self.payloads.write(id, blocks),
-                    )
-                    .await
-                    .map(drop)
-                } else {
-                    self.payloads.write(id, blocks).await
-                }
-            };
+            let write = self.payloads.write(id, blocks);
             let hash = hash_window(builder, window);
             let ((), hashed, next) = future::try_join3(write, hash, windows.next()).await?;
             (builder, window) = (hashed, next);
             written = end;
             options.report(written);
+            if written - synced >= SYNC_EVERY && syncing.as_ref().is_none_or(|s| s.is_finished()) {
+                ended(syncing.take()).await?;
+                synced = written;
+                let payloads = self.payloads.clone();
+                syncing = Some(tokio::spawn(async move { payloads.sync(vec![id]).await }));
+            }
         }
+        ended(syncing.take()).await?;
         let blocks = outboard.take_whole(&mut builder);
         let (hash, size, rest) = builder.finish();
         self.payloads.write(id, blocks).await?;
         self.payloads.write(id, outboard.take_rest(rest)).await?;
         self.payloads.sync(vec![id]).await?;
         Ok((Hash::from(hash), size))
+    }
+}
+
+/// Waits for a sync under way.
+async fn ended(syncing: Option<JoinHandle<Result<()>>>) -> Result<()> {
+    match syncing {
+        Some(syncing) => syncing
+            .await
+            .map_err(|e| Error::new(Kind::Internal, "blobs.add", "a sync failed").because(e))?,
+        None => Ok(()),
     }
 }
 

@@ -1,0 +1,37 @@
+//! What a system under test does.
+
+use std::{ops::Range, path::Path};
+
+use bytes::Bytes;
+
+/// A blob's hash.
+pub type Hash = [u8; 32];
+
+/// A store on disk.
+pub trait System: Clone + Send + Sync + Sized + 'static {
+    /// Opens or creates the store in a folder.
+    fn open(dir: &Path) -> impl Future<Output = Self> + Send;
+    /// Adds a blob and tags it.
+    fn add_tagged(&self, name: String, data: Bytes) -> impl Future<Output = Hash> + Send;
+    /// Adds a blob of `len` bytes from a stream.
+    fn add_stream(&self, len: u64) -> impl Future<Output = Hash> + Send;
+    /// All of a small blob.
+    fn get(&self, hash: Hash) -> impl Future<Output = Bytes> + Send;
+    /// Reads all of a blob through `AsyncRead`, and says how long it was.
+    fn read_all(&self, hash: Hash) -> impl Future<Output = u64> + Send;
+    /// A verified range, and its length.
+    fn read_verified(&self, hash: Hash, range: Range<u64>) -> impl Future<Output = u64> + Send;
+    /// Exports all of a blob, verified, and says how many bytes of it came.
+    fn export(&self, hash: Hash) -> impl Future<Output = u64> + Send;
+    /// Ends in order.
+    fn close(self) -> impl Future<Output = ()> + Send;
+}
+
+/// The stream that both systems add: pieces of 1 MiB, each different.
+pub fn pieces(len: u64) -> impl Iterator<Item = Bytes> + Send {
+    let mut piece = crate::loads::bytes(0, 1 << 20);
+    (0..len >> 20).map(move |i| {
+        piece[..8].copy_from_slice(&i.to_le_bytes());
+        Bytes::copy_from_slice(&piece)
+    })
+}
