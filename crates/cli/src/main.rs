@@ -1,2 +1,5 @@
-//! (to be written)
-fn main() {}
+//! The program `larder`.
+
+fn main() -> std::process::ExitCode {
+    cli::main()
+}

@@ -1,0 +1,137 @@
+//! What the commands share: the stores that are open, and how to print.
+
+use std::{
+    fs, io,
+    path::PathBuf,
+    sync::{Mutex, PoisonError},
+};
+
+use anyhow::{Context, Result};
+use larder::{Store, StoreUrl};
+
+use crate::{args::Global, output::Output, problem::Problem};
+
+/// One run of the program.
+#[derive(Debug)]
+pub(crate) struct App {
+    /// How to print.
+    pub(crate) out: Output,
+    url: Option<StoreUrl>,
+    open: Mutex<Vec<(StoreUrl, Store)>>,
+}
+
+impl App {
+    pub(crate) fn new(global: &Global) -> Self {
+        Self {
+            out: Output {
+                json: global.json,
+                quiet: global.quiet,
+            },
+            url: global.store.clone(),
+            open: Mutex::default(),
+        }
+    }
+
+    /// Where the store of this run is.
+    pub(crate) fn url(&self) -> Result<StoreUrl> {
+        match &self.url {
+            Some(url) => Ok(url.clone()),
+            None => Ok(StoreUrl::Redb(data_dir()?.join("store"))),
+        }
+    }
+
+    /// The store of this run; a new one where there is none.
+    pub(crate) async fn store(&self) -> Result<Store> {
+        self.open(&self.url()?).await
+    }
+
+    /// The store of this run, which must be there: reading makes no store.
+    pub(crate) async fn existing_store(&self) -> Result<Store> {
+        self.open_existing(&self.url()?).await
+    }
+
+    /// Opens a store that must be there.
+    pub(crate) async fn open_existing(&self, url: &StoreUrl) -> Result<Store> {
+        if let StoreUrl::Redb(dir) = url {
+            let empty = match fs::read_dir(dir) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => true,
+                entries => entries
+                    .with_context(|| format!("cannot open the store {url}"))?
+                    .next()
+                    .is_none(),
+            };
+            if empty {
+                return Err(Problem::new(
+                    format!("there is no store at {url}"),
+                    "`larder add PATH` makes one; --store or LARDER_STORE names another",
+                )
+                .into());
+            }
+        }
+        self.open(url).await
+    }
+
+    /// Opens a store; it is closed when the run ends, however it ends.
+    pub(crate) async fn open(&self, url: &StoreUrl) -> Result<Store> {
+        let store = Store::open_url(url)
+            .await
+            .with_context(|| format!("cannot open the store {url}"))?;
+        self.stores().push((url.clone(), store.clone()));
+        Ok(store)
+    }
+
+    /// The folders of the stores that are open.
+    pub(crate) fn open_folders(&self) -> Vec<PathBuf> {
+        let stores = self.stores();
+        let folders = stores.iter().filter_map(|(url, _)| match url {
+            StoreUrl::Redb(dir) => fs::canonicalize(dir).ok(),
+            StoreUrl::Memory => None,
+        });
+        folders.collect()
+    }
+
+    /// Closes one store before the run ends.
+    pub(crate) async fn close_one(&self, url: &StoreUrl) -> Result<()> {
+        let found = {
+            let mut stores = self.stores();
+            let at = stores.iter().position(|(open, _)| open == url);
+            at.map(|at| stores.swap_remove(at))
+        };
+        match found {
+            Some((url, store)) => store
+                .close()
+                .await
+                .with_context(|| format!("cannot close the store {url}")),
+            None => Ok(()),
+        }
+    }
+
+    /// Closes every store that is open, and says the first error.
+    pub(crate) async fn close(&self) -> Result<()> {
+        let stores = std::mem::take(&mut *self.stores());
+        let mut result = Ok(());
+        for (url, store) in stores {
+            let closed = store
+                .close()
+                .await
+                .with_context(|| format!("cannot close the store {url}"));
+            result = result.and(closed);
+        }
+        result
+    }
+
+    fn stores(&self) -> std::sync::MutexGuard<'_, Vec<(StoreUrl, Store)>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The folder where this user's data lies unless a store is named.
+pub(crate) fn data_dir() -> Result<PathBuf> {
+    let dirs = directories::ProjectDirs::from("", "", "larder").ok_or_else(|| {
+        Problem::new(
+            "this user has no home folder",
+            "name a store: --store redb:DIR",
+        )
+    })?;
+    Ok(dirs.data_local_dir().to_owned())
+}

@@ -1,0 +1,197 @@
+//! What can be typed: the command line.
+
+use std::{ops::Range, path::PathBuf, str::FromStr, time::Duration};
+
+use clap::{Parser, Subcommand, builder::NonEmptyStringValueParser};
+use larder::StoreUrl;
+
+use crate::commands::{add, bench, cat, copy, demo, fetch, gc, get, ls, rm, serve, stats, verify};
+
+/// Keeps folders, serves them over iroh and fetches them, verified.
+///
+/// A store is a URL: redb:DIR (a folder on this machine) or mem: (in memory, gone at the end).
+#[derive(Debug, Parser)]
+#[command(name = "larder", version, after_help = EXIT_CODES, max_term_width = 100)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Shown below the help.
+const EXIT_CODES: &str = "\
+Exit codes: 0 done; 1 failed; 2 wrong usage; 3 verify found damage that is not repaired; \
+130 interrupted (ctrl-c); 143 terminated.
+LARDER_LOG=debug shows what happens inside, on stderr.";
+
+/// What every command takes.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Global {
+    /// The store; without it, one in your data folder
+    #[arg(long, global = true, env = "LARDER_STORE", value_name = "URL", value_parser = url)]
+    pub(crate) store: Option<StoreUrl>,
+    /// Print results as JSON, one object a line
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// Print results and errors only
+    #[arg(short, long, global = true)]
+    pub(crate) quiet: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Store files and folders, each under its name
+    Add(add::Args),
+    /// List what is stored, or the files of a stored folder
+    Ls(ls::Args),
+    /// Write a stored file or folder into a folder on disk
+    Get(get::Args),
+    /// Write a blob, or a range of it, to standard output
+    Cat(cat::Args),
+    /// Remove names; `gc` then frees what nothing names any more
+    Rm(rm::Args),
+    /// Delete what no name reaches
+    Gc(gc::Args),
+    /// Read everything and compare it with its hashes
+    Verify(verify::Args),
+    /// Show what a store holds and how much space it takes
+    Stats(stats::Args),
+    /// Copy everything from one store to another; run it again to go on
+    Copy(copy::Args),
+    /// Let others fetch stored files and folders; prints a ticket for each
+    Serve(serve::Args),
+    /// Fetch what a ticket names; run it again to go on
+    Fetch(fetch::Args),
+    /// Measure stores side by side
+    Bench(bench::Args),
+    /// Store a folder, serve it, fetch it in a second process and compare every byte
+    Demo(demo::Args),
+    /// Print the completions for a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// The URL of a store.
+pub(crate) fn url(text: &str) -> Result<StoreUrl, String> {
+    text.parse()
+        .map_err(|error: larder::Error| error.message().to_owned())
+}
+
+/// The name of a stored file or folder, as the command line takes it.
+pub(crate) fn name() -> NonEmptyStringValueParser {
+    NonEmptyStringValueParser::new()
+}
+
+/// A range of bytes: `A..B`, `A..` or `..B`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ByteRange(pub(crate) Range<u64>);
+
+impl FromStr for ByteRange {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let number = |part: &str, missing| match part {
+            "" => Ok(missing),
+            part => part
+                .parse()
+                .map_err(|_| format!("{part:?} is not a number of bytes")),
+        };
+        let (start, end) = text
+            .split_once("..")
+            .ok_or("write a range as A..B, A.. or ..B, in bytes, without B itself")?;
+        let range = number(start, 0)?..number(end, u64::MAX)?;
+        if range.start > range.end {
+            return Err("the range ends before it starts".to_owned());
+        }
+        Ok(Self(range))
+    }
+}
+
+/// A length of time: a number of seconds, or one with `ms`, `s`, `m`, `h` or `d`.
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let number: u64 = digits
+        .parse()
+        .map_err(|_| format!("{text:?} is not a time: write 30s, 5m, 12h or 7d"))?;
+    let (millis, unit) = match &text[digits.len()..] {
+        "ms" => (1, "ms"),
+        "" | "s" => (1_000, "s"),
+        "m" => (60_000, "m"),
+        "h" => (3_600_000, "h"),
+        "d" => (86_400_000, "d"),
+        other => return Err(format!("{other:?} is not a unit: write ms, s, m, h or d")),
+    };
+    number
+        .checked_mul(millis)
+        .map(Duration::from_millis)
+        .ok_or_else(|| format!("{number}{unit} is too long"))
+}
+
+/// A folder that output goes to.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Output {
+    /// The folder to write into; it is made where there is none
+    #[arg(short, long, value_name = "DIR")]
+    pub(crate) output: PathBuf,
+    #[command(flatten)]
+    pub(crate) how: OutputHow,
+}
+
+/// How files are written out.
+#[derive(Debug, Clone, Copy, Default, clap::Args)]
+pub(crate) struct OutputHow {
+    /// Replace files that are there with other content
+    #[arg(long)]
+    pub(crate) overwrite: bool,
+    /// Accept names that are safe here but not on every system: reserved words, trailing dots,
+    /// backslashes, names that differ only in case
+    #[arg(long)]
+    pub(crate) any_name: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn ranges_are_read_or_explained() {
+        let range = |text: &str| text.parse::<ByteRange>().map(|range| range.0);
+        assert_eq!(range("1..5"), Ok(1..5));
+        assert_eq!(range("7.."), Ok(7..u64::MAX));
+        assert_eq!(range("..9"), Ok(0..9));
+        assert_eq!(range(".."), Ok(0..u64::MAX));
+        assert_eq!(range("x..5").unwrap_err(), "\"x\" is not a number of bytes");
+        assert_eq!(
+            range("5..1").unwrap_err(),
+            "the range ends before it starts"
+        );
+        assert!(range("5").unwrap_err().starts_with("write a range as A..B"));
+        assert!(range("-1..5").is_err());
+    }
+
+    #[test]
+    fn times_are_read_or_explained() {
+        assert_eq!(duration("30"), Ok(Duration::from_secs(30)));
+        assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
+        assert_eq!(duration("2h"), Ok(Duration::from_secs(7200)));
+        assert_eq!(duration("1d"), Ok(Duration::from_secs(86_400)));
+        assert!(duration("").is_err());
+        assert!(duration("5 parsecs").is_err());
+        assert!(duration("5x").unwrap_err().contains("not a unit"));
+        assert!(
+            duration("99999999999999999d")
+                .unwrap_err()
+                .contains("too long")
+        );
+    }
+}

@@ -1,0 +1,188 @@
+//! `larder fetch`: gets what a ticket names from whoever serves it.
+
+use std::{
+    fmt,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result};
+use indicatif::ProgressBar;
+use larder::{
+    Blobs, TagName,
+    iroh::{
+        BlobTicket, EndpointOptions, FetchOptions, Reach, bind, connect, fetch, to_engine_root,
+    },
+};
+use serde::Serialize;
+
+use crate::{
+    app::App,
+    args,
+    commands::get::files_of,
+    export::{Written, write_out},
+    find::Named,
+    item::Item,
+    output::{Bytes, Rate, Shown, Time, Unit},
+    problem::{Exit, Problem},
+};
+
+/// What is fetched has a name with this prefix until it is complete, so that `gc` keeps it.
+const INCOMPLETE: &str = "incomplete:";
+
+/// What is here is not fetched again: after an interruption, the same command goes on. Every byte
+/// is verified before it is stored.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// The ticket that `larder serve`, or another iroh program, printed
+    ticket: String,
+    /// The name to store it under; without it, the start of its hash
+    #[arg(long, value_parser = args::name())]
+    name: Option<String>,
+    /// Write it into this folder too, as `larder get` does
+    #[arg(short, long, value_name = "DIR")]
+    output: Option<PathBuf>,
+    #[command(flatten)]
+    how: args::OutputHow,
+    /// How long to wait for the other side to answer, and for each part of what it sends
+    #[arg(long, default_value = "30s", value_parser = args::duration, value_name = "TIME")]
+    timeout: Duration,
+    /// Talk to no third party: no public relay, DNS or discovery service
+    #[arg(long)]
+    lan_only: bool,
+}
+
+/// What was fetched.
+#[derive(Debug, Serialize)]
+pub(crate) struct Report {
+    #[serde(flatten)]
+    pub(crate) item: Item,
+    pub(crate) bytes_received: u64,
+    pub(crate) blobs_fetched: u64,
+    pub(crate) blobs: u64,
+    pub(crate) seconds: f64,
+    pub(crate) written: Option<Written>,
+}
+
+pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
+    let ticket: BlobTicket = args.ticket.trim().parse().map_err(|error| {
+        Problem::usage(
+            format!("this is not a ticket: {error}"),
+            "copy the whole line that `larder serve` printed, from `blob` on",
+        )
+    })?;
+    let store = app.store().await?;
+    let blobs = store.blobs();
+    // Addresses alone need no third party's help.
+    let reach = if args.lan_only || ticket.addr().relay_urls().next().is_none() {
+        Reach::LanOnly
+    } else {
+        Reach::Public
+    };
+    let root = to_engine_root(ticket.hash_and_format());
+    let name = args.name.unwrap_or_else(|| root.hash.fmt_short());
+    let mut report = fetch_ticket(app, blobs, &ticket, &name, reach, args.timeout).await?;
+    if let Some(dir) = &args.output {
+        let named = Named { name, root };
+        let files = files_of(blobs, named).await?;
+        report.written = Some(write_out(app, blobs, files, dir, args.how).await?);
+    }
+    app.out.heading(Item::HEADING)?;
+    app.out.result(&report, &report)?;
+    Ok(Exit::Done)
+}
+
+/// Fetches what `ticket` names and stores it under `name`.
+pub(crate) async fn fetch_ticket(
+    app: &App,
+    blobs: &Blobs,
+    ticket: &BlobTicket,
+    name: &str,
+    reach: Reach,
+    timeout: Duration,
+) -> Result<Report> {
+    let root = to_engine_root(ticket.hash_and_format());
+    let tag = TagName::try_from(name)?;
+    let incomplete = TagName::try_from(format!("{INCOMPLETE}{name}").as_str())?;
+    let endpoint = bind(EndpointOptions {
+        reach,
+        ..EndpointOptions::default()
+    })
+    .await?;
+    let started = Instant::now();
+    let fetched: larder::Result<_> = async {
+        let connection = connect(&endpoint, ticket.addr().clone(), timeout).await?;
+        blobs.tags().set(incomplete.clone(), root).await?;
+        let bar = app.out.progress(Unit::Bytes, None, "fetching");
+        let options = FetchOptions {
+            progress: Some(progress_of(&bar)),
+            idle_timeout: timeout,
+            ..FetchOptions::default()
+        };
+        let fetched = fetch(blobs, &connection, root, options).await?;
+        connection.close(0_u32.into(), b"done");
+        bar.finish_and_clear();
+        Ok(fetched)
+    }
+    .await;
+    endpoint.close().await;
+    let fetched = fetched.with_context(|| format!("cannot fetch {}", root.hash.fmt_short()))?;
+    let before = blobs.tags().get(&tag).await?;
+    if let Some(before) = before.filter(|before| *before != root) {
+        app.out.note(format_args!(
+            "{}: was {} before; `larder gc` frees what only that needed",
+            Shown(name),
+            before.hash
+        ));
+    }
+    // Once it is complete it takes its name in one step.
+    blobs.tags().rename(&incomplete, tag).await?;
+    let item = Item::of(blobs, name.to_owned(), root).await?;
+    Ok(Report {
+        item,
+        bytes_received: fetched.bytes_received,
+        blobs_fetched: fetched.blobs_fetched,
+        blobs: fetched.blobs,
+        seconds: started.elapsed().as_secs_f64(),
+        written: None,
+    })
+}
+
+fn progress_of(bar: &ProgressBar) -> larder::iroh::FetchProgressFn {
+    let bar = bar.clone();
+    Arc::new(move |progress| {
+        if let Some(total) = progress.bytes_total {
+            bar.set_length(total);
+        }
+        bar.set_position(progress.bytes_received);
+    })
+}
+
+impl Report {
+    /// How much came, and how fast.
+    pub(crate) fn speed(&self) -> String {
+        let time = Duration::from_secs_f64(self.seconds);
+        format!(
+            "received {} in {} ({})",
+            Bytes(self.bytes_received),
+            Time(time),
+            Rate(self.bytes_received, time)
+        )
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}", self.item)?;
+        f.write_str(&self.speed())?;
+        if self.blobs_fetched < self.blobs {
+            let there = self.blobs - self.blobs_fetched;
+            write!(f, "; {there} of {} blob(s) were here", self.blobs)?;
+        }
+        if let Some(written) = &self.written {
+            write!(f, "\n{written}")?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,48 @@
+//! `larder gc`: deletes what no name reaches.
+
+use std::time::{Duration, SystemTime};
+
+use anyhow::Result;
+use serde::Serialize;
+
+use crate::{
+    app::App,
+    args,
+    output::{Bytes, Count},
+    problem::{Exit, Problem},
+};
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Keep what was stored so recently, whether a name reaches it or not: 30s, 5m, 12h, 7d
+    #[arg(long, default_value = "0s", value_parser = args::duration, value_name = "TIME")]
+    grace: Duration,
+}
+
+#[derive(Debug, Serialize)]
+struct Freed {
+    kept: u64,
+    deleted: u64,
+    freed: u64,
+}
+
+pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
+    let keep_newer = SystemTime::now()
+        .checked_sub(args.grace)
+        .ok_or_else(|| Problem::usage("that time is too long", "give a shorter --grace"))?;
+    let store = app.existing_store().await?;
+    let done = store.blobs().collect(keep_newer).await?;
+    let freed = Freed {
+        kept: done.kept,
+        deleted: done.deleted,
+        freed: done.freed,
+    };
+    let text = format!(
+        "deleted {} blob(s), freed {}, kept {}",
+        Count(freed.deleted),
+        Bytes(freed.freed),
+        Count(freed.kept)
+    );
+    app.out.result(&freed, text)?;
+    Ok(Exit::Done)
+}

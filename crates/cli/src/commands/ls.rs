@@ -1,0 +1,100 @@
+//! `larder ls`: what is stored.
+
+use anyhow::Result;
+use futures_util::{StreamExt, TryStreamExt, stream};
+use larder::{Blobs, Format, Hash, Root, Status, iroh::load_collection};
+use serde::Serialize;
+
+use crate::{
+    app::App,
+    args,
+    find::find,
+    item::{Item, as_text},
+    output::Bytes,
+    problem::Exit,
+};
+
+/// How many files are looked at in advance.
+const IN_FLIGHT: usize = 64;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// A stored folder, to list its files; without it, the names of the store
+    #[arg(value_parser = args::name(), conflicts_with = "blobs")]
+    name: Option<String>,
+    /// List every blob, whether a name reaches it or not
+    #[arg(long)]
+    blobs: bool,
+}
+
+/// A blob, by its hash alone.
+#[derive(Debug, Serialize)]
+struct Blob {
+    #[serde(serialize_with = "as_text")]
+    hash: Hash,
+    size: u64,
+    present: u64,
+    complete: bool,
+}
+
+pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
+    let store = app.existing_store().await?;
+    let blobs = store.blobs();
+    match args.name {
+        None if args.blobs => list_blobs(app, blobs).await?,
+        None => {
+            app.out.heading(Item::HEADING)?;
+            let mut tags = blobs.tags().list_all();
+            while let Some(tag) = tags.try_next().await? {
+                let item = Item::of(blobs, tag.name.to_string(), tag.root).await?;
+                app.out.result(&item, &item)?;
+            }
+        }
+        Some(name) => list_folder(app, blobs, &name).await?,
+    }
+    Ok(Exit::Done)
+}
+
+async fn list_folder(app: &App, blobs: &Blobs, name: &str) -> Result<()> {
+    let named = find(blobs, name).await?;
+    app.out.heading(Item::HEADING)?;
+    if named.root.format == Format::Raw {
+        let item = Item::of(blobs, named.name, named.root).await?;
+        return Ok(app.out.result(&item, &item)?);
+    }
+    let entries = load_collection(blobs, named.root.hash).await?;
+    let mut items = stream::iter(entries)
+        .map(|(name, hash)| Item::of(blobs, name, Root::raw(hash)))
+        .buffered(IN_FLIGHT);
+    while let Some(item) = items.try_next().await? {
+        app.out.result(&item, &item)?;
+    }
+    Ok(())
+}
+
+async fn list_blobs(app: &App, blobs: &Blobs) -> Result<()> {
+    app.out.heading(
+        "HASH                                                                    SIZE  STATE",
+    )?;
+    let mut all = blobs.list();
+    while let Some((hash, status)) = all.try_next().await? {
+        let (size, present, complete) = match status {
+            Status::Complete { size } => (size, size, true),
+            Status::Partial { size, present, .. } => (size, present, false),
+        };
+        let state = if complete {
+            "complete".to_owned()
+        } else {
+            format!("incomplete: {} here", Bytes(present))
+        };
+        let text = format!("{hash}  {:>10}  {state}", Bytes(size));
+        let blob = Blob {
+            hash,
+            size,
+            present,
+            complete,
+        };
+        app.out.result(&blob, text)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,220 @@
+//! `larder serve`: lets others fetch what is stored.
+
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use futures_util::TryStreamExt;
+use iroh::{
+    endpoint::Connection,
+    protocol::{AcceptError, ProtocolHandler, Router},
+};
+use larder::{
+    Blobs, Format, Hash,
+    iroh::{ALPN, EndpointOptions, Provider, Reach, Shares, bind, ticket},
+};
+use serde::Serialize;
+use tokio::io::AsyncReadExt;
+
+use crate::{
+    app::App,
+    args,
+    find::{Named, find},
+    item::{Item, as_text},
+    output::{Bytes, Output, Shown, Time, to_stderr},
+    problem::{Exit, Problem},
+    signalled,
+};
+
+/// Prints a ticket for each name and serves until ctrl-c. Only what is named can be fetched, by
+/// whoever has its hash; nobody can write.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// What to serve: names, NAME/path of a file in a folder, or hashes
+    #[arg(value_name = "NAME", value_parser = args::name(), required_unless_present = "all")]
+    names: Vec<String>,
+    /// Serve everything that has a name
+    #[arg(long, conflicts_with = "names")]
+    all: bool,
+    /// Talk to no third party: no public relay, DNS or discovery service. Peers need a direct way
+    #[arg(long)]
+    lan_only: bool,
+    /// Talk to processes on this machine only
+    #[arg(long, conflicts_with = "lan_only")]
+    loopback: bool,
+    /// The UDP port; without it, any that is free
+    #[arg(long, default_value_t = 0, hide_default_value = true)]
+    port: u16,
+    /// End when standard input does: for programs that start this one
+    #[arg(long, hide = true)]
+    until_stdin_ends: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct Served {
+    name: String,
+    #[serde(serialize_with = "as_text")]
+    hash: Hash,
+    size: u64,
+    ticket: String,
+}
+
+/// Something that a peer did.
+#[derive(Debug, Serialize)]
+#[serde(tag = "event", rename_all = "lowercase")]
+enum Event {
+    Connected {
+        peer: String,
+    },
+    Left {
+        peer: String,
+        sent: u64,
+        seconds: f64,
+    },
+}
+
+pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
+    let store = app.existing_store().await?;
+    let blobs = store.blobs();
+    let named = if args.all {
+        all(blobs).await?
+    } else {
+        let mut named = Vec::with_capacity(args.names.len());
+        for name in &args.names {
+            named.push(find(blobs, name).await?);
+        }
+        named
+    };
+    let shares = Shares::new(blobs);
+    let mut items = Vec::with_capacity(named.len());
+    for Named { name, root } in named {
+        let item = Item::of(blobs, name, root).await?;
+        if !item.complete && item.present == 0 && root.format == Format::Raw {
+            return Err(Problem::new(
+                format!("nothing of {:?} is here", item.name),
+                "`larder ls` shows what is stored",
+            )
+            .into());
+        }
+        if !item.complete {
+            app.out
+                .note(format_args!("{} is not here completely", Shown(&item.name)));
+        }
+        shares.allow(root)?;
+        items.push((item, root));
+    }
+    let reach = match (args.loopback, args.lan_only) {
+        (true, _) => Reach::Loopback,
+        (_, true) => Reach::LanOnly,
+        _ => Reach::Public,
+    };
+    let endpoint = bind(EndpointOptions {
+        reach,
+        port: args.port,
+        ..EndpointOptions::default()
+    })
+    .await
+    .context("cannot serve")?;
+    let provider = Announced {
+        provider: Provider::new(blobs, &shares),
+        out: app.out,
+    };
+    let router = Router::builder(endpoint.clone())
+        .accept(ALPN, provider)
+        .spawn();
+    for (item, root) in items {
+        let served = Served {
+            ticket: ticket(&endpoint, root).await?.to_string(),
+            name: item.name,
+            hash: item.hash,
+            size: item.size,
+        };
+        let text = format!("{}  {}", served.ticket, Shown(&served.name));
+        app.out.result(&served, text)?;
+    }
+    app.out
+        .note("serving until ctrl-c; others run `larder fetch TICKET`");
+    let exit = tokio::select! {
+        exit = signalled() => exit,
+        () = stdin_ends(), if args.until_stdin_ends => Exit::Done,
+    };
+    router.shutdown().await.context("cannot stop serving")?;
+    // Ctrl-c is how serving ends.
+    Ok(match exit {
+        Exit::Interrupted => Exit::Done,
+        exit => exit,
+    })
+}
+
+async fn all(blobs: &Blobs) -> Result<Vec<Named>> {
+    let mut named = Vec::new();
+    let mut tags = blobs.tags().list_all();
+    while let Some(tag) = tags.try_next().await? {
+        named.push(Named {
+            name: tag.name.to_string(),
+            root: tag.root,
+        });
+    }
+    if named.is_empty() {
+        return Err(Problem::new(
+            "this store is empty",
+            "store something first: `larder add PATH`",
+        )
+        .into());
+    }
+    Ok(named)
+}
+
+async fn stdin_ends() {
+    let mut piece = [0; 64];
+    let mut stdin = tokio::io::stdin();
+    // An input that fails has ended too.
+    while matches!(stdin.read(&mut piece).await, Ok(1..)) {}
+}
+
+/// Says who comes and goes, around what answers them.
+#[derive(Debug)]
+struct Announced {
+    provider: Provider,
+    out: Output,
+}
+
+impl Announced {
+    fn say(&self, event: &Event, text: String) {
+        if self.out.json {
+            // The events follow the tickets, for whoever reads those.
+            if let Err(error) = self.out.result(event, "") {
+                tracing::warn!(%error, "an event could not be printed");
+            }
+        } else if !self.out.quiet {
+            to_stderr(text);
+        }
+    }
+}
+
+impl ProtocolHandler for Announced {
+    async fn accept(&self, connection: Connection) -> Result<(), AcceptError> {
+        let peer = connection.remote_id().to_string();
+        let short: String = peer.chars().take(10).collect();
+        let started = Instant::now();
+        let event = Event::Connected { peer: peer.clone() };
+        self.say(&event, format!("{short} connected"));
+        let watched = connection.clone();
+        let result = self.provider.accept(connection).await;
+        let sent = watched.stats().udp_tx.bytes;
+        let time = started.elapsed();
+        let event = Event::Left {
+            peer,
+            sent,
+            seconds: time.as_secs_f64(),
+        };
+        self.say(
+            &event,
+            format!("{short} left: {} in {}", Bytes(sent), Time(time)),
+        );
+        result
+    }
+
+    async fn shutdown(&self) {
+        self.provider.shutdown().await;
+    }
+}

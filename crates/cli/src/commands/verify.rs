@@ -1,0 +1,238 @@
+//! `larder verify`: reads everything and compares it with its hashes.
+
+use std::collections::HashSet;
+
+use anyhow::Result;
+use futures_util::TryStreamExt;
+use larder::{
+    Blobs, Error, Format, Hash, Kind, Repair, Scrubbed, Status, engine::Finding,
+    iroh::load_collection,
+};
+use serde::Serialize;
+
+use crate::{
+    app::App,
+    output::{Bytes, Count, Output, Shown, Unit},
+    problem::Exit,
+};
+
+/// How many damaged blobs are looked up by name.
+const MAX_NAMED: usize = 10_000;
+
+/// Ends with exit code 3 where something is damaged and was not repaired.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Make what is damaged missing, so that adding or fetching it again restores it; make damaged
+    /// hash trees anew; delete payloads that nothing claims
+    #[arg(long)]
+    repair: bool,
+}
+
+/// One blob that is not what its hash says, or one payload that nothing claims.
+#[derive(Debug, Serialize)]
+struct Line {
+    finding: &'static str,
+    hash: Option<String>,
+    payload: Option<String>,
+    size: u64,
+    damaged_bytes: u64,
+    repaired: bool,
+}
+
+/// A stored file that is damaged.
+#[derive(Debug, Serialize)]
+struct Affected {
+    affected: String,
+    path: Option<String>,
+    hash: String,
+}
+
+#[derive(Debug, Default, Serialize)]
+struct Summary {
+    checked: u64,
+    bytes: u64,
+    damaged: u64,
+    orphans: u64,
+    repaired: bool,
+}
+
+pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
+    let store = app.existing_store().await?;
+    let blobs = store.blobs();
+    let repair = if args.repair { Repair::Yes } else { Repair::No };
+    let bar = app.out.progress(Unit::Bytes, None, "verifying");
+    let mut summary = Summary {
+        repaired: args.repair,
+        ..Summary::default()
+    };
+    let mut damaged = HashSet::new();
+    let mut scrub = blobs.scrub(repair);
+    while let Some(scrubbed) = scrub.try_next().await? {
+        bar.inc(scrubbed.size);
+        summary.take(&scrubbed);
+        if let Some(line) = Line::of(&scrubbed, args.repair) {
+            if let Some(hash) = scrubbed.hash
+                && scrubbed.finding != Finding::Outboard
+                && damaged.len() < MAX_NAMED
+            {
+                damaged.insert(hash);
+            }
+            let text = line.text();
+            bar.suspend(|| app.out.result(&line, text))?;
+        }
+    }
+    bar.finish_and_clear();
+    if !damaged.is_empty() {
+        show_affected(app.out, blobs, &damaged).await?;
+    }
+    app.out.result(&summary, summary.text())?;
+    if summary.damaged > 0 && args.repair {
+        app.out
+            .note("what was damaged is missing now: add or fetch it again");
+    }
+    Ok(if summary.damaged > 0 && !args.repair {
+        app.out
+            .note("`larder verify --repair` makes it missing, so that adding or fetching it again restores it");
+        Exit::Damaged
+    } else {
+        Exit::Done
+    })
+}
+
+impl Summary {
+    fn take(&mut self, scrubbed: &Scrubbed) {
+        match &scrubbed.finding {
+            Finding::Orphan { .. } => self.orphans += 1,
+            finding => {
+                self.checked += 1;
+                self.bytes += scrubbed.size;
+                self.damaged += u64::from(*finding != Finding::Sound);
+            }
+        }
+    }
+
+    fn text(&self) -> String {
+        let mut text = format!(
+            "verified {} blob(s), {}: ",
+            Count(self.checked),
+            Bytes(self.bytes)
+        );
+        text += &match (self.damaged, self.repaired) {
+            (0, _) => "all sound".to_owned(),
+            (n, false) => format!("{} damaged", Count(n)),
+            (n, true) => format!("{} damaged and repaired", Count(n)),
+        };
+        if self.orphans > 0 {
+            let what = if self.repaired { "deleted" } else { "found" };
+            text += &format!("; {what} {} payload(s) that nothing claims", self.orphans);
+        }
+        text
+    }
+}
+
+impl Line {
+    fn of(scrubbed: &Scrubbed, repaired: bool) -> Option<Self> {
+        let (finding, payload, damaged_bytes) = match &scrubbed.finding {
+            Finding::Sound => return None,
+            Finding::Damaged { ranges } => ("damaged", None, bytes_of(ranges, scrubbed.size)),
+            Finding::Lost => ("lost", None, scrubbed.size),
+            Finding::Outboard => ("hash tree", None, 0),
+            Finding::Orphan { payload } => ("unclaimed", Some(payload.to_string()), 0),
+        };
+        Some(Self {
+            finding,
+            hash: scrubbed.hash.map(|hash| hash.to_string()),
+            payload,
+            size: scrubbed.size,
+            damaged_bytes,
+            repaired,
+        })
+    }
+
+    fn text(&self) -> String {
+        let id = self.hash.as_deref().or(self.payload.as_deref());
+        let mut text = format!("{:<9}  {}", self.finding, id.unwrap_or_default());
+        if self.damaged_bytes > 0 {
+            text += &format!("  {} of {}", Bytes(self.damaged_bytes), Bytes(self.size));
+        }
+        text
+    }
+}
+
+/// How many bytes of a blob lie in these chunks.
+fn bytes_of(ranges: &larder::ChunkRanges, size: u64) -> u64 {
+    let bytes = |chunk: u64| chunk.saturating_mul(1024).min(size);
+    let bounds: Vec<u64> = ranges.boundaries().iter().map(|chunk| chunk.0).collect();
+    bounds
+        .chunks(2)
+        .map(|run| bytes(run.get(1).copied().unwrap_or(u64::MAX)) - bytes(run[0]))
+        .sum()
+}
+
+/// Shows which stored files need what is damaged.
+async fn show_affected(out: Output, blobs: &Blobs, damaged: &HashSet<Hash>) -> Result<()> {
+    let show = |name: &str, path: Option<&str>, hash: Hash| {
+        let text = match path {
+            Some(path) => format!("affected   {}/{}", Shown(name), Shown(path)),
+            None => format!("affected   {}", Shown(name)),
+        };
+        let affected = Affected {
+            affected: name.to_owned(),
+            path: path.map(str::to_owned),
+            hash: hash.to_string(),
+        };
+        out.result(&affected, text)
+    };
+    let mut tags = blobs.tags().list_all();
+    while let Some(tag) = tags.try_next().await? {
+        let name = tag.name.to_string();
+        if damaged.contains(&tag.root.hash) {
+            show(&name, None, tag.root.hash)?;
+        } else if tag.root.format == Format::HashSeq {
+            match load_collection(blobs, tag.root.hash).await {
+                Ok(entries) => {
+                    for (path, hash) in entries {
+                        if damaged.contains(&hash) {
+                            show(&name, Some(&path), hash)?;
+                        }
+                    }
+                }
+                // Its list of names is itself damaged, or not here.
+                Err(error) if is_expected(&error) => {
+                    if is_here(blobs, tag.root.hash).await? {
+                        show(&name, None, tag.root.hash)?;
+                    }
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+    Ok(())
+}
+
+fn is_expected(error: &Error) -> bool {
+    matches!(error.kind(), Kind::NotFound | Kind::Corrupt | Kind::Invalid)
+}
+
+async fn is_here(blobs: &Blobs, hash: Hash) -> larder::Result<bool> {
+    Ok(matches!(
+        blobs.status(hash).await?,
+        Some(Status::Complete { .. })
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use larder::{ChunkNum, ChunkRanges};
+
+    use super::*;
+
+    #[test]
+    fn damaged_bytes_end_with_the_blob() {
+        let ranges = ChunkRanges::from(ChunkNum(16)..ChunkNum(32));
+        assert_eq!(bytes_of(&ranges, 1 << 20), 16 * 1024);
+        assert_eq!(bytes_of(&ranges, 20_000), 20_000 - 16 * 1024);
+        assert_eq!(bytes_of(&ChunkRanges::all(), 5), 5);
+        assert_eq!(bytes_of(&ChunkRanges::empty(), 5), 0);
+    }
+}

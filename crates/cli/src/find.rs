@@ -1,0 +1,56 @@
+//! What a word on the command line stands for: a name, a path inside a stored folder, or a hash.
+
+use anyhow::Result;
+use larder::{Blobs, Format, Hash, Root, TagName, iroh::load_collection};
+
+use crate::problem::Problem;
+
+/// Something stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Named {
+    /// What it is called; a hash where it has no name.
+    pub(crate) name: String,
+    pub(crate) root: Root,
+}
+
+/// Finds what `text` stands for: a name, then a file within a folder (`NAME/path`), then a hash.
+pub(crate) async fn find(blobs: &Blobs, text: &str) -> Result<Named> {
+    let tags = blobs.tags();
+    if let Some(root) = tags.get(&TagName::try_from(text)?).await? {
+        return Ok(Named {
+            name: text.to_owned(),
+            root,
+        });
+    }
+    for (at, _) in text.rmatch_indices('/') {
+        let (folder, path) = (&text[..at], &text[at + 1..]);
+        if folder.is_empty() {
+            continue;
+        }
+        let Some(root) = tags.get(&TagName::try_from(folder)?).await? else {
+            continue;
+        };
+        if root.format != Format::HashSeq {
+            continue;
+        }
+        let entries = load_collection(blobs, root.hash).await?;
+        return match entries.into_iter().find(|(name, _)| name == path) {
+            Some((_, hash)) => Ok(Named {
+                name: path.to_owned(),
+                root: Root::raw(hash),
+            }),
+            None => Err(Problem::new(
+                format!("the folder {folder:?} has no file {path:?}"),
+                format!("`larder ls {folder:?}` shows its files"),
+            )
+            .into()),
+        };
+    }
+    match text.parse::<Hash>() {
+        Ok(hash) => Ok(Named {
+            name: text.to_owned(),
+            root: Root::raw(hash),
+        }),
+        Err(_) => Err(Problem::no_such_name(text).into()),
+    }
+}

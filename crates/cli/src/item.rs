@@ -1,0 +1,140 @@
+//! A stored file or folder, as commands show it.
+
+use std::fmt;
+
+use anyhow::Result;
+use futures_util::{StreamExt, TryStreamExt, stream};
+use larder::{Blobs, Error, Format, Hash, Kind, Root, Status, iroh::load_collection};
+use serde::{Serialize, Serializer};
+
+use crate::output::{Bytes, Count, Shown};
+
+/// How many states are asked for at once.
+const IN_FLIGHT: usize = 64;
+
+/// What a name stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum ItemKind {
+    /// One blob.
+    File,
+    /// An iroh collection.
+    Folder,
+    /// A hash sequence without names, or one whose names are not here yet.
+    Sequence,
+}
+
+/// A stored file or folder.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct Item {
+    pub(crate) name: String,
+    pub(crate) kind: ItemKind,
+    #[serde(serialize_with = "as_text")]
+    pub(crate) hash: Hash,
+    /// The length of all its files in bytes, as far as it is known.
+    pub(crate) size: u64,
+    /// How many files, where it is a folder.
+    pub(crate) files: Option<u64>,
+    /// How many of the bytes are here.
+    pub(crate) present: u64,
+    /// Whether all of it is here.
+    pub(crate) complete: bool,
+}
+
+pub(crate) fn as_text<S: Serializer>(
+    value: &impl fmt::Display,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(value)
+}
+
+impl Item {
+    /// The heading over lines of items.
+    pub(crate) const HEADING: &str = "HASH                                                              KIND            SIZE      FILES  NAME";
+
+    /// Looks at what `root` names.
+    pub(crate) async fn of(blobs: &Blobs, name: String, root: Root) -> Result<Self> {
+        let mut item = Self {
+            name,
+            kind: ItemKind::File,
+            hash: root.hash,
+            size: 0,
+            files: None,
+            present: 0,
+            complete: false,
+        };
+        if root.format == Format::Raw {
+            item.complete = true;
+            item.count(blobs.status(root.hash).await?);
+            return Ok(item);
+        }
+        match load_collection(blobs, root.hash).await {
+            Ok(entries) => {
+                item.kind = ItemKind::Folder;
+                item.complete = true;
+                item.files = Some(entries.len() as u64);
+                item.count_all(blobs, entries.into_iter().map(|(_, hash)| hash))
+                    .await?;
+            }
+            Err(error) if is_absent(&error) => item.kind = ItemKind::Sequence,
+            Err(error) => return Err(error.into()),
+        }
+        Ok(item)
+    }
+
+    async fn count_all(
+        &mut self,
+        blobs: &Blobs,
+        hashes: impl Iterator<Item = Hash>,
+    ) -> larder::Result<()> {
+        let mut states = stream::iter(hashes)
+            .map(|hash| blobs.status(hash))
+            .buffer_unordered(IN_FLIGHT);
+        while let Some(status) = states.try_next().await? {
+            self.count(status);
+        }
+        Ok(())
+    }
+
+    fn count(&mut self, status: Option<Status>) {
+        match status {
+            Some(Status::Complete { size }) => {
+                self.size += size;
+                self.present += size;
+            }
+            Some(Status::Partial { size, present, .. }) => {
+                self.size += size;
+                self.present += present;
+                self.complete = false;
+            }
+            None => self.complete = false,
+        }
+    }
+}
+
+/// Whether a collection is just not here, or is none.
+fn is_absent(error: &Error) -> bool {
+    matches!(error.kind(), Kind::NotFound | Kind::Invalid)
+}
+
+impl fmt::Display for Item {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = match self.kind {
+            ItemKind::File => "file",
+            ItemKind::Folder => "folder",
+            ItemKind::Sequence => "sequence",
+        };
+        let files = self.files.map_or("-".to_owned(), |n| Count(n).to_string());
+        write!(
+            f,
+            "{}  {kind:<8}  {:>10}  {files:>9}  {}",
+            self.hash,
+            Bytes(self.size),
+            Shown(&self.name)
+        )?;
+        if !self.complete {
+            write!(f, "  (incomplete: {} here)", Bytes(self.present))?;
+        }
+        Ok(())
+    }
+}

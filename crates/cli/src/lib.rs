@@ -1,0 +1,119 @@
+//! The program `larder`: keeps folders, serves them and fetches them. The library is what the
+//! program and the benches share.
+
+mod app;
+mod args;
+pub mod bench;
+mod commands;
+mod export;
+mod find;
+mod ingest;
+mod item;
+mod names;
+mod output;
+mod problem;
+mod walk;
+
+use std::{io, process::ExitCode, time::Duration};
+
+use clap::{CommandFactory, Parser};
+use tracing_subscriber::EnvFilter;
+
+use self::{
+    app::App,
+    args::{Args, Command},
+    problem::{Exit, Report},
+};
+
+/// How long the end of the run waits for a call of the operating system that does not return.
+const SHUTDOWN: Duration = Duration::from_secs(2);
+
+/// Runs the program with the arguments of this process.
+pub fn main() -> ExitCode {
+    let args = Args::parse();
+    if let Command::Completions { shell } = args.command {
+        clap_complete::generate(shell, &mut Args::command(), "larder", &mut io::stdout());
+        return ExitCode::SUCCESS;
+    }
+    let filter = EnvFilter::try_from_env("LARDER_LOG").unwrap_or_else(|_| EnvFilter::new("off"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .init();
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            output::to_stderr(format_args!("error: cannot start: {error}"));
+            return ExitCode::from(Exit::Failed.code());
+        }
+    };
+    let exit = runtime.block_on(run(args));
+    runtime.shutdown_timeout(SHUTDOWN);
+    ExitCode::from(exit.code())
+}
+
+async fn run(args: Args) -> Exit {
+    let app = App::new(&args.global);
+    let result = tokio::select! {
+        result = commands::run(&app, args.command) => result,
+        exit = signalled() => Ok(exit),
+    };
+    // What was cut off is whole: now its stores are closed, unless somebody insists.
+    let closed = tokio::select! {
+        closed = app.close() => closed,
+        exit = signalled() => return exit,
+    };
+    let result = match (result, closed) {
+        (Ok(Exit::Done), Err(error)) => Err(error),
+        (result, _) => result,
+    };
+    match result {
+        Ok(exit) => {
+            if exit == Exit::Interrupted {
+                app.out.note("interrupted: what was stored stays");
+            }
+            exit
+        }
+        // Whoever read our output has seen enough, as `head` does.
+        Err(error) if is_broken_pipe(&error) => Exit::Done,
+        Err(error) => {
+            let report = Report::of(&error);
+            if app.out.json {
+                let json = serde_json::json!({ "error": report.error, "advice": report.advice });
+                output::to_stderr(json);
+            } else {
+                output::to_stderr(&report);
+            }
+            report.exit
+        }
+    }
+}
+
+/// Returns when the user, or the system, wants the program to end.
+pub(crate) async fn signalled() -> Exit {
+    #[cfg(unix)]
+    let terminated = async {
+        use tokio::signal::unix::{SignalKind, signal};
+        match signal(SignalKind::terminate()) {
+            Ok(mut signal) => drop(signal.recv().await),
+            Err(_) => std::future::pending().await,
+        }
+    };
+    #[cfg(not(unix))]
+    let terminated = std::future::pending::<()>();
+    let interrupted = async {
+        if tokio::signal::ctrl_c().await.is_err() {
+            std::future::pending().await
+        }
+    };
+    tokio::select! {
+        () = interrupted => Exit::Interrupted,
+        () = terminated => Exit::Terminated,
+    }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error
+        .downcast_ref::<io::Error>()
+        .is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}

@@ -1,0 +1,213 @@
+//! All that the program prints: results on stdout, everything else on stderr.
+
+use std::{
+    fmt::{self, Display},
+    io::{self, IsTerminal, Write},
+    time::Duration,
+};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde::Serialize;
+
+/// Where and how to print.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Output {
+    /// Results as JSON, one object a line.
+    pub(crate) json: bool,
+    /// No notes and no progress.
+    pub(crate) quiet: bool,
+}
+
+impl Output {
+    /// One result: `value` as JSON, or its text for people.
+    pub(crate) fn result<T: Serialize>(&self, value: &T, text: impl Display) -> io::Result<()> {
+        let mut out = io::stdout().lock();
+        if self.json {
+            serde_json::to_writer(&mut out, value)?;
+            writeln!(out)?;
+        } else {
+            writeln!(out, "{text}")?;
+        }
+        // At once, also into a pipe: whoever reads may wait for this very line.
+        out.flush()
+    }
+
+    /// A line of a heading, for people only.
+    pub(crate) fn heading(&self, text: impl Display) -> io::Result<()> {
+        if self.json {
+            return Ok(());
+        }
+        writeln!(io::stdout(), "{text}")
+    }
+
+    /// Something that people may want to know, on stderr.
+    pub(crate) fn note(&self, text: impl Display) {
+        if !self.quiet {
+            to_stderr(text);
+        }
+    }
+
+    /// A progress bar on stderr; invisible unless that is a terminal.
+    pub(crate) fn progress(
+        &self,
+        unit: Unit,
+        total: Option<u64>,
+        what: &'static str,
+    ) -> ProgressBar {
+        let visible = !self.quiet && io::stderr().is_terminal();
+        let target = if visible {
+            ProgressDrawTarget::stderr_with_hz(8)
+        } else {
+            ProgressDrawTarget::hidden()
+        };
+        let bar = ProgressBar::with_draw_target(total, target);
+        let template = match (unit, total.is_some()) {
+            (Unit::Bytes, true) => {
+                "{msg} [{bar:30}] {bytes} of {total_bytes}, {bytes_per_sec}, {eta} left"
+            }
+            (Unit::Bytes, false) => "{msg} {bytes}, {bytes_per_sec}",
+            (Unit::Items, true) => "{msg} [{bar:30}] {pos} of {len}, {per_sec}, {eta} left",
+            (Unit::Items, false) => "{msg} {pos}, {per_sec}",
+        };
+        let style = ProgressStyle::with_template(template).expect("the templates above are valid");
+        bar.set_style(style.progress_chars("=> "));
+        bar.set_message(what);
+        bar
+    }
+}
+
+/// What a progress bar counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unit {
+    Bytes,
+    Items,
+}
+
+/// Prints on stderr. Where even that fails, nobody is left to tell.
+pub(crate) fn to_stderr(text: impl Display) {
+    drop(writeln!(io::stderr(), "{text}"));
+}
+
+/// A number of bytes, for people: `1.5 MiB`.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Bytes(pub(crate) u64);
+
+impl Display for Bytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
+        let text = if self.0 < 1024 {
+            format!("{} B", self.0)
+        } else {
+            let mut value = self.0 as f64 / 1024.0;
+            let mut unit = 0;
+            while value >= 999.95 && unit + 1 < UNITS.len() {
+                value /= 1024.0;
+                unit += 1;
+            }
+            format!("{value:.1} {}", UNITS[unit])
+        };
+        f.pad(&text)
+    }
+}
+
+/// How fast: bytes in a time.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Rate(pub(crate) u64, pub(crate) Duration);
+
+impl Display for Rate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let seconds = self.1.as_secs_f64().max(1e-6);
+        write!(f, "{}/s", Bytes((self.0 as f64 / seconds) as u64))
+    }
+}
+
+/// A time, for people: `1.5 s`.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Time(pub(crate) Duration);
+
+impl Display for Time {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let seconds = self.0.as_secs_f64();
+        if seconds < 1.0 {
+            write!(f, "{:.0} ms", seconds * 1e3)
+        } else {
+            write!(f, "{seconds:.1} s")
+        }
+    }
+}
+
+/// A number with commas: `12,345`.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Count(pub(crate) u64);
+
+impl Display for Count {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let digits = self.0.to_string();
+        let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+        for (i, digit) in digits.chars().enumerate() {
+            if i > 0 && (digits.len() - i).is_multiple_of(3) {
+                text.push(',');
+            }
+            text.push(digit);
+        }
+        f.pad(&text)
+    }
+}
+
+/// A name as a terminal may see it: what would move the cursor is escaped.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Shown<'a>(pub(crate) &'a str);
+
+impl Display for Shown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for c in self.0.chars() {
+            if c.is_control() || is_bidi(c) {
+                write!(f, "{}", c.escape_unicode())?;
+            } else {
+                fmt::Write::write_char(f, c)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether it reorders the text around it.
+fn is_bidi(c: char) -> bool {
+    matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200e}' | '\u{200f}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_readable() {
+        for (bytes, text) in [
+            (0, "0 B"),
+            (1023, "1023 B"),
+            (1024, "1.0 KiB"),
+            (1536, "1.5 KiB"),
+            (1 << 20, "1.0 MiB"),
+            (1023 << 10, "1.0 MiB"),
+            (5 << 30, "5.0 GiB"),
+            (u64::MAX, "16384.0 PiB"),
+        ] {
+            assert_eq!(Bytes(bytes).to_string(), text);
+        }
+        assert_eq!(format!("{:>9}|", Bytes(1)), "      1 B|");
+        assert_eq!(Count(0).to_string(), "0");
+        assert_eq!(Count(999).to_string(), "999");
+        assert_eq!(Count(1_234_567).to_string(), "1,234,567");
+        assert_eq!(Time(Duration::from_millis(12)).to_string(), "12 ms");
+        assert_eq!(Time(Duration::from_millis(2345)).to_string(), "2.3 s");
+        let rate = Rate(3 << 20, Duration::from_secs(2));
+        assert_eq!(rate.to_string(), "1.5 MiB/s");
+    }
+
+    #[test]
+    fn a_name_cannot_move_the_cursor() {
+        assert_eq!(Shown("ü 日本 🦀").to_string(), "ü 日本 🦀");
+        assert_eq!(Shown("a\n\u{1b}[2J").to_string(), "a\\u{a}\\u{1b}[2J");
+        assert_eq!(Shown("gpj\u{202e}.exe").to_string(), "gpj\\u{202e}.exe");
+    }
+}

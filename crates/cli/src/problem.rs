@@ -1,0 +1,287 @@
+//! Errors for people: what failed, on what, and what to do now.
+
+use std::fmt;
+
+use larder::{Error, Kind};
+
+use crate::output::Shown;
+
+/// Something that a person can set right, with the words for it.
+#[derive(Debug)]
+pub(crate) struct Problem {
+    what: String,
+    advice: String,
+    exit: Exit,
+}
+
+/// How the program ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Exit {
+    Done,
+    Failed,
+    Usage,
+    Damaged,
+    Interrupted,
+    Terminated,
+}
+
+impl Exit {
+    /// The code that the shell sees.
+    pub(crate) fn code(self) -> u8 {
+        match self {
+            Exit::Done => 0,
+            Exit::Failed => 1,
+            Exit::Usage => 2,
+            Exit::Damaged => 3,
+            Exit::Interrupted => 130,
+            Exit::Terminated => 143,
+        }
+    }
+}
+
+impl Problem {
+    /// Something failed.
+    pub(crate) fn new(what: impl Into<String>, advice: impl Into<String>) -> Self {
+        Self {
+            what: what.into(),
+            advice: advice.into(),
+            exit: Exit::Failed,
+        }
+    }
+
+    /// The command was not what it must be.
+    pub(crate) fn usage(what: impl Into<String>, advice: impl Into<String>) -> Self {
+        Self {
+            exit: Exit::Usage,
+            ..Self::new(what, advice)
+        }
+    }
+
+    /// No stored file or folder has this name.
+    pub(crate) fn no_such_name(name: &str) -> Self {
+        Self::new(
+            format!("nothing is stored under the name {:?}", name),
+            "`larder ls` shows what is stored",
+        )
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.what)
+    }
+}
+
+impl std::error::Error for Problem {}
+
+/// An error, as people read it.
+#[derive(Debug)]
+pub(crate) struct Report {
+    /// What failed, and why, down to the cause.
+    pub(crate) error: String,
+    /// What to do now.
+    pub(crate) advice: Option<String>,
+    /// How the program ends.
+    pub(crate) exit: Exit,
+}
+
+impl Report {
+    pub(crate) fn of(error: &anyhow::Error) -> Self {
+        let problem = error.downcast_ref::<Problem>();
+        let store = error
+            .chain()
+            .find_map(|cause| cause.downcast_ref::<Error>());
+        Self {
+            error: words(error),
+            advice: match (problem, store) {
+                (Some(problem), _) => Some(problem.advice.clone()),
+                (None, Some(error)) => advice(error),
+                (None, None) => error
+                    .chain()
+                    .find_map(|cause| cause.downcast_ref::<std::io::Error>())
+                    .and_then(advice_io),
+            },
+            exit: problem.map_or(Exit::Failed, |problem| problem.exit),
+        }
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Messages of ours may have lines; whatever else moves the cursor came from outside.
+        f.write_str("error: ")?;
+        write_lines(f, &self.error)?;
+        if let Some(advice) = &self.advice {
+            f.write_str("\n  now: ")?;
+            write_lines(f, advice)?;
+        }
+        Ok(())
+    }
+}
+
+fn write_lines(f: &mut fmt::Formatter<'_>, text: &str) -> fmt::Result {
+    for (i, line) in text.split('\n').enumerate() {
+        let open = if i == 0 { "" } else { "\n" };
+        write!(f, "{open}{}", Shown(line))?;
+    }
+    Ok(())
+}
+
+/// The chain of causes, each said once.
+fn words(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain() {
+        let cause = cause.to_string();
+        if text.ends_with(&cause) {
+            continue;
+        }
+        if !text.is_empty() {
+            text.push_str(": ");
+        }
+        text.push_str(&cause);
+    }
+    text
+}
+
+/// What to do about an error of a store.
+fn advice(error: &Error) -> Option<String> {
+    let value = |key| {
+        let found = error.context().find(|(k, _)| *k == key);
+        found.map(|(_, value)| value.to_owned())
+    };
+    let network = error.operation().starts_with("fetch.")
+        || error.operation().starts_with("iroh.")
+        || error.operation().starts_with("endpoint.")
+        || error.operation().starts_with("connect");
+    Some(match error.kind() {
+        Kind::Corrupt if network => {
+            "the other side sent wrong bytes, and nothing of them was kept: ask for a ticket from \
+             somebody else"
+                .to_owned()
+        }
+        Kind::Corrupt => {
+            "`larder verify --repair` marks what is damaged as missing; then fetch or add it again"
+                .to_owned()
+        }
+        Kind::Full => {
+            "free some space on that disk and run the same command again: what was stored stays"
+                .to_owned()
+        }
+        Kind::Denied if network => {
+            "the other side does not serve this any more: ask for a new ticket".to_owned()
+        }
+        Kind::Denied => match value("path") {
+            Some(path) => {
+                format!("look at the rights of {path}, and whether its disk is mounted read-only")
+            }
+            None => return None,
+        },
+        Kind::Unavailable => match value("pid") {
+            Some(pid) => {
+                format!("wait for process {pid} or end it, or name another store with --store")
+            }
+            None if network => {
+                "check that the other side still runs `larder serve` and that both are connected, \
+                 then run it again: it goes on where it stopped"
+                    .to_owned()
+            }
+            None => "try again in a moment".to_owned(),
+        },
+        Kind::NotFound if network => {
+            "the other side no longer has it: ask for a new ticket".to_owned()
+        }
+        Kind::Invalid if error.operation() == "store.open" => {
+            "name an empty or a new folder with --store redb:DIR".to_owned()
+        }
+        Kind::Internal => {
+            "this may be a defect: run it again with LARDER_LOG=debug and report what it prints"
+                .to_owned()
+        }
+        _ => return None,
+    })
+}
+
+/// What to do about an error of the operating system.
+fn advice_io(error: &std::io::Error) -> Option<String> {
+    use std::io::ErrorKind;
+    let text = match error.kind() {
+        ErrorKind::NotFound => "check the path",
+        ErrorKind::PermissionDenied => "look at its rights, or run as somebody who may",
+        ErrorKind::ReadOnlyFilesystem => "that disk is mounted read-only: choose another",
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
+            "free some space on that disk and run the same command again"
+        }
+        _ => return None,
+    };
+    Some(text.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use anyhow::Context;
+
+    use super::*;
+
+    fn text(error: impl Into<anyhow::Error>) -> String {
+        Report::of(&error.into()).to_string()
+    }
+
+    #[test]
+    fn each_error_of_a_store_says_what_to_do() {
+        let error = Error::new(
+            Kind::Unavailable,
+            "store.open",
+            "another process has it open",
+        )
+        .with("path", "/s")
+        .with("pid", 7);
+        assert_eq!(
+            text(error),
+            "error: store.open: unavailable: another process has it open (path=/s, pid=7)\n  \
+             now: wait for process 7 or end it, or name another store with --store"
+        );
+        let full = std::io::Error::from(std::io::ErrorKind::StorageFull);
+        let error = Error::io("payload.write", Path::new("/s/p"), full);
+        assert_eq!(
+            text(error),
+            "error: payload.write: no space left (path=/s/p): no storage space\n  \
+             now: free some space on that disk and run the same command again: what was stored stays"
+        );
+        let read_only = std::io::Error::from(std::io::ErrorKind::ReadOnlyFilesystem);
+        let error = Error::io("store.open", Path::new("/s"), read_only);
+        assert_eq!(
+            text(error),
+            "error: store.open: denied (path=/s): read-only filesystem or storage medium\n  \
+             now: look at the rights of /s, and whether its disk is mounted read-only"
+        );
+        let error = Error::new(Kind::Corrupt, "blobs.read", "").with("hash", "ab");
+        assert!(text(error).contains("larder verify --repair"));
+        let error = Error::new(Kind::Corrupt, "fetch.blob", "");
+        assert!(text(error).contains("somebody else"));
+    }
+
+    #[test]
+    fn a_cause_is_said_once_and_a_problem_brings_its_own_advice() {
+        let io = std::io::Error::from(std::io::ErrorKind::NotFound);
+        let error = Err::<(), _>(io).context("cannot read /x").unwrap_err();
+        assert_eq!(
+            text(error),
+            "error: cannot read /x: entity not found\n  now: check the path"
+        );
+        let error = anyhow::Error::new(Problem::usage("two of them", "write one"));
+        let report = Report::of(&error.context("cannot add"));
+        assert_eq!(
+            report.to_string(),
+            "error: cannot add: two of them\n  now: write one"
+        );
+        assert_eq!(report.exit, Exit::Usage);
+    }
+
+    #[test]
+    fn what_comes_from_outside_cannot_move_the_cursor() {
+        let error = Problem::new("name \u{1b}[2J", "look\nagain");
+        assert_eq!(text(error), "error: name \\u{1b}[2J\n  now: look\nagain");
+    }
+}
