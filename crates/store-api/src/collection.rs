@@ -247,8 +247,8 @@ pub trait CollectionStore: fmt::Debug + Send + Sync + 'static {
     /// Facts about this store; constant while it is open.
     fn capabilities(&self) -> CollectionCapabilities;
 
-    /// The key's entry, or `None` where there is none. Sees every commit that returned before the
-    /// call.
+    /// The key's entry, or `None` where there is none, as where the key is longer than any that can
+    /// be kept. Sees every commit that returned before the call.
     async fn get(&self, collection: CollectionId, key: Bytes) -> Result<Option<Entry>>;
 
     /// The entries that `scan` asks for, each key at most once, in its order.

@@ -249,11 +249,13 @@ pub trait RecordStore: fmt::Debug + Send + Sync + 'static {
     /// [`Kind::Denied`](crate::Kind::Denied), a value over the limits
     /// [`Kind::TooLarge`](crate::Kind::TooLarge); nothing changes then. An imported value whose
     /// sequence number is not greater than the slot's is [`Put::Superseded`], except that
-    /// importing the very value again is [`Put::Published`].
+    /// importing the very value again is [`Put::Published`]. Sequence numbers begin at 1: importing
+    /// one of 0 is [`Kind::Invalid`](crate::Kind::Invalid).
     async fn put(&self, id: RecordId, slot: Slot, put: PutRecord) -> Result<Put>;
 
     /// The sequence numbers of those of `slots` that have a value, ascending. Slots beyond the
-    /// record's are left out.
+    /// record's are left out; a record that this store does not know is
+    /// [`Kind::NotFound`](crate::Kind::NotFound).
     async fn inspect(
         &self,
         id: RecordId,

@@ -17,7 +17,7 @@ use std::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt};
-use store_api::{Batch, Edit, Error, Expect, Kind, Result};
+use store_api::{Batch, Edit, Error, Expect, GROUP_LEN, Kind, Result};
 
 use super::{
     Blobs, Inner,
@@ -26,6 +26,7 @@ use super::{
     pins::{Deleting, Watch},
     read::Status,
     tags::Tags,
+    tree::group_count,
 };
 use crate::{Format, Hash, Root};
 
@@ -160,15 +161,12 @@ impl Collection {
             return Ok(());
         };
         let size = found.entry.size();
-        let ranges = match &found.entry.state {
-            State::Partial(partial) => partial
-                .runs
-                .iter()
-                .map(|(start, end)| start * 16384..(end * 16384).min(size))
-                .collect(),
-            _ => vec![0..size],
+        let runs = match &found.entry.state {
+            State::Partial(partial) => partial.runs.clone(),
+            _ => Vec::from([(0, group_count(size))]),
         };
-        for range in ranges {
+        for (start, end) in runs {
+            let range = start * GROUP_LEN..(end * GROUP_LEN).min(size);
             // Groups are whole multiples of 32 bytes, so no hash crosses a range.
             let mut pieces = self
                 .inner
