@@ -1,6 +1,6 @@
 //! How many durable commits and reads a second the store does on this machine.
 //!
-//! `cargo run --release -p store-redb --example commit_rate [DIR]`
+//! `cargo run --release -p store-redb --example commit_rate -- [DIR [LEN IN_FLIGHT COUNT]]`
 
 #![allow(clippy::print_stdout, reason = "a measurement prints")]
 
@@ -58,6 +58,25 @@ where
     start.elapsed()
 }
 
+/// The processor time of this process so far, in seconds; zero where it cannot be told. It says more
+/// than the rate where the machine has other work.
+fn processor() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let fields: Vec<&str> = stat
+        .rsplit(") ")
+        .next()
+        .unwrap_or_default()
+        .split(' ')
+        .collect();
+    let ticks = |at: usize| {
+        fields
+            .get(at)
+            .and_then(|field| field.parse().ok())
+            .unwrap_or(0.0)
+    };
+    (ticks(11) + ticks(12)) / 100.0
+}
+
 fn used(dir: &Path) -> u64 {
     let mut sum = 0;
     for entry in std::fs::read_dir(dir).expect("the folder is there") {
@@ -77,6 +96,7 @@ async fn commits(dir: &Path, len: usize, tasks: u64, count: u64) -> RedbStore {
     let store = RedbStore::open(&folder, Options::default())
         .await
         .expect("it opens");
+    let before = processor();
     let took = run(&store, count, tasks, move |store, n| async move {
         let put = Edit::Put {
             collection: COLLECTION,
@@ -90,12 +110,14 @@ async fn commits(dir: &Path, len: usize, tasks: u64, count: u64) -> RedbStore {
     })
     .await;
     let rate = count as f64 / took.as_secs_f64();
-    println!("commit {len:6} B, {tasks:3} in flight: {rate:8.0} /s");
+    let each = (processor() - before) * 1e6 / count as f64;
+    println!("commit {len:6} B, {tasks:3} in flight: {rate:8.0} /s, {each:.1} us of processor");
     store
 }
 
 async fn gets(what: &str, store: &RedbStore, len: usize, keys: u64) {
     let count = 400_000;
+    let before = processor();
     let took = run(store, count, 32, move |store, n| async move {
         let n = n.wrapping_mul(0x9e37_79b9_7f4a_7c15) % keys;
         let entry = store.get(COLLECTION, key(n)).await.expect("it reads");
@@ -103,15 +125,23 @@ async fn gets(what: &str, store: &RedbStore, len: usize, keys: u64) {
     })
     .await;
     let rate = count as f64 / took.as_secs_f64();
-    println!("get {what} {len} B of {keys}, 32 in flight: {rate:.0} /s");
+    let each = (processor() - before) * 1e6 / count as f64;
+    println!("get {what} {len} B of {keys}, 32 in flight: {rate:.0} /s, {each:.1} us of processor");
 }
 
 #[tokio::main]
 async fn main() {
-    let dir = std::env::args()
-        .nth(1)
-        .unwrap_or_else(|| "commit-rate".to_owned());
+    let mut args = std::env::args().skip(1);
+    let dir = args.next().unwrap_or_else(|| "commit-rate".to_owned());
     let dir = Path::new(&dir);
+    let numbers: Vec<u64> = args.map(|arg| arg.parse().expect("a number")).collect();
+    if let [len, tasks, count] = numbers[..] {
+        let len = usize::try_from(len).expect("a length");
+        let store = commits(dir, len, tasks, count).await;
+        gets("random", &store, len, count).await;
+        store.close().await.expect("it closes");
+        return std::fs::remove_dir_all(dir).expect("the folder can be removed");
+    }
     for (len, tasks, count) in [
         (1024, 32, 40_000),
         (1024, 256, 100_000),

@@ -1,13 +1,18 @@
 //! Writing at the log's end.
 
-use std::{fs::File, path::PathBuf, sync::Arc};
+use std::{
+    fs::File,
+    hash::{BuildHasher, RandomState},
+    path::PathBuf,
+    sync::Arc,
+};
 
 use store_api::{Error, Kind, Result};
 
 use crate::{
     disk,
-    frame::FrameBuilder,
-    log::{Counters, Log, Position, SEGMENT_HEADER, SEGMENT_LEN, segment_header},
+    frame::{FrameBuilder, Stamp},
+    log::{Counters, Log, Position, SEGMENT_HEADER, SEGMENT_LEN, SegmentHeader},
 };
 
 /// How far beyond a frame zeros are written. A sync after writing into bytes that the file already
@@ -23,6 +28,7 @@ pub(crate) struct Appender {
     file: File,
     path: PathBuf,
     segment: u32,
+    salt: u64,
     /// Where the next frame goes.
     end: u64,
     /// The file has bytes up to here; those after `end` are zeros.
@@ -36,42 +42,57 @@ pub(crate) struct Appender {
 }
 
 impl Appender {
-    /// Goes on in an existing segment, after its last whole frame.
-    pub(crate) fn resume(log: Arc<Log>, at: Position, last: Counters) -> Result<Self> {
-        let path = log.path(at.segment);
+    /// Goes on in an existing segment at `end`, after its last whole frame.
+    pub(crate) fn resume(
+        log: Arc<Log>,
+        header: SegmentHeader,
+        end: u64,
+        last: Counters,
+    ) -> Result<Self> {
+        let path = log.path(header.number);
         let fail = |error| Error::io("log.open", &path, error);
         let file = disk::open_or_create(&path).map_err(fail)?;
-        file.set_len(at.offset)
-            .and_then(|()| file.sync_all())
-            .map_err(fail)?;
-        log.set_len(at.segment, at.offset);
-        Ok(Self {
-            log,
-            file,
-            path,
-            segment: at.segment,
-            end: at.offset,
-            len: at.offset,
-            last,
-            synced: last.sequence,
-            failed: None,
-        })
+        if file.metadata().map_err(fail)?.len() != end {
+            let cut = file.set_len(end).and_then(|()| file.sync_all());
+            cut.map_err(fail)?;
+        }
+        log.set_len(header.number, end);
+        Ok(Self::at(log, file, path, header, end, last))
     }
 
     /// Begins segment `number`.
     pub(crate) fn create(log: Arc<Log>, number: u32, last: Counters) -> Result<Self> {
-        let (file, path) = create_segment(&log, number, last)?;
-        Ok(Self {
+        let (file, path, header) = create_segment(&log, number, last)?;
+        Ok(Self::at(
             log,
             file,
             path,
-            segment: number,
-            end: SEGMENT_HEADER as u64,
-            len: SEGMENT_HEADER as u64,
+            header,
+            SEGMENT_HEADER as u64,
+            last,
+        ))
+    }
+
+    fn at(
+        log: Arc<Log>,
+        file: File,
+        path: PathBuf,
+        header: SegmentHeader,
+        end: u64,
+        last: Counters,
+    ) -> Self {
+        Self {
+            log,
+            file,
+            path,
+            segment: header.number,
+            salt: header.salt,
+            end,
+            len: end,
             last,
             synced: last.sequence,
             failed: None,
-        })
+        }
     }
 
     /// The log's end.
@@ -99,7 +120,12 @@ impl Appender {
         if self.end >= SEGMENT_LEN {
             self.roll()?;
         }
-        let bytes = frame.finish(self.last.sequence + 1, self.synced, revision);
+        let bytes = frame.finish(Stamp {
+            sequence: self.last.sequence + 1,
+            synced: self.synced,
+            revision,
+            salt: self.salt,
+        });
         let frame_len = bytes.len() as u64;
         let end = self.end + frame_len;
         if end > self.len && frame_len <= ZEROS_MAX_FRAME {
@@ -156,10 +182,21 @@ impl Appender {
     pub(crate) fn roll(&mut self) -> Result<()> {
         self.trim()?;
         let number = self.segment + 1;
-        let (file, path) = create_segment(&self.log, number, self.last)?;
+        let (file, path, header) = match create_segment(&self.log, number, self.last) {
+            Ok(created) => created,
+            Err(error) => {
+                // If it stays, nothing must be appended to the one before it.
+                if let Err(stays) = disk::remove_file("log.append", &self.log.path(number)) {
+                    tracing::error!(?stays, "a segment that could not be begun stays");
+                    self.failed = Some(error.clone());
+                }
+                return Err(error);
+            }
+        };
         self.file = file;
         self.path = path;
         self.segment = number;
+        self.salt = header.salt;
         self.end = SEGMENT_HEADER as u64;
         self.len = self.end;
         Ok(())
@@ -188,23 +225,25 @@ impl Appender {
     }
 }
 
-fn create_segment(log: &Log, number: u32, last: Counters) -> Result<(File, PathBuf)> {
+fn create_segment(
+    log: &Log,
+    number: u32,
+    before: Counters,
+) -> Result<(File, PathBuf, SegmentHeader)> {
     let path = log.path(number);
     let fail = |error| Error::io("log.append", &path, error);
+    let header = SegmentHeader {
+        number,
+        // The standard library has no other source of random numbers.
+        salt: RandomState::new().hash_one(number),
+        before,
+    };
     let file = disk::open_or_create(&path).map_err(fail)?;
-    let header = segment_header(number, last);
-    let made = file
-        .set_len(0)
-        .and_then(|()| disk::write_all_at(&file, &header, 0))
-        .and_then(|()| file.sync_all());
-    if let Err(error) = made {
-        // Nothing was acknowledged in it; if it stays, opening passes over it.
-        if let Err(remove) = disk::remove_file("log.append", &path) {
-            tracing::warn!(%remove, "an unused segment stays");
-        }
-        return Err(fail(error));
-    }
-    disk::sync_dir("log.append", path.parent().unwrap_or(&path))?;
+    file.set_len(0)
+        .and_then(|()| disk::write_all_at(&file, &header.encode(), 0))
+        .and_then(|()| file.sync_all())
+        .map_err(fail)?;
+    disk::sync_dir("log.append", log.dir())?;
     log.set_len(number, SEGMENT_HEADER as u64);
-    Ok((file, path))
+    Ok((file, path, header))
 }

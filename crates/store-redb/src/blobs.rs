@@ -9,10 +9,12 @@ use store_api::{
     BlobCapabilities, BlobStore, Block, Durability, Error, Kind, Listing, Part, PayloadId, Result,
 };
 
-use crate::{payload, store::RedbStore};
+use crate::{payload, read::Job, store::RedbStore};
 
 /// How many payloads are synced at once.
 const PARALLEL_SYNCS: usize = 8;
+/// A read of up to this length goes to the readers, which take many at once.
+const SHORT_READ: u64 = 64 * 1024;
 /// How many calls at once make it fastest.
 const CONCURRENCY: u16 = 32;
 
@@ -41,6 +43,15 @@ impl BlobStore for RedbStore {
         self.check_open(OPERATION)?;
         if range.is_empty() {
             return Ok(Bytes::new());
+        }
+        if range.end - range.start <= SHORT_READ {
+            let job = |reply| Job::Payload {
+                id,
+                part,
+                range,
+                reply,
+            };
+            return self.ask_reader(OPERATION, job).await;
         }
         self.blocking(OPERATION, move |payloads| payloads.read(id, part, range))
             .await

@@ -84,6 +84,14 @@ pub(crate) fn create_dir(operation: &'static str, dir: &Path) -> Result<()> {
     }
 }
 
+/// Gives a file a second name, or copies it where the file system has no such thing.
+pub(crate) fn keep_as(operation: &'static str, path: &Path, name: &Path) -> Result<()> {
+    remove_file(operation, name)?;
+    fs::hard_link(path, name)
+        .or_else(|_| fs::copy(path, name).map(drop))
+        .map_err(|error| Error::io(operation, name, error))
+}
+
 /// Removes a file; no error where it is absent.
 pub(crate) fn remove_file(operation: &'static str, path: &Path) -> Result<()> {
     match fs::remove_file(path) {

@@ -49,6 +49,15 @@ impl Folder {
         })
     }
 
+    /// The folder of a store that is there.
+    pub(crate) fn open_existing(path: &Path) -> Result<Self> {
+        if !read_format(path)? {
+            let message = "there is no Larder store in this folder";
+            return Err(Error::new(Kind::Invalid, OPEN, message).with("path", path.display()));
+        }
+        Self::open(path)
+    }
+
     pub(crate) fn log(&self) -> PathBuf {
         self.path.join("log")
     }

@@ -11,8 +11,9 @@
 //! | 8 | sequence number of the frame: one more than that of the frame before it |
 //! | 8 | the last sequence number that was known to be durable when the frame was written |
 //! | 8 | the last revision that was given when the frame was written |
+//! | 8 | the salt of the segment: a random number, by which a frame is told from bytes in a value |
 //! | 8 | XXH3 of the body |
-//! | 8 | XXH3 of the 40 bytes before |
+//! | 8 | XXH3 of the 48 bytes before |
 //! | … | the body: records, one after the other |
 //!
 //! A **record** is one edit:
@@ -32,7 +33,7 @@ use bytes::Bytes;
 use xxhash_rust::xxh3::xxh3_64;
 
 /// The length of a frame's header.
-pub(crate) const FRAME_HEADER: usize = 48;
+pub(crate) const FRAME_HEADER: usize = 56;
 /// The length of a record's header.
 pub(crate) const RECORD_HEADER: usize = 24;
 /// What a frame begins with.
@@ -61,6 +62,8 @@ pub(crate) struct FrameHeader {
     pub(crate) synced: u64,
     /// The last revision that was given by then.
     pub(crate) revision: u64,
+    /// The salt of the segment.
+    pub(crate) salt: u64,
     checksum: u64,
 }
 
@@ -68,7 +71,7 @@ impl FrameHeader {
     /// The header at the start of `bytes`, or `None` where there is no valid one.
     pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
         let bytes = bytes.get(..FRAME_HEADER)?;
-        if bytes[..4] != FRAME_MAGIC || xxh3_64(&bytes[..40]) != u64_at(bytes, 40) {
+        if bytes[..4] != FRAME_MAGIC || xxh3_64(&bytes[..48]) != u64_at(bytes, 48) {
             return None;
         }
         Some(Self {
@@ -76,7 +79,8 @@ impl FrameHeader {
             sequence: u64_at(bytes, 8),
             synced: u64_at(bytes, 16),
             revision: u64_at(bytes, 24),
-            checksum: u64_at(bytes, 32),
+            salt: u64_at(bytes, 32),
+            checksum: u64_at(bytes, 40),
         })
     }
 
@@ -135,10 +139,12 @@ impl<'a> Record<'a> {
         Ok((record, len))
     }
 
-    /// The key that the record at the start of `bytes` claims, whether or not its checksum holds.
-    pub(crate) fn claimed_key(bytes: &[u8]) -> Option<&[u8]> {
+    /// The revision and the key that the record at the start of `bytes` claims, whether or not its
+    /// checksum holds.
+    pub(crate) fn claims(bytes: &'a [u8]) -> Option<(u64, &'a [u8])> {
         let (key, _, _) = Self::lengths(bytes)?;
-        bytes.get(RECORD_HEADER..RECORD_HEADER + key)
+        let key = bytes.get(RECORD_HEADER..RECORD_HEADER + key)?;
+        Some((u64_at(bytes, 8), key))
     }
 
     /// The lengths of key, value and record, where the record ends within `bytes`.
@@ -187,6 +193,15 @@ pub(crate) fn value_of(record: Vec<u8>, key: &[u8], revision: u64) -> Option<Byt
     Some(Bytes::from(record).slice(start..))
 }
 
+/// What a frame's header says beside what follows from its body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Stamp {
+    pub(crate) sequence: u64,
+    pub(crate) synced: u64,
+    pub(crate) revision: u64,
+    pub(crate) salt: u64,
+}
+
 /// A frame being written.
 #[derive(Debug)]
 pub(crate) struct FrameBuilder {
@@ -229,19 +244,21 @@ impl FrameBuilder {
         self.bytes.len()
     }
 
-    /// The frame's bytes.
-    pub(crate) fn finish(&mut self, sequence: u64, synced: u64, revision: u64) -> &mut Vec<u8> {
+    /// The frame's bytes, where its header is to say `stamp`.
+    pub(crate) fn finish(&mut self, stamp: Stamp) -> &mut Vec<u8> {
         let body = &self.bytes[FRAME_HEADER..];
         let len = u32::try_from(body.len()).expect("batches are limited");
         let checksum = xxh3_64(body);
-        self.bytes[..4].copy_from_slice(&FRAME_MAGIC);
-        self.bytes[4..8].copy_from_slice(&len.to_le_bytes());
-        self.bytes[8..16].copy_from_slice(&sequence.to_le_bytes());
-        self.bytes[16..24].copy_from_slice(&synced.to_le_bytes());
-        self.bytes[24..32].copy_from_slice(&revision.to_le_bytes());
-        self.bytes[32..40].copy_from_slice(&checksum.to_le_bytes());
-        let header = xxh3_64(&self.bytes[..40]);
-        self.bytes[40..48].copy_from_slice(&header.to_le_bytes());
+        let header = &mut self.bytes[..FRAME_HEADER];
+        header[..4].copy_from_slice(&FRAME_MAGIC);
+        header[4..8].copy_from_slice(&len.to_le_bytes());
+        header[8..16].copy_from_slice(&stamp.sequence.to_le_bytes());
+        header[16..24].copy_from_slice(&stamp.synced.to_le_bytes());
+        header[24..32].copy_from_slice(&stamp.revision.to_le_bytes());
+        header[32..40].copy_from_slice(&stamp.salt.to_le_bytes());
+        header[40..48].copy_from_slice(&checksum.to_le_bytes());
+        let checksum = xxh3_64(&header[..48]);
+        header[48..].copy_from_slice(&checksum.to_le_bytes());
         &mut self.bytes
     }
 

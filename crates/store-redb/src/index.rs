@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// What redb may keep in memory.
-const CACHE_LEN: usize = 16 << 20;
+const CACHE_LEN: usize = 24 << 20;
 const ROWS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("rows");
 /// Segment to its account: puts, live, deletes.
 const ACCOUNTS: TableDefinition<u32, (u64, u64, u64)> = TableDefinition::new("accounts");

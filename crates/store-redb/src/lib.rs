@@ -29,8 +29,12 @@ mod overlay;
 mod pages;
 mod payload;
 mod read;
+mod repair;
 mod replay;
+mod stats;
 mod store;
 mod write;
 
+pub use repair::Repaired;
+pub use stats::Stats;
 pub use store::{Options, RedbStore};

@@ -20,9 +20,9 @@ use crate::{
 pub(crate) const SEGMENT_LEN: u64 = 64 << 20;
 /// How many segments are open at once for reading.
 const OPEN_SEGMENTS: usize = 128;
-/// What a segment begins with: magic `LS01`, number (4 bytes), the sequence number of the last frame
-/// before it (8), the last revision before it (8), XXH3 of these 24 bytes (8).
-pub(crate) const SEGMENT_HEADER: usize = 32;
+/// What a segment begins with: magic `LS01`, number (4 bytes), salt (8), the sequence number of the
+/// last frame before it (8), the last revision before it (8), XXH3 of these 32 bytes (8).
+pub(crate) const SEGMENT_HEADER: usize = 40;
 const SEGMENT_MAGIC: [u8; 4] = *b"LS01";
 
 /// A place in the log.
@@ -41,7 +41,7 @@ pub(crate) struct Pointer {
 }
 
 /// How far the store had counted at some place of the log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Counters {
     /// The last frame's number.
     pub(crate) sequence: u64,
@@ -49,26 +49,44 @@ pub(crate) struct Counters {
     pub(crate) revision: u64,
 }
 
-/// The header of segment `number`, before which the store had counted to `before`.
-pub(crate) fn segment_header(number: u32, before: Counters) -> [u8; SEGMENT_HEADER] {
-    let mut bytes = [0; SEGMENT_HEADER];
-    bytes[..4].copy_from_slice(&SEGMENT_MAGIC);
-    bytes[4..8].copy_from_slice(&number.to_le_bytes());
-    bytes[8..16].copy_from_slice(&before.sequence.to_le_bytes());
-    bytes[16..24].copy_from_slice(&before.revision.to_le_bytes());
-    let checksum = xxh3_64(&bytes[..24]);
-    bytes[24..].copy_from_slice(&checksum.to_le_bytes());
-    bytes
+/// What a segment begins with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct SegmentHeader {
+    /// The segment's number.
+    pub(crate) number: u32,
+    /// What all its frames bear.
+    pub(crate) salt: u64,
+    /// How far the store had counted before it.
+    pub(crate) before: Counters,
 }
 
-/// What the header of segment `number` says, where `bytes` are one.
-pub(crate) fn decode_segment_header(bytes: &[u8; SEGMENT_HEADER], number: u32) -> Option<Counters> {
-    let u64_at = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"));
-    let before = Counters {
-        sequence: u64_at(8),
-        revision: u64_at(16),
-    };
-    (*bytes == segment_header(number, before)).then_some(before)
+impl SegmentHeader {
+    pub(crate) fn encode(&self) -> [u8; SEGMENT_HEADER] {
+        let mut bytes = [0; SEGMENT_HEADER];
+        bytes[..4].copy_from_slice(&SEGMENT_MAGIC);
+        bytes[4..8].copy_from_slice(&self.number.to_le_bytes());
+        bytes[8..16].copy_from_slice(&self.salt.to_le_bytes());
+        bytes[16..24].copy_from_slice(&self.before.sequence.to_le_bytes());
+        bytes[24..32].copy_from_slice(&self.before.revision.to_le_bytes());
+        let checksum = xxh3_64(&bytes[..32]);
+        bytes[32..].copy_from_slice(&checksum.to_le_bytes());
+        bytes
+    }
+
+    /// The header of segment `number`, where `bytes` are one.
+    pub(crate) fn decode(bytes: &[u8; SEGMENT_HEADER], number: u32) -> Option<Self> {
+        let u64_at =
+            |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"));
+        let header = Self {
+            number,
+            salt: u64_at(8),
+            before: Counters {
+                sequence: u64_at(16),
+                revision: u64_at(24),
+            },
+        };
+        (header.encode() == *bytes).then_some(header)
+    }
 }
 
 /// All segments.
@@ -102,6 +120,11 @@ impl Log {
 
     pub(crate) fn path(&self, segment: u32) -> PathBuf {
         self.dir.join(format!("{segment:08}.log"))
+    }
+
+    /// Where a repair keeps the segment as it was found.
+    pub(crate) fn damaged_path(&self, segment: u32) -> PathBuf {
+        self.dir.join(format!("{segment:08}.damaged"))
     }
 
     pub(crate) fn dir(&self) -> &Path {
@@ -167,12 +190,12 @@ impl Log {
         disk::sync_dir("log.compact", &self.dir)
     }
 
-    /// What a segment's header says, or `None` where it is not whole.
-    pub(crate) fn header(&self, segment: u32) -> Result<Option<Counters>> {
+    /// A segment's header, or `None` where it is not whole.
+    pub(crate) fn header(&self, segment: u32) -> Result<Option<SegmentHeader>> {
         let file = self.file(segment)?.ok_or_else(|| self.missing(segment))?;
         let mut bytes = [0; SEGMENT_HEADER];
         match disk::read_exact_at(&file, &mut bytes, 0) {
-            Ok(()) => Ok(decode_segment_header(&bytes, segment)),
+            Ok(()) => Ok(SegmentHeader::decode(&bytes, segment)),
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
             Err(error) => Err(Error::io("log.read", &self.path(segment), error)),
         }
@@ -182,8 +205,8 @@ impl Log {
     pub(crate) fn frames(&self, segment: u32, offset: u64) -> Result<Frames> {
         let file = self.file(segment)?.ok_or_else(|| self.missing(segment))?;
         let path = self.path(segment);
-        let len = file
-            .metadata()
+        let data = file.metadata();
+        let len = data
             .map_err(|error| Error::io("log.read", &path, error))?
             .len();
         Ok(Frames {
@@ -191,6 +214,7 @@ impl Log {
             path,
             at: offset.max(SEGMENT_HEADER as u64),
             len,
+            salt: self.header(segment)?.map(|header| header.salt),
         })
     }
 }
@@ -205,6 +229,14 @@ pub(crate) struct Frame {
 }
 
 impl Frame {
+    /// How far the store had counted with this frame.
+    pub(crate) fn counters(&self) -> Counters {
+        Counters {
+            sequence: self.header.sequence,
+            revision: self.header.revision,
+        }
+    }
+
     /// Where the record at `offset` within the body begins.
     pub(crate) fn record_at(&self, segment: u32, offset: usize, len: usize) -> Pointer {
         let start = self.offset + (FRAME_HEADER + offset) as u64;
@@ -223,9 +255,16 @@ pub(crate) struct Frames {
     path: PathBuf,
     at: u64,
     len: u64,
+    /// Of the segment; where its header is damaged, of the first frame that is found.
+    salt: Option<u64>,
 }
 
 impl Frames {
+    /// The segment's salt, where it is known.
+    pub(crate) fn salt(&self) -> Option<u64> {
+        self.salt
+    }
+
     /// Where the next frame begins.
     pub(crate) fn offset(&self) -> u64 {
         self.at
@@ -245,20 +284,29 @@ impl Frames {
     pub(crate) fn next(&mut self) -> Result<Option<Frame>> {
         let frame = self.frame_at(self.at)?;
         if let Some(frame) = &frame {
-            self.at += (FRAME_HEADER + frame.body.len()) as u64;
+            self.pass(frame);
         }
         Ok(frame)
     }
 
-    /// Passes over a frame whose header is whole and whose body is not. What looks like a frame
-    /// within it is part of somebody's value.
-    pub(crate) fn skip_torn(&mut self) -> Result<()> {
-        if self.len.saturating_sub(self.at) >= FRAME_HEADER as u64
-            && let Some(header) = FrameHeader::decode(&self.bytes(self.at, FRAME_HEADER)?)
-        {
-            self.at += FRAME_HEADER as u64 + u64::from(header.len);
-        }
-        Ok(())
+    /// Goes on after `frame`.
+    fn pass(&mut self, frame: &Frame) {
+        self.at = frame.offset + (FRAME_HEADER + frame.body.len()) as u64;
+        self.salt = Some(frame.header.salt);
+    }
+
+    /// Goes on at `offset`.
+    pub(crate) fn seek(&mut self, offset: u64) {
+        self.at = offset;
+    }
+
+    /// The bytes from here up to `end`, or to the end of the file.
+    pub(crate) fn bytes_to(&self, end: u64) -> Result<Vec<u8>> {
+        let len = end.min(self.len).saturating_sub(self.at);
+        self.bytes(
+            self.at,
+            usize::try_from(len).expect("segments fit into memory"),
+        )
     }
 
     /// The next whole frame anywhere after this place, passing over what is none.
@@ -274,7 +322,7 @@ impl Frames {
                 .filter(|(_, four)| **four == FRAME_MAGIC);
             for (start, _) in magics {
                 if let Some(frame) = self.frame_at(at + start as u64)? {
-                    self.at = frame.offset + (FRAME_HEADER + frame.body.len()) as u64;
+                    self.pass(&frame);
                     return Ok(Some(frame));
                 }
             }
@@ -311,7 +359,8 @@ impl Frames {
             return Ok(None);
         };
         let start = at + FRAME_HEADER as u64;
-        if self.len - start < u64::from(header.len) {
+        let is_ours = self.salt.is_none_or(|salt| salt == header.salt);
+        if !is_ours || self.len - start < u64::from(header.len) {
             return Ok(None);
         }
         let body = self.bytes(start, header.len as usize)?;

@@ -12,7 +12,7 @@ use store_api::{Order, Result};
 use crate::{
     index::Snapshot,
     key::KeyRange,
-    log::{Pointer, Position},
+    log::{Counters, Pointer, Position},
 };
 
 /// A generation with this many keys is handed to the index.
@@ -71,6 +71,15 @@ pub(crate) struct Applied {
     pub(crate) sequence: u64,
     /// The last commit.
     pub(crate) revision: u64,
+}
+
+impl Applied {
+    pub(crate) fn counters(&self) -> Counters {
+        Counters {
+            sequence: self.sequence,
+            revision: self.revision,
+        }
+    }
 }
 
 /// Consecutive commits, folded into the newest item of each key.

@@ -1,10 +1,13 @@
-//! The threads that read collections: they take what waits in batches, so that a read costs no
-//! thread switch when there are many.
+//! The threads that read collections and short ranges of payloads: they take what waits in batches,
+//! so that a read costs no thread switch when there are many.
 
-use std::sync::{Arc, Mutex};
+use std::{
+    ops::Range,
+    sync::{Arc, Mutex},
+};
 
 use bytes::Bytes;
-use store_api::{CollectionId, Entry, Error, Kind, Order, Result, Revision};
+use store_api::{CollectionId, Entry, Error, Kind, Order, Part, PayloadId, Result, Revision};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
@@ -13,6 +16,7 @@ use crate::{
     frame,
     key::{self, KeyRange},
     overlay::{Item, Value},
+    payload::Payloads,
 };
 
 /// How many reads may wait; further callers wait for room.
@@ -26,22 +30,33 @@ const PAGE_LEN: usize = 1 << 20;
 /// How often a key is looked up again because compaction moved its record meanwhile.
 const MOVED_RETRIES: usize = 16;
 
+/// A value and its revision.
+type Found = Option<(Bytes, u64)>;
+type Reply<T> = oneshot::Sender<Result<T>>;
+
 /// What a reader is asked.
 #[derive(Debug)]
 pub(crate) enum Job {
     Get {
         key: Bytes,
-        reply: oneshot::Sender<Result<Option<(Bytes, u64)>>>,
+        reply: Reply<Found>,
     },
     Scan {
         range: KeyRange,
         order: Order,
-        reply: oneshot::Sender<Result<ScanPage>>,
+        reply: Reply<ScanPage>,
     },
     /// The first collection that has an entry within the range.
     Collection {
         range: KeyRange,
-        reply: oneshot::Sender<Result<Option<CollectionId>>>,
+        reply: Reply<Option<CollectionId>>,
+    },
+    /// A short range of a payload.
+    Payload {
+        id: PayloadId,
+        part: Part,
+        range: Range<u64>,
+        reply: Reply<Bytes>,
     },
 }
 
@@ -54,28 +69,58 @@ pub(crate) struct ScanPage {
 }
 
 /// Serves reads until every handle of the store is gone.
-pub(crate) fn run(core: &Core, jobs: &Mutex<mpsc::Receiver<Job>>) {
+pub(crate) fn run(core: &Core, payloads: &Payloads, jobs: &Mutex<mpsc::Receiver<Job>>) {
     let mut batch = Vec::with_capacity(BATCH);
+    let mut answers = Vec::with_capacity(BATCH);
     while lock(jobs).blocking_recv_many(&mut batch, BATCH) > 0 {
-        for job in batch.drain(..) {
-            // A caller that is gone does not want to know.
-            match job {
-                Job::Get { key, reply } => drop(reply.send(get(core, key))),
-                Job::Scan {
-                    range,
-                    order,
-                    reply,
-                } => drop(reply.send(scan(core, &range, order))),
-                Job::Collection { range, reply } => {
-                    drop(reply.send(first_collection(core, range)));
-                }
-            }
+        answers.extend(batch.drain(..).map(|job| answer(core, payloads, job)));
+        // All at once: the first wakes the runtime, and the others are there when it looks.
+        answers.drain(..).for_each(Answer::send);
+    }
+}
+
+/// What a job came to, and who waits for it.
+enum Answer {
+    Get(Reply<Found>, Result<Found>),
+    Scan(Reply<ScanPage>, Result<ScanPage>),
+    Collection(Reply<Option<CollectionId>>, Result<Option<CollectionId>>),
+    Payload(Reply<Bytes>, Result<Bytes>),
+}
+
+impl Answer {
+    fn send(self) {
+        // A caller that is gone does not want to know.
+        match self {
+            Answer::Get(reply, result) => drop(reply.send(result)),
+            Answer::Scan(reply, result) => drop(reply.send(result)),
+            Answer::Collection(reply, result) => drop(reply.send(result)),
+            Answer::Payload(reply, result) => drop(reply.send(result)),
         }
     }
 }
 
+fn answer(core: &Core, payloads: &Payloads, job: Job) -> Answer {
+    match job {
+        Job::Get { key, reply } => Answer::Get(reply, get(core, key)),
+        Job::Scan {
+            range,
+            order,
+            reply,
+        } => Answer::Scan(reply, scan(core, &range, order)),
+        Job::Collection { range, reply } => {
+            Answer::Collection(reply, first_collection(core, range))
+        }
+        Job::Payload {
+            id,
+            part,
+            range,
+            reply,
+        } => Answer::Payload(reply, payloads.read(id, part, range)),
+    }
+}
+
 /// The key's value and revision.
-pub(crate) fn get(core: &Core, key: Bytes) -> Result<Option<(Bytes, u64)>> {
+fn get(core: &Core, key: Bytes) -> Result<Found> {
     let moment = core.cache.moment();
     let found = look_up(core, &key)?;
     if let Some((value, revision)) = &found {
@@ -84,7 +129,7 @@ pub(crate) fn get(core: &Core, key: Bytes) -> Result<Option<(Bytes, u64)>> {
     Ok(found)
 }
 
-fn look_up(core: &Core, key: &[u8]) -> Result<Option<(Bytes, u64)>> {
+fn look_up(core: &Core, key: &[u8]) -> Result<Found> {
     let mut segment = 0;
     for _ in 0..MOVED_RETRIES {
         let Some(item) = core.overlay.get(key)? else {
@@ -177,12 +222,14 @@ pub(crate) fn threads() -> usize {
 /// Starts the readers.
 pub(crate) fn spawn(
     core: &Arc<Core>,
+    payloads: &Arc<Payloads>,
     jobs: mpsc::Receiver<Job>,
 ) -> Result<Vec<std::thread::JoinHandle<()>>> {
     let jobs = Arc::new(Mutex::new(jobs));
     let start = |_| {
         let (core, jobs) = (Arc::clone(core), Arc::clone(&jobs));
-        crate::core::spawn("larder-read", move || run(&core, &jobs))
+        let payloads = Arc::clone(payloads);
+        crate::core::spawn("larder-read", move || run(&core, &payloads, &jobs))
     };
     (0..threads()).map(start).collect()
 }

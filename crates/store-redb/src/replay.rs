@@ -10,7 +10,7 @@ use crate::{
     append::Appender,
     core::Core,
     disk, frame,
-    log::{Counters, Frame, Frames, Position, SEGMENT_HEADER},
+    log::{Counters, Frame, Frames, Position, SEGMENT_HEADER, SegmentHeader},
     overlay::{Applied, Freeze, Item},
     write::item_value,
 };
@@ -28,79 +28,62 @@ fn damaged(core: &Core, at: Position) -> Error {
 /// Replays the log into the overlay, and returns what appends to it.
 pub(crate) fn replay(core: &Arc<Core>) -> Result<Appender> {
     drop_unfinished_segment(core)?;
-    let applied = core.applying().applied;
-    let segments: Vec<u32> = core.log.segments().into_keys().collect();
-    let (Some(&first), Some(&last)) = (segments.first(), segments.last()) else {
-        return match applied {
-            None => Appender::create(
-                Arc::clone(&core.log),
-                1,
-                Counters {
-                    sequence: 0,
-                    revision: 0,
-                },
-            ),
-            Some(applied) => Err(damaged(core, applied.position)),
-        };
-    };
-    let start = match applied {
-        Some(applied) => applied.position,
-        None => Position {
-            segment: first,
-            offset: SEGMENT_HEADER as u64,
-        },
-    };
-    if !segments.contains(&start.segment) {
-        return Err(damaged(core, start));
-    }
-    let mut counters = applied.map(|applied| Counters {
-        sequence: applied.sequence,
-        revision: applied.revision,
-    });
     sync_last(core)?;
-    let mut end = start;
-    for segment in segments
-        .into_iter()
-        .filter(|segment| *segment >= start.segment)
-    {
-        let at = Position {
+    let applied = core.applying().applied;
+    let segments = core.log.segments();
+    let (first, last) = match (
+        applied,
+        segments.first_key_value(),
+        segments.last_key_value(),
+    ) {
+        (Some(applied), ..) if !segments.contains_key(&applied.position.segment) => {
+            return Err(damaged(core, applied.position));
+        }
+        (Some(applied), _, Some((last, _))) => (applied.position.segment, *last),
+        (None, Some((first, _)), Some((last, _))) => (*first, *last),
+        _ => return Appender::create(Arc::clone(&core.log), 1, Counters::default()),
+    };
+    // The segment before: its header, where it ended, and how far it had counted.
+    let mut before: Option<(SegmentHeader, Position, Counters)> = None;
+    for segment in segments.into_keys().filter(|segment| *segment >= first) {
+        let start = Position {
             segment,
-            offset: if segment == start.segment {
-                start.offset
-            } else {
-                SEGMENT_HEADER as u64
-            },
+            offset: SEGMENT_HEADER as u64,
         };
-        let header = core.log.header(segment)?.ok_or_else(|| damaged(core, at))?;
-        let mut known = match counters {
-            None => header,
-            Some(known) if segment == start.segment => known,
-            Some(known) => {
+        let header = core
+            .log
+            .header(segment)?
+            .ok_or_else(|| damaged(core, start))?;
+        let (start, counters) = match (before, applied) {
+            (None, Some(applied)) => (applied.position, applied.counters()),
+            (None, None) => (start, header.before),
+            (Some((_, end, counters)), _) => {
                 // Only segments that compaction removed, whose numbers are missing, leave a gap.
-                let gap = segment != end.segment + 1;
-                if known.sequence > header.sequence || !gap && known != header {
-                    return Err(damaged(core, at));
+                let is_next = segment == end.segment + 1;
+                if counters.sequence > header.before.sequence
+                    || is_next && counters != header.before
+                {
+                    return Err(damaged(core, end));
                 }
-                header
+                (start, header.before)
             }
         };
-        end = replay_segment(core, at, &mut known, segment == last)?;
-        counters = Some(known);
+        let (end, counters) = replay_segment(core, start, counters, segment == last)?;
+        before = Some((header, end, counters));
     }
-    let counters = counters.ok_or_else(|| damaged(core, end))?;
-    Appender::resume(Arc::clone(&core.log), end, counters)
+    let log = Arc::clone(&core.log);
+    match before {
+        Some((header, end, counters)) => Appender::resume(log, header, end.offset, counters),
+        None => Appender::create(log, 1, Counters::default()),
+    }
 }
 
 /// Removes the last segment where a crash came before its header was durable: no frame was written.
 fn drop_unfinished_segment(core: &Core) -> Result<()> {
-    let Some((segment, _)) = core.log.segments().pop_last() else {
-        return Ok(());
-    };
-    if core.log.header(segment)?.is_none() {
-        let mut frames = core.log.frames(segment, 0)?;
-        if frames.seek_next()?.is_some() {
-            return Err(damaged(core, Position { segment, offset: 0 }));
-        }
+    if let Some((segment, len)) = core.log.segments().pop_last()
+        && len <= SEGMENT_HEADER as u64
+        && core.log.header(segment)?.is_none()
+    {
         core.log.remove(segment)?;
     }
     Ok(())
@@ -110,9 +93,9 @@ fn drop_unfinished_segment(core: &Core) -> Result<()> {
 fn replay_segment(
     core: &Core,
     at: Position,
-    counters: &mut Counters,
+    mut counters: Counters,
     is_last: bool,
-) -> Result<Position> {
+) -> Result<(Position, Counters)> {
     let mut frames = core.log.frames(at.segment, at.offset)?;
     if frames.is_beyond_end() {
         return Err(damaged(core, at));
@@ -122,52 +105,56 @@ fn replay_segment(
             segment: at.segment,
             offset: frames.offset(),
         };
-        match frames.next()? {
-            Some(frame) if frame.header.sequence == counters.sequence + 1 => {
-                *counters = Counters {
-                    sequence: frame.header.sequence,
-                    revision: frame.header.revision,
-                };
-                publish(core, at.segment, &frame, frames.offset())?;
+        let Some(frame) = frames.next()? else {
+            let cut = tail(&mut frames, counters.sequence, is_last)?;
+            if cut == Tail::Damaged {
+                return Err(damaged(core, here));
             }
-            Some(_) => return Err(damaged(core, here)),
-            None => {
-                check_tail(core, &mut frames, here, counters.sequence, is_last)?;
-                return Ok(here);
+            if cut == Tail::Torn {
+                let path = core.log.path(here.segment).display().to_string();
+                tracing::info!(
+                    path,
+                    offset = here.offset,
+                    "the log's unfinished end is cut off"
+                );
             }
+            return Ok((here, counters));
+        };
+        if frame.header.sequence <= counters.sequence {
+            return Err(damaged(core, here));
         }
+        counters = frame.counters();
+        publish(core, at.segment, &frame, frames.offset())?;
     }
 }
 
-/// Whether what follows the last whole frame can be what a crash left: then it was never
-/// acknowledged as durable, and may go.
-fn check_tail(
-    core: &Core,
-    frames: &mut Frames,
-    here: Position,
-    sequence: u64,
-    is_last: bool,
-) -> Result<()> {
+/// What follows the last whole frame of a segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Tail {
+    /// Nothing, or zeros.
+    Clean,
+    /// What a crash left of frames that were never acknowledged as durable.
+    Torn,
+    /// What was durable and is not whole any more.
+    Damaged,
+}
+
+/// Tells what follows after frame `sequence`.
+pub(crate) fn tail(frames: &mut Frames, sequence: u64, is_last: bool) -> Result<Tail> {
     if !frames.has_bytes_left()? {
-        return Ok(());
+        return Ok(Tail::Clean);
     }
-    if !is_last {
-        // A segment is durable before the next one is begun.
-        return Err(damaged(core, here));
-    }
-    frames.skip_torn()?;
-    while let Some(later) = frames.seek_next()? {
-        if later.header.synced > sequence && later.header.sequence > sequence {
-            // The frame that cannot be read was durable when this one was written.
-            return Err(damaged(core, here));
+    // A segment is durable before the next one is begun.
+    let mut tail = if is_last { Tail::Torn } else { Tail::Damaged };
+    while tail == Tail::Torn
+        && let Some(later) = frames.seek_next()?
+    {
+        // Whether the frame that is not whole was durable when this one was written.
+        if later.header.synced > sequence {
+            tail = Tail::Damaged;
         }
     }
-    tracing::info!(
-        path = %core.log.path(here.segment).display(),
-        offset = here.offset,
-        "the log's unfinished end is cut off"
-    );
-    Ok(())
+    Ok(tail)
 }
 
 /// Makes a frame's records visible, and lets the index catch up where they become many.

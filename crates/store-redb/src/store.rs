@@ -23,6 +23,7 @@ use crate::{
     pages::{PageState, Pages},
     payload::Payloads,
     read::{self, Job},
+    repair::{self, Repaired},
     replay,
     write::{self, Request, Writer},
 };
@@ -58,7 +59,7 @@ pub struct Options {}
 
 /// The order of the fields matters: the queues end before the threads are waited for.
 pub(crate) struct Inner {
-    dir: PathBuf,
+    pub(crate) dir: PathBuf,
     pub(crate) core: Arc<Core>,
     pub(crate) payloads: Arc<Payloads>,
     pub(crate) writer: mpsc::Sender<Request>,
@@ -116,7 +117,7 @@ impl RedbStore {
         let appender = replay::replay(&core)?;
         let state = Writer::new(Arc::clone(&core), appender, requests, changes);
         threads.writer = Some(spawn("larder-write", move || state.run())?);
-        threads.readers = read::spawn(&core, jobs)?;
+        threads.readers = read::spawn(&core, &payloads, jobs)?;
         let inner = Inner {
             dir: dir.to_owned(),
             core,
@@ -157,6 +158,18 @@ impl RedbStore {
     pub async fn settle(&self) -> Result<()> {
         self.check_open("store.settle")?;
         self.ask("store.settle", Request::Settle).await
+    }
+
+    /// Repairs the store in `dir`, which nobody may have open: writes damaged parts of the log again
+    /// with all that can still be read, and makes the index again. Payloads are not looked at.
+    ///
+    /// A folder without a store is [`Kind::Invalid`].
+    pub async fn repair(dir: impl Into<PathBuf>, options: Options) -> Result<Repaired> {
+        let dir = dir.into();
+        let folder = dir.clone();
+        let repaired = run_blocking("store.repair", move || repair::repair(&folder)).await?;
+        Self::open(dir, options).await?.close().await?;
+        Ok(repaired)
     }
 
     pub(crate) fn check_open(&self, operation: &'static str) -> Result<()> {
