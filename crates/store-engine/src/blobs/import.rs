@@ -60,6 +60,8 @@ impl Drop for Shared {
         {
             imports.remove(&self.hash);
         }
+        drop(imports);
+        self.live.get_mut().end(&self.inner);
     }
 }
 

@@ -143,7 +143,7 @@ impl Inner {
         if payloads.is_empty() {
             return Ok(());
         }
-        self.payloads.delete(payloads.clone()).await?;
+        self.remove_payloads(payloads.clone()).await?;
         let edits = payloads
             .iter()
             .map(|payload| Edit::Delete {

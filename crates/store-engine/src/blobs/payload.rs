@@ -14,7 +14,7 @@ use futures_util::StreamExt;
 use store_api::{
     Batch, CollectionId, Durability, Edit, Entry, Error, Expect, Kind, PayloadId, Result, Scan,
 };
-use tokio::sync::OnceCell;
+use tokio::{sync::OnceCell, task::JoinHandle};
 
 use super::{
     Inner,
@@ -92,7 +92,7 @@ impl Draft {
 }
 
 async fn discard(inner: Arc<Inner>, id: PayloadId) {
-    if let Err(error) = inner.payloads.delete(vec![id]).await {
+    if let Err(error) = inner.remove_payloads(vec![id]).await {
         inner.ids.unclean.store(true, Ordering::SeqCst);
         tracing::warn!(%error, payload = %id, "an unclaimed payload stays until the next start");
     }
@@ -100,21 +100,51 @@ async fn discard(inner: Arc<Inner>, id: PayloadId) {
 
 impl Drop for Draft {
     fn drop(&mut self) {
-        if self.kept {
-            return;
-        }
-        match tokio::runtime::Handle::try_current() {
-            Ok(runtime) => {
-                let (inner, id) = (self.inner.clone(), self.id);
-                let running = inner.hold();
-                runtime.spawn(async move {
-                    discard(inner, id).await;
-                    drop(running);
-                });
-            }
-            Err(_) => self.inner.ids.unclean.store(true, Ordering::SeqCst),
+        if !self.kept {
+            tidy(&self.inner, discard(self.inner.clone(), self.id));
         }
     }
+}
+
+/// Does `work` in the background. Where that is not possible, the next start tidies up.
+fn tidy(inner: &Arc<Inner>, work: impl Future<Output = ()> + Send + 'static) {
+    match tokio::runtime::Handle::try_current() {
+        Ok(runtime) => {
+            let running = inner.hold();
+            runtime.spawn(async move {
+                work.await;
+                drop(running);
+            });
+        }
+        Err(_) => inner.ids.unclean.store(true, Ordering::SeqCst),
+    }
+}
+
+/// Deletes a payload in the background if no blob claims it once `recording` has ended, which may
+/// claim it.
+pub(crate) fn discard_unclaimed<T: Send + 'static>(
+    inner: &Arc<Inner>,
+    id: PayloadId,
+    recording: Option<JoinHandle<T>>,
+) {
+    let work = {
+        let inner = inner.clone();
+        async move {
+            if let Some(recording) = recording {
+                // What it came to, the claim says.
+                recording.await.ok();
+            }
+            match inner.is_claimed(id).await {
+                Ok(true) => {}
+                Ok(false) => discard(inner, id).await,
+                Err(error) => {
+                    inner.ids.unclean.store(true, Ordering::SeqCst);
+                    tracing::warn!(%error, payload = %id, "a payload may stay unclaimed");
+                }
+            }
+        }
+    };
+    tidy(inner, work);
 }
 
 impl Inner {
@@ -182,10 +212,17 @@ impl Inner {
             }
             count += orphans.len() as u64;
             if !orphans.is_empty() {
-                self.payloads.delete(orphans).await?;
+                self.remove_payloads(orphans).await?;
             }
         }
         Ok(count)
+    }
+
+    /// Deletes payloads for good: before this is noted anywhere, the loss of power must not be able
+    /// to bring them back.
+    pub(crate) async fn remove_payloads(&self, payloads: Vec<PayloadId>) -> Result<()> {
+        self.payloads.delete(payloads.clone()).await?;
+        self.payloads.sync(payloads).await
     }
 
     /// Whether a blob's entry names this payload.

@@ -102,7 +102,7 @@ impl Blobs {
                 let payload = payload?;
                 if !inner.ids.is_current(payload) && !inner.is_claimed(payload).await? {
                     if repair == Repair::Yes {
-                        inner.payloads.delete(vec![payload]).await?;
+                        inner.remove_payloads(vec![payload]).await?;
                     }
                     let finding = Finding::Orphan { payload };
                     yield Scrubbed { hash: None, size: 0, finding };

@@ -3,7 +3,7 @@
 //! The order is always: bytes and nodes written, then synced, then the entry that claims them. A
 //! cancelled call leaves what it did not write where it was, and the next call writes it.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use bao_tree::io::Leaf;
 use bytes::{Bytes, BytesMut};
@@ -12,6 +12,7 @@ use tokio::{task::JoinHandle, time::Instant};
 
 use super::{RECORD_EVERY, RECORD_EVERY_BYTES, Shared};
 use crate::blobs::{
+    Inner,
     add::now,
     bitfield::Bitfield,
     entry::{
@@ -19,7 +20,7 @@ use crate::blobs::{
         limit_runs,
     },
     index::Replaced,
-    payload::Draft,
+    payload::{Draft, discard_unclaimed},
     tree::{Cv, PAIR_LEN, group_count, group_range, outboard_len, pair_index},
 };
 
@@ -120,6 +121,18 @@ impl Live {
         }
         live.recorded = recorded;
         live
+    }
+
+    /// Sees to it that no payload stays that nothing claims: somebody else may have completed the
+    /// blob, and what was written since then have brought this payload back.
+    pub(super) fn end(&mut self, inner: &Arc<Inner>) {
+        let Some(payload) = self.payload else { return };
+        let recorded = self.recorded.as_ref();
+        let is_ours = recorded.is_some_and(|found| found.entry.payload() == Some(payload));
+        // A draft sees to itself, and a complete blob keeps its payload.
+        if self.draft.is_none() && !(self.complete && is_ours) {
+            discard_unclaimed(inner, payload, self.recording.take());
+        }
     }
 
     /// Whether an item of `group` is still of use.

@@ -1,0 +1,78 @@
+//! Payloads that nothing claims do not stay.
+
+mod common;
+
+use std::sync::Arc;
+
+use bao_tree::{ChunkNum, ChunkRanges};
+use common::{bytes, engine, export};
+use futures_util::StreamExt;
+use store_api::{BlobStore, Block, Bytes, Part};
+use store_engine::{Blobs, Trust};
+use store_testkit::stores::PowerStore;
+
+async fn open(store: &PowerStore) -> Blobs {
+    let store = Arc::new(store.clone());
+    Blobs::open(store.clone(), store).await.unwrap()
+}
+
+/// An orphan was swept, or a blob deleted, and noted as gone: then its payload stays gone, whatever
+/// becomes of the power.
+#[tokio::test]
+async fn deleted_payloads_stay_deleted() {
+    for seed in 0..20 {
+        let store = PowerStore::new();
+        let blobs = open(&store).await;
+        let hash = blobs.add(bytes(1, 100_000)).await.unwrap().hash();
+        let mut ids = BlobStore::list(&store, None);
+        let mut id = ids.next().await.unwrap().unwrap();
+        blobs.delete(vec![hash]).await.unwrap();
+        // What a crash leaves.
+        id.0[15] += 7;
+        let bytes = Bytes::from(vec![1; 100]);
+        let (part, index) = (Part::Data, 0);
+        let block = Block { part, index, bytes };
+        store.write(id, vec![block]).await.unwrap();
+        store.sync(vec![id]).await.unwrap();
+        let store = store.lose_power(seed);
+        drop(open(&store).await);
+        let store = store.lose_power(seed);
+        open(&store).await;
+        let left = BlobStore::list(&store, None).count().await;
+        assert_eq!(left, 0, "seed {seed}");
+    }
+}
+
+/// An import goes on although the blob was added meanwhile, which deleted the import's payload.
+#[tokio::test]
+async fn an_import_that_came_too_late_leaves_nothing() {
+    const LEN: usize = 4 << 20;
+    let (from, _) = engine().await;
+    let hash = from.add(bytes(1, LEN)).await.unwrap().hash();
+    for finishes in [true, false] {
+        let (to, store) = engine().await;
+        let size = LEN as u64;
+        let first = export(&from, hash, ChunkRanges::from(..ChunkNum(1024))).await;
+        let rest = export(&from, hash, ChunkRanges::from(ChunkNum(1024)..)).await;
+        let mut import = to.import(hash, size, Trust::Untrusted).await.unwrap();
+        for item in first {
+            import.push(item).await.unwrap();
+        }
+        import.finish().await.unwrap();
+        let mut import = to.import(hash, size, Trust::Untrusted).await.unwrap();
+        to.add(bytes(1, LEN)).await.unwrap();
+        for item in rest {
+            import.push(item).await.unwrap();
+        }
+        if finishes {
+            assert!(import.finish().await.unwrap().is_complete());
+        } else {
+            drop(import);
+        }
+        to.close().await.unwrap();
+        assert_eq!(BlobStore::list(&*store, None).count().await, 1);
+        let to = Blobs::open(store.clone(), store).await.unwrap();
+        let read = to.read_to_bytes(hash, 0..size).await.unwrap();
+        assert!(read == bytes(1, LEN));
+    }
+}
