@@ -5,6 +5,7 @@ use std::{path::PathBuf, sync::Arc};
 use store_api::{BlobStore, CollectionStore, Result};
 use store_engine::{Blobs, Collections, Records};
 use store_testkit::MemoryStore;
+use tokio::sync::OnceCell;
 
 use crate::{DiskUsage, StoreUrl};
 
@@ -21,6 +22,7 @@ struct Inner {
     blobs: Blobs,
     collections: Collections,
     records: Records,
+    closed: OnceCell<Result<()>>,
 }
 
 #[derive(Debug)]
@@ -93,6 +95,7 @@ impl Store {
             blobs,
             collections,
             records,
+            closed: OnceCell::new(),
         })))
     }
 
@@ -135,8 +138,13 @@ impl Store {
     }
 
     /// Waits for what runs, makes it durable and closes the store. Later calls, of every clone, are
-    /// [`Kind::Closed`](crate::Kind::Closed).
+    /// [`Kind::Closed`](crate::Kind::Closed); closing again says the same as the first time.
     pub async fn close(&self) -> Result<()> {
+        let closed = self.0.closed.get_or_init(|| self.close_once());
+        closed.await.clone()
+    }
+
+    async fn close_once(&self) -> Result<()> {
         let engine = self.0.blobs.close().await;
         let backend = match &self.0.backend {
             Backend::Memory(store) => {
