@@ -247,3 +247,73 @@ fn create_segment(
     log.set_len(number, SEGMENT_HEADER as u64);
     Ok((file, path, header))
 }
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+    use crate::frame::Record;
+
+    fn frame() -> FrameBuilder {
+        let mut frame = FrameBuilder::new(Vec::new());
+        frame.push(Record {
+            revision: 1,
+            key: b"key",
+            value: Some(b"value"),
+        });
+        frame
+    }
+
+    fn appender(dir: &std::path::Path) -> Appender {
+        let log = Arc::new(Log::open(dir).expect("an empty log"));
+        Appender::create(log, 1, Counters::default()).expect("a segment")
+    }
+
+    fn device(path: &str) -> File {
+        File::options()
+            .write(true)
+            .open(path)
+            .expect("Linux has it")
+    }
+
+    #[test]
+    fn a_failed_sync_ends_appending() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let mut appender = appender(dir.path());
+        // What takes all that is written and cannot be synced.
+        appender.file = device("/dev/null");
+        appender.append(&mut frame(), 1).expect("it takes it");
+        let error = appender.sync().expect_err("it cannot be synced");
+        assert_eq!(error.operation(), "log.sync");
+        for result in [appender.sync(), appender.append(&mut frame(), 2).map(drop)] {
+            let error = result.expect_err("nothing more is appended");
+            assert_eq!(error.kind(), Kind::Unavailable);
+            assert!(error.message().contains("open the store again"));
+        }
+    }
+
+    #[test]
+    fn a_full_disk_leaves_the_log_as_it_was() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let mut appender = appender(dir.path());
+        appender.append(&mut frame(), 1).expect("there is space");
+        let (position, last) = (appender.position(), appender.last());
+        // What cannot be truncated either, so that the first failure is also the last.
+        let file = std::mem::replace(&mut appender.file, device("/dev/full"));
+        let error = appender
+            .append(&mut frame(), 2)
+            .expect_err("there is no space");
+        assert_eq!(error.kind(), Kind::Full);
+        assert_eq!((appender.position(), appender.last()), (position, last));
+        let error = appender
+            .append(&mut frame(), 2)
+            .expect_err("it could not be undone");
+        assert_eq!(error.kind(), Kind::Unavailable);
+        // Where it can be undone, the log goes on.
+        appender.file = file;
+        appender.failed = None;
+        appender
+            .append(&mut frame(), 2)
+            .expect("there is space again");
+        assert_eq!(appender.last().sequence, 2);
+    }
+}

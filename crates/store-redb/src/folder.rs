@@ -42,6 +42,7 @@ impl Folder {
         for dir in ["log", "payload"] {
             disk::create_dir(OPEN, &path.join(dir))?;
         }
+        // Also where nothing is new: a crash may have come before this the last time.
         disk::sync_dir(OPEN, path)?;
         Ok(Self {
             path: path.to_owned(),

@@ -267,3 +267,166 @@ impl FrameBuilder {
         self.bytes
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const STAMP: Stamp = Stamp {
+        sequence: 3,
+        synced: 2,
+        revision: 9,
+        salt: 0x0123_4567_89ab_cdef,
+    };
+
+    fn frame(records: &[Record<'_>]) -> Vec<u8> {
+        let mut builder = FrameBuilder::new(Vec::new());
+        for record in records {
+            builder.push(*record);
+        }
+        builder.finish(STAMP).clone()
+    }
+
+    /// Everything that the reader says about `bytes`; must not panic.
+    fn read(bytes: &[u8]) {
+        if let Some(header) = FrameHeader::decode(bytes) {
+            assert!(!header.covers(bytes) || header.len as usize == bytes.len());
+        }
+        for (at, record) in records(bytes) {
+            if let Ok(record) = record {
+                assert!(at + record.len() <= bytes.len());
+            }
+        }
+        if let Some((_, key)) = Record::claims(bytes) {
+            assert!(key.len() <= bytes.len());
+        }
+        assert!(value_of(bytes.to_vec(), b"key", 1).is_none_or(|value| value.len() < bytes.len()));
+    }
+
+    #[test]
+    fn the_format_is_pinned() {
+        let put = Record {
+            revision: 8,
+            key: b"key",
+            value: Some(b"value"),
+        };
+        let delete = Record {
+            revision: 9,
+            key: b"other",
+            value: None,
+        };
+        let hex: String = frame(&[put, delete])
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        let expected = [
+            // The frame: magic, length, sequence, synced, revision, salt, checksums.
+            "4c463031",
+            "3d000000",
+            "0300000000000000",
+            "0200000000000000",
+            "0900000000000000",
+            "efcdab8967452301",
+            "3255136115ca565b",
+            "ebc158b61bff1928",
+            // A put: checksum, revision, lengths and kind, key, value.
+            "ef35c52f02a911bf",
+            "0800000000000000",
+            "0300",
+            "01",
+            "00",
+            "05000000",
+            "6b6579",
+            "76616c7565",
+            // A delete.
+            "051b797cbac33e29",
+            "0900000000000000",
+            "0500",
+            "02",
+            "00",
+            "00000000",
+            "6f74686572",
+        ];
+        assert_eq!(hex, expected.concat());
+    }
+
+    #[test]
+    fn what_was_written_is_read() {
+        let put = Record {
+            revision: 8,
+            key: b"key",
+            value: Some(b"value"),
+        };
+        let delete = Record {
+            revision: 9,
+            key: b"",
+            value: None,
+        };
+        let bytes = frame(&[put, delete]);
+        let header = FrameHeader::decode(&bytes).expect("a header");
+        let body = &bytes[FRAME_HEADER..];
+        assert!(header.covers(body));
+        let found: Vec<_> = records(body).collect();
+        assert_eq!(found, [(0, Ok(put)), (put.len(), Ok(delete))]);
+        let record = body[..put.len()].to_vec();
+        assert_eq!(
+            value_of(record.clone(), b"key", 8).expect("it is whole"),
+            "value"
+        );
+        assert_eq!(value_of(record.clone(), b"kex", 8), None);
+        assert_eq!(value_of(record.clone(), b"key", 7), None);
+        assert_eq!(value_of(body[put.len()..].to_vec(), b"", 9), None);
+    }
+
+    #[test]
+    fn every_flipped_bit_and_every_cut_is_noticed() {
+        let put = Record {
+            revision: 8,
+            key: b"key",
+            value: Some(b"value"),
+        };
+        let good = frame(&[put]);
+        for bit in 0..good.len() * 8 {
+            let mut bad = good.clone();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            let whole =
+                FrameHeader::decode(&bad).is_some_and(|header| header.covers(&bad[FRAME_HEADER..]));
+            assert!(!whole, "bit {bit}");
+            let record = bad[FRAME_HEADER..].to_vec();
+            let untouched = bit / 8 < FRAME_HEADER;
+            assert_eq!(
+                value_of(record, b"key", 8).is_some(),
+                untouched,
+                "bit {bit}"
+            );
+        }
+        for len in 0..good.len() {
+            let cut = &good[..len];
+            let whole = FrameHeader::decode(cut)
+                .is_some_and(|header| header.covers(cut.get(FRAME_HEADER..).unwrap_or_default()));
+            assert!(!whole, "cut to {len}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_can_be_read(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            read(&bytes);
+        }
+
+        #[test]
+        fn bytes_that_look_like_records_can_be_read(
+            key in any::<u16>(), value in any::<u32>(), kind in 0..4_u8, rest in 0..100_usize,
+        ) {
+            let mut bytes = vec![0; RECORD_HEADER + rest];
+            bytes[16..18].copy_from_slice(&key.to_le_bytes());
+            bytes[18] = kind;
+            bytes[20..24].copy_from_slice(&value.to_le_bytes());
+            let checksum = xxh3_64(&bytes[8..]);
+            bytes[..8].copy_from_slice(&checksum.to_le_bytes());
+            read(&bytes);
+        }
+    }
+}

@@ -28,9 +28,15 @@ fn damaged(core: &Core, at: Position) -> Error {
 /// Replays the log into the overlay, and returns what appends to it.
 pub(crate) fn replay(core: &Arc<Core>) -> Result<Appender> {
     drop_unfinished_segment(core)?;
-    sync_last(core)?;
     let applied = core.applying().applied;
     let segments = core.log.segments();
+    let end = segments.last_key_value().map(|(segment, offset)| Position {
+        segment: *segment,
+        offset: *offset,
+    });
+    if applied.map(|applied| applied.position) != end {
+        sync_last(core)?;
+    }
     let (first, last) = match (
         applied,
         segments.first_key_value(),
