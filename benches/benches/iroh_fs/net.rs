@@ -23,8 +23,8 @@ const FILES: u64 = 10_000;
 
 /// A system that serves and fetches.
 pub trait Node: System {
-    /// Serves all that the store has.
-    fn serve(&self, endpoint: &Endpoint, root: Hash, list: bool) -> Router;
+    /// Serves these blobs, or lists and what they name.
+    fn serve(&self, endpoint: &Endpoint, roots: &[(Hash, bool)]) -> Router;
     /// Fetches a blob, or a list and what it names.
     fn fetch(
         &self,
@@ -50,9 +50,11 @@ fn content_of(hash: Hash, list: bool) -> HashAndFormat {
 }
 
 impl Node for Larder {
-    fn serve(&self, endpoint: &Endpoint, root: Hash, list: bool) -> Router {
+    fn serve(&self, endpoint: &Endpoint, roots: &[(Hash, bool)]) -> Router {
         let shares = Shares::new(&self.blobs);
-        shares.allow(root_of(root, list)).unwrap();
+        for (root, list) in roots {
+            shares.allow(root_of(*root, *list)).unwrap();
+        }
         serve(endpoint, &self.blobs, &shares)
     }
 
@@ -84,7 +86,7 @@ impl Node for Larder {
 }
 
 impl Node for IrohFs {
-    fn serve(&self, endpoint: &Endpoint, _root: Hash, _list: bool) -> Router {
+    fn serve(&self, endpoint: &Endpoint, _roots: &[(Hash, bool)]) -> Router {
         Router::builder(endpoint.clone())
             .accept(iroh_blobs::ALPN, BlobsProtocol::new(&self.0, None))
             .spawn()
@@ -128,10 +130,11 @@ pub async fn transfers<S: Node>(dir: &Path) {
     let to = S::open(&dir.join("to")).await;
     let blob = from.add_stream(GIB).await;
     let collection = from.add_collection(small(FILES, 1024)).await;
+    let roots = [(blob, false), (collection, true)];
     let client = loopback().await;
-    for (root, list) in [(blob, false), (collection, true)] {
-        let endpoint = loopback().await;
-        let router = from.serve(&endpoint, root, list);
+    let endpoint = loopback().await;
+    let router = from.serve(&endpoint, &roots);
+    for (root, list) in roots {
         let start = Instant::now();
         to.fetch(&client, endpoint.addr(), root, list).await;
         if list {
@@ -139,9 +142,9 @@ pub async fn transfers<S: Node>(dir: &Path) {
         } else {
             rate("fetch 1 GiB (MB/s)", GIB / 1_000_000, start.elapsed());
         }
-        router.shutdown().await.unwrap();
     }
-    client.close().await;
     to.close().await;
-    from.close().await;
+    // It closes the other system's store too.
+    router.shutdown().await.unwrap();
+    client.close().await;
 }

@@ -101,7 +101,7 @@ pub trait BlobStore: fmt::Debug + Send + Sync + 'static {
     /// Deletes both parts of every payload in `ids`, and frees their space.
     ///
     /// Deleting what is absent is no error. Not atomic: after a crash any subset may be gone, and
-    /// what was deleted may be back; the caller deletes again.
+    /// what was deleted may be back until it is [synced](Self::sync); the caller deletes again.
     async fn delete(&self, ids: Vec<PayloadId>) -> Result<()>;
 
     /// The ids of all payloads after `after`, in ascending order of their bytes, each once.
@@ -109,7 +109,8 @@ pub trait BlobStore: fmt::Debug + Send + Sync + 'static {
     /// What is written or deleted while the listing runs may or may not appear; all else does.
     fn list(&self, after: Option<PayloadId>) -> Listing<PayloadId>;
 
-    /// Makes every write to `ids` that returned before this call survive the loss of power.
+    /// Makes every write to `ids`, and every deletion of them, that returned before this call survive
+    /// the loss of power.
     ///
     /// Ids that are absent are no error. After an error, nothing is known to be durable: write
     /// again, then sync again.
