@@ -72,7 +72,10 @@ impl Inner {
                 None => {
                     let segment = self.load_segment(hash, payload, size, index).await?;
                     let segment = Arc::new(segment);
-                    self.segments.put(payload, index, segment.clone());
+                    // Damage is not remembered: it may be repaired, or have been a bad read.
+                    if segment.iter().all(Option::is_some) {
+                        self.segments.put(payload, index, segment.clone());
+                    }
                     segment
                 }
             };
