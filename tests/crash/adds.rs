@@ -129,9 +129,11 @@ async fn add_until_killed(dir: &Path, job: &str) {
         let seed: u64 = seed.parse().unwrap();
         let workers = (0..WORKERS).map(|worker| add(blobs.clone(), seed, worker));
         let workers: Vec<_> = workers.map(tokio::spawn).collect();
-        while collects == "true" {
-            blobs.collect(SystemTime::now()).await.unwrap();
-            tokio::time::sleep(Duration::from_millis(5)).await;
+        if collects == "true" {
+            loop {
+                blobs.collect(SystemTime::now()).await.unwrap();
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
         }
         for worker in workers {
             worker.await.unwrap();

@@ -3,3 +3,4 @@
 
 mod adds;
 mod fetches;
+mod power;

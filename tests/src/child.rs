@@ -57,6 +57,13 @@ pub fn say(line: impl Display) {
     stdout.flush().ok();
 }
 
+/// Says something to whoever runs the tests, whatever becomes of the test.
+pub fn note(text: &str) {
+    let mut stderr = std::io::stderr().lock();
+    // There is nobody else to tell.
+    stderr.write_all(format!("{text}\n").as_bytes()).ok();
+}
+
 /// Runs what a child does, on two workers.
 pub fn run<T>(work: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_multi_thread()
@@ -90,8 +97,10 @@ impl Child {
         Self::start_with(Command::new(program), test, job, arguments)
     }
 
-    /// As [`start`](Self::start), by a shell that first runs `prologue`, where `$1` is `folder`.
+    /// As [`start`](Self::start), by a shell (a command that ends in `sh`) which first runs
+    /// `prologue`, where `$1` is `folder`.
     pub fn start_in_shell(
+        shell: &[&str],
         prologue: &str,
         folder: &Path,
         test: &str,
@@ -99,7 +108,8 @@ impl Child {
         arguments: &[(&str, &dyn AsRef<OsStr>)],
     ) -> Self {
         let program = std::env::current_exe().expect("this program has a path");
-        let mut command = Command::new("sh");
+        let mut command = Command::new(shell[0]);
+        command.args(&shell[1..]);
         let script = format!("set -e\n{prologue}\nshift\nexec \"$@\"");
         command.arg("-c").arg(script).arg("sh").arg(folder);
         command.arg(program);

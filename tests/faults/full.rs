@@ -1,0 +1,273 @@
+//! Full disks: `Full`, nothing half-claimed, and the store goes on once there is space.
+
+use std::{fs, path::Path, process::Command, sync::Arc};
+
+use futures_util::{StreamExt, TryStreamExt};
+use larder::{
+    AddOptions, Blobs, ChunkRanges, Hash, Kind, Result, Root, Status, Store, Trust, api::BlobStore,
+};
+use store_testkit::{
+    MemoryStore,
+    stores::{Faults, FaultyStore},
+};
+use tests::{
+    child::{self, Child},
+    data::{KIB, MIB, bytes},
+    store::{claimed_payloads, open, payloads, read, unsound},
+};
+
+/// Blobs that another node has.
+async fn peer(seed: u64, len: usize) -> (Blobs, Hash) {
+    let store = Arc::new(MemoryStore::new());
+    let blobs = Blobs::open(store.clone(), store).await.unwrap();
+    let hash = blobs.add(bytes(seed, len)).await.unwrap().hash();
+    (blobs, hash)
+}
+
+async fn import(from: &Blobs, hash: Hash, to: &Blobs) -> Result<()> {
+    let Some(Status::Complete { size }) = from.status(hash).await.unwrap() else {
+        panic!("the peer has it");
+    };
+    let mut import = to.import(hash, size, Trust::Untrusted).await?;
+    let mut items = from.export(hash, ChunkRanges::all());
+    while let Some(item) = items.next().await {
+        import.push(item.unwrap()).await?;
+    }
+    import.finish().await.map(drop)
+}
+
+fn tagged(tag: &str) -> AddOptions {
+    AddOptions {
+        tag: Some(tag.try_into().unwrap()),
+        ..AddOptions::default()
+    }
+}
+
+/// Adds, imports and tags; each step can be done again.
+async fn steps(blobs: &Blobs, peer: &(Blobs, Hash)) -> Vec<Result<()>> {
+    let tags = blobs.tags();
+    vec![
+        blobs
+            .add_with(bytes(1, 100), tagged("small"))
+            .await
+            .map(drop),
+        blobs
+            .add_with(bytes(2, 200 * KIB), tagged("large"))
+            .await
+            .map(drop),
+        import(&peer.0, peer.1, blobs).await,
+        tags.set("imported".try_into().unwrap(), Root::raw(peer.1))
+            .await,
+        blobs
+            .add_with(bytes(3, 16 * KIB), tagged("inline"))
+            .await
+            .map(drop),
+    ]
+}
+
+#[tokio::test]
+async fn at_every_length_of_a_disk() {
+    let peer = peer(9, 300 * KIB).await;
+    let lengths = [100, 200 * KIB, 300 * KIB, 16 * KIB];
+    let all: u64 = lengths.iter().sum::<usize>() as u64;
+    let mut failures = [0; 5];
+    for space in (0..all + 64 * KIB as u64).step_by(7 * KIB) {
+        let faults = Faults::seeded(space);
+        faults.limit_space(Some(space));
+        let store = Arc::new(FaultyStore::new(MemoryStore::new(), faults.clone()));
+        let blobs = Blobs::open(store.clone(), store.clone()).await.unwrap();
+        for (step, result) in steps(&blobs, &peer).await.iter().enumerate() {
+            if let Err(error) = result {
+                assert_eq!(error.kind(), Kind::Full, "{space}: {error:?}");
+                failures[step] += 1;
+            }
+        }
+        // What became of imports that were given up is done once they are closed.
+        blobs.close().await.unwrap();
+        let blobs = Blobs::open(store.clone(), store.clone()).await.unwrap();
+        assert_eq!(unsound(&blobs).await, [], "{space}");
+        let kept = BlobStore::list(&*store, None).count().await;
+        assert_eq!(kept, claimed_payloads(&blobs).await, "{space}");
+        let tags: Vec<_> = blobs.tags().list_all().try_collect().await.unwrap();
+        for tag in tags.iter().filter(|tag| tag.name.as_bytes() != "imported") {
+            assert!(
+                blobs.status(tag.root.hash).await.unwrap().is_some(),
+                "{space}"
+            );
+        }
+
+        faults.limit_space(None);
+        for result in steps(&blobs, &peer).await {
+            result.unwrap_or_else(|error| panic!("{space}, with more space: {error:?}"));
+        }
+        assert!(read(&blobs, peer.1).await == bytes(9, 300 * KIB));
+        assert_eq!(unsound(&blobs).await, [], "{space}");
+        assert_eq!(blobs.list().count().await, lengths.len(), "{space}");
+    }
+    assert!(
+        failures.iter().all(|count| *count > 0),
+        "{failures:?}: some step never failed"
+    );
+}
+
+/// What a child does on a real disk with `limit` bytes that `free` makes larger.
+async fn fill(dir: &Path, limit: usize, free: impl FnOnce()) {
+    let store = open(&dir.join("store")).await;
+    let blobs = store.blobs();
+    let mut kept = Vec::new();
+    for i in 0..50 {
+        let tag = tagged(&format!("kept {i}"));
+        let len = [500, 30 * KIB][i as usize % 2];
+        kept.push(
+            blobs
+                .add_with(bytes(100 + i, len), tag)
+                .await
+                .unwrap()
+                .hash(),
+        );
+    }
+    let is_full = |result: Result<()>, what| {
+        let error = result.expect_err(what);
+        assert_eq!(error.kind(), Kind::Full, "{what}: {error:?}");
+    };
+
+    // In the middle of an add: nothing is left of it.
+    let before = payloads(&dir.join("store"));
+    let added = blobs.add_with(bytes(1, limit), tagged("too large")).await;
+    is_full(added.map(drop), "an add");
+    assert_eq!(blobs.status(Hash::of(bytes(1, limit))).await.unwrap(), None);
+    assert_eq!(
+        blobs
+            .tags()
+            .get(&"too large".try_into().unwrap())
+            .await
+            .unwrap(),
+        None
+    );
+    assert_eq!(payloads(&dir.join("store")), before);
+    check(&store, dir, &kept).await;
+
+    // In the middle of an import: what was recorded stays, and is right.
+    let peer = peer(2, limit).await;
+    is_full(import(&peer.0, peer.1, blobs).await, "an import");
+    let part = blobs.bitfield(peer.1).await.unwrap();
+    assert!(!part.is_complete());
+    check(&store, dir, &kept).await;
+
+    // In a commit: blobs that live in the index, until there is no room for them.
+    let mut inline = Vec::new();
+    let error = loop {
+        let i = inline.len() as u64;
+        match blobs
+            .add_with(bytes(1000 + i, 15 * KIB), tagged(&format!("{i}")))
+            .await
+        {
+            Ok(pin) => inline.push(pin.hash()),
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(error.kind(), Kind::Full, "a commit: {error:?}");
+    assert!(!inline.is_empty());
+    let refused = Hash::of(bytes(1000 + inline.len() as u64, 15 * KIB));
+    assert_eq!(blobs.status(refused).await.unwrap(), None);
+    kept.extend(&inline);
+    check(&store, dir, &kept).await;
+
+    free();
+    let added = blobs
+        .add_with(bytes(1, limit), tagged("too large"))
+        .await
+        .unwrap();
+    import(&peer.0, peer.1, blobs).await.unwrap();
+    kept.extend([added.hash(), peer.1]);
+    check(&store, dir, &kept).await;
+    store.close().await.unwrap();
+    let store = open(&dir.join("store")).await;
+    check(&store, dir, &kept).await;
+    assert!(read(store.blobs(), peer.1).await == bytes(2, limit));
+    store.close().await.unwrap();
+    child::say("done");
+}
+
+async fn check(store: &Store, dir: &Path, kept: &[Hash]) {
+    let blobs = store.blobs();
+    for hash in kept {
+        let status = blobs.status(*hash).await.unwrap();
+        assert!(
+            matches!(status, Some(Status::Complete { .. })),
+            "{hash} is lost"
+        );
+        assert!(Hash::of(read(blobs, *hash).await) == *hash);
+    }
+    assert_eq!(unsound(blobs).await, []);
+    assert_eq!(
+        payloads(&dir.join("store")).len(),
+        claimed_payloads(blobs).await
+    );
+}
+
+/// Files may not become longer than this: what everybody may ask for.
+#[test]
+fn a_limit_for_files() {
+    const TEST: &str = "full::a_limit_for_files";
+    const LIMIT: usize = 8 * MIB;
+    if child::job().is_some() {
+        let process = std::process::id().to_string();
+        let free = move || {
+            let mut command = Command::new("prlimit");
+            let status = command
+                .args(["--pid", &process, "--fsize=unlimited"])
+                .status();
+            assert!(
+                status.is_ok_and(|status| status.success()),
+                "prlimit raises the limit"
+            );
+        };
+        let dir = child::argument("DIR");
+        return child::run(fill(Path::new(&dir), LIMIT + MIB, free));
+    }
+    let folder = tempfile::tempdir().unwrap();
+    // In units of 512 bytes; without the signal, writes say what is wrong.
+    let limit = format!("ulimit -S -f {}; trap '' XFSZ", LIMIT / 512);
+    let dir = folder.path();
+    let child = Child::start_in_shell(&["sh"], &limit, dir, TEST, "fill", &[("DIR", &dir)]);
+    assert_eq!(child.finish(), ["done"]);
+}
+
+/// A disk of its own, in memory. Who may not mount one has the test above.
+#[test]
+fn a_full_disk() {
+    const TEST: &str = "full::a_full_disk";
+    const LIMIT: usize = 48 * MIB;
+    if child::job().is_some() {
+        let dir = child::argument("DIR");
+        let dir = Path::new(&dir);
+        // Something else takes a part of the disk, and goes away later.
+        let other = dir.join("other");
+        fs::write(&other, vec![1; LIMIT - 8 * MIB]).unwrap();
+        let free = || fs::remove_file(&other).unwrap();
+        return child::run(fill(dir, 10 * MIB, free));
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path();
+    let mount = format!("mount -t tmpfs -o size={LIMIT} tmpfs \"$1\"");
+    let shells: [&[&str]; 2] = [
+        &["unshare", "--mount", "sh"],
+        &["unshare", "--user", "--map-root-user", "--mount", "sh"],
+    ];
+    let can_mount = |shell: &&&[&str]| {
+        let mut command = Command::new(shell[0]);
+        command
+            .args(&shell[1..])
+            .args(["-c", &mount, "sh"])
+            .arg(dir);
+        command.output().is_ok_and(|output| output.status.success())
+    };
+    match shells.iter().find(can_mount) {
+        Some(shell) => {
+            let child = Child::start_in_shell(shell, &mount, dir, TEST, "fill", &[("DIR", &dir)]);
+            assert_eq!(child.finish(), ["done"]);
+        }
+        None => child::note("a_full_disk: nothing can be mounted here, so this shows nothing"),
+    }
+}

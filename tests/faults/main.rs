@@ -1,0 +1,8 @@
+//! Disks that are full, fail or rot, peers that lie, and how much memory any of it takes.
+#![allow(missing_docs, reason = "tests are named for what they show")]
+
+mod damage;
+mod full;
+mod hostile;
+mod memory;
+mod reads;

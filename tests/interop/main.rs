@@ -1,0 +1,6 @@
+//! With unmodified nodes of iroh-blobs, their memory store and their file store, and ours in a folder.
+#![allow(missing_docs, reason = "tests are named for what they show")]
+
+mod from_them;
+mod from_us;
+mod nodes;
