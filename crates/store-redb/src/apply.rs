@@ -10,8 +10,7 @@ use crate::{core::Core, index::Index, write::Request};
 const IDLE: Duration = Duration::from_millis(250);
 
 /// Applies generations until it is told to stop.
-pub(crate) fn run(core: &Arc<Core>, index: Index, writer: Option<WeakSender<Request>>) {
-    let mut writer = writer;
+pub(crate) fn run(core: &Arc<Core>, index: Index, writer: &WeakSender<Request>) {
     let mut last_seen = 0;
     loop {
         let generation = {
@@ -28,7 +27,7 @@ pub(crate) fn run(core: &Arc<Core>, index: Index, writer: Option<WeakSender<Requ
         let Some(generation) = generation else {
             let waiting = core.overlay.waiting();
             if waiting > 0 && waiting == last_seen {
-                nudge(&mut writer);
+                tell(writer, Request::Idle);
             }
             last_seen = waiting;
             continue;
@@ -38,14 +37,14 @@ pub(crate) fn run(core: &Arc<Core>, index: Index, writer: Option<WeakSender<Requ
         }
         drop(generation);
         core.notify();
-        nudge(&mut writer);
+        tell(writer, Request::Nudge);
     }
 }
 
-/// Tells the writer that there is something to look at; if its queue is full, it looks anyway.
-fn nudge(writer: &mut Option<WeakSender<Request>>) {
-    if let Some(sender) = writer.as_ref().and_then(WeakSender::upgrade) {
-        drop(sender.try_send(Request::Nudge));
+/// Tells the writer; where its queue is full, it looks for work anyway.
+fn tell(writer: &WeakSender<Request>, request: Request) {
+    if let Some(sender) = writer.upgrade() {
+        drop(sender.try_send(request));
     }
 }
 

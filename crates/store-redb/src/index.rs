@@ -10,7 +10,8 @@ use std::{
 
 use bytes::Bytes;
 use redb::{
-    Builder, Database, ReadOnlyTable, ReadableDatabase, ReadableTable, TableDefinition, TableError,
+    Builder, Database, ReadOnlyTable, ReadableDatabase, ReadableTable, ReadableTableMetadata,
+    TableDefinition, TableError,
 };
 use store_api::{Error, Kind, Order, Result};
 

@@ -112,7 +112,7 @@ impl RedbStore {
         let weak = writer.downgrade();
         let shared = Arc::clone(&core);
         threads.applier = Some(spawn("larder-index", move || {
-            apply::run(&shared, index, Some(weak))
+            apply::run(&shared, index, &weak)
         })?);
         let appender = replay::replay(&core)?;
         let state = Writer::new(Arc::clone(&core), appender, requests, changes);

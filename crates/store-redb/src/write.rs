@@ -41,8 +41,10 @@ pub(crate) enum Request {
     Settle(Reply<()>),
     /// Answered when all is in the log and the index; the thread then ends.
     Close(Reply<()>),
-    /// Something changed elsewhere: look for work.
+    /// The index made progress: look for work.
     Nudge,
+    /// Nothing was committed for a while: hand what there is to the index.
+    Idle,
 }
 
 /// An edit of the group being built.
@@ -120,6 +122,11 @@ impl Writer {
                     Request::Sync(reply) => drop(reply.send(self.appender.sync())),
                     Request::Settle(reply) => self.settling.push(reply),
                     Request::Nudge => {}
+                    Request::Idle => {
+                        if let Err(error) = self.freeze() {
+                            tracing::warn!(?error, "the index cannot be brought up to date now");
+                        }
+                    }
                     Request::Close(reply) => {
                         let result = self.finish();
                         drop(reply.send(result));
@@ -404,7 +411,7 @@ impl Writer {
                 Request::Sync(reply) | Request::Settle(reply) | Request::Close(reply) => {
                     drop(reply.send(Err(closed("store.close"))));
                 }
-                Request::Nudge => {}
+                Request::Nudge | Request::Idle => {}
             }
         }
         self.appender.trim()?;

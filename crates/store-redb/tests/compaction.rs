@@ -4,6 +4,7 @@ use std::{
     collections::BTreeMap,
     path::Path,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -11,7 +12,7 @@ use futures_util::TryStreamExt;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use store_api::{Batch, CollectionId, CollectionStore, Durability, Edit, Scan};
-use store_redb::{Options, RedbStore};
+use store_redb::{Options, RedbStore, Stats};
 
 const C: CollectionId = CollectionId::from_static("c");
 
@@ -105,6 +106,62 @@ async fn deleting_frees_the_space() {
     forget_index(dir.path());
     let store = open(dir.path()).await;
     assert_eq!(all(&store).await.len(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_idle_store_brings_its_index_up_to_date_and_frees_space_by_itself() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let store = open(dir.path()).await;
+    for n in 0..400 {
+        let edits = vec![put(format!("{n}"), vec![n as u8; 200 << 10])];
+        store.commit(quick(edits)).await.expect("it commits");
+    }
+    let live = 400 * (200 << 10);
+    until(&store, |stats| stats.live > live && stats.log > live).await;
+    for n in 0..400 {
+        store
+            .commit(quick(vec![delete(format!("{n}"))]))
+            .await
+            .expect("it commits");
+    }
+    until(&store, |stats| stats.live == 0 && stats.log < 1 << 10).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_index_gives_the_space_of_deleted_keys_back() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let store = open(dir.path()).await;
+    for chunk in 0..150 {
+        let edits = (0..1000).map(|n| put(format!("{n:03}{chunk:061}"), Vec::new()));
+        store
+            .commit(quick(edits.collect()))
+            .await
+            .expect("it commits");
+    }
+    for chunk in 1..150 {
+        let edits = (0..1000).map(|n| delete(format!("{n:03}{chunk:061}")));
+        store
+            .commit(quick(edits.collect()))
+            .await
+            .expect("it commits");
+    }
+    let before = all(&store).await;
+    assert_eq!(before.len(), 1000);
+    store.close().await.expect("it closes");
+    let index = std::fs::metadata(dir.path().join("index.redb")).expect("there is an index");
+    assert!(index.len() < 4 << 20, "{}", index.len());
+}
+
+/// Waits until the store's space is as it must become.
+async fn until(store: &RedbStore, wanted: impl Fn(Stats) -> bool) {
+    let waiting = async {
+        while !wanted(store.stats().await.expect("it tells")) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), waiting)
+        .await
+        .expect("it settles by itself");
 }
 
 #[tokio::test(flavor = "multi_thread")]
