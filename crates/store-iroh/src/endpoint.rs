@@ -7,7 +7,7 @@ use std::{
 
 use iroh::{
     Endpoint, EndpointAddr, RelayMode, SecretKey, Watcher,
-    endpoint::{Builder, Connection, PortmapperConfig, presets},
+    endpoint::{Builder, Connection, PortmapperConfig, QuicTransportConfig, presets},
 };
 use iroh_blobs::ticket::BlobTicket;
 use n0_future::StreamExt;
@@ -19,6 +19,16 @@ use crate::convert::to_iroh_root;
 
 /// How long a ticket waits for an address at which its endpoint can be reached.
 const ADDRESS_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How many bytes of a connection may have come without anybody having read them. Who fetches
+/// widens it for its own connection.
+const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
+
+/// How many bytes of a connection may be sent without having been acknowledged.
+const SEND_WINDOW: u64 = 16 * 1024 * 1024;
+
+/// How many requests of a connection may be open.
+const REQUESTS: u32 = 64;
 
 /// Whom an endpoint talks to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -44,7 +54,8 @@ pub struct EndpointOptions {
     pub port: u16,
 }
 
-/// Binds an endpoint. [`Kind::Unavailable`] where the port is in use.
+/// Binds an endpoint, with windows that bound what strangers can make it keep in memory.
+/// [`Kind::Unavailable`] where the port is in use.
 pub async fn bind(options: EndpointOptions) -> Result<Endpoint> {
     let EndpointOptions {
         reach,
@@ -70,6 +81,13 @@ pub async fn bind(options: EndpointOptions) -> Result<Endpoint> {
             on_port(Endpoint::builder(presets::N0), port).map_err(|error| failed(error.into()))?
         }
     };
+    // A stream's own window stays as it is: with a wider one, a burst of loss leaves more gaps than
+    // the QUIC library puts up with, and it gives up the connection.
+    let transport = QuicTransportConfig::builder()
+        .receive_window(CONNECTION_WINDOW.into())
+        .send_window(SEND_WINDOW)
+        .max_concurrent_bidi_streams(REQUESTS.into());
+    builder = builder.transport_config(transport.build());
     if let Some(key) = secret_key {
         builder = builder.secret_key(key);
     }

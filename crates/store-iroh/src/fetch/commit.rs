@@ -13,34 +13,38 @@ use tokio::{
 use super::{Call, failure::import_failed, plan::Job};
 use crate::fetch::plan::missing;
 
-/// How many small blobs may be received but not yet durable: each is of up to 16 KiB. The engine
-/// commits many waiting ones together.
-const MAX_SMALL: usize = 256;
+/// How many bytes may be received but not yet durable, in units of 1 KiB.
+const BUDGET: u32 = 16 * 1024;
 
-/// How many large blobs may be unfinished at once, each with up to [`QUEUE`] groups of 16 KiB.
-const MAX_LARGE: usize = 8;
+/// The least that a blob takes of it, so that at most 256 are under way. The engine commits many
+/// waiting ones together.
+const LEAST: u32 = 64;
 
-/// How many items of a large blob may wait to be written.
-const QUEUE: usize = 64;
+/// The most that a blob takes of it: what its queue holds.
+const MOST: u32 = 1024;
+
+/// How many parts of a large blob may wait to be written, and how many bytes a part has: what is
+/// handed over in parts wakes fewer tasks.
+const QUEUE: usize = 3;
+/// See [`QUEUE`].
+pub(super) const PART_LEN: usize = 256 * 1024;
 
 /// What all streams of a fetch have together.
-pub(super) struct Limits {
-    small: Arc<Semaphore>,
-    large: Arc<Semaphore>,
-}
+pub(super) struct Limits(Arc<Semaphore>);
 
 impl Default for Limits {
     fn default() -> Self {
-        Self {
-            small: Arc::new(Semaphore::new(MAX_SMALL)),
-            large: Arc::new(Semaphore::new(MAX_LARGE)),
-        }
+        Self(Arc::new(Semaphore::new(BUDGET as usize)))
     }
 }
 
-async fn permit(of: &Arc<Semaphore>) -> OwnedSemaphorePermit {
-    let permit = of.clone().acquire_owned().await;
-    permit.expect("nobody closes the semaphore")
+impl Limits {
+    /// Waits until there is room for so many bytes that are not durable.
+    async fn room(&self, bytes: u64) -> OwnedSemaphorePermit {
+        let units = u32::try_from(bytes / 1024).unwrap_or(MOST);
+        let room = self.0.clone().acquire_many_owned(units.clamp(LEAST, MOST));
+        room.await.expect("nobody closes the semaphore")
+    }
 }
 
 /// The blobs of one stream that are not durable yet.
@@ -63,11 +67,11 @@ impl Commits {
     /// Commits a whole small blob in the background. Waits only while too many are under way.
     pub(super) async fn small(&mut self, hash: Hash, bytes: Bytes) -> Result<()> {
         self.reap()?;
-        let permit = permit(&self.call.limits.small).await;
+        let room = self.call.limits.room(bytes.len() as u64).await;
         let call = self.call.clone();
         self.tasks.spawn(async move {
             let pin = call.blobs.add(bytes).await?;
-            drop(permit);
+            drop(room);
             if pin.hash() != hash {
                 let message = "a verified blob has another hash";
                 return Err(Error::new(Kind::Internal, "blobs.fetch", message).with("hash", hash));
@@ -78,20 +82,26 @@ impl Commits {
         Ok(())
     }
 
-    /// Begins a large blob: its items go into the queue, and dropping that finishes it in the
-    /// background.
-    pub(super) async fn large(&mut self, job: Job, size: u64) -> Result<mpsc::Sender<Encoded>> {
+    /// Begins a large blob: its items go into the queue in parts, and dropping that finishes it in
+    /// the background.
+    pub(super) async fn large(
+        &mut self,
+        job: Job,
+        size: u64,
+    ) -> Result<mpsc::Sender<Vec<Encoded>>> {
         self.reap()?;
-        let permit = permit(&self.call.limits.large).await;
-        let (queue, mut items) = mpsc::channel(QUEUE);
+        let room = self.call.limits.room(size).await;
+        let (queue, mut parts) = mpsc::channel::<Vec<Encoded>>(QUEUE);
         let call = self.call.clone();
         self.tasks.spawn(async move {
             let mut import = call.blobs.import(job.hash, size, Trust::Verified).await?;
-            while let Some(item) = items.recv().await {
-                import.push(item).await?;
+            while let Some(part) = parts.recv().await {
+                for item in part {
+                    import.push(item).await?;
+                }
             }
             let here = import.finish().await?;
-            drop(permit);
+            drop(room);
             if here.is_complete() {
                 call.completed();
                 return Ok(None);

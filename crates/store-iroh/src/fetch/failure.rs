@@ -14,16 +14,23 @@ use store_api::{Error, Kind};
 
 const FETCH: &str = "blobs.fetch";
 
+pub(super) const LACKED: &str = "the peer does not have all of it";
+
 /// What an error of iroh-blobs' get side says about the peer.
 pub(super) fn peer_failed(error: GetError) -> Error {
     let kind = kind_of(&error);
     let message = match kind {
         Kind::Denied => "the peer refuses to give this",
-        Kind::NotFound => "the peer does not have all of it",
+        Kind::NotFound => LACKED,
         Kind::Corrupt => "the peer sent bytes that are not those of the hash",
         _ => "the connection to the peer was lost",
     };
     Error::new(kind, FETCH, message).because(error)
+}
+
+/// The peer has nothing of a blob.
+pub(super) fn lacked() -> Error {
+    Error::new(Kind::NotFound, FETCH, LACKED)
 }
 
 pub(super) fn stalled() -> Error {

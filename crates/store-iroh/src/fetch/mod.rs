@@ -3,6 +3,7 @@
 
 mod commit;
 mod failure;
+mod observe;
 mod plan;
 mod receive;
 
@@ -25,12 +26,20 @@ use tokio::{sync::watch, task::JoinSet};
 
 use self::{
     commit::Limits,
+    failure::LACKED,
     plan::{Job, batches, missing},
     receive::Receiver,
 };
 
 /// The longest hash sequence that can be fetched with what it names: two million hashes.
 pub const MAX_HASH_SEQ_LEN: u64 = 64 * 1024 * 1024;
+
+/// How many bytes may have come over a connection without having been read: 1 Gbit/s sends as many
+/// in 133 ms.
+const RECEIVE_WINDOW: u32 = 16 * 1024 * 1024;
+
+/// How many blobs a peer may lack before the fetch gives up; what it has of the others is fetched.
+const MAX_LACKING: u64 = 64;
 
 /// The most request streams at once.
 pub const MAX_STREAMS: usize = 16;
@@ -108,7 +117,7 @@ pub struct Fetched {
 ///
 /// Memory is bounded, whatever the peer sends. Errors say what the peer did:
 /// * [`Kind::Denied`]: it refuses to give this.
-/// * [`Kind::NotFound`]: it does not have all of it.
+/// * [`Kind::NotFound`]: it does not have all of it; what it has was fetched, unless it lacks many.
 /// * [`Kind::Corrupt`]: it sent bytes that are not those of the hash; ask another peer.
 /// * [`Kind::Invalid`]: the root is no hash sequence.
 /// * [`Kind::TooLarge`]: it claims more than `max_bytes`, or a sequence over [`MAX_HASH_SEQ_LEN`].
@@ -119,6 +128,7 @@ pub async fn fetch(
     root: Root,
     options: FetchOptions,
 ) -> Result<Fetched> {
+    connection.set_receive_window(RECEIVE_WINDOW.into());
     let _first = blobs.pin(root).await;
     let call = Arc::new(Call {
         blobs: blobs.clone(),
@@ -165,6 +175,8 @@ struct Counters {
     received: AtomicU64,
     /// Payload bytes that the peer claims it will send.
     claimed: AtomicU64,
+    /// Blobs that the peer does not have, or not whole.
+    lacking: AtomicU64,
 }
 
 impl Call {
@@ -274,9 +286,28 @@ impl Call {
                 }
             }
         }
+        let lacking = self.counters.lacking.load(Ordering::Relaxed);
         match first_error {
             Some(error) => Err(error),
+            None if lacking > 0 => Err(self.peer_lacks(lacking)),
             None => Ok(left),
+        }
+    }
+
+    /// Takes note of a blob that the peer lacks, and fails once there are too many.
+    fn lacks(&self) -> Result<()> {
+        let lacking = self.counters.lacking.fetch_add(1, Ordering::Relaxed) + 1;
+        if lacking > MAX_LACKING {
+            return Err(self.peer_lacks(lacking));
+        }
+        Ok(())
+    }
+
+    fn peer_lacks(&self, lacking: u64) -> Error {
+        let error = Error::new(Kind::NotFound, "blobs.fetch", LACKED);
+        match self.root.format {
+            Format::Raw => error,
+            Format::HashSeq => error.with("lacking", lacking),
         }
     }
 

@@ -20,7 +20,7 @@ const MAX_RANGES: usize = 1024;
 const REQUESTS_PER_STREAM: usize = 4;
 
 /// Not worth a request of its own: fewer blobs than these.
-const MIN_BATCH: usize = 256;
+pub(super) const MIN_BATCH: usize = 256;
 
 /// The longest request, as estimated below, which counts at least what is sent.
 const MAX_BATCH_LEN: usize = MAX_MESSAGE_SIZE / 2;

@@ -7,6 +7,7 @@ use std::{
 
 use bao_tree::{ChunkRanges, io::BaoContentItem};
 use bytes::Bytes;
+use futures_util::{StreamExt, TryStreamExt, stream};
 use iroh_blobs::get::{
     GetError,
     fsm::{
@@ -19,11 +20,15 @@ use tokio::{sync::watch, time::timeout};
 
 use super::{
     Call, MAX_HASH_SEQ_LEN,
-    commit::Commits,
-    failure::{peer_failed, stalled},
-    plan::{Job, request},
+    commit::{Commits, PART_LEN},
+    failure::{lacked, peer_failed, stalled},
+    observe::observe,
+    plan::{Job, MIN_BATCH, request},
 };
 use crate::convert::to_iroh_hash;
+
+/// How many blobs a peer is asked about at once.
+const OBSERVED: usize = 16;
 
 /// One of the streams of a fetch.
 pub(super) struct Receiver {
@@ -73,8 +78,62 @@ impl Receiver {
         }
     }
 
+    /// Requests a batch; where the peer lacks some of it, what it has.
     async fn receive_batch(&mut self, batch: Vec<Job>) -> Result<()> {
-        let request = request(self.call.root.hash, &batch);
+        let mut done = 0;
+        match self.request_jobs(&batch, &mut done).await {
+            Err(error) if error.kind() == Kind::NotFound => {
+                // The peer gave up the answer, and what it had sent before may be lost with it: so
+                // nobody knows which blob it lacks.
+                for jobs in batch[done.min(batch.len())..].chunks(MIN_BATCH) {
+                    self.receive_what_there_is(jobs).await?;
+                }
+                Ok(())
+            }
+            other => other,
+        }
+    }
+
+    /// Asks what the peer has of these blobs, and requests just that.
+    async fn receive_what_there_is(&mut self, jobs: &[Job]) -> Result<()> {
+        let call = self.call.clone();
+        let ask = |job: &Job| {
+            let (call, mut job) = (call.clone(), job.clone());
+            async move {
+                let limit = call.options.idle_timeout;
+                let asked = timeout(limit, observe(&call.connection, job.hash)).await;
+                let had = asked.map_err(|_| stalled())?;
+                if !job.ranges.is_subset(&had) {
+                    call.lacks()?;
+                }
+                job.ranges &= had;
+                Ok::<_, Error>(job)
+            }
+        };
+        let asks: Vec<_> = jobs.iter().map(ask).collect();
+        let had: Vec<Job> = stream::iter(asks)
+            .buffered(OBSERVED)
+            .try_filter(|job| std::future::ready(!job.ranges.is_empty()))
+            .try_collect()
+            .await?;
+        let mut rest = &had[..];
+        while !rest.is_empty() {
+            let mut done = 0;
+            match self.request_jobs(rest, &mut done).await {
+                // It cannot give what it says it has.
+                Err(error) if error.kind() == Kind::NotFound => {
+                    self.call.lacks()?;
+                    rest = &rest[rest.len().min(done + 1)..];
+                }
+                other => return other,
+            }
+        }
+        Ok(())
+    }
+
+    /// Requests jobs, and counts those that were answered.
+    async fn request_jobs(&mut self, batch: &[Job], done: &mut usize) -> Result<()> {
+        let request = request(self.call.root.hash, batch);
         let started = fsm::start(self.call.connection.clone(), request, Default::default());
         let connected = self.in_time(started.next()).await?;
         let mut next = match self.in_time(connected.next()).await? {
@@ -92,6 +151,7 @@ impl Receiver {
                 EndBlobNext::MoreChildren(start) => Next::Child(start),
                 EndBlobNext::Closing(closing) => Next::End(closing),
             };
+            *done += 1;
         }
         match next {
             Next::End(closing) => self.in_time(closing.next()).await.map(|_| ()),
@@ -99,33 +159,59 @@ impl Receiver {
         }
     }
 
-    async fn receive_blob(&mut self, header: AtBlobHeader, job: Job) -> Result<AtEndBlob> {
+    async fn receive_blob(&mut self, header: AtBlobHeader, job: &Job) -> Result<AtEndBlob> {
         let (content, size) = self.in_time(header.next()).await?;
         let sequence = job.offset == 0 && self.call.root.format == Format::HashSeq;
         if sequence && size > MAX_HASH_SEQ_LEN {
             return Err(self.call.sequence_too_long(size));
         }
+        if size == 0 {
+            // Nobody asks for the empty blob: this is how a peer says that it has nothing.
+            return Err(lacked());
+        }
         self.call.claim(job.hash, payload_len(&job.ranges, size))?;
         if size <= GROUP_LEN && job.ranges.is_all() {
             return self.receive_small(content, job).await;
         }
-        let queue = self.commits.large(job, size).await?;
+        self.receive_large(content, job, size).await
+    }
+
+    /// A blob that is written part by part, while the next part comes.
+    async fn receive_large(
+        &mut self,
+        content: AtBlobContent,
+        job: &Job,
+        size: u64,
+    ) -> Result<AtEndBlob> {
+        let queue = self.commits.large(job.clone(), size).await?;
         let mut content = content;
-        loop {
-            let (next, item) = match self.next_item(content).await? {
-                Received::Item(next, item) => (next, item),
-                Received::End(end) => return Ok(end),
-            };
-            content = next;
-            if queue.send(item).await.is_err() {
-                // The import failed; what it failed with comes when it is waited for.
-                return Err(import_ended());
+        let mut part = Vec::new();
+        let mut len = 0;
+        let received = loop {
+            match self.next_item(content).await {
+                Ok(Received::Item(next, item)) => {
+                    content = next;
+                    if let Encoded::Leaf(leaf) = &item {
+                        len += leaf.data.len();
+                    }
+                    part.push(item);
+                }
+                Ok(Received::End(end)) => break Ok(end),
+                Err(error) => break Err(error),
             }
-        }
+            if len >= PART_LEN {
+                len = 0;
+                let part = std::mem::take(&mut part);
+                queue.send(part).await.map_err(|_| import_ended())?;
+            }
+        };
+        // What was verified before an error stays.
+        queue.send(part).await.map_err(|_| import_ended())?;
+        received
     }
 
     /// A blob of one group, which one commit stores.
-    async fn receive_small(&mut self, content: AtBlobContent, job: Job) -> Result<AtEndBlob> {
+    async fn receive_small(&mut self, content: AtBlobContent, job: &Job) -> Result<AtEndBlob> {
         let mut content = content;
         let mut bytes = Bytes::new();
         loop {
@@ -199,6 +285,7 @@ fn answers_differ() -> Error {
     Error::new(Kind::Internal, "blobs.fetch", message)
 }
 
+/// What it ended with comes when it is waited for, and says more.
 fn import_ended() -> Error {
     Error::new(Kind::Internal, "blobs.fetch", "an import ended early")
 }

@@ -17,7 +17,10 @@ use iroh_blobs::{
     },
 };
 use store_engine::Blobs;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::timeout,
+};
 use tracing::{debug, error};
 
 use super::{
@@ -27,11 +30,15 @@ use super::{
 use crate::store::iroh_store;
 
 /// How many connections are served at once; further ones are closed with `ERR_LIMIT`.
-pub const MAX_CONNECTIONS: usize = 1024;
+pub const MAX_CONNECTIONS: usize = 256;
 
 /// How many requests of one connection are answered at once. Further ones wait, and QUIC bounds how
-/// many can: 100 streams a connection, unless the endpoint says otherwise.
+/// many can, and how many bytes: the endpoint's transport config says so, as [`bind`](crate::bind)
+/// sets it.
 pub const MAX_REQUESTS: usize = 32;
+
+/// How many long requests are read at once, over all connections.
+const MAX_LONG_REQUESTS: usize = 64;
 
 /// How long a peer may take to say what it wants.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
@@ -55,6 +62,7 @@ pub struct Provider {
     store: Store,
     shares: Shares,
     connections: Arc<Semaphore>,
+    long_requests: Arc<Semaphore>,
 }
 
 impl Provider {
@@ -64,6 +72,7 @@ impl Provider {
             store: iroh_store(blobs),
             shares: shares.clone(),
             connections: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
+            long_requests: Arc::new(Semaphore::new(MAX_LONG_REQUESTS)),
         }
     }
 
@@ -88,7 +97,9 @@ impl Provider {
         mut recv: RecvStream,
         _permit: OwnedSemaphorePermit,
     ) {
-        let request = match Request::read(&mut recv, REQUEST_TIMEOUT).await {
+        let request = Request::read(&mut recv, &self.long_requests);
+        let request = timeout(REQUEST_TIMEOUT, request).await;
+        let request = match request.unwrap_or(Err(NoRequest::Gone)) {
             Ok(request) => request,
             Err(why) => return refuse(&mut send, &mut recv, &why),
         };

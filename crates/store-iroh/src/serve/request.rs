@@ -4,13 +4,14 @@
 //! through the children that a request skips one by one: a few bytes from a stranger could occupy a
 //! thread for good. So the request is first read as plain numbers.
 
-use std::time::Duration;
-
 use bytes::Bytes;
 use iroh::endpoint::RecvStream;
 use serde::Deserialize;
 use store_engine::Hash;
-use tokio::time::timeout;
+use tokio::sync::Semaphore;
+
+/// Longer requests are few: those for many scattered ranges.
+const SHORT_LEN: usize = 64 * 1024;
 
 /// The longest request: what iroh-blobs allows too.
 const MAX_REQUEST_LEN: usize = iroh_blobs::protocol::MAX_MESSAGE_SIZE;
@@ -81,28 +82,34 @@ impl Ranges {
 }
 
 impl Request {
-    /// Reads the one request of a stream.
-    pub(super) async fn read(recv: &mut RecvStream, limit: Duration) -> Result<Self, NoRequest> {
-        let read = async {
-            let mut kind = [0];
-            let kind_read = recv.read_exact(&mut kind).await;
-            kind_read.map_err(|_| NoRequest::Gone)?;
-            if kind[0] == PUSH {
+    /// Reads the one request of a stream. A long one takes one of `long` while it is read.
+    pub(super) async fn read(recv: &mut RecvStream, long: &Semaphore) -> Result<Self, NoRequest> {
+        let mut bytes = Vec::new();
+        let mut permit = None;
+        while let Some(chunk) = recv
+            .read_chunk(SHORT_LEN)
+            .await
+            .map_err(|_| NoRequest::Gone)?
+        {
+            bytes.extend_from_slice(&chunk);
+            if bytes[0] == PUSH {
                 return Err(NoRequest::Push);
             }
-            // Stops reading as soon as there is too much.
-            let rest = recv.read_to_end(MAX_REQUEST_LEN).await;
-            let rest = rest.map_err(|_| NoRequest::Malformed)?;
-            Self::parse(&[&kind[..], &rest].concat())
-        };
-        timeout(limit, read).await.unwrap_or(Err(NoRequest::Gone))
+            if bytes.len() > MAX_REQUEST_LEN {
+                return Err(NoRequest::Malformed);
+            }
+            if bytes.len() > SHORT_LEN && permit.is_none() {
+                permit = Some(long.acquire().await.map_err(|_| NoRequest::Gone)?);
+            }
+        }
+        Self::parse(bytes)
     }
 
-    fn parse(bytes: &[u8]) -> Result<Self, NoRequest> {
-        let asked = Self::asked(bytes).ok_or(NoRequest::Malformed)?;
+    fn parse(bytes: Vec<u8>) -> Result<Self, NoRequest> {
+        let asked = Self::asked(&bytes).ok_or(NoRequest::Malformed)?;
         Ok(Self {
             asked,
-            bytes: Bytes::copy_from_slice(bytes),
+            bytes: bytes.into(),
         })
     }
 

@@ -6,6 +6,7 @@ mod collections;
 mod commands;
 mod endpoints;
 mod export;
+mod faults;
 mod fetch;
 mod hostile;
 mod interop;
