@@ -10,8 +10,7 @@ use std::{
 
 use bytes::Bytes;
 use redb::{
-    Builder, Database, ReadOnlyTable, ReadableDatabase, ReadableTable, ReadableTableMetadata,
-    TableDefinition, TableError,
+    Builder, Database, ReadOnlyTable, ReadableDatabase, ReadableTable, TableDefinition, TableError,
 };
 use store_api::{Error, Kind, Order, Result};
 

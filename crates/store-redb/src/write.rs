@@ -415,6 +415,17 @@ impl Writer {
             }
         }
         self.appender.trim()?;
+        if let Err(error) = self.apply_all() {
+            // The log has everything; opening takes longer.
+            tracing::warn!(
+                ?error,
+                "the index could not be brought up to date when closing"
+            );
+        }
+        Ok(())
+    }
+
+    fn apply_all(&mut self) -> Result<()> {
         while !self.core.overlay.is_applied() {
             if self.freeze()? != Freeze::Frozen {
                 self.wait_for_index()?;
