@@ -161,7 +161,7 @@ async fn nothing_reachable_is_deleted_under_load() {
             while !done.load(Ordering::Relaxed) {
                 // Few different blobs, so that workers meet.
                 let seed = (worker * 31 + rounds) % 24;
-                let len = if seed % 3 == 0 { 20_000 } else { 100 };
+                let len = if seed.is_multiple_of(3) { 20_000 } else { 100 };
                 let pin = blobs.add(bytes(seed, len)).await.unwrap();
                 assert!(here(&blobs, pin.hash()).await, "pinned");
                 let children = [pin.hash()];

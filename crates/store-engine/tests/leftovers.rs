@@ -2,14 +2,17 @@
 
 mod common;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use bao_tree::{ChunkNum, ChunkRanges};
 use common::{bytes, engine, export};
 use futures_util::StreamExt;
 use store_api::{BlobStore, Block, Bytes, Part};
 use store_engine::{Blobs, Trust};
-use store_testkit::stores::PowerStore;
+use store_testkit::{
+    MemoryStore,
+    stores::{Fault, Faults, FaultyStore, Operation, PowerStore, When},
+};
 
 async fn open(store: &PowerStore) -> Blobs {
     let store = Arc::new(store.clone());
@@ -75,4 +78,35 @@ async fn an_import_that_came_too_late_leaves_nothing() {
         let read = to.read_to_bytes(hash, 0..size).await.unwrap();
         assert!(read == bytes(1, LEN));
     }
+}
+
+/// An import is given up while what it verified is being recorded, and begun again at once.
+#[tokio::test(start_paused = true)]
+async fn an_import_that_is_begun_again_goes_on() {
+    const LEN: usize = 12 << 20;
+    let (from, _) = engine().await;
+    let hash = from.add(bytes(1, LEN)).await.unwrap().hash();
+    let faults = Faults::seeded(1);
+    let store = Arc::new(FaultyStore::new(MemoryStore::new(), faults.clone()));
+    let to = Blobs::open(store.clone(), store.clone()).await.unwrap();
+    let slow = Fault::Delay(Duration::from_millis(100));
+    faults.inject(Operation::Commit, When::Always, slow);
+    let size = LEN as u64;
+    // Enough for one record, which is under way when the import ends.
+    let some = export(&from, hash, ChunkRanges::from(..ChunkNum(9 << 10))).await;
+    let mut import = to.import(hash, size, Trust::Untrusted).await.unwrap();
+    for item in some {
+        import.push(item).await.unwrap();
+    }
+    drop(import);
+    let mut import = to.import(hash, size, Trust::Untrusted).await.unwrap();
+    for item in export(&from, hash, ChunkRanges::all()).await {
+        import.push(item).await.unwrap();
+    }
+    assert!(import.finish().await.unwrap().is_complete());
+    to.close().await.unwrap();
+    assert_eq!(BlobStore::list(&*store, None).count().await, 1);
+    let to = Blobs::open(store.clone(), store).await.unwrap();
+    let read = to.read_to_bytes(hash, 0..size).await.unwrap();
+    assert!(read == bytes(1, LEN));
 }

@@ -43,11 +43,13 @@ pub(crate) struct Imports(Mutex<HashMap<Hash, Weak<Shared>>>);
 
 #[derive(Debug)]
 pub(crate) struct Shared {
+    /// Itself: a record under way keeps it, so that an import that is begun again finds it.
+    this: Weak<Shared>,
     hash: Hash,
     size: u64,
     inner: Arc<Inner>,
     /// Keeps what was recorded from being collected.
-    pin: Pin,
+    _pin: Pin,
     live: tokio::sync::Mutex<Live>,
 }
 
@@ -155,11 +157,12 @@ impl Inner {
             }
             return Ok(shared);
         }
-        let shared = Arc::new(Shared {
+        let shared = Arc::new_cyclic(|this| Shared {
+            this: this.clone(),
             hash,
             size,
             inner: self.clone(),
-            pin,
+            _pin: pin,
             live: tokio::sync::Mutex::new(Live::begin(size, entry)),
         });
         imports.insert(hash, Arc::downgrade(&shared));

@@ -454,11 +454,13 @@ impl Live {
         let (inner, hash) = (shared.inner.clone(), shared.hash);
         let (old, draft) = (self.recorded.clone(), self.draft.take());
         let running = inner.hold();
-        let pin = shared.pin.clone();
+        let shared = shared.this.upgrade();
         self.unrecorded = 0;
         self.recorded_at = Instant::now();
         self.recording = Some(tokio::spawn(async move {
-            let _kept = (running, pin);
+            // What the import leaves is tidied up before it counts as ended.
+            let _kept = (shared, running);
+            let draft = draft;
             if let Some(payload) = entry.payload() {
                 inner.payloads.sync(vec![payload]).await?;
             }
