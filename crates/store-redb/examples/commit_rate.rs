@@ -77,6 +77,14 @@ fn processor() -> f64 {
     (ticks(11) + ticks(12)) / 100.0
 }
 
+/// What a file takes on the disk: the index has holes.
+fn blocks(data: &std::fs::Metadata) -> u64 {
+    #[cfg(unix)]
+    return std::os::unix::fs::MetadataExt::blocks(data) * 512;
+    #[cfg(not(unix))]
+    return data.len();
+}
+
 fn used(dir: &Path) -> u64 {
     let mut sum = 0;
     for entry in std::fs::read_dir(dir).expect("the folder is there") {
@@ -85,7 +93,7 @@ fn used(dir: &Path) -> u64 {
         sum += if data.is_dir() {
             used(&entry.path())
         } else {
-            data.len()
+            blocks(&data)
         };
     }
     sum
@@ -140,6 +148,8 @@ async fn main() {
         let store = commits(dir, len, tasks, count).await;
         gets("random", &store, len, count).await;
         store.close().await.expect("it closes");
+        let per_value = used(dir) as f64 / count as f64;
+        println!("    {per_value:.0} B on disk per value");
         return std::fs::remove_dir_all(dir).expect("the folder can be removed");
     }
     for (len, tasks, count) in [

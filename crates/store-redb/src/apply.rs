@@ -4,7 +4,11 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::sync::mpsc::WeakSender;
 
-use crate::{core::Core, index::Index, write::Request};
+use crate::{
+    core::{Core, Stop},
+    index::Index,
+    write::Request,
+};
 
 /// How long nothing must have been committed before a small generation goes to the index too.
 const IDLE: Duration = Duration::from_millis(250);
@@ -17,7 +21,14 @@ pub(crate) fn run(core: &Arc<Core>, index: Index, writer: &WeakSender<Request>) 
             let guard = core.applying();
             match core.overlay.frozen() {
                 Some(generation) => Some(generation),
-                None if guard.stop => return,
+                None if guard.stop != Stop::Not => {
+                    let stop = guard.stop;
+                    drop(guard);
+                    if stop == Stop::Closed {
+                        close(core, index);
+                    }
+                    return;
+                }
                 None => {
                     drop(core.wait(guard, IDLE));
                     core.overlay.frozen()
@@ -45,6 +56,14 @@ pub(crate) fn run(core: &Arc<Core>, index: Index, writer: &WeakSender<Request>) 
 fn tell(writer: &WeakSender<Request>, request: Request) {
     if let Some(sender) = writer.upgrade() {
         drop(sender.try_send(request));
+    }
+}
+
+/// Leaves the index small; who still reads it keeps it as it is.
+fn close(core: &Core, index: Index) {
+    core.overlay.forget_index();
+    if let Err(error) = index.compact() {
+        tracing::info!(?error, "the index was not compacted");
     }
 }
 

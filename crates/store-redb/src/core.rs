@@ -44,7 +44,18 @@ pub(crate) struct Applying {
     pub(crate) accounts: Accounts,
     /// The index cannot be written any more.
     pub(crate) failed: Option<Error>,
-    pub(crate) stop: bool,
+    pub(crate) stop: Stop,
+}
+
+/// Whether the thread that applies shall end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stop {
+    /// It goes on.
+    Not,
+    /// The last handle was dropped: it ends soon.
+    Dropped,
+    /// The store is being closed: it leaves the index small.
+    Closed,
 }
 
 impl Core {
@@ -68,7 +79,7 @@ impl Core {
                 applied,
                 accounts: accounts.unwrap_or_default(),
                 failed: None,
-                stop: false,
+                stop: Stop::Not,
             }),
             progress: Condvar::new(),
         }

@@ -3,25 +3,32 @@
 
 use std::{
     any::Any,
-    ops::Bound,
+    fs,
+    ops::{Bound, Range},
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
 };
 
 use bytes::Bytes;
 use redb::{
-    Builder, Database, ReadOnlyTable, ReadableDatabase, ReadableTable, TableDefinition, TableError,
+    Builder, Database, ReadOnlyTable, ReadableDatabase, ReadableTable, ReadableTableMetadata,
+    TableDefinition, TableError,
 };
 use store_api::{Error, Kind, Order, Result};
 
 use crate::{
+    core::closed,
     log::{Pointer, Position},
     overlay::{Account, Accounts, Applied, Generation, Item, Value},
     pages::Pages,
 };
 
 /// What redb may keep in memory.
-const CACHE_LEN: usize = 24 << 20;
+const CACHE_LEN: usize = 12 << 20;
+/// An index of this length in bytes is compacted when it is closed.
+const COMPACT_LEN: Range<u64> = 2 << 20..64 << 20;
+/// What a row with a key of 32 bytes takes, about, where few pages are free.
+const ROW_COST: u64 = 150;
 const ROWS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("rows");
 /// Segment to its account: puts, live, deletes.
 const ACCOUNTS: TableDefinition<u32, (u64, u64, u64)> = TableDefinition::new("accounts");
@@ -37,8 +44,11 @@ pub(crate) struct Index {
 
 /// The index as it was after one apply.
 pub(crate) struct Snapshot {
-    rows: ReadOnlyTable<&'static [u8], &'static [u8]>,
+    /// `None` once the store is closed.
+    rows: Option<Rows>,
 }
+
+type Rows = ReadOnlyTable<&'static [u8], &'static [u8]>;
 
 impl std::fmt::Debug for Snapshot {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -133,7 +143,7 @@ impl Index {
             let rows = read
                 .open_table(ROWS)
                 .map_err(|error| failed(OPERATION, error))?;
-            Ok(Snapshot { rows })
+            Ok(Snapshot { rows: Some(rows) })
         })
     }
 
@@ -210,6 +220,34 @@ impl Index {
         })
     }
 
+    /// Gives back the pages that commits left free, where they are many and the index is not so large
+    /// that this takes long. Nothing may be reading.
+    pub(crate) fn compact(mut self) -> Result<()> {
+        const OPERATION: &str = "index.compact";
+        let data = fs::metadata(&self.path);
+        let len = data
+            .map_err(|error| Error::io(OPERATION, &self.path, error))?
+            .len();
+        guard(OPERATION, || {
+            let rows = {
+                let read = self
+                    .database
+                    .begin_read()
+                    .map_err(|error| failed(OPERATION, error))?;
+                let rows = read
+                    .open_table(ROWS)
+                    .map_err(|error| failed(OPERATION, error))?;
+                rows.len().map_err(|error| failed(OPERATION, error))?
+            };
+            if COMPACT_LEN.contains(&len) && len > rows.saturating_mul(ROW_COST) {
+                self.database
+                    .compact()
+                    .map_err(|error| failed(OPERATION, error))?;
+            }
+            Ok(())
+        })
+    }
+
     /// Where it is.
     pub(crate) fn path(&self) -> &Path {
         &self.path
@@ -217,12 +255,21 @@ impl Index {
 }
 
 impl Snapshot {
+    /// What there is to read of a closed index.
+    pub(crate) fn closed() -> Self {
+        Self { rows: None }
+    }
+
+    fn rows(&self, operation: &'static str) -> Result<&Rows> {
+        self.rows.as_ref().ok_or_else(|| closed(operation))
+    }
+
     /// What the index has under `key`.
     pub(crate) fn get(&self, key: &[u8]) -> Result<Option<Item>> {
         const OPERATION: &str = "index.read";
         guard(OPERATION, || {
             let row = self
-                .rows
+                .rows(OPERATION)?
                 .get(key)
                 .map_err(|error| failed(OPERATION, error))?;
             row.map(|row| decode(row.value()).ok_or_else(|| damaged(OPERATION)))
@@ -240,7 +287,7 @@ impl Snapshot {
         const OPERATION: &str = "index.scan";
         guard(OPERATION, || {
             let mut rows = self
-                .rows
+                .rows(OPERATION)?
                 .range::<&[u8]>(bounds)
                 .map_err(|error| failed(OPERATION, error))?;
             loop {

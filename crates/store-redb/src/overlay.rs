@@ -235,6 +235,12 @@ impl Overlay {
         drop((old, frozen));
     }
 
+    /// Lets go of the index, which is being closed.
+    pub(crate) fn forget_index(&self) {
+        let old = std::mem::replace(&mut self.write().snapshot, Arc::new(Snapshot::closed()));
+        drop(old);
+    }
+
     /// What is known of `key`; deleted and never put are both `None`.
     pub(crate) fn get(&self, key: &[u8]) -> Result<Option<Item>> {
         let snapshot = {

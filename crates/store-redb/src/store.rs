@@ -15,7 +15,7 @@ use tokio::sync::{OnceCell, Semaphore, broadcast, mpsc, oneshot};
 
 use crate::{
     apply,
-    core::{Core, WATCH_BACKLOG, closed, spawn},
+    core::{Core, Stop, WATCH_BACKLOG, closed, spawn},
     disk::{self, lock},
     folder::Folder,
     index::Index,
@@ -143,7 +143,7 @@ impl RedbStore {
             let closed = self.ask_closing(Request::Close).await;
             let inner = Arc::clone(&self.inner);
             let stopped = run_blocking("store.close", move || {
-                lock(&inner.threads).stop();
+                lock(&inner.threads).stop(Stop::Closed);
                 inner.payloads.close();
                 Ok(())
             });
@@ -286,9 +286,9 @@ fn open_index(folder: &Folder, pages: &Arc<PageState>) -> Result<Opened> {
 
 impl Threads {
     /// Waits for the threads that write, and gives the folder free. The queue must have ended.
-    fn stop(&mut self) {
+    fn stop(&mut self, stop: Stop) {
         self.writer.take().into_iter().for_each(join);
-        self.core.applying().stop = true;
+        self.core.applying().stop = stop;
         self.core.pages.patient.store(false, Ordering::Release);
         self.core.notify();
         self.applier.take().into_iter().for_each(join);
@@ -298,7 +298,7 @@ impl Threads {
 
 impl Drop for Threads {
     fn drop(&mut self) {
-        self.stop();
+        self.stop(Stop::Dropped);
         self.readers.drain(..).for_each(join);
     }
 }

@@ -18,7 +18,7 @@ use bytes::Bytes;
 use futures_util::TryStreamExt;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use store_api::{Batch, CollectionId, CollectionStore, Edit, Kind, Scan};
+use store_api::{Batch, CollectionId, CollectionStore, Durability, Edit, Kind, Scan};
 use store_redb::{Options, RedbStore};
 
 const C: CollectionId = CollectionId::from_static("c");
@@ -131,13 +131,13 @@ fn last_of_each(found: &BTreeMap<Bytes, Bytes>) -> Vec<Option<u64>> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_acknowledged_survives_kill() {
-    const ROUNDS: usize = 12;
+    const ROUNDS: usize = 10;
     let dir = tempfile::tempdir().expect("a folder");
     let mut rng = ChaCha8Rng::seed_from_u64(7);
     let mut acknowledged = vec![None; TASKS as usize];
     for round in 0..ROUNDS {
         let (mut child, lines) = child("child_that_commits_until_it_is_killed", dir.path(), &[]);
-        let patience = rng.random_range(1..800);
+        let patience = rng.random_range(1..400);
         let mut seen = 0;
         for line in lines {
             let line = line.expect("the child's words can be read");
@@ -197,7 +197,11 @@ async fn child_that_fills_the_disk() {
             key,
             value: Bytes::new(),
         };
-        Batch::of(keys(n).map(put).collect())
+        Batch {
+            // Not one sync each: there are many.
+            durability: Durability::OnSync,
+            ..Batch::of(keys(n).map(put).collect())
+        }
     };
     let mut n = 0;
     let error = loop {
