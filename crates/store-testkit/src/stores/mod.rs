@@ -1,6 +1,8 @@
 //! Stores to test against.
 
 #[cfg(feature = "suite")]
+mod broken;
+#[cfg(feature = "suite")]
 mod faulty;
 mod memory;
 #[cfg(feature = "suite")]
@@ -8,6 +10,8 @@ mod power;
 #[cfg(feature = "suite")]
 mod strict;
 
+#[cfg(feature = "suite")]
+pub use broken::{BrokenStore, Defect};
 #[cfg(feature = "suite")]
 pub use faulty::{Fault, Faults, FaultyStore, Operation, When};
 pub use memory::MemoryStore;

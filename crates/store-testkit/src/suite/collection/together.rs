@@ -10,9 +10,10 @@ use super::{A, B, absent, at, commit, get, put, value};
 
 const TASKS: usize = 16;
 
-/// Adds one to the counter at `k`, by compare-and-swap, until it succeeds.
-async fn increment(store: &dyn CollectionStore) {
-    loop {
+/// Adds one to the counter at `k`, by compare-and-swap. Every conflict is an increment of somebody
+/// else, so that there are less than `most`.
+async fn increment(store: &dyn CollectionStore, most: usize) {
+    for _ in 0..most {
         let entry = get(store, &A, "k").await;
         let (count, expect) = match &entry {
             Some(entry) => {
@@ -28,6 +29,7 @@ async fn increment(store: &dyn CollectionStore) {
         }
         tokio::task::yield_now().await;
     }
+    panic!("{most} conflicts, which is more than there are increments");
 }
 
 pub(super) async fn concurrent_increments_lose_none(fixture: Fixture<dyn CollectionStore>) {
@@ -36,7 +38,7 @@ pub(super) async fn concurrent_increments_lose_none(fixture: Fixture<dyn Collect
         let store = fixture.shared();
         tokio::spawn(async move {
             for _ in 0..EACH {
-                increment(&*store).await;
+                increment(&*store, TASKS * EACH).await;
             }
         })
     });

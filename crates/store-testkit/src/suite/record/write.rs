@@ -143,6 +143,7 @@ pub(super) async fn concurrent_writes_lose_none(fixture: Fixture<dyn RecordStore
         let store = fixture.shared();
         tokio::spawn(async move {
             let mut wins = 0;
+            let mut losses = 0;
             while wins < EACH {
                 let (count, expect) = match get(&*store, id, 0).await {
                     Some(found) => {
@@ -154,7 +155,11 @@ pub(super) async fn concurrent_writes_lose_none(fixture: Fixture<dyn RecordStore
                 let put = writing((count + 1).to_be_bytes(), &OWNER, expect);
                 match store.put(id, 0, put).await.expect("a put succeeds") {
                     Put::Published { .. } | Put::Queued { .. } => wins += 1,
-                    Put::Superseded { .. } => tokio::task::yield_now().await,
+                    Put::Superseded { .. } => {
+                        losses += 1;
+                        assert!(losses < TASKS * EACH, "more losses than writes");
+                        tokio::task::yield_now().await;
+                    }
                 }
             }
         })
