@@ -27,9 +27,6 @@ async fn memory() -> Result<Subject<MemoryStore>> {
 fn fails(defect: Defect, report: &Report) {
     assert!(!report.failed.is_empty(), "{defect:?} passes all cases");
     assert!(!report.passed.is_empty(), "{defect:?} fails all cases");
-        let f: Vec<_> = report.failed.iter().map(|f| f.0).collect();
-        std::fs::write(format!("/tmp/broken/{defect:?}"), format!("{f:?}")).unwrap();
-    }
 }
 
 #[test]
