@@ -11,7 +11,11 @@ use std::{
 use anyhow::{Context, Result};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use indicatif::ProgressBar;
-use larder::{AddOptions, Blobs, Pin, TagName, engine::Progress, iroh::store_collection};
+use larder::{
+    AddOptions, Blobs, Pin, TagName,
+    engine::Progress,
+    iroh::{MAX_ENTRIES, store_collection},
+};
 use tokio::sync::Semaphore;
 
 use crate::{
@@ -115,6 +119,15 @@ async fn ingest_folder(
     tag: TagName,
     skip_unreadable: bool,
 ) -> Result<Ingested> {
+    if walk.files.len() > MAX_ENTRIES {
+        return Err(Problem::new(
+            format!(
+                "the folder has more than {MAX_ENTRIES} files, the most that one name can have"
+            ),
+            "store its folders one by one",
+        )
+        .into());
+    }
     let bar = app.out.progress(Unit::Bytes, Some(walk.size()), "storing");
     let Walk { files, mut skipped } = walk;
     let places = Semaphore::new(IN_FLIGHT);

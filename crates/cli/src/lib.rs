@@ -54,9 +54,11 @@ pub fn main() -> ExitCode {
 
 async fn run(args: Args) -> Exit {
     let app = App::new(&args.global);
+    // Ctrl-c is how serving ends: that command waits for it by itself.
+    let serves = matches!(args.command, Command::Serve(_));
     let result = tokio::select! {
         result = commands::run(&app, args.command) => result,
-        exit = signalled() => Ok(exit),
+        exit = signalled(), if !serves => Ok(exit),
     };
     // What was cut off is whole: now its stores are closed, unless somebody insists.
     let closed = tokio::select! {

@@ -57,6 +57,14 @@ impl Problem {
         }
     }
 
+    /// Something stored is not what it was.
+    pub(crate) fn damaged(what: impl Into<String>, advice: impl Into<String>) -> Self {
+        Self {
+            exit: Exit::Damaged,
+            ..Self::new(what, advice)
+        }
+    }
+
     /// No stored file or folder has this name.
     pub(crate) fn no_such_name(name: &str) -> Self {
         Self::new(
@@ -149,10 +157,7 @@ fn advice(error: &Error) -> Option<String> {
         let found = error.context().find(|(k, _)| *k == key);
         found.map(|(_, value)| value.to_owned())
     };
-    let network = error.operation().starts_with("fetch.")
-        || error.operation().starts_with("iroh.")
-        || error.operation().starts_with("endpoint.")
-        || error.operation().starts_with("connect");
+    let network = matches!(error.operation(), "blobs.fetch" | "endpoint.connect");
     Some(match error.kind() {
         Kind::Corrupt if network => {
             "the other side sent wrong bytes, and nothing of them was kept: ask for a ticket from \
@@ -168,7 +173,7 @@ fn advice(error: &Error) -> Option<String> {
                 .to_owned()
         }
         Kind::Denied if network => {
-            "the other side does not serve this any more: ask for a new ticket".to_owned()
+            "the other side does not serve this: ask for a new ticket".to_owned()
         }
         Kind::Denied => match value("path") {
             Some(path) => {
@@ -180,6 +185,7 @@ fn advice(error: &Error) -> Option<String> {
             Some(pid) => {
                 format!("wait for process {pid} or end it, or name another store with --store")
             }
+            None if error.operation() == "endpoint.bind" => "choose another --port".to_owned(),
             None if network => {
                 "check that the other side still runs `larder serve` and that both are connected, \
                  then run it again: it goes on where it stopped"
@@ -208,7 +214,7 @@ fn advice_io(error: &std::io::Error) -> Option<String> {
         ErrorKind::NotFound => "check the path",
         ErrorKind::PermissionDenied => "look at its rights, or run as somebody who may",
         ErrorKind::ReadOnlyFilesystem => "that disk is mounted read-only: choose another",
-        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => {
             "free some space on that disk and run the same command again"
         }
         _ => return None,
@@ -258,7 +264,7 @@ mod tests {
         );
         let error = Error::new(Kind::Corrupt, "blobs.read", "").with("hash", "ab");
         assert!(text(error).contains("larder verify --repair"));
-        let error = Error::new(Kind::Corrupt, "fetch.blob", "");
+        let error = Error::new(Kind::Corrupt, "blobs.fetch", "");
         assert!(text(error).contains("somebody else"));
     }
 

@@ -26,7 +26,6 @@
 //! [`api`](mod@api), run the suites of `store-testkit` over them, and hand them to [`Store::over`]:
 //! `examples/backend.rs` is one, whole.
 
-mod disk;
 mod store;
 mod url;
 
@@ -46,4 +45,12 @@ pub use store_iroh as iroh;
 #[cfg(feature = "redb")]
 pub use store_redb as redb;
 
-pub use self::{disk::DiskUsage, store::Store, url::StoreUrl};
+pub use self::{
+    store::{DiskUsage, Recovered, Store},
+    url::StoreUrl,
+};
+
+/// The examples of the README, so that they are tested.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;

@@ -7,7 +7,7 @@ use store_engine::{Blobs, Collections, Records};
 use store_testkit::MemoryStore;
 use tokio::sync::OnceCell;
 
-use crate::{DiskUsage, StoreUrl};
+use crate::StoreUrl;
 
 /// An open store. A cheap handle; its clones are the same store.
 ///
@@ -29,12 +29,36 @@ struct Inner {
 enum Backend {
     Memory(MemoryStore),
     #[cfg(feature = "redb")]
-    Redb {
-        store: Arc<store_redb::RedbStore>,
-        dir: PathBuf,
-    },
+    Redb(Arc<store_redb::RedbStore>),
     /// Opened, and closed, by somebody else.
     Foreign,
+}
+
+/// The space that a store takes on its disk, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DiskUsage {
+    /// Collections, tags, small blobs, and what is known of large ones.
+    pub index: u64,
+    /// The bytes of large blobs, and their hash trees.
+    pub payloads: u64,
+}
+
+impl DiskUsage {
+    /// All of it.
+    pub fn total(&self) -> u64 {
+        self.index + self.payloads
+    }
+}
+
+/// What became of a store that could not be read whole.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Recovered {
+    /// How many entries of the index were lost, as far as that could be told.
+    pub lost_entries: u64,
+    /// How many bytes could not be told to be anything.
+    pub lost_bytes: u64,
+    /// The damaged files as they were found. Remove them when they are of no more use.
+    pub kept: Vec<PathBuf>,
 }
 
 impl Store {
@@ -59,18 +83,31 @@ impl Store {
             StoreUrl::Redb(dir) => {
                 let options = store_redb::Options::default();
                 let store = Arc::new(store_redb::RedbStore::open(dir, options).await?);
-                let backend = Backend::Redb {
-                    store: store.clone(),
-                    dir: dir.clone(),
-                };
-                Self::assemble(store.clone(), store, backend).await
+                Self::assemble(store.clone(), store.clone(), Backend::Redb(store)).await
             }
             #[cfg(not(feature = "redb"))]
-            StoreUrl::Redb(_) => Err(store_api::Error::new(
-                store_api::Kind::Unsupported,
-                "store.open",
-                "this program was built without the redb backend",
-            )),
+            StoreUrl::Redb(_) => Err(not_built_in()),
+        }
+    }
+
+    /// Repairs a store that answers [`Kind::Corrupt`](crate::Kind::Corrupt) when it is opened or
+    /// listed, and that nobody has open: what can still be read of its index is kept, the rest is
+    /// lost. Then scrub it, which judges the blobs.
+    pub async fn recover(url: &StoreUrl) -> Result<Recovered> {
+        match url {
+            StoreUrl::Memory => Ok(Recovered::default()),
+            #[cfg(feature = "redb")]
+            StoreUrl::Redb(dir) => {
+                let options = store_redb::Options::default();
+                let repaired = store_redb::RedbStore::repair(dir, options).await?;
+                Ok(Recovered {
+                    lost_entries: repaired.lost_records,
+                    lost_bytes: repaired.lost_bytes,
+                    kept: repaired.kept,
+                })
+            }
+            #[cfg(not(feature = "redb"))]
+            StoreUrl::Redb(_) => Err(not_built_in()),
         }
     }
 
@@ -123,7 +160,13 @@ impl Store {
     pub async fn disk_usage(&self) -> Result<Option<DiskUsage>> {
         match &self.0.backend {
             #[cfg(feature = "redb")]
-            Backend::Redb { dir, .. } => DiskUsage::of_redb(dir.clone()).await.map(Some),
+            Backend::Redb(store) => {
+                let stats = store.stats().await?;
+                Ok(Some(DiskUsage {
+                    index: stats.log + stats.index,
+                    payloads: stats.payload,
+                }))
+            }
             Backend::Memory(_) | Backend::Foreign => Ok(None),
         }
     }
@@ -132,7 +175,7 @@ impl Store {
     pub async fn settle(&self) -> Result<()> {
         match &self.0.backend {
             #[cfg(feature = "redb")]
-            Backend::Redb { store, .. } => store.settle().await,
+            Backend::Redb(store) => store.settle().await,
             Backend::Memory(_) | Backend::Foreign => Ok(()),
         }
     }
@@ -152,9 +195,18 @@ impl Store {
                 Ok(())
             }
             #[cfg(feature = "redb")]
-            Backend::Redb { store, .. } => store.close().await,
+            Backend::Redb(store) => store.close().await,
             Backend::Foreign => Ok(()),
         };
         engine.and(backend)
     }
+}
+
+#[cfg(not(feature = "redb"))]
+fn not_built_in() -> store_api::Error {
+    store_api::Error::new(
+        store_api::Kind::Unsupported,
+        "store.open",
+        "this program was built without the redb backend",
+    )
 }

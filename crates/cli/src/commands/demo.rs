@@ -169,16 +169,17 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
         stores: [first.to_string(), second.to_string()],
         data: dir.display().to_string(),
     };
+    let program = std::env::args_os().next().unwrap_or_default();
+    let program = Path::new(&program).display();
     let text = format!(
         "\nThe same hash names it in both stores: {}\n\
-         Look around:  larder --store '{}' ls\n\
-         \u{20}             larder --store '{}' get '{}' -o copy\n\
+         Look around:  {program} --store '{store}' ls\n\
+         \u{20}             {program} --store '{store}' get '{}' -o copy\n\
          Clean up:     rm -r '{}'",
         done.hash,
-        Shown(&done.stores[1]),
-        Shown(&done.stores[1]),
         Shown(&name),
-        Shown(&done.data)
+        Shown(&done.data),
+        store = Shown(&done.stores[1]),
     );
     app.out.result(&done, text)?;
     Ok(Exit::Done)

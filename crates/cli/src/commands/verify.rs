@@ -2,10 +2,10 @@
 
 use std::collections::HashSet;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use futures_util::TryStreamExt;
 use larder::{
-    Blobs, Error, Format, Hash, Kind, Repair, Scrubbed, Status, engine::Finding,
+    Blobs, Error, Format, Hash, Kind, Repair, Scrubbed, Status, Store, engine::Finding,
     iroh::load_collection,
 };
 use serde::Serialize;
@@ -13,7 +13,7 @@ use serde::Serialize;
 use crate::{
     app::App,
     output::{Bytes, Count, Output, Shown, Unit},
-    problem::Exit,
+    problem::{Exit, Problem},
 };
 
 /// How many damaged blobs are looked up by name.
@@ -56,21 +56,91 @@ struct Summary {
     repaired: bool,
 }
 
+/// What became of an index that was damaged.
+#[derive(Debug, Serialize)]
+struct Recovery {
+    recovered: bool,
+    lost_entries: u64,
+    lost_bytes: u64,
+    kept: Vec<String>,
+}
+
 pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
+    let summary = match verify(app, args.repair).await {
+        Err(error) if is_damaged(&error) && args.repair => {
+            recover(app).await?;
+            verify(app, args.repair).await?
+        }
+        Err(error) if is_damaged(&error) => {
+            return Err(error.context(Problem::damaged(
+                "the index of the store is damaged",
+                "`larder verify --repair` keeps all that can still be read",
+            )));
+        }
+        other => other?,
+    };
+    app.out.result(&summary, summary.text())?;
+    if summary.damaged == 0 {
+        return Ok(Exit::Done);
+    }
+    if args.repair {
+        app.out
+            .note("what was damaged is missing now: add or fetch it again");
+        return Ok(Exit::Done);
+    }
+    app.out.note(
+        "`larder verify --repair` makes it missing, so that adding or fetching it again restores it",
+    );
+    Ok(Exit::Damaged)
+}
+
+/// Whether the store itself, and not just a blob in it, cannot be read.
+fn is_damaged(error: &anyhow::Error) -> bool {
+    let mut causes = error.chain().filter_map(|cause| cause.downcast_ref());
+    causes.any(|error: &Error| error.kind() == Kind::Corrupt)
+}
+
+async fn recover(app: &App) -> Result<()> {
+    let url = app.url()?;
+    // It is closed, damaged as it is; what that says is known already.
+    if let Err(error) = app.close_one(&url).await {
+        tracing::warn!("{error:#}");
+    }
+    let found = Store::recover(&url)
+        .await
+        .with_context(|| format!("cannot repair the store {url}"))?;
+    let kept = found.kept.iter().map(|path| path.display().to_string());
+    let recovery = Recovery {
+        recovered: true,
+        lost_entries: found.lost_entries,
+        lost_bytes: found.lost_bytes,
+        kept: kept.collect(),
+    };
+    let mut text = format!(
+        "index      repaired: {} entries lost, {} unreadable",
+        Count(recovery.lost_entries),
+        Bytes(recovery.lost_bytes)
+    );
+    for path in &recovery.kept {
+        text += &format!("\n           the damaged file is kept: {}", Shown(path));
+    }
+    Ok(app.out.result(&recovery, text)?)
+}
+
+async fn verify(app: &App, repair: bool) -> Result<Summary> {
     let store = app.existing_store().await?;
     let blobs = store.blobs();
-    let repair = if args.repair { Repair::Yes } else { Repair::No };
     let bar = app.out.progress(Unit::Bytes, None, "verifying");
     let mut summary = Summary {
-        repaired: args.repair,
+        repaired: repair,
         ..Summary::default()
     };
     let mut damaged = HashSet::new();
-    let mut scrub = blobs.scrub(repair);
+    let mut scrub = blobs.scrub(if repair { Repair::Yes } else { Repair::No });
     while let Some(scrubbed) = scrub.try_next().await? {
         bar.inc(scrubbed.size);
         summary.take(&scrubbed);
-        if let Some(line) = Line::of(&scrubbed, args.repair) {
+        if let Some(line) = Line::of(&scrubbed, repair) {
             if let Some(hash) = scrubbed.hash
                 && scrubbed.finding != Finding::Outboard
                 && damaged.len() < MAX_NAMED
@@ -85,18 +155,7 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
     if !damaged.is_empty() {
         show_affected(app.out, blobs, &damaged).await?;
     }
-    app.out.result(&summary, summary.text())?;
-    if summary.damaged > 0 && args.repair {
-        app.out
-            .note("what was damaged is missing now: add or fetch it again");
-    }
-    Ok(if summary.damaged > 0 && !args.repair {
-        app.out
-            .note("`larder verify --repair` makes it missing, so that adding or fetching it again restores it");
-        Exit::Damaged
-    } else {
-        Exit::Done
-    })
+    Ok(summary)
 }
 
 impl Summary {

@@ -1,0 +1,11 @@
+//! The program from outside: what it prints, what it leaves, how it ends.
+
+mod bench;
+mod copy;
+mod demo;
+mod errors;
+mod get;
+mod network;
+mod stored;
+mod support;
+mod verify;
