@@ -11,7 +11,7 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::StreamExt;
-use store_api::{Batch, CollectionId, CollectionStore, Edit};
+use store_api::{Batch, BlobStore, Block, CollectionId, CollectionStore, Edit, Part, PayloadId};
 use store_redb::{Options, RedbStore};
 
 const COLLECTION: CollectionId = CollectionId::from_static("blobs");
@@ -137,6 +137,55 @@ async fn gets(what: &str, store: &RedbStore, len: usize, keys: u64) {
     println!("get {what} {len} B of {keys}, 32 in flight: {rate:.0} /s, {each:.1} us of processor");
 }
 
+/// Reads blocks of a payload at random.
+async fn payload_reads(dir: &Path) {
+    const BLOCKS: u64 = 16 * 1024;
+    let id = PayloadId([1; 16]);
+    let store = RedbStore::open(dir.join("payload"), Options::default())
+        .await
+        .expect("it opens");
+    let start = Instant::now();
+    for chunk in 0..BLOCKS / 64 {
+        let block = Block {
+            part: Part::Data,
+            index: chunk * 64,
+            bytes: vec![chunk as u8; 64 * 16384].into(),
+        };
+        store.write(id, vec![block]).await.expect("it writes");
+    }
+    BlobStore::sync(&store, vec![id]).await.expect("it syncs");
+    let megabytes = (BLOCKS * 16384) as f64 / 1e6;
+    println!(
+        "write a payload: {:.0} MB/s",
+        megabytes / start.elapsed().as_secs_f64()
+    );
+    let (before, count) = (processor(), 200_000);
+    let took = run(&store, count, 32, move |store, n| async move {
+        let start = n.wrapping_mul(0x9e37_79b9_7f4a_7c15) % BLOCKS * 16384;
+        let bytes = store
+            .read(id, Part::Data, start..start + 16384)
+            .await
+            .expect("it reads");
+        assert_eq!(bytes.len(), 16384);
+    })
+    .await;
+    let rate = count as f64 / took.as_secs_f64();
+    let each = (processor() - before) * 1e6 / count as f64;
+    println!("read 16 KiB of a payload, 32 in flight: {rate:.0} /s, {each:.1} us of processor");
+    let start = Instant::now();
+    for chunk in 0..BLOCKS / 64 {
+        let start = chunk * 64 * 16384;
+        store
+            .read(id, Part::Data, start..start + 64 * 16384)
+            .await
+            .expect("it reads");
+    }
+    println!(
+        "read a payload by MiB: {:.0} MB/s",
+        megabytes / start.elapsed().as_secs_f64()
+    );
+}
+
 #[tokio::main]
 async fn main() {
     let mut args = std::env::args().skip(1);
@@ -152,6 +201,7 @@ async fn main() {
         println!("    {per_value:.0} B on disk per value");
         return std::fs::remove_dir_all(dir).expect("the folder can be removed");
     }
+    payload_reads(dir).await;
     for (len, tasks, count) in [
         (1024, 32, 40_000),
         (1024, 256, 100_000),

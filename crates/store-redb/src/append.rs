@@ -18,8 +18,11 @@ use crate::{
 /// How far beyond a frame zeros are written. A sync after writing into bytes that the file already
 /// has costs half of one that must also record a new length.
 const ZEROS_AHEAD: u64 = 1 << 20;
-/// Frames longer than this get no zeros after them: writing twice as much would cost more.
+/// Before frames longer than this the file is made longer without writing: writing twice as much
+/// would cost more than it saves.
 const ZEROS_MAX_FRAME: u64 = 128 << 10;
+/// How much longer.
+const HOLE_AHEAD: u64 = 8 << 20;
 
 /// Appends frames to the last segment. There is one, in the thread that commits.
 #[derive(Debug)]
@@ -128,7 +131,12 @@ impl Appender {
         });
         let frame_len = bytes.len() as u64;
         let end = self.end + frame_len;
-        if end > self.len && frame_len <= ZEROS_MAX_FRAME {
+        if end > self.len && frame_len > ZEROS_MAX_FRAME {
+            // Where it cannot be, the write tells why, or is a little slower.
+            if self.file.set_len(end + HOLE_AHEAD).is_ok() {
+                self.len = end + HOLE_AHEAD;
+            }
+        } else if end > self.len {
             let padded = bytes.len() + usize::try_from(ZEROS_AHEAD).expect("a small number");
             bytes.resize(padded, 0);
         }

@@ -10,7 +10,25 @@
 //! ```
 //!
 //! Callers that commit at the same time share one write and one sync. What the index lacks is kept
-//! in memory and is found again in the log after a crash.
+//! in memory and is found again in the log after a crash. `docs/design/0001-log-before-index.md` has
+//! the format, what was measured, and what happens when something fails.
+//!
+//! ```no_run
+//! # async fn example() -> store_api::Result<()> {
+//! use store_api::{Batch, CollectionId, CollectionStore, Edit};
+//! use store_redb::{Options, RedbStore};
+//!
+//! let store = RedbStore::open("data", Options::default()).await?;
+//! let edit = Edit::Put {
+//!     collection: CollectionId::from_static("names"),
+//!     key: "ada".into(),
+//!     value: "Lovelace".into(),
+//! };
+//! store.commit(Batch::of(vec![edit])).await?;
+//! store.close().await?;
+//! # Ok(())
+//! # }
+//! ```
 
 mod append;
 mod apply;
