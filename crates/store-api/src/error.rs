@@ -93,11 +93,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
     /// An error of `kind` in `operation` (`noun.verb`, as in `blobs.read`). `message` may be empty.
-    pub fn new(
-        kind: Kind,
-        operation: &'static str,
-        message: impl Into<Cow<'static, str>>,
-    ) -> Self {
+    pub fn new(kind: Kind, operation: &'static str, message: impl Into<Cow<'static, str>>) -> Self {
         let retry = match kind {
             Kind::Unavailable => Retry::Later,
             _ => Retry::Never,
