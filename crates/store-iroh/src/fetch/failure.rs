@@ -18,7 +18,16 @@ pub(super) const LACKED: &str = "the peer does not have all of it";
 
 /// What an error of iroh-blobs' get side says about the peer.
 pub(super) fn peer_failed(error: GetError) -> Error {
-    let kind = kind_of(&error);
+    failed(kind_of(&error), error)
+}
+
+/// What it says about the peer that no stream can be opened.
+pub(super) fn connection_failed(error: ConnectionError) -> Error {
+    let error = io::Error::from(error);
+    failed(kind_of_io(&error), error)
+}
+
+fn failed(kind: Kind, error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
     let message = match kind {
         Kind::Denied => "the peer refuses to give this",
         Kind::NotFound => LACKED,

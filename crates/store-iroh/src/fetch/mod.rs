@@ -1,6 +1,7 @@
 //! Fetching from a peer, pipelined: the network never waits for the disk to commit one blob before
 //! the next one comes, and nothing is acknowledged before all is durable.
 
+mod buffered;
 mod commit;
 mod failure;
 mod observe;

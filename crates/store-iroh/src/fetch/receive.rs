@@ -11,17 +11,20 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use iroh_blobs::get::{
     GetError,
     fsm::{
-        self, AtBlobContent, AtBlobHeader, AtEndBlob, BlobContentNext, ConnectedNext, EndBlobNext,
+        self, AtBlobContent, AtBlobHeader, AtConnected, AtEndBlob, BlobContentNext, ConnectedNext,
+        EndBlobNext,
     },
 };
+use n0_future::time::Instant;
 use store_api::{Error, GROUP_LEN, Kind, Result};
 use store_engine::{Bitfield, Encoded, Format};
 use tokio::{sync::watch, time::timeout};
 
 use super::{
     Call, MAX_HASH_SEQ_LEN,
+    buffered::Buffered,
     commit::{Commits, PART_LEN},
-    failure::{lacked, peer_failed, stalled},
+    failure::{connection_failed, lacked, peer_failed, stalled},
     observe::observe,
     plan::{Job, MIN_BATCH, request},
 };
@@ -134,8 +137,16 @@ impl Receiver {
     /// Requests jobs, and counts those that were answered.
     async fn request_jobs(&mut self, batch: &[Job], done: &mut usize) -> Result<()> {
         let request = request(self.call.root.hash, batch);
-        let started = fsm::start(self.call.connection.clone(), request, Default::default());
-        let connected = self.in_time(started.next()).await?;
+        let opened = timeout(
+            self.call.options.idle_timeout,
+            self.call.connection.open_bi(),
+        );
+        let (send, recv) = opened
+            .await
+            .map_err(|_| stalled())?
+            .map_err(connection_failed)?;
+        let (recv, counters) = (Buffered::new(recv), fsm::RequestCounters::default());
+        let connected = AtConnected::new(Instant::now(), recv, send, request, counters);
         let mut next = match self.in_time(connected.next()).await? {
             ConnectedNext::StartRoot(start) => Next::Blob(start.next()),
             ConnectedNext::StartChild(start) => Next::Child(start),
@@ -159,7 +170,11 @@ impl Receiver {
         }
     }
 
-    async fn receive_blob(&mut self, header: AtBlobHeader, job: &Job) -> Result<AtEndBlob> {
+    async fn receive_blob(
+        &mut self,
+        header: AtBlobHeader<Buffered>,
+        job: &Job,
+    ) -> Result<AtEndBlob<Buffered>> {
         let (content, size) = self.in_time(header.next()).await?;
         let sequence = job.offset == 0 && self.call.root.format == Format::HashSeq;
         if sequence && size > MAX_HASH_SEQ_LEN {
@@ -179,10 +194,10 @@ impl Receiver {
     /// A blob that is written part by part, while the next part comes.
     async fn receive_large(
         &mut self,
-        content: AtBlobContent,
+        content: AtBlobContent<Buffered>,
         job: &Job,
         size: u64,
-    ) -> Result<AtEndBlob> {
+    ) -> Result<AtEndBlob<Buffered>> {
         let queue = self.commits.large(job.clone(), size).await?;
         let mut content = content;
         let mut part = Vec::new();
@@ -211,7 +226,11 @@ impl Receiver {
     }
 
     /// A blob of one group, which one commit stores.
-    async fn receive_small(&mut self, content: AtBlobContent, job: &Job) -> Result<AtEndBlob> {
+    async fn receive_small(
+        &mut self,
+        content: AtBlobContent<Buffered>,
+        job: &Job,
+    ) -> Result<AtEndBlob<Buffered>> {
         let mut content = content;
         let mut bytes = Bytes::new();
         loop {
@@ -231,7 +250,7 @@ impl Receiver {
     }
 
     /// The next verified item of a blob.
-    async fn next_item(&self, content: AtBlobContent) -> Result<Received> {
+    async fn next_item(&self, content: AtBlobContent<Buffered>) -> Result<Received> {
         let limit = self.call.options.idle_timeout;
         let next = timeout(limit, content.next()).await;
         match next.map_err(|_| stalled())? {
@@ -261,14 +280,14 @@ impl Receiver {
 }
 
 enum Next {
-    Blob(AtBlobHeader),
-    Child(fsm::AtStartChild),
-    End(fsm::AtClosing),
+    Blob(AtBlobHeader<Buffered>),
+    Child(fsm::AtStartChild<Buffered>),
+    End(fsm::AtClosing<Buffered>),
 }
 
 enum Received {
-    Item(AtBlobContent, Encoded),
-    End(AtEndBlob),
+    Item(AtBlobContent<Buffered>, Encoded),
+    End(AtEndBlob<Buffered>),
 }
 
 /// How many payload bytes answer a request for `ranges` of a blob of `size` bytes.

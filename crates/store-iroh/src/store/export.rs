@@ -2,7 +2,10 @@
 
 use std::{ops::Range, sync::Arc};
 
-use bao_tree::io::{Leaf, mixed::EncodedItem};
+use bao_tree::{
+    ChunkRanges,
+    io::{Leaf, mixed::EncodedItem},
+};
 use futures_util::StreamExt;
 use iroh_blobs::api::proto::{ExportBaoMsg, ExportRangesItem, ExportRangesMsg};
 use irpc::channel::{SendError, mpsc::Sender};
@@ -19,7 +22,12 @@ const RANGE_LEAF: usize = 64 * 1024;
 /// Sends what a peer verifies against the hash, verified here too as it is read.
 pub(super) async fn bao(context: Arc<Context>, cmd: ExportBaoMsg) {
     let hash = to_engine_hash(cmd.inner.hash);
-    let mut items = context.blobs.export(hash, cmd.inner.ranges);
+    // Of the empty blob there is nothing but its size, whatever is asked for.
+    let ranges = match hash {
+        Hash::EMPTY => ChunkRanges::all(),
+        _ => cmd.inner.ranges,
+    };
+    let mut items = context.blobs.export(hash, ranges);
     while let Some(item) = items.next().await {
         let item = match item {
             Ok(Encoded::Size(size)) => EncodedItem::Size(size),
