@@ -162,9 +162,16 @@ async fn hostile(dir: &Path) {
             wrong,
             None,
         ),
-        ("a flood", peer(&[], Then::Floods(0)), wrong, Some(0)),
+        // A size of zero says that it has nothing, whatever comes then.
+        ("zeros", peer(&[], Then::Floods(0)), Kind::NotFound, Some(0)),
         (
-            "a flood of sizes",
+            "a flood",
+            peer(&1000_u64.to_le_bytes(), Then::Floods(0)),
+            wrong,
+            Some(0),
+        ),
+        (
+            "a flood after the size",
             peer(&good.encoded[..8], Then::Floods(255)),
             wrong,
             Some(0),

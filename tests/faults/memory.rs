@@ -76,6 +76,9 @@ async fn use_it(store: &Store, dir: &Path) -> Root {
         tokio::io::AsyncWriteExt::flush(&mut longer).await.unwrap();
         let added = blobs.add(file.as_path()).await.unwrap();
         assert_eq!(added.size(), LEN + 4);
+        let hash = added.hash();
+        drop(added);
+        blobs.delete(vec![hash]).await.unwrap();
     })
     .await;
     tokio::fs::remove_file(&file).await.unwrap();

@@ -8,6 +8,43 @@
 //! * [`store_collection`] and [`load_collection`] are folders as iroh knows them.
 //! * [`bind`] makes an endpoint that talks to whom it is told to, and [`ticket`] says how to reach it.
 //!
+//! ```
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> store_api::Result<()> {
+//! use std::{sync::Arc, time::Duration};
+//! use store_engine::Blobs;
+//! use store_iroh::{
+//!     EndpointOptions, FetchOptions, Reach, Shares, bind, connect, fetch, serve,
+//!     store_collection, ticket, to_engine_root,
+//! };
+//! use store_testkit::MemoryStore;
+//!
+//! # async fn open() -> store_api::Result<Blobs> {
+//! #     let store = Arc::new(MemoryStore::new());
+//! #     Blobs::open(store.clone(), store).await
+//! # }
+//! let options = EndpointOptions { reach: Reach::Loopback, ..EndpointOptions::default() };
+//! let (here, there) = (open().await?, open().await?);
+//!
+//! // One opens a folder of one file to whoever asks, and says how to get it.
+//! let file = here.add("hello").await?;
+//! let folder = store_collection(&here, vec![("hello.txt".into(), file.hash())], None).await?;
+//! let shares = Shares::new(&here);
+//! shares.allow(folder.root())?;
+//! let router = serve(&bind(options.clone()).await?, &here, &shares);
+//! let ticket = ticket(router.endpoint(), folder.root()).await?;
+//!
+//! // The other fetches it.
+//! let endpoint = bind(options).await?;
+//! let limit = Duration::from_secs(10);
+//! let connection = connect(&endpoint, ticket.addr().clone(), limit).await?;
+//! let root = to_engine_root(ticket.hash_and_format());
+//! fetch(&there, &connection, root, FetchOptions::default()).await?;
+//! assert_eq!(there.read_to_bytes(file.hash(), 0..5).await?, "hello");
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! An engine's names and iroh's are the same bytes; [`to_iroh_hash`] and its siblings translate.
 
 mod collection;

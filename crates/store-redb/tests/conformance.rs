@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use store_redb::{Options, RedbStore};
-use store_testkit::{blob_store_suite, collection_store_suite, suite::Subject};
+use store_testkit::{blob_store_suite, collection_store_suite, model_suite, suite::Subject};
 
 async fn subject() -> store_api::Result<Subject<RedbStore>> {
     let dir = Arc::new(tempfile::tempdir().expect("a folder"));
@@ -49,4 +49,14 @@ mod blobs_without_close {
 mod collections_without_close {
     use super::*;
     collection_store_suite!(forgetful, lacks: [Close = "is dropped instead"]);
+}
+
+mod models {
+    use super::*;
+    model_suite!(blobs: subject, collections: subject);
+}
+
+mod models_without_close {
+    use super::*;
+    model_suite!(blobs: forgetful, collections: forgetful);
 }

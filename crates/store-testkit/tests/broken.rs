@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use store_api::{BlobStore, CollectionStore, Result};
 use store_testkit::{
-    MemoryStore,
+    MemoryStore, model,
     stores::{BrokenStore, Defect, Fault, Faults, FaultyStore, Operation, PowerStore, When},
     suite::{Report, Subject, Suite, check_lacks, run_all, run_case},
 };
@@ -131,4 +131,23 @@ fn lacking_what_nobody_asks_for_fails() {
 fn claiming_durability_without_showing_it_fails() {
     let durable = || async { Result::<_>::Ok(Subject::new(PowerStore::new())) };
     run_case::<dyn BlobStore, _, _, _>("reopening_keeps_the_listing", durable);
+}
+
+/// The steps that show what is wrong are few.
+fn steps_that_show(drive: impl Fn() + std::panic::RefUnwindSafe) -> usize {
+    let failed = std::panic::catch_unwind(|| drive()).expect_err("it leaves the model");
+    let text = failed.downcast_ref::<String>().expect("it says so");
+    assert!(text.starts_with("the store left the model: "), "{text}");
+    text.lines()
+        .filter(|line| line.starts_with("    ") && !line.starts_with("     "))
+        .count()
+        / 2
+}
+
+#[test]
+fn a_broken_store_leaves_the_model() {
+    let payloads = steps_that_show(|| model::payloads(|| broken(Defect::DeleteLeavesTheOutboard)));
+    assert!(payloads < 8, "{payloads} steps");
+    let collections = steps_that_show(|| model::collections(|| broken(Defect::EarlierEditWins)));
+    assert!(collections < 8, "{collections} steps");
 }

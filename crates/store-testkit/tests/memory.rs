@@ -17,3 +17,5 @@ mod blobs {
 mod collections {
     store_testkit::collection_store_suite!(super::subject, lacks: [Reopen = "it lives in memory"]);
 }
+
+store_testkit::model_suite!(blobs: subject, collections: subject);

@@ -85,3 +85,11 @@ mod power_blobs {
 mod power_collections {
     store_testkit::collection_store_suite!(super::power, lacks: [Close = "its power fails instead"]);
 }
+
+mod strict_model {
+    store_testkit::model_suite!(blobs: super::strict, collections: super::unordered);
+}
+
+mod power_model {
+    store_testkit::model_suite!(blobs: super::power, collections: super::power);
+}

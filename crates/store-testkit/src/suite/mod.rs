@@ -6,8 +6,9 @@ mod macros;
 pub mod record;
 mod run;
 mod subject;
-mod support;
+pub(crate) mod support;
 
+pub(crate) use run::runtime;
 pub use run::{Report, check_lacks, run_all, run_case};
 pub use subject::{Erase, Fixture, Subject};
 

@@ -139,7 +139,8 @@ where
     outcome
 }
 
-fn runtime() -> Runtime {
+/// The runtime of one case.
+pub(crate) fn runtime() -> Runtime {
     Builder::new_multi_thread()
         .worker_threads(WORKERS)
         .enable_all()

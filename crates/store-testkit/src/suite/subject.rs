@@ -88,7 +88,7 @@ impl<S: Send + Sync + 'static> Subject<S> {
         self
     }
 
-    pub(super) fn erase<T>(self) -> Fixture<T>
+    pub(crate) fn erase<T>(self) -> Fixture<T>
     where
         T: Send + Sync + ?Sized + 'static,
         S: Erase<T>,
@@ -198,7 +198,7 @@ impl<T: Suite + ?Sized> Fixture<T> {
 
     /// Whether the subject has what `need` names. Where the store claims durability, it is wanted
     /// of the subject too: a claim that is not tested does not count as lacking.
-    pub(super) fn has(&self, need: Need) -> bool {
+    pub(crate) fn has(&self, need: Need) -> bool {
         let claimed = self.store().claims(need);
         match need {
             Need::Always => true,
