@@ -1,6 +1,6 @@
 //! What the suites are worth: every broken store fails them, and they say so when they test nothing.
 
-use std::time::Duration;
+use std::{panic, time::Duration};
 
 use store_api::{BlobStore, CollectionStore, Result};
 use store_testkit::{
@@ -134,8 +134,9 @@ fn claiming_durability_without_showing_it_fails() {
 }
 
 /// The steps that show what is wrong are few.
-fn steps_that_show(drive: impl Fn() + std::panic::RefUnwindSafe) -> usize {
-    let failed = std::panic::catch_unwind(|| drive()).expect_err("it leaves the model");
+fn steps_that_show(drive: impl FnOnce()) -> usize {
+    let failed =
+        panic::catch_unwind(panic::AssertUnwindSafe(drive)).expect_err("it leaves the model");
     let text = failed.downcast_ref::<String>().expect("it says so");
     assert!(text.starts_with("the store left the model: "), "{text}");
     text.lines()
