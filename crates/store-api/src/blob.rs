@@ -5,7 +5,7 @@ use std::{fmt, ops::Range};
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use crate::{Durability, Listing, Result};
+use crate::{Durability, Error, Kind, Listing, Result};
 
 /// The length of a chunk group, 16 KiB: the unit in which blobs are verified. Block lengths are
 /// multiples of it.
@@ -62,6 +62,38 @@ pub struct BlobCapabilities {
     pub durability: Durability,
     /// How many calls at once make it fastest.
     pub concurrency: u16,
+}
+
+impl BlobCapabilities {
+    /// Whether `blocks` can be written, as [`BlobStore::write`] demands: for backends.
+    ///
+    /// # Errors
+    /// [`Kind::Invalid`] or [`Kind::TooLarge`].
+    pub fn check(&self, blocks: &[Block]) -> Result<()> {
+        let invalid = |message| Error::new(Kind::Invalid, "blobs.write", message);
+        let block_len = u64::from(self.block_len);
+        for block in blocks {
+            let len = block.bytes.len() as u64;
+            if len == 0 {
+                return Err(invalid("a block is empty").with("index", block.index));
+            }
+            let start = block.index.checked_mul(block_len);
+            let end = start.and_then(|start| start.checked_add(len));
+            if end.is_none_or(|end| end > self.max_part_len) {
+                let message = "a block lies beyond the longest part";
+                return Err(Error::new(Kind::TooLarge, "blobs.write", message)
+                    .with("index", block.index)
+                    .with("longest", self.max_part_len));
+            }
+            let ends_part = |other: &Block| other.part != block.part || other.index <= block.index;
+            if !len.is_multiple_of(block_len) && !blocks.iter().all(ends_part) {
+                let message =
+                    "a block that does not end its part is not a multiple of the block length";
+                return Err(invalid(message).with("index", block.index).with("len", len));
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Keeps payloads: sparse sequences of blocks under an id that the caller chose.

@@ -236,6 +236,36 @@ pub struct CollectionCapabilities {
     pub durability: Durability,
 }
 
+impl CollectionCapabilities {
+    /// Whether `batch` is within the limits: for backends.
+    ///
+    /// # Errors
+    /// [`Kind::TooLarge`], with the limit.
+    pub fn check(&self, batch: &Batch) -> Result<()> {
+        let within = |message, len: usize, most: u32| match len > most as usize {
+            true => Err(Error::new(Kind::TooLarge, "collection.commit", message)
+                .with("len", len)
+                .with("most", most)),
+            false => Ok(()),
+        };
+        let len = batch.expect.len() + batch.edits.len();
+        let message = "the batch has too many expectations and edits";
+        within(message, len, self.max_batch_len)?;
+        let expected = batch.expect.iter().map(|expect| match expect {
+            Expect::Absent { key, .. } | Expect::At { key, .. } => (key, 0),
+        });
+        let edited = batch.edits.iter().map(|edit| match edit {
+            Edit::Put { key, value, .. } => (key, value.len()),
+            Edit::Delete { key, .. } => (key, 0),
+        });
+        for (key, value_len) in expected.chain(edited) {
+            within("a key is too long", key.len(), self.max_key_len)?;
+            within("a value is too long", value_len, self.max_value_len)?;
+        }
+        Ok(())
+    }
+}
+
 /// Keeps named, ordered maps from key to small value, changed by atomic batches.
 ///
 /// A collection exists while it has entries. Keys may be empty, values too.

@@ -59,7 +59,7 @@ impl BlobStore for RedbStore {
 
     async fn write(&self, id: PayloadId, blocks: Vec<Block>) -> Result<()> {
         const OPERATION: &str = "blobs.write";
-        payload::check(&blocks)?;
+        BlobStore::capabilities(self).check(&blocks)?;
         self.blocking(OPERATION, move |payloads| payloads.write(id, &blocks))
             .await
     }

@@ -98,7 +98,7 @@ impl CollectionStore for RedbStore {
     async fn commit(&self, batch: Batch) -> Result<Revision> {
         const OPERATION: &str = "collection.commit";
         self.check_open(OPERATION)?;
-        check(&batch)?;
+        CollectionStore::capabilities(self).check(&batch)?;
         self.ask(OPERATION, |reply| Request::Commit(batch, reply))
             .await
     }
@@ -132,41 +132,6 @@ impl CollectionStore for RedbStore {
         self.check_open(OPERATION)?;
         self.ask(OPERATION, Request::Sync).await
     }
-}
-
-/// Whether the batch is within the limits.
-fn check(batch: &Batch) -> Result<()> {
-    let too_large = |message, len: usize, most: u32| {
-        Err(Error::new(Kind::TooLarge, "collection.commit", message)
-            .with("len", len)
-            .with("most", most))
-    };
-    let len = batch.expect.len() + batch.edits.len();
-    if len > MAX_BATCH_LEN as usize {
-        return too_large(
-            "the batch has too many expectations and edits",
-            len,
-            MAX_BATCH_LEN,
-        );
-    }
-    for expect in &batch.expect {
-        let (Expect::Absent { key, .. } | Expect::At { key, .. }) = expect;
-        if key.len() > MAX_KEY_LEN as usize {
-            return too_large("a key is too long", key.len(), MAX_KEY_LEN);
-        }
-    }
-    for edit in &batch.edits {
-        let (Edit::Put { key, .. } | Edit::Delete { key, .. }) = edit;
-        if key.len() > MAX_KEY_LEN as usize {
-            return too_large("a key is too long", key.len(), MAX_KEY_LEN);
-        }
-        if let Edit::Put { value, .. } = edit
-            && value.len() > MAX_VALUE_LEN as usize
-        {
-            return too_large("a value is too long", value.len(), MAX_VALUE_LEN);
-        }
-    }
-    Ok(())
 }
 
 /// A scan under way: the range that is left, and the entries of the current page.

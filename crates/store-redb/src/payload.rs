@@ -320,32 +320,3 @@ fn parse_hex<const N: usize>(text: &str) -> Option<[u8; N]> {
     }
     Some(out)
 }
-
-/// Whether `blocks` can be written at all.
-pub(crate) fn check(blocks: &[Block]) -> Result<()> {
-    let invalid = |message| Error::new(Kind::Invalid, "blobs.write", message);
-    let block_len = u64::from(BLOCK_LEN);
-    for block in blocks {
-        let len = block.bytes.len() as u64;
-        if len == 0 {
-            return Err(invalid("a block is empty").with("index", block.index));
-        }
-        let end = block
-            .index
-            .checked_mul(block_len)
-            .and_then(|start| start.checked_add(len));
-        if end.is_none_or(|end| end > MAX_PART_LEN) {
-            let message = "a block lies beyond the longest part";
-            return Err(Error::new(Kind::TooLarge, "blobs.write", message)
-                .with("index", block.index)
-                .with("longest", MAX_PART_LEN));
-        }
-        let ends_part = |other: &Block| other.part != block.part || other.index <= block.index;
-        if !len.is_multiple_of(block_len) && !blocks.iter().all(ends_part) {
-            let message =
-                "a block that does not end its part is not a multiple of the block length";
-            return Err(invalid(message).with("index", block.index).with("len", len));
-        }
-    }
-    Ok(())
-}

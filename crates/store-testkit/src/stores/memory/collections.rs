@@ -145,7 +145,7 @@ impl MemoryStore {
     pub(in crate::stores) fn commit_now(&self, batch: Batch) -> Result<Revision> {
         const OPERATION: &str = "collection.commit";
         self.0.collections.write(OPERATION, |collections| {
-            check(&batch, self.0.facts.collections, OPERATION)?;
+            self.0.facts.collections.check(&batch)?;
             let broken = |expect: &&Expect| !collections.holds(expect);
             match batch.expect.iter().find(broken) {
                 Some(expect) => Err(conflict(expect, OPERATION)),
@@ -249,35 +249,6 @@ fn is_empty(keys: &(Bound<&[u8]>, Bound<&[u8]>)) -> bool {
         | (Bound::Excluded(start), Bound::Included(end)) => start >= end,
         (Bound::Unbounded, _) | (_, Bound::Unbounded) => false,
     }
-}
-
-fn check(batch: &Batch, facts: CollectionCapabilities, operation: &'static str) -> Result<()> {
-    let too_large = |message: &'static str, len: usize, max: u32| {
-        Err(Error::new(Kind::TooLarge, operation, message)
-            .with("len", len)
-            .with("max", max))
-    };
-    let len = batch.expect.len() + batch.edits.len();
-    if len > facts.max_batch_len as usize {
-        let message = "the batch has too many expectations and edits";
-        return too_large(message, len, facts.max_batch_len);
-    }
-    let expected = batch.expect.iter().map(|expect| match expect {
-        Expect::Absent { key, .. } | Expect::At { key, .. } => (key, 0),
-    });
-    let edited = batch.edits.iter().map(|edit| match edit {
-        Edit::Put { key, value, .. } => (key, value.len()),
-        Edit::Delete { key, .. } => (key, 0),
-    });
-    for (key, value_len) in expected.chain(edited) {
-        if key.len() > facts.max_key_len as usize {
-            return too_large("the key is too long", key.len(), facts.max_key_len);
-        }
-        if value_len > facts.max_value_len as usize {
-            return too_large("the value is too long", value_len, facts.max_value_len);
-        }
-    }
-    Ok(())
 }
 
 fn conflict(broken: &Expect, operation: &'static str) -> Error {

@@ -1,0 +1,126 @@
+//! Blobs and collections in two tables of a node.
+
+mod blobs;
+mod collections;
+mod directory;
+mod entries;
+mod order;
+mod row;
+mod table;
+
+use std::sync::{Arc, atomic::AtomicBool};
+
+use store_api::{Error, Kind, Result};
+use veilid_node::Node;
+
+use directory::Directory;
+use entries::{Entries, Trust};
+use row::{ENTRIES, HEADS};
+use table::Table;
+
+/// The longest namespace, in bytes.
+pub const MAX_NAMESPACE_LEN: usize = 32;
+
+/// The columns of either table: the head's, and the other rows'.
+const COLUMNS: u32 = if HEADS > ENTRIES { HEADS } else { ENTRIES } + 1;
+
+/// An app's blobs and collections, in the table store of its Veilid node.
+///
+/// Clones are the same store. Everything is encrypted under the node's device key. It needs no
+/// network: the node need not be attached.
+#[derive(Debug, Clone)]
+pub struct VeilidStore {
+    node: Node,
+    entries: Arc<Entries>,
+    directory: Arc<Directory>,
+    blocks: Arc<Table>,
+    closed: Arc<AtomicBool>,
+}
+
+impl VeilidStore {
+    /// Opens the store called `namespace` of a node, or makes it. The name has up to
+    /// [`MAX_NAMESPACE_LEN`] letters, digits, `_` and `-`, and may be empty; stores of other names in
+    /// the same node are others' business.
+    ///
+    /// Reads the keys of all entries, which takes about a second for each 300,000 of them.
+    ///
+    /// # Errors
+    /// [`Kind::Unavailable`] where the store is open already, here or elsewhere,
+    /// [`Kind::Unsupported`] where a newer version wrote it, [`Kind::Corrupt`] where entries are
+    /// missing that were there, and [`Kind::Closed`] where the node was shut down.
+    pub async fn open(node: Node, namespace: &str) -> Result<Self> {
+        Self::open_trusting(node, namespace, Trust::Whole).await
+    }
+
+    /// Opens a store that [`open`](Self::open) refuses because entries are missing, and goes on with
+    /// those that there are.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), other than [`Kind::Corrupt`].
+    pub async fn open_damaged(node: Node, namespace: &str) -> Result<Self> {
+        Self::open_trusting(node, namespace, Trust::WhatIsThere).await
+    }
+
+    async fn open_trusting(node: Node, namespace: &str, trust: Trust) -> Result<Self> {
+        const OPERATION: &str = "store.open";
+        let letter = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+        if namespace.len() > MAX_NAMESPACE_LEN || !namespace.chars().all(letter) {
+            let message = "a namespace has at most 32 letters, digits, _ and -";
+            return Err(Error::new(Kind::Invalid, OPERATION, message)
+                .with("namespace", namespace.escape_debug()));
+        }
+        let (opening, namespace) = (node.clone(), namespace.to_owned());
+        let open = async move {
+            let table = |kind| format!("larder_{namespace}_{kind}");
+            let entries = Table::open(&opening, &table("entries"), COLUMNS).await?;
+            let blocks = Table::open(&opening, &table("blocks"), COLUMNS).await?;
+            let entries = Arc::new(Entries::open(opening.clone(), entries, trust).await?);
+            Ok(Self {
+                node: opening,
+                directory: Arc::new(Directory::new(Arc::clone(&entries))),
+                entries,
+                blocks,
+                closed: Arc::default(),
+            })
+        };
+        node.finish(OPERATION, open).await
+    }
+
+    /// Ends what waits, makes everything durable, and closes the store; the node goes on.
+    ///
+    /// # Errors
+    /// Where it is unknown whether everything is durable.
+    pub async fn close(&self) -> Result<()> {
+        const OPERATION: &str = "store.close";
+        self.closed.store(true, std::sync::atomic::Ordering::SeqCst);
+        let entries = self.entries.sync(OPERATION).await;
+        self.entries.close().await;
+        let blocks = self.blocks.sync(OPERATION).await;
+        self.entries.release();
+        self.blocks.release();
+        match entries.and(blocks) {
+            Err(error) if error.kind() == Kind::Closed => Ok(()),
+            result => result,
+        }
+    }
+
+    /// The node that it lies in.
+    pub fn node(&self) -> &Node {
+        &self.node
+    }
+
+    /// The bytes that the store's files take.
+    ///
+    /// # Errors
+    /// Where the files cannot be looked at.
+    pub async fn disk_usage(&self) -> Result<u64> {
+        Ok(self.entries.table().disk_usage().await? + self.blocks.disk_usage().await?)
+    }
+
+    fn check_open(&self, operation: &'static str) -> Result<()> {
+        match self.closed.load(std::sync::atomic::Ordering::SeqCst) {
+            true => Err(entries::closed(operation)),
+            false => Ok(()),
+        }
+    }
+}

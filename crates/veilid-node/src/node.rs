@@ -1,0 +1,216 @@
+//! The node itself.
+
+use std::{future::Future, sync::Arc, time::Duration};
+
+use store_api::{Error, Kind, Result};
+use tokio::sync::Mutex;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use veilid_core::{VeilidAPI, VeilidConfig, api_startup};
+
+use crate::{NodeConfig, Subscription, Updates, api_error};
+
+/// A running Veilid node. Clones are the same node.
+#[derive(Debug, Clone)]
+pub struct Node(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    api: VeilidAPI,
+    updates: Updates,
+    /// Calls under way; shutting down waits for them.
+    calls: TaskTracker,
+    closing: CancellationToken,
+    /// One call attaches or detaches at a time; those that follow find it done.
+    switching: Mutex<()>,
+    owned: Owned,
+}
+
+/// Who shuts the node down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Owned {
+    ByUs,
+    ByTheApp,
+}
+
+impl Node {
+    /// Starts a node, offline: it keeps things, and talks to nobody before it is [attached](Self::attach).
+    ///
+    /// # Errors
+    /// [`Kind::Unavailable`] where another node uses the folder, [`Kind::Denied`] where there is no
+    /// keychain or the device key cannot be read: nothing is erased then.
+    pub async fn start(config: NodeConfig) -> Result<Self> {
+        std::fs::create_dir_all(&config.directory)
+            .map_err(|error| Error::io("node.start", &config.directory, error))?;
+        Self::start_with(config.to_veilid()?).await
+    }
+
+    /// The same, with all that Veilid can be told.
+    ///
+    /// # Errors
+    /// As for [`start`](Self::start).
+    pub async fn start_with(config: VeilidConfig) -> Result<Self> {
+        let updates = Updates::new();
+        let directory = config.table_store.directory.clone();
+        let api = api_startup(updates.callback(), config)
+            .await
+            .map_err(|error| start_error(error).with("path", directory))?;
+        Ok(Self::new(api, updates, Owned::ByUs))
+    }
+
+    /// Uses the node of an app, which hands its updates to `updates` and shuts it down itself, after
+    /// [`shutdown`](Self::shutdown) has returned.
+    pub fn adopt(api: VeilidAPI, updates: Updates) -> Self {
+        Self::new(api, updates, Owned::ByTheApp)
+    }
+
+    fn new(api: VeilidAPI, updates: Updates, owned: Owned) -> Self {
+        Self(Arc::new(Inner {
+            api,
+            updates,
+            calls: TaskTracker::new(),
+            closing: CancellationToken::new(),
+            switching: Mutex::new(()),
+            owned,
+        }))
+    }
+
+    /// Veilid's own interface, for whatever this crate has no word for. Calls that are made with it do
+    /// not hold [`shutdown`](Self::shutdown) up: see [`call`](Self::call).
+    pub fn api(&self) -> &VeilidAPI {
+        &self.0.api
+    }
+
+    /// What the node says.
+    pub fn updates(&self) -> &Updates {
+        &self.0.updates
+    }
+
+    /// Hears what the node says from now on.
+    pub fn subscribe(&self) -> Subscription {
+        self.0.updates.subscribe()
+    }
+
+    /// Ends when the node is shutting down.
+    pub fn closing(&self) -> CancellationToken {
+        self.0.closing.clone()
+    }
+
+    /// Runs a call that may be given up: it ends with [`Kind::Closed`] when the node shuts down.
+    ///
+    /// # Errors
+    /// [`Kind::Closed`], or what the call says.
+    pub async fn call<T>(
+        &self,
+        operation: &'static str,
+        call: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
+        let _counted = self.enter(operation)?;
+        match self.0.closing.run_until_cancelled(call).await {
+            Some(result) => result,
+            None => Err(closed(operation)),
+        }
+    }
+
+    /// Runs a call that must not be given up half-way, in a task of its own: the caller may go, and a
+    /// shutdown waits for it.
+    ///
+    /// # Errors
+    /// [`Kind::Closed`] where the node was shut down before it began, or what the call says.
+    pub async fn finish<T: Send + 'static>(
+        &self,
+        operation: &'static str,
+        call: impl Future<Output = Result<T>> + Send + 'static,
+    ) -> Result<T> {
+        let counted = self.enter(operation)?;
+        let task = tokio::spawn(async move {
+            let result = call.await;
+            drop(counted);
+            result
+        });
+        task.await.unwrap_or_else(|error| {
+            let message = "a call to Veilid panicked";
+            Err(Error::new(Kind::Internal, operation, message).because(error))
+        })
+    }
+
+    /// Holds a shutdown up until it is dropped.
+    ///
+    /// # Errors
+    /// [`Kind::Closed`].
+    pub fn enter(&self, operation: &'static str) -> Result<impl Drop + Send + use<>> {
+        // Counted first, so that a shutdown either sees the call or is seen by it.
+        let counted = self.0.calls.token();
+        match self.0.closing.is_cancelled() || self.0.api.is_shutdown() {
+            true => Err(closed(operation)),
+            false => Ok(counted),
+        }
+    }
+
+    /// Attaches to the network where that has not happened, and waits until the node is ready.
+    ///
+    /// # Errors
+    /// [`Kind::Unavailable`] where it is not ready within `limit`; it goes on trying.
+    pub async fn attach(&self, limit: Duration) -> Result<()> {
+        const OPERATION: &str = "node.attach";
+        self.call(OPERATION, async {
+            let _one = self.0.switching.lock().await;
+            let state = self.api().get_state().await;
+            let state = state.map_err(|error| api_error(OPERATION, error))?;
+            if state.attachment.state.is_detached() {
+                let attached = self.api().attach().await;
+                attached.map_err(|error| api_error(OPERATION, error))?;
+            }
+            let ready = self.api().wait_for_attachment_condition(None, Some(limit));
+            ready.await.map(drop).map_err(|error| {
+                api_error(OPERATION, error).with("limit", format_args!("{limit:?}"))
+            })
+        })
+        .await
+    }
+
+    /// Leaves the network; what is kept stays readable, and writes to records wait.
+    ///
+    /// # Errors
+    /// [`Kind::Closed`].
+    pub async fn detach(&self) -> Result<()> {
+        const OPERATION: &str = "node.detach";
+        self.call(OPERATION, async {
+            let _one = self.0.switching.lock().await;
+            let detached = self.api().detach().await;
+            detached.map_err(|error| api_error(OPERATION, error))
+        })
+        .await
+    }
+
+    /// Ends every call, then the node. Calling it again waits for the same end.
+    pub async fn shutdown(&self) {
+        self.0.closing.cancel();
+        self.0.calls.close();
+        self.0.calls.wait().await;
+        let _one = self.0.switching.lock().await;
+        if self.0.owned == Owned::ByUs && !self.0.api.is_shutdown() {
+            self.0.api.clone().shutdown().await;
+        }
+    }
+}
+
+fn closed(operation: &'static str) -> Error {
+    Error::new(Kind::Closed, operation, "the Veilid node was shut down")
+}
+
+/// What keeps a node from starting, with what to do about it.
+fn start_error(error: veilid_core::VeilidAPIError) -> Error {
+    let text = error.to_string();
+    if text.contains("another veilid instance") {
+        let message = "another program uses this Veilid folder; stop it, or choose another folder";
+        return Error::new(Kind::Unavailable, "node.start", message).because(error);
+    }
+    // What Veilid says where it was told not to erase what it cannot decrypt.
+    let is_locked = matches!(error, veilid_core::VeilidAPIError::NotInitialized);
+    if is_locked || text.to_lowercase().contains("device") || text.contains("rotected store") {
+        let message = "the key that encrypts this node cannot be used; nothing was erased. \
+                       Bring back its keychain entry, its key file or its password";
+        return Error::new(Kind::Denied, "node.start", message).because(error);
+    }
+    api_error("node.start", error)
+}
