@@ -52,7 +52,7 @@ impl App {
 
     /// Opens a store that must be there.
     pub(crate) async fn open_existing(&self, url: &StoreUrl) -> Result<Store> {
-        if let StoreUrl::Redb(dir) = url {
+        if let Some(dir) = url.folder() {
             let empty = match fs::read_dir(dir) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => true,
                 entries => entries
@@ -83,10 +83,9 @@ impl App {
     /// The folders of the stores that are open.
     pub(crate) fn open_folders(&self) -> Vec<PathBuf> {
         let stores = self.stores();
-        let folders = stores.iter().filter_map(|(url, _)| match url {
-            StoreUrl::Redb(dir) => fs::canonicalize(dir).ok(),
-            StoreUrl::Memory => None,
-        });
+        let folders = stores
+            .iter()
+            .filter_map(|(url, _)| fs::canonicalize(url.folder()?).ok());
         folders.collect()
     }
 

@@ -9,7 +9,9 @@ use crate::commands::{add, bench, cat, copy, demo, fetch, gc, get, ls, rm, serve
 
 /// Keeps folders, serves them over iroh and fetches them, verified.
 ///
-/// A store is a URL: redb:DIR (a folder on this machine) or mem: (in memory, gone at the end).
+/// A store is a URL: redb:DIR (a folder on this machine), veilid:DIR (a Veilid node's folder, encrypted
+/// under a key in the system's keychain; with veilid+insecure:DIR the key lies in the same folder) or
+/// mem: (in memory, gone at the end).
 #[derive(Debug, Parser)]
 #[command(name = "larder", version, after_help = EXIT_CODES, max_term_width = 100)]
 pub(crate) struct Args {

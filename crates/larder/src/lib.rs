@@ -21,13 +21,15 @@
 //! # larder::Result::<()>::Ok(())
 //! ```
 //!
-//! Features: `redb`, the backend for servers and desktops; `iroh`, serving and fetching as
-//! [`iroh`](mod@iroh) does it. To write a backend of your own, implement two traits of
+//! Features: `redb`, the backend for servers and desktops; `veilid`, the one for phones (not on unless
+//! asked for); `iroh`, serving and fetching as [`iroh`](mod@iroh) does it. To write a backend of your own, implement two traits of
 //! [`api`](mod@api), run the suites of `store-testkit` over them, and hand them to [`Store::over`]:
 //! `examples/backend.rs` is one, whole.
 
 mod store;
 mod url;
+#[cfg(feature = "veilid")]
+mod veilid_folder;
 
 /// The traits that a backend implements, and their types.
 pub use store_api as api;
@@ -44,10 +46,16 @@ pub use store_iroh as iroh;
 /// The backend for servers and desktops.
 #[cfg(feature = "redb")]
 pub use store_redb as redb;
+/// The backend for phones: blobs, collections, records and secrets in a Veilid node.
+#[cfg(feature = "veilid")]
+pub use store_veilid as veilid;
+/// The node that the backend for phones needs.
+#[cfg(feature = "veilid")]
+pub use veilid_node;
 
 pub use self::{
     store::{DiskUsage, Recovered, Store},
-    url::StoreUrl,
+    url::{DeviceKey, StoreUrl},
 };
 
 /// The examples of the README, so that they are tested.

@@ -8,6 +8,8 @@ use store_testkit::MemoryStore;
 use tokio::sync::OnceCell;
 
 use crate::StoreUrl;
+#[cfg(feature = "veilid")]
+use crate::veilid_folder;
 
 /// An open store. A cheap handle; its clones are the same store.
 ///
@@ -30,6 +32,8 @@ enum Backend {
     Memory(MemoryStore),
     #[cfg(feature = "redb")]
     Redb(Arc<store_redb::RedbStore>),
+    #[cfg(feature = "veilid")]
+    Veilid(store_veilid::VeilidStore),
     /// Opened, and closed, by somebody else.
     Foreign,
 }
@@ -86,7 +90,15 @@ impl Store {
                 Self::assemble(store.clone(), store.clone(), Backend::Redb(store)).await
             }
             #[cfg(not(feature = "redb"))]
-            StoreUrl::Redb(_) => Err(not_built_in()),
+            StoreUrl::Redb(_) => Err(not_built_in("redb")),
+            #[cfg(feature = "veilid")]
+            StoreUrl::Veilid(dir, key) => {
+                let store = veilid_folder::open(dir, key.protection()).await?;
+                let shared = Arc::new(store.clone());
+                Self::assemble(shared.clone(), shared, Backend::Veilid(store)).await
+            }
+            #[cfg(not(feature = "veilid"))]
+            StoreUrl::Veilid(..) => Err(not_built_in("veilid")),
         }
     }
 
@@ -107,7 +119,21 @@ impl Store {
                 })
             }
             #[cfg(not(feature = "redb"))]
-            StoreUrl::Redb(_) => Err(not_built_in()),
+            StoreUrl::Redb(_) => Err(not_built_in("redb")),
+            #[cfg(feature = "veilid")]
+            StoreUrl::Veilid(dir, key) => {
+                let node = veilid_folder::start(dir, key.protection()).await?;
+                let repaired = store_veilid::VeilidStore::repair(node.clone(), "").await;
+                node.shutdown().await;
+                let repaired = repaired?;
+                Ok(Recovered {
+                    lost_entries: repaired.lost_entries,
+                    lost_bytes: 0,
+                    kept: repaired.kept.into_iter().collect(),
+                })
+            }
+            #[cfg(not(feature = "veilid"))]
+            StoreUrl::Veilid(..) => Err(not_built_in("veilid")),
         }
     }
 
@@ -167,6 +193,14 @@ impl Store {
                     payloads: stats.payload,
                 }))
             }
+            #[cfg(feature = "veilid")]
+            Backend::Veilid(store) => {
+                let usage = store.disk_usage().await?;
+                Ok(Some(DiskUsage {
+                    index: usage.entries,
+                    payloads: usage.blocks,
+                }))
+            }
             Backend::Memory(_) | Backend::Foreign => Ok(None),
         }
     }
@@ -176,6 +210,9 @@ impl Store {
         match &self.0.backend {
             #[cfg(feature = "redb")]
             Backend::Redb(store) => store.settle().await,
+            // What is freed there is used again, and never given back.
+            #[cfg(feature = "veilid")]
+            Backend::Veilid(_) => Ok(()),
             Backend::Memory(_) | Backend::Foreign => Ok(()),
         }
     }
@@ -196,17 +233,23 @@ impl Store {
             }
             #[cfg(feature = "redb")]
             Backend::Redb(store) => store.close().await,
+            #[cfg(feature = "veilid")]
+            Backend::Veilid(store) => {
+                let closed = store.close().await;
+                store.node().shutdown().await;
+                closed
+            }
             Backend::Foreign => Ok(()),
         };
         engine.and(backend)
     }
 }
 
-#[cfg(not(feature = "redb"))]
-fn not_built_in() -> store_api::Error {
+#[cfg(not(all(feature = "redb", feature = "veilid")))]
+fn not_built_in(backend: &str) -> store_api::Error {
     store_api::Error::new(
         store_api::Kind::Unsupported,
         "store.open",
-        "this program was built without the redb backend",
+        format!("this program was built without the {backend} backend"),
     )
 }

@@ -6,8 +6,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::stream;
 use store_api::{
-    Batch, Change, CollectionCapabilities, CollectionId, CollectionStore, Durability, Edit, Entry,
-    Error, Expect, Kind, Listing, Order, Result, Revision, Scan, ScanOrder,
+    Batch, Change, CollectionCapabilities, CollectionId, CollectionStore, Durability, Entry,
+    Listing, Order, Result, Revision, Scan, ScanOrder,
 };
 use tokio::sync::broadcast::error::RecvError;
 

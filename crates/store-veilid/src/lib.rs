@@ -21,4 +21,4 @@
 
 mod tables;
 
-pub use tables::{MAX_NAMESPACE_LEN, VeilidStore};
+pub use tables::{DiskUsage, MAX_NAMESPACE_LEN, Repaired, VeilidStore};

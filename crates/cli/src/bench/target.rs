@@ -1,11 +1,6 @@
 //! What loads run over: a kind of store that can be made, filled, read and opened again.
 
-use std::{
-    fmt,
-    ops::Range,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{fmt, ops::Range, path::Path, sync::Arc};
 
 use anyhow::{Context, Result, bail};
 use async_trait::async_trait;
@@ -53,56 +48,41 @@ pub trait TargetStore: Send + Sync {
     async fn close(&self) -> Result<()>;
 }
 
-/// A store of ours, by its URL.
+/// A store of ours: of the kind of this URL, below its folder.
 #[derive(Debug)]
-pub struct LarderStore {
-    name: String,
-    folder: Option<PathBuf>,
-}
+pub struct LarderStore(StoreUrl);
 
 impl LarderStore {
     /// The kind of store at `url`; new ones are made below its folder.
     pub fn new(url: &StoreUrl) -> Self {
-        match url {
-            StoreUrl::Memory => Self {
-                name: "mem".to_owned(),
-                folder: None,
-            },
-            StoreUrl::Redb(dir) => Self {
-                name: "redb".to_owned(),
-                folder: Some(dir.clone()),
-            },
-        }
+        Self(url.clone())
     }
 }
 
 #[async_trait]
 impl Target for LarderStore {
     fn name(&self) -> &str {
-        &self.name
+        self.0.scheme()
     }
 
     fn durability(&self) -> &'static str {
-        match self.folder {
+        match self.0.folder() {
             Some(_) => "durable",
             None => "in memory",
         }
     }
 
     fn folder(&self) -> Option<&Path> {
-        self.folder.as_deref()
+        self.0.folder()
     }
 
     async fn open(&self, dir: &Path) -> Result<Arc<dyn TargetStore>> {
-        let url = match self.folder {
-            Some(_) => StoreUrl::Redb(dir.join("store")),
-            None => StoreUrl::Memory,
-        };
+        let url = self.0.in_folder(dir.join("store"));
         Ok(Arc::new(OpenLarder(Store::open_url(&url).await?)))
     }
 
     fn persists(&self) -> bool {
-        self.folder.is_some()
+        self.0.folder().is_some()
     }
 }
 

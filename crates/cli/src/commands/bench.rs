@@ -21,8 +21,8 @@ const MAX_SCALE: f64 = 64.0;
 /// not touched. At scale 1 a run stores 10,000 blobs of 1 KiB, as many of 16 KiB, and one of 1 GiB.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// The stores to measure: redb:DIR with a new or empty folder, mem:; without any, redb in
-    /// your data folder
+    /// The stores to measure: redb:DIR or veilid:DIR with a new or empty folder, mem:; without
+    /// any, redb in your data folder
     #[arg(value_name = "STORE", value_parser = args::url)]
     stores: Vec<StoreUrl>,
     /// Another kind of store to compare with
@@ -57,11 +57,7 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
     } else {
         args.stores
     };
-    let folders = urls.iter().filter_map(|url| match url {
-        StoreUrl::Redb(dir) => Some(dir.as_path()),
-        StoreUrl::Memory => None,
-    });
-    let folders: Vec<&Path> = folders.collect();
+    let folders: Vec<&Path> = urls.iter().filter_map(StoreUrl::folder).collect();
     for folder in &folders {
         check_empty(folder)?;
     }

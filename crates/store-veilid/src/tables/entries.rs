@@ -81,8 +81,8 @@ struct Shared {
 
 impl Entries {
     /// Opens the table and reads which entries there are.
-    pub(crate) async fn open(node: Node, table: Arc<Table>, trust: Trust) -> Result<Self> {
-        let (order, head) = load(&table, trust).await?;
+    pub(crate) async fn open(node: Node, table: Arc<Table>) -> Result<Self> {
+        let (order, head) = load(&table).await?;
         let shared = Arc::new(Shared {
             node,
             table,
@@ -241,16 +241,7 @@ pub(crate) fn closed(operation: &'static str) -> Error {
     Error::new(Kind::Closed, operation, "the store was closed")
 }
 
-/// What to do where entries are missing that should be there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Trust {
-    /// Refuse to open.
-    Whole,
-    /// Go on with those that there are.
-    WhatIsThere,
-}
-
-async fn load(table: &Table, trust: Trust) -> Result<(Order, Head)> {
+async fn load(table: &Table) -> Result<(Order, Head)> {
     const OPERATION: &str = "store.open";
     let head = table.load(OPERATION, HEADS, HEAD_KEY.into()).await?;
     let rows = table.db().get_keys(ENTRIES).await;
@@ -258,27 +249,16 @@ async fn load(table: &Table, trust: Trust) -> Result<(Order, Head)> {
     let (order, counted) = Order::read(rows);
     let head = match head {
         Some(head) => {
-            Head::decode(&head).map_err(|error| error.with("path", table.path().display()))
+            Head::decode(&head).map_err(|error| error.with("path", table.path().display()))?
         }
-        None if counted.entries == 0 && !table.replaced().exists() => return Ok((order, counted)),
-        None => Err(missing(table)),
+        None if counted.entries == 0 && !table.replaced().exists() => counted,
+        None => return Err(missing(table)),
     };
-    let head = match (head, trust) {
-        (Err(error), Trust::WhatIsThere) if error.kind() == Kind::Corrupt => Head::default(),
-        (head, _) => head?,
-    };
-    let is_whole = (head.entries, head.fold) == (counted.entries, counted.fold);
-    match trust {
-        Trust::Whole if !is_whole => Err(missing(table)
+    match (head.entries, head.fold) == (counted.entries, counted.fold) {
+        true => Ok((order, head)),
+        false => Err(missing(table)
             .with("entries", counted.entries)
             .with("expected", head.entries)),
-        Trust::Whole | Trust::WhatIsThere => Ok((
-            order,
-            Head {
-                revision: head.revision,
-                ..counted
-            },
-        )),
     }
 }
 
@@ -348,15 +328,19 @@ impl Committer {
             while !waiting.is_empty() {
                 if let Some(closing) = self.take_group(&mut waiting).await {
                     requests.close();
+                    let mut waiting_to_close = vec![closing];
                     while let Some(request) = requests.recv().await {
                         match request {
                             Request::Commit(_, reply) => {
                                 drop(reply.send(Err(closed("collection.commit"))));
                             }
-                            Request::Close(reply) => drop(reply.send(())),
+                            Request::Close(reply) => waiting_to_close.push(reply),
                         }
                     }
-                    drop(closing.send(()));
+                    // Who does not wait any more need not know.
+                    waiting_to_close
+                        .into_iter()
+                        .for_each(|reply| reply.send(()).unwrap_or(()));
                     return;
                 }
             }

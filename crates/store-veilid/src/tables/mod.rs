@@ -5,6 +5,7 @@ mod collections;
 mod directory;
 mod entries;
 mod order;
+mod repair;
 mod row;
 mod table;
 
@@ -14,7 +15,7 @@ use store_api::{Error, Kind, Result};
 use veilid_node::Node;
 
 use directory::Directory;
-use entries::{Entries, Trust};
+use entries::Entries;
 use row::{ENTRIES, HEADS};
 use table::Table;
 
@@ -23,6 +24,17 @@ pub const MAX_NAMESPACE_LEN: usize = 32;
 
 /// The columns of either table: the head's, and the other rows'.
 const COLUMNS: u32 = if HEADS > ENTRIES { HEADS } else { ENTRIES } + 1;
+
+pub use repair::Repaired;
+
+/// The bytes that a store's files take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DiskUsage {
+    /// Of the table of entries: collections, and which payloads there are.
+    pub entries: u64,
+    /// Of the table of payloads' blocks.
+    pub blocks: u64,
+}
 
 /// An app's blobs and collections, in the table store of its Veilid node.
 ///
@@ -49,32 +61,13 @@ impl VeilidStore {
     /// [`Kind::Unsupported`] where a newer version wrote it, [`Kind::Corrupt`] where entries are
     /// missing that were there, and [`Kind::Closed`] where the node was shut down.
     pub async fn open(node: Node, namespace: &str) -> Result<Self> {
-        Self::open_trusting(node, namespace, Trust::Whole).await
-    }
-
-    /// Opens a store that [`open`](Self::open) refuses because entries are missing, and goes on with
-    /// those that there are.
-    ///
-    /// # Errors
-    /// As [`open`](Self::open), other than [`Kind::Corrupt`].
-    pub async fn open_damaged(node: Node, namespace: &str) -> Result<Self> {
-        Self::open_trusting(node, namespace, Trust::WhatIsThere).await
-    }
-
-    async fn open_trusting(node: Node, namespace: &str, trust: Trust) -> Result<Self> {
         const OPERATION: &str = "store.open";
-        let letter = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
-        if namespace.len() > MAX_NAMESPACE_LEN || !namespace.chars().all(letter) {
-            let message = "a namespace has at most 32 letters, digits, _ and -";
-            return Err(Error::new(Kind::Invalid, OPERATION, message)
-                .with("namespace", namespace.escape_debug()));
-        }
-        let (opening, namespace) = (node.clone(), namespace.to_owned());
+        let names = names(namespace)?;
+        let opening = node.clone();
         let open = async move {
-            let table = |kind| format!("larder_{namespace}_{kind}");
-            let entries = Table::open(&opening, &table("entries"), COLUMNS).await?;
-            let blocks = Table::open(&opening, &table("blocks"), COLUMNS).await?;
-            let entries = Arc::new(Entries::open(opening.clone(), entries, trust).await?);
+            let entries = Table::open(&opening, &names.entries, COLUMNS).await?;
+            let blocks = Table::open(&opening, &names.blocks, COLUMNS).await?;
+            let entries = Arc::new(Entries::open(opening.clone(), entries).await?);
             Ok(Self {
                 node: opening,
                 directory: Arc::new(Directory::new(Arc::clone(&entries))),
@@ -84,6 +77,19 @@ impl VeilidStore {
             })
         };
         node.finish(OPERATION, open).await
+    }
+
+    /// Repairs a store that [`open`](Self::open) refuses because entries are missing, or that answers
+    /// [`Kind::Corrupt`], and that nobody has open: what can still be read is kept, the rest is lost.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub async fn repair(node: Node, namespace: &str) -> Result<Repaired> {
+        const OPERATION: &str = "store.repair";
+        let names = names(namespace)?;
+        let repairing = node.clone();
+        let repair = async move { repair::repair(&repairing, &names.entries).await };
+        node.finish(OPERATION, repair).await
     }
 
     /// Ends what waits, makes everything durable, and closes the store; the node goes on.
@@ -113,8 +119,11 @@ impl VeilidStore {
     ///
     /// # Errors
     /// Where the files cannot be looked at.
-    pub async fn disk_usage(&self) -> Result<u64> {
-        Ok(self.entries.table().disk_usage().await? + self.blocks.disk_usage().await?)
+    pub async fn disk_usage(&self) -> Result<DiskUsage> {
+        Ok(DiskUsage {
+            entries: self.entries.table().disk_usage().await?,
+            blocks: self.blocks.disk_usage().await?,
+        })
     }
 
     fn check_open(&self, operation: &'static str) -> Result<()> {
@@ -123,4 +132,23 @@ impl VeilidStore {
             false => Ok(()),
         }
     }
+}
+
+/// The names of a store's tables.
+struct Names {
+    entries: String,
+    blocks: String,
+}
+
+fn names(namespace: &str) -> Result<Names> {
+    let is_allowed = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+    if namespace.len() > MAX_NAMESPACE_LEN || !namespace.chars().all(is_allowed) {
+        let message = "a namespace has at most 32 letters, digits, _ and -";
+        return Err(Error::new(Kind::Invalid, "store.open", message)
+            .with("namespace", namespace.escape_debug()));
+    }
+    Ok(Names {
+        entries: format!("larder_{namespace}_entries"),
+        blocks: format!("larder_{namespace}_blocks"),
+    })
 }
