@@ -25,6 +25,23 @@ pub async fn try_open(dir: &Path) -> larder::Result<Store> {
     Store::open_url(&StoreUrl::Redb(dir.to_owned())).await
 }
 
+/// Opens the store at a URL.
+///
+/// # Panics
+/// Where it does not open.
+pub async fn open_url(url: &StoreUrl) -> Store {
+    Store::open_url(url).await.expect("the store opens")
+}
+
+/// How many payloads a store has, claimed or not.
+///
+/// # Panics
+/// Where they cannot be listed.
+pub async fn stored_payloads(blobs: &Blobs) -> usize {
+    let ids = blobs.payload_store().list(None).try_collect::<Vec<_>>();
+    ids.await.expect("the payloads can be listed").len()
+}
+
 /// All of a blob that must be here.
 ///
 /// # Panics

@@ -175,6 +175,11 @@ fn advice(error: &Error) -> Option<String> {
         Kind::Denied if network => {
             "the other side does not serve this: ask for a new ticket".to_owned()
         }
+        Kind::Denied if error.operation() == "node.start" => {
+            "with --store veilid+insecure:DIR the key lies in the store's folder, where whoever has \
+             the folder can read it"
+                .to_owned()
+        }
         Kind::Denied => match value("path") {
             Some(path) => {
                 format!("look at the rights of {path}, and whether its disk is mounted read-only")

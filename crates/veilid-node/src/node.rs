@@ -201,16 +201,28 @@ fn closed(operation: &'static str) -> Error {
 /// What keeps a node from starting, with what to do about it.
 fn start_error(error: veilid_core::VeilidAPIError) -> Error {
     let text = error.to_string();
-    if text.contains("another veilid instance") {
-        let message = "another program uses this Veilid folder; stop it, or choose another folder";
-        return Error::new(Kind::Unavailable, "node.start", message).because(error);
-    }
+    let is_one_of = |parts: &[&str]| parts.iter().any(|part| text.contains(part));
+    let (kind, message) = if is_one_of(&["another veilid instance", "already locked"]) {
+        (
+            Kind::Unavailable,
+            "another program uses this Veilid folder; stop it, or choose another folder",
+        )
+    } else if is_one_of(&["nitialize the protected store"]) {
+        (
+            Kind::Denied,
+            "the system's keychain cannot be used; unlock it, or choose to keep the key in a file",
+        )
     // What Veilid says where it was told not to erase what it cannot decrypt.
-    let is_locked = matches!(error, veilid_core::VeilidAPIError::NotInitialized);
-    if is_locked || text.to_lowercase().contains("device") || text.contains("rotected store") {
-        let message = "the key that encrypts this node cannot be used; nothing was erased. \
-                       Bring back its keychain entry, its key file or its password";
-        return Error::new(Kind::Denied, "node.start", message).because(error);
-    }
-    api_error("node.start", error)
+    } else if matches!(error, veilid_core::VeilidAPIError::NotInitialized)
+        || is_one_of(&["evice encryption key"])
+    {
+        (
+            Kind::Denied,
+            "the key that encrypts this node cannot be used; nothing was erased. \
+             Bring back its keychain entry, its key file or its password",
+        )
+    } else {
+        return api_error("node.start", error);
+    };
+    Error::new(kind, "node.start", message).because(error)
 }
