@@ -30,8 +30,10 @@ const MAX_WAITING: usize = 1024;
 const MAX_GROUP: usize = 256;
 /// A group takes no more batches once it has so many bytes.
 const MAX_GROUP_BYTES: usize = 4 << 20;
-/// How many values a scan reads ahead.
-const READ_AHEAD: usize = 16;
+/// How many entries a scan reads in one task, one after the other.
+const PAGE: usize = 16;
+/// How many such tasks a scan has.
+const PAGES_AHEAD: usize = 4;
 
 /// A key that an entry has, or has not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -192,24 +194,24 @@ impl Entries {
     ) -> Listing<Entry> {
         let shared = Arc::clone(&self.shared);
         let keys = self.keys(operation, collection.clone(), bounds, direction);
-        let mut entries = keys
-            .map(move |key| {
+        let mut pages = keys
+            .chunks(PAGE)
+            .map(move |keys| {
                 let (shared, collection) = (Arc::clone(&shared), collection.clone());
+                // A load makes its thread wait, so that tasks of their own are what reads ahead.
+                let page =
+                    tokio::spawn(async move { shared.page(operation, &collection, keys).await });
                 async move {
-                    let key = key?;
-                    let get = shared.get(operation, &collection, &key);
-                    let found = shared.node.call(operation, get).await?;
-                    Result::<_, Error>::Ok(found.map(|(revision, value)| Entry {
-                        key,
-                        value,
-                        revision: Revision(revision),
-                    }))
+                    page.await.unwrap_or_else(|error| {
+                        let message = "a read of a table panicked";
+                        Err(Error::new(Kind::Internal, operation, message).because(error))
+                    })
                 }
             })
-            .buffered(READ_AHEAD);
+            .buffered(PAGES_AHEAD);
         Box::pin(try_stream! {
-            while let Some(entry) = entries.next().await {
-                if let Some(entry) = entry? {
+            while let Some(page) = pages.next().await {
+                for entry in page? {
                     yield entry;
                 }
             }
@@ -274,6 +276,28 @@ fn missing(table: &Table) -> Error {
 }
 
 impl Shared {
+    /// The entries of these keys that are there.
+    async fn page(
+        &self,
+        operation: &'static str,
+        collection: &[u8],
+        keys: Vec<Result<Bytes>>,
+    ) -> Result<Vec<Entry>> {
+        let mut page = Vec::with_capacity(keys.len());
+        for key in keys {
+            let key = key?;
+            let get = self.get(operation, collection, &key);
+            if let Some((revision, value)) = self.node.call(operation, get).await? {
+                page.push(Entry {
+                    key,
+                    value,
+                    revision: Revision(revision),
+                });
+            }
+        }
+        Ok(page)
+    }
+
     async fn get(
         &self,
         operation: &'static str,
@@ -320,10 +344,16 @@ impl Committer {
         let mut waiting = VecDeque::new();
         while let Some(request) = requests.recv().await {
             waiting.push_back(request);
-            while waiting.len() < MAX_GROUP
-                && let Ok(request) = requests.try_recv()
-            {
-                waiting.push_back(request);
+            // Those who were answered together come back together, a moment apart.
+            let mut before = 0;
+            while before < waiting.len() {
+                before = waiting.len();
+                tokio::task::yield_now().await;
+                while waiting.len() < MAX_GROUP
+                    && let Ok(request) = requests.try_recv()
+                {
+                    waiting.push_back(request);
+                }
             }
             while !waiting.is_empty() {
                 if let Some(closing) = self.take_group(&mut waiting).await {
