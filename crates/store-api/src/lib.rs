@@ -39,8 +39,8 @@ pub use error::{Error, Kind, Result, Retry};
 pub use futures_core::Stream;
 pub use layer::Layer;
 pub use record::{
-    Freshness, Member, PublicKey, Put, PutRecord, RecordCapabilities, RecordDescriptor,
-    RecordEvent, RecordId, RecordStore, SecretKey, SeqExpect, Signed, Slot, SlotSeq,
+    Freshness, Import, Member, PublicKey, Put, PutRecord, RecordCapabilities, RecordDescriptor,
+    RecordEvent, RecordId, RecordStore, Room, SecretKey, SeqExpect, Signed, Slot, SlotSeq,
 };
 
 /// A stream of results. It ends at its first error, and a clean end means that it was complete.

@@ -121,7 +121,8 @@ pub struct Signed {
     pub seq: u64,
     /// Who signed it.
     pub writer: PublicKey,
-    /// Over the record, the slot, the sequence number and the value, as the store defines.
+    /// Over the record, the slot, the sequence number and the value, as the store defines. Empty
+    /// where the store has verified it and does not hand it out: such values cannot be imported.
     pub signature: Bytes,
 }
 
@@ -207,6 +208,25 @@ pub enum RecordEvent {
     Resync,
 }
 
+/// How a record's slots share its room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Room {
+    /// Each takes what it needs, while all together fit.
+    Shared,
+    /// Each has an equal part of [`max_record_len`](RecordCapabilities::max_record_len), where that
+    /// is less than [`max_value_len`](RecordCapabilities::max_value_len).
+    Divided,
+}
+
+/// Whether a store takes values that were signed elsewhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Import {
+    /// It does, and hands out the signatures of its own.
+    Supported,
+    /// It does not.
+    Unsupported,
+}
+
 /// Facts about a [`RecordStore`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RecordCapabilities {
@@ -216,6 +236,11 @@ pub struct RecordCapabilities {
     pub max_slots: u16,
     /// The greatest sum of a record's values, in bytes.
     pub max_record_len: u32,
+    /// How a record's slots share that sum.
+    pub room: Room,
+    /// Whether [`PutRecord::Import`] is supported; where not, it is
+    /// [`Kind::Unsupported`](crate::Kind::Unsupported).
+    pub import: Import,
     /// The most writers of a record, its owner among them.
     pub max_writers: u16,
 }

@@ -19,6 +19,8 @@
 //! the process, not the loss of power. This store syncs the WAL itself before it answers, so that
 //! what is acknowledged survives both.
 
+pub mod records;
 mod tables;
 
+pub use records::VeilidRecords;
 pub use tables::{DiskUsage, MAX_NAMESPACE_LEN, Repaired, VeilidStore};

@@ -19,8 +19,9 @@ use std::{ops::Range, sync::Arc};
 use async_trait::async_trait;
 use futures_util::{TryStreamExt, future::ready};
 use store_api::{
-    Batch, Change, Edit, Error, Freshness, Kind, Listing, Put, PutRecord, RecordCapabilities,
-    RecordDescriptor, RecordEvent, RecordId, RecordStore, Result, Signed, Slot, SlotSeq,
+    Batch, Change, Edit, Error, Freshness, Import, Kind, Listing, Put, PutRecord,
+    RecordCapabilities, RecordDescriptor, RecordEvent, RecordId, RecordStore, Result, Room, Signed,
+    Slot, SlotSeq,
 };
 use tokio::sync::{Mutex, MutexGuard};
 
@@ -112,6 +113,8 @@ impl RecordStore for Records {
             max_value_len: MAX_VALUE_LEN,
             max_slots: MAX_SLOTS,
             max_record_len: MAX_RECORD_LEN,
+            room: Room::Shared,
+            import: Import::Supported,
             max_writers: MAX_WRITERS,
         }
     }

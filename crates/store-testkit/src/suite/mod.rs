@@ -37,11 +37,22 @@ pub enum Need {
     Watch,
     /// Scans in the order of keys.
     Order,
+    /// Values that were signed elsewhere can be imported.
+    Import,
+    /// A record's slots share its room as they need it.
+    SharedRoom,
 }
 
 impl Need {
     /// Each that a backend may lack.
-    pub const ALL: [Need; 4] = [Need::Reopen, Need::Close, Need::Watch, Need::Order];
+    pub const ALL: [Need; 6] = [
+        Need::Reopen,
+        Need::Close,
+        Need::Watch,
+        Need::Order,
+        Need::Import,
+        Need::SharedRoom,
+    ];
 
     /// Its name, as listed in a suite's `lacks`.
     pub const fn name(self) -> &'static str {
@@ -51,6 +62,8 @@ impl Need {
             Need::Close => "Close",
             Need::Watch => "Watch",
             Need::Order => "Order",
+            Need::Import => "Import",
+            Need::SharedRoom => "SharedRoom",
         }
     }
 }

@@ -14,9 +14,9 @@ use async_trait::async_trait;
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
 use futures_util::{StreamExt, stream};
 use store_api::{
-    Error, Freshness, Kind, Listing, PublicKey, Put, PutRecord, RecordCapabilities,
-    RecordDescriptor, RecordEvent, RecordId, RecordStore, Result, SecretKey, SeqExpect, Signed,
-    Slot, SlotSeq,
+    Error, Freshness, Import, Kind, Listing, PublicKey, Put, PutRecord, RecordCapabilities,
+    RecordDescriptor, RecordEvent, RecordId, RecordStore, Result, Room, SecretKey, SeqExpect,
+    Signed, Slot, SlotSeq,
 };
 use tokio::sync::broadcast;
 
@@ -24,6 +24,8 @@ const FACTS: RecordCapabilities = RecordCapabilities {
     max_value_len: 1024,
     max_slots: 16,
     max_record_len: 3000,
+    room: Room::Shared,
+    import: Import::Supported,
     max_writers: 4,
 };
 

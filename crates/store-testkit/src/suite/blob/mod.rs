@@ -74,7 +74,7 @@ impl Suite for dyn BlobStore {
             Need::Always => Some(true),
             Need::Reopen => Some(self.capabilities().durability > store_api::Durability::Memory),
             Need::Close => None,
-            Need::Watch | Need::Order => Some(false),
+            Need::Watch | Need::Order | Need::Import | Need::SharedRoom => Some(false),
         }
     }
 }

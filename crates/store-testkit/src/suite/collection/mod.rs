@@ -101,6 +101,7 @@ impl Suite for dyn CollectionStore {
             Need::Close => None,
             Need::Watch => Some(self.watch().is_some()),
             Need::Order => Some(facts.scan_order == ScanOrder::Ordered),
+            Need::Import | Need::SharedRoom => Some(false),
         }
     }
 }

@@ -9,8 +9,8 @@ mod write;
 
 use bytes::Bytes;
 use store_api::{
-    Freshness, Member, PublicKey, Put, PutRecord, RecordDescriptor, RecordId, RecordStore,
-    SecretKey, SeqExpect, Signed, Slot,
+    Freshness, Import, Member, PublicKey, Put, PutRecord, RecordDescriptor, RecordId, RecordStore,
+    Room, SecretKey, SeqExpect, Signed, Slot,
 };
 
 use super::{Case, Need, Suite};
@@ -45,17 +45,18 @@ macro_rules! __record_cases {
             write_by_another_is_denied: Always,
             write_to_what_is_not_there_is_refused: Always,
             write_takes_values_up_to_the_limit: Always,
-            write_refuses_a_record_that_grows_too_long: Always,
+            write_refuses_a_record_that_grows_too_long: SharedRoom,
             concurrent_writes_lose_none: Always,
             of_concurrent_claims_one_wins: Always,
-            import_takes_what_another_signed: Always,
-            import_of_the_same_value_again_is_published: Always,
-            import_of_an_older_value_is_superseded: Always,
-            import_may_skip_ahead: Always,
-            import_with_a_bad_signature_is_denied: Always,
-            import_over_the_limits_is_refused: Always,
-            write_follows_an_import: Always,
-            watch_tells_of_writes_and_imports: Watch,
+            import_takes_what_another_signed: Import,
+            import_of_the_same_value_again_is_published: Import,
+            import_of_an_older_value_is_superseded: Import,
+            import_may_skip_ahead: Import,
+            import_with_a_bad_signature_is_denied: Import,
+            import_over_the_limits_is_refused: Import,
+            write_follows_an_import: Import,
+            watch_tells_of_writes: Watch,
+            watch_tells_of_imports: Import,
             watch_tells_of_its_slots_alone: Watch,
             watch_tells_of_its_record_alone: Watch,
             a_watcher_that_lags_is_told: Watch,
@@ -82,6 +83,8 @@ impl Suite for dyn RecordStore {
             Need::Reopen | Need::Close => None,
             Need::Watch => Some(self.watch(RecordId([0; 32]), 0..1).is_some()),
             Need::Order => Some(false),
+            Need::Import => Some(self.capabilities().import == Import::Supported),
+            Need::SharedRoom => Some(self.capabilities().room == Room::Shared),
         }
     }
 }

@@ -1,0 +1,98 @@
+//! Records on a real private network: five nodes of this process, in a network namespace of its own
+//! that the program makes by starting itself again.
+//!
+//! Where namespaces cannot be made, every case shows as ignored; with `CI` set that is a failure.
+
+#![allow(clippy::print_stdout, reason = "it is its own harness")]
+
+#[path = "network/cases.rs"]
+mod cases;
+#[path = "network/net.rs"]
+mod net;
+
+use std::{
+    process::{Command, ExitCode},
+    time::{Duration, Instant},
+};
+
+/// Set in the program that runs inside the namespace.
+const INSIDE: &str = "LARDER_IN_NAMESPACE";
+/// No case takes nearly as long.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let filter = args.iter().find(|arg| !arg.starts_with('-'));
+    let chosen: Vec<_> = cases::CASES
+        .iter()
+        .filter(|(name, _)| filter.is_none_or(|filter| name.contains(filter.as_str())))
+        .collect();
+    if args.iter().any(|arg| arg == "--list") {
+        chosen.iter().for_each(|(name, _)| println!("{name}: test"));
+        return ExitCode::SUCCESS;
+    }
+    if std::env::var_os(INSIDE).is_some() {
+        return run(&chosen);
+    }
+    if let Err(reason) = net::can_isolate() {
+        println!("\nrunning {} tests", chosen.len());
+        for (name, _) in &chosen {
+            println!("test {name} ... ignored, {reason}");
+        }
+        let ignored = chosen.len();
+        println!("\ntest result: ok. 0 passed; 0 failed; {ignored} ignored\n");
+        // Where tests must run, not running is a failure.
+        return match std::env::var_os("CI") {
+            Some(_) => ExitCode::FAILURE,
+            None => ExitCode::SUCCESS,
+        };
+    }
+    let program = std::env::current_exe().expect("a program knows where it is");
+    let status = Command::new("unshare")
+        .args(["--user", "--map-root-user", "--net"])
+        .arg(program)
+        .args(&args)
+        .env(INSIDE, "1")
+        .status();
+    match status.expect("it could be started before").success() {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
+    }
+}
+
+fn run(chosen: &[&(&'static str, cases::Case)]) -> ExitCode {
+    net::set_up();
+    println!("\nrunning {} tests", chosen.len());
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    let mut failed = 0;
+    let network = runtime.block_on(net::Net::start());
+    for (name, case) in chosen {
+        let start = Instant::now();
+        let case = case(network.clone());
+        // In a task of its own, so that a panic fails this case alone.
+        let case = async { tokio::spawn(tokio::time::timeout(PATIENCE, case)).await };
+        let case = runtime.block_on(case);
+        let verdict = match case {
+            Ok(Ok(())) => "ok",
+            Ok(Err(_)) => "FAILED (it hangs)",
+            Err(_) => "FAILED",
+        };
+        failed += usize::from(verdict != "ok");
+        println!(
+            "test {name} ... {verdict} <{:.1}s>",
+            start.elapsed().as_secs_f32()
+        );
+    }
+    runtime.block_on(async move {
+        network.shutdown().await;
+        // Veilid wants a runtime around when the last of a node is dropped.
+        drop(network);
+    });
+    let passed = chosen.len() - failed;
+    let verdict = if failed == 0 { "ok" } else { "FAILED" };
+    println!("\ntest result: {verdict}. {passed} passed; {failed} failed; 0 ignored\n");
+    ExitCode::from(u8::from(failed > 0))
+}
