@@ -15,6 +15,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use tokio::{task::JoinHandle, time::error::Elapsed};
+
 /// Set in the program that runs inside the namespace.
 const INSIDE: &str = "LARDER_IN_NAMESPACE";
 /// No case takes nearly as long.
@@ -23,16 +25,21 @@ const PATIENCE: Duration = Duration::from_secs(120);
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let filter = args.iter().find(|arg| !arg.starts_with('-'));
-    let chosen: Vec<_> = cases::CASES
-        .iter()
-        .filter(|(name, _)| filter.is_none_or(|filter| name.contains(filter.as_str())))
-        .collect();
+    let choose = |cases: &'static [(&'static str, cases::Case)]| -> Vec<_> {
+        let cases = cases.iter();
+        cases
+            .filter(|(name, _)| filter.is_none_or(|filter| name.contains(filter.as_str())))
+            .copied()
+            .collect()
+    };
+    let (together, alone) = (choose(cases::TOGETHER), choose(cases::ALONE));
+    let chosen = [&together[..], &alone[..]].concat();
     if args.iter().any(|arg| arg == "--list") {
         chosen.iter().for_each(|(name, _)| println!("{name}: test"));
         return ExitCode::SUCCESS;
     }
     if std::env::var_os(INSIDE).is_some() {
-        return run(&chosen);
+        return run(&together, &alone);
     }
     if let Err(reason) = net::can_isolate() {
         println!("\nrunning {} tests", chosen.len());
@@ -60,39 +67,51 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(chosen: &[&(&'static str, cases::Case)]) -> ExitCode {
+/// A case that runs, in a task of its own, so that a panic fails it alone.
+type Running = (&'static str, Instant, JoinHandle<Result<(), Elapsed>>);
+
+fn run(
+    together: &[(&'static str, cases::Case)],
+    alone: &[(&'static str, cases::Case)],
+) -> ExitCode {
     net::set_up();
-    println!("\nrunning {} tests", chosen.len());
+    println!("\nrunning {} tests", together.len() + alone.len());
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .expect("a runtime");
-    let mut failed = 0;
-    let network = runtime.block_on(net::Net::start());
-    for (name, case) in chosen {
-        let start = Instant::now();
-        let case = case(network.clone());
-        // In a task of its own, so that a panic fails this case alone.
-        let case = async { tokio::spawn(tokio::time::timeout(PATIENCE, case)).await };
-        let case = runtime.block_on(case);
-        let verdict = match case {
-            Ok(Ok(())) => "ok",
-            Ok(Err(_)) => "FAILED (it hangs)",
-            Err(_) => "FAILED",
+    let failed = runtime.block_on(async {
+        let network = net::Net::start().await;
+        let spawn = |(name, case): &(&'static str, cases::Case)| -> Running {
+            let case = tokio::time::timeout(PATIENCE, case(network.clone()));
+            (*name, Instant::now(), tokio::spawn(case))
         };
-        failed += usize::from(verdict != "ok");
-        println!(
-            "test {name} ... {verdict} <{:.1}s>",
-            start.elapsed().as_secs_f32()
-        );
-    }
-    runtime.block_on(async move {
+        let mut failed = 0;
+        for running in together.iter().map(spawn).collect::<Vec<_>>() {
+            failed += finish(running).await;
+        }
+        for case in alone {
+            failed += finish(spawn(case)).await;
+        }
         network.shutdown().await;
-        // Veilid wants a runtime around when the last of a node is dropped.
-        drop(network);
+        failed
     });
-    let passed = chosen.len() - failed;
+    let passed = together.len() + alone.len() - failed;
     let verdict = if failed == 0 { "ok" } else { "FAILED" };
     println!("\ntest result: {verdict}. {passed} passed; {failed} failed; 0 ignored\n");
     ExitCode::from(u8::from(failed > 0))
+}
+
+/// Says how a case ended, and counts it where it failed.
+async fn finish((name, start, case): Running) -> usize {
+    let verdict = match case.await {
+        Ok(Ok(())) => "ok",
+        Ok(Err(_)) => "FAILED (it hangs)",
+        Err(_) => "FAILED",
+    };
+    println!(
+        "test {name} ... {verdict} <{:.1}s>",
+        start.elapsed().as_secs_f32()
+    );
+    usize::from(verdict != "ok")
 }

@@ -50,6 +50,13 @@ pub(super) struct Write {
     pub(super) expect: SeqExpect,
 }
 
+/// When the record that is written to was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Made {
+    Before,
+    Now,
+}
+
 /// Where to look for a record that is not open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Reach {
@@ -375,11 +382,12 @@ impl Network {
     ) -> Result<Put> {
         let record = self.record(id).await;
         let _one = record.putting.lock().await;
-        let _open = self
+        let (_open, made) = self
             .open_to_write(operation, &record, descriptor, &write.pair)
             .await?;
         if write.expect != SeqExpect::Any {
-            let fresh = match self.is_attached() {
+            // What nobody had a moment ago needs no second look, which takes seconds.
+            let fresh = match self.is_attached() && made == Made::Before {
                 true => Freshness::Network,
                 false => Freshness::Local,
             };
@@ -460,15 +468,15 @@ impl Network {
         record: &'a Record,
         descriptor: &RecordDescriptor,
         writer: &KeyPair,
-    ) -> Result<RwLockReadGuard<'a, State>> {
+    ) -> Result<(RwLockReadGuard<'a, State>, Made)> {
         if let Some(open) = self.open(operation, record, Reach::Here).await? {
-            return Ok(open);
+            return Ok((open, Made::Before));
         }
         let is_owner = writer.key() == limits::veilid_key(descriptor.owner);
         // The owner may have made it elsewhere. Offline it cannot know, and must be able to write.
         if self.is_attached() {
             if let Some(open) = self.open(operation, record, Reach::Network).await? {
-                return Ok(open);
+                return Ok((open, Made::Before));
             }
         } else if !is_owner {
             return Err(Self::offline(operation, record.id));
@@ -490,7 +498,7 @@ impl Network {
             drop(opened.map_err(|error| api_error(operation, error))?);
             *state = State::Open;
         }
-        Ok(state.downgrade())
+        Ok((state.downgrade(), Made::Now))
     }
 
     /// Removes what the node holds of the record.
