@@ -141,19 +141,18 @@ impl Network {
         record: &'a Record,
         reach: Reach,
     ) -> Result<Option<RwLockReadGuard<'a, State>>> {
-        loop {
-            let state = record.state.read().await;
-            if *state == State::Open {
-                return Ok(Some(state));
-            }
-            drop(state);
-            let mut state = record.state.write().await;
-            if *state == State::Closed && !self.open_closed(operation, record.id, reach).await? {
-                return Ok(None);
-            }
-            *state = State::Open;
-            return Ok(Some(state.downgrade()));
+        let state = record.state.read().await;
+        if *state == State::Open {
+            return Ok(Some(state));
         }
+        drop(state);
+        // Somebody else may open it in between.
+        let mut state = record.state.write().await;
+        if *state == State::Closed && !self.open_closed(operation, record.id, reach).await? {
+            return Ok(None);
+        }
+        *state = State::Open;
+        Ok(Some(state.downgrade()))
     }
 
     async fn open_closed(
