@@ -5,11 +5,13 @@ use std::{collections::BTreeMap, process::Command};
 use serde_json::Value;
 
 /// What each crate may depend on of ours.
-const ALLOWED: [(&str, &[&str]); 7] = [
+const ALLOWED: [(&str, &[&str]); 9] = [
     ("store-api", &[]),
     ("store-engine", &["store-api"]),
     ("store-testkit", &["store-api"]),
     ("store-redb", &["store-api"]),
+    ("veilid-node", &["store-api"]),
+    ("store-veilid", &["store-api", "veilid-node"]),
     ("store-iroh", &["store-api", "store-engine"]),
     (
         "larder",
@@ -19,6 +21,8 @@ const ALLOWED: [(&str, &[&str]); 7] = [
             "store-testkit",
             "store-redb",
             "store-iroh",
+            "store-veilid",
+            "veilid-node",
         ],
     ),
     ("cli", &["larder"]),

@@ -16,14 +16,13 @@ use veilid_node::Node;
 
 use directory::Directory;
 use entries::Entries;
-use row::{ENTRIES, HEADS};
 use table::Table;
 
 /// The longest namespace, in bytes.
 pub const MAX_NAMESPACE_LEN: usize = 32;
 
-/// The columns of either table: the head's, and the other rows'.
-const COLUMNS: u32 = if HEADS > ENTRIES { HEADS } else { ENTRIES } + 1;
+/// The columns of either table: one for the head, one for the other rows.
+const COLUMNS: u32 = 2;
 
 pub use repair::Repaired;
 

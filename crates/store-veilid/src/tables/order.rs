@@ -93,10 +93,10 @@ impl Order {
             return Vec::new();
         };
         let within = keys.range::<[u8], _>((borrowed(&bounds.0), borrowed(&bounds.1)));
-        let copy = |key: &Box<[u8]>| Bytes::copy_from_slice(key);
+        let within = within.map(|key| Bytes::copy_from_slice(key));
         match direction {
-            Direction::Ascending => within.take(CHUNK).map(copy).collect(),
-            Direction::Descending => within.rev().take(CHUNK).map(copy).collect(),
+            Direction::Ascending => within.take(CHUNK).collect(),
+            Direction::Descending => within.rev().take(CHUNK).collect(),
         }
     }
 
