@@ -78,6 +78,28 @@ pub enum Format {
     Raw,
     /// A sequence of hashes, 32 bytes each: whatever keeps it alive keeps them alive.
     HashSeq,
+    /// A sequence of hashes whose first names a blob, and whose others name trees that are one less
+    /// deep: whatever keeps it alive keeps all of them alive, to the bottom. A tree of depth 1 is a
+    /// [`HashSeq`](Format::HashSeq).
+    Tree {
+        /// How many sequences lie above one another, 1 to [`MAX_TREE_DEPTH`].
+        depth: u8,
+    },
+}
+
+/// How deep a tree of hash sequences may be.
+pub const MAX_TREE_DEPTH: u8 = 16;
+
+impl Format {
+    /// How deep the sequences of hashes go that a blob of this format begins; 0 where it stands
+    /// alone. Never more than [`MAX_TREE_DEPTH`].
+    pub fn depth(self) -> u8 {
+        match self {
+            Format::Raw => 0,
+            Format::HashSeq => 1,
+            Format::Tree { depth } => depth.min(MAX_TREE_DEPTH),
+        }
+    }
 }
 
 /// What a tag or a pin keeps alive.
@@ -99,6 +121,12 @@ impl Root {
     /// The blob, a hash sequence, and all that it names.
     pub fn hash_seq(hash: Hash) -> Self {
         let format = Format::HashSeq;
+        Self { hash, format }
+    }
+
+    /// A tree of hash sequences, `depth` of them above one another, and all that they name.
+    pub fn tree(hash: Hash, depth: u8) -> Self {
+        let format = Format::Tree { depth };
         Self { hash, format }
     }
 }

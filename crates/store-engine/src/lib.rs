@@ -40,7 +40,7 @@ pub use collections::{
     Collections, MAX_ANNOUNCED_COMMITS, MAX_ANNOUNCED_KEYS, RESERVED, SORT_BYTES, SORT_ENTRIES,
     Swap, WATCH_BACKLOG,
 };
-pub use hash::{Format, Hash, Root};
+pub use hash::{Format, Hash, MAX_TREE_DEPTH, Root};
 pub use records::{
     ID_CONTEXT, MAX_RECORD_LEN, MAX_SLOTS, MAX_VALUE_LEN, MAX_WRITERS, Records, SIGNATURE_CONTEXT,
     format as record_format, generate_key, public_key, record_id, sign, verify,

@@ -199,3 +199,159 @@ async fn nothing_reachable_is_deleted_under_load() {
         "{rounds} rounds, {total:?}"
     );
 }
+
+async fn sequence(blobs: &Blobs, children: &[Hash]) -> Hash {
+    let list: Vec<u8> = children.iter().flat_map(|h| *h.as_bytes()).collect();
+    blobs.add(list).await.unwrap().hash()
+}
+
+/// A tree of three sequences above one another, each with a page of its own, and what it names.
+async fn tree(blobs: &Blobs, seed: u64) -> (Hash, Vec<Hash>) {
+    let mut all = Vec::new();
+    let mut next = 1000 * seed;
+    let mut leaf = async |len| {
+        next += 1;
+        let hash = blobs.add(bytes(next, len)).await.unwrap().hash();
+        all.push(hash);
+        hash
+    };
+    let mut middle = vec![leaf(40).await];
+    let mut sequences = Vec::new();
+    for _ in 0..3 {
+        let bottom = [leaf(50).await, leaf(20_000).await, leaf(64).await];
+        middle.push(sequence(blobs, &bottom).await);
+        sequences.push(middle[middle.len() - 1]);
+    }
+    let top = [leaf(60).await, sequence(blobs, &middle).await];
+    sequences.push(top[1]);
+    let root = sequence(blobs, &top).await;
+    all.extend(sequences);
+    all.push(root);
+    (root, all)
+}
+
+#[tokio::test]
+async fn a_tree_keeps_all_of_itself() {
+    let (blobs, _) = engine().await;
+    let (root, all) = tree(&blobs, 1).await;
+    let (_, others) = tree(&blobs, 2).await;
+    let tag = TagName::try_from("tree").unwrap();
+    blobs
+        .tags()
+        .set(tag.clone(), Root::tree(root, 3))
+        .await
+        .unwrap();
+    assert_eq!(
+        blobs.tags().get(&tag).await.unwrap(),
+        Some(Root::tree(root, 3))
+    );
+    let collected = blobs.collect(soon()).await.unwrap();
+    assert_eq!(collected.kept, all.len() as u64);
+    assert_eq!(collected.deleted, others.len() as u64);
+    // As a pin, while the tag says less.
+    let pin = blobs.pin(Root::tree(root, 3)).await;
+    blobs
+        .tags()
+        .set(tag.clone(), Root::hash_seq(root))
+        .await
+        .unwrap();
+    assert_eq!(blobs.collect(soon()).await.unwrap().deleted, 0);
+    drop(pin);
+    // Of depth 2, and of depth 1, which is a hash sequence.
+    blobs
+        .tags()
+        .set(tag.clone(), Root::tree(root, 2))
+        .await
+        .unwrap();
+    blobs.collect(soon()).await.unwrap();
+    let mut left = 0;
+    for hash in &all {
+        left += usize::from(here(&blobs, *hash).await);
+    }
+    // The root, its page and its sequence; that one's page and its three sequences.
+    assert_eq!(left, 7);
+    blobs.tags().set(tag, Root::tree(root, 1)).await.unwrap();
+    assert_eq!(blobs.collect(soon()).await.unwrap().kept, 3);
+}
+
+#[tokio::test]
+async fn one_sequence_at_two_depths_is_read_to_both() {
+    let (blobs, _) = engine().await;
+    let (root, all) = tree(&blobs, 1).await;
+    // The lesser depth comes first, by name and from above.
+    let above = sequence(&blobs, &[root, root]).await;
+    let tags = [("a", Root::hash_seq(root)), ("b", Root::tree(above, 4))];
+    for (name, root) in tags {
+        blobs
+            .tags()
+            .set(TagName::try_from(name).unwrap(), root)
+            .await
+            .unwrap();
+    }
+    let collected = blobs.collect(soon()).await.unwrap();
+    assert_eq!(
+        (collected.kept, collected.deleted),
+        (all.len() as u64 + 1, 0)
+    );
+}
+
+#[tokio::test]
+async fn the_first_of_a_tree_is_never_a_sequence() {
+    let (blobs, _) = engine().await;
+    let named = blobs.add(bytes(1, 32)).await.unwrap().hash();
+    // A page that looks like a sequence.
+    let page = sequence(&blobs, &[named]).await;
+    let root = sequence(&blobs, &[page]).await;
+    let tag = TagName::try_from("tree").unwrap();
+    blobs.tags().set(tag, Root::tree(root, 2)).await.unwrap();
+    assert_eq!(blobs.collect(soon()).await.unwrap().kept, 2);
+    assert!(!here(&blobs, named).await);
+}
+
+#[tokio::test]
+async fn a_tree_that_is_not_here_yet_keeps_what_comes() {
+    let (from, _) = engine().await;
+    let (to, _) = engine().await;
+    let (root, all) = tree(&from, 1).await;
+    let tag = TagName::try_from("tree").unwrap();
+    to.tags().set(tag, Root::tree(root, 3)).await.unwrap();
+    for hash in all.iter().rev() {
+        let bytes = from.read_to_bytes(*hash, 0..u64::MAX).await.unwrap();
+        to.add(bytes).await.unwrap();
+        // Roots come first here, so that whatever came so far is reached.
+        assert_eq!(to.collect(soon()).await.unwrap().deleted, 0);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tree_that_comes_while_collecting_stays() {
+    let (blobs, _) = engine().await;
+    let (from, _) = engine().await;
+    let done = Arc::new(AtomicBool::new(false));
+    let collecting = tokio::spawn({
+        let (blobs, done) = (blobs.clone(), done.clone());
+        async move {
+            while !done.load(Ordering::SeqCst) {
+                blobs.collect(SystemTime::now()).await.unwrap();
+            }
+        }
+    });
+    for seed in 0..20 {
+        let (root, all) = tree(&from, seed).await;
+        let pin = blobs.pin(Root::tree(root, 3)).await;
+        let mut held = Vec::new();
+        for hash in &all {
+            let bytes = from.read_to_bytes(*hash, 0..u64::MAX).await.unwrap();
+            held.push(blobs.add(bytes).await.unwrap());
+        }
+        // From here on only the tree keeps them.
+        drop(held);
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        for hash in &all {
+            assert!(here(&blobs, *hash).await);
+        }
+        drop(pin);
+    }
+    done.store(true, Ordering::SeqCst);
+    collecting.await.unwrap();
+}

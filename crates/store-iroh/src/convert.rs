@@ -26,7 +26,8 @@ pub fn to_iroh_root(root: Root) -> HashAndFormat {
         hash: to_iroh_hash(root.hash),
         format: match root.format {
             Format::Raw => BlobFormat::Raw,
-            Format::HashSeq => BlobFormat::HashSeq,
+            // iroh-blobs knows no trees; of one it sees the topmost sequence.
+            Format::HashSeq | Format::Tree { .. } => BlobFormat::HashSeq,
         },
     }
 }

@@ -26,7 +26,7 @@ pub(crate) struct Args {
 pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
     let store = app.existing_store().await?;
     let named = find(store.blobs(), &args.what).await?;
-    if named.root.format == Format::HashSeq {
+    if named.root.format != Format::Raw {
         bail!(Problem::usage(
             format!("{:?} is a folder", args.what),
             format!(

@@ -39,7 +39,7 @@ pub(crate) async fn files_of(
     named: Named,
 ) -> larder::Result<Vec<(String, larder::Hash)>> {
     match named.root.format {
-        Format::HashSeq => load_collection(blobs, named.root.hash).await,
+        Format::HashSeq | Format::Tree { .. } => load_collection(blobs, named.root.hash).await,
         Format::Raw => {
             let last = named.name.rsplit('/').next().unwrap_or(&named.name);
             Ok(vec![(last.to_owned(), named.root.hash)])

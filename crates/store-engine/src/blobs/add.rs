@@ -127,7 +127,7 @@ impl AddOptions {
         }
     }
 
-    fn tag_edits(&self, root: Root) -> Vec<Edit> {
+    fn tag_edits(&self, root: Root) -> Result<Vec<Edit>> {
         self.tag.iter().map(|tag| put_tag(tag, root)).collect()
     }
 }
@@ -183,7 +183,7 @@ impl Inner {
             state: State::Inline(bytes),
         };
         // Most often the blob is new, so the commit itself asks.
-        let mut edits = options.tag_edits(root);
+        let mut edits = options.tag_edits(root)?;
         edits.push(Edit::Put {
             collection: BLOBS,
             key: key(root.hash),
@@ -252,7 +252,7 @@ impl Inner {
                 }
                 return self.tag(pin, options).await;
             }
-            let edits = options.tag_edits(pin.root());
+            let edits = options.tag_edits(pin.root())?;
             match self
                 .replace(pin.hash(), old.as_ref(), Some(&entry), edits)
                 .await?
@@ -269,7 +269,7 @@ impl Inner {
     }
 
     async fn tag(&self, pin: Pin, options: &AddOptions) -> Result<Pin> {
-        let edits = options.tag_edits(pin.root());
+        let edits = options.tag_edits(pin.root())?;
         if !edits.is_empty() {
             self.collections.commit(Batch::of(edits)).await?;
         }

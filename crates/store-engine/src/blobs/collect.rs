@@ -8,7 +8,7 @@
 //! error ends the collection before it deletes more.
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     fmt::Debug,
     sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
@@ -28,7 +28,7 @@ use super::{
     tags::Tags,
     tree::group_count,
 };
-use crate::{Format, Hash, Root};
+use crate::{Hash, Root};
 
 /// How many blobs one step deletes.
 const STEP: usize = 32;
@@ -107,8 +107,9 @@ struct Collection {
     watch: Watch,
     keep_newer: u64,
     live: HashSet<Hash>,
-    /// Hash sequences that are roots: what they name is live.
-    sequences: HashSet<Hash>,
+    /// Hash sequences, and how deep what they name is live: a greater depth marks all that a lesser
+    /// one does.
+    sequences: HashMap<Hash, u8>,
 }
 
 impl Collection {
@@ -121,7 +122,7 @@ impl Collection {
             inner,
             keep_newer: u64::try_from(since.as_millis()).unwrap_or(u64::MAX),
             live: HashSet::new(),
-            sequences: HashSet::new(),
+            sequences: HashMap::new(),
         }
     }
 
@@ -149,14 +150,37 @@ impl Collection {
 
     async fn mark_root(&mut self, root: Root) -> Result<()> {
         self.live.insert(root.hash);
-        if root.format == Format::HashSeq && self.sequences.insert(root.hash) {
-            self.mark_children(root.hash).await?;
+        let mut waiting = Vec::new();
+        self.deepen(root.hash, root.format.depth(), &mut waiting);
+        self.mark_sequences(waiting).await
+    }
+
+    /// Notes a sequence to be read, unless it was read to this depth already.
+    fn deepen(&mut self, hash: Hash, depth: u8, waiting: &mut Vec<(Hash, u8)>) {
+        if depth > self.sequences.get(&hash).copied().unwrap_or(0) {
+            self.sequences.insert(hash, depth);
+            waiting.push((hash, depth));
+        }
+    }
+
+    /// Marks what these sequences name, each to its depth.
+    async fn mark_sequences(&mut self, mut waiting: Vec<(Hash, u8)>) -> Result<()> {
+        while let Some((hash, depth)) = waiting.pop() {
+            // It may have been noted again since, deeper.
+            if self.sequences.get(&hash) == Some(&depth) {
+                self.mark_children(hash, depth, &mut waiting).await?;
+            }
         }
         Ok(())
     }
 
     /// Marks what a hash sequence names, as far as it is here.
-    async fn mark_children(&mut self, hash: Hash) -> Result<()> {
+    async fn mark_children(
+        &mut self,
+        hash: Hash,
+        depth: u8,
+        waiting: &mut Vec<(Hash, u8)>,
+    ) -> Result<()> {
         let Some(found) = self.inner.lookup(hash).await? else {
             return Ok(());
         };
@@ -173,14 +197,19 @@ impl Collection {
                 .clone()
                 .read_entry(hash, found.entry.clone(), range);
             let mut rest = Bytes::new();
+            let mut first = start == 0;
             while let Some(piece) = pieces.try_next().await? {
                 debug_assert!(rest.is_empty());
                 let hashes = piece.chunks_exact(32);
                 rest = piece.slice_ref(hashes.remainder());
-                self.live.extend(hashes.map(|hash| {
+                for hash in hashes {
                     let bytes: [u8; 32] = hash.try_into().expect("chunks of 32 bytes");
-                    Hash::from(bytes)
-                }));
+                    let child = Hash::from(bytes);
+                    self.live.insert(child);
+                    if !std::mem::take(&mut first) && depth > 1 {
+                        self.deepen(child, depth - 1, waiting);
+                    }
+                }
             }
         }
         Ok(())
@@ -193,8 +222,8 @@ impl Collection {
             self.mark_root(root).await?;
         }
         for hash in news.changed {
-            if self.sequences.contains(&hash) {
-                self.mark_children(hash).await?;
+            if let Some(depth) = self.sequences.get(&hash) {
+                self.mark_sequences(vec![(hash, *depth)]).await?;
             }
         }
         Ok(())

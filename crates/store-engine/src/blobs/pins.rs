@@ -2,7 +2,7 @@
 //! running collection learns of what was protected after it began.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashSet},
     sync::{Arc, Mutex, MutexGuard},
 };
 
@@ -74,7 +74,8 @@ pub(crate) struct Pins {
 
 #[derive(Debug, Default)]
 struct Protection {
-    counts: HashMap<Root, usize>,
+    /// Ordered, so that all that keeps one blob lies together.
+    counts: BTreeMap<Root, usize>,
     /// What is being deleted now.
     dying: HashSet<Hash>,
     /// What happened since the running collection last looked.
@@ -124,7 +125,7 @@ impl Pins {
                 let dying = match root.format {
                     Format::Raw => state.dying.contains(&root.hash),
                     // Any of what is dying may be named by the sequence.
-                    Format::HashSeq => !state.dying.is_empty(),
+                    Format::HashSeq | Format::Tree { .. } => !state.dying.is_empty(),
                 };
                 if !dying {
                     state.hold(root);
@@ -161,9 +162,9 @@ impl Pins {
         let mut state = self.lock();
         let mut doomed = Vec::with_capacity(hashes.len());
         for hash in hashes {
-            let pinned = [Root::raw(*hash), Root::hash_seq(*hash)]
-                .iter()
-                .any(|root| state.counts.contains_key(root));
+            // Raw is the first of the formats.
+            let mut from = state.counts.range(Root::raw(*hash)..);
+            let pinned = from.next().is_some_and(|(root, _)| root.hash == *hash);
             if !pinned && state.dying.insert(*hash) {
                 doomed.push(*hash);
             }
@@ -248,6 +249,26 @@ mod tests {
         drop(clone);
         assert!(pins.roots().is_empty());
         assert_eq!(pins.begin_deleting(&[Hash::EMPTY]).hashes.len(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_pin_of_any_format_keeps_the_blob() {
+        let pins = Arc::new(Pins::default());
+        let hashes = [
+            Hash::from([0; 32]),
+            Hash::from([1; 32]),
+            Hash::from([255; 32]),
+        ];
+        let [_, middle, _] = hashes;
+        for root in [
+            Root::raw(middle),
+            Root::hash_seq(middle),
+            Root::tree(middle, 9),
+        ] {
+            let _pin = pins.pin(root).await;
+            let deleting = pins.begin_deleting(&hashes);
+            assert_eq!(deleting.hashes, [hashes[0], hashes[2]]);
+        }
     }
 
     #[tokio::test]

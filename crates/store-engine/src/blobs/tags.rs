@@ -1,7 +1,8 @@
 //! Tags: durable names that keep blobs alive.
 //!
 //! A tag is an entry of the collection `larder/tags`: key its name, value `version u8 = 1 ·
-//! format u8 (0 raw, 1 hash sequence) · hash [32]`.
+//! format u8 (0 raw, 1 hash sequence) · hash [32]`, or `version u8 = 1 · format u8 = 2 (tree) ·
+//! depth u8 · hash [32]`.
 
 use std::{
     fmt,
@@ -17,7 +18,7 @@ use store_api::{
 };
 
 use super::Inner;
-use crate::{Format, Hash, Root};
+use crate::{Format, Hash, MAX_TREE_DEPTH, Root};
 
 pub(crate) const TAGS: CollectionId = CollectionId::from_static("larder/tags");
 
@@ -105,29 +106,39 @@ pub struct Tag {
 #[derive(Debug, Clone)]
 pub struct Tags(pub(super) Arc<Inner>);
 
-pub(crate) fn put_tag(name: &TagName, root: Root) -> Edit {
-    let mut value = BytesMut::with_capacity(34);
+/// What sets a tag; [`Kind::Invalid`] where the root is a tree of a depth that cannot be.
+pub(crate) fn put_tag(name: &TagName, root: Root) -> Result<Edit> {
+    let mut value = BytesMut::with_capacity(35);
     value.put_u8(VERSION);
-    value.put_u8(match root.format {
-        Format::Raw => 0,
-        Format::HashSeq => 1,
-    });
+    match root.format {
+        Format::Raw => value.put_u8(0),
+        Format::HashSeq => value.put_u8(1),
+        Format::Tree {
+            depth: depth @ 1..=MAX_TREE_DEPTH,
+        } => value.put_slice(&[2, depth]),
+        Format::Tree { depth } => {
+            let message = format!("a tree is 1 to {MAX_TREE_DEPTH} deep");
+            return Err(Error::new(Kind::Invalid, "tags.set", message)
+                .with("tag", name)
+                .with("depth", depth));
+        }
+    }
     value.put_slice(root.hash.as_bytes());
-    Edit::Put {
+    Ok(Edit::Put {
         collection: TAGS,
         key: name.0.clone(),
         value: value.freeze(),
-    }
+    })
 }
 
 fn decode(key: &Bytes, value: &[u8]) -> Result<Root> {
     let parse = || {
-        let [VERSION, format, hash @ ..] = value else {
-            return None;
-        };
-        let format = match format {
-            0 => Format::Raw,
-            1 => Format::HashSeq,
+        let (format, hash) = match value {
+            [VERSION, 0, hash @ ..] => (Format::Raw, hash),
+            [VERSION, 1, hash @ ..] => (Format::HashSeq, hash),
+            [VERSION, 2, depth @ 1..=MAX_TREE_DEPTH, hash @ ..] => {
+                (Format::Tree { depth: *depth }, hash)
+            }
             _ => return None,
         };
         let hash: [u8; 32] = hash.try_into().ok()?;
@@ -154,7 +165,7 @@ impl Tags {
         let _running = self.0.enter("tags.set")?;
         // A collection that has read the tags already must still learn of this one.
         let _pin = self.0.pins.pin(root).await;
-        let batch = Batch::of(vec![put_tag(&name, root)]);
+        let batch = Batch::of(vec![put_tag(&name, root)?]);
         self.0.collections.commit(batch).await?;
         Ok(())
     }
@@ -230,7 +241,7 @@ impl Tags {
             };
             let root = decode(&entry.key, &entry.value)?;
             let _pin = self.0.pins.pin(root).await;
-            let mut edits = vec![put_tag(&to, root)];
+            let mut edits = vec![put_tag(&to, root)?];
             if *from != to {
                 edits.push(Edit::Delete {
                     collection: TAGS,
@@ -262,7 +273,7 @@ impl Tags {
                     collection: TAGS,
                     key: name.0.clone(),
                 }],
-                edits: vec![put_tag(&name, root)],
+                edits: vec![put_tag(&name, root)?],
                 durability: Durability::OnWrite,
             };
             match self.0.collections.commit(batch).await {
@@ -280,7 +291,8 @@ mod tests {
     #[test]
     fn the_format_is_pinned() {
         let name = TagName::try_from("photos").unwrap();
-        let Edit::Put { key, value, .. } = put_tag(&name, Root::hash_seq(Hash::from([7; 32])))
+        let Edit::Put { key, value, .. } =
+            put_tag(&name, Root::hash_seq(Hash::from([7; 32]))).unwrap()
         else {
             panic!("a put");
         };
@@ -289,8 +301,34 @@ mod tests {
         assert_eq!(value[2..], [7; 32]);
         let kind = |value: &[u8]| decode(&key, value).unwrap_err().kind();
         assert_eq!(kind(&[2, 0]), Kind::Unsupported);
-        assert_eq!(kind(&[1, 2]), Kind::Corrupt);
+        assert_eq!(kind(&[1, 3]), Kind::Corrupt);
+        assert_eq!(
+            kind(&[[1, 2, 17].as_slice(), &[7; 32]].concat()),
+            Kind::Corrupt
+        );
+        assert_eq!(
+            kind(&[[1, 2, 0].as_slice(), &[7; 32]].concat()),
+            Kind::Corrupt
+        );
         assert_eq!(kind(&[]), Kind::Corrupt);
+    }
+
+    #[test]
+    fn a_tree_is_written_with_its_depth() {
+        let name = TagName::try_from("photos").unwrap();
+        let root = |depth| Root::tree(Hash::from([7; 32]), depth);
+        for depth in 1..=MAX_TREE_DEPTH {
+            let Edit::Put { key, value, .. } = put_tag(&name, root(depth)).unwrap() else {
+                panic!("a put");
+            };
+            assert_eq!(value[..3], [1, 2, depth]);
+            assert_eq!(value[3..], [7; 32]);
+            assert_eq!(decode(&key, &value).unwrap(), root(depth));
+        }
+        for depth in [0, MAX_TREE_DEPTH + 1] {
+            let error = put_tag(&name, root(depth)).unwrap_err();
+            assert_eq!(error.kind(), Kind::Invalid);
+        }
     }
 
     #[test]

@@ -145,7 +145,7 @@ pub async fn fetch(
     let pin = blobs.pin(root).await;
     let total = match root.format {
         Format::Raw => 1,
-        Format::HashSeq => call.clone().fetch_children().await?,
+        Format::HashSeq | Format::Tree { .. } => call.clone().fetch_children().await?,
     };
     Ok(Fetched {
         pin,
@@ -308,7 +308,7 @@ impl Call {
         let error = Error::new(Kind::NotFound, "blobs.fetch", LACKED);
         match self.root.format {
             Format::Raw => error,
-            Format::HashSeq => error.with("lacking", lacking),
+            Format::HashSeq | Format::Tree { .. } => error.with("lacking", lacking),
         }
     }
 

@@ -176,7 +176,7 @@ impl Receiver {
         job: &Job,
     ) -> Result<AtEndBlob<Buffered>> {
         let (content, size) = self.in_time(header.next()).await?;
-        let sequence = job.offset == 0 && self.call.root.format == Format::HashSeq;
+        let sequence = job.offset == 0 && self.call.root.format != Format::Raw;
         if sequence && size > MAX_HASH_SEQ_LEN {
             return Err(self.call.sequence_too_long(size));
         }

@@ -156,7 +156,7 @@ impl Shares {
         let mut open = BTreeMap::<Hash, Formats>::new();
         for root in roots {
             let formats = open.entry(root.hash).or_default();
-            formats.hash_seq |= root.format == Format::HashSeq;
+            formats.hash_seq |= root.format != Format::Raw;
         }
         Ok(open)
     }

@@ -39,7 +39,7 @@ async fn matching(context: &Context, request: ListTagsRequest) -> Result<Vec<Tag
     tags.try_filter_map(|Tag { name, root }| async move {
         let wanted = match root.format {
             Format::Raw => raw,
-            Format::HashSeq => hash_seq,
+            Format::HashSeq | Format::Tree { .. } => hash_seq,
         };
         Ok(wanted.then(|| TagInfo::new(name.as_bytes(), to_iroh_root(root))))
     })
