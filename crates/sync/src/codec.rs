@@ -1,0 +1,79 @@
+//! Reading the fixed layouts of this crate: field by field, from any bytes, without a panic.
+
+use store_api::{Error, Kind, Result};
+
+/// Fields, one after the other. What does not fit is [`Kind::Invalid`].
+pub(crate) struct Fields<'a> {
+    operation: &'static str,
+    rest: &'a [u8],
+}
+
+impl<'a> Fields<'a> {
+    /// The fields after the version byte, which must be `version`.
+    pub(crate) fn versioned(operation: &'static str, version: u8, bytes: &'a [u8]) -> Result<Self> {
+        let mut fields = Self {
+            operation,
+            rest: bytes,
+        };
+        match fields.u8()? {
+            found if found == version => Ok(fields),
+            found => Err(fields
+                .invalid("the bytes have a version that is not known here")
+                .with("version", found)),
+        }
+    }
+
+    pub(crate) fn invalid(&self, message: impl Into<std::borrow::Cow<'static, str>>) -> Error {
+        Error::new(Kind::Invalid, self.operation, message)
+    }
+
+    pub(crate) fn take<const N: usize>(&mut self) -> Result<[u8; N]> {
+        let Some((field, rest)) = self.rest.split_first_chunk() else {
+            return Err(self.invalid("the bytes end too early"));
+        };
+        self.rest = rest;
+        Ok(*field)
+    }
+
+    pub(crate) fn bytes(&mut self, len: usize) -> Result<&'a [u8]> {
+        let Some((field, rest)) = self.rest.split_at_checked(len) else {
+            return Err(self.invalid("the bytes end too early"));
+        };
+        self.rest = rest;
+        Ok(field)
+    }
+
+    pub(crate) fn u8(&mut self) -> Result<u8> {
+        self.take().map(u8::from_be_bytes)
+    }
+
+    pub(crate) fn u16(&mut self) -> Result<u16> {
+        self.take().map(u16::from_be_bytes)
+    }
+
+    pub(crate) fn u32(&mut self) -> Result<u32> {
+        self.take().map(u32::from_be_bytes)
+    }
+
+    pub(crate) fn u64(&mut self) -> Result<u64> {
+        self.take().map(u64::from_be_bytes)
+    }
+
+    pub(crate) fn i64(&mut self) -> Result<i64> {
+        self.take().map(i64::from_be_bytes)
+    }
+
+    pub(crate) fn rest(self) -> &'a [u8] {
+        self.rest
+    }
+
+    pub(crate) fn end(self) -> Result<()> {
+        if self.rest.is_empty() {
+            return Ok(());
+        }
+        let len = self.rest.len();
+        Err(self
+            .invalid("there are bytes after the end")
+            .with("len", len))
+    }
+}

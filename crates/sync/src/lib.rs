@@ -1,0 +1,9 @@
+//! Private groups: sealed files in repos, replicated between members over any network and store.
+
+mod codec;
+pub mod invite;
+pub mod keys;
+pub mod network;
+pub mod records;
+pub mod seal;
+pub mod tree;

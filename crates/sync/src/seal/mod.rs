@@ -1,0 +1,45 @@
+//! Sealing: what leaves a member is unreadable to whoever lacks the group's keys.
+//!
+//! [`value`] seals small values of records, [`file`] the contents of files, [`page`] the pages of
+//! a repo's tree.
+
+pub mod file;
+pub mod page;
+pub mod value;
+
+use chacha20poly1305::{ChaCha20Poly1305, KeyInit, Nonce, Tag, aead::AeadInOut};
+
+/// How much longer a sealed text is than the plain one: the tag of Poly1305.
+pub const TAG_LEN: usize = 16;
+
+pub(crate) fn cipher(key: &[u8; 32]) -> ChaCha20Poly1305 {
+    ChaCha20Poly1305::new(&(*key).into())
+}
+
+/// Seals `text` in place, and gives its tag. The texts of this crate are far below the cipher's
+/// limit of 256 GiB.
+pub(crate) fn seal_in_place(
+    cipher: &ChaCha20Poly1305,
+    nonce: [u8; 12],
+    aad: &[u8],
+    text: &mut [u8],
+) -> [u8; TAG_LEN] {
+    cipher
+        .encrypt_inout_detached(&Nonce::from(nonce), aad, text.into())
+        .expect("sealing fails only beyond 256 GiB")
+        .into()
+}
+
+/// Opens `text` in place; `None`, and what was there before, where the tag does not hold.
+#[must_use]
+pub(crate) fn open_in_place(
+    cipher: &ChaCha20Poly1305,
+    nonce: [u8; 12],
+    aad: &[u8],
+    text: &mut [u8],
+    tag: [u8; TAG_LEN],
+) -> Option<()> {
+    cipher
+        .decrypt_inout_detached(&Nonce::from(nonce), aad, text.into(), &Tag::from(tag))
+        .ok()
+}

@@ -1,0 +1,203 @@
+//! Values of records, sealed under a group's read key or locate key.
+//!
+//! ```text
+//! sealed value     version u8 = 1 | epoch u32 | nonce [24] | XChaCha20-Poly1305(value)
+//! associated data  record id [32] | slot u16 | version u8
+//! key              BLAKE3 derive_key("larder 2026 record value key v1", read or locate key)
+//! ```
+//!
+//! The nonce is random, so that the same value twice does not look the same; and the associated
+//! data binds it to its slot, so that nobody can move it to another.
+
+use bytes::{BufMut, Bytes, BytesMut};
+use chacha20poly1305::{KeyInit, XChaCha20Poly1305, XNonce, aead::AeadInOut};
+use store_api::{Error, Kind, RecordId, Result, Slot};
+use store_engine::MAX_VALUE_LEN;
+
+use super::TAG_LEN;
+use crate::{
+    codec::Fields,
+    keys::{EpochKey, derive},
+};
+
+/// The version of the layout.
+pub const VERSION: u8 = 1;
+
+/// How much longer a sealed value is than its plain text.
+pub const OVERHEAD: usize = 1 + 4 + NONCE_LEN + TAG_LEN;
+
+/// The longest value that fits into a slot once sealed.
+pub const MAX_PLAIN_LEN: usize = MAX_VALUE_LEN as usize - OVERHEAD;
+
+const NONCE_LEN: usize = 24;
+const KEY_CONTEXT: &str = "larder 2026 record value key v1";
+const SEAL: &str = "sync.value.seal";
+const OPEN: &str = "sync.value.open";
+
+/// Seals the value of a slot. One longer than [`MAX_PLAIN_LEN`] is [`Kind::TooLarge`].
+pub fn seal_value(
+    key: &impl EpochKey,
+    record: RecordId,
+    slot: Slot,
+    plain: &[u8],
+) -> Result<Bytes> {
+    let mut nonce = [0; NONCE_LEN];
+    getrandom::fill(&mut nonce).map_err(|error| {
+        let message = "the operating system gives no randomness";
+        Error::new(Kind::Unavailable, SEAL, message).because(error)
+    })?;
+    seal_with(key, record, slot, plain, nonce)
+}
+
+fn seal_with(
+    key: &impl EpochKey,
+    record: RecordId,
+    slot: Slot,
+    plain: &[u8],
+    nonce: [u8; NONCE_LEN],
+) -> Result<Bytes> {
+    if plain.len() > MAX_PLAIN_LEN {
+        let message = format!("a sealed value has room for {MAX_PLAIN_LEN} bytes");
+        return Err(Error::new(Kind::TooLarge, SEAL, message).with("len", plain.len()));
+    }
+    let mut bytes = BytesMut::with_capacity(OVERHEAD + plain.len());
+    bytes.put_u8(VERSION);
+    bytes.put_u32(key.epoch());
+    bytes.put_slice(&nonce);
+    let head = bytes.len();
+    bytes.put_slice(plain);
+    let tag = cipher(key)
+        .encrypt_inout_detached(
+            &XNonce::from(nonce),
+            &associated(record, slot),
+            (&mut bytes[head..]).into(),
+        )
+        .expect("sealing fails only beyond 256 GiB");
+    bytes.put_slice(&tag);
+    Ok(bytes.freeze())
+}
+
+/// Opens the value of a slot.
+///
+/// Bytes that are no sealed value are [`Kind::Invalid`], those of another epoch [`Kind::Denied`],
+/// those that were sealed with another key or for another slot, or changed, [`Kind::Corrupt`].
+pub fn open_value(
+    key: &impl EpochKey,
+    record: RecordId,
+    slot: Slot,
+    sealed: &[u8],
+) -> Result<Bytes> {
+    if sealed.len() > MAX_VALUE_LEN as usize {
+        let message = format!("a slot's value has at most {MAX_VALUE_LEN} bytes");
+        return Err(Error::new(Kind::TooLarge, OPEN, message).with("len", sealed.len()));
+    }
+    let mut fields = Fields::versioned(OPEN, VERSION, sealed)?;
+    let epoch = fields.u32()?;
+    let nonce: [u8; NONCE_LEN] = fields.take()?;
+    let Some((text, tag)) = fields.rest().split_last_chunk::<TAG_LEN>() else {
+        return Err(Error::new(Kind::Invalid, OPEN, "the bytes end too early"));
+    };
+    check_epoch(OPEN, key, epoch)?;
+    let mut plain = BytesMut::from(text);
+    cipher(key)
+        .decrypt_inout_detached(
+            &XNonce::from(nonce),
+            &associated(record, slot),
+            (&mut plain[..]).into(),
+            &(*tag).into(),
+        )
+        .map_err(|_| {
+            let message = "the value was not sealed with this key for this slot";
+            Error::new(Kind::Corrupt, OPEN, message)
+                .with("record", record)
+                .with("slot", slot)
+        })?;
+    Ok(plain.freeze())
+}
+
+/// Refuses what was sealed in another epoch than the key's.
+pub(crate) fn check_epoch(operation: &'static str, key: &impl EpochKey, epoch: u32) -> Result<()> {
+    if key.epoch() == epoch {
+        return Ok(());
+    }
+    let message = "it was sealed in an epoch whose key is not held";
+    Err(Error::new(Kind::Denied, operation, message)
+        .with("epoch", epoch)
+        .with("held", key.epoch()))
+}
+
+fn cipher(key: &impl EpochKey) -> XChaCha20Poly1305 {
+    XChaCha20Poly1305::new((&*derive(key, KEY_CONTEXT)).into())
+}
+
+fn associated(record: RecordId, slot: Slot) -> [u8; 35] {
+    let mut bytes = [VERSION; 35];
+    bytes[..32].copy_from_slice(&record.0);
+    bytes[32..34].copy_from_slice(&slot.to_be_bytes());
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::keys::{LocateKey, ReadKey};
+
+    const RECORD: RecordId = RecordId([9; 32]);
+
+    fn key() -> ReadKey {
+        ReadKey::from_bytes([1; 32], 2)
+    }
+
+    #[test]
+    fn the_layout_is_pinned() {
+        let sealed = seal_with(&key(), RECORD, 3, b"a value", [4; NONCE_LEN]).unwrap();
+        let hex = data_encoding::HEXLOWER.encode(&sealed);
+        let pinned = include_str!("../../tests/golden/value.hex");
+        assert_eq!(hex, pinned.trim_end());
+        assert_eq!(open_value(&key(), RECORD, 3, &sealed).unwrap(), "a value");
+    }
+
+    #[test]
+    fn a_value_opens_only_with_its_key_in_its_slot() {
+        let sealed = seal_value(&key(), RECORD, 3, b"a value").unwrap();
+        let kind = |result: Result<Bytes>| result.unwrap_err().kind();
+        assert_eq!(kind(open_value(&key(), RECORD, 4, &sealed)), Kind::Corrupt);
+        let other = RecordId([8; 32]);
+        assert_eq!(kind(open_value(&key(), other, 3, &sealed)), Kind::Corrupt);
+        let locate = LocateKey::from_bytes([2; 32], 2);
+        assert_eq!(kind(open_value(&locate, RECORD, 3, &sealed)), Kind::Corrupt);
+        let later = ReadKey::from_bytes([1; 32], 3);
+        assert_eq!(kind(open_value(&later, RECORD, 3, &sealed)), Kind::Denied);
+        let newer = [&[2], &sealed[1..]].concat();
+        assert_eq!(kind(open_value(&key(), RECORD, 3, &newer)), Kind::Invalid);
+        assert_eq!(kind(open_value(&key(), RECORD, 3, &[])), Kind::Invalid);
+    }
+
+    #[test]
+    fn a_value_that_does_not_fit_is_refused() {
+        let most = vec![0; MAX_PLAIN_LEN];
+        let sealed = seal_value(&key(), RECORD, 0, &most).unwrap();
+        assert_eq!(sealed.len(), MAX_VALUE_LEN as usize);
+        let error = seal_value(&key(), RECORD, 0, &[most, vec![0]].concat()).unwrap_err();
+        assert_eq!(error.kind(), Kind::TooLarge);
+    }
+
+    proptest! {
+        #[test]
+        fn opening_anything_is_safe(bytes: Vec<u8>, slot: u16) {
+            prop_assert!(open_value(&key(), RECORD, slot, &bytes).is_err());
+        }
+
+        #[test]
+        fn what_is_sealed_opens(plain: Vec<u8>, slot: u16, flip: usize) {
+            let sealed = seal_value(&key(), RECORD, slot, &plain).unwrap();
+            prop_assert_eq!(&open_value(&key(), RECORD, slot, &sealed).unwrap(), &plain);
+            let mut bad = sealed.to_vec();
+            let at = flip % bad.len();
+            bad[at] ^= 1;
+            prop_assert!(open_value(&key(), RECORD, slot, &bad).is_err());
+        }
+    }
+}

@@ -1,0 +1,271 @@
+//! Changing a tree: the pages around each change are cut anew, from the page that it falls into to
+//! the next place where an old page begins; and what that changes on the level above, in turn.
+
+use std::collections::BTreeMap;
+
+use futures_util::{Stream, StreamExt, TryStreamExt, stream};
+use store_api::{Error, Kind, Listing, Result};
+use store_engine::{Hash, Pin};
+
+use super::{
+    FileEntry, MAX_LEVEL, Name, Root, Tree,
+    cursor::Cursor,
+    page::{Child, Item, Page},
+    write::{Builder, Writer},
+};
+
+const EDIT: &str = "sync.tree.edit";
+
+/// A tree that was just made.
+#[derive(Debug, Clone)]
+pub struct Edited {
+    /// Its root.
+    pub root: Root,
+    /// Keeps all of it, with its files, alive until it is dropped: tag [`Root::keep`] before.
+    pub pin: Pin,
+    /// How many pages were written.
+    pub pages: u64,
+    /// How many bytes they have, sealed, with their sequences.
+    pub bytes: u64,
+}
+
+/// What changes on a level: under the last name of each page, the page that now ends there, or
+/// `None` where none does any longer.
+type Changes = BTreeMap<Name, Option<Child>>;
+
+impl Tree {
+    /// The tree with these files set, or removed where `None`. Removing what is not there is no
+    /// error. Durable when it returns.
+    ///
+    /// The sealed files themselves must be in the store already, or come later; whoever just added
+    /// them keeps their pins until this returns. The cost follows the changes: each takes a page or
+    /// two of every level. The same files make the same root, whatever was there before.
+    pub async fn edit(
+        &self,
+        root: Root,
+        changes: BTreeMap<Name, Option<FileEntry>>,
+    ) -> Result<Edited> {
+        self.edit_sorted(root, stream::iter(changes.into_iter().map(Ok)))
+            .await
+    }
+
+    /// As [`edit`](Self::edit) with changes that come one by one, ascending by name, for more of
+    /// them than memory has room for. An error among them ends it, and nothing is changed; names
+    /// that do not ascend are [`Kind::Invalid`].
+    ///
+    /// It takes memory for about 150 changes of pages and a pin for each blob written: some 300
+    /// bytes for each 64 files.
+    pub async fn edit_sorted(
+        &self,
+        root: Root,
+        changes: impl Stream<Item = Result<(Name, Option<FileEntry>)>> + Send,
+    ) -> Result<Edited> {
+        // What is taken over from the old tree stays, also while others replace and collect it.
+        let _old = self.0.blobs.pin(root.keep()).await;
+        let mut edit = Edit {
+            tree: self,
+            old: root,
+            writer: Writer::new(&self.0.blobs),
+            pages: 0,
+        };
+        let new = edit.run(Box::pin(changes)).await?;
+        edit.writer.finish().await?;
+        let new = self.lower(new).await?;
+        let pin = self.0.blobs.pin(new.keep()).await;
+        Ok(Edited {
+            root: new,
+            pin,
+            pages: edit.pages,
+            bytes: edit.writer.bytes,
+        })
+    }
+
+    /// The same tree without pages that have a single page below: the topmost one has several, or
+    /// files.
+    async fn lower(&self, mut root: Root) -> Result<Root> {
+        while root.level > 0 {
+            let page = self.load_root::<Child>(root).await?;
+            let [(_, only)] = page.items.as_slice() else {
+                break;
+            };
+            root = only.as_root(root.level - 1);
+        }
+        Ok(root)
+    }
+}
+
+impl Child {
+    fn as_root(self, level: u8) -> Root {
+        Root {
+            hash: self.hash,
+            level,
+            files: self.files,
+            bytes: self.bytes,
+        }
+    }
+}
+
+struct Edit<'a> {
+    tree: &'a Tree,
+    old: Root,
+    writer: Writer,
+    pages: u64,
+}
+
+/// Changes of one level, ascending, with the next one at hand.
+struct Pending<'a, T> {
+    next: Option<(Name, Option<T>)>,
+    rest: stream::BoxStream<'a, Result<(Name, Option<T>)>>,
+}
+
+impl<T: Item> Pending<'_, T> {
+    /// The next change, if it is one that is wanted.
+    async fn take_if(
+        &mut self,
+        wanted: impl Fn(&Name) -> bool,
+    ) -> Result<Option<(Name, Option<T>)>> {
+        if !self.next.as_ref().is_some_and(|(name, _)| wanted(name)) {
+            return Ok(None);
+        }
+        let next = self.rest.try_next().await?;
+        if let (Some((before, _)), Some((name, _))) = (&self.next, &next)
+            && name <= before
+        {
+            let error = Error::new(Kind::Invalid, EDIT, "the names do not ascend");
+            return Err(error.with("name", name).with("before", before));
+        }
+        Ok(std::mem::replace(&mut self.next, next))
+    }
+}
+
+impl Edit<'_> {
+    async fn run(
+        &mut self,
+        changes: stream::BoxStream<'_, Result<(Name, Option<FileEntry>)>>,
+    ) -> Result<Root> {
+        let mut changes = self.level(0, changes).await?;
+        for level in 0..=MAX_LEVEL {
+            if changes.is_empty() {
+                return Ok(self.old);
+            }
+            if level >= self.old.level {
+                // All pages that this level now has are new.
+                let mut pages = changes.values().flatten();
+                match (pages.next(), pages.next()) {
+                    (None, _) => return Ok(Root::EMPTY),
+                    (Some(page), None) => return Ok(page.as_root(level)),
+                    _ => {}
+                }
+            }
+            let above = stream::iter(changes.into_iter().map(Ok)).boxed();
+            changes = self.level::<Child>(level + 1, above).await?;
+        }
+        Err(Error::new(Kind::TooLarge, EDIT, "there are too many files"))
+    }
+
+    /// Applies changes to one level, and gives what they change on the level above.
+    async fn level<T: Item>(
+        &mut self,
+        level: u8,
+        mut changes: stream::BoxStream<'_, Result<(Name, Option<T>)>>,
+    ) -> Result<Changes> {
+        let mut cursor = Cursor::new(self.tree, self.old, level);
+        let mut pending = Pending {
+            next: changes.try_next().await?,
+            rest: changes,
+        };
+        let builder = Builder::new(self.tree, level);
+        let mut out = Output {
+            edit: self,
+            builder,
+            replaced: BTreeMap::new(),
+            changes: Changes::new(),
+        };
+        // Here always a page begins, in the old tree and in the new one.
+        while let Some((name, _)) = &pending.next {
+            let mut page = cursor.seek::<T>(name.as_str()).await?;
+            loop {
+                let Some(old) = page else {
+                    // The end of the level.
+                    while let Some((name, item)) = pending.take_if(|_| true).await? {
+                        out.push(name, item).await?;
+                    }
+                    out.finish().await?;
+                    break;
+                };
+                out.replaces(&old, cursor.hash());
+                for (name, item) in &old.items {
+                    while let Some((new, item)) = pending.take_if(|new| new < name).await? {
+                        out.push(new, item).await?;
+                    }
+                    match pending.take_if(|new| new == name).await? {
+                        Some((name, item)) => out.push(name, item).await?,
+                        None => out.push(name.clone(), Some(item.clone())).await?,
+                    }
+                }
+                let last = cursor.is_last();
+                if out.builder.is_empty() && !(last && pending.next.is_some()) {
+                    break;
+                }
+                page = if last { None } else { cursor.next().await? };
+            }
+        }
+        Ok(out.changes)
+    }
+}
+
+/// What becomes of a level.
+struct Output<'a, 'b, T> {
+    edit: &'a mut Edit<'b>,
+    builder: Builder<'b, T>,
+    /// The old pages that were gone through, by their last names.
+    replaced: BTreeMap<Name, Hash>,
+    changes: Changes,
+}
+
+impl<T: Item> Output<'_, '_, T> {
+    fn replaces(&mut self, page: &Page<T>, hash: Hash) {
+        self.replaced.insert(page.last().clone(), hash);
+        self.changes.insert(page.last().clone(), None);
+    }
+
+    async fn push(&mut self, name: Name, item: Option<T>) -> Result<()> {
+        if let Some(item) = item
+            && let Some(page) = self.builder.push(name, item)?
+        {
+            self.write(page).await?;
+        }
+        Ok(())
+    }
+
+    async fn finish(&mut self) -> Result<()> {
+        match self.builder.finish()? {
+            Some(page) => self.write(page).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn write(&mut self, page: Page<T>) -> Result<()> {
+        let (child, blobs) = self.edit.tree.seal(&page);
+        if self.replaced.get(page.last()) == Some(&child.hash) {
+            self.changes.remove(page.last());
+            return Ok(());
+        }
+        self.changes.insert(page.last().clone(), Some(child));
+        self.edit.pages += 1;
+        for blob in blobs {
+            self.edit.writer.add(blob).await?;
+        }
+        Ok(())
+    }
+}
+
+/// A stream for callers who build a tree from scratch.
+impl Tree {
+    /// The tree of these files, which come ascending by name, as
+    /// [`edit_sorted`](Self::edit_sorted) makes it.
+    pub async fn build(&self, files: Listing<(Name, FileEntry)>) -> Result<Edited> {
+        let changes = files.map_ok(|(name, entry)| (name, Some(entry)));
+        self.edit_sorted(Root::EMPTY, changes).await
+    }
+}

@@ -1,0 +1,212 @@
+//! Making one tree of two, so that nobody's work is lost and all who merge come to the same tree.
+
+use std::collections::BTreeMap;
+
+use futures_util::TryStreamExt;
+use store_api::{Error, Kind, Result};
+
+use super::{Difference, Edited, FileEntry, Name, Root, Tree, name::MAX_NAME_LEN};
+
+const MERGE: &str = "sync.tree.merge";
+
+/// How many further names are tried for a conflict copy whose name is taken by another file.
+const MAX_TRIES: u32 = 64;
+
+impl Tree {
+    /// The tree that has what both have. It is the same whichever is `ours`.
+    ///
+    /// For each name that differs: a side whose file is as in `base`, the tree that both were made
+    /// from, yields to the other, also where the other removed it. Else a file wins over none, and
+    /// of two files the one that was modified later, or, at the same time, that of the greater
+    /// hash. The other is kept beside it, as `name (conflict 0123456789).ext` with the beginning of
+    /// its hash, unless its bytes are the same.
+    ///
+    /// Pages that both trees have are not read. Changes are held in memory.
+    pub async fn merge(&self, ours: Root, theirs: Root, base: Option<Root>) -> Result<Edited> {
+        let base = base.unwrap_or(Root::EMPTY);
+        // Both stay while they are read.
+        let _theirs = self.0.blobs.pin(theirs.keep()).await;
+        let _ours = self.0.blobs.pin(ours.keep()).await;
+        let mut merge = Merge {
+            tree: self,
+            ours,
+            theirs,
+            base,
+            changes: BTreeMap::new(),
+            copies: BTreeMap::new(),
+        };
+        let mut differences = self.diff(ours, theirs);
+        while let Some(difference) = differences.try_next().await? {
+            merge.decide(difference).await?;
+        }
+        let Merge {
+            mut changes,
+            copies,
+            ..
+        } = merge;
+        changes.extend(copies.into_iter().map(|(name, copy)| (name, Some(copy))));
+        self.edit(ours, changes).await
+    }
+}
+
+struct Merge<'a> {
+    tree: &'a Tree,
+    ours: Root,
+    theirs: Root,
+    base: Root,
+    /// What changes in our tree.
+    changes: BTreeMap<Name, Option<FileEntry>>,
+    copies: BTreeMap<Name, FileEntry>,
+}
+
+/// What becomes of a name.
+struct Decision {
+    wins: Option<FileEntry>,
+    /// What must be kept beside it.
+    loses: Option<FileEntry>,
+}
+
+impl Merge<'_> {
+    async fn decide(&mut self, difference: Difference) -> Result<()> {
+        let Difference { name, old, new } = difference;
+        let base = self.tree.get(self.base, &name).await?;
+        let decision = decide(old.clone(), new, base);
+        if let Some(copy) = decision.loses {
+            self.keep_copy(&name, copy).await?;
+        }
+        if decision.wins != old {
+            self.changes.insert(name, decision.wins);
+        }
+        Ok(())
+    }
+
+    /// Finds a name for a conflict copy. What has the name in the merged tree, apart from copies,
+    /// does not depend on which tree is ours; and copies come in the order of their files' names.
+    async fn keep_copy(&mut self, name: &Name, copy: FileEntry) -> Result<()> {
+        for attempt in 0..MAX_TRIES {
+            let beside = conflict_name(name, &copy, attempt)?;
+            let taken = match self.copies.get(&beside) {
+                Some(other) => Some(other.clone()),
+                None => self.merged(&beside).await?,
+            };
+            match taken {
+                Some(other) if other.hash == copy.hash && other.size == copy.size => return Ok(()),
+                Some(_) => {}
+                None => {
+                    self.copies.insert(beside, copy);
+                    return Ok(());
+                }
+            }
+        }
+        let message = "all names for a conflict copy are taken by other files";
+        Err(Error::new(Kind::Conflict, MERGE, message).with("name", name))
+    }
+
+    /// What the merged tree has under this name, apart from conflict copies.
+    async fn merged(&self, name: &Name) -> Result<Option<FileEntry>> {
+        let ours = self.tree.get(self.ours, name).await?;
+        let theirs = self.tree.get(self.theirs, name).await?;
+        if ours == theirs {
+            return Ok(ours);
+        }
+        let base = self.tree.get(self.base, name).await?;
+        Ok(decide(ours, theirs, base).wins)
+    }
+}
+
+fn decide(a: Option<FileEntry>, b: Option<FileEntry>, base: Option<FileEntry>) -> Decision {
+    let wins = |wins| Decision { wins, loses: None };
+    match (a, b) {
+        (Some(a), Some(b)) if base.as_ref() == Some(&a) => wins(Some(b)),
+        (Some(a), Some(b)) if base.as_ref() == Some(&b) => wins(Some(a)),
+        (Some(a), Some(b)) => {
+            let (newer, older) = if rank(&a) > rank(&b) { (a, b) } else { (b, a) };
+            let differs = newer.hash != older.hash || newer.size != older.size;
+            Decision {
+                wins: Some(newer),
+                loses: differs.then_some(older),
+            }
+        }
+        // Removed on the other side: stays, unless it is what was there before.
+        (Some(only), None) | (None, Some(only)) => {
+            wins(Some(only).filter(|only| base.as_ref() != Some(only)))
+        }
+        (None, None) => wins(None),
+    }
+}
+
+/// Orders any two files that differ.
+fn rank(entry: &FileEntry) -> (i64, [u8; 32], u64, [u8; 32], [u8; 32]) {
+    (
+        entry.modified,
+        *entry.hash.as_bytes(),
+        entry.size,
+        *entry.blob.as_bytes(),
+        *entry.key.expose(),
+    )
+}
+
+/// `a/b.txt` becomes `a/b (conflict 0123456789).txt`; where that is taken, with the whole hash, and
+/// then with numbers too.
+fn conflict_name(name: &Name, copy: &FileEntry, attempt: u32) -> Result<Name> {
+    let mark = match attempt {
+        0 => format!(" (conflict {})", copy.hash.fmt_short()),
+        1 => format!(" (conflict {})", copy.hash),
+        n => format!(" (conflict {} {n})", copy.hash),
+    };
+    let name = name.as_str();
+    let part = name.rfind('/').map_or(0, |at| at + 1);
+    // A dot that begins a name begins no extension, and neither does one too far from its end.
+    let dot = name[part..]
+        .rfind('.')
+        .map(|at| part + at)
+        .filter(|at| *at > part && name.len() - at <= MAX_EXTENSION_LEN);
+    let (stem, extension) = name.split_at(dot.unwrap_or(name.len()));
+    let room = MAX_NAME_LEN - mark.len() - extension.len();
+    let stem = &stem[..stem.floor_char_boundary(room.min(stem.len()))];
+    // A name so long that its last part is cut off leaves the folder with a slash.
+    Name::new(format!("{stem}{mark}{extension}"))
+}
+
+/// The longest extension that stays at the end of a conflict copy's name, with its dot.
+const MAX_EXTENSION_LEN: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use store_engine::Hash;
+
+    use super::*;
+    use crate::seal::file::FileKey;
+
+    fn copy() -> FileEntry {
+        FileEntry {
+            size: 0,
+            modified: 0,
+            hash: Hash::from([0xab; 32]),
+            blob: Hash::EMPTY,
+            key: FileKey::from_bytes([0; 32]),
+        }
+    }
+
+    #[test]
+    fn copies_have_names_of_their_own() {
+        let name = |name: &str| {
+            let name = conflict_name(&Name::new(name).unwrap(), &copy(), 0).unwrap();
+            name.as_str().to_owned()
+        };
+        assert_eq!(name("a/b.txt"), "a/b (conflict ababababab).txt");
+        assert_eq!(name("a.d/b"), "a.d/b (conflict ababababab)");
+        assert_eq!(name("a/.b"), "a/.b (conflict ababababab)");
+        assert_eq!(name("b.tar.gz"), "b.tar (conflict ababababab).gz");
+        for long in [
+            "ü".repeat(2048),
+            format!("{}.txt", "x".repeat(4092)),
+            format!("{}/a", "x".repeat(4094)),
+        ] {
+            for attempt in 0..3 {
+                let name = conflict_name(&Name::new(&long).unwrap(), &copy(), attempt).unwrap();
+                assert!(name.as_str().len() <= MAX_NAME_LEN);
+            }
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! Cutting items into pages, and writing pages to the store.
+
+use bytes::Bytes;
+use store_api::{Error, Kind, Result};
+use store_engine::{Blobs, Hash, Pin};
+use tokio::task::JoinSet;
+
+use super::{
+    Name, Tree,
+    page::{Child, FULL_LEN, Item, MAX_ITEMS, Page},
+};
+
+/// How many items a page has at least, unless it is the last of its level.
+pub const MIN_ITEMS: usize = 32;
+
+/// A page ends after one in so many of the items beyond its first [`MIN_ITEMS`].
+const ONE_IN: u32 = 32;
+
+/// How many blobs are added at a time: a store makes those durable together that wait together.
+const TOGETHER: usize = 64;
+
+/// Cuts items into pages.
+pub(super) struct Builder<'a, T> {
+    tree: &'a Tree,
+    level: u8,
+    items: Vec<(Name, T)>,
+    len: usize,
+}
+
+impl<'a, T: Item> Builder<'a, T> {
+    pub(super) fn new(tree: &'a Tree, level: u8) -> Self {
+        Self {
+            tree,
+            level,
+            items: Vec::new(),
+            len: 0,
+        }
+    }
+
+    /// Whether a page begins here.
+    pub(super) fn is_empty(&self) -> bool {
+        self.items.is_empty()
+    }
+
+    /// Takes the next item, and gives the page that it ends.
+    pub(super) fn push(&mut self, name: Name, item: T) -> Result<Option<Page<T>>> {
+        self.len += name.as_str().len() + 4 + T::LEN;
+        let ends = self.tree.says_end(self.level, &name);
+        self.items.push((name, item));
+        let count = self.items.len();
+        if count >= MIN_ITEMS && (ends || count >= MAX_ITEMS || self.len >= FULL_LEN) {
+            return self.finish();
+        }
+        Ok(None)
+    }
+
+    /// The last page, where one has begun.
+    pub(super) fn finish(&mut self) -> Result<Option<Page<T>>> {
+        self.len = 0;
+        let items = std::mem::take(&mut self.items);
+        if items.is_empty() {
+            return Ok(None);
+        }
+        Page::new(self.level, items).map(Some)
+    }
+}
+
+impl Tree {
+    /// Whether the hash of a name says that a page may end after it. The hash is keyed, so that
+    /// whoever gives files their names cannot make pages long.
+    fn says_end(&self, level: u8, name: &Name) -> bool {
+        let mut hasher = blake3::Hasher::new_keyed(&self.0.boundary);
+        hasher.update(&[level]);
+        hasher.update(name.as_str().as_bytes());
+        let hash = hasher.finalize();
+        let first = hash.as_bytes().first_chunk().expect("a hash has 32 bytes");
+        u32::from_be_bytes(*first) % ONE_IN == 0
+    }
+
+    /// The two blobs of a page, and what stands for it above.
+    pub(super) fn seal<T: Item>(&self, page: &Page<T>) -> (Child, [Bytes; 2]) {
+        let sealed = self.0.keys.seal(&page.encode());
+        let sequence = page.sequence(Hash::of(&sealed));
+        let child = Child {
+            hash: Hash::of(&sequence),
+            files: page.files,
+            bytes: page.bytes,
+        };
+        (child, [sealed, sequence])
+    }
+}
+
+/// Adds blobs to the store, many at a time.
+pub(super) struct Writer {
+    blobs: Blobs,
+    waiting: Vec<Bytes>,
+    adding: JoinSet<Result<Pin>>,
+    /// What was added stays until all is.
+    pins: Vec<Pin>,
+    pub(super) bytes: u64,
+}
+
+impl Writer {
+    pub(super) fn new(blobs: &Blobs) -> Self {
+        Self {
+            blobs: blobs.clone(),
+            waiting: Vec::new(),
+            adding: JoinSet::new(),
+            pins: Vec::new(),
+            bytes: 0,
+        }
+    }
+
+    pub(super) async fn add(&mut self, bytes: Bytes) -> Result<()> {
+        self.bytes += bytes.len() as u64;
+        self.waiting.push(bytes);
+        if self.waiting.len() >= TOGETHER {
+            self.wait().await?;
+            self.start();
+        }
+        Ok(())
+    }
+
+    fn start(&mut self) {
+        for bytes in self.waiting.drain(..) {
+            let blobs = self.blobs.clone();
+            self.adding.spawn(async move { blobs.add(bytes).await });
+        }
+    }
+
+    async fn wait(&mut self) -> Result<()> {
+        while let Some(added) = self.adding.join_next().await {
+            let pin = added.map_err(|error| {
+                Error::new(Kind::Internal, "sync.tree.edit", "a worker failed").because(error)
+            })?;
+            self.pins.push(pin?);
+        }
+        Ok(())
+    }
+
+    /// Waits until all is durable. What was added is pinned until the writer is dropped.
+    pub(super) async fn finish(&mut self) -> Result<()> {
+        self.start();
+        self.wait().await
+    }
+}
