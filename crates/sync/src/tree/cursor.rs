@@ -8,6 +8,7 @@ use store_engine::Hash;
 use super::{
     Root, Tree,
     page::{Child, Item, Page},
+    read::Step,
 };
 
 /// A place among the pages of one level of a tree.
@@ -16,7 +17,7 @@ pub(super) struct Cursor {
     root: Root,
     level: u8,
     /// The pages above, from the root down, and which of their items is below.
-    path: Vec<(Arc<Page<Child>>, usize)>,
+    path: Vec<Step>,
 }
 
 impl Cursor {
@@ -43,13 +44,12 @@ impl Cursor {
         loop {
             // Only in the root can the name be beyond all: below, pages end as their parents say.
             let at = page.position(name).min(page.items.len() - 1);
-            self.path.push((page.clone(), at));
-            let item = &page.items[at];
-            let below = page.level - 1;
-            if below == self.level {
-                return self.tree.load_child(item, below).await.map(Some);
+            let level = page.level;
+            self.path.push((page, at));
+            if level == self.level + 1 {
+                return self.tree.load_below(&self.path).await.map(Some);
             }
-            page = self.tree.load_child(item, below).await?;
+            page = self.tree.load_below(&self.path).await?;
         }
     }
 
@@ -63,14 +63,13 @@ impl Cursor {
             self.path.pop();
         }
         loop {
-            let Some((page, at)) = self.path.last() else {
+            let Some((page, _)) = self.path.last() else {
                 return Ok(None);
             };
-            let (item, below) = (&page.items[*at], page.level - 1);
-            if below == self.level {
-                return self.tree.load_child(item, below).await.map(Some);
+            if page.level == self.level + 1 {
+                return self.tree.load_below(&self.path).await.map(Some);
             }
-            let page = self.tree.load_child::<Child>(item, below).await?;
+            let page = self.tree.load_below::<Child>(&self.path).await?;
             self.path.push((page, 0));
         }
     }

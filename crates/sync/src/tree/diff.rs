@@ -6,7 +6,8 @@ use store_api::{Listing, Result};
 
 use super::{
     FileEntry, Name, Root, Tree,
-    page::{Child, Item, Page},
+    page::{Child, Page},
+    read::Step,
 };
 
 /// A name that has another file in one tree than in the other.
@@ -107,7 +108,7 @@ fn height(top: Option<Top<'_>>) -> u8 {
 struct Side<'a> {
     tree: &'a Tree,
     root: Option<(Root, Child)>,
-    inner: Vec<(Arc<Page<Child>>, usize)>,
+    inner: Vec<Step>,
     leaf: Option<(Arc<Page<FileEntry>>, usize)>,
 }
 
@@ -175,24 +176,19 @@ impl<'a> Side<'a> {
     async fn open(&mut self) -> Result<()> {
         let tree = self.tree;
         match (self.inner.last(), self.root) {
-            (Some((page, at)), _) if page.level == 1 => {
-                let leaf = tree.load_child::<FileEntry>(&page.items[*at], 0).await?;
-                self.leaf = Some((leaf, 0));
+            (Some((page, _)), _) if page.level == 1 => {
+                self.leaf = Some((tree.load_below(&self.inner).await?, 0));
             }
-            (Some((page, at)), _) => {
-                let inner = tree.load_child(&page.items[*at], page.level - 1).await?;
+            (Some(_), _) => {
+                let inner = tree.load_below(&self.inner).await?;
                 self.inner.push((inner, 0));
             }
             (None, Some((root, _))) if root.level == 0 => {
-                self.leaf = Some((load_leaf(tree, root).await?, 0));
+                self.leaf = Some((tree.load_root(root).await?, 0));
             }
             (None, Some((root, _))) => self.inner.push((tree.load_root(root).await?, 0)),
             (None, None) => {}
         }
         Ok(())
     }
-}
-
-async fn load_leaf<T: Item>(tree: &Tree, root: Root) -> Result<Arc<Page<T>>> {
-    tree.load_root(root).await
 }

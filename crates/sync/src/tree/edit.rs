@@ -149,7 +149,7 @@ impl Edit<'_> {
                 return Ok(self.old);
             }
             if level >= self.old.level {
-                // All pages that this level now has are new.
+                // All pages that this level now has are among the changes.
                 let mut pages = changes.values().flatten();
                 match (pages.next(), pages.next()) {
                     (None, _) => return Ok(Root::EMPTY),
@@ -248,7 +248,12 @@ impl<T: Item> Output<'_, '_, T> {
     async fn write(&mut self, page: Page<T>) -> Result<()> {
         let (child, blobs) = self.edit.tree.seal(&page);
         if self.replaced.get(page.last()) == Some(&child.hash) {
-            self.changes.remove(page.last());
+            if page.level < self.edit.old.level {
+                self.changes.remove(page.last());
+            } else {
+                // The old root; on its level, changes tell all that there is.
+                self.changes.insert(page.last().clone(), Some(child));
+            }
             return Ok(());
         }
         self.changes.insert(page.last().clone(), Some(child));

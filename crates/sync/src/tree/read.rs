@@ -79,6 +79,12 @@ impl Tree {
         if page.files != expect.files || page.bytes != expect.bytes {
             return Err(corrupt(hash, "the page has not the files that were said"));
         }
+        if expect.after.is_some_and(|after| page.items[0].0 <= *after) {
+            return Err(corrupt(
+                hash,
+                "the page begins before the one before it ends",
+            ));
+        }
         if expect.last.is_some_and(|last| last != page.last()) {
             return Err(corrupt(hash, "the page does not end where was said"));
         }
@@ -102,18 +108,19 @@ impl Tree {
         })
     }
 
-    /// The page below `child`.
-    pub(super) async fn load_child<T: Item>(
-        &self,
-        (last, child): &(Name, Child),
-        level: u8,
-    ) -> Result<Arc<Page<T>>> {
+    /// The page that the end of `path` is at; the path leads there from the root.
+    pub(super) async fn load_below<T: Item>(&self, path: &[Step]) -> Result<Arc<Page<T>>> {
+        let (page, at) = path.last().expect("a path leads somewhere");
+        let (last, child) = &page.items[*at];
+        // Where the page before it ends, which may be below another page.
+        let before = path.iter().rev().find(|(_, at)| *at > 0);
         let expect = Expect {
+            after: before.map(|(page, at)| &page.items[at - 1].0),
             files: child.files,
             bytes: child.bytes,
             last: Some(last),
         };
-        self.load(child.hash, level, expect).await
+        self.load(child.hash, page.level - 1, expect).await
     }
 
     /// The topmost page, where it has items of this type.
@@ -121,6 +128,7 @@ impl Tree {
         let expect = Expect {
             files: root.files,
             bytes: root.bytes,
+            after: None,
             last: None,
         };
         self.load(root.hash, root.level, expect).await
@@ -136,8 +144,14 @@ impl Tree {
 pub(super) struct Expect<'a> {
     pub files: u64,
     pub bytes: u64,
+    /// It begins after this name.
+    pub after: Option<&'a Name>,
+    /// It ends with this name.
     pub last: Option<&'a Name>,
 }
+
+/// A page above another one, and which of its items that is.
+pub(super) type Step = (Arc<Page<Child>>, usize);
 
 pub(super) fn corrupt(hash: Hash, message: &'static str) -> Error {
     Error::new(Kind::Corrupt, READ, message).with("page", hash)

@@ -1,0 +1,167 @@
+//! Merging: nobody's work is lost, and all come to the same tree.
+
+use super::*;
+
+async fn merged(tree: &Tree, ours: Root, theirs: Root, base: Option<Root>) -> Files {
+    let one = tree.merge(ours, theirs, base).await.unwrap().root;
+    let other = tree.merge(theirs, ours, base).await.unwrap().root;
+    assert_eq!(one, other);
+    // Whoever merges again has nothing left to do.
+    let again = tree.merge(one, theirs, Some(theirs)).await.unwrap();
+    assert_eq!(again.root, one);
+    contents(tree, one).await
+}
+
+fn at(version: u64, modified: i64) -> FileEntry {
+    let modified_entry = entry(version);
+    FileEntry {
+        modified,
+        ..modified_entry
+    }
+}
+
+fn copy_name(stem: &str, entry: &FileEntry, extension: &str) -> Name {
+    name(&format!(
+        "{stem} (conflict {}){extension}",
+        entry.hash.fmt_short()
+    ))
+}
+
+#[tokio::test]
+async fn the_newest_wins_and_the_other_is_kept() {
+    let tree = tree().await;
+    let ours = build(
+        &tree,
+        [(name("a.txt"), at(1, 10)), (name("only ours"), at(3, 0))],
+    )
+    .await;
+    let theirs = build(
+        &tree,
+        [(name("a.txt"), at(2, 5)), (name("only theirs"), at(4, 0))],
+    )
+    .await;
+    let files = merged(&tree, ours.root, theirs.root, None).await;
+    let expected = Files::from([
+        (name("a.txt"), at(1, 10)),
+        (copy_name("a", &at(2, 5), ".txt"), at(2, 5)),
+        (name("only ours"), at(3, 0)),
+        (name("only theirs"), at(4, 0)),
+    ]);
+    assert_eq!(files, expected);
+    // At the same time, the greater hash.
+    let theirs = build(&tree, [(name("a.txt"), at(2, 10))]).await;
+    let files = merged(&tree, ours.root, theirs.root, None).await;
+    let (a, b) = (at(1, 10), at(2, 10));
+    let wins = if a.hash.as_bytes() > b.hash.as_bytes() {
+        a
+    } else {
+        b
+    };
+    assert_eq!(files[&name("a.txt")], wins);
+    assert_eq!(files.len(), 3);
+    // The same bytes at two times are no conflict.
+    let theirs = build(&tree, [(name("a.txt"), at(1, 20))]).await;
+    let files = merged(&tree, ours.root, theirs.root, None).await;
+    assert_eq!(files[&name("a.txt")], at(1, 20));
+    assert_eq!(files.len(), 2);
+}
+
+#[tokio::test]
+async fn who_changed_nothing_yields() {
+    let tree = tree().await;
+    let files: Files = many(1000).collect();
+    let base = build(&tree, files.clone()).await;
+    let names: Vec<Name> = files.keys().cloned().collect();
+    let mut ours = BTreeMap::new();
+    let mut theirs = BTreeMap::new();
+    // Changed on one side, though the time goes back; removed on one side; on both.
+    ours.insert(names[1].clone(), Some(at(9, -5)));
+    theirs.insert(names[2].clone(), None);
+    ours.insert(names[3].clone(), None);
+    theirs.insert(names[3].clone(), None);
+    // Removed on one, changed on the other: what was changed stays.
+    ours.insert(names[4].clone(), Some(at(9, -5)));
+    theirs.insert(names[4].clone(), None);
+    let a = tree.edit(base.root, ours).await.unwrap();
+    let b = tree.edit(base.root, theirs).await.unwrap();
+    let found = merged(&tree, a.root, b.root, Some(base.root)).await;
+    let mut expected = files.clone();
+    expected.insert(names[1].clone(), at(9, -5));
+    expected.remove(&names[2]);
+    expected.remove(&names[3]);
+    expected.insert(names[4].clone(), at(9, -5));
+    assert_eq!(found, expected);
+    // Without a base, what one has stays.
+    let found = merged(&tree, a.root, b.root, None).await;
+    assert_eq!(found.get(&names[2]), files.get(&names[2]));
+    assert_eq!(found.get(&names[3]), None);
+}
+
+#[tokio::test]
+async fn a_copy_takes_no_name_of_another_file() {
+    let tree = tree().await;
+    let loser = at(2, 5);
+    let taken = copy_name("a", &loser, ".txt");
+    let ours = [(name("a.txt"), at(1, 10)), (taken.clone(), at(7, 0))];
+    let ours = build(&tree, ours).await;
+    let theirs = build(&tree, [(name("a.txt"), loser.clone())]).await;
+    let files = merged(&tree, ours.root, theirs.root, None).await;
+    assert_eq!(files[&taken], at(7, 0));
+    let whole = name(&format!("a (conflict {}).txt", loser.hash));
+    assert_eq!(files[&whole], loser);
+    assert_eq!(files.len(), 3);
+    // The very copy is there already.
+    let ours = [(name("a.txt"), at(1, 10)), (taken.clone(), loser.clone())];
+    let ours = build(&tree, ours).await;
+    let files = merged(&tree, ours.root, theirs.root, None).await;
+    assert_eq!(files.len(), 2);
+}
+
+fn side() -> impl Strategy<Value = BTreeMap<Name, Option<FileEntry>>> {
+    let version = prop_oneof![3 => (0..6u64, 0..4i64).prop_map(Some), 1 => Just(None)];
+    let change = (0..60u32, version).prop_map(|(file, version)| {
+        (
+            name(&format!("{file}.txt")),
+            version.map(|(v, time)| at(v, time)),
+        )
+    });
+    vec(change, 0..80).prop_map(|changes| changes.into_iter().collect())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn no_update_is_lost(start in 0..200u64, a in side(), b in side(), with_base: bool) {
+        run(async {
+            let tree = tree().await;
+            let mut before: Files = (0..40).map(|i| (name(&format!("{i}.txt")), at(i, 1))).collect();
+            before.extend(many(start));
+            let base = build(&tree, before.clone()).await.root;
+            let (mut ours, mut theirs) = (before.clone(), before.clone());
+            apply(&mut ours, &a);
+            apply(&mut theirs, &b);
+            let x = tree.edit(base, a).await.unwrap().root;
+            let y = tree.edit(base, b).await.unwrap().root;
+            let found = merged(&tree, x, y, with_base.then_some(base)).await;
+            let kept: std::collections::BTreeSet<Hash> = found.values().map(|e| e.hash).collect();
+            for side in [&ours, &theirs] {
+                for (name, entry) in side {
+                    // Whatever a side wrote is there, under its name or beside it.
+                    if before.get(name) != Some(entry) {
+                        assert!(kept.contains(&entry.hash), "{name} is lost");
+                    }
+                }
+            }
+            for name in found.keys().filter(|name| !name.as_str().contains("conflict")) {
+                assert!(ours.contains_key(name) || theirs.contains_key(name));
+                if with_base && before.contains_key(name) {
+                    let gone = |side: &Files, other: &Files| {
+                        !side.contains_key(name) && other.get(name) == before.get(name)
+                    };
+                    assert!(!gone(&ours, &theirs) && !gone(&theirs, &ours), "{name} came back");
+                }
+            }
+        });
+    }
+}
