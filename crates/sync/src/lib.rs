@@ -1,6 +1,7 @@
 //! Private groups: sealed files in repos, replicated between members over any network and store.
 
 mod codec;
+pub mod groups;
 pub mod invite;
 pub mod keys;
 pub mod network;

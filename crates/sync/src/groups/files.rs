@@ -1,0 +1,203 @@
+//! Files on their way into a group: sealed, stored, and described by an entry of a tree.
+
+use std::{
+    io,
+    path::PathBuf,
+    pin::Pin as StdPin,
+    sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use store_api::{Error, Kind, Result};
+use store_engine::{Blobs, Hash, Pin, Source};
+use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
+
+use crate::{
+    keys::ReadKey,
+    seal::file::{FileKey, seal_stream},
+    tree::FileEntry,
+};
+
+const WRITE: &str = "sync.file.write";
+/// How much of a file is hashed at a time.
+const WINDOW: usize = 1 << 20;
+
+/// Where a file's bytes come from.
+pub enum Content {
+    /// Memory.
+    Bytes(Bytes),
+    /// A file, read twice: once for its hash, which its key is made of, and once to seal it. One that
+    /// changes in between is [`Kind::Conflict`].
+    Path(PathBuf),
+    /// Anything that is read once. The same bytes again are stored again, under another key.
+    Stream(Box<dyn AsyncRead + Send + Unpin>),
+}
+
+impl std::fmt::Debug for Content {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Bytes(bytes) => write!(f, "Bytes({})", bytes.len()),
+            Self::Path(path) => write!(f, "Path({})", path.display()),
+            Self::Stream(_) => f.write_str("Stream"),
+        }
+    }
+}
+
+impl From<Bytes> for Content {
+    fn from(bytes: Bytes) -> Self {
+        Self::Bytes(bytes)
+    }
+}
+
+impl From<Vec<u8>> for Content {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self::Bytes(bytes.into())
+    }
+}
+
+impl From<&'static str> for Content {
+    fn from(text: &'static str) -> Self {
+        Self::Bytes(text.into())
+    }
+}
+
+impl From<PathBuf> for Content {
+    fn from(path: PathBuf) -> Self {
+        Self::Path(path)
+    }
+}
+
+/// A file that is stored and in no tree yet. It stays as long as this does.
+#[derive(Debug, Clone)]
+pub struct Staged {
+    /// What a tree says of it.
+    pub entry: FileEntry,
+    pub(crate) pin: Pin,
+}
+
+/// Seals a file and stores it. Durable when it returns; until a tree names it, `Staged` keeps it.
+pub(crate) async fn stage(
+    blobs: &Blobs,
+    read: &ReadKey,
+    content: Content,
+    modified: i64,
+) -> Result<Staged> {
+    match content {
+        Content::Bytes(bytes) => {
+            let (hash, size) = (Hash::of(&bytes), bytes.len() as u64);
+            let key = FileKey::convergent(read, hash, size);
+            let pin = seal(blobs, &key, io::Cursor::new(bytes)).await?;
+            Ok(staged(pin, key, hash, size, modified))
+        }
+        Content::Path(path) => {
+            let fail = |error| Error::io(WRITE, &path, error);
+            let open = || async { tokio::fs::File::open(&path).await.map_err(fail) };
+            let (hash, size) = measure(open().await?).await.map_err(fail)?;
+            let key = FileKey::convergent(read, hash, size);
+            let (reader, seen) = Hashing::new(open().await?);
+            let pin = seal(blobs, &key, reader).await?;
+            if seen.result() != (hash, size) {
+                let message = "the file changed while it was read; write it again";
+                return Err(
+                    Error::new(Kind::Conflict, WRITE, message).with("path", path.display())
+                );
+            }
+            Ok(staged(pin, key, hash, size, modified))
+        }
+        Content::Stream(reader) => {
+            let key = FileKey::random()?;
+            let (reader, seen) = Hashing::new(reader);
+            let pin = seal(blobs, &key, reader).await?;
+            let (hash, size) = seen.result();
+            Ok(staged(pin, key, hash, size, modified))
+        }
+    }
+}
+
+fn staged(pin: Pin, key: FileKey, hash: Hash, size: u64, modified: i64) -> Staged {
+    let entry = FileEntry {
+        size,
+        modified,
+        hash,
+        blob: pin.hash(),
+        key,
+    };
+    Staged { entry, pin }
+}
+
+async fn seal(
+    blobs: &Blobs,
+    key: &FileKey,
+    reader: impl AsyncRead + Send + Unpin + 'static,
+) -> Result<Pin> {
+    let sealed = Box::pin(seal_stream(key, reader));
+    blobs.add(Source::Stream(sealed)).await
+}
+
+async fn measure(mut file: tokio::fs::File) -> io::Result<(Hash, u64)> {
+    let (mut hasher, mut len) = (blake3::Hasher::new(), 0);
+    let mut buffer = Vec::with_capacity(WINDOW);
+    loop {
+        buffer.clear();
+        let read = (&mut file)
+            .take(WINDOW as u64)
+            .read_to_end(&mut buffer)
+            .await?;
+        if read == 0 {
+            return Ok((hasher.finalize().into(), len));
+        }
+        len += read as u64;
+        // A long file must not hold up the other tasks of this thread.
+        (hasher, buffer) = tokio::task::spawn_blocking(move || {
+            hasher.update(&buffer);
+            (hasher, buffer)
+        })
+        .await?;
+    }
+}
+
+/// Hashes what is read through it.
+struct Hashing<R> {
+    reader: R,
+    seen: Arc<Mutex<(blake3::Hasher, u64)>>,
+}
+
+/// What was read by now.
+struct Seen(Arc<Mutex<(blake3::Hasher, u64)>>);
+
+impl Seen {
+    fn result(&self) -> (Hash, u64) {
+        let seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        (seen.0.finalize().into(), seen.1)
+    }
+}
+
+impl<R> Hashing<R> {
+    fn new(reader: R) -> (Self, Seen) {
+        let seen = Arc::new(Mutex::new((blake3::Hasher::new(), 0)));
+        let hashing = Self {
+            reader,
+            seen: Arc::clone(&seen),
+        };
+        (hashing, Seen(seen))
+    }
+}
+
+impl<R: AsyncRead + Unpin> AsyncRead for Hashing<R> {
+    fn poll_read(
+        mut self: StdPin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let read = StdPin::new(&mut self.reader).poll_read(context, buffer);
+        let new = &buffer.filled()[before..];
+        if !new.is_empty() {
+            let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+            seen.0.update(new);
+            seen.1 += new.len() as u64;
+        }
+        read
+    }
+}

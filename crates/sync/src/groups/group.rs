@@ -1,0 +1,335 @@
+//! A group: its record says which repos are in it, its keys what we can make of them.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use bytes::Bytes;
+use store_api::{
+    Error, Freshness, Kind, PublicKey, Put, PutRecord, RecordId, RecordStore, Result, SecretKey,
+    SeqExpect, Slot,
+};
+use store_engine::{Blobs, Records, generate_key, public_key};
+
+use super::{
+    Groups, Inner, Ours,
+    repo::{Repo, RepoInner},
+};
+use crate::{
+    invite::{Invite, InviteKind, MAX_ADDRESSES},
+    keys::{GroupKeys, ReadKey},
+    records::{
+        self, FIRST_MEMBER, GROUP_NAME, GROUP_SLOTS, Profile, REPO_PROFILE, open_group_name,
+        open_member, seal_member,
+    },
+    tree::Tree,
+};
+
+/// A group of which this device is a member. A cheap handle; clones are the same group.
+#[derive(Clone)]
+pub struct Group(Arc<GroupInner>);
+
+struct GroupInner {
+    groups: Groups,
+    keys: GroupKeys,
+    id: RecordId,
+    tree: Option<Tree>,
+    repos: Mutex<BTreeMap<RecordId, Repo>>,
+    ours: Mutex<Ours>,
+    /// Where others may be found, from invites.
+    addresses: Mutex<Vec<String>>,
+}
+
+impl fmt::Debug for Group {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Group").field(&self.0.id).finish()
+    }
+}
+
+/// Somebody in a group.
+#[derive(Debug, Clone)]
+pub struct Member {
+    /// What it is called; `None` where that has not come here yet, and to a replica.
+    pub name: Option<String>,
+    /// Its repo.
+    pub repo: Repo,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Group {
+    pub(super) fn new(groups: Groups, keys: GroupKeys, ours: Vec<(RecordId, SecretKey)>) -> Self {
+        let tree = keys
+            .read()
+            .map(|read| Tree::new(groups.0.blobs.clone(), read));
+        let ours = ours.into_iter();
+        Self(Arc::new(GroupInner {
+            id: keys.id(),
+            groups,
+            keys,
+            tree,
+            repos: Mutex::default(),
+            ours: Mutex::new(
+                ours.map(|(id, secret)| (id, (public_key(&secret), secret)))
+                    .collect(),
+            ),
+            addresses: Mutex::default(),
+        }))
+    }
+
+    /// The group's id, its name everywhere.
+    pub fn id(&self) -> RecordId {
+        self.0.id
+    }
+
+    /// The keys that this device holds.
+    pub fn keys(&self) -> &GroupKeys {
+        &self.0.keys
+    }
+
+    pub(crate) fn inner(&self) -> &Inner {
+        &self.0.groups.0
+    }
+
+    pub(crate) fn blobs(&self) -> &Blobs {
+        &self.inner().blobs
+    }
+
+    pub(crate) fn records(&self) -> &Records {
+        &self.inner().records
+    }
+
+    pub(crate) fn read_key(&self, operation: &'static str) -> Result<&ReadKey> {
+        self.0.keys.read().ok_or_else(|| self.replica(operation))
+    }
+
+    pub(crate) fn tree(&self, operation: &'static str) -> Result<Tree> {
+        self.0.tree.clone().ok_or_else(|| self.replica(operation))
+    }
+
+    fn replica(&self, operation: &'static str) -> Error {
+        let message = "a replica keeps what it cannot read";
+        Error::new(Kind::Denied, operation, message).with("group", self.0.id)
+    }
+
+    /// What the group is called; `None` where that has not come here yet.
+    ///
+    /// # Errors
+    /// [`Kind::Denied`] to a replica.
+    pub async fn name(&self) -> Result<Option<String>> {
+        let read = self.read_key("sync.group.name")?;
+        let found = self.records().get(self.0.id, GROUP_NAME, Freshness::Local);
+        let found = found.await?;
+        found
+            .map(|found| open_group_name(read, self.0.id, &found.value))
+            .transpose()
+    }
+
+    /// An invite of this kind, with the addresses where this device and others may be found. For
+    /// another device of ours it brings the first of our repos.
+    ///
+    /// # Errors
+    /// [`Kind::Denied`] where we cannot do ourselves what it would allow, [`Kind::NotFound`] where it
+    /// is for a device and we have no repo.
+    pub async fn invite(&self, kind: InviteKind, addresses: Vec<String>) -> Result<Invite> {
+        const OPERATION: &str = "sync.group.invite";
+        let denied = || {
+            let message = "you cannot let others do what you cannot do yourself";
+            Error::new(Kind::Denied, OPERATION, message).with("group", self.0.id)
+        };
+        let keys = match kind {
+            InviteKind::Write if self.0.keys.secret().is_none() => return Err(denied()),
+            InviteKind::Write | InviteKind::Device => self.0.keys.clone(),
+            InviteKind::Read => self.0.keys.to_read_only().ok_or_else(denied)?,
+            InviteKind::Replica => self.0.keys.to_replica(),
+        };
+        let mut all = addresses;
+        for known in lock(&self.0.addresses).iter() {
+            if all.len() < MAX_ADDRESSES && !all.contains(known) {
+                all.push(known.clone());
+            }
+        }
+        if kind != InviteKind::Device {
+            return Invite::member(keys, all);
+        }
+        let ours = lock(&self.0.ours).values().next().cloned();
+        let (_, secret) = ours.ok_or_else(|| {
+            let message = "there is no repo of yours in this group yet";
+            Error::new(Kind::NotFound, OPERATION, message).with("group", self.0.id)
+        })?;
+        Invite::device(keys, secret, all)
+    }
+
+    /// Where others may be found, as invites said.
+    pub fn addresses(&self) -> Vec<String> {
+        lock(&self.0.addresses).clone()
+    }
+
+    pub(super) fn add_addresses(&self, addresses: &[String]) {
+        let mut known = lock(&self.0.addresses);
+        for address in addresses {
+            if known.len() < MAX_ADDRESSES && !known.contains(address) {
+                known.push(address.clone());
+            }
+        }
+    }
+
+    /// Makes a repo of ours, which everybody in the group will see. Durable when it returns.
+    ///
+    /// # Errors
+    /// [`Kind::Denied`] to who may not write the group's record, [`Kind::Full`] where the group has as
+    /// many repos as it can have.
+    pub async fn create_repo(&self, name: &str) -> Result<Repo> {
+        const OPERATION: &str = "sync.group.create_repo";
+        let secret = generate_key()?;
+        let (key, locate) = (public_key(&secret), self.0.keys.locate());
+        let id = records::repo_id(key);
+        let profile = Profile {
+            name: name.to_owned(),
+        };
+        let profile = profile.seal(self.read_key(OPERATION)?, id)?;
+        let writer = self.writer(OPERATION)?;
+        self.inner().keep_repo(self.0.id, key, &secret).await?;
+        let record = records::repo_record(key);
+        self.records().create(record).await?;
+        let write = PutRecord::Write {
+            value: profile,
+            writer: secret.clone(),
+            expect: SeqExpect::Any,
+        };
+        self.records().put(id, REPO_PROFILE, write).await?;
+        lock(&self.0.ours).insert(id, (key, secret));
+        let taken = self.slots().await?;
+        for slot in (FIRST_MEMBER..GROUP_SLOTS).filter(|slot| !taken.contains(slot)) {
+            let write = PutRecord::Write {
+                value: seal_member(locate, self.0.id, slot, key)?,
+                writer: writer.clone(),
+                expect: SeqExpect::Absent,
+            };
+            match self.records().put(self.0.id, slot, write).await? {
+                Put::Published { .. } | Put::Queued { .. } => {
+                    self.inner().changed(self.0.id, self.0.id);
+                    return Ok(self.repo_of(key));
+                }
+                // Somebody took it meanwhile.
+                Put::Superseded { .. } => {}
+            }
+        }
+        let message = "the group has no room for another repo";
+        Err(Error::new(Kind::Full, OPERATION, message).with("group", self.0.id))
+    }
+
+    /// The slots of the group's record that have repos.
+    async fn slots(&self) -> Result<Vec<Slot>> {
+        let slots = FIRST_MEMBER..GROUP_SLOTS;
+        let found = self.records().inspect(self.0.id, slots, Freshness::Local);
+        Ok(found.await?.iter().map(|found| found.slot).collect())
+    }
+
+    fn writer(&self, operation: &'static str) -> Result<SecretKey> {
+        let secret = self.0.keys.secret().ok_or_else(|| {
+            let message = "this device may read the group, and not write its record";
+            Error::new(Kind::Denied, operation, message).with("group", self.0.id)
+        })?;
+        Ok(secret.key().clone())
+    }
+
+    pub(super) async fn put_slot(&self, slot: Slot, value: Bytes) -> Result<()> {
+        let write = PutRecord::Write {
+            value,
+            writer: self.writer("sync.group.write")?,
+            expect: SeqExpect::Any,
+        };
+        self.records().put(self.0.id, slot, write).await?;
+        self.inner().changed(self.0.id, self.0.id);
+        Ok(())
+    }
+
+    /// The public keys of all repos in the group, by the slots of its record. A repo that is in two
+    /// slots comes once.
+    ///
+    /// A slot that cannot be opened is left out: somebody wrote into it with other keys, and must not
+    /// be able to hide the rest.
+    pub(crate) async fn repo_keys(&self) -> Result<Vec<PublicKey>> {
+        let mut keys = Vec::new();
+        for slot in self.slots().await? {
+            let found = self.records().get(self.0.id, slot, Freshness::Local);
+            let Some(found) = found.await? else { continue };
+            match open_member(self.0.keys.locate(), self.0.id, slot, &found.value) {
+                Ok(key) if keys.contains(&key) => {}
+                Ok(key) => keys.push(key),
+                Err(error) => {
+                    tracing::warn!(group = %self.0.id, slot, %error, "a slot is no member's");
+                }
+            }
+        }
+        Ok(keys)
+    }
+
+    /// All repos in the group, as far as that is known here.
+    pub async fn repos(&self) -> Result<Vec<Repo>> {
+        let keys = self.repo_keys().await?;
+        let mut repos = Vec::with_capacity(keys.len());
+        for key in keys {
+            self.records().create(records::repo_record(key)).await?;
+            repos.push(self.repo_of(key));
+        }
+        Ok(repos)
+    }
+
+    /// The repo with this key; `None` where the group has none such, as far as that is known here.
+    pub async fn repo(&self, key: PublicKey) -> Result<Option<Repo>> {
+        Ok(self.repos().await?.into_iter().find(|r| r.key() == key))
+    }
+
+    /// Whether the group has a repo with this key, as far as that is known here.
+    pub async fn has_repo(&self, key: PublicKey) -> Result<bool> {
+        Ok(self.repo_keys().await?.contains(&key))
+    }
+
+    /// Everybody in the group, those too who are not online.
+    pub async fn members(&self) -> Result<Vec<Member>> {
+        let mut members = Vec::new();
+        for repo in self.repos().await? {
+            let name = match self.0.keys.read() {
+                Some(_) => repo.name().await?,
+                None => None,
+            };
+            members.push(Member { name, repo });
+        }
+        Ok(members)
+    }
+
+    fn repo_of(&self, key: PublicKey) -> Repo {
+        let id = records::repo_id(key);
+        let secret = lock(&self.0.ours).get(&id).map(|(_, secret)| secret.clone());
+        let mut repos = lock(&self.0.repos);
+        let repo = repos.get(&id);
+        if let Some(repo) = repo.filter(|repo| repo.is_ours() == secret.is_some()) {
+            return repo.clone();
+        }
+        let repo = Repo(Arc::new(RepoInner {
+            group: self.clone(),
+            key,
+            id,
+            secret,
+            changing: tokio::sync::Mutex::default(),
+        }));
+        repos.insert(id, repo.clone());
+        repo
+    }
+
+    /// Removes all that the store has of the group, but its keys.
+    pub(super) async fn forget(&self) -> Result<()> {
+        for repo in self.repos().await? {
+            repo.keep_only(&[]).await?;
+            self.inner().forget_held(repo.id()).await?;
+            self.records().forget(repo.id()).await?;
+        }
+        self.records().forget(self.0.id).await
+    }
+}

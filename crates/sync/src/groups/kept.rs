@@ -1,0 +1,271 @@
+//! What this device remembers of its groups: which there are, in collections, and their keys, among the
+//! secrets.
+//!
+//! ```text
+//! sync/groups      group id [32]                  -> version u8 = 1 | group's key [32]
+//! sync/repos       group id [32] | repo id [32]   -> version u8 = 1 | repo's key [32]      ours
+//! sync/held        repo id [32]                   -> version u8 = 1 | root                 theirs
+//! secret group/ID  version u8 = 1 | access u8 (1 write, 2 read, 3 replica) | epoch u32
+//!                  | secret [32]; or read key [32] | locate key [32]; or locate key [32]
+//!                  (the group's key is in the collection)
+//! secret repo/ID   the repo's secret key [32]
+//! root             hash [32] | level u8 | files u64 | bytes u64
+//! ```
+//!
+//! A secret is put before the entry that says that it is there. What a crash leaves is a secret that
+//! nothing names, and does no harm.
+
+use bytes::{BufMut, Bytes, BytesMut};
+use futures_util::TryStreamExt;
+use store_api::{
+    CollectionId, Error, Kind, PublicKey, RecordId, Result, Secret, SecretKey, SecretName,
+};
+use store_engine::Hash;
+use zeroize::Zeroizing;
+
+use super::Inner;
+use crate::{
+    codec::Fields,
+    keys::{Access, GroupKeys, GroupSecret, LocateKey, ReadKey},
+    tree::Root,
+};
+
+const GROUPS: CollectionId = CollectionId::from_static("sync/groups");
+const REPOS: CollectionId = CollectionId::from_static("sync/repos");
+const HELD: CollectionId = CollectionId::from_static("sync/held");
+const VERSION: u8 = 1;
+const WRITE: u8 = 1;
+const READ: u8 = 2;
+const REPLICA: u8 = 3;
+const OPEN: &str = "sync.open";
+
+fn group_secret(id: RecordId) -> Result<SecretName> {
+    SecretName::new(format!("group/{id}"))
+}
+
+fn repo_secret(id: RecordId) -> Result<SecretName> {
+    SecretName::new(format!("repo/{id}"))
+}
+
+fn named(key: PublicKey) -> Bytes {
+    [&[VERSION], &key.0[..]].concat().into()
+}
+
+fn decode_named(value: &[u8]) -> Result<PublicKey> {
+    let mut fields = Fields::versioned(OPEN, VERSION, value)?;
+    let key = PublicKey(fields.take()?);
+    fields.end()?;
+    Ok(key)
+}
+
+fn damaged(error: Error) -> Error {
+    let message = "what is remembered of a group is damaged";
+    Error::new(Kind::Corrupt, OPEN, message).because(error)
+}
+
+fn missing(what: &'static str, id: RecordId) -> Error {
+    let message = "a key of a group is not among the secrets; bring them back";
+    Error::new(Kind::NotFound, OPEN, message).with(what, id)
+}
+
+fn encode_keys(keys: &GroupKeys) -> Result<Secret> {
+    let (access, parts): (u8, [Option<&[u8; 32]>; 2]) = match keys.access() {
+        Access::Write { secret, .. } => (WRITE, [Some(secret.key().expose()), None]),
+        Access::Read { read, locate } => (READ, [Some(read.expose()), Some(locate.expose())]),
+        Access::Replica { locate } => (REPLICA, [Some(locate.expose()), None]),
+    };
+    let mut bytes = Zeroizing::new(Vec::with_capacity(70));
+    bytes.put_u8(VERSION);
+    bytes.put_u8(access);
+    bytes.put_u32(keys.epoch());
+    for part in parts.into_iter().flatten() {
+        bytes.put_slice(part);
+    }
+    Secret::new(bytes.as_slice())
+}
+
+fn decode_keys(group: PublicKey, secret: &Secret) -> Result<GroupKeys> {
+    let mut fields = Fields::versioned(OPEN, VERSION, secret.expose())?;
+    let (access, epoch) = (fields.u8()?, fields.u32()?);
+    let first = Zeroizing::new(fields.take::<32>()?);
+    let keys = match access {
+        WRITE => {
+            let secret = GroupSecret::from_key(SecretKey::from_bytes(*first));
+            GroupKeys::write(secret, epoch)
+        }
+        READ => {
+            let second = Zeroizing::new(fields.take::<32>()?);
+            let (read, locate) = (
+                ReadKey::from_bytes(*first, epoch),
+                LocateKey::from_bytes(*second, epoch),
+            );
+            GroupKeys::read_only(group, read, locate)?
+        }
+        REPLICA => GroupKeys::replica(group, LocateKey::from_bytes(*first, epoch)),
+        other => {
+            let error = fields.invalid("the keys allow what is not known here");
+            return Err(error.with("access", other));
+        }
+    };
+    fields.end()?;
+    if keys.group() != group {
+        let message = "the secret is that of another group";
+        return Err(Error::new(Kind::Invalid, OPEN, message));
+    }
+    Ok(keys)
+}
+
+fn encode_root(root: Root) -> Bytes {
+    let mut bytes = BytesMut::with_capacity(50);
+    bytes.put_u8(VERSION);
+    bytes.put_slice(root.hash.as_bytes());
+    bytes.put_u8(root.level);
+    bytes.put_u64(root.files);
+    bytes.put_u64(root.bytes);
+    bytes.freeze()
+}
+
+fn decode_root(value: &[u8]) -> Result<Root> {
+    let mut fields = Fields::versioned(OPEN, VERSION, value)?;
+    let root = Root {
+        hash: Hash::from(fields.take::<32>()?),
+        level: fields.u8()?,
+        files: fields.u64()?,
+        bytes: fields.u64()?,
+    };
+    fields.end()?;
+    Ok(root)
+}
+
+impl Inner {
+    /// The keys of all groups.
+    pub(super) async fn load_groups(&self) -> Result<Vec<GroupKeys>> {
+        let mut entries = self.collections.scan_range(GROUPS, ..);
+        let mut groups = Vec::new();
+        while let Some(entry) = entries.try_next().await? {
+            let group = decode_named(&entry.value).map_err(damaged)?;
+            let id = crate::records::group_id(group);
+            let secret = self.secrets.get(group_secret(id)?).await?;
+            let secret = secret.ok_or_else(|| missing("group", id))?;
+            groups.push(decode_keys(group, &secret).map_err(damaged)?);
+        }
+        Ok(groups)
+    }
+
+    pub(super) async fn keep_group(&self, keys: &GroupKeys) -> Result<()> {
+        let id = keys.id();
+        self.secrets
+            .put(group_secret(id)?, encode_keys(keys)?)
+            .await?;
+        let key = Bytes::copy_from_slice(&id.0);
+        self.collections
+            .put(GROUPS, key, named(keys.group()))
+            .await?;
+        Ok(())
+    }
+
+    /// Forgets a group and our repos in it; the keys go last.
+    pub(super) async fn forget_group(&self, id: RecordId) -> Result<()> {
+        for (repo, _) in self.load_repos(id).await? {
+            let key = [id.0, repo.0].concat();
+            self.collections.delete(REPOS, key).await?;
+            self.secrets.delete(repo_secret(repo)?).await?;
+        }
+        let key = Bytes::copy_from_slice(&id.0);
+        self.collections.delete(GROUPS, key).await?;
+        self.secrets.delete(group_secret(id)?).await
+    }
+
+    /// Our repos in a group, with their keys.
+    pub(super) async fn load_repos(&self, group: RecordId) -> Result<Vec<(RecordId, SecretKey)>> {
+        let prefix = Bytes::copy_from_slice(&group.0);
+        let mut entries = self.collections.scan_prefix(REPOS, prefix);
+        let mut repos = Vec::new();
+        while let Some(entry) = entries.try_next().await? {
+            let repo = decode_named(&entry.value).map_err(damaged)?;
+            let id = crate::records::repo_id(repo);
+            let secret = self.secrets.get(repo_secret(id)?).await?;
+            let secret = secret.ok_or_else(|| missing("repo", id))?;
+            let bytes = Zeroizing::new(<[u8; 32]>::try_from(secret.expose()).map_err(|error| {
+                damaged(Error::new(Kind::Invalid, OPEN, "no key").because(error))
+            })?);
+            repos.push((id, SecretKey::from_bytes(*bytes)));
+        }
+        Ok(repos)
+    }
+
+    pub(super) async fn keep_repo(
+        &self,
+        group: RecordId,
+        repo: PublicKey,
+        secret: &SecretKey,
+    ) -> Result<()> {
+        let id = crate::records::repo_id(repo);
+        let bytes = Secret::new(secret.expose().as_slice())?;
+        self.secrets.put(repo_secret(id)?, bytes).await?;
+        let key = [group.0, id.0].concat();
+        self.collections.put(REPOS, key, named(repo)).await?;
+        Ok(())
+    }
+
+    /// The root of somebody's repo that is here as far as the policy wants it.
+    pub(crate) async fn held(&self, repo: RecordId) -> Result<Root> {
+        let entry = self.collections.get(HELD, repo.0.to_vec()).await?;
+        match entry {
+            Some(entry) => decode_root(&entry.value).map_err(damaged),
+            None => Ok(Root::EMPTY),
+        }
+    }
+
+    pub(crate) async fn keep_held(&self, repo: RecordId, root: Root) -> Result<()> {
+        self.collections
+            .put(HELD, repo.0.to_vec(), encode_root(root))
+            .await?;
+        Ok(())
+    }
+
+    pub(crate) async fn forget_held(&self, repo: RecordId) -> Result<()> {
+        self.collections.delete(HELD, repo.0.to_vec()).await?;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn all() -> [GroupKeys; 3] {
+        let secret = GroupSecret::from_key(SecretKey::from_bytes([7; 32]));
+        let write = GroupKeys::write(secret, 3);
+        let read = write.to_read_only().expect("it can read");
+        let replica = write.to_replica();
+        [write, read, replica]
+    }
+
+    #[test]
+    fn keys_are_kept_as_they_were() {
+        for keys in all() {
+            let secret = encode_keys(&keys).unwrap();
+            assert!(decode_keys(keys.group(), &secret).unwrap() == keys);
+            for len in 0..secret.expose().len() {
+                let cut = Secret::new(&secret.expose()[..len]).unwrap();
+                assert!(decode_keys(keys.group(), &cut).is_err(), "{len} bytes");
+            }
+        }
+    }
+
+    #[test]
+    fn the_layout_stays() {
+        let lens = all().map(|keys| encode_keys(&keys).unwrap().expose().to_vec());
+        assert_eq!(lens.each_ref().map(Vec::len), [38, 70, 38]);
+        assert_eq!(lens[0][..6], [1, 1, 0, 0, 0, 3]);
+        assert_eq!(lens[0][6..], [7; 32]);
+        let root = Root {
+            hash: Hash::of("x"),
+            level: 2,
+            files: 3,
+            bytes: 4,
+        };
+        assert_eq!(decode_root(&encode_root(root)).unwrap(), root);
+    }
+}

@@ -1,0 +1,240 @@
+//! Groups, the repos in them and the files in those, as they lie in a store. None of this needs a
+//! network: what others do comes by [`replicate`](crate::replicate).
+
+mod files;
+mod group;
+mod kept;
+mod repo;
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use store_api::{Error, Kind, PublicKey, RecordId, RecordStore, Result, SecretKey, Secrets};
+use store_engine::{Blobs, Collections, Records};
+use tokio::sync::broadcast;
+
+pub use self::{
+    files::{Content, Staged},
+    group::{Group, Member},
+    repo::{Changes, Repo},
+};
+use crate::{
+    invite::Invite,
+    keys::{GroupKeys, GroupSecret},
+    records::{self, GROUP_NAME, seal_group_name},
+};
+
+/// How many changes a listener may lag behind before it is told that it missed some.
+const EVENTS: usize = 256;
+
+/// What tells the time, in milliseconds since 1970.
+pub type Clock = Arc<dyn Fn() -> i64 + Send + Sync>;
+
+/// What a store holds for groups: bytes, maps, and keys.
+#[derive(Debug, Clone)]
+pub struct Stores {
+    /// Files and trees.
+    pub blobs: Blobs,
+    /// Which groups there are, and records.
+    pub collections: Collections,
+    /// The keys.
+    pub secrets: Arc<dyn Secrets>,
+}
+
+/// Something that changed, here or by what came from others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Event {
+    /// A record of a group: the group's own, or that of a repo in it.
+    Changed {
+        /// The group.
+        group: RecordId,
+        /// The record.
+        record: RecordId,
+    },
+    /// The newest tree of a repo is here.
+    Held {
+        /// The group.
+        group: RecordId,
+        /// The repo.
+        repo: RecordId,
+    },
+    /// A group was created, joined or left.
+    Groups,
+}
+
+/// All groups of a device. A cheap handle; clones are the same.
+///
+/// One at a time works on a store.
+#[derive(Debug, Clone)]
+pub struct Groups(pub(crate) Arc<Inner>);
+
+pub(crate) struct Inner {
+    pub(crate) blobs: Blobs,
+    pub(crate) collections: Collections,
+    pub(crate) records: Records,
+    pub(crate) secrets: Arc<dyn Secrets>,
+    clock: Clock,
+    groups: Mutex<BTreeMap<RecordId, Group>>,
+    events: broadcast::Sender<Event>,
+    /// Creating, joining and leaving come one after the other.
+    joining: tokio::sync::Mutex<()>,
+}
+
+impl fmt::Debug for Inner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Groups")
+            .field("blobs", &self.blobs)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Inner {
+    /// Now, in milliseconds since 1970.
+    pub(crate) fn now(&self) -> i64 {
+        (self.clock)()
+    }
+
+    pub(crate) fn changed(&self, group: RecordId, record: RecordId) {
+        self.tell(Event::Changed { group, record });
+    }
+
+    pub(crate) fn tell(&self, event: Event) {
+        // An error says that nobody listens.
+        self.events.send(event).ok();
+    }
+
+    fn groups(&self) -> MutexGuard<'_, BTreeMap<RecordId, Group>> {
+        self.groups.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Groups {
+    /// The groups of a store.
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`] where a group's keys are no longer among the secrets, [`Kind::Corrupt`]
+    /// where they are damaged.
+    pub async fn open(stores: Stores) -> Result<Self> {
+        let clock = || {
+            let since = SystemTime::now().duration_since(UNIX_EPOCH);
+            since.map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+        };
+        Self::open_with(stores, Arc::new(clock)).await
+    }
+
+    /// The same, with a clock of your own.
+    ///
+    /// # Errors
+    /// As of [`open`](Self::open).
+    pub async fn open_with(stores: Stores, clock: Clock) -> Result<Self> {
+        let groups = Self(Arc::new(Inner {
+            records: Records::new(stores.collections.clone()),
+            blobs: stores.blobs,
+            collections: stores.collections,
+            secrets: stores.secrets,
+            clock,
+            groups: Mutex::default(),
+            events: broadcast::Sender::new(EVENTS),
+            joining: tokio::sync::Mutex::default(),
+        }));
+        for keys in groups.0.load_groups().await? {
+            groups.add(keys).await?;
+        }
+        Ok(groups)
+    }
+
+    async fn add(&self, keys: GroupKeys) -> Result<Group> {
+        let record = records::group_record(keys.group());
+        self.0.records.create(record).await?;
+        let ours = self.0.load_repos(keys.id()).await?;
+        let group = Group::new(self.clone(), keys, ours);
+        self.0.groups().insert(group.id(), group.clone());
+        self.0.tell(Event::Groups);
+        Ok(group)
+    }
+
+    /// Makes a group with this name. Durable when it returns.
+    ///
+    /// # Errors
+    /// [`Kind::TooLarge`] for a name over [`MAX_LABEL_LEN`](records::MAX_LABEL_LEN).
+    pub async fn create_group(&self, name: &str) -> Result<Group> {
+        let _one = self.0.joining.lock().await;
+        let keys = GroupKeys::write(GroupSecret::generate()?, 0);
+        let read = keys.read().expect("these keys may do everything");
+        let name = seal_group_name(read, keys.id(), name)?;
+        self.0.keep_group(&keys).await?;
+        let group = self.add(keys).await?;
+        group.put_slot(GROUP_NAME, name).await?;
+        Ok(group)
+    }
+
+    /// Joins a group. Joining again adds what the invite allows beyond what was allowed, and the repo
+    /// that it brings. Durable when it returns.
+    ///
+    /// # Errors
+    /// [`Kind::Conflict`] where the keys are of an epoch other than those known here.
+    pub async fn join(&self, invite: &Invite) -> Result<Group> {
+        const OPERATION: &str = "sync.join";
+        let _one = self.0.joining.lock().await;
+        let known = self.group(invite.keys().id());
+        let keys = match &known {
+            None => invite.keys().clone(),
+            Some(known) if known.keys().epoch() != invite.keys().epoch() => {
+                let message = "the invite's keys are of another epoch than the group's";
+                return Err(Error::new(Kind::Conflict, OPERATION, message)
+                    .with("group", known.id())
+                    .with("epoch", invite.keys().epoch()));
+            }
+            Some(known) => more(known.keys(), invite.keys()).clone(),
+        };
+        self.0.keep_group(&keys).await?;
+        if let Some(secret) = invite.repo() {
+            let repo = store_engine::public_key(secret);
+            self.0.keep_repo(keys.id(), repo, secret).await?;
+        }
+        let group = self.add(keys).await?;
+        group.add_addresses(invite.addresses());
+        Ok(group)
+    }
+
+    /// Leaves a group: its records, its trees and its keys go, and with the next collection its files.
+    /// Leaving a group that is not here is no error.
+    pub async fn leave(&self, id: RecordId) -> Result<()> {
+        let _one = self.0.joining.lock().await;
+        let group = self.0.groups().remove(&id);
+        if let Some(group) = group {
+            group.forget().await?;
+        }
+        self.0.forget_group(id).await?;
+        self.0.tell(Event::Groups);
+        Ok(())
+    }
+
+    /// The groups of this device.
+    pub fn groups(&self) -> Vec<Group> {
+        self.0.groups().values().cloned().collect()
+    }
+
+    /// One of them.
+    pub fn group(&self, id: RecordId) -> Option<Group> {
+        self.0.groups().get(&id).cloned()
+    }
+
+    /// What changes from now on. A listener that lags is told how much it missed, and looks anew.
+    pub fn events(&self) -> broadcast::Receiver<Event> {
+        self.0.events.subscribe()
+    }
+}
+
+/// The keys that allow more.
+fn more<'a>(one: &'a GroupKeys, other: &'a GroupKeys) -> &'a GroupKeys {
+    let rank = |keys: &GroupKeys| (keys.secret().is_some(), keys.read().is_some());
+    if rank(other) > rank(one) { other } else { one }
+}
+
+/// A repo's key and secret, where it is ours.
+pub(crate) type Ours = BTreeMap<RecordId, (PublicKey, SecretKey)>;

@@ -1,0 +1,361 @@
+//! A repo: one member's files, of which the owner changes the tree and everybody else follows it.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use bytes::Bytes;
+use futures_util::TryStreamExt;
+use store_api::{
+    Error, Freshness, Kind, Listing, PublicKey, Put, PutRecord, RecordId, RecordStore, Result,
+    SecretKey, SeqExpect,
+};
+use store_engine::TagName;
+
+use super::{
+    Group,
+    files::{Content, Staged, stage},
+};
+use crate::{
+    records::{REPO_PROFILE, REPO_ROOT, Profile, RepoRoot},
+    seal::file::open_range,
+    tree::{FileEntry, Name, Named, Root, Tree},
+};
+
+/// How often a change is made anew after another device of the same owner came first. Each time
+/// means that the other one succeeded.
+const MAX_ATTEMPTS: usize = 64;
+
+/// A member's files. A cheap handle; clones are the same repo.
+#[derive(Debug, Clone)]
+pub struct Repo(pub(super) Arc<RepoInner>);
+
+#[derive(Debug)]
+pub(super) struct RepoInner {
+    pub(super) group: Group,
+    pub(super) key: PublicKey,
+    pub(super) id: RecordId,
+    /// Where it is ours.
+    pub(super) secret: Option<SecretKey>,
+    /// One change at a time, so that callers here do not make each other try again. What makes it
+    /// correct is the record's sequence number.
+    pub(super) changing: tokio::sync::Mutex<()>,
+}
+
+/// A change of a tree's names.
+#[derive(Debug, Default)]
+pub struct Changes(BTreeMap<Name, Option<Staged>>);
+
+impl Changes {
+    /// No change yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Puts a file under `name`, in place of another.
+    pub fn put(&mut self, name: Name, file: Staged) {
+        self.0.insert(name, Some(file));
+    }
+
+    /// Removes a name; no error where it is absent.
+    pub fn remove(&mut self, name: Name) {
+        self.0.insert(name, None);
+    }
+
+    /// How many names change.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether nothing changes.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl Repo {
+    /// The repo's public key, its name everywhere.
+    pub fn key(&self) -> PublicKey {
+        self.0.key
+    }
+
+    /// The id of its record.
+    pub fn id(&self) -> RecordId {
+        self.0.id
+    }
+
+    /// Its group.
+    pub fn group(&self) -> &Group {
+        &self.0.group
+    }
+
+    /// Whether this device may change it.
+    pub fn is_ours(&self) -> bool {
+        self.0.secret.is_some()
+    }
+
+    /// What its owner is called; `None` where that has not come here yet.
+    ///
+    /// # Errors
+    /// [`Kind::Denied`] to a replica.
+    pub async fn name(&self) -> Result<Option<String>> {
+        let read = self.0.group.read_key("sync.repo.name")?;
+        let records = self.0.group.records();
+        let found = records.get(self.0.id, REPO_PROFILE, Freshness::Local);
+        let found = found.await?;
+        found
+            .map(|found| Profile::open(read, self.0.id, &found.value))
+            .transpose()
+            .map(|profile| profile.map(|profile| profile.name))
+    }
+
+    /// The newest root that is known here, with its sequence number; it may not have come here yet.
+    pub async fn known_root(&self) -> Result<Option<(u64, RepoRoot)>> {
+        let records = self.0.group.records();
+        let found = records.get(self.0.id, REPO_ROOT, Freshness::Local).await?;
+        let locate = self.0.group.keys().locate();
+        found
+            .map(|found| {
+                let root = RepoRoot::open(locate, self.0.id, &found.value)?;
+                Ok((found.seq, root))
+            })
+            .transpose()
+    }
+
+    /// The tree that reads see: our own newest one; of another member the newest that has come here.
+    pub async fn root(&self) -> Result<Root> {
+        match self.is_ours() {
+            true => Ok(self.known_root().await?.map_or(Root::EMPTY, |(_, r)| r.root)),
+            false => self.0.group.inner().held(self.0.id).await,
+        }
+    }
+
+    /// Stores a file under a path, in place of another. Durable when it returns.
+    ///
+    /// # Errors
+    /// [`Kind::Denied`] where the repo is not ours; [`Kind::Invalid`] for a path that is none.
+    pub async fn write(&self, path: &str, content: impl Into<Content>) -> Result<FileEntry> {
+        let name = Name::new(path)?;
+        let staged = self.stage(content, self.0.group.inner().now()).await?;
+        let entry = staged.entry.clone();
+        let mut changes = Changes::new();
+        changes.put(name, staged);
+        self.change(changes).await?;
+        Ok(entry)
+    }
+
+    /// Stores a file that is in no tree yet, for a [`change`](Self::change) of many.
+    ///
+    /// # Errors
+    /// As of [`write`](Self::write).
+    pub async fn stage(&self, content: impl Into<Content>, modified: i64) -> Result<Staged> {
+        const OPERATION: &str = "sync.repo.write";
+        self.secret(OPERATION)?;
+        let group = &self.0.group;
+        let read = group.read_key(OPERATION)?;
+        stage(group.blobs(), read, content.into(), modified).await
+    }
+
+    /// Removes a path. Removing what is absent is no error and changes nothing.
+    ///
+    /// # Errors
+    /// [`Kind::Denied`] where the repo is not ours.
+    pub async fn remove(&self, path: &str) -> Result<()> {
+        let mut changes = Changes::new();
+        changes.remove(Name::new(path)?);
+        self.change(changes).await.map(drop)
+    }
+
+    /// Gives a file another path, in one step. What was there is replaced.
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`] where there is no such file, [`Kind::Denied`] where the repo is not ours.
+    pub async fn rename(&self, from: &str, to: &str) -> Result<()> {
+        const OPERATION: &str = "sync.repo.rename";
+        let (from, to) = (Name::new(from)?, Name::new(to)?);
+        let edit = |tree: Tree, root: Root| {
+            let (from, to) = (from.clone(), to.clone());
+            async move {
+                let entry = tree.get(root, &from).await?.ok_or_else(|| {
+                    Error::new(Kind::NotFound, OPERATION, "there is no such file")
+                        .with("path", &from)
+                })?;
+                // Where both are the same, the second wins: nothing changes.
+                Ok(BTreeMap::from_iter([(from, None), (to, Some(entry))]))
+            }
+        };
+        self.edit(OPERATION, edit).await.map(drop)
+    }
+
+    /// Makes several changes in one step, all or none. Durable when it returns; the root that it gives
+    /// is the repo's from then on.
+    ///
+    /// # Errors
+    /// [`Kind::Denied`] where the repo is not ours; [`Kind::Unavailable`] where other devices of the
+    /// same owner kept coming first.
+    pub async fn change(&self, changes: Changes) -> Result<Root> {
+        let pins: Vec<_> = changes.0.values().flatten().map(|s| s.pin.clone()).collect();
+        let entry = |staged: &Option<Staged>| staged.as_ref().map(|staged| staged.entry.clone());
+        let edits: BTreeMap<_, _> = changes
+            .0
+            .iter()
+            .map(|(name, staged)| (name.clone(), entry(staged)))
+            .collect();
+        let root = self
+            .edit("sync.repo.write", |_, _| {
+                std::future::ready(Ok(edits.clone()))
+            })
+            .await;
+        drop(pins);
+        root
+    }
+
+    /// Blob, tree, tag, then record: a crash between any two leaves the old root whole.
+    async fn edit<F>(
+        &self,
+        operation: &'static str,
+        edits: impl Fn(Tree, Root) -> F,
+    ) -> Result<Root>
+    where
+        F: Future<Output = Result<BTreeMap<Name, Option<FileEntry>>>>,
+    {
+        self.secret(operation)?;
+        let tree = self.0.group.tree(operation)?;
+        let _one = self.0.changing.lock().await;
+        for _ in 0..MAX_ATTEMPTS {
+            let known = self.known_root().await?;
+            let old = known.as_ref().map_or(Root::EMPTY, |(_, root)| root.root);
+            let edited = tree.edit(old, edits(tree.clone(), old).await?).await?;
+            if edited.root == old {
+                return Ok(old);
+            }
+            if self.set_root(operation, known, edited.root).await? {
+                return Ok(edited.root);
+            }
+        }
+        let message = "other devices of the same owner changed the repo first, again and again";
+        Err(Error::new(Kind::Unavailable, operation, message).with("repo", self.0.key))
+    }
+
+    /// Makes `root`, which is pinned, the repo's, unless another came first.
+    pub(crate) async fn set_root(
+        &self,
+        operation: &'static str,
+        known: Option<(u64, RepoRoot)>,
+        root: Root,
+    ) -> Result<bool> {
+        let secret = self.secret(operation)?;
+        let group = &self.0.group;
+        let now = group.inner().now();
+        let (expect, next) = match known {
+            Some((seq, old)) => (SeqExpect::At(seq), old.next(root, now)),
+            None => (
+                SeqExpect::Absent,
+                RepoRoot {
+                    root,
+                    time: now,
+                    earlier: Vec::new(),
+                },
+            ),
+        };
+        self.keep(root).await?;
+        let write = PutRecord::Write {
+            value: next.seal(group.keys().locate(), self.0.id)?,
+            writer: secret.clone(),
+            expect,
+        };
+        match group.records().put(self.0.id, REPO_ROOT, write).await? {
+            Put::Published { .. } | Put::Queued { .. } => {
+                self.keep_only(&[root]).await?;
+                group.inner().changed(group.id(), self.0.id);
+                Ok(true)
+            }
+            Put::Superseded { .. } => Ok(false),
+        }
+    }
+
+    /// Keeps a tree from being collected.
+    pub(crate) async fn keep(&self, root: Root) -> Result<()> {
+        if root.is_empty() {
+            return Ok(());
+        }
+        let tags = self.0.group.blobs().tags();
+        tags.set(self.tag(&root.hash.to_string())?, root.keep())
+            .await
+    }
+
+    /// Lets the trees of all other roots go.
+    pub(crate) async fn keep_only(&self, roots: &[Root]) -> Result<()> {
+        let tags = self.0.group.blobs().tags();
+        let first = self.tag("")?.as_bytes().clone();
+        // Hexadecimal digits come after `0` and before `g`.
+        let end = self.tag("g")?.as_bytes().clone();
+        let range = (
+            std::ops::Bound::Excluded(first),
+            std::ops::Bound::Excluded(end),
+        );
+        let mut found = tags.list(range);
+        let mut old = Vec::new();
+        while let Some(tag) = found.try_next().await? {
+            if !roots.iter().any(|root| root.hash == tag.root.hash) {
+                old.push(tag.name);
+            }
+        }
+        for name in old {
+            tags.delete_one(&name).await?;
+        }
+        Ok(())
+    }
+
+    fn tag(&self, root: &str) -> Result<TagName> {
+        TagName::new(format!("sync/{}/{}/{root}", self.0.group.id(), self.0.id))
+    }
+
+    /// What is said of a file, or `None` where there is none.
+    ///
+    /// # Errors
+    /// [`Kind::Denied`] to a replica.
+    pub async fn entry(&self, path: &str) -> Result<Option<FileEntry>> {
+        let tree = self.0.group.tree("sync.repo.read")?;
+        tree.get(self.root().await?, &Name::new(path)?).await
+    }
+
+    /// The bytes of a file within `range`, verified and opened.
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`] where there is no such file, or its bytes have not come here;
+    /// [`Kind::Denied`] to a replica.
+    pub async fn read(&self, path: &str, range: std::ops::Range<u64>) -> Result<Listing<Bytes>> {
+        let entry = self.entry(path).await?.ok_or_else(|| {
+            Error::new(Kind::NotFound, "sync.repo.read", "there is no such file")
+                .with("path", path.escape_debug())
+        })?;
+        Ok(open_range(self.0.group.blobs(), &entry, range))
+    }
+
+    /// All of a small file: [`read`](Self::read), gathered.
+    ///
+    /// # Errors
+    /// As of [`read`](Self::read).
+    pub async fn read_to_bytes(&self, path: &str) -> Result<Bytes> {
+        let pieces: Vec<Bytes> = self.read(path, 0..u64::MAX).await?.try_collect().await?;
+        Ok(pieces.concat().into())
+    }
+
+    /// The files whose paths begin with `prefix`, in order.
+    pub async fn list(&self, prefix: &str) -> Result<Listing<Named>> {
+        let tree = self.0.group.tree("sync.repo.list")?;
+        Ok(tree.list(self.root().await?, prefix, None))
+    }
+
+    /// The roots that the repo had, the latest first; what only an earlier one names is here until it
+    /// is collected.
+    pub async fn history(&self) -> Result<Vec<crate::records::Earlier>> {
+        Ok(self.known_root().await?.map_or(Vec::new(), |(_, r)| r.earlier))
+    }
+
+    fn secret(&self, operation: &'static str) -> Result<&SecretKey> {
+        self.0.secret.as_ref().ok_or_else(|| {
+            Error::new(Kind::Denied, operation, "only its owner can change a repo")
+                .with("repo", self.0.key)
+        })
+    }
+}
