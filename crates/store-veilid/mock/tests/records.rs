@@ -1,60 +1,15 @@
-//! Records over Veilid's mock of its network: the suite, and failures that are armed. It is fast and
-//! not strict, so that it shows what this crate does with Veilid's answers, and nothing of the network.
-
-use std::{
-    path::Path,
-    sync::{
-        Arc,
-        atomic::{AtomicU32, Ordering},
-    },
-    time::Duration,
-};
+//! Failures that are armed in Veilid's mock of its network.
 
 use store_api::{
     Freshness, Kind, PublicKey, Put, PutRecord, RecordDescriptor, RecordId, RecordStore, Result,
     SecretKey, SeqExpect,
 };
-use store_testkit::{MemoryStore, record_store_suite, suite::Subject};
 use store_veilid::VeilidRecords;
 use tokio::sync::{Mutex, MutexGuard};
-use veilid_node::{Bootstrap, Node, NodeConfig, Protection};
 
-/// Nodes of one process must have different names.
-static NODES: AtomicU32 = AtomicU32::new(0);
+mod node;
 
-async fn node(dir: &Path) -> Result<Node> {
-    let mut config = NodeConfig::new(dir, Protection::InsecureFile);
-    config.namespace = format!("n{}", NODES.fetch_add(1, Ordering::Relaxed));
-    config.bootstrap = Bootstrap::Nobody;
-    let node = Node::start(config).await?;
-    node.attach(Duration::from_secs(10)).await?;
-    Ok(node)
-}
-
-async fn records(dir: &Path) -> Result<VeilidRecords> {
-    VeilidRecords::new(node(dir).await?, Arc::new(MemoryStore::new()))
-}
-
-mod suite {
-    use super::*;
-
-    async fn subject() -> Result<Subject<VeilidRecords>> {
-        let dir = tempfile::tempdir().expect("a folder");
-        let subject = Subject::new(records(dir.path()).await?);
-        Ok(subject
-            .closing(|records| async move {
-                records.node().shutdown().await;
-                Result::<()>::Ok(())
-            })
-            .keeping(dir))
-    }
-
-    record_store_suite!(subject, lacks: [
-        Import = "Veilid's interface takes no values that were signed elsewhere",
-        SharedRoom = "Veilid divides a record's room among its slots",
-        Reopen = "the mock keeps nothing when a node ends",
-    ]);
-}
+use node::records;
 
 /// A key pair, seed and public key; nothing here can make one.
 const OWNER: ([u8; 32], [u8; 32]) = (
@@ -140,14 +95,25 @@ fn write(value: &'static str, expect: SeqExpect) -> PutRecord {
 #[tokio::test]
 async fn what_asks_to_be_tried_again_is() -> Result<()> {
     let faulty = Faulty::new(11).await?;
-    for fault in ["inspect try_again", "get try_again", "get timeout", "inspect timeout"] {
+    for fault in [
+        "inspect try_again",
+        "get try_again",
+        "get timeout",
+        "inspect timeout",
+    ] {
         faulty.arm(&format!("{fault} --count 2")).await;
         let found = faulty.get(Freshness::Network).await?;
         assert_eq!(found.as_deref(), Some(&b"first"[..]), "{fault}");
-        assert_eq!(faulty.disarm().await, "no faults armed", "{fault}: both happened");
+        assert_eq!(
+            faulty.disarm().await,
+            "no faults armed",
+            "{fault}: both happened"
+        );
     }
     faulty.arm("set try_again --count 2").await;
-    let put = faulty.records.put(faulty.id, 0, write("second", SeqExpect::At(1)));
+    let put = faulty
+        .records
+        .put(faulty.id, 0, write("second", SeqExpect::At(1)));
     assert_eq!(put.await?, Put::Published { seq: 2 });
     assert_eq!(faulty.disarm().await, "no faults armed");
     faulty.end().await;
@@ -164,7 +130,9 @@ async fn what_fails_for_long_is_unavailable_and_never_absent() -> Result<()> {
         faulty.disarm().await;
     }
     faulty.arm("set timeout").await;
-    let put = faulty.records.put(faulty.id, 0, write("second", SeqExpect::Any));
+    let put = faulty
+        .records
+        .put(faulty.id, 0, write("second", SeqExpect::Any));
     assert_eq!(put.await.unwrap_err().kind(), Kind::Unavailable);
     faulty.disarm().await;
     assert_eq!(faulty.get(Freshness::Network).await?.unwrap(), b"first");
@@ -188,13 +156,17 @@ async fn a_get_that_produces_nothing_is_not_absence() -> Result<()> {
 async fn a_set_that_stores_nothing_is_not_published() -> Result<()> {
     let faulty = Faulty::new(14).await?;
     faulty.arm("set silent").await;
-    let put = faulty.records.put(faulty.id, 1, write("lost", SeqExpect::Any));
+    let put = faulty
+        .records
+        .put(faulty.id, 1, write("lost", SeqExpect::Any));
     match put.await {
         Err(error) => assert_eq!(error.kind(), Kind::Unavailable, "{error}"),
         Ok(put) => assert!(!matches!(put, Put::Published { .. }), "{put:?}"),
     }
     faulty.disarm().await;
-    let put = faulty.records.put(faulty.id, 1, write("kept", SeqExpect::Any));
+    let put = faulty
+        .records
+        .put(faulty.id, 1, write("kept", SeqExpect::Any));
     assert!(matches!(put.await?, Put::Published { .. }));
     faulty.end().await;
     Ok(())
@@ -207,7 +179,9 @@ async fn who_was_not_first_is_told_what_is_there() -> Result<()> {
     faulty.arm("get rival --count 1 --data theirs").await;
     let found = faulty.get(Freshness::Network).await?;
     assert!(found.is_some());
-    let put = faulty.records.put(faulty.id, 0, write("ours", SeqExpect::At(7)));
+    let put = faulty
+        .records
+        .put(faulty.id, 0, write("ours", SeqExpect::At(7)));
     match put.await? {
         Put::Superseded { current } => assert_eq!(current.expect("a value").seq, 1),
         other => panic!("{other:?}"),
