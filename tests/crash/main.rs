@@ -4,3 +4,4 @@
 mod adds;
 mod fetches;
 mod power;
+mod records;

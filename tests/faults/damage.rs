@@ -19,7 +19,7 @@ use tests::{
     store::{files, open, scrub, try_open},
 };
 
-const LEN: usize = 3 * MIB + 5;
+pub const LEN: usize = 3 * MIB + 5;
 const GROUP: usize = 16 * KIB;
 /// Blobs that live in the index.
 const SMALL: u64 = 60;
@@ -127,7 +127,7 @@ impl Stored {
 
 /// Which groups of the large blob can be read; none is read wrong, and none is unreadable for
 /// another reason than damage.
-async fn groups(blobs: &Blobs, hash: Hash) -> Vec<Range<usize>> {
+pub async fn groups(blobs: &Blobs, hash: Hash) -> Vec<Range<usize>> {
     let data = bytes(1, LEN);
     let mut good: Vec<Range<usize>> = Vec::new();
     for start in (0..LEN).step_by(GROUP) {
@@ -172,12 +172,12 @@ async fn groups(blobs: &Blobs, hash: Hash) -> Vec<Range<usize>> {
     clippy::single_range_in_vec_init,
     reason = "one range of several that there might be"
 )]
-fn whole() -> Vec<Range<usize>> {
+pub fn whole() -> Vec<Range<usize>> {
     vec![0..LEN]
 }
 
 /// Whoever fetches from a damaged store is told that it has not all of it, and got no wrong byte.
-async fn check_serving(damaged: &Blobs, hash: Hash) {
+pub async fn check_serving(damaged: &Blobs, hash: Hash) {
     let folder = tempfile::tempdir().unwrap();
     let other = open(folder.path()).await;
     let node = our_node(damaged, &[Root::raw(hash)]).await;

@@ -6,3 +6,4 @@ mod full;
 mod hostile;
 mod memory;
 mod reads;
+mod veilid;

@@ -11,15 +11,14 @@ use larder::{
 use tests::{
     data::{KIB, MIB, SIZES, bytes},
     node::get,
-    store::{claimed_payloads, payloads, read, unsound},
+    store::{claimed_payloads, read, stored_payloads, unsound},
 };
 
-use crate::nodes::{Ours, Theirs};
+use crate::nodes::{Backend, Ours, Theirs};
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn single_blobs() {
+async fn single_blobs(backend: Backend) {
     for theirs in Theirs::both().await {
-        let mut ours = Ours::new().await;
+        let mut ours = Ours::new(backend).await;
         let mut roots = Vec::new();
         for (seed, size) in (0..).zip(SIZES) {
             let tag = theirs
@@ -44,10 +43,9 @@ async fn single_blobs() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn collections() {
+async fn collections(backend: Backend) {
     for theirs in Theirs::both().await {
-        let mut ours = Ours::new().await;
+        let mut ours = Ours::new(backend).await;
         let (tag, files) = theirs.collection().await;
         let root = to_engine_root(tag.hash_and_format());
         assert_eq!(root.format, Format::HashSeq);
@@ -69,10 +67,9 @@ async fn collections() {
 }
 
 /// What is here already, also within a blob, does not come again.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_not_here_yet() {
+async fn what_is_not_here_yet(backend: Backend) {
     for theirs in Theirs::both().await {
-        let mut ours = Ours::new().await;
+        let mut ours = Ours::new(backend).await;
         let (tag, files) = theirs.collection().await;
         let root = to_engine_root(tag.hash_and_format());
         let (_, large) = files.iter().max_by_key(|(_, data)| data.len()).unwrap();
@@ -104,18 +101,17 @@ async fn what_is_not_here_yet() {
             assert!(read(blobs, hash).await == *data);
         }
         assert_eq!(unsound(blobs).await, []);
-        assert_eq!(payloads(ours.dir()).len(), claimed_payloads(blobs).await);
+        assert_eq!(stored_payloads(blobs).await, claimed_payloads(blobs).await);
         theirs.end().await;
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_they_have_in_part() {
+async fn what_they_have_in_part(backend: Backend) {
     for (whole, part) in [
         (Theirs::in_memory().await, Theirs::in_files().await),
         (Theirs::in_files().await, Theirs::in_memory().await),
     ] {
-        let mut ours = Ours::new().await;
+        let mut ours = Ours::new(backend).await;
         let data = bytes(1, 4 * MIB);
         let tag = whole
             .store
@@ -153,10 +149,9 @@ async fn what_they_have_in_part() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_they_do_not_have() {
+async fn what_they_do_not_have(backend: Backend) {
     for theirs in Theirs::both().await {
-        let ours = Ours::new().await;
+        let ours = Ours::new(backend).await;
         let hash = Hash::of(b"nobody has this");
         for root in [Root::raw(hash), Root::hash_seq(hash)] {
             let error = get(ours.store.blobs(), &theirs.node, root)
@@ -168,3 +163,11 @@ async fn what_they_do_not_have() {
         theirs.end().await;
     }
 }
+
+crate::on_each_backend!(
+    single_blobs,
+    collections,
+    what_is_not_here_yet,
+    what_they_have_in_part,
+    what_they_do_not_have
+);

@@ -14,11 +14,10 @@ use tests::{
     store::read,
 };
 
-use crate::nodes::{Ours, Theirs, their_hash};
+use crate::nodes::{Backend, Ours, Theirs, their_hash};
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn collections_and_single_blobs() {
-    let mut ours = Ours::new().await;
+async fn collections_and_single_blobs(backend: Backend) {
+    let mut ours = Ours::new(backend).await;
     let (root, files) = ours.collection().await;
     ours.reopen().await;
     let hash = their_hash(root.hash);
@@ -54,9 +53,8 @@ async fn collections_and_single_blobs() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn ranges_several_blobs_and_where_we_are() {
-    let ours = Ours::new().await;
+async fn ranges_several_blobs_and_where_we_are(backend: Backend) {
+    let ours = Ours::new(backend).await;
     let (root, files) = ours.collection().await;
     for theirs in Theirs::both().await {
         let (node, endpoint, connection) = ours.serve(root).await;
@@ -107,11 +105,10 @@ async fn ranges_several_blobs_and_where_we_are() {
 }
 
 /// They get what we have of a blob, and the rest once we have it.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_we_have_in_part() {
+async fn what_we_have_in_part(backend: Backend) {
     let data = bytes(1, 4 * MIB);
     for theirs in Theirs::both().await {
-        let (mut ours, whole) = (Ours::new().await, Ours::new().await);
+        let (mut ours, whole) = (Ours::new(backend).await, Ours::new(backend).await);
         let root = whole.store.blobs().add(data.clone()).await.unwrap().root();
         let halves = [
             ChunkRanges::from(..ChunkNum(1500)),
@@ -151,9 +148,8 @@ async fn what_we_have_in_part() {
 }
 
 /// Strangers get nothing that was not opened, whatever way they ask.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_that_is_not_open() {
-    let ours = Ours::new().await;
+async fn nothing_that_is_not_open(backend: Backend) {
+    let ours = Ours::new(backend).await;
     let (root, files) = ours.collection().await;
     let other = ours.store.blobs().add(bytes(99, MIB)).await.unwrap();
     let (node, endpoint, connection) = ours.serve(other.root()).await;
@@ -181,3 +177,10 @@ async fn nothing_that_is_not_open() {
     theirs.end().await;
     node.shutdown().await.unwrap();
 }
+
+crate::on_each_backend!(
+    collections_and_single_blobs,
+    ranges_several_blobs_and_where_we_are,
+    what_we_have_in_part,
+    nothing_that_is_not_open
+);

@@ -1,7 +1,5 @@
 //! Their nodes and ours, and what lies in them.
 
-use std::path::Path;
-
 use iroh::{endpoint::Connection, protocol::Router};
 use iroh_blobs::{
     Hash as TheirHash,
@@ -9,11 +7,11 @@ use iroh_blobs::{
     format::collection::Collection,
     store::{fs::FsStore, mem::MemStore},
 };
-use larder::{Hash, Root, Store, iroh::store_collection};
+use larder::{DeviceKey, Hash, Root, Store, StoreUrl, iroh::store_collection};
 use tests::{
     data::{SIZES, bytes},
     node::{connection, iroh_node, loopback, our_node},
-    store::open,
+    store::open_url,
 };
 
 /// A name and its bytes.
@@ -81,29 +79,58 @@ impl Theirs {
     }
 }
 
+/// What a store of ours keeps its bytes in.
+#[derive(Debug, Clone, Copy)]
+pub enum Backend {
+    Redb,
+    Veilid,
+}
+
 /// A store of ours, in a folder.
 pub struct Ours {
     pub store: Store,
-    folder: tempfile::TempDir,
+    url: StoreUrl,
+    _folder: tempfile::TempDir,
+}
+
+/// Makes each case a test of its own on each backend.
+#[macro_export]
+macro_rules! on_each_backend {
+    ($($case:ident),+) => {
+        $crate::on_each_backend!(@ redb Redb $($case)+);
+        $crate::on_each_backend!(@ veilid Veilid $($case)+);
+    };
+    (@ $module:ident $backend:ident $($case:ident)+) => {
+        mod $module {
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $case() {
+                    super::$case($crate::nodes::Backend::$backend).await;
+                }
+            )+
+        }
+    };
 }
 
 impl Ours {
-    pub async fn new() -> Self {
+    pub async fn new(backend: Backend) -> Self {
         let folder = tempfile::tempdir().unwrap();
+        let dir = folder.path().join("store");
+        let url = match backend {
+            Backend::Redb => StoreUrl::Redb(dir),
+            Backend::Veilid => StoreUrl::Veilid(dir, DeviceKey::InsecureFile),
+        };
         Self {
-            store: open(folder.path()).await,
-            folder,
+            store: open_url(&url).await,
+            url,
+            _folder: folder,
         }
-    }
-
-    pub fn dir(&self) -> &Path {
-        self.folder.path()
     }
 
     /// As after the end of the program.
     pub async fn reopen(&mut self) {
         self.store.close().await.unwrap();
-        self.store = open(self.folder.path()).await;
+        self.store = open_url(&self.url).await;
     }
 
     /// A collection of one blob of each size.

@@ -10,6 +10,8 @@ use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use rand::{Rng, RngCore, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use store_redb::RedbStore;
+use store_veilid::VeilidStore;
 
 use crate::{
     net,
@@ -55,7 +57,10 @@ pub fn run(group: &str, system: &str, dir: &Path) {
         .build()
         .expect("a runtime starts");
     match system {
-        "larder" => runtime.block_on(group_of::<Larder>(group, system, dir)),
+        "larder" => runtime.block_on(group_of::<Larder<RedbStore>>(group, system, dir)),
+        "larder-veilid" => {
+            runtime.block_on(group_of::<Larder<VeilidStore>>(group, system, dir));
+        }
         "iroh-fs" => runtime.block_on(group_of::<IrohFs>(group, system, dir)),
         _ => panic!("no such system: {system}"),
     }

@@ -1,4 +1,4 @@
-//! Larder on redb beside iroh-blobs' own file store: the same loads, in turn, in one run.
+//! Larder, on redb and on Veilid, beside iroh-blobs' own file store: the same loads, in turn, in one run.
 //!
 //! `cargo bench -p benches` prints the table of the README. Each figure is the median of
 //! [`ROUNDS`] rounds; each round runs each system in a process of its own, in turn. `-- --json`
@@ -22,6 +22,8 @@ use std::{
 };
 
 const ROUNDS: usize = 5;
+/// Ours on redb and in a Veilid node, and theirs.
+const SYSTEMS: [&str; 3] = ["larder", "larder-veilid", "iroh-fs"];
 /// The loads, in groups that share what they prepare.
 const GROUPS: [&str; 4] = ["small", "large", "open", "net"];
 
@@ -47,7 +49,7 @@ fn main() {
             continue;
         }
         for round in 1..=rounds {
-            for system in ["larder", "iroh-fs"] {
+            for system in SYSTEMS {
                 eprintln!("{group}: round {round} of {rounds}: {system}");
                 for (load, figure) in child(group, system) {
                     let entry = figures.entry(load).or_default();

@@ -13,7 +13,7 @@ use store_iroh::{
 
 use crate::{
     loads::{rate, small},
-    ours::Larder,
+    ours::{Backend, Larder},
     system::{Hash, System},
     theirs::IrohFs,
 };
@@ -49,7 +49,7 @@ fn content_of(hash: Hash, list: bool) -> HashAndFormat {
     store_iroh::to_iroh_root(root_of(hash, list))
 }
 
-impl Node for Larder {
+impl<B: Backend> Node for Larder<B> {
     fn serve(&self, endpoint: &Endpoint, roots: &[(Hash, bool)]) -> Router {
         let shares = Shares::new(&self.blobs);
         for (root, list) in roots {

@@ -1,27 +1,62 @@
-//! Larder on redb.
+//! Larder on its backends.
 
 use std::{ops::Range, path::Path, sync::Arc};
 
 use bytes::Bytes;
 use futures_util::{TryStreamExt, stream};
+use store_api::{BlobStore, CollectionStore};
 use store_engine::{AddOptions, Blobs, ChunkRanges, Encoded, Source, TagName};
 use store_redb::{Options, RedbStore};
+use store_veilid::VeilidStore;
 use tokio::io::AsyncReadExt;
+use veilid_node::{Node, NodeConfig, Protection};
 
 use crate::system::{Hash, System, pieces};
 
+/// What keeps the bytes.
+pub trait Backend: BlobStore + CollectionStore + Clone {
+    fn open(dir: &Path) -> impl Future<Output = Self> + Send;
+    fn close(&self) -> impl Future<Output = ()> + Send;
+}
+
+impl Backend for RedbStore {
+    async fn open(dir: &Path) -> Self {
+        RedbStore::open(dir, Options::default()).await.unwrap()
+    }
+
+    async fn close(&self) {
+        RedbStore::close(self).await.unwrap();
+    }
+}
+
+impl Backend for VeilidStore {
+    async fn open(dir: &Path) -> Self {
+        // A process runs one node of each name.
+        let namespace = dir.file_name().unwrap().to_str().unwrap();
+        let mut config = NodeConfig::new(dir, Protection::InsecureFile);
+        config.namespace = namespace.replace(|c: char| !c.is_alphanumeric(), "");
+        let node = Node::start(config).await.unwrap();
+        VeilidStore::open(node, "").await.unwrap()
+    }
+
+    async fn close(&self) {
+        VeilidStore::close(self).await.unwrap();
+        self.node().shutdown().await;
+    }
+}
+
 #[derive(Clone)]
-pub struct Larder {
-    pub store: RedbStore,
+pub struct Larder<B> {
+    pub backend: B,
     pub blobs: Blobs,
 }
 
-impl System for Larder {
+impl<B: Backend> System for Larder<B> {
     async fn open(dir: &Path) -> Self {
-        let store = RedbStore::open(dir, Options::default()).await.unwrap();
-        let shared = Arc::new(store.clone());
+        let backend = B::open(dir).await;
+        let shared = Arc::new(backend.clone());
         let blobs = Blobs::open(shared.clone(), shared).await.unwrap();
-        Self { store, blobs }
+        Self { backend, blobs }
     }
 
     async fn add_tagged(&self, name: String, data: Bytes) -> Hash {
@@ -80,6 +115,6 @@ impl System for Larder {
 
     async fn close(self) {
         self.blobs.close().await.unwrap();
-        self.store.close().await.unwrap();
+        self.backend.close().await;
     }
 }

@@ -67,14 +67,15 @@ fn number(figure: f64) -> String {
 /// The medians, side by side, with the ratio that is wanted.
 pub fn table(figures: &Figures) -> String {
     let mut out = String::from(
-        "| load | larder | iroh-blobs FsStore | ratio | wanted | |\n|---|---|---|---|---|---|\n",
+        "| load | larder | iroh-blobs FsStore | ratio | wanted | | larder on Veilid |\n\
+         |---|---|---|---|---|---|---|\n",
     );
     for wanted in WANTED {
         let Some(systems) = figures.get(wanted.load) else {
             continue;
         };
         let of = |system: &str| systems.get(system).map_or(f64::NAN, |f| median(f));
-        let (ours, theirs) = (of("larder"), of("iroh-fs"));
+        let (ours, theirs, veilid) = (of("larder"), of("iroh-fs"), of("larder-veilid"));
         let ratio = ours / theirs;
         let (goal, met) = match wanted.goal {
             Goal::Ratio(goal) => (format!("≥ {goal} ×"), ratio >= goal),
@@ -86,9 +87,10 @@ pub fn table(figures: &Figures) -> String {
             _ if met => "yes",
             _ => "**no**",
         };
-        let (ours, theirs) = (number(ours), number(theirs));
+        let (ours, theirs, veilid) = (number(ours), number(theirs), number(veilid));
         let load = wanted.load;
-        out += &format!("| {load} | {ours} | {theirs} | {ratio:.2} × | {goal} | {met} |\n");
+        out +=
+            &format!("| {load} | {ours} | {theirs} | {ratio:.2} × | {goal} | {met} | {veilid} |\n");
     }
     out
 }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use larder::{Store, StoreUrl};
+use larder::{Error, Kind, Store, StoreUrl, Unlock};
 
 use crate::{args::Global, output::Output, problem::Problem};
 
@@ -122,6 +122,33 @@ impl App {
     fn stores(&self) -> std::sync::MutexGuard<'_, Vec<(StoreUrl, Store)>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The file with the key of this user's secrets, away from what it unlocks.
+const SECRETS_KEY_VARIABLE: &str = "LARDER_SECRETS_KEY";
+/// A password for them instead.
+const PASSWORD_VARIABLE: &str = "LARDER_PASSWORD";
+
+/// What opens the secrets of a store that keeps them in a file.
+pub(crate) fn unlock() -> larder::Result<Unlock> {
+    let invalid = |message: &'static str| Error::new(Kind::Invalid, "secrets.unlock", message);
+    match std::env::var(PASSWORD_VARIABLE) {
+        Ok(password) if !password.is_empty() => return Ok(Unlock::Password(password.into())),
+        Err(std::env::VarError::NotUnicode(_)) => {
+            return Err(invalid("the password in LARDER_PASSWORD is no text"));
+        }
+        _ => {}
+    }
+    let path = match std::env::var_os(SECRETS_KEY_VARIABLE) {
+        Some(path) if !path.is_empty() => PathBuf::from(path),
+        _ => directories::ProjectDirs::from("", "", "larder")
+            .ok_or_else(|| {
+                invalid("this user has no home folder; set LARDER_SECRETS_KEY to a file's path")
+            })?
+            .config_local_dir()
+            .join("secrets.key"),
+    };
+    Unlock::key_file(&path)
 }
 
 /// The folder where this user's data lies unless a store is named.

@@ -25,7 +25,9 @@ pub(crate) struct Args {
 const EXIT_CODES: &str = "\
 Exit codes: 0 done; 1 failed; 2 wrong usage; 3 verify found damage that is not repaired; \
 130 interrupted (ctrl-c); 143 terminated.
-LARDER_LOG=debug shows what happens inside, on stderr.";
+LARDER_LOG=debug shows what happens inside, on stderr.
+A redb store keeps its keys encrypted; LARDER_SECRETS_KEY names the file of the key that opens them \
+(without it, one in your configuration folder), LARDER_PASSWORD is a password instead.";
 
 /// What every command takes.
 #[derive(Debug, clap::Args)]

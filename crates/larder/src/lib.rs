@@ -38,7 +38,7 @@ pub use store_api::{Bytes, Error, Kind, Listing, Result};
 pub use store_engine as engine;
 pub use store_engine::{
     AddOptions, Bitfield, Blobs, ChunkNum, ChunkRanges, Collections, Encoded, Format, Hash, Pin,
-    Records, Repair, Root, Scrubbed, Source, Status, Tag, TagName, Tags, Trust,
+    Records, Repair, Root, Scrubbed, Source, Status, Tag, TagName, Tags, Trust, Unlock,
 };
 /// An engine as a genuine iroh-blobs store; serving and fetching.
 #[cfg(feature = "iroh")]

@@ -2,14 +2,18 @@
 
 use std::{path::PathBuf, sync::Arc};
 
-use store_api::{BlobStore, CollectionStore, Result};
-use store_engine::{Blobs, Collections, Records};
+use store_api::{BlobStore, CollectionStore, Result, Secrets};
+use store_engine::{Blobs, Collections, MemorySecrets, Records, Unlock};
 use store_testkit::MemoryStore;
 use tokio::sync::OnceCell;
 
 use crate::StoreUrl;
 #[cfg(feature = "veilid")]
 use crate::veilid_folder;
+
+/// In the folder of a store whose backend keeps no secrets.
+#[cfg(feature = "redb")]
+const SECRETS_FILE: &str = "secrets";
 
 /// An open store. A cheap handle; its clones are the same store.
 ///
@@ -24,6 +28,7 @@ struct Inner {
     blobs: Blobs,
     collections: Collections,
     records: Records,
+    secrets: OnceCell<Arc<dyn Secrets>>,
     closed: OnceCell<Result<()>>,
 }
 
@@ -31,7 +36,7 @@ struct Inner {
 enum Backend {
     Memory(MemoryStore),
     #[cfg(feature = "redb")]
-    Redb(Arc<store_redb::RedbStore>),
+    Redb(Arc<store_redb::RedbStore>, PathBuf),
     #[cfg(feature = "veilid")]
     Veilid(store_veilid::VeilidStore),
     /// Opened, and closed, by somebody else.
@@ -87,7 +92,8 @@ impl Store {
             StoreUrl::Redb(dir) => {
                 let options = store_redb::Options::default();
                 let store = Arc::new(store_redb::RedbStore::open(dir, options).await?);
-                Self::assemble(store.clone(), store.clone(), Backend::Redb(store)).await
+                let backend = Backend::Redb(store.clone(), dir.join(SECRETS_FILE));
+                Self::assemble(store.clone(), store, backend).await
             }
             #[cfg(not(feature = "redb"))]
             StoreUrl::Redb(_) => Err(not_built_in("redb")),
@@ -158,6 +164,7 @@ impl Store {
             blobs,
             collections,
             records,
+            secrets: OnceCell::new(),
             closed: OnceCell::new(),
         })))
     }
@@ -182,11 +189,38 @@ impl Store {
         &self.0.records
     }
 
+    /// Where keys that belong to this store are kept: the protected store of its Veilid node; memory,
+    /// for a store in memory and for one [over a backend of yours](Self::over); else an encrypted
+    /// file in the store's folder, which `unlock` opens. It is asked only then, and once.
+    ///
+    /// # Errors
+    /// As of [`FileSecrets::open`](crate::engine::FileSecrets::open), and what `unlock` says.
+    pub async fn secrets(
+        &self,
+        unlock: impl FnOnce() -> Result<Unlock> + Send,
+    ) -> Result<Arc<dyn Secrets>> {
+        let open = async || {
+            let secrets: Arc<dyn Secrets> = match &self.0.backend {
+                Backend::Memory(_) | Backend::Foreign => Arc::new(MemorySecrets::new()),
+                #[cfg(feature = "redb")]
+                Backend::Redb(_, path) => {
+                    Arc::new(store_engine::FileSecrets::open(path, unlock()?).await?)
+                }
+                #[cfg(feature = "veilid")]
+                Backend::Veilid(store) => {
+                    Arc::new(store_veilid::VeilidSecrets::new(store.node().clone()))
+                }
+            };
+            Ok(secrets)
+        };
+        self.0.secrets.get_or_try_init(open).await.cloned()
+    }
+
     /// The space that the store takes on its disk; `None` where it takes none, or does not know.
     pub async fn disk_usage(&self) -> Result<Option<DiskUsage>> {
         match &self.0.backend {
             #[cfg(feature = "redb")]
-            Backend::Redb(store) => {
+            Backend::Redb(store, _) => {
                 let stats = store.stats().await?;
                 Ok(Some(DiskUsage {
                     index: stats.log + stats.index,
@@ -209,7 +243,7 @@ impl Store {
     pub async fn settle(&self) -> Result<()> {
         match &self.0.backend {
             #[cfg(feature = "redb")]
-            Backend::Redb(store) => store.settle().await,
+            Backend::Redb(store, _) => store.settle().await,
             // What is freed there is used again, and never given back.
             #[cfg(feature = "veilid")]
             Backend::Veilid(_) => Ok(()),
@@ -232,7 +266,7 @@ impl Store {
                 Ok(())
             }
             #[cfg(feature = "redb")]
-            Backend::Redb(store) => store.close().await,
+            Backend::Redb(store, _) => store.close().await,
             #[cfg(feature = "veilid")]
             Backend::Veilid(store) => {
                 let closed = store.close().await;

@@ -5,6 +5,8 @@
 //! * [`CollectionStore`] keeps named, ordered maps from key to small value.
 //! * [`RecordStore`] keeps signed slots that others can find by key.
 //!
+//! Beside them, [`Secrets`] keeps a few keys.
+//!
 //! A backend never hashes, packs, signs or tags: that is the engine's work (`store-engine`), once,
 //! for every backend. Implement the first two traits, run the suites of `store-testkit` over them,
 //! and the engine gives you blobs, tags, garbage collection and records.
@@ -26,6 +28,7 @@ mod error;
 mod forward;
 mod layer;
 mod record;
+mod secrets;
 
 use std::pin::Pin;
 
@@ -42,6 +45,7 @@ pub use record::{
     Freshness, Import, Member, PublicKey, Put, PutRecord, RecordCapabilities, RecordDescriptor,
     RecordEvent, RecordId, RecordStore, Room, SecretKey, SeqExpect, Signed, Slot, SlotSeq,
 };
+pub use secrets::{MAX_SECRET_LEN, MAX_SECRET_NAME_LEN, Secret, SecretName, Secrets};
 
 /// A stream of results. It ends at its first error, and a clean end means that it was complete.
 pub type Listing<T> = Pin<Box<dyn Stream<Item = Result<T>> + Send>>;

@@ -26,6 +26,7 @@ mod blobs;
 mod collections;
 mod hash;
 mod records;
+mod secrets;
 
 pub use bao_tree::{
     ChunkNum, ChunkRanges, TreeNode,
@@ -45,3 +46,4 @@ pub use records::{
     ID_CONTEXT, MAX_RECORD_LEN, MAX_SLOTS, MAX_VALUE_LEN, MAX_WRITERS, Records, SIGNATURE_CONTEXT,
     format as record_format, generate_key, public_key, record_id, sign, verify,
 };
+pub use secrets::{FileSecrets, MemorySecrets, Unlock};

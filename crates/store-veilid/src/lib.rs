@@ -20,7 +20,9 @@
 //! what is acknowledged survives both.
 
 pub mod records;
+mod secrets;
 mod tables;
 
 pub use records::VeilidRecords;
+pub use secrets::VeilidSecrets;
 pub use tables::{DiskUsage, MAX_NAMESPACE_LEN, Repaired, VeilidStore};

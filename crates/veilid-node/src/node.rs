@@ -9,6 +9,12 @@ use veilid_core::{VeilidAPI, VeilidConfig, api_startup};
 
 use crate::{NodeConfig, Subscription, Updates, api_error};
 
+/// How often a start is tried while the folder is in use: a node that was shut down unlocks its
+/// keyring file a moment after it said that it ended.
+const MAX_START_ATTEMPTS: u32 = 20;
+/// How long to wait before the next.
+const START_PAUSE: Duration = Duration::from_millis(50);
+
 /// A running Veilid node. Clones are the same node.
 #[derive(Debug, Clone)]
 pub struct Node(Arc<Inner>);
@@ -51,10 +57,19 @@ impl Node {
     pub async fn start_with(config: VeilidConfig) -> Result<Self> {
         let updates = Updates::new();
         let directory = config.table_store.directory.clone();
-        let api = api_startup(updates.callback(), config)
-            .await
-            .map_err(|error| start_error(error).with("path", directory))?;
-        Ok(Self::new(api, updates, Owned::ByUs))
+        let mut attempts = 0;
+        loop {
+            let started = api_startup(updates.callback(), config.clone()).await;
+            let error = match started {
+                Ok(api) => return Ok(Self::new(api, updates, Owned::ByUs)),
+                Err(error) => start_error(error).with("path", &directory),
+            };
+            attempts += 1;
+            if error.kind() != Kind::Unavailable || attempts == MAX_START_ATTEMPTS {
+                return Err(error);
+            }
+            tokio::time::sleep(START_PAUSE).await;
+        }
     }
 
     /// Uses the node of an app, which hands its updates to `updates` and shuts it down itself, after

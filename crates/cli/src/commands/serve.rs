@@ -9,14 +9,15 @@ use iroh::{
     protocol::{AcceptError, ProtocolHandler, Router},
 };
 use larder::{
-    Blobs, Format, Hash,
-    iroh::{ALPN, EndpointOptions, Provider, Reach, Shares, bind, ticket},
+    Blobs, Error, Format, Hash, Kind, Store,
+    api::{Secret, SecretName},
+    iroh::{ALPN, EndpointOptions, Provider, Reach, SecretKey, Shares, bind, ticket},
 };
 use serde::Serialize;
 use tokio::io::AsyncReadExt;
 
 use crate::{
-    app::App,
+    app::{App, unlock},
     args,
     find::{Named, find},
     item::{Item, as_text},
@@ -24,6 +25,9 @@ use crate::{
     problem::{Exit, Problem},
     signalled,
 };
+
+/// The secret that says who this store is.
+const IDENTITY: &str = "endpoint";
 
 /// Prints a ticket for each name and serves until ctrl-c. Only what is named can be fetched, by
 /// whoever has its hash; nobody can write.
@@ -107,10 +111,11 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
         (_, true) => Reach::LanOnly,
         _ => Reach::Public,
     };
+    let identity = identity(&store).await.context("cannot serve")?;
     let endpoint = bind(EndpointOptions {
         reach,
         port: args.port,
-        ..EndpointOptions::default()
+        secret_key: Some(identity),
     })
     .await
     .context("cannot serve")?;
@@ -143,6 +148,22 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
         Exit::Interrupted => Exit::Done,
         exit => exit,
     })
+}
+
+/// Who this store is to its peers: the same each time, so that a ticket stays good.
+async fn identity(store: &Store) -> larder::Result<SecretKey> {
+    let secrets = store.secrets(unlock).await?;
+    let name = SecretName::new(IDENTITY)?;
+    if let Some(secret) = secrets.get(name.clone()).await? {
+        let bytes = secret.expose().try_into().map_err(|_| {
+            let message = "the key of this store's identity is damaged";
+            Error::new(Kind::Corrupt, "serve.identity", message)
+        })?;
+        return Ok(SecretKey::from_bytes(bytes));
+    }
+    let key = SecretKey::generate();
+    secrets.put(name, Secret::new(key.to_bytes())?).await?;
+    Ok(key)
 }
 
 async fn all(blobs: &Blobs) -> Result<Vec<Named>> {

@@ -160,3 +160,22 @@ fn everything_with_a_name_is_served_at_once() {
     assert_eq!(serving.json()["name"], "a");
     assert_eq!(serving.json()["name"], "b");
 }
+
+#[test]
+fn a_store_is_the_same_peer_each_time_it_serves() {
+    let place = Place::new();
+    place.write("a", "A");
+    place.ok(&["add", "a"]);
+    let peer = || {
+        let (_serving, ticket) = serve(&place, "a");
+        let ticket: larder::iroh::BlobTicket = ticket.parse().unwrap();
+        ticket.addr().id
+    };
+    assert_eq!(peer(), peer());
+    // Its key does not lie beside what it is, and nobody else's opens it.
+    let mut command = place.command(&["serve", "--loopback", "a"]);
+    let output = command.env("LARDER_PASSWORD", "a guess").output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("it has a key, and no password"), "{said}");
+}

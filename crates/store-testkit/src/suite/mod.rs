@@ -5,11 +5,13 @@ pub mod collection;
 mod macros;
 pub mod record;
 mod run;
+mod secrets;
 mod subject;
 pub(crate) mod support;
 
 pub(crate) use run::runtime;
 pub use run::{Report, check_lacks, run_all, run_case};
+pub use secrets::{check_secrets, check_secrets_kept};
 pub use subject::{Erase, Fixture, Subject};
 
 use futures_util::future::BoxFuture;

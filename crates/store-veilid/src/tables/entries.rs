@@ -402,16 +402,16 @@ impl Committer {
                 continue;
             }
             bytes += change.len();
-            match self.stage(OPERATION, change, &mut head, &mut staged).await {
-                Ok(revision) => replies.push((reply, revision)),
-                Err(error) => drop(reply.send(Err(error))),
-            }
+            let answer = self.stage(OPERATION, change, &mut head, &mut staged).await;
+            replies.push((reply, answer));
         }
-        if !replies.is_empty() {
-            let written = self.write(OPERATION, head, staged).await;
-            for (reply, revision) in replies {
-                drop(reply.send(written.clone().map(|()| revision)));
-            }
+        let written = match staged.is_empty() && head == self.head {
+            true => Ok(()),
+            false => self.write(OPERATION, head, staged).await,
+        };
+        // Refusals wait too: what made them conflict may be staged, and must be seen by then.
+        for (reply, answer) in replies {
+            drop(reply.send(written.clone().and(answer)));
         }
         closing
     }

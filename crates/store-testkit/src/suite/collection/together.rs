@@ -81,7 +81,12 @@ pub(super) async fn of_concurrent_claims_one_wins(fixture: Fixture<dyn Collectio
             let store = fixture.shared();
             let claim = Batch::of(vec![put(&A, [round], [task as u8]), put(&B, [round], "")]);
             let claim = claim.expecting(absent(&A, [round]));
-            tokio::spawn(async move { store.commit(claim).await })
+            tokio::spawn(async move {
+                let outcome = store.commit(claim).await;
+                let seen = value(&*store, &A, [round]).await;
+                assert!(seen.is_some(), "who lost does not see who won");
+                outcome
+            })
         });
         let outcomes = join_all(tasks).await;
         let mut winners = Vec::new();

@@ -1,0 +1,28 @@
+//! Records of nodes on Veilid's mock of its network, which is one for the whole process.
+
+use std::{
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+
+use store_api::Result;
+use store_testkit::MemoryStore;
+use store_veilid::VeilidRecords;
+use veilid_node::{Bootstrap, Node, NodeConfig, Protection};
+
+/// Nodes of one process must have different names.
+static NODES: AtomicU32 = AtomicU32::new(0);
+
+/// The records of a node of their own, which is attached.
+pub async fn records(dir: &Path) -> Result<VeilidRecords> {
+    let mut config = NodeConfig::new(dir, Protection::InsecureFile);
+    config.namespace = format!("n{}", NODES.fetch_add(1, Ordering::Relaxed));
+    config.bootstrap = Bootstrap::Nobody;
+    let node = Node::start(config).await?;
+    node.attach(Duration::from_secs(10)).await?;
+    VeilidRecords::new(node, Arc::new(MemoryStore::new()))
+}
