@@ -221,6 +221,21 @@ impl tokio::io::AsyncRead for Failing {
     }
 }
 
+#[tokio::test]
+async fn sealing_and_opening_can_be_dropped() {
+    let blobs = blobs().await;
+    let len = 100 * SEG;
+    let key = FileKey::from_bytes([5; 32]);
+    let mut sealing = Box::pin(seal_stream(&key, io::Cursor::new(text(len))));
+    sealing.next().await.unwrap().unwrap();
+    drop(sealing);
+    let entry = entry(add(&blobs, sealed(&key, text(len)).await).await, len);
+    let mut opening = open_range(&blobs, &entry, 0..u64::MAX);
+    opening.next().await.unwrap().unwrap();
+    drop(opening);
+    assert_eq!(open(&blobs, &entry, 0..u64::MAX).await.unwrap(), text(len));
+}
+
 #[test]
 fn keys_are_of_a_file_and_a_group() {
     let hash = Hash::of("file");

@@ -39,7 +39,7 @@ impl Tree {
                     (a, b) => match (height(a), height(b)) {
                         (0, 0) => {
                             let order = match (a.map(Top::name), b.map(Top::name)) {
-                                (Some(a), Some(b)) => a.cmp(&b),
+                                (Some(a), Some(b)) => a.cmp(b),
                                 (Some(_), None) => Ordering::Less,
                                 _ => Ordering::Greater,
                             };

@@ -1,6 +1,7 @@
 //! Cutting items into pages, and writing pages to the store.
 
 use bytes::Bytes;
+use futures_util::future::try_join_all;
 use store_api::{Error, Kind, Result};
 use store_engine::{Blobs, Hash, Pin};
 use tokio::task::JoinSet;
@@ -94,7 +95,8 @@ impl Tree {
 pub(super) struct Writer {
     blobs: Blobs,
     waiting: Vec<Bytes>,
-    adding: JoinSet<Result<Pin>>,
+    /// At most one batch, so that the next can be made meanwhile.
+    adding: JoinSet<Result<Vec<Pin>>>,
     /// What was added stays until all is.
     pins: Vec<Pin>,
     pub(super) bytes: u64,
@@ -116,31 +118,32 @@ impl Writer {
         self.waiting.push(bytes);
         if self.waiting.len() >= TOGETHER {
             self.wait().await?;
-            self.start();
+            let batch = self.batch();
+            self.adding.spawn(batch);
         }
         Ok(())
     }
 
-    fn start(&mut self) {
-        for bytes in self.waiting.drain(..) {
-            let blobs = self.blobs.clone();
-            self.adding.spawn(async move { blobs.add(bytes).await });
-        }
+    fn batch(&mut self) -> impl Future<Output = Result<Vec<Pin>>> + Send + 'static {
+        let (blobs, batch) = (self.blobs.clone(), std::mem::take(&mut self.waiting));
+        async move { try_join_all(batch.into_iter().map(|bytes| blobs.add(bytes))).await }
     }
 
     async fn wait(&mut self) -> Result<()> {
         while let Some(added) = self.adding.join_next().await {
-            let pin = added.map_err(|error| {
+            let pins = added.map_err(|error| {
                 Error::new(Kind::Internal, "sync.tree.edit", "a worker failed").because(error)
             })?;
-            self.pins.push(pin?);
+            self.pins.extend(pins?);
         }
         Ok(())
     }
 
     /// Waits until all is durable. What was added is pinned until the writer is dropped.
     pub(super) async fn finish(&mut self) -> Result<()> {
-        self.start();
-        self.wait().await
+        self.wait().await?;
+        let pins = self.batch().await?;
+        self.pins.extend(pins);
+        Ok(())
     }
 }

@@ -162,6 +162,28 @@ async fn the_empty_tree_is_a_tree() {
 }
 
 #[tokio::test]
+async fn a_tree_grows_and_shrinks_to_what_it_was() {
+    let tree = tree().await;
+    let mut root = Root::EMPTY;
+    let mut before = Files::new();
+    for count in [1, 31, 64, 65, 1000, 20_000, 4000, 33, 20_000, 2, 5000, 0] {
+        // Alternately from the start and from the end.
+        let skip = if count % 2 == 0 { 20_000 - count } else { 0 };
+        let now: Files = many(20_000)
+            .skip(skip as usize)
+            .take(count as usize)
+            .collect();
+        let mut changes: BTreeMap<_, _> = before.keys().map(|n| (n.clone(), None)).collect();
+        changes.extend(now.iter().map(|(n, e)| (n.clone(), Some(e.clone()))));
+        root = tree.edit(root, changes).await.unwrap().root;
+        assert_eq!(root, build(&tree, now.clone()).await.root, "{count}");
+        assert_eq!(contents(&tree, root).await, now);
+        before = now;
+    }
+    assert_eq!(root, Root::EMPTY);
+}
+
+#[tokio::test]
 async fn an_edit_that_changes_nothing_writes_nothing() {
     let tree = tree().await;
     let built = build(&tree, many(10_000)).await;
