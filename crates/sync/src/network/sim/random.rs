@@ -1,0 +1,66 @@
+//! The simulation's chance: a small generator whose numbers follow from its seed alone.
+
+use std::time::Duration;
+
+/// SplitMix64.
+#[derive(Debug)]
+pub(super) struct Random(u64);
+
+impl Random {
+    pub(super) fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// From 0 to less than 1.
+    fn unit(&mut self) -> f64 {
+        (self.next() >> 11) as f64 / (1u64 << 53) as f64
+    }
+
+    /// True with this chance, from 0 to 1. Chances of 0 and 1 take no number.
+    pub(super) fn chance(&mut self, chance: f64) -> bool {
+        chance >= 1.0 || (chance > 0.0 && self.unit() < chance)
+    }
+
+    /// From zero to `most`. Nothing takes no number.
+    pub(super) fn up_to(&mut self, most: Duration) -> Duration {
+        match most.is_zero() {
+            true => most,
+            false => most.mul_f64(self.unit()),
+        }
+    }
+
+    /// When what happens `rate` times a second on average happens next; `None` where that is never,
+    /// or beyond a year.
+    pub(super) fn wait(&mut self, rate: f64) -> Option<Duration> {
+        const YEAR: f64 = 365.0 * 24.0 * 3600.0;
+        if rate <= 0.0 {
+            return None;
+        }
+        let seconds = -(1.0 - self.unit()).ln() / rate;
+        (seconds < YEAR).then(|| Duration::from_secs_f64(seconds))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_as_likely_as_they_say() {
+        let mut random = Random::new(1);
+        let hits = (0..100_000).filter(|_| random.chance(0.25)).count();
+        assert!((24_000..26_000).contains(&hits), "{hits}");
+        let waits = (0..100_000).map(|_| random.wait(2.0).unwrap());
+        let mean = waits.sum::<Duration>() / 100_000;
+        assert!((490..510).contains(&mean.as_millis()), "{mean:?}");
+        assert_eq!(random.wait(0.0), None);
+    }
+}
