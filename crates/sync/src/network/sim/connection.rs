@@ -6,12 +6,13 @@ use async_trait::async_trait;
 use store_api::{Error, Kind, PublicKey, Result};
 
 use super::{
+    life::closed,
     pipe::Pipe,
     search::Tail,
     settings::MAX_STREAMS,
     stream::stream,
     trace::Happening,
-    world::{Shared, SideState, Streams, World, closed},
+    world::{Shared, SideState, Streams, World},
 };
 use crate::network::{Connection, ConnectionApi, Stream, cut_reason};
 

@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use super::{
     Crossing,
+    life::lost,
     pipe::{End, Item},
     search::{Finding, MAX_FINDINGS, Tail},
     settings::{MAX_BACKLOG, chunk_len, duration_of},
     trace::{Happening, PipeId},
-    world::{Event, World, lost},
+    world::{Event, World},
 };
 
 impl World {
@@ -67,12 +68,12 @@ impl World {
         let link = self.link(from, to);
         let len = item.len();
         let (mut left, mut took) = (now, Duration::ZERO);
+        let down = self.nodes[to].limits.down;
         if len > 0 {
             let sender = &mut self.nodes[from];
             let start = now.max(sender.up_busy);
             sender.up_busy = start + duration_of(len, sender.limits.up);
             // Nobody sends faster than the receiver takes it, so that senders share its limit fairly.
-            let down = self.nodes[to].limits.down;
             let pace = [link.bandwidth, down].into_iter().flatten().min();
             took = duration_of(len, pace);
             left = (start + took).max(sender.up_busy);

@@ -36,6 +36,7 @@
 
 mod connection;
 mod flow;
+mod life;
 mod node;
 mod pipe;
 mod random;
@@ -58,10 +59,11 @@ pub use settings::{
 pub use trace::TRACE_LEN;
 
 use super::Network;
+use life::lost;
 use node::SimNode;
 use search::Search;
 use trace::Happening;
-use world::{Shared, World, lost};
+use world::{Shared, World};
 
 /// Where bytes are that a [`Tamper`] gets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -9,9 +9,10 @@ use tokio::{sync::Notify, time::sleep};
 
 use super::{
     connection::SimConnection,
+    life::closed,
     settings::CONNECT_TIMEOUT,
     trace::Happening,
-    world::{Shared, World, closed},
+    world::{Shared, World},
 };
 use crate::network::{Address, AddressWatch, Connection, Network};
 
