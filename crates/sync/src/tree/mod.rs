@@ -51,8 +51,11 @@ use crate::{
 /// The highest level of a page.
 pub const MAX_LEVEL: u8 = MAX_TREE_DEPTH - 1;
 
-/// How many opened pages are kept at hand.
-const CACHED_PAGES: NonZeroUsize = NonZeroUsize::new(128).expect("128 is not zero");
+/// How many opened pages of level 0 are kept at hand; each is at most 260 KiB.
+const CACHED_LEAVES: NonZeroUsize = NonZeroUsize::new(64).expect("64 is not zero");
+
+/// How many of the others: all that a million files have.
+const CACHED_INNER: NonZeroUsize = NonZeroUsize::new(384).expect("384 is not zero");
 
 const BOUNDARY_CONTEXT: &str = "larder 2026 tree boundary key v1";
 
@@ -120,7 +123,26 @@ struct Inner {
     blobs: Blobs,
     keys: PageKeys,
     boundary: Zeroizing<[u8; 32]>,
-    pages: Mutex<LruCache<Hash, Node>>,
+    pages: Mutex<Pages>,
+}
+
+/// Opened pages, by their sequences.
+struct Pages {
+    leaves: LruCache<Hash, Node>,
+    inner: LruCache<Hash, Node>,
+}
+
+impl Pages {
+    fn get(&mut self, hash: &Hash) -> Option<&Node> {
+        self.inner.get(hash).or_else(|| self.leaves.get(hash))
+    }
+
+    fn put(&mut self, hash: Hash, node: Node) {
+        match node {
+            Node::Leaf(_) => self.leaves.put(hash, node),
+            Node::Inner(_) => self.inner.put(hash, node),
+        };
+    }
 }
 
 impl fmt::Debug for Tree {
@@ -138,7 +160,10 @@ impl Tree {
             blobs,
             keys: PageKeys::new(read),
             boundary: derive(read, BOUNDARY_CONTEXT),
-            pages: Mutex::new(LruCache::new(CACHED_PAGES)),
+            pages: Mutex::new(Pages {
+                leaves: LruCache::new(CACHED_LEAVES),
+                inner: LruCache::new(CACHED_INNER),
+            }),
         }))
     }
 

@@ -245,11 +245,17 @@ impl<T: Item> Page<T> {
             return Err(error.with("items", count).with("sequence", links.len()));
         }
         let mut items: Vec<(Name, T)> = Vec::with_capacity(count);
+        let mut whole = 0;
         for link in links {
             let before = items
                 .last()
                 .map_or(&[][..], |(name, _)| name.as_str().as_bytes());
             let name = decode_name(&mut fields, before)?;
+            // Names that share much are long only here.
+            if whole >= FULL_LEN {
+                return Err(fields.invalid("the page is too long"));
+            }
+            whole += name.as_str().len() + 4 + T::LEN;
             items.push((name, T::decode(&mut fields, *link)?));
         }
         fields.end()?;
@@ -380,6 +386,17 @@ mod tests {
         };
         let items = vec![(name("a"), child(u64::MAX)), (name("b"), child(1))];
         assert_eq!(Page::new(1, items).unwrap_err().kind(), Kind::Invalid);
+    }
+
+    #[test]
+    fn a_page_is_not_longer_than_it_may_be_with_whole_names() {
+        let file = |i| (name(&format!("{}{i:04}", "x".repeat(4000))), entry(1));
+        let most = FULL_LEN.div_ceil(4004 + 4 + FileEntry::LEN);
+        for (count, fits) in [(most, true), (most + 1, false)] {
+            let page = Page::new(0, (0..count).map(file).collect()).unwrap();
+            let decoded = Page::<FileEntry>::decode(&page.encode(), 0, &links(&page));
+            assert_eq!(decoded.is_ok(), fits);
+        }
     }
 
     proptest! {

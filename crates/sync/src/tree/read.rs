@@ -134,7 +134,7 @@ impl Tree {
         self.load(root.hash, root.level, expect).await
     }
 
-    pub(super) fn pages(&self) -> std::sync::MutexGuard<'_, lru::LruCache<Hash, super::Node>> {
+    pub(super) fn pages(&self) -> std::sync::MutexGuard<'_, super::Pages> {
         let pages = self.0.pages.lock();
         pages.expect("no code panics while it holds the pages")
     }
