@@ -8,6 +8,7 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt, future::join_all};
+use proptest::{collection::vec, prelude::*};
 use store_api::{Kind, PublicKey};
 use sync::network::{
     Address, Connection, MAX_ADDRESS_LEN, MAX_REASON_LEN, Network, Stream,
@@ -618,6 +619,12 @@ async fn connections_break_as_often_as_they_should() {
     assert_eq!(there.closed().await.kind(), Kind::Unavailable);
 }
 
+fn runtime() -> tokio::runtime::Runtime {
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = runtime.enable_time().start_paused(true);
+    runtime.build().unwrap()
+}
+
 /// Five nodes that talk a lot over bad links, while some crash and some are cut.
 async fn scenario(seed: u64) -> (Vec<String>, u64) {
     let sim = SimNetwork::new(seed);
@@ -684,12 +691,7 @@ async fn scenario(seed: u64) -> (Vec<String>, u64) {
 
 #[test]
 fn the_same_seed_is_the_same_run() {
-    let run = |seed| {
-        let mut runtime = tokio::runtime::Builder::new_current_thread();
-        let runtime = runtime.enable_time().start_paused(true).build().unwrap();
-        runtime.block_on(scenario(seed))
-    };
-    let start = Clock::now();
+    let run = |seed| runtime().block_on(scenario(seed));
     let mut seen = Vec::new();
     for seed in 0..20 {
         let (first, second) = (run(seed), run(seed));
@@ -699,7 +701,6 @@ fn the_same_seed_is_the_same_run() {
         assert!(first.0.iter().any(|l| l.ends_with("-- trouble is over")));
         seen.push(first.1);
     }
-    println!("a scenario takes {:?}", start.elapsed() / 40);
 }
 
 #[tokio::test(start_paused = true)]
@@ -763,7 +764,43 @@ async fn a_canary_is_found_however_it_is_cut() {
     there.close("well, goodbye then");
     let last = sim.findings().remove(1);
     assert_eq!((last.pattern, last.from, last.stream), (2, key(2), None));
-    assert!(sim.search_for(&["abc"]).is_err());
+    let none: [&str; 0] = [];
+    for refused in [&none[..], &["abc"], &[&"x".repeat(1025)]] {
+        let error = sim.search_for(refused).unwrap_err();
+        assert_eq!(error.kind(), Kind::Invalid);
+    }
+}
+
+proptest! {
+    #[test]
+    fn a_search_finds_all_that_is_there(
+        patterns in vec("[ab]{4,9}", 1..6),
+        text in "[ab]{1,50}",
+        cuts in vec(1usize..20, 0..30),
+    ) {
+        let mut expected = Vec::new();
+        for (number, pattern) in patterns.iter().enumerate() {
+            let starts = (0..text.len()).filter(|at| text[*at..].starts_with(&pattern[..]));
+            expected.extend(starts.map(|at| (number, at as u64)));
+        }
+        let runtime = runtime();
+        let mut found = runtime.block_on(async {
+            let sim = SimNetwork::new(24);
+            sim.search_for(&patterns).unwrap();
+            let (_a, _b, here, _there) = pair(&sim).await;
+            let mut out = here.open().await.unwrap();
+            let mut rest = text.as_bytes();
+            for cut in cuts.into_iter().chain([text.len()]) {
+                let (piece, more) = rest.split_at(cut.min(rest.len()));
+                out.send.write_all(piece).await.unwrap();
+                rest = more;
+            }
+            sim.findings()
+        });
+        found.sort_by_key(|found| (found.pattern, found.offset));
+        let found: Vec<_> = found.iter().map(|f| (f.pattern, f.offset)).collect();
+        prop_assert_eq!(found, expected);
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -817,7 +854,6 @@ async fn a_gibibyte_costs_little() {
     ] {
         sim.set_default_link(link);
         let start = Clock::now();
-        let virtual_start = Instant::now();
         let mut out = here.open().await.unwrap();
         let chunk = vec![5; MIB];
         let pour = async {
@@ -838,10 +874,6 @@ async fn a_gibibyte_costs_little() {
         };
         assert_eq!(tokio::join!(pour, drain).1, 1024 * MIB);
         let took = start.elapsed();
-        println!(
-            "a GiB takes {took:?}, and {:?} there",
-            virtual_start.elapsed()
-        );
         assert!(took < Duration::from_secs(30), "{took:?}");
     }
 }

@@ -58,7 +58,7 @@ pub(super) struct SimConnection {
 
 impl SimConnection {
     /// A side of a connection that is there.
-    pub(super) fn new(
+    pub(super) fn of_side(
         sim: &Arc<Shared>,
         world: &World,
         id: u64,

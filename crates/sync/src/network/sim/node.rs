@@ -110,7 +110,7 @@ impl SimNode {
         }
         let id = world.join(from, to);
         let gone = || Error::new(Kind::Internal, CONNECT, "the new connection is gone");
-        SimConnection::new(&self.sim, world, id, 0).ok_or_else(gone)
+        SimConnection::of_side(&self.sim, world, id, 0).ok_or_else(gone)
     }
 
     fn check(&self, world: &World) -> Result<()> {
@@ -197,7 +197,7 @@ impl Network for SimNode {
             while let Some(id) = world.nodes[self.node].backlog.pop_front() {
                 let conn = world.connections.get(&id);
                 if conn.is_some_and(|conn| conn.sides[1].ended.get().is_none()) {
-                    return SimConnection::new(&self.sim, world, id, 1);
+                    return SimConnection::of_side(&self.sim, world, id, 1);
                 }
             }
             None

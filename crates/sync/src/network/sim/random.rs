@@ -48,19 +48,3 @@ impl Random {
         (seconds < YEAR).then(|| Duration::from_secs_f64(seconds))
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn numbers_are_as_likely_as_they_say() {
-        let mut random = Random::new(1);
-        let hits = (0..100_000).filter(|_| random.chance(0.25)).count();
-        assert!((24_000..26_000).contains(&hits), "{hits}");
-        let waits = (0..100_000).map(|_| random.wait(2.0).unwrap());
-        let mean = waits.sum::<Duration>() / 100_000;
-        assert!((490..510).contains(&mean.as_millis()), "{mean:?}");
-        assert_eq!(random.wait(0.0), None);
-    }
-}
