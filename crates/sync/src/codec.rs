@@ -9,6 +9,11 @@ pub(crate) struct Fields<'a> {
 }
 
 impl<'a> Fields<'a> {
+    /// All fields.
+    pub(crate) fn new(operation: &'static str, rest: &'a [u8]) -> Self {
+        Self { operation, rest }
+    }
+
     /// The fields after the version byte, which must be `version`.
     pub(crate) fn versioned(operation: &'static str, version: u8, bytes: &'a [u8]) -> Result<Self> {
         let mut fields = Self {

@@ -99,9 +99,7 @@ pub(crate) async fn stage(
             let pin = seal(blobs, &key, reader).await?;
             if seen.result() != (hash, size) {
                 let message = "the file changed while it was read; write it again";
-                return Err(
-                    Error::new(Kind::Conflict, WRITE, message).with("path", path.display())
-                );
+                return Err(Error::new(Kind::Conflict, WRITE, message).with("path", path.display()));
             }
             Ok(staged(pin, key, hash, size, modified))
         }

@@ -306,7 +306,9 @@ impl Group {
 
     fn repo_of(&self, key: PublicKey) -> Repo {
         let id = records::repo_id(key);
-        let secret = lock(&self.0.ours).get(&id).map(|(_, secret)| secret.clone());
+        let secret = lock(&self.0.ours)
+            .get(&id)
+            .map(|(_, secret)| secret.clone());
         let mut repos = lock(&self.0.repos);
         let repo = repos.get(&id);
         if let Some(repo) = repo.filter(|repo| repo.is_ours() == secret.is_some()) {

@@ -121,7 +121,9 @@ impl Groups {
     pub async fn open(stores: Stores) -> Result<Self> {
         let clock = || {
             let since = SystemTime::now().duration_since(UNIX_EPOCH);
-            since.map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+            since.map_or(0, |since| {
+                i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+            })
         };
         Self::open_with(stores, Arc::new(clock)).await
     }

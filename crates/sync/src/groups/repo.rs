@@ -15,7 +15,7 @@ use super::{
     files::{Content, Staged, stage},
 };
 use crate::{
-    records::{REPO_PROFILE, REPO_ROOT, Profile, RepoRoot},
+    records::{Profile, REPO_PROFILE, REPO_ROOT, RepoRoot},
     seal::file::open_range,
     tree::{FileEntry, Name, Named, Root, Tree},
 };
@@ -123,7 +123,10 @@ impl Repo {
     /// The tree that reads see: our own newest one; of another member the newest that has come here.
     pub async fn root(&self) -> Result<Root> {
         match self.is_ours() {
-            true => Ok(self.known_root().await?.map_or(Root::EMPTY, |(_, r)| r.root)),
+            true => Ok(self
+                .known_root()
+                .await?
+                .map_or(Root::EMPTY, |(_, r)| r.root)),
             false => self.0.group.inner().held(self.0.id).await,
         }
     }
@@ -192,7 +195,12 @@ impl Repo {
     /// [`Kind::Denied`] where the repo is not ours; [`Kind::Unavailable`] where other devices of the
     /// same owner kept coming first.
     pub async fn change(&self, changes: Changes) -> Result<Root> {
-        let pins: Vec<_> = changes.0.values().flatten().map(|s| s.pin.clone()).collect();
+        let pins: Vec<_> = changes
+            .0
+            .values()
+            .flatten()
+            .map(|s| s.pin.clone())
+            .collect();
         let entry = |staged: &Option<Staged>| staged.as_ref().map(|staged| staged.entry.clone());
         let edits: BTreeMap<_, _> = changes
             .0
@@ -349,7 +357,10 @@ impl Repo {
     /// The roots that the repo had, the latest first; what only an earlier one names is here until it
     /// is collected.
     pub async fn history(&self) -> Result<Vec<crate::records::Earlier>> {
-        Ok(self.known_root().await?.map_or(Vec::new(), |(_, r)| r.earlier))
+        Ok(self
+            .known_root()
+            .await?
+            .map_or(Vec::new(), |(_, r)| r.earlier))
     }
 
     fn secret(&self, operation: &'static str) -> Result<&SecretKey> {

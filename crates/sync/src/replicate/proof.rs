@@ -1,0 +1,186 @@
+//! How two peers prove to each other that they hold a group's key, before anything else is said.
+//!
+//! ```text
+//! proof key        BLAKE3 derive_key("larder 2026 group proof key v1", locate key)
+//! tag of a hello   BLAKE3 keyed_hash(proof key, 0 u8 | binding [32] | asker [32] | answerer [32] | nonce)
+//! of an answer     BLAKE3 keyed_hash(proof key, 1 u8 | binding | asker | answerer | nonce | own nonce)
+//! ```
+//!
+//! The binding is a value that only both ends of this one connection know, and the keys are those that
+//! the network has proven, so that a proof is worth nothing elsewhere or a second time. To who does not
+//! hold the key, a tag is noise; who does not hold the asker's key answers with noise of its own, so
+//! that a stranger does not learn which groups are here.
+
+use store_api::{Error, Kind, PublicKey, Result};
+use zeroize::Zeroizing;
+
+use crate::keys::{GroupKeys, derive, same};
+
+use super::wire::VERSION;
+
+const CONTEXT: &str = "larder 2026 group proof key v1";
+/// The length of a hello.
+pub(super) const HELLO_LEN: usize = 1 + 64;
+/// The length of an answer.
+pub(super) const ANSWER_LEN: usize = 64;
+
+/// Both ends of a connection.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Ends {
+    pub(super) binding: [u8; 32],
+    /// Who opened the stream.
+    pub(super) asker: PublicKey,
+    pub(super) answerer: PublicKey,
+}
+
+impl Ends {
+    fn tag(&self, keys: &GroupKeys, role: u8, nonces: &[&[u8; 32]]) -> [u8; 32] {
+        let key: Zeroizing<[u8; 32]> = derive(keys.locate(), CONTEXT);
+        let mut hasher = blake3::Hasher::new_keyed(&key);
+        hasher.update(&[role]);
+        hasher.update(&self.binding);
+        hasher.update(&self.asker.0);
+        hasher.update(&self.answerer.0);
+        for nonce in nonces {
+            hasher.update(*nonce);
+        }
+        *hasher.finalize().as_bytes()
+    }
+}
+
+fn nonce() -> Result<[u8; 32]> {
+    let mut nonce = [0; 32];
+    getrandom::fill(&mut nonce).map_err(|error| {
+        let message = "the operating system gives no randomness";
+        Error::new(Kind::Unavailable, "sync.peer.prove", message).because(error)
+    })?;
+    Ok(nonce)
+}
+
+/// A hello for a group, and its nonce.
+pub(super) fn hello(ends: &Ends, keys: &GroupKeys) -> Result<(Vec<u8>, [u8; 32])> {
+    let nonce = nonce()?;
+    let tag = ends.tag(keys, 0, &[&nonce]);
+    Ok(([&[VERSION][..], &nonce, &tag].concat(), nonce))
+}
+
+/// Which of our groups a hello proves, if any, and the answer to it.
+pub(super) fn answer<'a>(
+    ends: &Ends,
+    groups: impl IntoIterator<Item = &'a GroupKeys>,
+    hello: &[u8],
+) -> Result<(Option<&'a GroupKeys>, Vec<u8>)> {
+    let wrong = |message| Error::new(Kind::Invalid, "sync.peer.prove", message);
+    let Some((&version, rest)) = hello.split_first() else {
+        return Err(wrong("the peer's hello is empty"));
+    };
+    if version != VERSION {
+        let message = "the peer speaks a version that is not known here";
+        return Err(Error::new(Kind::Unsupported, "sync.peer.prove", message)
+            .with("version", version)
+            .with("known", VERSION));
+    }
+    let (parts, []) = rest.as_chunks::<32>() else {
+        return Err(wrong("the peer's hello has another length"));
+    };
+    let [theirs, tag] = parts else {
+        return Err(wrong("the peer's hello has another length"));
+    };
+    let own = nonce()?;
+    // All are tried, so that the time does not tell which it was.
+    let mut found = None;
+    for keys in groups {
+        if same(&ends.tag(keys, 0, &[theirs]), tag) {
+            found = Some(keys);
+        }
+    }
+    let tag = match found {
+        Some(keys) => ends.tag(keys, 1, &[theirs, &own]),
+        None => nonce()?,
+    };
+    Ok((found, [own, tag].concat()))
+}
+
+/// Whether an answer proves the group.
+pub(super) fn check(ends: &Ends, keys: &GroupKeys, nonce: &[u8; 32], answer: &[u8]) -> bool {
+    match answer.as_chunks::<32>() {
+        ([theirs, tag], []) => same(&ends.tag(keys, 1, &[nonce, theirs]), tag),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use store_api::SecretKey;
+
+    use super::*;
+    use crate::keys::GroupSecret;
+
+    fn keys(seed: u8) -> GroupKeys {
+        GroupKeys::write(GroupSecret::from_key(SecretKey::from_bytes([seed; 32])), 0)
+    }
+
+    fn ends() -> Ends {
+        Ends {
+            binding: [1; 32],
+            asker: PublicKey([2; 32]),
+            answerer: PublicKey([3; 32]),
+        }
+    }
+
+    #[test]
+    fn members_prove_a_group_to_each_other() {
+        let (ours, other) = (keys(1), keys(2));
+        // A replica's key is enough.
+        let (said, nonce) = hello(&ends(), &ours.to_replica()).unwrap();
+        assert_eq!(said.len(), HELLO_LEN);
+        let (found, answered) = answer(&ends(), [&other, &ours], &said).unwrap();
+        assert!(found == Some(&ours) && answered.len() == ANSWER_LEN);
+        assert!(check(&ends(), &ours, &nonce, &answered));
+        // Who answers without the key is found out.
+        let (found, answered) = answer(&ends(), [&other], &said).unwrap();
+        assert!(found.is_none() && answered.len() == ANSWER_LEN);
+        assert!(!check(&ends(), &ours, &nonce, &answered));
+    }
+
+    #[test]
+    fn a_proof_is_worth_nothing_elsewhere() {
+        let ours = keys(1);
+        let (said, nonce) = hello(&ends(), &ours).unwrap();
+        let (_, answered) = answer(&ends(), [&ours], &said).unwrap();
+        let swapped = Ends {
+            asker: ends().answerer,
+            answerer: ends().asker,
+            ..ends()
+        };
+        let elsewhere = Ends {
+            binding: [9; 32],
+            ..ends()
+        };
+        for ends in [swapped, elsewhere] {
+            assert!(answer(&ends, [&ours], &said).unwrap().0.is_none());
+            assert!(!check(&ends, &ours, &nonce, &answered));
+        }
+        // An answer is no hello, and an old answer no new one.
+        let reflected = [&[VERSION][..], &answered].concat();
+        assert!(answer(&swapped, [&ours], &reflected).unwrap().0.is_none());
+        let (_, later) = hello(&ends(), &ours).unwrap();
+        assert!(!check(&ends(), &ours, &later, &answered));
+    }
+
+    #[test]
+    fn garbage_is_refused() {
+        let ours = keys(1);
+        let (mut said, _) = hello(&ends(), &ours).unwrap();
+        for len in 0..said.len() {
+            assert!(answer(&ends(), [&ours], &said[..len]).is_err(), "{len}");
+        }
+        said[0] = 2;
+        let error = answer(&ends(), [&ours], &said).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "sync.peer.prove: unsupported: the peer speaks a version that is not known here \
+             (version=2, known=1)"
+        );
+    }
+}

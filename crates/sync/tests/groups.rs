@@ -1,0 +1,266 @@
+//! Groups and repos on one device, without a network.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::SystemTime,
+};
+
+use futures_util::{StreamExt, TryStreamExt};
+use store_api::{CollectionStore, Kind, Result};
+use store_engine::{Blobs, Collections, MemorySecrets, Status};
+use store_testkit::{MemoryStore, stores::StrictStore};
+use sync::{
+    groups::{Changes, Content, Groups, Stores},
+    invite::{Invite, InviteKind},
+    tree::Name,
+};
+
+/// A device: what it keeps survives opening its groups again.
+struct Device {
+    stores: Stores,
+    clock: Arc<AtomicI64>,
+}
+
+impl Device {
+    async fn over(store: impl store_api::BlobStore + CollectionStore + Clone) -> Result<Self> {
+        let shared = Arc::new(store);
+        let stores = Stores {
+            blobs: Blobs::open(shared.clone(), shared.clone()).await?,
+            collections: Collections::new(shared),
+            secrets: Arc::new(MemorySecrets::new()),
+        };
+        let clock = Arc::new(AtomicI64::new(1000));
+        Ok(Self { stores, clock })
+    }
+
+    async fn new() -> Result<Self> {
+        Self::over(MemoryStore::new()).await
+    }
+
+    async fn open(&self) -> Result<Groups> {
+        let clock = Arc::clone(&self.clock);
+        let clock = Arc::new(move || clock.fetch_add(1, Ordering::SeqCst));
+        Groups::open_with(self.stores.clone(), clock).await
+    }
+}
+
+fn kind<T: std::fmt::Debug>(result: Result<T>) -> Kind {
+    result.expect_err("it is refused").kind()
+}
+
+async fn names(repo: &sync::groups::Repo) -> Result<Vec<String>> {
+    let files = repo.list("").await?;
+    files.map_ok(|(name, _)| name.as_str().to_owned()).try_collect().await
+}
+
+#[tokio::test]
+async fn a_group_is_there_again() -> Result<()> {
+    let device = Device::new().await?;
+    let groups = device.open().await?;
+    let group = groups.create_group("family").await?;
+    let repo = group.create_repo("ann").await?;
+    repo.write("photos/1.jpg", "first").await?;
+    repo.write("photos/2.jpg", Content::Stream(Box::new(&b"second"[..]))).await?;
+    drop((groups, group, repo));
+
+    let groups = device.open().await?;
+    let [group] = &groups.groups()[..] else {
+        panic!("one group");
+    };
+    assert_eq!(group.name().await?.as_deref(), Some("family"));
+    let members = group.members().await?;
+    assert_eq!(members.len(), 1);
+    assert_eq!(members[0].name.as_deref(), Some("ann"));
+    let repo = &members[0].repo;
+    assert!(repo.is_ours() && group.has_repo(repo.key()).await?);
+    assert_eq!(names(repo).await?, ["photos/1.jpg", "photos/2.jpg"]);
+    assert_eq!(repo.read_to_bytes("photos/1.jpg").await?, "first");
+    let range: Vec<_> = repo.read("photos/2.jpg", 1..4).await?.try_collect().await?;
+    assert_eq!(range.concat(), b"eco");
+    assert_eq!(kind(repo.read_to_bytes("photos/3.jpg").await), Kind::NotFound);
+    Ok(())
+}
+
+#[tokio::test]
+async fn files_are_written_removed_and_renamed() -> Result<()> {
+    let device = Device::over(StrictStore::new()).await;
+    let device = device?;
+    let group = device.open().await?.create_group("g").await?;
+    let repo = group.create_repo("r").await?;
+    assert!(names(&repo).await?.is_empty());
+    repo.remove("nothing").await?;
+    repo.write("a", "1").await?;
+    repo.write("a", "2").await?;
+    assert_eq!(repo.read_to_bytes("a").await?, "2");
+    repo.rename("a", "b/c").await?;
+    assert_eq!(names(&repo).await?, ["b/c"]);
+    assert_eq!(kind(repo.rename("a", "d").await), Kind::NotFound);
+    repo.rename("b/c", "b/c").await?;
+    assert_eq!(repo.read_to_bytes("b/c").await?, "2");
+    for bad in ["", "/a", "a/", "a//b", "../a", "a\0"] {
+        assert_eq!(kind(repo.write(bad, "x").await), Kind::Invalid, "{bad:?}");
+    }
+    let mut changes = Changes::new();
+    for n in 0..200 {
+        let staged = repo.stage(format!("file {n}").into_bytes(), n).await?;
+        changes.put(Name::new(format!("many/{n:03}"))?, staged);
+    }
+    changes.remove(Name::new("b/c")?);
+    let root = repo.change(changes).await?;
+    assert_eq!(root.files, 200);
+    assert_eq!(repo.read_to_bytes("many/177").await?, "file 177");
+    // The first root, then one for each change that changed something.
+    let history = repo.history().await?;
+    assert_eq!(history.len(), 3);
+    assert!(history.iter().all(|earlier| earlier.hash != root.hash));
+    repo.remove("nothing").await?;
+    assert_eq!(repo.history().await?.len(), 3);
+    Ok(())
+}
+
+#[tokio::test]
+async fn concurrent_writes_lose_none() -> Result<()> {
+    let device = Device::new().await?;
+    let group = device.open().await?.create_group("g").await?;
+    let repo = group.create_repo("r").await?;
+    let writes = (0..24).map(|n| {
+        let repo = repo.clone();
+        async move { repo.write(&format!("{n:02}"), format!("{n}").into_bytes()).await }
+    });
+    for written in futures_util::future::join_all(writes).await {
+        written?;
+    }
+    assert_eq!(names(&repo).await?.len(), 24);
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_same_file_is_stored_once_and_read_by_its_readers_only() -> Result<()> {
+    let device = Device::new().await?;
+    let groups = device.open().await?;
+    let group = groups.create_group("g").await?;
+    let repo = group.create_repo("r").await?;
+    let canary = "a canary that nobody else may read".repeat(1000);
+    let one = repo.write("one", canary.clone().into_bytes()).await?;
+    let dir = tempfile::tempdir().expect("a folder");
+    let path = dir.path().join("file");
+    std::fs::write(&path, &canary).expect("a file");
+    let two = repo.write("two", path).await?;
+    assert_eq!(one.blob, two.blob);
+    let streamed = Content::Stream(Box::new(std::io::Cursor::new(canary.clone())));
+    let three = repo.write("three", streamed).await?;
+    assert_ne!(one.blob, three.blob);
+    assert_eq!(repo.read_to_bytes("three").await?, canary.as_bytes());
+    let other = groups.create_group("other").await?.create_repo("r").await?;
+    let four = other.write("one", canary.clone().into_bytes()).await?;
+    assert_ne!(one.blob, four.blob);
+    let mut blobs = device.stores.blobs.list();
+    while let Some((hash, _)) = blobs.try_next().await? {
+        let bytes = device.stores.blobs.read_to_bytes(hash, 0..u64::MAX).await?;
+        assert!(!bytes.windows(12).any(|part| part == &canary.as_bytes()[..12]));
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn removing_gives_the_space_back_and_keeps_what_others_name() -> Result<()> {
+    let device = Device::new().await?;
+    let group = device.open().await?.create_group("g").await?;
+    let repo = group.create_repo("r").await?;
+    let second = group.create_repo("s").await?;
+    let shared = repo.write("shared", vec![1; 100_000]).await?;
+    second.write("mine too", vec![1; 100_000]).await?;
+    let large = repo.write("large", vec![2; 3_000_000]).await?;
+    repo.remove("large").await?;
+    repo.remove("shared").await?;
+    tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    device.stores.blobs.collect(SystemTime::now()).await?;
+    let status = device.stores.blobs.status(large.blob).await?;
+    assert_eq!(status, None);
+    let status = device.stores.blobs.status(shared.blob).await?;
+    assert!(matches!(status, Some(Status::Complete { .. })));
+    assert_eq!(second.read_to_bytes("mine too").await?.len(), 100_000);
+    // Leaving lets go of everything.
+    let groups = device.open().await?;
+    groups.leave(group.id()).await?;
+    groups.leave(group.id()).await?;
+    tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    device.stores.blobs.collect(SystemTime::now()).await?;
+    assert_eq!(device.stores.blobs.list().count().await, 0);
+    assert!(device.stores.secrets.list().await?.is_empty());
+    assert!(device.open().await?.groups().is_empty());
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_invite_allows_what_it_says() -> Result<()> {
+    let device = Device::new().await?;
+    let group = device.open().await?.create_group("g").await?;
+    let repo = group.create_repo("ann").await?;
+    let at = vec!["sim:1".to_owned()];
+    let mut invites = Vec::new();
+    for kind in [InviteKind::Write, InviteKind::Read, InviteKind::Replica, InviteKind::Device] {
+        let text = group.invite(kind, at.clone()).await?.to_string();
+        invites.push(text.parse::<Invite>()?);
+    }
+    let [write, read, replica, own] = &invites[..] else {
+        panic!("four invites");
+    };
+
+    let writer = Device::new().await?.open().await?.join(write).await?;
+    assert_eq!(writer.addresses(), at);
+    assert_eq!(writer.name().await?, None, "it has not come here yet");
+    assert!(writer.create_repo("bob").await?.is_ours());
+
+    let reader = Device::new().await?.open().await?.join(read).await?;
+    assert_eq!(kind(reader.create_repo("eve").await), Kind::Denied);
+    assert_eq!(kind(reader.invite(InviteKind::Write, vec![]).await), Kind::Denied);
+    reader.invite(InviteKind::Read, vec![]).await?;
+
+    let keeper = Device::new().await?;
+    let keeper = keeper.open().await?.join(replica).await?;
+    assert_eq!(kind(keeper.name().await), Kind::Denied);
+    assert_eq!(kind(keeper.create_repo("eve").await), Kind::Denied);
+    assert_eq!(kind(keeper.invite(InviteKind::Read, vec![]).await), Kind::Denied);
+    keeper.invite(InviteKind::Replica, vec![]).await?;
+
+    let phone = Device::new().await?;
+    let groups = phone.open().await?;
+    let first = groups.join(replica).await?;
+    assert!(first.keys().read().is_none());
+    // A better invite for the same group adds to it.
+    let joined = groups.join(own).await?;
+    assert!(joined.keys().secret().is_some());
+    let again = phone.open().await?;
+    assert_eq!(again.groups().len(), 1);
+    assert!(again.groups()[0].keys().secret().is_some());
+    // A lesser one takes nothing away.
+    let again = again.join(read).await?;
+    assert!(again.keys().secret().is_some());
+    drop(repo);
+    Ok(())
+}
+
+#[tokio::test]
+async fn keys_that_are_gone_are_missed() -> Result<()> {
+    let device = Device::new().await?;
+    let group = device.open().await?.create_group("g").await?;
+    let secrets = &device.stores.secrets;
+    for name in secrets.list().await? {
+        secrets.delete(name).await?;
+    }
+    let error = device.open().await.unwrap_err();
+    assert_eq!(error.kind(), Kind::NotFound);
+    assert_eq!(
+        error.to_string(),
+        format!(
+            "sync.open: not found: a key of a group is not among the secrets; bring them back \
+             (group={})",
+            group.id()
+        )
+    );
+    Ok(())
+}
