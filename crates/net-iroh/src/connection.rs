@@ -1,0 +1,127 @@
+//! One side of a connection.
+
+use std::{fmt, sync::Arc};
+
+use async_trait::async_trait;
+use futures_util::{
+    StreamExt,
+    future::{BoxFuture, FutureExt},
+    stream::FuturesUnordered,
+};
+use iroh::endpoint::{Connection, ConnectionError, VarInt};
+use store_api::{Error, Kind, PublicKey, Result};
+use sync::network::{ConnectionApi, Stream, cut_reason};
+use tokio::sync::Mutex;
+
+use crate::stream::{Send, incoming, stream};
+
+/// What makes the binding of a connection different from all else that is derived from it.
+const BINDING_LABEL: &[u8] = b"larder sync binding v1";
+
+/// The code of every connection that is closed. The reason says more.
+const CLOSED: VarInt = VarInt::from_u32(0);
+
+/// Why a connection has ended.
+pub(crate) fn ended(error: &ConnectionError) -> Error {
+    let closed = |why: &'static str| Error::new(Kind::Closed, "network.connection", why);
+    match error {
+        ConnectionError::LocallyClosed => closed("it was closed here"),
+        ConnectionError::ApplicationClosed(close) => {
+            closed("the other side closed it").with("reason", reason(&close.reason))
+        }
+        _ => Error::new(Kind::Unavailable, "network.connection", "it was lost")
+            .because(error.clone()),
+    }
+}
+
+/// What the other side says, as text that can be shown.
+fn reason(bytes: &[u8]) -> String {
+    let show = |c: char| {
+        if c.is_control() {
+            char::REPLACEMENT_CHARACTER
+        } else {
+            c
+        }
+    };
+    let text: String = String::from_utf8_lossy(bytes).chars().map(show).collect();
+    cut_reason(&text).to_owned()
+}
+
+pub(crate) struct IrohConnection {
+    /// The library closes a connection when its last handle and stream are dropped.
+    inner: Arc<Connection>,
+    binding: [u8; 32],
+    /// Streams that the other side has opened, until it says something on them: a stream that was
+    /// merely opened, or that a later one brought with it, is none to who accepts. There are at most
+    /// [`MAX_STREAMS`](crate::MAX_STREAMS) of them.
+    silent: Mutex<FuturesUnordered<BoxFuture<'static, Option<Stream>>>>,
+}
+
+impl IrohConnection {
+    /// [`Kind::Internal`] where the connection has nothing to bind proofs to.
+    pub(crate) fn new(inner: Connection) -> Result<Self> {
+        let mut binding = [0; 32];
+        inner
+            .export_keying_material(&mut binding, BINDING_LABEL, &[])
+            .map_err(|error| {
+                let why = format!("it has no keying material: {error:?}");
+                Error::new(Kind::Internal, "network.connection", why)
+            })?;
+        Ok(Self {
+            inner: Arc::new(inner),
+            binding,
+            silent: Mutex::default(),
+        })
+    }
+
+    pub(crate) fn has_ended(&self) -> bool {
+        self.inner.close_reason().is_some()
+    }
+}
+
+impl fmt::Debug for IrohConnection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "IrohConnection(with {})", self.peer())
+    }
+}
+
+#[async_trait]
+impl ConnectionApi for IrohConnection {
+    fn peer(&self) -> PublicKey {
+        PublicKey(*self.inner.remote_id().as_bytes())
+    }
+
+    fn binding(&self) -> [u8; 32] {
+        self.binding
+    }
+
+    async fn open(&self) -> Result<Stream> {
+        let (send, recv) = self.inner.open_bi().await.map_err(|error| ended(&error))?;
+        Ok(stream(&self.inner, Send::new(&self.inner, send), recv))
+    }
+
+    async fn accept(&self) -> Result<Stream> {
+        let mut silent = self.silent.lock().await;
+        loop {
+            tokio::select! {
+                biased;
+                Some(first) = silent.next() => if let Some(stream) = first {
+                    return Ok(stream);
+                },
+                opened = self.inner.accept_bi() => {
+                    let (send, recv) = opened.map_err(|error| ended(&error))?;
+                    let send = Send::new(&self.inner, send);
+                    silent.push(incoming(self.inner.clone(), send, recv).boxed());
+                }
+            }
+        }
+    }
+
+    fn close(&self, reason: &str) {
+        self.inner.close(CLOSED, cut_reason(reason).as_bytes());
+    }
+
+    async fn closed(&self) -> Error {
+        ended(&self.inner.closed().await)
+    }
+}

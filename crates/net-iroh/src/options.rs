@@ -1,0 +1,146 @@
+//! How an endpoint is bound, and what bounds its connections.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    time::Duration,
+};
+
+use iroh::{
+    Endpoint, RelayMode,
+    endpoint::{
+        Builder, InvalidSocketAddr, PortmapperConfig, QuicTransportConfig, VarInt, presets,
+    },
+};
+use iroh_mdns_address_lookup::MdnsAddressLookup;
+use store_api::{Error, Kind, Result, SecretKey};
+
+/// The protocol, as connections name it.
+pub const ALPN: &[u8] = b"larder/sync/1";
+
+/// How many bytes of a stream may have come without anybody having read them. Not wider: a burst of
+/// loss would leave more gaps than the QUIC library puts up with.
+pub const STREAM_WINDOW: u32 = 1024 * 1024;
+
+/// How many bytes of a connection may have come without anybody having read them.
+pub const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
+
+/// How many bytes of a connection may be sent without having been acknowledged.
+pub const SEND_WINDOW: u64 = 8 * 1024 * 1024;
+
+/// How many streams each side of a connection may have opened at a time.
+pub const MAX_STREAMS: u32 = 100;
+
+/// A connection on which nothing comes for so long is lost. iroh gives up a path after half of it.
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How often a quiet connection says that it is still there.
+pub const KEEP_ALIVE: Duration = Duration::from_secs(5);
+
+/// What nodes of the same local network call themselves to each other.
+const SERVICE: &str = "larder-sync";
+
+/// Whom a network talks to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Reach {
+    /// Processes on this machine: it is bound to 127.0.0.1 and nothing else.
+    Loopback,
+    /// Whoever has its addresses, and those in the same local network, who find each other's keys
+    /// and addresses by multicast DNS. No third party is asked or told of anything: no relay, no DNS
+    /// server, no port mapping, no probing. Where the system forbids multicast, there are only the
+    /// addresses.
+    #[default]
+    LanOnly,
+    /// Anybody, with the relays and the discovery of iroh's makers.
+    Public,
+}
+
+/// How to bind a network.
+#[derive(Debug, Clone, Default)]
+pub struct IrohOptions {
+    /// Whom it talks to.
+    pub reach: Reach,
+    /// Its identity; a fresh one where there is none.
+    pub secret_key: Option<SecretKey>,
+    /// Its UDP port; 0 for any that is free.
+    pub port: u16,
+}
+
+/// Binds an endpoint.
+pub(crate) async fn bind(options: IrohOptions) -> Result<Endpoint> {
+    let IrohOptions {
+        reach,
+        secret_key,
+        port,
+    } = options;
+    let failed = |error: Box<dyn std::error::Error + Send + Sync>| {
+        Error::new(
+            Kind::Unavailable,
+            "network.bind",
+            "the UDP port cannot be used; is another program using it?",
+        )
+        .with("port", port)
+        .because(error)
+    };
+    let builder = match reach {
+        Reach::Loopback => quiet()
+            .clear_ip_transports()
+            .bind_addr(SocketAddr::from((Ipv4Addr::LOCALHOST, port))),
+        Reach::LanOnly => on_port(quiet(), port),
+        Reach::Public => on_port(Endpoint::builder(presets::N0), port),
+    };
+    let mut builder = builder
+        .map_err(|error| failed(error.into()))?
+        .alpns(vec![ALPN.to_vec()])
+        .transport_config(transport());
+    if let Some(key) = secret_key {
+        builder = builder.secret_key(iroh::SecretKey::from_bytes(key.expose()));
+    }
+    let endpoint = builder.bind().await.map_err(|error| failed(error.into()))?;
+    if reach == Reach::LanOnly {
+        find_neighbours(&endpoint);
+    }
+    Ok(endpoint)
+}
+
+/// What bounds a connection, whoever made it.
+pub(crate) fn transport() -> QuicTransportConfig {
+    let idle = VarInt::from_u32(IDLE_TIMEOUT.as_millis() as u32);
+    QuicTransportConfig::builder()
+        .stream_receive_window(STREAM_WINDOW.into())
+        .receive_window(CONNECTION_WINDOW.into())
+        .send_window(SEND_WINDOW)
+        .max_concurrent_bidi_streams(MAX_STREAMS.into())
+        // Nobody here would read these.
+        .max_concurrent_uni_streams(VarInt::from_u32(0))
+        .datagram_receive_buffer_size(None)
+        .max_idle_timeout(Some(idle.into()))
+        .keep_alive_interval(KEEP_ALIVE)
+        .build()
+}
+
+/// An endpoint that talks to no third party.
+fn quiet() -> Builder {
+    Endpoint::builder(presets::Minimal)
+        .relay_mode(RelayMode::Disabled)
+        .clear_address_lookup()
+        .portmapper_config(PortmapperConfig::Disabled)
+}
+
+fn on_port(builder: Builder, port: u16) -> Result<Builder, InvalidSocketAddr> {
+    if port == 0 {
+        return Ok(builder);
+    }
+    builder.bind_addr(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)))
+}
+
+fn find_neighbours(endpoint: &Endpoint) {
+    let neighbours = MdnsAddressLookup::builder()
+        .service_name(SERVICE)
+        .build(endpoint.id());
+    match (neighbours, endpoint.address_lookup()) {
+        (Ok(neighbours), Ok(lookup)) => lookup.add(neighbours),
+        // Those who have its addresses reach it all the same.
+        (Err(error), _) => tracing::warn!(%error, "nobody is found by multicast DNS"),
+        (_, Err(error)) => tracing::warn!(%error, "nobody is found by multicast DNS"),
+    }
+}
