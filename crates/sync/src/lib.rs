@@ -6,5 +6,6 @@ pub mod invite;
 pub mod keys;
 pub mod network;
 pub mod records;
+pub mod replicate;
 pub mod seal;
 pub mod tree;

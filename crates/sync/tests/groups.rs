@@ -53,7 +53,10 @@ fn kind<T: std::fmt::Debug>(result: Result<T>) -> Kind {
 
 async fn names(repo: &sync::groups::Repo) -> Result<Vec<String>> {
     let files = repo.list("").await?;
-    files.map_ok(|(name, _)| name.as_str().to_owned()).try_collect().await
+    files
+        .map_ok(|(name, _)| name.as_str().to_owned())
+        .try_collect()
+        .await
 }
 
 #[tokio::test]
@@ -63,7 +66,8 @@ async fn a_group_is_there_again() -> Result<()> {
     let group = groups.create_group("family").await?;
     let repo = group.create_repo("ann").await?;
     repo.write("photos/1.jpg", "first").await?;
-    repo.write("photos/2.jpg", Content::Stream(Box::new(&b"second"[..]))).await?;
+    repo.write("photos/2.jpg", Content::Stream(Box::new(&b"second"[..])))
+        .await?;
     drop((groups, group, repo));
 
     let groups = device.open().await?;
@@ -80,7 +84,10 @@ async fn a_group_is_there_again() -> Result<()> {
     assert_eq!(repo.read_to_bytes("photos/1.jpg").await?, "first");
     let range: Vec<_> = repo.read("photos/2.jpg", 1..4).await?.try_collect().await?;
     assert_eq!(range.concat(), b"eco");
-    assert_eq!(kind(repo.read_to_bytes("photos/3.jpg").await), Kind::NotFound);
+    assert_eq!(
+        kind(repo.read_to_bytes("photos/3.jpg").await),
+        Kind::NotFound
+    );
     Ok(())
 }
 
@@ -128,7 +135,10 @@ async fn concurrent_writes_lose_none() -> Result<()> {
     let repo = group.create_repo("r").await?;
     let writes = (0..24).map(|n| {
         let repo = repo.clone();
-        async move { repo.write(&format!("{n:02}"), format!("{n}").into_bytes()).await }
+        async move {
+            repo.write(&format!("{n:02}"), format!("{n}").into_bytes())
+                .await
+        }
     });
     for written in futures_util::future::join_all(writes).await {
         written?;
@@ -160,7 +170,11 @@ async fn the_same_file_is_stored_once_and_read_by_its_readers_only() -> Result<(
     let mut blobs = device.stores.blobs.list();
     while let Some((hash, _)) = blobs.try_next().await? {
         let bytes = device.stores.blobs.read_to_bytes(hash, 0..u64::MAX).await?;
-        assert!(!bytes.windows(12).any(|part| part == &canary.as_bytes()[..12]));
+        assert!(
+            !bytes
+                .windows(12)
+                .any(|part| part == &canary.as_bytes()[..12])
+        );
     }
     Ok(())
 }
@@ -202,7 +216,12 @@ async fn an_invite_allows_what_it_says() -> Result<()> {
     let repo = group.create_repo("ann").await?;
     let at = vec!["sim:1".to_owned()];
     let mut invites = Vec::new();
-    for kind in [InviteKind::Write, InviteKind::Read, InviteKind::Replica, InviteKind::Device] {
+    for kind in [
+        InviteKind::Write,
+        InviteKind::Read,
+        InviteKind::Replica,
+        InviteKind::Device,
+    ] {
         let text = group.invite(kind, at.clone()).await?.to_string();
         invites.push(text.parse::<Invite>()?);
     }
@@ -217,14 +236,20 @@ async fn an_invite_allows_what_it_says() -> Result<()> {
 
     let reader = Device::new().await?.open().await?.join(read).await?;
     assert_eq!(kind(reader.create_repo("eve").await), Kind::Denied);
-    assert_eq!(kind(reader.invite(InviteKind::Write, vec![]).await), Kind::Denied);
+    assert_eq!(
+        kind(reader.invite(InviteKind::Write, vec![]).await),
+        Kind::Denied
+    );
     reader.invite(InviteKind::Read, vec![]).await?;
 
     let keeper = Device::new().await?;
     let keeper = keeper.open().await?.join(replica).await?;
     assert_eq!(kind(keeper.name().await), Kind::Denied);
     assert_eq!(kind(keeper.create_repo("eve").await), Kind::Denied);
-    assert_eq!(kind(keeper.invite(InviteKind::Read, vec![]).await), Kind::Denied);
+    assert_eq!(
+        kind(keeper.invite(InviteKind::Read, vec![]).await),
+        Kind::Denied
+    );
     keeper.invite(InviteKind::Replica, vec![]).await?;
 
     let phone = Device::new().await?;

@@ -14,7 +14,7 @@ use store_api::{
 use store_engine::{Blobs, Records, generate_key, public_key};
 
 use super::{
-    Groups, Inner, Ours,
+    Event, Groups, Inner, Ours,
     repo::{Repo, RepoInner},
 };
 use crate::{
@@ -40,6 +40,16 @@ struct GroupInner {
     ours: Mutex<Ours>,
     /// Where others may be found, from invites.
     addresses: Mutex<Vec<String>>,
+    /// The keys of all repos, as long as the group's record does not change.
+    members: Mutex<Members>,
+}
+
+/// What the group's record says.
+#[derive(Default)]
+struct Members {
+    /// How often the record has changed.
+    generation: u64,
+    keys: Option<Arc<Vec<PublicKey>>>,
 }
 
 impl fmt::Debug for Group {
@@ -78,6 +88,7 @@ impl Group {
                     .collect(),
             ),
             addresses: Mutex::default(),
+            members: Mutex::default(),
         }))
     }
 
@@ -203,8 +214,13 @@ impl Group {
         };
         self.records().put(id, REPO_PROFILE, write).await?;
         lock(&self.0.ours).insert(id, (key, secret));
+        // Where the group's record has not come here yet, two members may take one slot, of which one
+        // is then lost: so each begins at a slot of its own.
         let taken = self.slots().await?;
-        for slot in (FIRST_MEMBER..GROUP_SLOTS).filter(|slot| !taken.contains(slot)) {
+        let slots = GROUP_SLOTS - FIRST_MEMBER;
+        let begin = u16::from_be_bytes([key.0[0], key.0[1]]) % slots;
+        let slots = (0..slots).map(|n| FIRST_MEMBER + (begin + n) % slots);
+        for slot in slots.filter(|slot| !taken.contains(slot)) {
             let write = PutRecord::Write {
                 value: seal_member(locate, self.0.id, slot, key)?,
                 writer: writer.clone(),
@@ -212,8 +228,8 @@ impl Group {
             };
             match self.records().put(self.0.id, slot, write).await? {
                 Put::Published { .. } | Put::Queued { .. } => {
-                    self.inner().changed(self.0.id, self.0.id);
-                    return Ok(self.repo_of(key));
+                    self.record_changed(self.0.id);
+                    return self.repo_of(key).await;
                 }
                 // Somebody took it meanwhile.
                 Put::Superseded { .. } => {}
@@ -245,7 +261,7 @@ impl Group {
             expect: SeqExpect::Any,
         };
         self.records().put(self.0.id, slot, write).await?;
-        self.inner().changed(self.0.id, self.0.id);
+        self.record_changed(self.0.id);
         Ok(())
     }
 
@@ -254,7 +270,37 @@ impl Group {
     ///
     /// A slot that cannot be opened is left out: somebody wrote into it with other keys, and must not
     /// be able to hide the rest.
-    pub(crate) async fn repo_keys(&self) -> Result<Vec<PublicKey>> {
+    pub(crate) async fn repo_keys(&self) -> Result<Arc<Vec<PublicKey>>> {
+        let generation = {
+            let members = lock(&self.0.members);
+            if let Some(known) = &members.keys {
+                return Ok(Arc::clone(known));
+            }
+            members.generation
+        };
+        let keys = Arc::new(self.read_repo_keys().await?);
+        let mut members = lock(&self.0.members);
+        // Unless the record changed while it was read.
+        if members.generation == generation {
+            members.keys = Some(Arc::clone(&keys));
+        }
+        Ok(keys)
+    }
+
+    /// A record of the group has a new value.
+    pub(crate) fn record_changed(&self, record: RecordId) {
+        if record == self.0.id {
+            let mut members = lock(&self.0.members);
+            members.generation += 1;
+            members.keys = None;
+        }
+        self.inner().tell(Event::Changed {
+            group: self.0.id,
+            record,
+        });
+    }
+
+    async fn read_repo_keys(&self) -> Result<Vec<PublicKey>> {
         let mut keys = Vec::new();
         for slot in self.slots().await? {
             let found = self.records().get(self.0.id, slot, Freshness::Local);
@@ -274,16 +320,18 @@ impl Group {
     pub async fn repos(&self) -> Result<Vec<Repo>> {
         let keys = self.repo_keys().await?;
         let mut repos = Vec::with_capacity(keys.len());
-        for key in keys {
-            self.records().create(records::repo_record(key)).await?;
-            repos.push(self.repo_of(key));
+        for &key in keys.iter() {
+            repos.push(self.repo_of(key).await?);
         }
         Ok(repos)
     }
 
     /// The repo with this key; `None` where the group has none such, as far as that is known here.
     pub async fn repo(&self, key: PublicKey) -> Result<Option<Repo>> {
-        Ok(self.repos().await?.into_iter().find(|r| r.key() == key))
+        match self.has_repo(key).await? {
+            true => self.repo_of(key).await.map(Some),
+            false => Ok(None),
+        }
     }
 
     /// Whether the group has a repo with this key, as far as that is known here.
@@ -304,16 +352,16 @@ impl Group {
         Ok(members)
     }
 
-    fn repo_of(&self, key: PublicKey) -> Repo {
+    async fn repo_of(&self, key: PublicKey) -> Result<Repo> {
         let id = records::repo_id(key);
         let secret = lock(&self.0.ours)
             .get(&id)
             .map(|(_, secret)| secret.clone());
-        let mut repos = lock(&self.0.repos);
-        let repo = repos.get(&id);
-        if let Some(repo) = repo.filter(|repo| repo.is_ours() == secret.is_some()) {
-            return repo.clone();
+        let known = lock(&self.0.repos).get(&id).cloned();
+        if let Some(repo) = known.filter(|repo| repo.is_ours() == secret.is_some()) {
+            return Ok(repo);
         }
+        self.records().create(records::repo_record(key)).await?;
         let repo = Repo(Arc::new(RepoInner {
             group: self.clone(),
             key,
@@ -321,8 +369,8 @@ impl Group {
             secret,
             changing: tokio::sync::Mutex::default(),
         }));
-        repos.insert(id, repo.clone());
-        repo
+        lock(&self.0.repos).insert(id, repo.clone());
+        Ok(repo)
     }
 
     /// Removes all that the store has of the group, but its keys.

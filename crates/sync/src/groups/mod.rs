@@ -98,10 +98,6 @@ impl Inner {
         (self.clock)()
     }
 
-    pub(crate) fn changed(&self, group: RecordId, record: RecordId) {
-        self.tell(Event::Changed { group, record });
-    }
-
     pub(crate) fn tell(&self, event: Event) {
         // An error says that nobody listens.
         self.events.send(event).ok();

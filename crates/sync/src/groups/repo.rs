@@ -151,7 +151,7 @@ impl Repo {
     /// As of [`write`](Self::write).
     pub async fn stage(&self, content: impl Into<Content>, modified: i64) -> Result<Staged> {
         const OPERATION: &str = "sync.repo.write";
-        self.secret(OPERATION)?;
+        self.owner(OPERATION)?;
         let group = &self.0.group;
         let read = group.read_key(OPERATION)?;
         stage(group.blobs(), read, content.into(), modified).await
@@ -225,7 +225,7 @@ impl Repo {
     where
         F: Future<Output = Result<BTreeMap<Name, Option<FileEntry>>>>,
     {
-        self.secret(operation)?;
+        self.owner(operation)?;
         let tree = self.0.group.tree(operation)?;
         let _one = self.0.changing.lock().await;
         for _ in 0..MAX_ATTEMPTS {
@@ -250,7 +250,7 @@ impl Repo {
         known: Option<(u64, RepoRoot)>,
         root: Root,
     ) -> Result<bool> {
-        let secret = self.secret(operation)?;
+        let secret = self.owner(operation)?;
         let group = &self.0.group;
         let now = group.inner().now();
         let (expect, next) = match known {
@@ -273,7 +273,7 @@ impl Repo {
         match group.records().put(self.0.id, REPO_ROOT, write).await? {
             Put::Published { .. } | Put::Queued { .. } => {
                 self.keep_only(&[root]).await?;
-                group.inner().changed(group.id(), self.0.id);
+                group.record_changed(self.0.id);
                 Ok(true)
             }
             Put::Superseded { .. } => Ok(false),
@@ -363,7 +363,8 @@ impl Repo {
             .map_or(Vec::new(), |(_, r)| r.earlier))
     }
 
-    fn secret(&self, operation: &'static str) -> Result<&SecretKey> {
+    /// The key that writes it.
+    pub(crate) fn owner(&self, operation: &'static str) -> Result<&SecretKey> {
         self.0.secret.as_ref().ok_or_else(|| {
             Error::new(Kind::Denied, operation, "only its owner can change a repo")
                 .with("repo", self.0.key)

@@ -19,8 +19,6 @@ use crate::keys::{GroupKeys, derive, same};
 use super::wire::VERSION;
 
 const CONTEXT: &str = "larder 2026 group proof key v1";
-/// The length of a hello.
-pub(super) const HELLO_LEN: usize = 1 + 64;
 /// The length of an answer.
 pub(super) const ANSWER_LEN: usize = 64;
 
@@ -133,7 +131,7 @@ mod tests {
         let (ours, other) = (keys(1), keys(2));
         // A replica's key is enough.
         let (said, nonce) = hello(&ends(), &ours.to_replica()).unwrap();
-        assert_eq!(said.len(), HELLO_LEN);
+        assert_eq!(said.len(), 1 + 64);
         let (found, answered) = answer(&ends(), [&other, &ours], &said).unwrap();
         assert!(found == Some(&ours) && answered.len() == ANSWER_LEN);
         assert!(check(&ends(), &ours, &nonce, &answered));

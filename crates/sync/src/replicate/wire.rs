@@ -106,7 +106,11 @@ impl Message {
                 put_record(&mut bytes, *record);
                 let count = u16::try_from(seqs.len()).ok().filter(|n| *n <= MAX_SEQS);
                 bytes.put_u16(count.ok_or_else(|| {
-                    Error::new(Kind::TooLarge, WRITE, "a record has no more than 1024 slots")
+                    Error::new(
+                        Kind::TooLarge,
+                        WRITE,
+                        "a record has no more than 1024 slots",
+                    )
                 })?);
                 for (slot, seq) in seqs {
                     bytes.put_u16(*slot);
@@ -231,9 +235,11 @@ impl Get {
         bytes.put_slice(&self.group.0);
         bytes.put_slice(&self.repo.0);
         let depth = u8::try_from(self.chain.len()).ok();
-        bytes.put_u8(depth.filter(|depth| *depth <= MAX_LEVEL + 1).ok_or_else(|| {
-            Error::new(Kind::Invalid, WRITE, "a tree is not that deep")
-        })?);
+        bytes.put_u8(
+            depth
+                .filter(|depth| *depth <= MAX_LEVEL + 1)
+                .ok_or_else(|| Error::new(Kind::Invalid, WRITE, "a tree is not that deep"))?,
+        );
         for page in &self.chain {
             bytes.put_slice(page.as_bytes());
         }
@@ -369,14 +375,13 @@ pub(super) fn lost(error: std::io::Error) -> Error {
     Error::new(Kind::Unavailable, READ, "the peer is gone").because(error)
 }
 
-pub(super) async fn write_frame(
-    send: &mut (impl AsyncWrite + Unpin),
-    body: &[u8],
-) -> Result<()> {
+pub(super) async fn write_frame(send: &mut (impl AsyncWrite + Unpin), body: &[u8]) -> Result<()> {
     let len = u32::try_from(body.len()).ok();
-    let len = len.filter(|len| *len as usize <= MAX_FRAME_LEN).ok_or_else(|| {
-        Error::new(Kind::TooLarge, WRITE, "a message is too long").with("len", body.len())
-    })?;
+    let len = len
+        .filter(|len| *len as usize <= MAX_FRAME_LEN)
+        .ok_or_else(|| {
+            Error::new(Kind::TooLarge, WRITE, "a message is too long").with("len", body.len())
+        })?;
     let written = async {
         send.write_all(&len.to_be_bytes()).await?;
         send.write_all(body).await?;

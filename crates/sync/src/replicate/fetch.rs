@@ -1,0 +1,582 @@
+//! Fetches the trees that records name: level by level, from everybody who has them at once.
+//!
+//! Each level is a number of jobs, one for each page, or for some files of a page; long files are
+//! pieces of [`PIECE`]. Each session takes jobs as fast as it can do them. A job that failed goes to
+//! another session; towards the end, those who are idle also take what others are slow with.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashSet, VecDeque},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use bao_tree::{ChunkNum, ChunkRanges};
+use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use store_api::{Error, Kind, PublicKey, RecordId, Result};
+use store_engine::{Blobs, Hash, Pin, Status};
+use tokio::{sync::Notify, task::JoinSet};
+
+use super::{
+    Policy, Shared, is_lie, lock,
+    receive::{Received, Receiver, add},
+    session::Session,
+    wire::Get,
+};
+use crate::{
+    groups::{Event, Group, Repo},
+    tree::{
+        Root,
+        walk::{Part, children},
+    },
+};
+
+/// The longest piece of a file that one request asks for.
+const PIECE: u64 = 8 * 1024 * 1024;
+/// How many files of a page one request asks for.
+const FILES: usize = 64;
+/// How many requests run on one session at a time.
+const TOGETHER: usize = 4;
+/// How many small blobs of a request are added at a time.
+const ADDING: usize = 64;
+/// How many repos are fetched at a time.
+const REPOS: usize = 16;
+/// How long to wait after nobody could give what is missing.
+const PAUSE: Duration = Duration::from_millis(200);
+/// How long to wait before a tree that could not be fetched is tried again, if nothing happens.
+const AGAIN: Duration = Duration::from_secs(5);
+
+/// Pages from the root down to one.
+type Chain = Vec<Hash>;
+
+/// Something to ask for.
+#[derive(Debug, Clone)]
+struct Job {
+    chain: Chain,
+    /// Offset below the last page, hash, and what of it.
+    wanted: Vec<(u64, Hash, ChunkRanges)>,
+    /// Whether it begins with the page itself, whose first child comes with it.
+    is_page: bool,
+    /// The sessions that could not do it.
+    failed: BTreeSet<u64>,
+}
+
+/// What came of a job.
+#[derive(Default)]
+struct Done {
+    /// Long files, of which more is to be asked for: offset, hash and length.
+    longer: Vec<(u64, Hash, u64)>,
+    /// Keeps what came.
+    pins: Vec<Pin>,
+}
+
+impl Shared {
+    /// Fetches whatever of the newest trees is not here, for ever.
+    pub(super) async fn fetch_all(self: Arc<Self>) {
+        let mut fetching: FuturesUnordered<BoxFuture<'static, RecordId>> = FuturesUnordered::new();
+        let mut under_way = BTreeSet::new();
+        loop {
+            let stirred = self.stirred.notified();
+            match self.to_fetch().await {
+                Ok(all) => {
+                    for (group, repo) in all {
+                        if under_way.len() < REPOS && under_way.insert(repo.id()) {
+                            let shared = Arc::clone(&self);
+                            fetching.push(Box::pin(async move {
+                                shared.fetch_repo(&group, &repo).await;
+                                repo.id()
+                            }));
+                        }
+                    }
+                }
+                Err(error) => tracing::warn!(%error, "what is to be fetched cannot be told"),
+            }
+            tokio::select! {
+                biased;
+                Some(repo) = fetching.next() => {
+                    under_way.remove(&repo);
+                }
+                () = stirred => {}
+                () = tokio::time::sleep(AGAIN) => {}
+            }
+        }
+    }
+
+    /// The repos whose newest trees are not here, of groups that somebody is connected for.
+    async fn to_fetch(&self) -> Result<Vec<(Group, Repo)>> {
+        let mut all = Vec::new();
+        for group in self.groups.groups() {
+            if self.sessions_of(group.id()).is_empty() {
+                continue;
+            }
+            for repo in group.repos().await? {
+                let known = repo.known_root().await?;
+                if !repo.is_ours()
+                    && let Some((_, known)) = known
+                    && repo.root().await?.hash != known.root.hash
+                {
+                    all.push((group.clone(), repo));
+                }
+            }
+        }
+        Ok(all)
+    }
+
+    async fn fetch_repo(&self, group: &Group, repo: &Repo) {
+        let fetched = async {
+            match repo.known_root().await? {
+                Some((_, known)) => self.fetch_root(group, repo, known.root).await,
+                None => Ok(()),
+            }
+        };
+        match fetched.await {
+            Ok(()) => {}
+            // Somebody else may have it later.
+            Err(error) if matches!(error.kind(), Kind::Unavailable | Kind::NotFound) => {
+                tracing::debug!(repo = %repo.key(), %error, "a tree could not be fetched yet");
+                tokio::time::sleep(PAUSE).await;
+            }
+            Err(error) => {
+                tracing::warn!(repo = %repo.key(), %error, "a tree could not be fetched");
+                tokio::time::sleep(AGAIN).await;
+            }
+        }
+    }
+
+    /// Fetches what of a tree is not here, and makes it the one that is held.
+    async fn fetch_root(&self, group: &Group, repo: &Repo, root: Root) -> Result<()> {
+        let inner = &self.groups.0;
+        let held = inner.held(repo.id()).await?;
+        // From now on what comes stays, also over a restart.
+        repo.keep(root).await?;
+        if !root.is_empty() {
+            self.fetch_tree(group, repo, root, held).await?;
+        }
+        inner.keep_held(repo.id(), root).await?;
+        repo.keep_only(&[root]).await?;
+        inner.tell(Event::Held {
+            group: group.id(),
+            repo: repo.id(),
+        });
+        Ok(())
+    }
+
+    async fn fetch_tree(&self, group: &Group, repo: &Repo, root: Root, held: Root) -> Result<()> {
+        let blobs = group.blobs();
+        let mut new: Vec<Chain> = Vec::new();
+        let mut old: HashSet<Hash> = HashSet::new();
+        let mut pins = Vec::new();
+        for level in (0..=root.level.max(held.level)).rev() {
+            if level == root.level {
+                new.push(vec![root.hash]);
+            }
+            if level == held.level && !held.is_empty() {
+                old.insert(held.hash);
+            }
+            let last = |chain: &Chain| *chain.last().expect("a chain has a page");
+            let shared: HashSet<Hash> = new
+                .iter()
+                .map(last)
+                .filter(|hash| old.contains(hash))
+                .collect();
+            new.retain(|chain| !shared.contains(&last(chain)));
+            old.retain(|hash| !shared.contains(hash));
+
+            let mut jobs = Vec::new();
+            for chain in &new {
+                let page = last(chain);
+                if !is_page_here(blobs, page, level).await? {
+                    jobs.push(Job::page(chain.clone(), page));
+                }
+            }
+            pins.extend(self.run(group, repo, jobs).await?);
+
+            let (mut old_below, mut old_files) = (HashSet::new(), HashSet::new());
+            for page in std::mem::take(&mut old) {
+                for child in children(blobs, page, level).await? {
+                    match child.part {
+                        Part::Sequence { .. } => drop(old_below.insert(child.hash)),
+                        Part::File => drop(old_files.insert(child.hash)),
+                        Part::Page => {}
+                    }
+                }
+            }
+            let mut below = Vec::new();
+            let mut files = Vec::new();
+            for chain in std::mem::take(&mut new) {
+                let mut missing = Vec::new();
+                for (offset, child) in (1..).zip(children(blobs, last(&chain), level).await?) {
+                    match child.part {
+                        Part::Sequence { .. } => {
+                            let mut chain = chain.clone();
+                            chain.push(child.hash);
+                            below.push(chain);
+                        }
+                        Part::File if self.options.policy == Policy::Names => {}
+                        Part::File if old_files.contains(&child.hash) => {}
+                        Part::File => {
+                            if let Some(ranges) = missing_of(blobs, child.hash).await? {
+                                missing.push((offset, child.hash, ranges));
+                            }
+                        }
+                        Part::Page => {}
+                    }
+                }
+                for wanted in missing.chunks(FILES) {
+                    files.push(Job::files(chain.clone(), wanted.to_vec()));
+                }
+            }
+            pins.extend(self.run(group, repo, files).await?);
+            (new, old) = (below, old_below);
+        }
+        drop(pins);
+        Ok(())
+    }
+
+    /// Does jobs with all sessions of the group, until all are done. [`Kind::Unavailable`] where
+    /// nobody can do what is left.
+    async fn run(&self, group: &Group, repo: &Repo, jobs: Vec<Job>) -> Result<Vec<Pin>> {
+        if jobs.is_empty() {
+            return Ok(Vec::new());
+        }
+        let work = Work {
+            left: Mutex::new(Left {
+                waiting: jobs.into(),
+                running: BTreeMap::new(),
+                next: 0,
+            }),
+            changed: Notify::new(),
+        };
+        let mut pins = Vec::new();
+        let mut workers: FuturesUnordered<BoxFuture<'_, Result<Vec<Pin>>>> =
+            FuturesUnordered::new();
+        let mut known = BTreeSet::new();
+        loop {
+            let stirred = self.stirred.notified();
+            for session in self.sessions_of(group.id()) {
+                if known.insert(session.id) {
+                    for _ in 0..TOGETHER {
+                        let session = Arc::clone(&session);
+                        workers.push(Box::pin(self.work(&work, session, group, repo)));
+                    }
+                }
+            }
+            if work.is_done() {
+                return Ok(pins);
+            }
+            if workers.is_empty() {
+                let message = "nobody who is connected can give what is missing";
+                return Err(
+                    Error::new(Kind::Unavailable, "sync.fetch", message).with("repo", repo.key())
+                );
+            }
+            tokio::select! {
+                biased;
+                Some(ended) = workers.next() => pins.extend(ended?),
+                () = stirred => {}
+            }
+        }
+    }
+
+    /// Does jobs on one session until there are none for it.
+    async fn work(
+        &self,
+        work: &Work,
+        session: Arc<Session>,
+        group: &Group,
+        repo: &Repo,
+    ) -> Result<Vec<Pin>> {
+        let mut pins = Vec::new();
+        loop {
+            let changed = work.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            let taken = match work.take(session.id) {
+                Take::Job(number, job, other) => (number, job, other),
+                Take::Wait => {
+                    changed.await;
+                    continue;
+                }
+                Take::Nothing => return Ok(pins),
+            };
+            let (number, job, over) = taken;
+            let done = tokio::select! {
+                biased;
+                // Somebody else was faster.
+                () = over.notified() => continue,
+                done = self.do_job(&job, &session, group, repo.key()) => done,
+            };
+            match done {
+                Ok(done) => {
+                    pins.extend(done.pins);
+                    work.finish(number, job.pieces(&done.longer));
+                }
+                Err(error) => {
+                    work.fail(number, session.id);
+                    match error.kind() {
+                        // Our own disk's errors are not the peer's.
+                        Kind::Full | Kind::Corrupt | Kind::Closed | Kind::Internal => {
+                            if session.link.connection_lives() {
+                                return Err(error);
+                            }
+                            return Ok(pins);
+                        }
+                        Kind::NotFound => {}
+                        _ if is_lie(&error) => {
+                            self.avoid_peer(&session.link, &error);
+                            return Ok(pins);
+                        }
+                        _ => return Ok(pins),
+                    }
+                }
+            }
+        }
+    }
+
+    async fn do_job(
+        &self,
+        job: &Job,
+        session: &Session,
+        group: &Group,
+        repo: PublicKey,
+    ) -> Result<Done> {
+        let blobs = group.blobs();
+        let page = *job.chain.last().expect("a chain has a page");
+        let peer = session.link.connection.peer();
+        let running = self.requests.begin(group.id(), page, peer);
+        let mut ranges: Vec<_> = job
+            .wanted
+            .iter()
+            .map(|(offset, _, ranges)| (*offset, ranges.clone()))
+            .collect();
+        if job.is_page {
+            ranges = vec![(0, ChunkRanges::all()), (1, ChunkRanges::all())];
+        }
+        let get = Get {
+            group: group.id(),
+            repo,
+            chain: job.chain.clone(),
+            ranges,
+        };
+        let mut receiver = Receiver::ask(&session.link, &get).await?;
+        let mut done = Done::default();
+        if job.is_page {
+            let all = ChunkRanges::all();
+            let first = receiver.next(blobs, page, &all, &running).await?;
+            done.pins.extend(keep(blobs, first).await?);
+            let sealed = children(blobs, page, 0).await?;
+            let sealed = sealed.first().map(|child| child.hash).ok_or_else(|| {
+                Error::new(Kind::Invalid, "sync.fetch", "the page is none").with("page", page)
+            })?;
+            let second = receiver.next(blobs, sealed, &all, &running).await?;
+            done.pins.extend(keep(blobs, second).await?);
+            return Ok(done);
+        }
+        let mut adding: JoinSet<Result<Pin>> = JoinSet::new();
+        let mut ended = Ok(());
+        for (offset, hash, ranges) in &job.wanted {
+            match receiver.next(blobs, *hash, ranges, &running).await {
+                Ok(Received::Small(bytes)) => {
+                    let blobs = blobs.clone();
+                    adding.spawn(async move { add(&blobs, bytes).await });
+                    if adding.len() >= ADDING
+                        && let Some(added) = adding.join_next().await
+                    {
+                        done.pins.push(joined(added)?);
+                    }
+                }
+                Ok(Received::Stored { size, _pin }) => {
+                    done.pins.extend(_pin);
+                    if size > PIECE && ranges.is_subset(&first_piece()) {
+                        done.longer.push((*offset, *hash, size));
+                    }
+                }
+                Err(error) => {
+                    ended = Err(error);
+                    break;
+                }
+            }
+        }
+        while let Some(added) = adding.join_next().await {
+            done.pins.push(joined(added)?);
+        }
+        ended.map(|()| done)
+    }
+}
+
+fn joined(added: std::result::Result<Result<Pin>, tokio::task::JoinError>) -> Result<Pin> {
+    added
+        .map_err(|error| Error::new(Kind::Internal, "sync.fetch", "a task failed").because(error))?
+}
+
+async fn keep(blobs: &Blobs, received: Received) -> Result<Option<Pin>> {
+    match received {
+        Received::Small(bytes) => add(blobs, bytes).await.map(Some),
+        Received::Stored { _pin, .. } => Ok(_pin),
+    }
+}
+
+fn first_piece() -> ChunkRanges {
+    ChunkRanges::from(..ChunkNum(PIECE / 1024))
+}
+
+async fn is_here(blobs: &Blobs, hash: Hash) -> Result<bool> {
+    let status = blobs.status(hash).await?;
+    Ok(hash == Hash::EMPTY || matches!(status, Some(Status::Complete { .. })))
+}
+
+/// Whether a page and its sealed page are here.
+async fn is_page_here(blobs: &Blobs, page: Hash, level: u8) -> Result<bool> {
+    if !is_here(blobs, page).await? {
+        return Ok(false);
+    }
+    match children(blobs, page, level).await?.first() {
+        Some(sealed) => is_here(blobs, sealed.hash).await,
+        None => Ok(true),
+    }
+}
+
+/// What of a file's blob is not here; `None` where nothing is missing. Of one that nothing is known of
+/// the first piece, which also says how long it is.
+async fn missing_of(blobs: &Blobs, hash: Hash) -> Result<Option<ChunkRanges>> {
+    if hash == Hash::EMPTY {
+        return Ok(None);
+    }
+    match blobs.status(hash).await? {
+        Some(Status::Complete { .. }) => Ok(None),
+        Some(Status::Partial { size, .. }) => {
+            let field = blobs.bitfield(hash).await?;
+            let all = ChunkRanges::from(..ChunkNum(size.div_ceil(1024)));
+            Ok(Some(all - field.ranges.clone()))
+        }
+        None => Ok(Some(first_piece())),
+    }
+}
+
+impl Job {
+    fn page(chain: Chain, page: Hash) -> Self {
+        Self {
+            chain,
+            wanted: vec![(0, page, ChunkRanges::all())],
+            is_page: true,
+            failed: BTreeSet::new(),
+        }
+    }
+
+    fn files(chain: Chain, wanted: Vec<(u64, Hash, ChunkRanges)>) -> Self {
+        Self {
+            chain,
+            wanted,
+            is_page: false,
+            failed: BTreeSet::new(),
+        }
+    }
+
+    /// The rest of long files, a job a piece.
+    fn pieces(&self, longer: &[(u64, Hash, u64)]) -> Vec<Job> {
+        let mut jobs = Vec::new();
+        for (offset, hash, size) in longer {
+            for start in (PIECE..*size).step_by(PIECE as usize) {
+                let end = (start + PIECE).min(*size);
+                let (first, last) = (ChunkNum(start / 1024), ChunkNum(end.div_ceil(1024)));
+                let ranges = ChunkRanges::from(first..last);
+                jobs.push(Job::files(
+                    self.chain.clone(),
+                    vec![(*offset, *hash, ranges)],
+                ));
+            }
+        }
+        jobs
+    }
+}
+
+/// The jobs of one level.
+struct Work {
+    left: Mutex<Left>,
+    changed: Notify,
+}
+
+struct Left {
+    waiting: VecDeque<Job>,
+    running: BTreeMap<u64, Run>,
+    next: u64,
+}
+
+/// A job that runs on one session, or two.
+struct Run {
+    job: Job,
+    sessions: BTreeSet<u64>,
+    over: Arc<Notify>,
+}
+
+enum Take {
+    Job(u64, Job, Arc<Notify>),
+    /// There may be something later.
+    Wait,
+    /// There will be nothing for this session.
+    Nothing,
+}
+
+impl Work {
+    fn is_done(&self) -> bool {
+        let left = lock(&self.left);
+        left.waiting.is_empty() && left.running.is_empty()
+    }
+
+    fn take(&self, session: u64) -> Take {
+        let mut left = lock(&self.left);
+        let can = |job: &Job| !job.failed.contains(&session);
+        if let Some(at) = left.waiting.iter().position(can)
+            && let Some(job) = left.waiting.remove(at)
+        {
+            let number = left.next;
+            left.next += 1;
+            let over = Arc::new(Notify::new());
+            let run = Run {
+                job: job.clone(),
+                sessions: BTreeSet::from([session]),
+                over: Arc::clone(&over),
+            };
+            left.running.insert(number, run);
+            return Take::Job(number, job, over);
+        }
+        // Nothing waits: help with what others have not done yet.
+        let can_help = |run: &&mut Run| {
+            can(&run.job) && run.sessions.len() == 1 && !run.sessions.contains(&session)
+        };
+        let number = left.running.iter_mut().find(|(_, run)| can_help(run));
+        if let Some((number, run)) = number {
+            run.sessions.insert(session);
+            return Take::Job(*number, run.job.clone(), Arc::clone(&run.over));
+        }
+        match left.running.is_empty() {
+            true => Take::Nothing,
+            false => Take::Wait,
+        }
+    }
+
+    fn finish(&self, number: u64, more: Vec<Job>) {
+        let mut left = lock(&self.left);
+        if let Some(run) = left.running.remove(&number) {
+            // At most one other does the same.
+            run.over.notify_waiters();
+            left.waiting.extend(more);
+        }
+        drop(left);
+        self.changed.notify_waiters();
+    }
+
+    fn fail(&self, number: u64, session: u64) {
+        let mut left = lock(&self.left);
+        if let Some(run) = left.running.get_mut(&number) {
+            run.job.failed.insert(session);
+            run.sessions.remove(&session);
+            if run.sessions.is_empty()
+                && let Some(run) = left.running.remove(&number)
+            {
+                left.waiting.push_back(run.job);
+            }
+        }
+        drop(left);
+        self.changed.notify_waiters();
+    }
+}

@@ -1,0 +1,540 @@
+//! Replication: members of a group compare their records, and fetch what the newer ones name.
+//!
+//! A [`Replicator`] keeps connections with other members of its groups. On each, both sides first
+//! [prove](proof) a group to each other; then each says which values it has of the group's records,
+//! and sends those that the other has not. A record names a root, and a root a tree: whatever of that
+//! is not here is fetched, from all who have it at once. Changes are pushed as they happen; comparing
+//! again now and then is what guarantees that nothing is missed.
+
+mod fetch;
+mod proof;
+mod receive;
+mod routes;
+mod serve;
+mod session;
+mod status;
+pub mod wire;
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use store_api::{Error, Kind, PublicKey, RecordId, Result};
+use tokio::{
+    sync::{Notify, Semaphore, broadcast::error::RecvError},
+    task::JoinSet,
+    time::Instant,
+};
+
+use self::session::Session;
+pub use self::status::{RepoStatus, Request, Status, Synced};
+use crate::{
+    groups::{Event, Groups},
+    network::{Address, Connection, Network, Stream},
+};
+
+/// The most connections at a time.
+const MAX_CONNECTIONS: usize = 256;
+/// The most streams of one connection that are answered at a time.
+const MAX_STREAMS: usize = 64;
+/// How long a peer may take to say its first words on a stream.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// How long a peer that lied, or could not be reached, is left alone the first time; then twice as
+/// long, and so on.
+const FIRST_BACK_OFF: Duration = Duration::from_secs(2);
+/// The longest that it is.
+const MAX_BACK_OFF: Duration = Duration::from_secs(300);
+
+/// What a member wants to have of others' repos.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Policy {
+    /// Everything.
+    #[default]
+    Everything,
+    /// Which files there are; contents when they are asked for.
+    Names,
+}
+
+/// Whether a change is told at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Push {
+    /// It is.
+    #[default]
+    AtOnce,
+    /// Only comparing tells.
+    Never,
+}
+
+/// How to replicate.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// What to fetch.
+    pub policy: Policy,
+    /// Whether changes are pushed.
+    pub push: Push,
+    /// How often to compare, and to look for members who are not connected.
+    pub compare_every: Duration,
+    /// For how long a route of ours is good; it is renewed at half of that.
+    pub route_for: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            policy: Policy::default(),
+            push: Push::default(),
+            compare_every: Duration::from_secs(30),
+            route_for: Duration::from_secs(3600),
+        }
+    }
+}
+
+/// Replicates all groups of a device over a network, until it is [shut down](Self::shutdown).
+#[derive(Debug, Clone)]
+pub struct Replicator(Arc<Shared>);
+
+pub(crate) struct Shared {
+    groups: Groups,
+    network: Arc<dyn Network>,
+    options: Options,
+    links: Mutex<BTreeMap<u64, Arc<Link>>>,
+    sessions: Mutex<BTreeMap<u64, Arc<Session>>>,
+    next: AtomicU64,
+    /// Tells that sessions came or went, or that one holds something new.
+    stirred: Notify,
+    avoided: Mutex<BTreeMap<Avoided, BackOff>>,
+    /// Who answered at an address.
+    peers: Mutex<BTreeMap<Address, PublicKey>>,
+    requests: status::Requests,
+    tasks: Mutex<JoinSet<()>>,
+}
+
+/// Whom to leave alone for a while.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Avoided {
+    Peer(PublicKey),
+    Address(Address),
+}
+
+#[derive(Debug, Clone, Copy)]
+struct BackOff {
+    until: Instant,
+    last: Duration,
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Replicator")
+            .field("network", &self.network)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A connection, with the groups that were proven on it.
+pub(crate) struct Link {
+    id: u64,
+    connection: Connection,
+    /// Who made the connection: of two with one peer, that of the lesser key stays.
+    dialer: PublicKey,
+    streams: Semaphore,
+}
+
+impl Link {
+    fn connection_lives(&self) -> bool {
+        futures_util::FutureExt::now_or_never(self.connection.closed()).is_none()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Replicator {
+    /// Begins to replicate. Must be called within a tokio runtime.
+    pub fn start(groups: Groups, network: Arc<dyn Network>, options: Options) -> Self {
+        let shared = Arc::new(Shared {
+            groups,
+            network,
+            options,
+            links: Mutex::default(),
+            sessions: Mutex::default(),
+            next: AtomicU64::new(0),
+            stirred: Notify::new(),
+            avoided: Mutex::default(),
+            peers: Mutex::default(),
+            requests: status::Requests::default(),
+            tasks: Mutex::new(JoinSet::new()),
+        });
+        shared.spawn(Arc::clone(&shared).accept());
+        shared.spawn(Arc::clone(&shared).dial());
+        shared.spawn(Arc::clone(&shared).listen());
+        shared.spawn(Arc::clone(&shared).fetch_all());
+        Self(shared)
+    }
+
+    /// The groups.
+    pub fn groups(&self) -> &Groups {
+        &self.0.groups
+    }
+
+    /// Connects to a member at this address, now; otherwise addresses come from invites and routes.
+    ///
+    /// # Errors
+    /// As of [`Network::connect`].
+    pub async fn connect(&self, address: &Address) -> Result<()> {
+        let connection = self.0.network.connect(address, None).await?;
+        self.0.add_link(connection, Side::Dialed);
+        Ok(())
+    }
+
+    /// Where this device can be reached now, for an invite.
+    pub fn addresses(&self) -> Vec<String> {
+        let addresses = self.0.network.addresses();
+        addresses.iter().map(|a| a.as_str().to_owned()).collect()
+    }
+
+    /// Withdraws our routes, ends all sessions and closes the network.
+    pub async fn shutdown(&self) {
+        if let Err(error) = self.0.withdraw_routes().await {
+            tracing::warn!(%error, "our routes stay until they expire");
+        }
+        let mut tasks = self.abort();
+        while tasks.join_next().await.is_some() {}
+        self.0.network.close().await;
+    }
+
+    /// Ends everything at once, without telling anybody; our routes lapse. What runs ends soon after,
+    /// and the network stays open.
+    pub fn abort(&self) -> JoinSet<()> {
+        let mut tasks = std::mem::take(&mut *lock(&self.0.tasks));
+        tasks.abort_all();
+        lock(&self.0.sessions).clear();
+        lock(&self.0.links).clear();
+        tasks
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Side {
+    Dialed,
+    Accepted,
+}
+
+impl Shared {
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let mut tasks = lock(&self.tasks);
+        // Those that ended need not be kept.
+        while tasks.try_join_next().is_some() {}
+        tasks.spawn(task);
+    }
+
+    fn number(&self) -> u64 {
+        self.next.fetch_add(1, Ordering::Relaxed)
+    }
+
+    async fn accept(self: Arc<Self>) {
+        loop {
+            match self.network.accept().await {
+                Ok(connection) => self.add_link(connection, Side::Accepted),
+                Err(error) if error.kind() == Kind::Closed => return,
+                Err(error) => tracing::debug!(%error, "a connection failed"),
+            }
+        }
+    }
+
+    fn add_link(self: &Arc<Self>, connection: Connection, side: Side) {
+        let peer = connection.peer();
+        let link = Arc::new(Link {
+            id: self.number(),
+            dialer: match side {
+                Side::Dialed => self.network.key(),
+                Side::Accepted => peer,
+            },
+            connection,
+            streams: Semaphore::new(MAX_STREAMS),
+        });
+        {
+            let mut links = lock(&self.links);
+            let is_same = |other: &&Arc<Link>| other.connection.peer() == peer;
+            let other = links.values().find(is_same).cloned();
+            if let Some(other) = &other {
+                if other.dialer < link.dialer {
+                    link.connection.close("there is another connection");
+                    return;
+                }
+                // Also where its dialer is the same: then the peer knows that it is gone.
+                other.connection.close("there is a newer connection");
+                links.remove(&other.id);
+            }
+            if links.len() >= MAX_CONNECTIONS || self.is_avoided(&Avoided::Peer(peer)) {
+                link.connection.close("not now");
+                return;
+            }
+            links.insert(link.id, Arc::clone(&link));
+        }
+        let shared = Arc::clone(self);
+        self.spawn(async move {
+            if side == Side::Dialed {
+                shared.greet(&link);
+            }
+            shared.answer_streams(&link).await;
+            lock(&shared.links).remove(&link.id);
+            lock(&shared.sessions).retain(|_, session| session.link.id != link.id);
+            shared.stirred.notify_waiters();
+        });
+    }
+
+    /// Opens a session for each group that has none on this connection yet.
+    fn greet(self: &Arc<Self>, link: &Arc<Link>) {
+        for group in self.groups.groups() {
+            let has = |session: &Arc<Session>| {
+                session.link.id == link.id && session.group.id() == group.id()
+            };
+            if lock(&self.sessions).values().any(has) {
+                continue;
+            }
+            let (shared, link) = (Arc::clone(self), Arc::clone(link));
+            self.spawn(async move {
+                if let Err(error) = shared.ask(&link, group).await {
+                    tracing::debug!(%error, "a group could not be proven");
+                }
+            });
+        }
+    }
+
+    async fn answer_streams(self: &Arc<Self>, link: &Arc<Link>) {
+        let mut answering = JoinSet::new();
+        loop {
+            let Ok(permit) = link.streams.acquire().await else {
+                return;
+            };
+            permit.forget();
+            let stream = tokio::select! {
+                biased;
+                stream = link.connection.accept() => stream,
+                Some(_) = answering.join_next() => {
+                    link.streams.add_permits(2);
+                    continue;
+                }
+            };
+            match stream {
+                Ok(stream) => {
+                    let (shared, link) = (Arc::clone(self), Arc::clone(link));
+                    answering.spawn(async move {
+                        if let Err(error) = shared.answer(&link, stream).await {
+                            tracing::debug!(%error, "a peer's stream ended");
+                            if is_lie(&error) {
+                                shared.avoid_peer(&link, &error);
+                            }
+                        }
+                    });
+                }
+                Err(_) => return,
+            }
+        }
+    }
+
+    async fn answer(self: &Arc<Self>, link: &Arc<Link>, mut stream: Stream) -> Result<()> {
+        use tokio::io::AsyncReadExt;
+        let first = tokio::time::timeout(PATIENCE, stream.recv.read_u8()).await;
+        let first = first.map_err(|_| silent())?.map_err(wire::lost)?;
+        match first {
+            wire::HELLO => self.answer_hello(link, stream).await,
+            wire::GET => self.answer_get(link, stream).await,
+            other => {
+                let message = "the peer begins with what is not known here";
+                Err(Error::new(Kind::Invalid, "sync.peer.read", message).with("what", other))
+            }
+        }
+    }
+
+    /// Follows what changes here, and tells it.
+    async fn listen(self: Arc<Self>) {
+        let mut events = self.groups.events();
+        let mut next = Instant::now() + self.options.compare_every;
+        loop {
+            let event = tokio::select! {
+                biased;
+                event = events.recv() => event,
+                () = tokio::time::sleep_until(next) => {
+                    next = Instant::now() + self.options.compare_every;
+                    for session in self.sessions() {
+                        session.compare();
+                    }
+                    continue;
+                }
+            };
+            match event {
+                Ok(Event::Changed { group, .. } | Event::Held { group, .. }) => {
+                    self.stirred.notify_waiters();
+                    if self.options.push == Push::AtOnce {
+                        for session in self.sessions() {
+                            if session.group.id() == group {
+                                session.push();
+                            }
+                        }
+                    }
+                }
+                Ok(Event::Groups) => {
+                    let links: Vec<_> = lock(&self.links).values().cloned().collect();
+                    for link in links {
+                        self.greet(&link);
+                    }
+                    self.stirred.notify_waiters();
+                }
+                Err(RecvError::Lagged(_)) => {
+                    self.stirred.notify_waiters();
+                    for session in self.sessions() {
+                        session.push();
+                    }
+                }
+                Err(RecvError::Closed) => return,
+            }
+        }
+    }
+
+    fn sessions(&self) -> Vec<Arc<Session>> {
+        lock(&self.sessions).values().cloned().collect()
+    }
+
+    fn sessions_of(&self, group: RecordId) -> Vec<Arc<Session>> {
+        let mut sessions = self.sessions();
+        sessions.retain(|session| session.group.id() == group);
+        sessions
+    }
+
+    /// Connects to members that are not connected, and keeps our own routes fresh.
+    async fn dial(self: Arc<Self>) {
+        let mut addresses = self.network.watch_addresses();
+        let mut announced = Instant::now();
+        loop {
+            if Instant::now() >= announced {
+                announced = Instant::now() + self.options.route_for / 2;
+                if let Err(error) = self.announce_routes().await {
+                    tracing::warn!(%error, "our routes could not be announced");
+                }
+            }
+            let mut dialing = JoinSet::new();
+            for address in self.candidates().await {
+                let shared = Arc::clone(&self);
+                dialing.spawn(async move { shared.dial_one(address).await });
+                if dialing.len() >= MAX_STREAMS {
+                    dialing.join_next().await;
+                }
+            }
+            while dialing.join_next().await.is_some() {}
+            let pause = tokio::time::sleep(self.options.compare_every.min(FIRST_BACK_OFF));
+            tokio::select! {
+                biased;
+                changed = futures_util::StreamExt::next(&mut addresses) => match changed {
+                    Some(_) => announced = Instant::now(),
+                    // The network was closed.
+                    None => return,
+                },
+                () = pause => {}
+            }
+        }
+    }
+
+    async fn dial_one(self: &Arc<Self>, address: Address) {
+        let avoided = Avoided::Address(address.clone());
+        match self.network.connect(&address, None).await {
+            Ok(connection) => {
+                lock(&self.avoided).remove(&avoided);
+                let mut peers = lock(&self.peers);
+                if peers.len() >= MAX_CONNECTIONS {
+                    peers.clear();
+                }
+                peers.insert(address, connection.peer());
+                drop(peers);
+                self.add_link(connection, Side::Dialed);
+            }
+            Err(error) => {
+                tracing::debug!(%address, %error, "a member cannot be reached");
+                self.avoid(avoided);
+            }
+        }
+    }
+
+    /// Addresses of members that may be worth a try.
+    async fn candidates(&self) -> Vec<Address> {
+        let mut all: Vec<Address> = Vec::new();
+        let own = self.network.addresses();
+        let now = self.groups.0.now();
+        for group in self.groups.groups() {
+            let mut texts = group.addresses();
+            match group.routes().await {
+                Ok(routes) => texts.extend(
+                    routes
+                        .into_iter()
+                        .filter(|(_, route)| route.expires > now)
+                        .map(|(_, route)| route.address),
+                ),
+                Err(error) => tracing::warn!(%error, "a group's routes cannot be read"),
+            }
+            for text in texts {
+                // What another network understands is not for us.
+                let Ok(address) = Address::new(text) else {
+                    continue;
+                };
+                if !own.contains(&address)
+                    && !all.contains(&address)
+                    && !self.is_avoided(&Avoided::Address(address.clone()))
+                {
+                    all.push(address);
+                }
+            }
+        }
+        let peers = lock(&self.peers).clone();
+        let links = lock(&self.links);
+        let is_connected = |address: &Address| {
+            let peer = peers.get(address);
+            peer.is_some_and(|peer| links.values().any(|l| l.connection.peer() == *peer))
+        };
+        all.retain(|address| !is_connected(address));
+        drop(links);
+        all
+    }
+
+    fn is_avoided(&self, whom: &Avoided) -> bool {
+        let avoided = lock(&self.avoided);
+        avoided
+            .get(whom)
+            .is_some_and(|back| back.until > Instant::now())
+    }
+
+    fn avoid(&self, whom: Avoided) {
+        let mut avoided = lock(&self.avoided);
+        if avoided.len() >= MAX_CONNECTIONS {
+            let now = Instant::now();
+            avoided.retain(|_, back| back.until > now);
+        }
+        let last = avoided.get(&whom).map(|back| back.last * 2);
+        let last = last.unwrap_or(FIRST_BACK_OFF).min(MAX_BACK_OFF);
+        let until = Instant::now() + last;
+        avoided.insert(whom, BackOff { until, last });
+    }
+
+    /// Ends a connection with who lied, and leaves it alone for a while.
+    fn avoid_peer(&self, link: &Link, error: &Error) {
+        let peer = link.connection.peer();
+        tracing::warn!(%peer, %error, "a peer lied");
+        self.avoid(Avoided::Peer(peer));
+        link.connection.close("that was not right");
+    }
+}
+
+/// Whether only a peer that lies, or speaks another language, can be the cause.
+fn is_lie(error: &Error) -> bool {
+    matches!(error.kind(), Kind::Invalid | Kind::TooLarge)
+}
+
+fn silent() -> Error {
+    Error::new(Kind::Unavailable, "sync.peer.read", "the peer says nothing")
+}

@@ -1,0 +1,153 @@
+//! Takes what a peer answers, and keeps what is verified.
+
+use bao_tree::{
+    BaoTree, BlockSize, ChunkNum, ChunkRanges,
+    iter::{BaoChunk, ResponseIterRef},
+};
+use bytes::Bytes;
+use store_api::{Error, GROUP_LEN, Kind, Result};
+use store_engine::{Blobs, Encoded, Hash, Leaf, Parent, Pin, Source, Trust};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader};
+
+use super::{
+    Link, PATIENCE, silent,
+    status::Running,
+    wire::{Answer, GET, Get, lost, write_frame},
+};
+use crate::network::Stream;
+
+/// How much is read ahead.
+const BUFFER: usize = 128 * 1024;
+/// 16 KiB, in chunks of 1 KiB.
+const BLOCK: BlockSize = BlockSize::from_chunk_log(4);
+/// The longest blob that is believed to exist: far beyond any disk, and far from any overflow.
+const MAX_LEN: u64 = 1 << 50;
+
+/// The answer to one request, blob after blob.
+pub(super) struct Receiver {
+    recv: BufReader<Box<dyn AsyncRead + Send + Unpin>>,
+}
+
+/// What came of a blob.
+pub(super) enum Received {
+    /// All of it. It must be added; the bytes are right.
+    Small(Bytes),
+    /// It is in the store, as far as it was asked for. This is how long it is.
+    Stored { size: u64, _pin: Option<Pin> },
+}
+
+impl Receiver {
+    /// Asks. [`Kind::NotFound`] where the peer has not got it, [`Kind::Denied`] where it refuses.
+    pub(super) async fn ask(link: &Link, get: &Get) -> Result<Self> {
+        let Stream { mut send, recv } = link.connection.open().await?;
+        send.write_all(&[GET]).await.map_err(lost)?;
+        write_frame(&mut send, &get.encode()?).await?;
+        send.shutdown().await.map_err(lost)?;
+        let mut recv = BufReader::with_capacity(BUFFER, recv);
+        let answer = tokio::time::timeout(PATIENCE, recv.read_u8()).await;
+        let answer = answer.map_err(|_| silent())?.map_err(lost)?;
+        match Answer::decode(answer)? {
+            Answer::Here => Ok(Self { recv }),
+            Answer::NotHere => {
+                let message = "the peer has not got it";
+                Err(Error::new(Kind::NotFound, "sync.peer.get", message))
+            }
+            Answer::Denied => {
+                let message = "the peer refuses to give it";
+                Err(Error::new(Kind::Denied, "sync.peer.get", message))
+            }
+        }
+    }
+
+    async fn read(&mut self, len: usize) -> Result<Bytes> {
+        let mut bytes = vec![0; len];
+        let read = tokio::time::timeout(PATIENCE, self.recv.read_exact(&mut bytes)).await;
+        read.map_err(|_| silent())?.map_err(lost)?;
+        Ok(bytes.into())
+    }
+
+    /// Takes the next blob, of which these chunks were asked for.
+    pub(super) async fn next(
+        &mut self,
+        blobs: &Blobs,
+        hash: Hash,
+        ranges: &ChunkRanges,
+        running: &Running,
+    ) -> Result<Received> {
+        let size = self.read(8).await?;
+        let size = u64::from_le_bytes(size[..].try_into().expect("eight bytes were read"));
+        let wrong = |message| {
+            let error = Error::new(Kind::Invalid, "sync.peer.get", message);
+            error.with("hash", hash).with("size", size)
+        };
+        if (size == 0) != (hash == Hash::EMPTY) || size > MAX_LEN {
+            return Err(wrong("the peer says that the blob has another size"));
+        }
+        if size == 0 {
+            return Ok(Received::Stored { size, _pin: None });
+        }
+        if size <= GROUP_LEN {
+            let len = usize::try_from(size).expect("at most 16 KiB");
+            let bytes = self.read(len).await?;
+            if Hash::of(&bytes) != hash {
+                return Err(wrong("the peer's bytes are not those of the hash"));
+            }
+            running.count(size);
+            return Ok(Received::Small(bytes));
+        }
+        let pin = blobs.pin(store_engine::Root::raw(hash)).await;
+        let mut import = blobs.import(hash, size, Trust::Untrusted).await?;
+        let tree = BaoTree::new(size, BLOCK);
+        let ranges = clip(ranges, size);
+        let plan: Vec<_> = ResponseIterRef::new(tree, &ranges).collect();
+        let taken = async {
+            for chunk in plan {
+                match chunk {
+                    BaoChunk::Parent { node, .. } => {
+                        let pair = self.read(64).await?;
+                        let (left, right) = pair.split_at(32);
+                        let hash = |half: &[u8]| {
+                            let half: [u8; 32] = half.try_into().expect("half of 64 bytes");
+                            bao_tree::blake3::Hash::from_bytes(half)
+                        };
+                        let pair = (hash(left), hash(right));
+                        import.push(Encoded::Parent(Parent { node, pair })).await?;
+                    }
+                    BaoChunk::Leaf {
+                        start_chunk, size, ..
+                    } => {
+                        let data = self.read(size).await?;
+                        let offset = start_chunk.to_bytes();
+                        let len = data.len() as u64;
+                        import.push(Encoded::Leaf(Leaf { offset, data })).await?;
+                        running.count(len);
+                    }
+                }
+            }
+            Ok(())
+        };
+        let taken = taken.await;
+        // What was verified stays, however it ended.
+        import.finish().await?;
+        taken?;
+        Ok(Received::Stored {
+            size,
+            _pin: Some(pin),
+        })
+    }
+}
+
+/// The ranges as the sender sees them: those beyond the end ask for the last chunk, and those that have
+/// the last chunk have no end, so that the last group comes in one piece.
+fn clip(ranges: &ChunkRanges, size: u64) -> ChunkRanges {
+    let tail = ChunkRanges::from(ChunkNum(size.div_ceil(1024) - 1)..);
+    match (ranges & &tail).is_empty() {
+        true => ranges.clone(),
+        false => ranges | &tail,
+    }
+}
+
+/// Adds a small blob that came whole.
+pub(super) async fn add(blobs: &Blobs, bytes: Bytes) -> Result<Pin> {
+    blobs.add(Source::Bytes(bytes)).await
+}

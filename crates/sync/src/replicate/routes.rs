@@ -1,0 +1,124 @@
+//! Where this device can be reached, told in the records of our repos, and withdrawn at the end; after
+//! a crash they lapse.
+
+use store_api::{Freshness, Kind, PublicKey, Put, PutRecord, RecordStore, Result, SeqExpect, Slot};
+
+use super::Shared;
+use crate::{
+    groups::{Group, Repo},
+    records::{FIRST_ROUTE, REPO_SLOTS, Route},
+};
+
+/// How many addresses of a device are told.
+const MAX_TOLD: usize = 4;
+
+impl Group {
+    /// Where members say that they can be reached, with the keys of their repos; those too that have
+    /// expired.
+    pub async fn routes(&self) -> Result<Vec<(PublicKey, Route)>> {
+        let mut routes = Vec::new();
+        for repo in self.repos().await? {
+            for (_, route) in routes_of(&repo).await? {
+                routes.push((repo.key(), route));
+            }
+        }
+        Ok(routes)
+    }
+}
+
+/// The routes in a repo's record. What cannot be opened is no route: its owner wrote it with other
+/// keys.
+async fn routes_of(repo: &Repo) -> Result<Vec<(Slot, Route)>> {
+    let (records, locate) = (repo.group().records(), repo.group().keys().locate());
+    let slots = FIRST_ROUTE..REPO_SLOTS;
+    let found = records.inspect(repo.id(), slots, Freshness::Local).await?;
+    let mut routes = Vec::new();
+    for found in found {
+        let value = records.get(repo.id(), found.slot, Freshness::Local).await?;
+        let Some(value) = value else { continue };
+        match Route::open(locate, repo.id(), found.slot, &value.value) {
+            Ok(route) => routes.push((found.slot, route)),
+            Err(error) if error.kind() == Kind::Invalid || error.kind() == Kind::Corrupt => {
+                tracing::debug!(repo = %repo.key(), %error, "a slot is no route");
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(routes)
+}
+
+impl Shared {
+    async fn ours(&self) -> Result<Vec<Repo>> {
+        let mut ours = Vec::new();
+        for group in self.groups.groups() {
+            let repos = group.repos().await?;
+            ours.extend(repos.into_iter().filter(Repo::is_ours));
+        }
+        Ok(ours)
+    }
+
+    /// Tells where we are, in each of our repos.
+    pub(super) async fn announce_routes(&self) -> Result<()> {
+        let addresses = self.network.addresses();
+        let now = self.groups.0.now();
+        let for_ms = i64::try_from(self.options.route_for.as_millis()).unwrap_or(i64::MAX);
+        let expires = now.saturating_add(for_ms);
+        for repo in self.ours().await? {
+            let known = routes_of(&repo).await?;
+            for address in addresses.iter().take(MAX_TOLD) {
+                let route = Route {
+                    address: address.as_str().to_owned(),
+                    expires,
+                };
+                // The slot that has it; else one that has expired, or none.
+                let same = known
+                    .iter()
+                    .find(|(_, known)| known.address == route.address);
+                let slot = same.map(|(slot, _)| *slot).or_else(|| {
+                    let mut slots = FIRST_ROUTE..REPO_SLOTS;
+                    slots.find(|slot| {
+                        let taken = known.iter().find(|(taken, _)| taken == slot);
+                        taken.is_none_or(|(_, route)| route.expires <= now)
+                    })
+                });
+                if let Some(slot) = slot {
+                    put_route(&repo, slot, &route).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the routes that we told expire.
+    pub(super) async fn withdraw_routes(&self) -> Result<()> {
+        let addresses = self.network.addresses();
+        for repo in self.ours().await? {
+            for (slot, route) in routes_of(&repo).await? {
+                let is_ours = addresses.iter().any(|a| a.as_str() == route.address);
+                if is_ours && route.expires > 0 {
+                    let gone = Route {
+                        expires: 0,
+                        ..route
+                    };
+                    put_route(&repo, slot, &gone).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+async fn put_route(repo: &Repo, slot: Slot, route: &Route) -> Result<()> {
+    let value = route.seal(repo.group().keys().locate(), repo.id(), slot)?;
+    let write = PutRecord::Write {
+        value,
+        writer: repo.owner("sync.routes")?.clone(),
+        expect: SeqExpect::Any,
+    };
+    if let Put::Published { .. } | Put::Queued { .. } =
+        repo.group().records().put(repo.id(), slot, write).await?
+    {
+        repo.group().record_changed(repo.id());
+    }
+    Ok(())
+}

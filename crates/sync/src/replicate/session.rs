@@ -1,0 +1,353 @@
+//! A session: one group on one connection, after both sides have proven it. Each side says what it
+//! has, and sends what the other has not.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use store_api::{
+    Error, Freshness, Kind, PublicKey, Put, PutRecord, RecordId, RecordStore, Result, Signed, Slot,
+};
+use store_engine::Hash;
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    sync::Notify,
+};
+
+use super::{
+    Link, PATIENCE, Shared, is_lie, lock,
+    proof::{self, ANSWER_LEN, Ends},
+    silent,
+    wire::{HELLO, Message, Which, lost, read_frame, write_frame},
+};
+use crate::{
+    groups::{Group, Repo},
+    network::Stream,
+    records::{self, REPO_ROOT, RepoRoot},
+};
+
+/// One group on one connection.
+pub(crate) struct Session {
+    pub(super) id: u64,
+    pub(super) link: Arc<Link>,
+    pub(super) group: Group,
+    /// What the peer is known to have.
+    known: Mutex<BTreeMap<Which, BTreeMap<Slot, u64>>>,
+    /// The trees that it holds.
+    holds: Mutex<BTreeMap<PublicKey, Hash>>,
+    /// What it was told that we hold.
+    told: Mutex<BTreeMap<PublicKey, Hash>>,
+    /// Whether it has said all that it has at least once.
+    compared: AtomicBool,
+    must_compare: AtomicBool,
+    must_push: AtomicBool,
+    wake: Notify,
+}
+
+impl Session {
+    /// Has everything compared again.
+    pub(super) fn compare(&self) {
+        self.must_compare.store(true, Ordering::SeqCst);
+        self.wake.notify_one();
+    }
+
+    /// Has sent what the peer has not.
+    pub(super) fn push(&self) {
+        self.must_push.store(true, Ordering::SeqCst);
+        self.wake.notify_one();
+    }
+
+    /// Whether the peer has said all that it has.
+    pub(super) fn has_compared(&self) -> bool {
+        self.compared.load(Ordering::SeqCst)
+    }
+
+    /// The root of a repo's tree that the peer holds.
+    pub(super) fn holds(&self, repo: PublicKey) -> Option<Hash> {
+        lock(&self.holds).get(&repo).copied()
+    }
+
+    /// Whether the peer has the newest values of all records that we know, and we have its.
+    pub(super) async fn is_level(&self) -> Result<bool> {
+        let mut theirs = lock(&self.known).clone();
+        for (which, id) in records_of(&self.group).await? {
+            let mut known = theirs.remove(&which).unwrap_or_default();
+            for (slot, seq) in seqs(&self.group, id).await? {
+                if known.remove(&slot) != Some(seq) {
+                    return Ok(false);
+                }
+            }
+            if !known.is_empty() {
+                return Ok(false);
+            }
+        }
+        // What it has of repos that the group has not means nothing.
+        Ok(true)
+    }
+}
+
+/// The records of a group, its own first: the others mean something only with it.
+async fn records_of(group: &Group) -> Result<Vec<(Which, RecordId)>> {
+    let mut all = vec![(Which::Group, group.id())];
+    for repo in group.repos().await? {
+        all.push((Which::Repo(repo.key()), repo.id()));
+    }
+    Ok(all)
+}
+
+async fn seqs(group: &Group, id: RecordId) -> Result<Vec<(Slot, u64)>> {
+    let found = group.records().inspect(id, 0..Slot::MAX, Freshness::Local);
+    let found = found.await?.into_iter();
+    Ok(found.map(|found| (found.slot, found.seq)).collect())
+}
+
+impl Shared {
+    /// Proves a group to a peer, and runs the session if the peer proves it too.
+    pub(super) async fn ask(self: &Arc<Self>, link: &Arc<Link>, group: Group) -> Result<()> {
+        let ends = Ends {
+            binding: link.connection.binding(),
+            asker: self.network.key(),
+            answerer: link.connection.peer(),
+        };
+        let mut stream = link.connection.open().await?;
+        let (hello, nonce) = proof::hello(&ends, group.keys())?;
+        stream.send.write_all(&[HELLO]).await.map_err(lost)?;
+        write_frame(&mut stream.send, &hello).await?;
+        let mut answer = [0; ANSWER_LEN];
+        let answered = tokio::time::timeout(PATIENCE, stream.recv.read_exact(&mut answer)).await;
+        answered.map_err(|_| silent())?.map_err(lost)?;
+        if !proof::check(&ends, group.keys(), &nonce, &answer) {
+            // It may be a member of another of our groups: no reason to avoid it.
+            let message = "the peer is no member of the group";
+            return Err(Error::new(Kind::Denied, "sync.peer.prove", message)
+                .with("peer", link.connection.peer()));
+        }
+        self.run_session(link, group, stream).await
+    }
+
+    pub(super) async fn answer_hello(
+        self: &Arc<Self>,
+        link: &Arc<Link>,
+        mut stream: Stream,
+    ) -> Result<()> {
+        let ends = Ends {
+            binding: link.connection.binding(),
+            asker: link.connection.peer(),
+            answerer: self.network.key(),
+        };
+        let hello = tokio::time::timeout(PATIENCE, read_frame(&mut stream.recv)).await;
+        let hello = hello.map_err(|_| silent())??;
+        let hello = hello.ok_or_else(silent)?;
+        let groups = self.groups.groups();
+        let (found, answer) = proof::answer(&ends, groups.iter().map(Group::keys), &hello)?;
+        let found = found.map(|keys| keys.id());
+        let written = async {
+            stream.send.write_all(&answer).await?;
+            stream.send.flush().await
+        };
+        written.await.map_err(lost)?;
+        match groups.into_iter().find(|group| Some(group.id()) == found) {
+            Some(group) => self.run_session(link, group, stream).await,
+            // To a stranger it looks as if it had found out itself.
+            None => stream.send.shutdown().await.map_err(lost),
+        }
+    }
+
+    async fn run_session(
+        self: &Arc<Self>,
+        link: &Arc<Link>,
+        group: Group,
+        stream: Stream,
+    ) -> Result<()> {
+        let session = Arc::new(Session {
+            id: self.number(),
+            link: Arc::clone(link),
+            group,
+            known: Mutex::default(),
+            holds: Mutex::default(),
+            told: Mutex::default(),
+            compared: AtomicBool::new(false),
+            must_compare: AtomicBool::new(true),
+            must_push: AtomicBool::new(false),
+            wake: Notify::new(),
+        });
+        session.wake.notify_one();
+        lock(&self.sessions).insert(session.id, Arc::clone(&session));
+        self.stirred.notify_waiters();
+        let Stream { send, recv } = stream;
+        let ended = tokio::select! {
+            biased;
+            ended = self.hear(&session, recv) => ended,
+            ended = self.speak(&session, send) => ended,
+        };
+        lock(&self.sessions).remove(&session.id);
+        self.stirred.notify_waiters();
+        if let Err(error) = &ended
+            && is_lie(error)
+        {
+            self.avoid_peer(link, error);
+        }
+        ended
+    }
+
+    async fn speak(&self, session: &Session, mut send: impl AsyncWrite + Unpin) -> Result<()> {
+        loop {
+            session.wake.notified().await;
+            if session.must_compare.swap(false, Ordering::SeqCst) {
+                for (record, id) in records_of(&session.group).await? {
+                    let seqs = seqs(&session.group, id).await?;
+                    let have = Message::Have { record, seqs };
+                    write_frame(&mut send, &have.encode()?).await?;
+                }
+                write_frame(&mut send, &Message::Compared.encode()?).await?;
+            }
+            // Before it has said what it has, everything would be sent.
+            if session.has_compared() && session.must_push.swap(false, Ordering::SeqCst) {
+                self.send_newer(session, &mut send).await?;
+            }
+        }
+    }
+
+    async fn send_newer(
+        &self,
+        session: &Session,
+        send: &mut (impl AsyncWrite + Unpin),
+    ) -> Result<()> {
+        let group = &session.group;
+        for (record, id) in records_of(group).await? {
+            for (slot, seq) in seqs(group, id).await? {
+                let is_known = {
+                    let known = lock(&session.known);
+                    let theirs = known.get(&record).and_then(|slots| slots.get(&slot));
+                    theirs.is_some_and(|theirs| *theirs >= seq)
+                };
+                if is_known {
+                    continue;
+                }
+                let value = group.records().get(id, slot, Freshness::Local).await?;
+                let Some(signed) = value else { continue };
+                let seq = signed.seq;
+                let message = Message::Slot {
+                    record,
+                    slot,
+                    signed,
+                };
+                write_frame(send, &message.encode()?).await?;
+                session.note(record, slot, seq);
+            }
+        }
+        for repo in group.repos().await? {
+            let root = repo.root().await?.hash;
+            let told = lock(&session.told).insert(repo.key(), root);
+            if told != Some(root) {
+                let holds = Message::Holds {
+                    repo: repo.key(),
+                    root,
+                };
+                write_frame(send, &holds.encode()?).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn hear(&self, session: &Session, mut recv: impl AsyncRead + Unpin) -> Result<()> {
+        while let Some(frame) = read_frame(&mut recv).await? {
+            match Message::decode(&frame)? {
+                Message::Have { record, seqs } => {
+                    let mut known = lock(&session.known);
+                    // As many as a group has repos, and the group.
+                    if known.len() <= usize::from(records::GROUP_SLOTS) {
+                        known.insert(record, seqs.into_iter().collect());
+                    }
+                }
+                Message::Compared => {
+                    session.compared.store(true, Ordering::SeqCst);
+                    session.push();
+                    self.stirred.notify_waiters();
+                }
+                Message::Slot {
+                    record,
+                    slot,
+                    signed,
+                } => self.take_slot(session, record, slot, signed).await?,
+                Message::Holds { repo, root } => {
+                    if session.group.has_repo(repo).await? {
+                        lock(&session.holds).insert(repo, root);
+                        self.stirred.notify_waiters();
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Keeps what the peer has sent, if it is newer and right.
+    async fn take_slot(
+        &self,
+        session: &Session,
+        record: Which,
+        slot: Slot,
+        signed: Signed,
+    ) -> Result<()> {
+        let group = &session.group;
+        let repo = match record {
+            Which::Group => None,
+            Which::Repo(key) => match group.repo(key).await? {
+                Some(repo) => Some(repo),
+                // The group has it not, or not yet: it will be said again when comparing.
+                None => return Ok(()),
+            },
+        };
+        let id = repo.as_ref().map_or(group.id(), Repo::id);
+        session.note(record, slot, signed.seq);
+        let here = group.records().get(id, slot, Freshness::Local).await?;
+        if here.as_ref().is_some_and(|here| here.seq >= signed.seq) {
+            return Ok(());
+        }
+        if slot == REPO_ROOT
+            && let Some(repo) = repo.filter(Repo::is_ours)
+            && let Some((_, ours)) = repo.known_root().await?
+        {
+            let theirs = RepoRoot::open(group.keys().locate(), id, &signed.value)?;
+            let follows = theirs.root.hash == ours.root.hash
+                || theirs
+                    .earlier
+                    .iter()
+                    .any(|root| root.hash == ours.root.hash);
+            if !follows {
+                tracing::warn!(repo = %repo.key(), "another device of ours went another way; it is left alone");
+                return Ok(());
+            }
+        }
+        match group
+            .records()
+            .put(id, slot, PutRecord::Import(signed))
+            .await
+        {
+            Ok(Put::Published { .. } | Put::Queued { .. }) => {
+                group.record_changed(id);
+                Ok(())
+            }
+            Ok(Put::Superseded { .. }) => Ok(()),
+            // A signature that does not hold.
+            Err(error) if error.kind() == Kind::Denied => {
+                let message = "the peer's value is not signed by its writer";
+                Err(Error::new(Kind::Invalid, "sync.peer.read", message).because(error))
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+impl Session {
+    /// The peer has this value, or said so.
+    fn note(&self, record: Which, slot: Slot, seq: u64) {
+        let mut known = lock(&self.known);
+        let theirs = known.entry(record).or_default().entry(slot).or_default();
+        *theirs = (*theirs).max(seq);
+    }
+}

@@ -1,0 +1,227 @@
+//! What is under way, and how far everybody is.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use store_api::{Error, Kind, PublicKey, RecordId, Result};
+use store_engine::Hash;
+use tokio::time::Instant;
+
+use super::{Replicator, lock};
+use crate::tree::Root;
+
+/// A request that runs.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// The group.
+    pub group: RecordId,
+    /// The page that is asked of.
+    pub page: Hash,
+    /// Who is asked.
+    pub peer: PublicKey,
+    /// The verified bytes that came.
+    pub bytes: u64,
+    /// Since when.
+    pub since: Instant,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Requests(Arc<Table>);
+
+#[derive(Debug, Default)]
+struct Table {
+    next: AtomicU64,
+    requests: Mutex<BTreeMap<u64, Request>>,
+}
+
+/// Keeps a request in the list until it is dropped, however it ends.
+pub(super) struct Running {
+    number: u64,
+    table: Arc<Table>,
+}
+
+impl Requests {
+    pub(super) fn begin(&self, group: RecordId, page: Hash, peer: PublicKey) -> Running {
+        let number = self.0.next.fetch_add(1, Ordering::Relaxed);
+        let request = Request {
+            group,
+            page,
+            peer,
+            bytes: 0,
+            since: Instant::now(),
+        };
+        lock(&self.0.requests).insert(number, request);
+        Running {
+            number,
+            table: Arc::clone(&self.0),
+        }
+    }
+}
+
+impl Running {
+    /// So many more verified bytes came.
+    pub(super) fn count(&self, bytes: u64) {
+        if let Some(request) = lock(&self.table.requests).get_mut(&self.number) {
+            request.bytes += bytes;
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        lock(&self.table.requests).remove(&self.number);
+    }
+}
+
+/// How far a repo of a group is.
+#[derive(Debug, Clone)]
+pub struct RepoStatus {
+    /// The repo.
+    pub repo: PublicKey,
+    /// Whether it is ours.
+    pub is_ours: bool,
+    /// The newest root that is known.
+    pub known: Root,
+    /// The root whose tree is here.
+    pub held: Root,
+    /// The connected members that hold the newest.
+    pub holders: Vec<PublicKey>,
+}
+
+/// How far a group is.
+#[derive(Debug, Clone)]
+pub struct Status {
+    /// The connected members, by the keys of their devices.
+    pub peers: Vec<PublicKey>,
+    /// Whether all of them have said what they have, and have what we have of the records.
+    pub compared: bool,
+    /// The repos.
+    pub repos: Vec<RepoStatus>,
+}
+
+impl Status {
+    /// Whether everything that we know of is here.
+    pub fn has_all(&self) -> bool {
+        let is_here = |repo: &RepoStatus| repo.known.hash == repo.held.hash;
+        self.repos.iter().all(is_here)
+    }
+
+    /// Whether every connected member holds the newest of everything.
+    pub fn all_have(&self) -> bool {
+        let is_there = |repo: &RepoStatus| {
+            repo.known.is_empty() || self.peers.iter().all(|peer| repo.holders.contains(peer))
+        };
+        self.repos.iter().all(is_there)
+    }
+}
+
+/// When a group counts as in sync.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Synced {
+    /// Everything that any connected member knows of is here.
+    Here,
+    /// And every connected member has it too.
+    Everywhere,
+}
+
+impl Replicator {
+    /// The requests that run.
+    pub fn requests(&self) -> Vec<Request> {
+        lock(&self.0.requests.0.requests)
+            .values()
+            .cloned()
+            .collect()
+    }
+
+    /// How far a group is.
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`] where the group is not here.
+    pub async fn status(&self, group: RecordId) -> Result<Status> {
+        let group = self.0.groups.group(group).ok_or_else(|| {
+            Error::new(Kind::NotFound, "sync.status", "there is no such group here")
+                .with("group", group)
+        })?;
+        let sessions = self.0.sessions_of(group.id());
+        let mut compared = !sessions.is_empty();
+        for session in &sessions {
+            compared &= session.has_compared() && session.is_level().await?;
+        }
+        let mut repos = Vec::new();
+        for repo in group.repos().await? {
+            let known = repo.known_root().await?;
+            let known = known.map_or(Root::EMPTY, |(_, known)| known.root);
+            let held = repo.root().await?;
+            let holds = |s: &&Arc<super::Session>| s.holds(repo.key()) == Some(known.hash);
+            let holders = sessions.iter().filter(holds);
+            repos.push(RepoStatus {
+                repo: repo.key(),
+                is_ours: repo.is_ours(),
+                known,
+                held,
+                holders: holders.map(|s| s.link.connection.peer()).collect(),
+            });
+        }
+        let peers = sessions.iter().map(|s| s.link.connection.peer());
+        Ok(Status {
+            peers: peers.collect(),
+            compared,
+            repos,
+        })
+    }
+
+    /// The connected members that hold a repo's newest tree.
+    ///
+    /// # Errors
+    /// As of [`status`](Self::status).
+    pub async fn who_has(&self, group: RecordId, repo: PublicKey) -> Result<Vec<PublicKey>> {
+        let status = self.status(group).await?;
+        let found = status.repos.into_iter().find(|found| found.repo == repo);
+        Ok(found.map_or(Vec::new(), |found| found.holders))
+    }
+
+    /// Waits until the group is in sync with at least one connected member, and says how far it is.
+    ///
+    /// # Errors
+    /// [`Kind::Unavailable`] where it is not within `limit`.
+    pub async fn wait_synced(
+        &self,
+        group: RecordId,
+        synced: Synced,
+        limit: Duration,
+    ) -> Result<Status> {
+        let waiting = async {
+            loop {
+                let stirred = self.0.stirred.notified();
+                let status = self.status(group).await?;
+                let is_synced = status.compared
+                    && status.has_all()
+                    && (synced == Synced::Here || status.all_have());
+                if is_synced {
+                    return Ok(status);
+                }
+                // What a peer is told changes nothing here: look again soon.
+                tokio::select! {
+                    biased;
+                    () = stirred => {}
+                    () = tokio::time::sleep(Duration::from_millis(50)) => {}
+                }
+            }
+        };
+        tokio::time::timeout(limit, waiting).await.map_err(|_| {
+            Error::new(
+                Kind::Unavailable,
+                "sync.wait",
+                "the group is not in sync yet",
+            )
+            .with("group", group)
+            .with("limit", format_args!("{limit:?}"))
+        })?
+    }
+}

@@ -1,0 +1,309 @@
+//! Groups replicate over a simulated network, on virtual time.
+
+mod world;
+
+use std::time::Duration;
+
+use store_api::{Kind, PublicKey};
+use sync::{
+    invite::InviteKind::{Read, Replica, Write},
+    network::sim::{Link, SimNetwork},
+    replicate::{Policy, Push, Synced},
+};
+use world::{Device, PATIENCE, contents, options, world};
+
+fn link() -> Link {
+    Link {
+        latency: Duration::from_millis(20),
+        bandwidth: Some(20_000_000),
+        ..Link::default()
+    }
+}
+
+fn noise(n: u32, len: usize) -> Vec<u8> {
+    (0..len as u32)
+        .map(|i| (i.wrapping_mul(2_654_435_761) ^ n) as u8)
+        .collect()
+}
+
+async fn own(device: &Device) -> sync::groups::Repo {
+    let repos = device.group().repos().await.expect("repos");
+    repos
+        .into_iter()
+        .find(|repo| repo.is_ours())
+        .expect("a repo of its own")
+}
+
+async fn agree(devices: &[Device]) {
+    for device in devices {
+        device.synced(Synced::Everywhere).await;
+    }
+    let first = devices[0].files().await;
+    for device in &devices[1..] {
+        if device.group().keys().read().is_some() {
+            assert!(device.files().await == first, "they differ");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn everybody_sees_everything_and_a_replica_nothing() {
+    let net = SimNetwork::new(1);
+    net.set_default_link(link());
+    const CANARY: &[u8] = b"a canary in every file";
+    net.search_for(&[CANARY]).expect("a pattern");
+    let devices = world(&net, &[Write, Write, Read, Replica], &options()).await;
+    for (n, device) in devices[..3].iter().enumerate() {
+        let repo = own(device).await;
+        for (i, len) in [0, 1, 1000, 16_384, 16_385, 70_000, 3_000_000]
+            .iter()
+            .enumerate()
+        {
+            let mut bytes = CANARY.to_vec();
+            bytes.extend(noise((n * 10 + i) as u32, *len));
+            repo.write(&format!("folder {n}/file {i}"), bytes)
+                .await
+                .expect("a write");
+        }
+        repo.write("empty", "").await.expect("a write");
+    }
+    agree(&devices).await;
+    let files = devices[0].files().await;
+    assert_eq!(files.len(), 3 * 8);
+    let members = devices[3].group().members().await.expect("members");
+    let mut names: Vec<_> = members.iter().filter_map(|m| m.name.clone()).collect();
+    names.sort();
+    assert_eq!(names, ["member 1", "member 2", "member 3"]);
+
+    // Nobody on the way, and not the replica, ever sees a byte of it.
+    assert!(net.findings().is_empty(), "{:?}", net.findings());
+    let replica = &devices[4];
+    let group = replica.group();
+    assert_eq!(group.name().await.unwrap_err().kind(), Kind::Denied);
+    assert!(!replica.has_bytes(CANARY).await);
+    let status = replica
+        .replicator()
+        .status(group.id())
+        .await
+        .expect("a status");
+    assert!(status.has_all() && status.repos.len() == 3, "{status:?}");
+    for device in &devices {
+        assert!(device.replicator().requests().is_empty());
+    }
+
+    // Removing is seen as well.
+    own(&devices[1])
+        .await
+        .remove("folder 1/file 3")
+        .await
+        .expect("a removal");
+    agree(&devices).await;
+    assert_eq!(devices[0].files().await.len(), 3 * 8 - 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_pushing_it_converges_too() {
+    let net = SimNetwork::new(2);
+    net.set_default_link(link());
+    let mut options = options();
+    options.push = Push::Never;
+    let devices = world(&net, &[Write, Write], &options).await;
+    for (n, device) in devices.iter().enumerate() {
+        own(device)
+            .await
+            .write("file", noise(n as u32, 1000))
+            .await
+            .expect("a write");
+    }
+    agree(&devices).await;
+    assert_eq!(devices[2].files().await.len(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_was_cut_off_catches_up() {
+    let net = SimNetwork::new(3);
+    net.set_default_link(link());
+    let mut devices = world(&net, &[Write, Write], &options()).await;
+    own(&devices[0])
+        .await
+        .write("before", "1")
+        .await
+        .expect("a write");
+    agree(&devices).await;
+    net.partition(&[devices[2].key]);
+    own(&devices[2])
+        .await
+        .write("alone", "2")
+        .await
+        .expect("a write");
+    own(&devices[0])
+        .await
+        .write("together", "3")
+        .await
+        .expect("a write");
+    tokio::time::sleep(Duration::from_secs(120)).await;
+    devices[1].synced(Synced::Here).await;
+    let found = devices[1].files().await;
+    assert_eq!(found.len(), 2, "{:?}", found.keys());
+    net.heal();
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    agree(&devices).await;
+    assert_eq!(devices[1].files().await.len(), 3);
+
+    // And who crashed, from where it stopped.
+    devices[2].crash(&net);
+    own(&devices[0])
+        .await
+        .write("meanwhile", noise(4, 100_000))
+        .await
+        .expect("a write");
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    devices[2].start(&net, options()).await;
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    agree(&devices).await;
+    assert_eq!(devices[2].files().await.len(), 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replica_alone_serves_who_joins_later() {
+    let net = SimNetwork::new(4);
+    net.set_default_link(link());
+    let mut devices = world(&net, &[Replica], &options()).await;
+    own(&devices[0])
+        .await
+        .write("kept", noise(1, 500_000))
+        .await
+        .expect("a write");
+    agree(&devices).await;
+    let group = devices[0].group();
+    let at = devices[1].replicator().addresses();
+    let invite = group.invite(Write, at).await.expect("an invite");
+    devices[0].crash(&net);
+    let mut late = Device::new(9).await;
+    let groups = late.start(&net, options()).await;
+    let joined = groups.join(&invite).await.expect("it joins");
+    late.synced(Synced::Here).await;
+    let repos = joined.repos().await.expect("repos");
+    assert_eq!(
+        contents(&repos[0]).await.expect("files"),
+        [("kept".to_owned(), noise(1, 500_000))]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stranger_gets_nothing() {
+    let net = SimNetwork::new(5);
+    net.set_default_link(link());
+    let devices = world(&net, &[Write], &options()).await;
+    own(&devices[0])
+        .await
+        .write("secret", noise(1, 100_000))
+        .await
+        .expect("a write");
+    agree(&devices).await;
+    // Somebody with a group of its own, who knows the address.
+    let mut stranger = Device::new(8).await;
+    let groups = stranger.start(&net, options()).await;
+    groups.create_group("other").await.expect("a group");
+    let before = net.traffic(stranger.key);
+    for address in devices[0].replicator().addresses() {
+        let address = address.parse().expect("an address");
+        let connected = stranger.replicator().connect(&address).await;
+        connected.expect("anybody can connect");
+    }
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let got = net.traffic(stranger.key).received - before.received;
+    assert!(got < 2000, "a stranger was told {got} bytes");
+    let group = stranger.group();
+    let status = stranger
+        .replicator()
+        .status(group.id())
+        .await
+        .expect("a status");
+    assert!(status.peers.is_empty() && status.repos.is_empty());
+    let status = devices[0]
+        .replicator()
+        .status(devices[0].group().id())
+        .await;
+    assert!(!status.expect("a status").peers.contains(&stranger.key));
+}
+
+#[tokio::test(start_paused = true)]
+async fn names_alone_take_little() {
+    let net = SimNetwork::new(6);
+    net.set_default_link(link());
+    let devices = world(&net, &[], &options()).await;
+    let repo = own(&devices[0]).await;
+    for n in 0..20 {
+        repo.write(&format!("{n}"), noise(n, 200_000))
+            .await
+            .expect("a write");
+    }
+    let mut reader = Device::new(7).await;
+    let mut names = options();
+    names.policy = Policy::Names;
+    let groups = reader.start(&net, names).await;
+    let at = devices[0].replicator().addresses();
+    let invite = devices[0]
+        .group()
+        .invite(Read, at)
+        .await
+        .expect("an invite");
+    let joined = groups.join(&invite).await.expect("it joins");
+    reader.synced(Synced::Here).await;
+    let repos = joined.repos().await.expect("repos");
+    let listed = repos[0].list("").await.expect("a list");
+    assert_eq!(futures_util::StreamExt::count(listed).await, 20);
+    assert_eq!(
+        repos[0].read_to_bytes("1").await.unwrap_err().kind(),
+        Kind::NotFound
+    );
+    let received = net.traffic(PublicKey([7; 32])).received;
+    assert!(received < 50_000, "{received} bytes for 20 names");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_file_comes_from_all_who_have_it() {
+    let net = SimNetwork::new(7);
+    net.set_default_link(link());
+    let devices = world(&net, &[Write, Write], &options()).await;
+    let len = 64 << 20;
+    own(&devices[0])
+        .await
+        .write("large", noise(1, len))
+        .await
+        .expect("a write");
+    agree(&devices).await;
+    // Two are as fast as before, and one is slow.
+    let late = PublicKey([9; 32]);
+    net.set_links(
+        late,
+        devices[2].key,
+        Link {
+            bandwidth: Some(1_000_000),
+            ..link()
+        },
+    );
+    let sent = |n: usize| net.traffic(devices[n].key).sent;
+    let before: Vec<_> = (0..3).map(sent).collect();
+    let mut device = Device::new(9).await;
+    let groups = device.start(&net, options()).await;
+    let mut addresses = Vec::new();
+    for device in &devices {
+        addresses.extend(device.replicator().addresses());
+    }
+    let invite = devices[0]
+        .group()
+        .invite(Read, addresses)
+        .await
+        .expect("an invite");
+    let start = tokio::time::Instant::now();
+    groups.join(&invite).await.expect("it joins");
+    device.synced(Synced::Here).await;
+    let took = start.elapsed();
+    let sent: Vec<_> = (0..3).map(|n| sent(n) - before[n]).collect();
+    // One alone would take 3.4 s.
+    assert!(took < Duration::from_millis(2700), "{took:?}, {sent:?}");
+    assert!(sent[0] > 16 << 20 && sent[1] > 16 << 20, "{sent:?}");
+    assert!(PATIENCE > took);
+}

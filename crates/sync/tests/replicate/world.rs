@@ -1,0 +1,155 @@
+//! Members of groups on a simulated network, each with a store of its own.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use futures_util::TryStreamExt;
+use store_api::{PublicKey, Result};
+use store_engine::{Blobs, Collections, MemorySecrets};
+use store_testkit::MemoryStore;
+use sync::{
+    groups::{Group, Groups, Repo, Stores},
+    invite::InviteKind,
+    network::sim::SimNetwork,
+    replicate::{Options, Policy, Push, Replicator, Synced},
+};
+
+/// Longer than anything takes that works; on virtual time.
+pub const PATIENCE: Duration = Duration::from_secs(600);
+
+/// A device: its store outlives its process.
+pub struct Device {
+    pub key: PublicKey,
+    pub stores: Stores,
+    pub running: Option<Replicator>,
+}
+
+impl Device {
+    pub async fn new(n: u8) -> Self {
+        let memory = MemoryStore::new();
+        let shared = Arc::new(memory.clone());
+        let stores = Stores {
+            blobs: Blobs::open(shared.clone(), shared.clone())
+                .await
+                .expect("blobs"),
+            collections: Collections::new(shared),
+            secrets: Arc::new(MemorySecrets::new()),
+        };
+        Self {
+            key: PublicKey([n; 32]),
+            stores,
+            running: None,
+        }
+    }
+
+    /// Opens the groups, and replicates them.
+    pub async fn start(&mut self, net: &SimNetwork, options: Options) -> Groups {
+        let groups = Groups::open(self.stores.clone()).await.expect("groups");
+        let network = net.node(self.key);
+        self.running = Some(Replicator::start(groups.clone(), network, options));
+        groups
+    }
+
+    /// Ends the process without a word.
+    pub fn crash(&mut self, net: &SimNetwork) {
+        net.crash(self.key);
+        if let Some(running) = self.running.take() {
+            drop(running.abort());
+        }
+    }
+
+    pub fn groups(&self) -> &Groups {
+        self.replicator().groups()
+    }
+
+    pub fn replicator(&self) -> &Replicator {
+        self.running.as_ref().expect("it runs")
+    }
+
+    /// The only group.
+    pub fn group(&self) -> Group {
+        self.groups().groups().into_iter().next().expect("a group")
+    }
+
+    pub async fn synced(&self, synced: Synced) {
+        let id = self.group().id();
+        let synced = self.replicator().wait_synced(id, synced, PATIENCE).await;
+        if let Err(error) = synced {
+            let status = self.replicator().status(id).await;
+            panic!("{error}: {status:#?}");
+        }
+    }
+
+    /// Everything that this member can read: whose, which, what.
+    pub async fn files(&self) -> BTreeMap<(PublicKey, String), Vec<u8>> {
+        let mut all = BTreeMap::new();
+        for repo in self.group().repos().await.expect("repos") {
+            for (name, bytes) in contents(&repo).await.expect("files") {
+                all.insert((repo.key(), name), bytes);
+            }
+        }
+        all
+    }
+
+    /// Every byte that its store has.
+    pub async fn has_bytes(&self, needle: &[u8]) -> bool {
+        let mut blobs = self.stores.blobs.list();
+        while let Some((hash, _)) = blobs.try_next().await.expect("a list") {
+            let bytes = self.stores.blobs.read_to_bytes(hash, 0..u64::MAX).await;
+            if let Ok(bytes) = bytes
+                && bytes.windows(needle.len()).any(|part| part == needle)
+            {
+                return true;
+            }
+        }
+        false
+    }
+}
+
+pub async fn contents(repo: &Repo) -> Result<Vec<(String, Vec<u8>)>> {
+    let names: Vec<_> = repo.list("").await?.try_collect().await?;
+    let mut all = Vec::new();
+    for (name, _) in names {
+        let bytes = repo.read_to_bytes(name.as_str()).await?;
+        all.push((name.as_str().to_owned(), bytes.to_vec()));
+    }
+    Ok(all)
+}
+
+/// Quick enough for simulated days.
+pub fn options() -> Options {
+    Options {
+        policy: Policy::Everything,
+        push: Push::AtOnce,
+        compare_every: Duration::from_secs(10),
+        route_for: Duration::from_secs(600),
+    }
+}
+
+/// A group that the first device made and the others joined, by invites of these kinds.
+pub async fn world(net: &SimNetwork, kinds: &[InviteKind], options: &Options) -> Vec<Device> {
+    // `RUST_LOG=sync=debug` shows what happens; a second test finds it set.
+    let filter = tracing_subscriber::EnvFilter::from_default_env();
+    let shown = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_test_writer();
+    drop(shown.try_init());
+    let mut first = Device::new(1).await;
+    let groups = first.start(net, options.clone()).await;
+    let group = groups.create_group("the group").await.expect("a group");
+    group.create_repo("member 1").await.expect("a repo");
+    let mut devices = vec![first];
+    for (n, kind) in (2..).zip(kinds) {
+        let addresses = devices[0].replicator().addresses();
+        let invite = group.invite(*kind, addresses).await.expect("an invite");
+        let invite = invite.to_string().parse().expect("it is read again");
+        let mut device = Device::new(n).await;
+        let groups = device.start(net, options.clone()).await;
+        let joined = groups.join(&invite).await.expect("it joins");
+        if *kind == InviteKind::Write {
+            let name = format!("member {n}");
+            joined.create_repo(&name).await.expect("a repo");
+        }
+        devices.push(device);
+    }
+    devices
+}
