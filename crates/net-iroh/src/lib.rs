@@ -25,6 +25,18 @@
 //!
 //! The key is part of the address, and iroh proves it: whoever expects another is refused before
 //! anything is sent.
+//!
+//! # Streams
+//!
+//! A stream that its opener gave up before the other side accepted it may be passed over in silence.
+//! It counts among the [`MAX_STREAMS`] until the other side has come to it, so that whoever never
+//! accepts is opened [`MAX_STREAMS`] streams and no more.
+//!
+//! # Closing
+//!
+//! Whatever waits ends at once. [`close`](sync::network::Network::close) itself then waits until the
+//! others have heard of it, up to about three seconds where they do not answer; cancelled, it goes on
+//! in the background.
 
 mod address;
 mod connection;
