@@ -68,6 +68,10 @@ impl<'a> Fields<'a> {
         self.take().map(i64::from_be_bytes)
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.rest.is_empty()
+    }
+
     pub(crate) fn rest(self) -> &'a [u8] {
         self.rest
     }

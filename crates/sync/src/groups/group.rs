@@ -39,7 +39,7 @@ struct GroupInner {
     repos: Mutex<BTreeMap<RecordId, Repo>>,
     ours: Mutex<Ours>,
     /// Where others may be found, from invites.
-    addresses: Mutex<Vec<String>>,
+    addresses: Vec<String>,
     /// The keys of all repos, as long as the group's record does not change.
     members: Mutex<Members>,
 }
@@ -72,7 +72,12 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Group {
-    pub(super) fn new(groups: Groups, keys: GroupKeys, ours: Vec<(RecordId, SecretKey)>) -> Self {
+    pub(super) fn new(
+        groups: Groups,
+        keys: GroupKeys,
+        ours: Vec<(RecordId, SecretKey)>,
+        addresses: Vec<String>,
+    ) -> Self {
         let tree = keys
             .read()
             .map(|read| Tree::new(groups.0.blobs.clone(), read));
@@ -87,7 +92,7 @@ impl Group {
                 ours.map(|(id, secret)| (id, (public_key(&secret), secret)))
                     .collect(),
             ),
-            addresses: Mutex::default(),
+            addresses,
             members: Mutex::default(),
         }))
     }
@@ -159,7 +164,7 @@ impl Group {
             InviteKind::Replica => self.0.keys.to_replica(),
         };
         let mut all = addresses;
-        for known in lock(&self.0.addresses).iter() {
+        for known in &self.0.addresses {
             if all.len() < MAX_ADDRESSES && !all.contains(known) {
                 all.push(known.clone());
             }
@@ -177,16 +182,7 @@ impl Group {
 
     /// Where others may be found, as invites said.
     pub fn addresses(&self) -> Vec<String> {
-        lock(&self.0.addresses).clone()
-    }
-
-    pub(super) fn add_addresses(&self, addresses: &[String]) {
-        let mut known = lock(&self.0.addresses);
-        for address in addresses {
-            if known.len() < MAX_ADDRESSES && !known.contains(address) {
-                known.push(address.clone());
-            }
-        }
+        self.0.addresses.clone()
     }
 
     /// Makes a repo of ours, which everybody in the group will see. Durable when it returns.

@@ -4,6 +4,7 @@
 //! ```text
 //! sync/groups      group id [32]                  -> version u8 = 1 | group's key [32]
 //! sync/repos       group id [32] | repo id [32]   -> version u8 = 1 | repo's key [32]      ours
+//! sync/addresses   group id [32]                  -> version u8 = 1 | for each: length u16 | text
 //! sync/held        repo id [32]                   -> version u8 = 1 | root                 theirs
 //! secret group/ID  version u8 = 1 | access u8 (1 write, 2 read, 3 replica) | epoch u32
 //!                  | secret [32]; or read key [32] | locate key [32]; or locate key [32]
@@ -32,6 +33,7 @@ use crate::{
 
 const GROUPS: CollectionId = CollectionId::from_static("sync/groups");
 const REPOS: CollectionId = CollectionId::from_static("sync/repos");
+const ADDRESSES: CollectionId = CollectionId::from_static("sync/addresses");
 const HELD: CollectionId = CollectionId::from_static("sync/held");
 const VERSION: u8 = 1;
 const WRITE: u8 = 1;
@@ -115,6 +117,18 @@ fn decode_keys(group: PublicKey, secret: &Secret) -> Result<GroupKeys> {
     Ok(keys)
 }
 
+fn decode_addresses(value: &[u8]) -> Result<Vec<String>> {
+    let mut fields = Fields::versioned(OPEN, VERSION, value)?;
+    let mut all = Vec::new();
+    while !fields.is_empty() {
+        let len = fields.u16()?;
+        let text = str::from_utf8(fields.bytes(len.into())?);
+        let text = text.map_err(|error| fields.invalid("no text").because(error))?;
+        all.push(text.to_owned());
+    }
+    Ok(all)
+}
+
 fn encode_root(root: Root) -> Bytes {
     let mut bytes = BytesMut::with_capacity(50);
     bytes.put_u8(VERSION);
@@ -172,8 +186,32 @@ impl Inner {
             self.secrets.delete(repo_secret(repo)?).await?;
         }
         let key = Bytes::copy_from_slice(&id.0);
+        self.collections.delete(ADDRESSES, key.clone()).await?;
         self.collections.delete(GROUPS, key).await?;
         self.secrets.delete(group_secret(id)?).await
+    }
+
+    /// Where members of a group may be found, as invites said.
+    pub(super) async fn load_addresses(&self, group: RecordId) -> Result<Vec<String>> {
+        let entry = self.collections.get(ADDRESSES, group.0.to_vec()).await?;
+        match entry {
+            Some(entry) => decode_addresses(&entry.value).map_err(damaged),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    pub(super) async fn keep_addresses(&self, group: RecordId, all: &[String]) -> Result<()> {
+        let mut bytes = BytesMut::new();
+        bytes.put_u8(VERSION);
+        for address in all {
+            let len = u16::try_from(address.len()).expect("an invite's address has at most 1 KiB");
+            bytes.put_u16(len);
+            bytes.put_slice(address.as_bytes());
+        }
+        self.collections
+            .put(ADDRESSES, group.0.to_vec(), bytes.freeze())
+            .await?;
+        Ok(())
     }
 
     /// Our repos in a group, with their keys.

@@ -23,7 +23,7 @@ pub use self::{
     repo::{Changes, Repo},
 };
 use crate::{
-    invite::Invite,
+    invite::{Invite, MAX_ADDRESSES},
     keys::{GroupKeys, GroupSecret},
     records::{self, GROUP_NAME, seal_group_name},
 };
@@ -149,7 +149,8 @@ impl Groups {
         let record = records::group_record(keys.group());
         self.0.records.create(record).await?;
         let ours = self.0.load_repos(keys.id()).await?;
-        let group = Group::new(self.clone(), keys, ours);
+        let addresses = self.0.load_addresses(keys.id()).await?;
+        let group = Group::new(self.clone(), keys, ours, addresses);
         self.0.groups().insert(group.id(), group.clone());
         self.0.tell(Event::Groups);
         Ok(group)
@@ -194,9 +195,16 @@ impl Groups {
             let repo = store_engine::public_key(secret);
             self.0.keep_repo(keys.id(), repo, secret).await?;
         }
-        let group = self.add(keys).await?;
-        group.add_addresses(invite.addresses());
-        Ok(group)
+        let mut addresses = invite.addresses().to_vec();
+        let known = known.map_or(Vec::new(), |known| known.addresses());
+        addresses.extend(
+            known
+                .into_iter()
+                .filter(|a| !invite.addresses().contains(a)),
+        );
+        addresses.truncate(MAX_ADDRESSES);
+        self.0.keep_addresses(keys.id(), &addresses).await?;
+        self.add(keys).await
     }
 
     /// Leaves a group: its records, its trees and its keys go, and with the next collection its files.

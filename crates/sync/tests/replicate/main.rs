@@ -1,5 +1,6 @@
 //! Groups replicate over a simulated network, on virtual time.
 
+mod chaos;
 mod world;
 
 use std::time::Duration;
@@ -10,7 +11,7 @@ use sync::{
     network::sim::{Link, SimNetwork},
     replicate::{Policy, Push, Synced},
 };
-use world::{Device, PATIENCE, contents, options, world};
+use world::{Device, PATIENCE, contents, options, own, world};
 
 fn link() -> Link {
     Link {
@@ -24,14 +25,6 @@ fn noise(n: u32, len: usize) -> Vec<u8> {
     (0..len as u32)
         .map(|i| (i.wrapping_mul(2_654_435_761) ^ n) as u8)
         .collect()
-}
-
-async fn own(device: &Device) -> sync::groups::Repo {
-    let repos = device.group().repos().await.expect("repos");
-    repos
-        .into_iter()
-        .find(|repo| repo.is_ours())
-        .expect("a repo of its own")
 }
 
 async fn agree(devices: &[Device]) {

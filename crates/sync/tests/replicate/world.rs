@@ -115,6 +115,15 @@ pub async fn contents(repo: &Repo) -> Result<Vec<(String, Vec<u8>)>> {
     Ok(all)
 }
 
+/// The device's own repo.
+pub async fn own(device: &Device) -> Repo {
+    let repos = device.group().repos().await.expect("repos");
+    repos
+        .into_iter()
+        .find(|repo| repo.is_ours())
+        .expect("a repo of its own")
+}
+
 /// Quick enough for simulated days.
 pub fn options() -> Options {
     Options {

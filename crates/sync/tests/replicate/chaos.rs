@@ -1,0 +1,143 @@
+//! Members write, remove, crash, restart and are cut off at random; in the end all agree, and nothing
+//! that was acknowledged is lost. `LARDER_SEEDS=10000` runs more of it, `LARDER_SEED=7` one alone.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use store_api::PublicKey;
+use sync::{
+    invite::InviteKind::{Read, Replica, Write},
+    network::sim::{Link, SimNetwork},
+    replicate::{Push, Synced},
+};
+
+use crate::world::{Device, contents, options, own, world};
+
+const SEEDS: u64 = 16;
+const STEPS: usize = 30;
+const CANARY: &[u8] = b"the canary in every file";
+
+type Files = BTreeMap<String, Vec<u8>>;
+
+#[test]
+fn honest_members_agree() {
+    let number = |name: &str| {
+        std::env::var(name)
+            .ok()
+            .map(|n| n.parse().expect("a number"))
+    };
+    let seeds = match number("LARDER_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..number("LARDER_SEEDS").unwrap_or(SEEDS),
+    };
+    for seed in seeds {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .start_paused(true)
+            .build()
+            .expect("a runtime");
+        let net = runtime.block_on(async { SimNetwork::new(seed) });
+        let run = std::panic::AssertUnwindSafe(|| runtime.block_on(scenario(seed, &net)));
+        if let Err(panic) = std::panic::catch_unwind(run) {
+            eprintln!("seed {seed} failed: LARDER_SEED={seed} runs it alone; the network's last:");
+            for line in net.trace().iter().rev().take(60).rev() {
+                eprintln!("  {line}");
+            }
+            std::panic::resume_unwind(panic);
+        }
+    }
+}
+
+async fn scenario(seed: u64, net: &SimNetwork) {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    net.set_default_link(Link {
+        latency: Duration::from_millis(rng.random_range(1..100)),
+        jitter: Duration::from_millis(rng.random_range(0..50)),
+        bandwidth: Some(rng.random_range(200_000..20_000_000)),
+        breaks_per_second: [0.0, 0.002][rng.random_range(0..2)],
+        connect_failure: [0.0, 0.1][rng.random_range(0..2)],
+        ..Link::default()
+    });
+    net.search_for(&[CANARY]).expect("a pattern");
+    let mut options = options();
+    if rng.random_bool(0.3) {
+        options.push = Push::Never;
+    }
+    let mut kinds = vec![Write; rng.random_range(1..4)];
+    if rng.random() {
+        kinds.push(Read);
+    }
+    if rng.random() {
+        kinds.push(Replica);
+    }
+    let mut devices = world(net, &kinds, &options).await;
+    let writers = 1 + kinds.iter().filter(|kind| **kind == Write).count();
+    let mut model: BTreeMap<PublicKey, Files> = BTreeMap::new();
+    for _ in 0..STEPS {
+        let n = rng.random_range(0..devices.len());
+        match rng.random_range(0..10) {
+            0 => net.partition(&[devices[n].key]),
+            1 => net.heal(),
+            2 => devices[n].crash(net),
+            3 if devices[n].running.is_none() => drop(devices[n].start(net, options.clone()).await),
+            4 | 5 => {
+                let pause = rng.random_range(1..40);
+                tokio::time::sleep(Duration::from_secs(pause)).await;
+            }
+            _ if n < writers && devices[n].running.is_some() => {
+                let repo = own(&devices[n]).await;
+                let files = model.entry(repo.key()).or_default();
+                let name = format!("{}/{}", rng.random_range(0..3), rng.random_range(0..8));
+                if rng.random_bool(0.2) {
+                    repo.remove(&name).await.expect("a removal");
+                    files.remove(&name);
+                } else {
+                    let len = [10, 5_000, 60_000, 400_000][rng.random_range(0..4)];
+                    let mut bytes = CANARY.to_vec();
+                    bytes.resize(CANARY.len() + rng.random_range(0..len), rng.random());
+                    repo.write(&name, bytes.clone()).await.expect("a write");
+                    files.insert(name, bytes);
+                }
+            }
+            _ => {}
+        }
+    }
+    net.heal();
+    for device in &mut devices {
+        if device.running.is_none() {
+            device.start(net, options.clone()).await;
+        }
+    }
+    tokio::time::sleep(Duration::from_secs(400)).await;
+    for device in &devices {
+        device.synced(Synced::Here).await;
+    }
+    for device in &devices {
+        check(device, &model, writers).await;
+    }
+    assert!(net.findings().is_empty(), "{:?}", net.findings());
+    for device in &devices {
+        drop(device.replicator().abort());
+    }
+}
+
+async fn check(device: &Device, model: &BTreeMap<PublicKey, Files>, writers: usize) {
+    let group = device.group();
+    let repos = group.repos().await.expect("repos");
+    assert_eq!(repos.len(), writers, "repos that {} knows of", device.key);
+    if group.keys().read().is_none() {
+        assert!(!device.has_bytes(CANARY).await, "a replica has a canary");
+        return;
+    }
+    for repo in repos {
+        let files: Files = contents(&repo).await.expect("files").into_iter().collect();
+        let expected = model.get(&repo.key()).cloned().unwrap_or_default();
+        assert!(
+            files == expected,
+            "{} has other files of {}",
+            device.key,
+            repo.key()
+        );
+    }
+}
