@@ -27,7 +27,10 @@ async fn main() -> Result<(), Failure> {
         for (kib, figures) in KIB.iter().zip(&mut figures) {
             let dir = tempfile::tempdir()?;
             let measured = measure(dir.path(), kib << 10, round).await?;
-            figures.iter_mut().zip(measured).for_each(|(all, one)| all.push(one));
+            figures
+                .iter_mut()
+                .zip(measured)
+                .for_each(|(all, one)| all.push(one));
         }
     }
     println!("| block | write MB/s | read MB/s | random 16 KiB /s | disk |\n|---|---|---|---|---|");
@@ -58,7 +61,9 @@ async fn measure(dir: &Path, len: usize, round: usize) -> Result<[f64; 4], Failu
         let transaction = table.transact();
         for index in first..first + per_transaction {
             block[..8].copy_from_slice(&(index as u64).to_be_bytes());
-            transaction.store(0, key(index), block.clone().into()).await?;
+            transaction
+                .store(0, key(index), block.clone().into())
+                .await?;
         }
         transaction.commit().await?;
     }
@@ -86,7 +91,9 @@ async fn measure(dir: &Path, len: usize, round: usize) -> Result<[f64; 4], Failu
 }
 
 fn key(index: usize) -> store_api::Bytes {
-    [[7; 16].as_slice(), &(index as u64).to_be_bytes()].concat().into()
+    [[7; 16].as_slice(), &(index as u64).to_be_bytes()]
+        .concat()
+        .into()
 }
 
 async fn load(table: &TableDB, index: usize, len: usize) -> Result<(), Failure> {

@@ -6,10 +6,10 @@ use std::{path::Path, sync::Arc, time::Duration};
 
 use store_api::{
     Freshness, Kind, Member, PublicKey, Put, PutRecord, RecordDescriptor, RecordId, RecordStore,
-    Result, SecretKey, SeqExpect, SlotSeq,
+    Result, SecretKey, Secrets, SeqExpect, SlotSeq,
 };
 use store_testkit::{record_store_suite, suite::Subject};
-use store_veilid::{VeilidRecords, VeilidStore};
+use store_veilid::{VeilidRecords, VeilidSecrets, VeilidStore};
 use support::{name, node};
 
 /// The suite, on one node that never meets another.
@@ -192,5 +192,74 @@ async fn a_shutdown_ends_calls_in_flight() -> Result<()> {
     }
     let unknown = records.get(RecordId([0; 32]), 0, Freshness::Local);
     assert_eq!(kind(unknown).await, Kind::Closed);
+    Ok(())
+}
+
+/// The files of Veilid's own tables, without ours.
+fn veilids_files(dir: &Path) -> Vec<std::path::PathBuf> {
+    let files = std::fs::read_dir(dir.join("table_store")).expect("a folder");
+    let files: Vec<_> = files.map(|file| file.expect("a file").path()).collect();
+    let locks = files.iter().filter(|file| {
+        file.extension()
+            .is_some_and(|extension| extension == "larder")
+    });
+    let ours: Vec<String> = locks
+        .map(|lock| std::fs::read_to_string(lock).expect("a name"))
+        .collect();
+    let is_ours = |file: &std::path::PathBuf| {
+        let name = file.file_name().expect("a name").to_string_lossy();
+        name.ends_with(".larder") || ours.iter().any(|ours| name.starts_with(ours.as_str()))
+    };
+    files.into_iter().filter(|file| !is_ours(file)).collect()
+}
+
+#[tokio::test]
+async fn what_veilid_has_lost_is_put_again() -> Result<()> {
+    let (dir, before) = (tempfile::tempdir(), tempfile::tempdir());
+    let (dir, before) = (dir.expect("a folder"), before.expect("a folder"));
+    let namespace = name();
+    let records = open(dir.path(), &namespace).await?;
+    let id = records.create(owned(2)).await?;
+    records.put(id, 0, write("old", OWNER)).await?;
+    records.node().shutdown().await;
+    drop(records);
+    for file in veilids_files(dir.path()) {
+        let to = before.path().join(file.file_name().expect("a name"));
+        std::fs::copy(file, to).expect("a copy");
+    }
+
+    let records = open(dir.path(), &namespace).await?;
+    records.put(id, 0, write("newer", OWNER)).await?;
+    records.put(id, 0, write("newest", OWNER)).await?;
+    records.put(id, 1, write("another", OWNER)).await?;
+    records.node().shutdown().await;
+    drop(records);
+
+    // As after the loss of power: Veilid did not sync what it wrote.
+    for file in veilids_files(dir.path()) {
+        std::fs::remove_file(file).expect("it is removed");
+    }
+    for file in std::fs::read_dir(before.path()).expect("a folder") {
+        let file = file.expect("a file").path();
+        let to = dir.path().join("table_store");
+        let to = to.join(file.file_name().expect("a name"));
+        std::fs::copy(file, to).expect("a copy");
+    }
+    let records = open(dir.path(), &namespace).await?;
+    let found = records.inspect(id, 0..2, Freshness::Local).await?;
+    let [first, second] = &found[..] else {
+        panic!("{found:?}");
+    };
+    assert!(first.seq >= 3 && second.seq >= 1, "{found:?}");
+    for (slot, value) in [(0, &b"newest"[..]), (1, b"another")] {
+        let found = records.get(id, slot, Freshness::Local).await?;
+        assert_eq!(&found.expect("it was put again").value[..], value);
+    }
+    // Forgetting forgets that too, and the key for putting again.
+    let secrets = VeilidSecrets::new(records.node().clone());
+    assert_eq!(secrets.list().await?.len(), 1);
+    records.forget(id).await?;
+    assert!(secrets.list().await?.is_empty());
+    records.node().shutdown().await;
     Ok(())
 }

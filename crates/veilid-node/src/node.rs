@@ -12,7 +12,9 @@ use crate::{NodeConfig, Subscription, Updates, api_error};
 /// How often a start is tried while the folder is in use: a node that was shut down unlocks its
 /// keyring file a moment after it said that it ended.
 const MAX_START_ATTEMPTS: u32 = 20;
-/// How long to wait before the next.
+/// How often a node that detaches is asked whether it has.
+const DETACHING_PAUSE: Duration = Duration::from_millis(20);
+/// How long to wait before the next start.
 const START_PAUSE: Duration = Duration::from_millis(50);
 
 /// A running Veilid node. Clones are the same node.
@@ -169,9 +171,7 @@ impl Node {
         const OPERATION: &str = "node.attach";
         self.call(OPERATION, async {
             let _one = self.0.switching.lock().await;
-            let state = self.api().get_state().await;
-            let state = state.map_err(|error| api_error(OPERATION, error))?;
-            if state.attachment.state.is_detached() {
+            if self.is_detached(OPERATION).await? {
                 let attached = self.api().attach().await;
                 attached.map_err(|error| api_error(OPERATION, error))?;
             }
@@ -183,7 +183,14 @@ impl Node {
         .await
     }
 
-    /// Leaves the network; what is kept stays readable, and writes to records wait.
+    async fn is_detached(&self, operation: &'static str) -> Result<bool> {
+        let state = self.api().get_state().await;
+        let state = state.map_err(|error| api_error(operation, error))?;
+        Ok(state.attachment.state.is_detached())
+    }
+
+    /// Leaves the network, and returns when it has left; what is kept stays readable, and writes to
+    /// records wait. Leaving again is no error.
     ///
     /// # Errors
     /// [`Kind::Closed`].
@@ -191,8 +198,16 @@ impl Node {
         const OPERATION: &str = "node.detach";
         self.call(OPERATION, async {
             let _one = self.0.switching.lock().await;
+            if self.is_detached(OPERATION).await? {
+                return Ok(());
+            }
             let detached = self.api().detach().await;
-            detached.map_err(|error| api_error(OPERATION, error))
+            detached.map_err(|error| api_error(OPERATION, error))?;
+            // It has only begun to.
+            while !self.is_detached(OPERATION).await? {
+                tokio::time::sleep(DETACHING_PAUSE).await;
+            }
+            Ok(())
         })
         .await
     }

@@ -4,7 +4,7 @@
 //! imported and [`Signed::signature`] is empty; the room of a record is divided among its slots; and
 //! a record becomes visible to others when its owner first writes to it.
 
-mod flush;
+mod journal;
 mod known;
 mod limits;
 mod network;
@@ -26,8 +26,9 @@ use network::Network;
 
 /// Records that live on Veilid's DHT, and what the node holds of them.
 ///
-/// A write is durable here against the end of the process when it returns; Veilid does not sync it
-/// against the loss of power. Written offline, it goes out when the node is attached again.
+/// A write is durable here when it returns, against the loss of power too: it is noted in the collection
+/// `larder/veilid-values` of `known`, with its writer's secret among the node's, and put again where
+/// Veilid has lost it. Written offline, it goes out when the node is attached again.
 ///
 /// Use one for a node: two would not see each other's writes in time.
 pub struct VeilidRecords(Arc<Network>);
@@ -53,8 +54,18 @@ impl VeilidRecords {
             let message = "Veilid's records need a tokio runtime";
             Error::new(Kind::Invalid, OPERATION, message).because(error)
         })?;
-        let network = Network::new(node, context, runtime, known);
-        Ok(Self(Arc::new(network)))
+        let network = Arc::new(Network::new(node, context, runtime, known));
+        network.runtime.spawn({
+            let network = Arc::clone(&network);
+            async move {
+                let recovering = network.node.call(OPERATION, network.recover_all());
+                if let Err(error) = recovering.await {
+                    // Whoever uses the record tries it again, and is told.
+                    tracing::warn!(%error, "not all values could be put again");
+                }
+            }
+        });
+        Ok(Self(network))
     }
 
     /// The node.
@@ -113,7 +124,7 @@ impl RecordStore for VeilidRecords {
         let get = async {
             let descriptor = self.0.known.get(OPERATION, id).await?;
             network::writer_of(OPERATION, id, &descriptor, slot)?;
-            let record = self.0.record(id).await;
+            let record = self.0.record(id).await?;
             self.0.read(OPERATION, &record, slot, fresh).await
         };
         self.0.node.call(OPERATION, get).await
@@ -147,7 +158,9 @@ impl RecordStore for VeilidRecords {
                 pair,
                 expect,
             };
-            let put = network.write(OPERATION, id, &descriptor, write).await?;
+            let put = network
+                .write(OPERATION, id, &descriptor, write, writer)
+                .await?;
             if let Put::Published { .. } | Put::Queued { .. } = put {
                 network.watches.changed(id, slot);
             }
@@ -170,7 +183,7 @@ impl RecordStore for VeilidRecords {
             if start >= end {
                 return Ok(Vec::new());
             }
-            let record = self.0.record(id).await;
+            let record = self.0.record(id).await?;
             self.0.inspect(OPERATION, &record, start..end, fresh).await
         };
         self.0.node.call(OPERATION, inspect).await

@@ -17,8 +17,10 @@ use veilid_node::{
     },
 };
 
+use crate::VeilidSecrets;
+
 use super::{
-    flush::Flusher,
+    journal::{Journal, Noted},
     known::Known,
     limits,
     open::{Record, State, Table},
@@ -38,7 +40,7 @@ pub(super) struct Network {
     pub(super) watches: Watches,
     pub(super) runtime: Handle,
     table: Table,
-    flusher: Flusher,
+    pub(super) journal: Journal,
 }
 
 /// What to write into a slot.
@@ -96,16 +98,24 @@ impl Network {
         Self {
             watches: Watches::default(),
             runtime,
-            node,
             context,
+            journal: Journal::new(Arc::clone(&known), VeilidSecrets::new(node.clone())),
+            node,
             known: Known::new(known),
             table: Table::default(),
-            flusher: Flusher::default(),
         }
     }
 
-    /// The record, after closing those that were idle for long.
-    pub(super) async fn record(&self, id: RecordId) -> Arc<Record> {
+    /// The record, after closing those that were idle for long, and after putting again what Veilid
+    /// has lost of it.
+    pub(super) async fn record(&self, id: RecordId) -> Result<Arc<Record>> {
+        let record = self.record_as_it_is(id).await;
+        let recover = || self.recover(&record);
+        record.recovered.get_or_try_init(recover).await?;
+        Ok(record)
+    }
+
+    pub(super) async fn record_as_it_is(&self, id: RecordId) -> Arc<Record> {
         let (record, idle) = self.table.get(id);
         for idle in idle {
             // Nobody else has it, or will get it. It may be used under a new entry by now, which
@@ -120,6 +130,52 @@ impl Network {
             }
         }
         record
+    }
+
+    /// Puts again what was put here and is not in the node any more.
+    async fn recover(&self, record: &Record) -> Result<()> {
+        const OPERATION: &str = "record.recover";
+        let noted = self.journal.of(record.id).await?;
+        if noted.is_empty() {
+            return Ok(());
+        }
+        let descriptor = self.known.get(OPERATION, record.id).await?;
+        for noted in noted {
+            let slots = u32::from(noted.slot)..u32::from(noted.slot) + 1;
+            let here = match self.open(OPERATION, record, Reach::Here).await? {
+                Some(_open) => {
+                    let report = self.report(OPERATION, record.id, &slots, DHTReportScope::Local);
+                    report.await?.first().and_then(|seqs| seqs.here)
+                }
+                None => None,
+            };
+            if here >= Some(noted.seq) {
+                continue;
+            }
+            tracing::info!(record = %record.id, slot = noted.slot, "a value is put again");
+            let secret = self.journal.writer(noted.writer).await?;
+            let pair = self.key_pair(OPERATION, noted.writer, &secret).await?;
+            let write = Write {
+                slot: noted.slot,
+                value: noted.value,
+                pair,
+                expect: SeqExpect::Any,
+            };
+            let pair = &write.pair;
+            let opened = self.open_to_write(OPERATION, record, &descriptor, pair);
+            let (_open, _) = opened.await?;
+            // Where the network has a newer one by now, that stays.
+            drop(self.set(OPERATION, record.id, &write, noted.seq).await?);
+        }
+        Ok(())
+    }
+
+    /// Puts again whatever is missing of any record.
+    pub(super) async fn recover_all(&self) -> Result<()> {
+        for id in self.journal.records().await? {
+            self.record(id).await?;
+        }
+        Ok(())
     }
 
     /// Whether the node has a connection that looks usable.
@@ -380,8 +436,9 @@ impl Network {
         id: RecordId,
         descriptor: &RecordDescriptor,
         write: Write,
+        secret: SecretKey,
     ) -> Result<Put> {
-        let record = self.record(id).await;
+        let record = self.record(id).await?;
         let _one = record.putting.lock().await;
         let (_open, made) = self
             .open_to_write(operation, &record, descriptor, &write.pair)
@@ -402,27 +459,46 @@ impl Network {
                 return Ok(Put::Superseded { current });
             }
         }
-        let mut put = self.set(operation, id, &write).await?;
+        let writer = descriptor.writer_of(write.slot);
+        if let Some(writer) = writer {
+            self.journal.keep_writer(writer, &secret).await?;
+        }
+        let mut put = self.set(operation, id, &write, 0).await?;
         for _ in 1..MAX_OVERTAKEN {
             if write.expect != SeqExpect::Any || !matches!(put, Put::Superseded { .. }) {
                 break;
             }
             // The node has taken the newer value over by now, and goes on after it.
-            put = self.set(operation, id, &write).await?;
+            put = self.set(operation, id, &write, 0).await?;
         }
-        let (api, context) = (self.node.api(), &self.context);
-        self.flusher.flush(operation, api, context).await?;
+        if let (Put::Published { seq } | Put::Queued { seq }, Some(writer)) = (&put, writer) {
+            let noted = Noted {
+                slot: write.slot,
+                seq: *seq,
+                writer,
+                value: write.value,
+            };
+            self.journal.note(id, &noted).await?;
+        }
         Ok(put)
     }
 
-    async fn set(&self, operation: &'static str, id: RecordId, write: &Write) -> Result<Put> {
+    /// Writes, with a sequence number of at least `least`.
+    async fn set(
+        &self,
+        operation: &'static str,
+        id: RecordId,
+        write: &Write,
+        least: u64,
+    ) -> Result<Put> {
         let key = limits::record_key(id);
         let slots = u32::from(write.slot)..u32::from(write.slot) + 1;
         let before = self.report(operation, id, &slots, DHTReportScope::Local);
         let before = before.await?.first().and_then(|seqs| seqs.here);
         // Veilid leaves a value that is the same as it is, unless a greater number is asked for.
         // Ours is one ahead of its own.
-        let next = before.and_then(|seq| u32::try_from(seq).ok());
+        let next = before.max(least.checked_sub(1));
+        let next = next.and_then(|seq| u32::try_from(seq).ok());
         let found = retrying(operation, async || {
             let options = SetDHTValueOptions {
                 writer: Some(write.pair.clone()),
@@ -504,17 +580,15 @@ impl Network {
 
     /// Removes what the node holds of the record.
     pub(super) async fn delete(&self, operation: &'static str, id: RecordId) -> Result<()> {
-        let record = self.record(id).await;
+        // What Veilid has lost of it need not come back.
+        let record = self.record_as_it_is(id).await;
         let mut state = record.state.write().await;
         *state = State::Closed;
         let deleted = self.context.delete_dht_record(limits::record_key(id)).await;
         match deleted {
-            Ok(()) => {}
-            Err(VeilidAPIError::KeyNotFound { .. }) => return Ok(()),
-            Err(error) => return Err(api_error(operation, error)),
+            Ok(()) | Err(VeilidAPIError::KeyNotFound { .. }) => self.journal.forget(id).await,
+            Err(error) => Err(api_error(operation, error)),
         }
-        let (api, context) = (self.node.api(), &self.context);
-        self.flusher.flush(operation, api, context).await
     }
 }
 

@@ -3,7 +3,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use store_api::RecordId;
-use tokio::sync::{Mutex, RwLock};
+use tokio::sync::{Mutex, OnceCell, RwLock};
 
 /// How many records are kept open though nobody uses them.
 const MAX_IDLE: usize = 256;
@@ -16,6 +16,8 @@ pub(super) struct Record {
     pub(super) state: RwLock<State>,
     /// One put at a time: two at once, of one slot, would split the network.
     pub(super) putting: Mutex<()>,
+    /// Whether what was put here in earlier runs is in the node.
+    pub(super) recovered: OnceCell<()>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,6 +51,7 @@ impl Table {
                 id,
                 state: RwLock::new(State::Closed),
                 putting: Mutex::new(()),
+                recovered: OnceCell::new(),
             };
             (Arc::new(record), now)
         });

@@ -138,7 +138,7 @@ fn subscribe(network: &Arc<Network>, id: RecordId) -> Result<broadcast::Receiver
         let _counted = counted;
         let closing = network.node.closing();
         let watching = Watching {
-            record: network.record(id).await,
+            record: network.record_as_it_is(id).await,
             network: &network,
             sender: &sender,
             seen: None,
