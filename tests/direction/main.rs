@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, process::Command};
 use serde_json::Value;
 
 /// What each crate may depend on of ours.
-const ALLOWED: [(&str, &[&str]); 9] = [
+const ALLOWED: [(&str, &[&str]); 11] = [
     ("store-api", &[]),
     ("store-engine", &["store-api"]),
     ("store-testkit", &["store-api"]),
@@ -13,6 +13,8 @@ const ALLOWED: [(&str, &[&str]); 9] = [
     ("veilid-node", &["store-api"]),
     ("store-veilid", &["store-api", "veilid-node"]),
     ("store-iroh", &["store-api", "store-engine"]),
+    ("sync", &["store-api", "store-engine"]),
+    ("net-iroh", &["store-api", "sync"]),
     (
         "larder",
         &[
