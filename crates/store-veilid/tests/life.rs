@@ -228,6 +228,34 @@ async fn a_missing_device_key_erases_nothing() -> Result<()> {
     Ok(())
 }
 
+#[tokio::test]
+async fn a_foreign_device_key_erases_nothing() -> Result<()> {
+    let (dir, other) = (tempfile::tempdir(), tempfile::tempdir());
+    let (dir, other) = (dir.expect("a folder"), other.expect("a folder"));
+    let namespace = name();
+    for (dir, value) in [(&dir, "ours"), (&other, "theirs")] {
+        let node = node(dir.path(), &namespace).await?;
+        let store = VeilidStore::open(node.clone(), "").await?;
+        store.commit(put("k", value)).await?;
+        store.close().await?;
+        node.shutdown().await;
+    }
+    let protected = dir.path().join("protected_store");
+    let aside = dir.path().join("aside");
+    std::fs::rename(&protected, &aside).expect("it moves");
+    std::fs::rename(other.path().join("protected_store"), &protected).expect("it moves");
+    let error = node(dir.path(), &namespace).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Denied, "{error:?}");
+    assert!(error.to_string().contains("nothing was erased"), "{error}");
+    std::fs::remove_dir_all(&protected).expect("it goes");
+    std::fs::rename(&aside, &protected).expect("it moves back");
+    let again = node(dir.path(), &namespace).await?;
+    let store = VeilidStore::open(again.clone(), "").await?;
+    assert_eq!(get(&store, "k").await, Some("ours".into()));
+    again.shutdown().await;
+    Ok(())
+}
+
 /// Veilid forgets the name of a table that it cannot open, and makes an empty one the next time.
 #[tokio::test]
 async fn a_table_that_veilid_has_forgotten_is_missed() -> Result<()> {

@@ -3,7 +3,7 @@
 use std::{future::Future, sync::Arc, time::Duration};
 
 use store_api::{Error, Kind, Result};
-use tokio::sync::Mutex;
+use tokio::{runtime::Handle, sync::Mutex};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use veilid_core::{VeilidAPI, VeilidConfig, api_startup};
 
@@ -23,7 +23,10 @@ pub struct Node(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    api: VeilidAPI,
+    /// There until this is dropped.
+    api: Option<VeilidAPI>,
+    /// Where the node was started: what it leaves behind is tidied up there.
+    runtime: Option<Handle>,
     updates: Updates,
     /// Calls under way; shutting down waits for them.
     calls: TaskTracker,
@@ -31,6 +34,20 @@ struct Inner {
     /// One call attaches or detaches at a time; those that follow find it done.
     switching: Mutex<()>,
     owned: Owned,
+}
+
+impl Inner {
+    fn api(&self) -> &VeilidAPI {
+        self.api.as_ref().expect("only dropping takes it")
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        // The last handle of Veilid's interface begins a task, and would panic outside a runtime.
+        let _entered = self.runtime.as_ref().map(Handle::enter);
+        drop(self.api.take());
+    }
 }
 
 /// Who shuts the node down.
@@ -82,7 +99,8 @@ impl Node {
 
     fn new(api: VeilidAPI, updates: Updates, owned: Owned) -> Self {
         Self(Arc::new(Inner {
-            api,
+            api: Some(api),
+            runtime: Handle::try_current().ok(),
             updates,
             calls: TaskTracker::new(),
             closing: CancellationToken::new(),
@@ -94,7 +112,7 @@ impl Node {
     /// Veilid's own interface, for whatever this crate has no word for. Calls that are made with it do
     /// not hold [`shutdown`](Self::shutdown) up: see [`call`](Self::call).
     pub fn api(&self) -> &VeilidAPI {
-        &self.0.api
+        self.0.api()
     }
 
     /// What the node says.
@@ -157,7 +175,7 @@ impl Node {
     pub fn enter(&self, operation: &'static str) -> Result<impl Drop + Send + use<>> {
         // Counted first, so that a shutdown either sees the call or is seen by it.
         let counted = self.0.calls.token();
-        match self.0.closing.is_cancelled() || self.0.api.is_shutdown() {
+        match self.0.closing.is_cancelled() || self.0.api().is_shutdown() {
             true => Err(closed(operation)),
             false => Ok(counted),
         }
@@ -218,8 +236,8 @@ impl Node {
         self.0.calls.close();
         self.0.calls.wait().await;
         let _one = self.0.switching.lock().await;
-        if self.0.owned == Owned::ByUs && !self.0.api.is_shutdown() {
-            self.0.api.clone().shutdown().await;
+        if self.0.owned == Owned::ByUs && !self.0.api().is_shutdown() {
+            self.0.api().clone().shutdown().await;
         }
     }
 }

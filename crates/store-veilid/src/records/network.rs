@@ -34,8 +34,9 @@ const MAX_OVERTAKEN: usize = 4;
 /// A node's records.
 #[derive(Debug)]
 pub(super) struct Network {
-    pub(super) node: Node,
+    /// Dropped before the node, which sees to it that the last of Veilid is dropped in a runtime.
     pub(super) context: RoutingContext,
+    pub(super) node: Node,
     pub(super) known: Known,
     pub(super) watches: Watches,
     pub(super) runtime: Handle,
