@@ -508,7 +508,12 @@ mod tests {
         ] {
             let bytes = message.encode().unwrap();
             assert_eq!(Message::decode(&bytes).unwrap(), message);
-            for len in 0..bytes.len() {
+            // A value has no length of its own: where it was cut, its signature does not hold.
+            let cut = match &message {
+                Message::Slot { signed, .. } => bytes.len() - signed.value.len(),
+                _ => bytes.len(),
+            };
+            for len in 0..cut {
                 assert!(Message::decode(&bytes.slice(..len)).is_err(), "{len}");
             }
         }
