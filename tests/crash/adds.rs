@@ -31,7 +31,7 @@ struct Added {
 #[test]
 fn what_was_acknowledged_survives_a_kill() {
     const TEST: &str = "adds::what_was_acknowledged_survives_a_kill";
-    killed(TEST, |dir| StoreUrl::Redb(dir));
+    killed(TEST, StoreUrl::Redb);
 }
 
 #[test]

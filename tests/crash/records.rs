@@ -75,10 +75,8 @@ async fn put_until_killed(dir: &Path, seed: u64) {
             }
         })
     });
-    let writers: Vec<_> = writers.collect();
-    for writer in writers {
-        writer.await.unwrap();
-    }
+    drop(futures_util::future::select_all(writers).await);
+    panic!("a writer ended");
 }
 
 /// A value that was acknowledged: its number, its length and what it is filled with.

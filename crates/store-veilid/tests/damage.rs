@@ -192,7 +192,6 @@ async fn damaged(mut damage: impl FnMut(&Path, &mut ChaCha8Rng)) -> Result<Seen>
         again.shutdown().await;
         fs::remove_dir_all(&dir).expect("a folder to remove");
     }
-    println!("{seen:?}");
     Ok(seen)
 }
 
