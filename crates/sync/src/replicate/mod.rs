@@ -1,7 +1,7 @@
 //! Replication: members of a group compare their records, and fetch what the newer ones name.
 //!
 //! A [`Replicator`] keeps connections with other members of its groups. On each, both sides first
-//! [prove](proof) a group to each other; then each says which values it has of the group's records,
+//! prove a group to each other; then each says which values it has of the group's records,
 //! and sends those that the other has not. A record names a root, and a root a tree: whatever of that
 //! is not here is fetched, from all who have it at once. Changes are pushed as they happen; comparing
 //! again now and then is what guarantees that nothing is missed.

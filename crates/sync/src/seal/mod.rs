@@ -1,6 +1,6 @@
 //! Sealing: what leaves a member is unreadable to whoever lacks the group's keys.
 //!
-//! [`value`] seals small values of records, [`file`] the contents of files, [`page`] the pages of
+//! [`value`] seals small values of records, [`file`](mod@file) the contents of files, [`page`] the pages of
 //! a repo's tree.
 
 pub mod file;

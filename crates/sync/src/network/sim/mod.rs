@@ -6,7 +6,7 @@
 //! unless it is `biased`.
 //!
 //! A connection that ends takes with it all that its sides have not read, so that whoever relies on
-//! more than [`Network`](super::Network) promises is found out. Time is told to the millisecond, as
+//! more than [`Network`] promises is found out. Time is told to the millisecond, as
 //! tokio's timers do, but bandwidths are exact over many chunks.
 //!
 //! ```
