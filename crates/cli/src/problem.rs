@@ -180,6 +180,11 @@ fn advice(error: &Error) -> Option<String> {
              the folder can read it"
                 .to_owned()
         }
+        Kind::Denied if error.operation() == "secrets.open" && !error.message().is_empty() => {
+            "set LARDER_PASSWORD, or LARDER_SECRETS_KEY to the file of the key, as when the store \
+             first served"
+                .to_owned()
+        }
         Kind::Denied => match value("path") {
             Some(path) => {
                 format!("look at the rights of {path}, and whether its disk is mounted read-only")

@@ -178,4 +178,5 @@ fn a_store_is_the_same_peer_each_time_it_serves() {
     assert_eq!(output.status.code(), Some(1));
     let said = String::from_utf8(output.stderr).unwrap();
     assert!(said.contains("it has a key, and no password"), "{said}");
+    assert!(said.contains("now: set LARDER_PASSWORD, or"), "{said}");
 }
