@@ -37,11 +37,21 @@ struct GroupInner {
     id: RecordId,
     tree: Option<Tree>,
     repos: Mutex<BTreeMap<RecordId, Repo>>,
-    ours: Mutex<Ours>,
     /// Where others may be found, from invites.
     addresses: Vec<String>,
+    state: Arc<State>,
+}
+
+/// What all handles of a group share: who joins again, with better keys, gets a new one, and the old
+/// ones are still in use.
+#[derive(Default)]
+struct State {
+    ours: Mutex<Ours>,
     /// The keys of all repos, as long as the group's record does not change.
     members: Mutex<Members>,
+    /// Held while a repo's tree is changed. Two who change it at once would be told apart by the
+    /// record, but one could drop the tag that keeps the other's tree.
+    changing: Mutex<BTreeMap<RecordId, Arc<tokio::sync::Mutex<()>>>>,
 }
 
 /// What the group's record says.
@@ -77,23 +87,24 @@ impl Group {
         keys: GroupKeys,
         ours: Vec<(RecordId, SecretKey)>,
         addresses: Vec<String>,
+        before: Option<&Self>,
     ) -> Self {
+        let state = before.map_or_else(Arc::default, |before| Arc::clone(&before.0.state));
+        let ours = ours
+            .into_iter()
+            .map(|(id, secret)| (id, (public_key(&secret), secret)));
+        lock(&state.ours).extend(ours);
         let tree = keys
             .read()
             .map(|read| Tree::new(groups.0.blobs.clone(), read));
-        let ours = ours.into_iter();
         Self(Arc::new(GroupInner {
             id: keys.id(),
             groups,
             keys,
             tree,
             repos: Mutex::default(),
-            ours: Mutex::new(
-                ours.map(|(id, secret)| (id, (public_key(&secret), secret)))
-                    .collect(),
-            ),
             addresses,
-            members: Mutex::default(),
+            state,
         }))
     }
 
@@ -172,7 +183,7 @@ impl Group {
         if kind != InviteKind::Device {
             return Invite::member(keys, all);
         }
-        let ours = lock(&self.0.ours).values().next().cloned();
+        let ours = lock(&self.0.state.ours).values().next().cloned();
         let (_, secret) = ours.ok_or_else(|| {
             let message = "there is no repo of yours in this group yet";
             Error::new(Kind::NotFound, OPERATION, message).with("group", self.0.id)
@@ -209,7 +220,7 @@ impl Group {
             expect: SeqExpect::Any,
         };
         self.records().put(id, REPO_PROFILE, write).await?;
-        lock(&self.0.ours).insert(id, (key, secret));
+        lock(&self.0.state.ours).insert(id, (key, secret));
         // Where the group's record has not come here yet, two members may take one slot, of which one
         // is then lost: so each begins at a slot of its own.
         let taken = self.slots().await?;
@@ -268,14 +279,14 @@ impl Group {
     /// be able to hide the rest.
     pub(crate) async fn repo_keys(&self) -> Result<Arc<Vec<PublicKey>>> {
         let generation = {
-            let members = lock(&self.0.members);
+            let members = lock(&self.0.state.members);
             if let Some(known) = &members.keys {
                 return Ok(Arc::clone(known));
             }
             members.generation
         };
         let keys = Arc::new(self.read_repo_keys().await?);
-        let mut members = lock(&self.0.members);
+        let mut members = lock(&self.0.state.members);
         // Unless the record changed while it was read.
         if members.generation == generation {
             members.keys = Some(Arc::clone(&keys));
@@ -286,7 +297,7 @@ impl Group {
     /// A record of the group has a new value.
     pub(crate) fn record_changed(&self, record: RecordId) {
         if record == self.0.id {
-            let mut members = lock(&self.0.members);
+            let mut members = lock(&self.0.state.members);
             members.generation += 1;
             members.keys = None;
         }
@@ -350,7 +361,7 @@ impl Group {
 
     async fn repo_of(&self, key: PublicKey) -> Result<Repo> {
         let id = records::repo_id(key);
-        let secret = lock(&self.0.ours)
+        let secret = lock(&self.0.state.ours)
             .get(&id)
             .map(|(_, secret)| secret.clone());
         let known = lock(&self.0.repos).get(&id).cloned();
@@ -363,7 +374,7 @@ impl Group {
             key,
             id,
             secret,
-            changing: tokio::sync::Mutex::default(),
+            changing: lock(&self.0.state.changing).entry(id).or_default().clone(),
         }));
         lock(&self.0.repos).insert(id, repo.clone());
         Ok(repo)

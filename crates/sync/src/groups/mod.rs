@@ -150,7 +150,13 @@ impl Groups {
         self.0.records.create(record).await?;
         let ours = self.0.load_repos(keys.id()).await?;
         let addresses = self.0.load_addresses(keys.id()).await?;
-        let group = Group::new(self.clone(), keys, ours, addresses);
+        let group = Group::new(
+            self.clone(),
+            keys.clone(),
+            ours,
+            addresses,
+            self.group(keys.id()).as_ref(),
+        );
         self.0.groups().insert(group.id(), group.clone());
         self.0.tell(Event::Groups);
         Ok(group)
@@ -211,11 +217,12 @@ impl Groups {
     /// Leaving a group that is not here is no error.
     pub async fn leave(&self, id: RecordId) -> Result<()> {
         let _one = self.0.joining.lock().await;
-        let group = self.0.groups().remove(&id);
-        if let Some(group) = group {
+        // It stays in the list until all is gone, so that what failed can be done again.
+        if let Some(group) = self.group(id) {
             group.forget().await?;
         }
         self.0.forget_group(id).await?;
+        self.0.groups().remove(&id);
         self.0.tell(Event::Groups);
         Ok(())
     }

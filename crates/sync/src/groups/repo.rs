@@ -37,7 +37,7 @@ pub(super) struct RepoInner {
     pub(super) secret: Option<SecretKey>,
     /// One change at a time, so that callers here do not make each other try again. What makes it
     /// correct is the record's sequence number.
-    pub(super) changing: tokio::sync::Mutex<()>,
+    pub(super) changing: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// A change of a tree's names.
@@ -128,6 +128,14 @@ impl Repo {
                 .await?
                 .map_or(Root::EMPTY, |(_, r)| r.root)),
             false => self.0.group.inner().held(self.0.id).await,
+        }
+    }
+
+    /// Whether there is a newer tree than the one that is here. Never of our own.
+    pub(crate) async fn is_behind(&self) -> Result<bool> {
+        match self.known_root().await? {
+            Some((_, known)) if !self.is_ours() => Ok(self.root().await?.hash != known.root.hash),
+            _ => Ok(false),
         }
     }
 

@@ -18,20 +18,26 @@ use tokio::{sync::Notify, task::JoinSet};
 
 use super::{
     Policy, Shared, is_lie, lock,
-    receive::{Received, Receiver, add},
+    receive::{MAX_FILE_LEN, Received, Receiver, add},
     session::Session,
     wire::Get,
 };
 use crate::{
     groups::{Event, Group, Repo},
+    seal,
     tree::{
         Root,
+        page::{MAX_ITEMS, MAX_PAGE_LEN},
         walk::{Part, children},
     },
 };
 
 /// The longest piece of a file that one request asks for.
 const PIECE: u64 = 8 * 1024 * 1024;
+/// The longest sequence of a page: its own hash, and one for each item.
+const MAX_SEQUENCE_LEN: u64 = 32 * (1 + MAX_ITEMS as u64);
+/// The longest sealed page.
+const MAX_SEALED_LEN: u64 = (MAX_PAGE_LEN + seal::page::OVERHEAD) as u64;
 /// How many files of a page one request asks for.
 const FILES: usize = 64;
 /// How many requests run on one session at a time.
@@ -41,7 +47,7 @@ const ADDING: usize = 64;
 /// How many repos are fetched at a time.
 const REPOS: usize = 16;
 /// How long to wait after nobody could give what is missing.
-const PAUSE: Duration = Duration::from_millis(200);
+const PAUSE: Duration = Duration::from_secs(1);
 /// How long to wait before a tree that could not be fetched is tried again, if nothing happens.
 const AGAIN: Duration = Duration::from_secs(5);
 
@@ -76,19 +82,14 @@ impl Shared {
         let mut under_way = BTreeSet::new();
         loop {
             let stirred = self.stirred.notified();
-            match self.to_fetch().await {
-                Ok(all) => {
-                    for (group, repo) in all {
-                        if under_way.len() < REPOS && under_way.insert(repo.id()) {
-                            let shared = Arc::clone(&self);
-                            fetching.push(Box::pin(async move {
-                                shared.fetch_repo(&group, &repo).await;
-                                repo.id()
-                            }));
-                        }
-                    }
+            for (group, repo) in self.to_fetch().await {
+                if under_way.len() < REPOS && under_way.insert(repo.id()) {
+                    let shared = Arc::clone(&self);
+                    fetching.push(Box::pin(async move {
+                        shared.fetch_repo(&group, &repo).await;
+                        repo.id()
+                    }));
                 }
-                Err(error) => tracing::warn!(%error, "what is to be fetched cannot be told"),
             }
             tokio::select! {
                 biased;
@@ -101,24 +102,30 @@ impl Shared {
         }
     }
 
-    /// The repos whose newest trees are not here, of groups that somebody is connected for.
-    async fn to_fetch(&self) -> Result<Vec<(Group, Repo)>> {
+    /// The repos whose newest trees are not here, of groups that somebody is connected for. What is
+    /// wrong with one holds up no other: its owner may have written what is no root.
+    async fn to_fetch(&self) -> Vec<(Group, Repo)> {
         let mut all = Vec::new();
         for group in self.groups.groups() {
             if self.sessions_of(group.id()).is_empty() {
                 continue;
             }
-            for repo in group.repos().await? {
-                let known = repo.known_root().await?;
-                if !repo.is_ours()
-                    && let Some((_, known)) = known
-                    && repo.root().await?.hash != known.root.hash
-                {
-                    all.push((group.clone(), repo));
+            let repos = match group.repos().await {
+                Ok(repos) => repos,
+                Err(error) => {
+                    tracing::warn!(group = %group.id(), %error, "a group cannot be read");
+                    continue;
+                }
+            };
+            for repo in repos {
+                match repo.is_behind().await {
+                    Ok(true) => all.push((group.clone(), repo)),
+                    Ok(false) => {}
+                    Err(error) => tracing::debug!(repo = %repo.key(), %error, "a repo has no root"),
                 }
             }
         }
-        Ok(all)
+        all
     }
 
     async fn fetch_repo(&self, group: &Group, repo: &Repo) {
@@ -148,6 +155,8 @@ impl Shared {
         let held = inner.held(repo.id()).await?;
         // From now on what comes stays, also over a restart.
         repo.keep(root).await?;
+        // What came of roots in between, which were never whole, goes.
+        repo.keep_only(&[held, root]).await?;
         if !root.is_empty() {
             self.fetch_tree(group, repo, root, held).await?;
         }
@@ -192,7 +201,13 @@ impl Shared {
 
             let (mut old_below, mut old_files) = (HashSet::new(), HashSet::new());
             for page in std::mem::take(&mut old) {
-                for child in children(blobs, page, level).await? {
+                let known = match children(blobs, page, level).await {
+                    Ok(known) => known,
+                    // A page that was damaged and is gone: what is below is looked for one by one.
+                    Err(error) if error.kind() == Kind::NotFound => continue,
+                    Err(error) => return Err(error),
+                };
+                for child in known {
                     match child.part {
                         Part::Sequence { .. } => drop(old_below.insert(child.hash)),
                         Part::File => drop(old_files.insert(child.hash)),
@@ -361,20 +376,27 @@ impl Shared {
         let mut done = Done::default();
         if job.is_page {
             let all = ChunkRanges::all();
-            let first = receiver.next(blobs, page, &all, &running).await?;
+            let first = receiver
+                .next(blobs, page, &all, MAX_SEQUENCE_LEN, &running)
+                .await?;
             done.pins.extend(keep(blobs, first).await?);
             let sealed = children(blobs, page, 0).await?;
             let sealed = sealed.first().map(|child| child.hash).ok_or_else(|| {
                 Error::new(Kind::Invalid, "sync.fetch", "the page is none").with("page", page)
             })?;
-            let second = receiver.next(blobs, sealed, &all, &running).await?;
+            let second = receiver
+                .next(blobs, sealed, &all, MAX_SEALED_LEN, &running)
+                .await?;
             done.pins.extend(keep(blobs, second).await?);
             return Ok(done);
         }
         let mut adding: JoinSet<Result<Pin>> = JoinSet::new();
         let mut ended = Ok(());
         for (offset, hash, ranges) in &job.wanted {
-            match receiver.next(blobs, *hash, ranges, &running).await {
+            match receiver
+                .next(blobs, *hash, ranges, MAX_FILE_LEN, &running)
+                .await
+            {
                 Ok(Received::Small(bytes)) => {
                     let blobs = blobs.clone();
                     adding.spawn(async move { add(&blobs, bytes).await });

@@ -27,7 +27,7 @@ use std::{
 
 use store_api::{Error, Kind, PublicKey, RecordId, Result};
 use tokio::{
-    sync::{Notify, Semaphore, broadcast::error::RecvError},
+    sync::{Notify, broadcast::error::RecvError},
     task::JoinSet,
     time::Instant,
 };
@@ -50,6 +50,9 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const FIRST_BACK_OFF: Duration = Duration::from_secs(2);
 /// The longest that it is.
 const MAX_BACK_OFF: Duration = Duration::from_secs(300);
+
+/// How long peers have to hear that our routes are withdrawn.
+const GOOD_BYE: Duration = Duration::from_secs(1);
 
 /// What a member wants to have of others' repos.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -142,7 +145,6 @@ pub(crate) struct Link {
     connection: Connection,
     /// Who made the connection: of two with one peer, that of the lesser key stays.
     dialer: PublicKey,
-    streams: Semaphore,
 }
 
 impl Link {
@@ -201,8 +203,9 @@ impl Replicator {
 
     /// Withdraws our routes, ends all sessions and closes the network.
     pub async fn shutdown(&self) {
-        if let Err(error) = self.0.withdraw_routes().await {
-            tracing::warn!(%error, "our routes stay until they expire");
+        match self.0.withdraw_routes().await {
+            Ok(()) => self.0.say_good_bye().await,
+            Err(error) => tracing::warn!(%error, "our routes stay until they expire"),
         }
         let mut tasks = self.abort();
         while tasks.join_next().await.is_some() {}
@@ -257,7 +260,6 @@ impl Shared {
                 Side::Accepted => peer,
             },
             connection,
-            streams: Semaphore::new(MAX_STREAMS),
         });
         {
             let mut links = lock(&self.links);
@@ -311,17 +313,14 @@ impl Shared {
     async fn answer_streams(self: &Arc<Self>, link: &Arc<Link>) {
         let mut answering = JoinSet::new();
         loop {
-            let Ok(permit) = link.streams.acquire().await else {
-                return;
-            };
-            permit.forget();
+            if answering.len() >= MAX_STREAMS {
+                answering.join_next().await;
+                continue;
+            }
             let stream = tokio::select! {
                 biased;
+                Some(_) = answering.join_next() => continue,
                 stream = link.connection.accept() => stream,
-                Some(_) = answering.join_next() => {
-                    link.streams.add_permits(2);
-                    continue;
-                }
             };
             match stream {
                 Ok(stream) => {
@@ -361,7 +360,7 @@ impl Shared {
         loop {
             let event = tokio::select! {
                 biased;
-                event = events.recv() => event,
+                // First, so that no number of events can put it off.
                 () = tokio::time::sleep_until(next) => {
                     next = Instant::now() + self.options.compare_every;
                     for session in self.sessions() {
@@ -369,17 +368,12 @@ impl Shared {
                     }
                     continue;
                 }
+                event = events.recv() => event,
             };
             match event {
                 Ok(Event::Changed { group, .. } | Event::Held { group, .. }) => {
                     self.stirred.notify_waiters();
-                    if self.options.push == Push::AtOnce {
-                        for session in self.sessions() {
-                            if session.group.id() == group {
-                                session.push();
-                            }
-                        }
-                    }
+                    self.push(&self.sessions_of(group));
                 }
                 Ok(Event::Groups) => {
                     let links: Vec<_> = lock(&self.links).values().cloned().collect();
@@ -390,12 +384,30 @@ impl Shared {
                 }
                 Err(RecvError::Lagged(_)) => {
                     self.stirred.notify_waiters();
-                    for session in self.sessions() {
-                        session.push();
-                    }
+                    self.push(&self.sessions());
                 }
                 Err(RecvError::Closed) => return,
             }
+        }
+    }
+
+    /// Waits a moment for the peers to be told what has just changed.
+    async fn say_good_bye(&self) {
+        let told = async {
+            for session in self.sessions() {
+                session.push();
+                while !matches!(session.is_level().await, Ok(true) | Err(_)) {
+                    tokio::time::sleep(GOOD_BYE / 20).await;
+                }
+            }
+        };
+        // Who is not told in time finds out when the routes expire.
+        drop(tokio::time::timeout(GOOD_BYE, told).await);
+    }
+
+    fn push(&self, sessions: &[Arc<Session>]) {
+        if self.options.push == Push::AtOnce {
+            sessions.iter().for_each(|session| session.push());
         }
     }
 
@@ -412,13 +424,9 @@ impl Shared {
     /// Connects to members that are not connected, and keeps our own routes fresh.
     async fn dial(self: Arc<Self>) {
         let mut addresses = self.network.watch_addresses();
-        let mut announced = Instant::now();
         loop {
-            if Instant::now() >= announced {
-                announced = Instant::now() + self.options.route_for / 2;
-                if let Err(error) = self.announce_routes().await {
-                    tracing::warn!(%error, "our routes could not be announced");
-                }
+            if let Err(error) = self.announce_routes().await {
+                tracing::warn!(%error, "our routes could not be announced");
             }
             let mut dialing = JoinSet::new();
             for address in self.candidates().await {
@@ -432,11 +440,12 @@ impl Shared {
             let pause = tokio::time::sleep(self.options.compare_every.min(FIRST_BACK_OFF));
             tokio::select! {
                 biased;
-                changed = futures_util::StreamExt::next(&mut addresses) => match changed {
-                    Some(_) => announced = Instant::now(),
-                    // The network was closed.
-                    None => return,
-                },
+                changed = futures_util::StreamExt::next(&mut addresses) => {
+                    if changed.is_none() {
+                        // The network was closed.
+                        return;
+                    }
+                }
                 () = pause => {}
             }
         }

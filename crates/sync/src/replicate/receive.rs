@@ -20,8 +20,8 @@ use crate::network::Stream;
 const BUFFER: usize = 128 * 1024;
 /// 16 KiB, in chunks of 1 KiB.
 const BLOCK: BlockSize = BlockSize::from_chunk_log(4);
-/// The longest blob that is believed to exist: far beyond any disk, and far from any overflow.
-const MAX_LEN: u64 = 1 << 50;
+/// The longest file that is believed to exist: far beyond any disk, and far from any overflow.
+pub(super) const MAX_FILE_LEN: u64 = 1 << 50;
 
 /// The answer to one request, blob after blob.
 pub(super) struct Receiver {
@@ -66,12 +66,14 @@ impl Receiver {
         Ok(bytes.into())
     }
 
-    /// Takes the next blob, of which these chunks were asked for.
+    /// Takes the next blob, of which these chunks were asked for. One that is longer than it may be is
+    /// [`Kind::Denied`], before anything of it is taken: the tree may be wrong, and not the peer.
     pub(super) async fn next(
         &mut self,
         blobs: &Blobs,
         hash: Hash,
         ranges: &ChunkRanges,
+        longest: u64,
         running: &Running,
     ) -> Result<Received> {
         let size = self.read(8).await?;
@@ -80,7 +82,14 @@ impl Receiver {
             let error = Error::new(Kind::Invalid, "sync.peer.get", message);
             error.with("hash", hash).with("size", size)
         };
-        if (size == 0) != (hash == Hash::EMPTY) || size > MAX_LEN {
+        if size > longest {
+            let message = "the blob is longer than it may be";
+            return Err(Error::new(Kind::Denied, "sync.peer.get", message)
+                .with("hash", hash)
+                .with("size", size)
+                .with("most", longest));
+        }
+        if (size == 0) != (hash == Hash::EMPTY) {
             return Err(wrong("the peer says that the blob has another size"));
         }
         if size == 0 {

@@ -57,11 +57,11 @@ impl Shared {
         Ok(ours)
     }
 
-    /// Tells where we are, in each of our repos.
+    /// Tells where we are, in each of our repos, where that is not told yet or half over.
     pub(super) async fn announce_routes(&self) -> Result<()> {
         let addresses = self.network.addresses();
         let now = self.groups.0.now();
-        let for_ms = i64::try_from(self.options.route_for.as_millis()).unwrap_or(i64::MAX);
+        let for_ms = i64::try_from(self.options.route_for.as_millis()).unwrap_or(i64::MAX / 2);
         let expires = now.saturating_add(for_ms);
         for repo in self.ours().await? {
             let known = routes_of(&repo).await?;
@@ -74,6 +74,9 @@ impl Shared {
                 let same = known
                     .iter()
                     .find(|(_, known)| known.address == route.address);
+                if same.is_some_and(|(_, known)| known.expires > now.saturating_add(for_ms / 2)) {
+                    continue;
+                }
                 let slot = same.map(|(slot, _)| *slot).or_else(|| {
                     let mut slots = FIRST_ROUTE..REPO_SLOTS;
                     slots.find(|slot| {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use futures_util::TryStreamExt;
 use store_api::{Error, Kind, Result};
-use store_engine::{ChunkRanges, Encoded, Hash, Status};
+use store_engine::{ChunkRanges, Encoded, Hash};
 use tokio::io::{AsyncWrite, AsyncWriteExt, BufWriter};
 
 use super::{
@@ -115,9 +115,6 @@ impl Shared {
     ) -> Result<()> {
         let blobs = &self.groups.0.blobs;
         if hash == Hash::EMPTY {
-            return send.write_all(&0_u64.to_le_bytes()).await.map_err(lost);
-        }
-        if let Some(Status::Complete { size: 0 }) = blobs.status(hash).await? {
             return send.write_all(&0_u64.to_le_bytes()).await.map_err(lost);
         }
         let mut items = blobs.export(hash, ranges);
