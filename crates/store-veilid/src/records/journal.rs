@@ -113,10 +113,7 @@ impl Journal {
         });
         let mut all = Vec::new();
         while let Some(entry) = entries.try_next().await? {
-            all.push(decode(&entry.key, &entry.value).ok_or_else(|| {
-                let message = "what is noted of a record cannot be read";
-                Error::new(Kind::Corrupt, "record.recover", message).with("record", id)
-            })?);
+            all.push(decode(&entry.key, &entry.value)?);
         }
         Ok(all)
     }
@@ -144,9 +141,8 @@ impl Journal {
         let mut unused: BTreeSet<PublicKey> = noted.iter().map(|noted| noted.writer).collect();
         let mut entries = self.store.scan(Scan::all(COLLECTION));
         while let Some(entry) = entries.try_next().await? {
-            if let Some(noted) = decode(&entry.key, &entry.value) {
-                unused.remove(&noted.writer);
-            }
+            // What cannot be read may name any of them.
+            unused.remove(&decode(&entry.key, &entry.value)?.writer);
         }
         for writer in unused {
             self.writers().remove(&writer);
@@ -164,17 +160,27 @@ fn key(id: RecordId, slot: Slot) -> Bytes {
     [&id.0[..], &slot.to_be_bytes()].concat().into()
 }
 
-fn decode(key: &[u8], value: &Bytes) -> Option<Noted> {
-    let slot = key.get(32..).and_then(|slot| slot.try_into().ok())?;
-    let (&VERSION, rest) = value.split_first()? else {
-        return None;
+fn decode(key: &[u8], value: &Bytes) -> Result<Noted> {
+    let noted = || {
+        let slot = key.get(32..).and_then(|slot| slot.try_into().ok())?;
+        let (&VERSION, rest) = value.split_first()? else {
+            return None;
+        };
+        let (seq, rest) = rest.split_first_chunk()?;
+        let (writer, rest) = rest.split_first_chunk()?;
+        Some(Noted {
+            slot: Slot::from_be_bytes(slot),
+            seq: u64::from_be_bytes(*seq),
+            writer: PublicKey(*writer),
+            value: value.slice_ref(rest),
+        })
     };
-    let (seq, rest) = rest.split_first_chunk()?;
-    let (writer, rest) = rest.split_first_chunk()?;
-    Some(Noted {
-        slot: Slot::from_be_bytes(slot),
-        seq: u64::from_be_bytes(*seq),
-        writer: PublicKey(*writer),
-        value: value.slice_ref(rest),
+    noted().ok_or_else(|| {
+        let message = "what is noted of a record cannot be read";
+        let error = Error::new(Kind::Corrupt, "record.recover", message);
+        match key.first_chunk() {
+            Some(id) => error.with("record", RecordId(*id)),
+            None => error,
+        }
     })
 }

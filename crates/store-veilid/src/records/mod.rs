@@ -9,6 +9,7 @@ mod known;
 mod limits;
 mod network;
 mod open;
+mod recover;
 mod retry;
 mod watch;
 

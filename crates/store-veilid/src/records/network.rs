@@ -55,7 +55,7 @@ pub(super) struct Write {
 
 /// When the record that is written to was made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Made {
+pub(super) enum Made {
     Before,
     Now,
 }
@@ -131,52 +131,6 @@ impl Network {
             }
         }
         record
-    }
-
-    /// Puts again what was put here and is not in the node any more.
-    async fn recover(&self, record: &Record) -> Result<()> {
-        const OPERATION: &str = "record.recover";
-        let noted = self.journal.of(record.id).await?;
-        if noted.is_empty() {
-            return Ok(());
-        }
-        let descriptor = self.known.get(OPERATION, record.id).await?;
-        for noted in noted {
-            let slots = u32::from(noted.slot)..u32::from(noted.slot) + 1;
-            let here = match self.open(OPERATION, record, Reach::Here).await? {
-                Some(_open) => {
-                    let report = self.report(OPERATION, record.id, &slots, DHTReportScope::Local);
-                    report.await?.first().and_then(|seqs| seqs.here)
-                }
-                None => None,
-            };
-            if here >= Some(noted.seq) {
-                continue;
-            }
-            tracing::info!(record = %record.id, slot = noted.slot, "a value is put again");
-            let secret = self.journal.writer(noted.writer).await?;
-            let pair = self.key_pair(OPERATION, noted.writer, &secret).await?;
-            let write = Write {
-                slot: noted.slot,
-                value: noted.value,
-                pair,
-                expect: SeqExpect::Any,
-            };
-            let pair = &write.pair;
-            let opened = self.open_to_write(OPERATION, record, &descriptor, pair);
-            let (_open, _) = opened.await?;
-            // Where the network has a newer one by now, that stays.
-            drop(self.set(OPERATION, record.id, &write, noted.seq).await?);
-        }
-        Ok(())
-    }
-
-    /// Puts again whatever is missing of any record.
-    pub(super) async fn recover_all(&self) -> Result<()> {
-        for id in self.journal.records().await? {
-            self.record(id).await?;
-        }
-        Ok(())
     }
 
     /// Whether the node has a connection that looks usable.
@@ -439,6 +393,11 @@ impl Network {
         write: Write,
         secret: SecretKey,
     ) -> Result<Put> {
+        // First: where it was lost, what is noted of the record can be put again with it.
+        let writer = descriptor.writer_of(write.slot);
+        if let Some(writer) = writer {
+            self.journal.keep_writer(writer, &secret).await?;
+        }
         let record = self.record(id).await?;
         let _one = record.putting.lock().await;
         let (_open, made) = self
@@ -459,10 +418,6 @@ impl Network {
             if !holds {
                 return Ok(Put::Superseded { current });
             }
-        }
-        let writer = descriptor.writer_of(write.slot);
-        if let Some(writer) = writer {
-            self.journal.keep_writer(writer, &secret).await?;
         }
         let mut put = self.set(operation, id, &write, 0).await?;
         for _ in 1..MAX_OVERTAKEN {
@@ -485,7 +440,7 @@ impl Network {
     }
 
     /// Writes, with a sequence number of at least `least`.
-    async fn set(
+    pub(super) async fn set(
         &self,
         operation: &'static str,
         id: RecordId,
@@ -540,7 +495,7 @@ impl Network {
     }
 
     /// Opens the record, or makes it where its owner writes to it for the first time.
-    async fn open_to_write<'a>(
+    pub(super) async fn open_to_write<'a>(
         &self,
         operation: &'static str,
         record: &'a Record,
