@@ -25,6 +25,8 @@ const ALLOWED: [(&str, &[&str]); 11] = [
             "store-iroh",
             "store-veilid",
             "veilid-node",
+            "sync",
+            "net-iroh",
         ],
     ),
     ("cli", &["larder"]),

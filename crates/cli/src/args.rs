@@ -5,9 +5,13 @@ use std::{ops::Range, path::PathBuf, str::FromStr, time::Duration};
 use clap::{Parser, Subcommand, builder::NonEmptyStringValueParser};
 use larder::StoreUrl;
 
-use crate::commands::{add, bench, cat, copy, demo, fetch, gc, get, ls, rm, serve, stats, verify};
+use crate::commands::{
+    add, bench, cat, copy, demo, fetch, gc, get, group, ls, put, rm, serve, share, stats, status,
+    sync, verify,
+};
 
-/// Keeps folders, serves them over iroh and fetches them, verified.
+/// Keeps folders, serves and fetches them, verified; and keeps the files of private groups on all of
+/// their members' devices.
 ///
 /// A store is a URL: redb:DIR (a folder on this machine), veilid:DIR (a Veilid node's folder, encrypted
 /// under a key in the system's keychain; with veilid+insecure:DIR the key lies in the same folder) or
@@ -47,13 +51,23 @@ pub(crate) struct Global {
 pub(crate) enum Command {
     /// Store files and folders, each under its name
     Add(add::Args),
-    /// List what is stored, or the files of a stored folder
+    /// Make, join and list private groups
+    Group(group::Args),
+    /// Put files and folders into a group
+    Put(put::Args),
+    /// Meet the other members of your groups, until all have everything
+    Sync(sync::Args),
+    /// Show how far this store is with its groups
+    Status(status::Args),
+    /// Share a folder with a new group, and serve it
+    Share(share::Args),
+    /// List what is stored: names and groups, or the files of one
     Ls(ls::Args),
     /// Write a stored file or folder into a folder on disk
     Get(get::Args),
     /// Write a blob, or a range of it, to standard output
     Cat(cat::Args),
-    /// Remove names; `gc` then frees what nothing names any more
+    /// Remove names, or files of your repo; `gc` then frees what nothing names any more
     Rm(rm::Args),
     /// Delete what no name reaches
     Gc(gc::Args),
@@ -63,13 +77,13 @@ pub(crate) enum Command {
     Stats(stats::Args),
     /// Copy everything from one store to another; run it again to go on
     Copy(copy::Args),
-    /// Let others fetch stored files and folders; prints a ticket for each
+    /// Let others fetch stored files and folders, or be a replica of groups
     Serve(serve::Args),
     /// Fetch what a ticket names; run it again to go on
     Fetch(fetch::Args),
     /// Measure stores side by side
     Bench(bench::Args),
-    /// Store a folder, serve it, fetch it in a second process and compare every byte
+    /// Three members and a replica share a folder, one is killed and comes back, and all is compared
     Demo(demo::Args),
     /// Print the completions for a shell
     Completions {

@@ -9,7 +9,10 @@ use std::{
 
 use anyhow::{Context, Result};
 use futures_util::{StreamExt, TryStreamExt, stream};
-use larder::{Blobs, Hash, Status};
+use larder::{
+    Blobs, Hash, Listing, Status,
+    groups::{FileEntry, Repo},
+};
 use serde::Serialize;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -51,10 +54,46 @@ impl fmt::Display for Written {
     }
 }
 
+/// Where a file's bytes are.
+#[derive(Debug, Clone)]
+pub(crate) enum Stored {
+    /// In a blob, as they are.
+    Plain(Hash),
+    /// In a group, sealed.
+    Sealed(Repo, Box<FileEntry>),
+}
+
+impl From<Hash> for Stored {
+    fn from(hash: Hash) -> Self {
+        Self::Plain(hash)
+    }
+}
+
+impl Stored {
+    /// How long the file is; `None` where it is not here completely.
+    async fn size(&self, blobs: &Blobs) -> larder::Result<Option<u64>> {
+        let (blob, size) = match self {
+            Self::Plain(hash) => (*hash, None),
+            Self::Sealed(_, entry) => (entry.blob, Some(entry.size)),
+        };
+        Ok(match blobs.status(blob).await? {
+            Some(Status::Complete { size: stored }) => Some(size.unwrap_or(stored)),
+            Some(Status::Partial { .. }) | None => None,
+        })
+    }
+
+    fn read(&self, blobs: &Blobs) -> Listing<larder::Bytes> {
+        match self {
+            Self::Plain(hash) => blobs.read(*hash, 0..u64::MAX),
+            Self::Sealed(repo, entry) => repo.read_entry(entry, 0..u64::MAX),
+        }
+    }
+}
+
 /// A file to write.
 struct Planned {
     path: PathBuf,
-    hash: Hash,
+    stored: Stored,
     size: u64,
 }
 
@@ -73,7 +112,7 @@ enum Place {
 pub(crate) async fn write_out(
     app: &App,
     blobs: &Blobs,
-    files: Vec<(String, Hash)>,
+    files: Vec<(String, Stored)>,
     dir: &Path,
     how: OutputHow,
 ) -> Result<Written> {
@@ -137,7 +176,7 @@ impl<'a, I: Iterator<Item = &'a Path>> TakeInside<'a> for I {}
 /// Checks every name, and that every file is here.
 async fn plan(
     blobs: &Blobs,
-    files: Vec<(String, Hash)>,
+    files: Vec<(String, Stored)>,
     dir: &Path,
     how: OutputHow,
 ) -> Result<Vec<Planned>> {
@@ -158,15 +197,13 @@ async fn plan(
     })?;
     let total = files.len();
     let planned: Vec<Option<Planned>> = stream::iter(files.into_iter().zip(paths))
-        .map(|((_, hash), path)| async move {
-            Ok::<_, larder::Error>(match blobs.status(hash).await? {
-                Some(Status::Complete { size }) => Some(Planned {
-                    path: dir.join(path),
-                    hash,
-                    size,
-                }),
-                Some(Status::Partial { .. }) | None => None,
-            })
+        .map(|((_, stored), path)| async move {
+            let size = stored.size(blobs).await?;
+            Ok::<_, larder::Error>(size.map(|size| Planned {
+                path: dir.join(path),
+                stored,
+                size,
+            }))
         })
         .buffered(IN_FLIGHT)
         .try_collect()
@@ -258,7 +295,7 @@ async fn place_of(blobs: &Blobs, file: &Planned, dir: &Path) -> Result<Place> {
         Err(error) => Err(error).with_context(|| cannot_write(&file.path)),
         Ok(found) if !found.is_file() => Ok(Place::Blocked(file.path.clone())),
         Ok(found) if found.len() != file.size => Ok(Place::Taken),
-        Ok(_) => Ok(match is_same(blobs, file.hash, &file.path).await? {
+        Ok(_) => Ok(match is_same(blobs, &file.stored, &file.path).await? {
             true => Place::Same,
             false => Place::Taken,
         }),
@@ -272,14 +309,14 @@ fn is_absent(error: &io::Error) -> bool {
     )
 }
 
-/// Whether the file at `path` has the very bytes of the blob.
-pub(crate) async fn is_same(blobs: &Blobs, hash: Hash, path: &Path) -> Result<bool> {
+/// Whether the file at `path` has the very bytes of what is stored.
+pub(crate) async fn is_same(blobs: &Blobs, stored: &Stored, path: &Path) -> Result<bool> {
     let cannot_read = || format!("cannot read {}", path.display());
     let mut file = tokio::fs::File::open(path)
         .await
         .with_context(cannot_read)?;
     let mut buffer = vec![0; PIECE];
-    let mut pieces = blobs.read(hash, 0..u64::MAX);
+    let mut pieces = stored.read(blobs);
     while let Some(piece) = pieces.try_next().await? {
         for part in piece.chunks(PIECE) {
             let found = &mut buffer[..part.len()];
@@ -339,7 +376,7 @@ async fn write_one(
     let mut options = tokio::fs::OpenOptions::new();
     let mut out = options.write(true).create_new(true).open(&path).await?;
     let temporary = Temporary(Some(path.clone()));
-    let mut pieces = blobs.read(file.hash, 0..u64::MAX);
+    let mut pieces = file.stored.read(blobs);
     while let Some(piece) = pieces.try_next().await? {
         out.write_all(&piece).await?;
         bar.inc(piece.len() as u64);

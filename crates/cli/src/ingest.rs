@@ -39,8 +39,6 @@ pub(crate) struct Ingested {
     pub(crate) item: Item,
     /// What the folder had that was not stored.
     pub(crate) skipped: Skipped,
-    /// The files of a folder, as they were found.
-    pub(crate) found: Vec<Found>,
 }
 
 /// The name that `path` is stored under unless another is given: its last component.
@@ -100,7 +98,6 @@ pub(crate) async fn ingest(
         Ok(Ingested {
             item: item(&pin, name, ItemKind::File, None, pin.size()),
             skipped: Skipped::default(),
-            found: Vec::new(),
         })
     } else {
         Err(Problem::new(
@@ -155,7 +152,6 @@ async fn ingest_folder(
         .buffered(IN_FLIGHT)
         .try_collect()
         .await?;
-    let mut found = Vec::with_capacity(stored.len());
     let mut entries = Vec::with_capacity(stored.len());
     let mut size = 0;
     for (file, pin) in &stored {
@@ -163,7 +159,6 @@ async fn ingest_folder(
             Some(pin) => {
                 size += pin.size();
                 entries.push((file.name.clone(), pin.hash()));
-                found.push(file.clone());
             }
             None => skipped.unreadable += 1,
         }
@@ -176,7 +171,6 @@ async fn ingest_folder(
     Ok(Ingested {
         item: item(&pin, name, ItemKind::Folder, Some(files), size),
         skipped,
-        found,
     })
 }
 

@@ -22,6 +22,10 @@ pub(crate) enum ItemKind {
     Folder,
     /// A hash sequence without names, or one whose names are not here yet.
     Sequence,
+    /// A private group; its hash is its id.
+    Group,
+    /// A member's repo in a group; its hash is its key.
+    Repo,
 }
 
 /// A stored file or folder.
@@ -123,6 +127,8 @@ impl fmt::Display for Item {
             ItemKind::File => "file",
             ItemKind::Folder => "folder",
             ItemKind::Sequence => "sequence",
+            ItemKind::Group => "group",
+            ItemKind::Repo => "repo",
         };
         let files = self.files.map_or("-".to_owned(), |n| Count(n).to_string());
         write!(

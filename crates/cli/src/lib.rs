@@ -7,6 +7,7 @@ pub mod bench;
 mod commands;
 mod export;
 mod find;
+mod groups;
 mod ingest;
 mod item;
 mod names;
@@ -54,8 +55,11 @@ pub fn main() -> ExitCode {
 
 async fn run(args: Args) -> Exit {
     let app = App::new(&args.global);
-    // Ctrl-c is how serving ends: that command waits for it by itself.
-    let serves = matches!(args.command, Command::Serve(_));
+    // These wait for ctrl-c by themselves, and take leave of their peers.
+    let serves = matches!(
+        args.command,
+        Command::Serve(_) | Command::Sync(_) | Command::Share(_)
+    );
     let result = tokio::select! {
         result = commands::run(&app, args.command) => result,
         exit = signalled(), if !serves => Ok(exit),

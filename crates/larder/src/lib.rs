@@ -22,10 +22,13 @@
 //! ```
 //!
 //! Features: `redb`, the backend for servers and desktops; `veilid`, the one for phones (not on unless
-//! asked for); `iroh`, serving and fetching as [`iroh`](mod@iroh) does it. To write a backend of your own, implement two traits of
+//! asked for); `iroh`, serving and fetching as [`iroh`](mod@iroh) does it; `groups`, private
+//! [`groups`](mod@groups) that replicate. To write a backend of your own, implement two traits of
 //! [`api`](mod@api), run the suites of `store-testkit` over them, and hand them to [`Store::over`]:
 //! `examples/backend.rs` is one, whole.
 
+#[cfg(feature = "groups")]
+pub mod groups;
 mod store;
 mod url;
 #[cfg(feature = "veilid")]

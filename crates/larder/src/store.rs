@@ -2,7 +2,9 @@
 
 use std::{path::PathBuf, sync::Arc};
 
-use store_api::{BlobStore, CollectionStore, Result, Secrets};
+use store_api::{
+    BlobStore, CollectionStore, Error, Kind, Result, Secret, SecretKey, SecretName, Secrets,
+};
 use store_engine::{Blobs, Collections, MemorySecrets, Records, Unlock};
 use store_testkit::MemoryStore;
 use tokio::sync::OnceCell;
@@ -14,6 +16,9 @@ use crate::veilid_folder;
 /// In the folder of a store whose backend keeps no secrets.
 #[cfg(feature = "redb")]
 const SECRETS_FILE: &str = "secrets";
+
+/// The secret that says who this store's device is.
+const IDENTITY: &str = "endpoint";
 
 /// An open store. A cheap handle; its clones are the same store.
 ///
@@ -216,6 +221,34 @@ impl Store {
         self.0.secrets.get_or_try_init(open).await.cloned()
     }
 
+    /// Who this store's device is to others: the same each time, so that what names it stays good.
+    ///
+    /// # Errors
+    /// As of [`secrets`](Self::secrets); [`Kind::Corrupt`](crate::Kind::Corrupt) where the key is
+    /// damaged.
+    pub async fn identity(
+        &self,
+        unlock: impl FnOnce() -> Result<Unlock> + Send,
+    ) -> Result<SecretKey> {
+        let secrets = self.secrets(unlock).await?;
+        let name = SecretName::new(IDENTITY)?;
+        if let Some(secret) = secrets.get(name.clone()).await? {
+            return secret
+                .expose()
+                .try_into()
+                .map(SecretKey::from_bytes)
+                .map_err(|_| {
+                    let message = "the key of this store's identity is damaged";
+                    Error::new(Kind::Corrupt, "store.identity", message)
+                });
+        }
+        let key = store_engine::generate_key()?;
+        secrets
+            .put(name, Secret::new(key.expose().as_slice())?)
+            .await?;
+        Ok(key)
+    }
+
     /// The space that the store takes on its disk; `None` where it takes none, or does not know.
     pub async fn disk_usage(&self) -> Result<Option<DiskUsage>> {
         match &self.0.backend {
@@ -280,9 +313,9 @@ impl Store {
 }
 
 #[cfg(not(all(feature = "redb", feature = "veilid")))]
-fn not_built_in(backend: &str) -> store_api::Error {
-    store_api::Error::new(
-        store_api::Kind::Unsupported,
+fn not_built_in(backend: &str) -> Error {
+    Error::new(
+        Kind::Unsupported,
         "store.open",
         format!("this program was built without the {backend} backend"),
     )

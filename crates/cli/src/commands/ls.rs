@@ -2,13 +2,15 @@
 
 use anyhow::Result;
 use futures_util::{StreamExt, TryStreamExt, stream};
-use larder::{Blobs, Format, Hash, Root, Status, iroh::load_collection};
+use larder::{Blobs, Format, Hash, Root, Status, Store, groups::TAG_PREFIX, iroh::load_collection};
 use serde::Serialize;
 
+use super::get::in_group;
 use crate::{
     app::App,
     args,
     find::find,
+    groups::{Place, known, of_file, of_group, of_repo},
     item::{Item, as_text},
     output::Bytes,
     problem::Exit,
@@ -19,7 +21,8 @@ const IN_FLIGHT: usize = 64;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// A stored folder, to list its files; without it, the names of the store
+    /// A stored folder, or GROUP, GROUP/REPO or GROUP/REPO/FOLDER; without it, the names and groups of
+    /// the store
     #[arg(value_parser = args::name(), conflicts_with = "blobs")]
     name: Option<String>,
     /// List every blob, whether a name reaches it or not
@@ -46,13 +49,52 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
             app.out.heading(Item::HEADING)?;
             let mut tags = blobs.tags().list_all();
             while let Some(tag) = tags.try_next().await? {
+                if tag.name.as_bytes().starts_with(TAG_PREFIX.as_bytes()) {
+                    continue;
+                }
                 let item = Item::of(blobs, tag.name.to_string(), tag.root).await?;
                 app.out.result(&item, &item)?;
             }
+            list_groups(app, &store).await?;
         }
-        Some(name) => list_folder(app, blobs, &name).await?,
+        Some(name) => match in_group(&store, &name).await? {
+            Some(place) => list_place(app, blobs, &place).await?,
+            None => list_folder(app, blobs, &name).await?,
+        },
     }
     Ok(Exit::Done)
+}
+
+async fn list_groups(app: &App, store: &Store) -> Result<()> {
+    if let Some(groups) = known(store).await? {
+        for group in groups.groups() {
+            let item = of_group(&group).await?;
+            app.out.result(&item, &item)?;
+        }
+    }
+    Ok(())
+}
+
+async fn list_place(app: &App, blobs: &Blobs, place: &Place) -> Result<()> {
+    app.out.heading(Item::HEADING)?;
+    let Some(member) = &place.member else {
+        for member in place.group.members().await? {
+            let item = of_repo(&member).await?;
+            app.out.result(&item, &item)?;
+        }
+        return Ok(());
+    };
+    let path = place.path.as_deref().unwrap_or_default();
+    let mut files = member.repo.list(path).await?;
+    while let Some((name, entry)) = files.try_next().await? {
+        // The file itself, or what is in the folder; not what only begins alike.
+        let rest = &name.as_str()[path.len()..];
+        if path.is_empty() || path.ends_with('/') || rest.is_empty() || rest.starts_with('/') {
+            let item = of_file(blobs, &name, &entry).await?;
+            app.out.result(&item, &item)?;
+        }
+    }
+    Ok(())
 }
 
 async fn list_folder(app: &App, blobs: &Blobs, name: &str) -> Result<()> {

@@ -1,9 +1,14 @@
 //! `larder rm`: removes names.
 
 use anyhow::Result;
-use larder::TagName;
+use futures_util::TryStreamExt;
+use larder::{
+    TagName,
+    groups::{Changes, Repo},
+};
 use serde::Serialize;
 
+use super::get::in_group;
 use crate::{
     app::App,
     args,
@@ -15,9 +20,19 @@ use crate::{
 /// What a name stood for stays until `gc`, as another name may reach it too.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Names, as `larder ls` shows them
+    /// Names, as `larder ls` shows them, or GROUP/REPO/PATH of files in a repo of yours
     #[arg(required = true, value_name = "NAME", value_parser = args::name())]
     names: Vec<String>,
+    /// Remove folders of a repo, with all that is in them
+    #[arg(short, long)]
+    recursive: bool,
+}
+
+/// Files that left a repo.
+#[derive(Debug, Serialize)]
+struct RemovedFiles {
+    removed: String,
+    files: usize,
 }
 
 #[derive(Debug, Serialize)]
@@ -32,7 +47,15 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
     let tags = store.blobs().tags();
     // All are looked up first, so that a typing error removes nothing.
     let mut found = Vec::with_capacity(args.names.len());
+    let mut in_repos = Vec::new();
     for name in args.names {
+        if let Some(place) = in_group(&store, &name).await? {
+            let repo = place.own()?.clone();
+            let path = place.path.as_deref().unwrap_or_default();
+            let changes = removal(&repo, path, args.recursive).await?;
+            in_repos.push((name, repo, changes));
+            continue;
+        }
         let tag = TagName::try_from(name.as_str())?;
         match tags.get(&tag).await? {
             Some(root) => found.push((name, tag, root)),
@@ -48,6 +71,52 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
         let text = format!("removed {}", Shown(&removed.removed));
         app.out.result(&removed, text)?;
     }
+    for (name, repo, changes) in in_repos {
+        let removed = RemovedFiles {
+            removed: name,
+            files: changes.len(),
+        };
+        repo.change(changes).await?;
+        let text = format!(
+            "removed {} file(s): {}",
+            removed.files,
+            Shown(&removed.removed)
+        );
+        app.out.result(&removed, text)?;
+    }
     app.out.note("`larder gc` frees the space");
     Ok(Exit::Done)
+}
+
+/// The change that removes a file, or a folder with all that is in it.
+async fn removal(repo: &Repo, path: &str, recursive: bool) -> Result<Changes> {
+    let mut changes = Changes::new();
+    let path = path.trim_end_matches('/');
+    if !path.is_empty() && repo.entry(path).await?.is_some() {
+        changes.remove(path.try_into()?);
+        return Ok(changes);
+    }
+    let prefix = match path {
+        "" => String::new(),
+        path => format!("{path}/"),
+    };
+    let mut files = repo.list(&prefix).await?;
+    while let Some((name, _)) = files.try_next().await? {
+        changes.remove(name);
+    }
+    if changes.is_empty() {
+        return Err(Problem::new(
+            format!("there is no file {path:?} in that repo"),
+            "`larder ls GROUP/REPO` shows its files",
+        )
+        .into());
+    }
+    if !recursive {
+        return Err(Problem::usage(
+            format!("{path:?} is a folder with {} file(s)", changes.len()),
+            "--recursive removes them",
+        )
+        .into());
+    }
+    Ok(changes)
 }

@@ -9,36 +9,42 @@ use iroh::{
     protocol::{AcceptError, ProtocolHandler, Router},
 };
 use larder::{
-    Blobs, Error, Format, Hash, Kind, Store,
-    api::{Secret, SecretName},
+    Blobs, Format, Hash,
+    groups::{InviteKind, TAG_PREFIX},
     iroh::{ALPN, EndpointOptions, Provider, Reach, SecretKey, Shares, bind, ticket},
 };
 use serde::Serialize;
 use tokio::io::AsyncReadExt;
 
+use super::{group::read_invite, sync::go_on};
 use crate::{
     app::{App, unlock},
     args,
     find::{Named, find},
+    groups::{self, Network},
     item::{Item, as_text},
     output::{Bytes, Output, Shown, Time, to_stderr},
     problem::{Exit, Problem},
     signalled,
 };
 
-/// The secret that says who this store is.
-const IDENTITY: &str = "endpoint";
-
 /// Prints a ticket for each name and serves until ctrl-c. Only what is named can be fetched, by
 /// whoever has its hash; nobody can write.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// What to serve: names, NAME/path of a file in a folder, or hashes
-    #[arg(value_name = "NAME", value_parser = args::name(), required_unless_present = "all")]
+    #[arg(value_name = "NAME", value_parser = args::name(), required_unless_present_any = ["all", "replica"])]
     names: Vec<String>,
     /// Serve everything that has a name
     #[arg(long, conflicts_with = "names")]
     all: bool,
+    /// Keep and serve the groups of this store: the names are invites of kind replica, to groups to
+    /// join first. Nothing of them can be read here
+    #[arg(long, conflicts_with = "all")]
+    replica: bool,
+    /// With --replica: find members anywhere, with the help of iroh's public relays and discovery
+    #[arg(long, requires = "replica", conflicts_with_all = ["lan_only", "loopback"])]
+    public: bool,
     /// Talk to no third party: no public relay, DNS or discovery service. Peers need a direct way
     #[arg(long)]
     lan_only: bool,
@@ -77,6 +83,9 @@ enum Event {
 }
 
 pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
+    if args.replica {
+        return replicate(app, args).await;
+    }
     let store = app.existing_store().await?;
     let blobs = store.blobs();
     let named = if args.all {
@@ -111,11 +120,12 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
         (_, true) => Reach::LanOnly,
         _ => Reach::Public,
     };
-    let identity = identity(&store).await.context("cannot serve")?;
+    // The same each time, so that a ticket stays good.
+    let identity = store.identity(unlock).await.context("cannot serve")?;
     let endpoint = bind(EndpointOptions {
         reach,
         port: args.port,
-        secret_key: Some(identity),
+        secret_key: Some(SecretKey::from_bytes(identity.expose())),
     })
     .await
     .context("cannot serve")?;
@@ -150,26 +160,62 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
     })
 }
 
-/// Who this store is to its peers: the same each time, so that a ticket stays good.
-async fn identity(store: &Store) -> larder::Result<SecretKey> {
-    let secrets = store.secrets(unlock).await?;
-    let name = SecretName::new(IDENTITY)?;
-    if let Some(secret) = secrets.get(name.clone()).await? {
-        let bytes = secret.expose().try_into().map_err(|_| {
-            let message = "the key of this store's identity is damaged";
-            Error::new(Kind::Corrupt, "serve.identity", message)
-        })?;
-        return Ok(SecretKey::from_bytes(bytes));
+/// A store that has groups and reads nothing of them.
+async fn replicate(app: &App, args: Args) -> Result<Exit> {
+    let mut invites = Vec::with_capacity(args.names.len());
+    for text in &args.names {
+        let invite = read_invite(text).await?;
+        if invite.kind() != InviteKind::Replica {
+            return Err(Problem::usage(
+                "this invite lets its holder read, which a replica must not",
+                "ask for one of `larder group invite --replica`, or `larder group join` the group",
+            )
+            .into());
+        }
+        invites.push(invite);
     }
-    let key = SecretKey::generate();
-    secrets.put(name, Secret::new(key.to_bytes())?).await?;
-    Ok(key)
+    let store = app.store().await?;
+    let groups = store.groups(unlock).await?;
+    for invite in &invites {
+        groups.join(invite).await?;
+    }
+    drop(groups);
+    let network = Network::of(args.public, args.loopback, args.port);
+    let replicator = groups::start(&store, network).await?;
+    let chosen = replicator.groups().groups();
+    let ended = if chosen.is_empty() {
+        Err(Problem::usage(
+            "this store is in no group",
+            "write an invite: --replica INVITE",
+        )
+        .into())
+    } else {
+        app.out.note(format_args!(
+            "keeping {} group(s) until ctrl-c, and reading none",
+            chosen.len()
+        ));
+        let until = async {
+            match args.until_stdin_ends {
+                true => stdin_ends().await,
+                false => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            ended = go_on(app, &replicator, &chosen, false) => ended,
+            () = until => Ok(Exit::Done),
+        }
+    };
+    replicator.shutdown().await;
+    ended
 }
 
 async fn all(blobs: &Blobs) -> Result<Vec<Named>> {
     let mut named = Vec::new();
     let mut tags = blobs.tags().list_all();
     while let Some(tag) = tags.try_next().await? {
+        if tag.name.as_bytes().starts_with(TAG_PREFIX.as_bytes()) {
+            continue;
+        }
         named.push(Named {
             name: tag.name.to_string(),
             root: tag.root,

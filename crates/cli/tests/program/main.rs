@@ -5,6 +5,7 @@ mod copy;
 mod demo;
 mod errors;
 mod get;
+mod groups;
 mod network;
 mod stored;
 mod support;

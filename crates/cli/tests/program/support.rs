@@ -175,11 +175,16 @@ impl Running {
         }
     }
 
-    /// The next line of JSON that it prints.
-    pub fn json(&mut self) -> Value {
+    /// The next line that it prints.
+    pub fn line(&mut self) -> String {
         let line = self.lines.as_mut().unwrap().next();
-        let line = line.expect("it printed nothing").unwrap();
-        serde_json::from_str(&line).unwrap()
+        line.unwrap_or_else(|| panic!("it ended: {:?}", self.end()))
+            .unwrap()
+    }
+
+    /// The same, of JSON.
+    pub fn json(&mut self) -> Value {
+        serde_json::from_str(&self.line()).unwrap()
     }
 
     pub fn write(&mut self, bytes: &[u8]) {

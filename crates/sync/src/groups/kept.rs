@@ -21,7 +21,7 @@ use futures_util::TryStreamExt;
 use store_api::{
     CollectionId, Error, Kind, PublicKey, RecordId, Result, Secret, SecretKey, SecretName,
 };
-use store_engine::Hash;
+use store_engine::{Collections, Hash};
 use zeroize::Zeroizing;
 
 use super::Inner;
@@ -149,6 +149,11 @@ fn decode_root(value: &[u8]) -> Result<Root> {
     };
     fields.end()?;
     Ok(root)
+}
+
+pub(super) async fn has_groups(collections: &Collections) -> Result<bool> {
+    let first = collections.scan_range(GROUPS, ..).try_next().await?;
+    Ok(first.is_some())
 }
 
 impl Inner {

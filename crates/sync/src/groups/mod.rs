@@ -31,6 +31,9 @@ use crate::{
 /// How many changes a listener may lag behind before it is told that it missed some.
 const EVENTS: usize = 256;
 
+/// What the names of all tags that keep trees of groups begin with.
+pub const TAG_PREFIX: &str = "sync/";
+
 /// What tells the time, in milliseconds since 1970.
 pub type Clock = Arc<dyn Fn() -> i64 + Send + Sync>;
 
@@ -124,7 +127,12 @@ impl Groups {
         Self::open_with(stores, Arc::new(clock)).await
     }
 
-    /// The same, with a clock of your own.
+    /// Whether a store has any groups. Needs none of its keys.
+    pub async fn are_in(collections: &Collections) -> Result<bool> {
+        kept::has_groups(collections).await
+    }
+
+    /// The same as [`open`](Self::open), with a clock of your own.
     ///
     /// # Errors
     /// As of [`open`](Self::open).

@@ -11,7 +11,7 @@ use store_api::{
 use store_engine::TagName;
 
 use super::{
-    Group,
+    Group, TAG_PREFIX,
     files::{Content, Staged, stage},
 };
 use crate::{
@@ -322,7 +322,11 @@ impl Repo {
     }
 
     fn tag(&self, root: &str) -> Result<TagName> {
-        TagName::new(format!("sync/{}/{}/{root}", self.0.group.id(), self.0.id))
+        TagName::new(format!(
+            "{TAG_PREFIX}{}/{}/{root}",
+            self.0.group.id(),
+            self.0.id
+        ))
     }
 
     /// What is said of a file, or `None` where there is none.
@@ -344,7 +348,15 @@ impl Repo {
             Error::new(Kind::NotFound, "sync.repo.read", "there is no such file")
                 .with("path", path.escape_debug())
         })?;
-        Ok(open_range(self.0.group.blobs(), &entry, range))
+        Ok(self.read_entry(&entry, range))
+    }
+
+    /// The same, of a file that was listed before; no matter what has its path by now.
+    ///
+    /// # Errors
+    /// In the stream, [`Kind::NotFound`] where its bytes have not come here.
+    pub fn read_entry(&self, entry: &FileEntry, range: std::ops::Range<u64>) -> Listing<Bytes> {
+        open_range(self.0.group.blobs(), entry, range)
     }
 
     /// All of a small file: [`read`](Self::read), gathered.

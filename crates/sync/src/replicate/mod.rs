@@ -51,6 +51,8 @@ const FIRST_BACK_OFF: Duration = Duration::from_secs(2);
 /// The longest that it is.
 const MAX_BACK_OFF: Duration = Duration::from_secs(300);
 
+/// Two connections that two peers make to each other within this time were made at the same time.
+const AT_ONCE: Duration = Duration::from_secs(5);
 /// How long peers have to hear that our routes are withdrawn.
 const GOOD_BYE: Duration = Duration::from_secs(1);
 
@@ -143,8 +145,10 @@ impl fmt::Debug for Shared {
 pub(crate) struct Link {
     id: u64,
     connection: Connection,
-    /// Who made the connection: of two with one peer, that of the lesser key stays.
+    /// Who made the connection: of two that two peers make at the same time, that of the lesser key
+    /// stays.
     dialer: PublicKey,
+    since: Instant,
 }
 
 impl Link {
@@ -260,17 +264,20 @@ impl Shared {
                 Side::Accepted => peer,
             },
             connection,
+            since: Instant::now(),
         });
         {
             let mut links = lock(&self.links);
             let is_same = |other: &&Arc<Link>| other.connection.peer() == peer;
             let other = links.values().find(is_same).cloned();
             if let Some(other) = &other {
-                if other.dialer < link.dialer {
+                let at_once = other.since.elapsed() < AT_ONCE;
+                if at_once && other.dialer < link.dialer {
                     link.connection.close("there is another connection");
                     return;
                 }
-                // Also where its dialer is the same: then the peer knows that it is gone.
+                // A peer that connects again, or later on, knows that the other one is gone: it may
+                // have been killed, which is noticed here only after a while.
                 other.connection.close("there is a newer connection");
                 links.remove(&other.id);
             }

@@ -37,6 +37,7 @@ pub(super) struct Requests(Arc<Table>);
 #[derive(Debug, Default)]
 struct Table {
     next: AtomicU64,
+    received: AtomicU64,
     requests: Mutex<BTreeMap<u64, Request>>,
 }
 
@@ -67,6 +68,7 @@ impl Requests {
 impl Running {
     /// So many more verified bytes came.
     pub(super) fn count(&self, bytes: u64) {
+        self.table.received.fetch_add(bytes, Ordering::Relaxed);
         if let Some(request) = lock(&self.table.requests).get_mut(&self.number) {
             request.bytes += bytes;
         }
@@ -137,6 +139,11 @@ impl Replicator {
             .values()
             .cloned()
             .collect()
+    }
+
+    /// The verified bytes that came since it was started.
+    pub fn received(&self) -> u64 {
+        self.0.requests.0.received.load(Ordering::Relaxed)
     }
 
     /// How far a group is.

@@ -1,0 +1,247 @@
+//! `larder group`: private groups, and who is in them.
+
+use anyhow::Result;
+use clap::{Subcommand, builder::NonEmptyStringValueParser};
+use larder::{Store, groups::Invite};
+use serde::Serialize;
+
+use crate::{
+    app::{App, unlock},
+    groups::{self, Kind, known, label, of_group, of_repo, pick, short},
+    item::Item,
+    output::Shown,
+    problem::{Exit, Problem},
+};
+
+/// A group's members see all that any of them puts into it, and nobody else sees anything. Each
+/// member writes a repo of its own.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Make a group, with a repo of yours in it
+    Create {
+        /// What it is called; only its members see that
+        #[arg(value_parser = NonEmptyStringValueParser::new())]
+        name: String,
+        #[command(flatten)]
+        member: MemberName,
+    },
+    /// Print an invite to a group, for one person
+    Invite {
+        /// The group; may be left out where there is one
+        group: Option<String>,
+        /// To read, and not to add anything
+        #[arg(long, group = "kind")]
+        read: bool,
+        /// To keep a copy that cannot be read, as a backup
+        #[arg(long, group = "kind")]
+        replica: bool,
+        /// For another device of yours, which writes your repo too
+        #[arg(long, group = "kind")]
+        device: bool,
+        /// Show it as a QR code too
+        #[arg(long)]
+        qr: bool,
+        /// Where this device can be reached, as `larder sync --watch` says it; without it, it is
+        /// looked for by its key
+        #[arg(long, value_name = "ADDRESS")]
+        at: Vec<String>,
+    },
+    /// Join a group by an invite
+    Join {
+        /// The invite; `-` reads it from standard input, which other programs do not see
+        invite: String,
+        #[command(flatten)]
+        member: MemberName,
+    },
+    /// List the groups of this store
+    Ls,
+    /// List the members of a group, with what they have put into it
+    Members {
+        /// The group; may be left out where there is one
+        group: Option<String>,
+    },
+    /// Leave a group: what this store has of it goes with the next `larder gc`
+    Leave {
+        /// The group
+        group: String,
+    },
+}
+
+/// What you are called.
+#[derive(Debug, clap::Args)]
+struct MemberName {
+    /// What you are called in the group; without it, as on this machine
+    #[arg(id = "member", long = "as", value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
+    name: Option<String>,
+}
+
+impl MemberName {
+    fn get(self) -> String {
+        let variables = ["USER", "USERNAME", "LOGNAME"];
+        let known = || variables.iter().find_map(|name| std::env::var(name).ok());
+        let name = self.name.or_else(known).filter(|name| !name.is_empty());
+        name.unwrap_or_else(|| "me".to_owned())
+    }
+}
+
+/// A group that was made, joined or left.
+#[derive(Debug, Serialize)]
+struct Done {
+    group: String,
+    id: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    member: Option<String>,
+}
+
+pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
+    match args.command {
+        Command::Create { name, member } => create(app, &name, member.get()).await?,
+        Command::Invite {
+            group,
+            read,
+            replica,
+            device,
+            qr,
+            at,
+        } => {
+            let kind = match (read, replica, device) {
+                (true, ..) => Kind::Read,
+                (_, true, _) => Kind::Replica,
+                (.., true) => Kind::Device,
+                _ => Kind::Write,
+            };
+            let store = app.existing_store().await?;
+            let group = pick(&store.groups(unlock).await?, group.as_deref()).await?;
+            let addresses = addresses(&store, at).await?;
+            groups::print_invite(app, &group, kind, addresses, qr).await?;
+        }
+        Command::Join { invite, member } => join(app, &invite, member.get()).await?,
+        Command::Ls => {
+            let store = app.existing_store().await?;
+            app.out.heading(Item::HEADING)?;
+            if let Some(groups) = known(&store).await? {
+                for group in groups.groups() {
+                    let item = of_group(&group).await?;
+                    app.out.result(&item, &item)?;
+                }
+            }
+        }
+        Command::Members { group } => {
+            let store = app.existing_store().await?;
+            let group = pick(&store.groups(unlock).await?, group.as_deref()).await?;
+            app.out.heading(Item::HEADING)?;
+            for member in group.members().await? {
+                let item = of_repo(&member).await?;
+                app.out.result(&item, &item)?;
+            }
+        }
+        Command::Leave { group } => {
+            let store = app.existing_store().await?;
+            let groups = store.groups(unlock).await?;
+            let group = pick(&groups, Some(&group)).await?;
+            let done = Done {
+                group: label(&group).await?,
+                id: group.id().to_string(),
+                member: None,
+            };
+            groups.leave(group.id()).await?;
+            app.out
+                .result(&done, format_args!("left {}", Shown(&done.group)))?;
+            app.out.note("`larder gc` frees the space");
+        }
+    }
+    Ok(Exit::Done)
+}
+
+async fn create(app: &App, name: &str, member: String) -> Result<()> {
+    let store = app.store().await?;
+    let group = store.groups(unlock).await?.create_group(name).await?;
+    group.create_repo(&member).await?;
+    let done = Done {
+        group: name.to_owned(),
+        id: group.id().to_string(),
+        member: Some(member.clone()),
+    };
+    app.out.result(
+        &done,
+        format_args!(
+            "made the group {} ({}); you are {} in it",
+            Shown(name),
+            short(&group.id()),
+            Shown(&member)
+        ),
+    )?;
+    app.out.note(
+        "`larder put PATH` adds files, `larder group invite` lets others in, `larder sync` meets them",
+    );
+    Ok(())
+}
+
+async fn join(app: &App, invite: &str, member: String) -> Result<()> {
+    let invite = read_invite(invite).await?;
+    let store = app.store().await?;
+    let group = store.groups(unlock).await?.join(&invite).await?;
+    let may_write = group.keys().secret().is_some();
+    let mut ours = None;
+    for repo in group.repos().await? {
+        if repo.is_ours() {
+            ours = Some(repo);
+        }
+    }
+    let is_new = may_write && ours.is_none() && invite.repo().is_none();
+    if is_new {
+        group.create_repo(&member).await?;
+    }
+    let done = Done {
+        group: label(&group).await?,
+        id: group.id().to_string(),
+        member: is_new.then_some(member),
+    };
+    let text = match &done.member {
+        Some(member) => format!(
+            "joined the group {}; you are {} in it",
+            short(&group.id()),
+            Shown(member)
+        ),
+        None => format!("joined the group {}", short(&group.id())),
+    };
+    app.out.result(&done, text)?;
+    app.out
+        .note("`larder sync` fetches what the others have, `larder ls` shows it");
+    Ok(())
+}
+
+/// An invite, as it was typed or piped in.
+pub(crate) async fn read_invite(text: &str) -> Result<Invite> {
+    let text = match text {
+        "-" => {
+            let mut line = String::new();
+            let mut stdin = tokio::io::BufReader::new(tokio::io::stdin());
+            tokio::io::AsyncBufReadExt::read_line(&mut stdin, &mut line).await?;
+            line
+        }
+        text => text.to_owned(),
+    };
+    text.trim().parse().map_err(|error: larder::Error| {
+        Problem::usage(
+            format!("this is no invite: {}", error.message()),
+            "copy the whole line that `larder group invite` printed, from `larder:` on",
+        )
+        .into()
+    })
+}
+
+/// Where this device is looked for, as long as nobody said where it can be reached.
+async fn addresses(store: &Store, told: Vec<String>) -> Result<Vec<String>> {
+    if !told.is_empty() {
+        return Ok(told);
+    }
+    let key = larder::engine::public_key(&store.identity(unlock).await?);
+    Ok(vec![format!("iroh:{key}")])
+}

@@ -1,0 +1,206 @@
+//! `larder sync`: meets the other members.
+
+use std::{path::PathBuf, time::Duration};
+
+use anyhow::Result;
+use larder::groups::{Group, Replicator};
+use serde::Serialize;
+use tokio::io::{AsyncBufReadExt, BufReader};
+
+use super::put;
+use crate::{
+    app::{App, unlock},
+    args,
+    groups::{self, Kind, Network, Puts, Watch, label, pick},
+    output::Shown,
+    problem::{Exit, Problem},
+    signalled,
+};
+
+/// Fetches what the others have and gives them what is here, until everybody who can be reached has
+/// everything. What came before an interruption stays.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Groups; without any, all of this store
+    #[arg(value_name = "GROUP")]
+    groups: Vec<String>,
+    /// Go on until ctrl-c
+    #[arg(long)]
+    watch: bool,
+    /// Give up when nothing has come or gone for so long
+    #[arg(long, default_value = "30s", value_parser = args::duration, value_name = "TIME")]
+    timeout: Duration,
+    /// Print an invite too, which says where this device can be reached now
+    #[arg(long, value_name = "KIND", requires = "watch")]
+    invite: Vec<Kind>,
+    /// Put each path that a line of standard input names, and end when it ends
+    #[arg(long, requires = "watch")]
+    put_lines: bool,
+    #[command(flatten)]
+    network: Network,
+}
+
+/// Where this device can be reached.
+#[derive(Debug, Serialize)]
+#[serde(tag = "event", rename = "listening")]
+struct Listening {
+    addresses: Vec<String>,
+}
+
+pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
+    let store = app.existing_store().await?;
+    let known = store.groups(unlock).await?;
+    let mut chosen = Vec::new();
+    for text in &args.groups {
+        chosen.push(pick(&known, Some(text)).await?);
+    }
+    if chosen.is_empty() {
+        chosen = known.groups();
+    }
+    if chosen.is_empty() {
+        // Says what to do.
+        pick(&known, None).await?;
+    }
+    drop(known);
+    let replicator = groups::start(&store, args.network).await?;
+    // The same groups, of the replicator.
+    let ids = chosen.iter().map(Group::id);
+    let chosen: Vec<_> = ids.filter_map(|id| replicator.groups().group(id)).collect();
+    let ended = if args.watch {
+        let watched = async {
+            say_where(app, &replicator)?;
+            for group in &chosen {
+                for kind in &args.invite {
+                    let at = replicator.addresses();
+                    groups::print_invite(app, group, *kind, at, false).await?;
+                }
+            }
+            go_on(app, &replicator, &chosen, args.put_lines).await
+        };
+        watched.await
+    } else {
+        until_synced(app, &replicator, &chosen, args.timeout).await
+    };
+    replicator.shutdown().await;
+    ended
+}
+
+fn say_where(app: &App, replicator: &Replicator) -> Result<()> {
+    let listening = Listening {
+        addresses: replicator.addresses(),
+    };
+    if app.out.json {
+        app.out.result(&listening, "")?;
+    } else {
+        for address in &listening.addresses {
+            app.out.note(format_args!("reachable at {address}"));
+        }
+        app.out.note("syncing until ctrl-c");
+    }
+    Ok(())
+}
+
+async fn until_synced(
+    app: &App,
+    replicator: &Replicator,
+    chosen: &[Group],
+    timeout: Duration,
+) -> Result<Exit> {
+    let mut watch = Watch::new(app, replicator);
+    let waiting = async {
+        while !watch.look(chosen).await? {
+            if watch.quiet_for() > timeout {
+                return Err(not_synced(replicator, chosen, timeout).await?.into());
+            }
+            groups::watch().await;
+        }
+        Ok(Exit::Done)
+    };
+    tokio::select! {
+        done = waiting => done,
+        exit = signalled() => Ok(exit),
+    }
+}
+
+/// What is missing.
+async fn not_synced(
+    replicator: &Replicator,
+    chosen: &[Group],
+    timeout: Duration,
+) -> Result<Problem> {
+    let mut alone = Vec::new();
+    let mut behind = Vec::new();
+    for group in chosen {
+        let status = replicator.status(group.id()).await?;
+        let name = Shown(&label(group).await?).to_string();
+        match status.peers.is_empty() {
+            true => alone.push(name),
+            false if status.has_all() => behind.push(format!("{name} (others lack something)")),
+            false => behind.push(format!("{name} (something has not come)")),
+        }
+    }
+    let what = match behind.is_empty() {
+        true => format!(
+            "no member of {} could be reached in {timeout:?}",
+            alone.join(", ")
+        ),
+        false => format!(
+            "not in sync: {}; nothing has moved for {timeout:?}",
+            behind.join(", ")
+        ),
+    };
+    Ok(Problem::new(
+        what,
+        "check that another member runs `larder sync --watch` in the same network, or use --public \
+         on both sides; run it again to go on",
+    ))
+}
+
+/// Until ctrl-c, or until standard input ends where it says what to put.
+pub(crate) async fn go_on(
+    app: &App,
+    replicator: &Replicator,
+    chosen: &[Group],
+    put_lines: bool,
+) -> Result<Exit> {
+    let watching = async {
+        let mut watch = Watch::new(app, replicator);
+        loop {
+            // Also those that were joined since.
+            watch.look(chosen).await?;
+            groups::watch().await;
+        }
+    };
+    let putting = async {
+        match put_lines {
+            true => put_each_line(app, chosen).await,
+            false => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        ended = watching => ended,
+        ended = putting => ended,
+        // Ctrl-c is how it ends.
+        exit = signalled() => Ok(match exit {
+            Exit::Interrupted => Exit::Done,
+            exit => exit,
+        }),
+    }
+}
+
+async fn put_each_line(app: &App, chosen: &[Group]) -> Result<Exit> {
+    let mut lines = BufReader::new(tokio::io::stdin()).lines();
+    let how = Puts::default();
+    while let Some(line) = lines.next_line().await? {
+        if line.is_empty() {
+            continue;
+        }
+        let path = PathBuf::from(line);
+        for group in chosen {
+            let repo = put::own_repo(group).await?;
+            let done = groups::put(app, &repo, &path, None, &how).await?;
+            put::say(app, group, &path, done).await?;
+        }
+    }
+    Ok(Exit::Done)
+}

@@ -1,0 +1,69 @@
+//! The network that groups replicate over.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use larder::{
+    Store,
+    groups::{IrohOptions, Options, Policy, Reach, Replicator},
+};
+
+use crate::app::unlock;
+
+/// How often to compare with members, and to look for those who are not connected.
+const COMPARE_EVERY: Duration = Duration::from_secs(10);
+
+/// Whom to talk to.
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub(crate) struct Network {
+    /// Find members anywhere, with the help of iroh's public relays and discovery. Without it, no
+    /// third party is asked or told of anything: members are found in the local network, or by
+    /// addresses that they told
+    #[arg(long)]
+    public: bool,
+    /// Talk to processes on this machine only
+    #[arg(long, conflicts_with = "public")]
+    loopback: bool,
+    /// The UDP port; without it, any that is free
+    #[arg(long, default_value_t = 0, hide_default_value = true)]
+    port: u16,
+    /// Fetch which files there are, and not what is in them
+    #[arg(long)]
+    names_only: bool,
+}
+
+impl Network {
+    /// What `larder serve` takes.
+    pub(crate) fn of(public: bool, loopback: bool, port: u16) -> Self {
+        Self {
+            public,
+            loopback,
+            port,
+            names_only: false,
+        }
+    }
+}
+
+/// Connects the store's groups.
+pub(crate) async fn start(store: &Store, network: Network) -> Result<Replicator> {
+    let reach = match (network.loopback, network.public) {
+        (true, _) => Reach::Loopback,
+        (_, true) => Reach::Public,
+        _ => Reach::LanOnly,
+    };
+    let options = Options {
+        policy: match network.names_only {
+            true => Policy::Names,
+            false => Policy::Everything,
+        },
+        compare_every: COMPARE_EVERY,
+        ..Options::default()
+    };
+    let network = IrohOptions {
+        reach,
+        port: network.port,
+        secret_key: None,
+    };
+    let started = store.replicate(unlock, network, options).await;
+    started.context("cannot connect the groups of this store")
+}

@@ -1,0 +1,80 @@
+//! Groups, repos and their files as lines of a list.
+
+use anyhow::Result;
+use larder::{
+    Blobs, Hash, Status,
+    groups::{FileEntry, Group, Member, Name},
+};
+
+use crate::item::{Item, ItemKind};
+
+/// The beginning of an id or a key, for people.
+pub(crate) fn short(id: &impl ToString) -> String {
+    id.to_string().chars().take(10).collect()
+}
+
+/// What a group is called here.
+pub(crate) async fn label(group: &Group) -> Result<String> {
+    let name = match group.keys().read() {
+        Some(_) => group.name().await?,
+        None => None,
+    };
+    Ok(name.unwrap_or_else(|| short(&group.id())))
+}
+
+/// A group as a line: what all its repos have.
+pub(crate) async fn of_group(group: &Group) -> Result<Item> {
+    let mut item = Item {
+        name: label(group).await?,
+        kind: ItemKind::Group,
+        hash: Hash::from(group.id().0),
+        size: 0,
+        files: Some(0),
+        present: 0,
+        complete: true,
+    };
+    for member in group.members().await? {
+        let repo = of_repo(&member).await?;
+        item.size += repo.size;
+        item.files = item.files.zip(repo.files).map(|(all, files)| all + files);
+        item.present += repo.present;
+        item.complete &= repo.complete;
+    }
+    Ok(item)
+}
+
+/// A repo as a line.
+pub(crate) async fn of_repo(member: &Member) -> Result<Item> {
+    let repo = &member.repo;
+    let here = repo.root().await?;
+    let newest = repo
+        .known_root()
+        .await?
+        .map_or(here, |(_, known)| known.root);
+    Ok(Item {
+        name: member.name.clone().unwrap_or_else(|| short(&repo.key())),
+        kind: ItemKind::Repo,
+        hash: Hash::from(repo.key().0),
+        size: newest.bytes,
+        files: Some(newest.files),
+        present: here.bytes.min(newest.bytes),
+        complete: here.hash == newest.hash,
+    })
+}
+
+/// A file of a repo as a line.
+pub(crate) async fn of_file(blobs: &Blobs, name: &Name, entry: &FileEntry) -> Result<Item> {
+    let complete = matches!(
+        blobs.status(entry.blob).await?,
+        Some(Status::Complete { .. })
+    );
+    Ok(Item {
+        name: name.as_str().to_owned(),
+        kind: ItemKind::File,
+        hash: entry.hash,
+        size: entry.size,
+        files: None,
+        present: if complete { entry.size } else { 0 },
+        complete,
+    })
+}

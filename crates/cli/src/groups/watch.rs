@@ -1,0 +1,269 @@
+//! Follows the replication of groups, and says what happens.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::{Duration, Instant},
+};
+
+use anyhow::Result;
+use indicatif::ProgressBar;
+use larder::{
+    Hash,
+    api::{PublicKey, RecordId},
+    groups::{Group, Replicator},
+};
+use serde::Serialize;
+
+use super::shown::{label, short};
+use crate::{
+    app::App,
+    output::{self, Count, Shown, Unit},
+};
+
+/// How often to look.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+/// Something that happened.
+#[derive(Debug, Serialize)]
+#[serde(tag = "event", rename_all = "lowercase")]
+pub(crate) enum Event {
+    /// A member's device is there.
+    Connected { group: String, peer: String },
+    /// It went.
+    Left { group: String, peer: String },
+    /// The newest of a repo is here.
+    Updated {
+        group: String,
+        member: String,
+        files: u64,
+        bytes: u64,
+    },
+    /// Everybody who is connected has everything.
+    Synced {
+        group: String,
+        peers: usize,
+        repos: usize,
+        files: u64,
+        bytes: u64,
+    },
+}
+
+impl Event {
+    fn say(&self, app: &App) -> Result<()> {
+        let text = match self {
+            Self::Connected { group, peer } => {
+                format!("{}: {} is connected", Shown(group), Shown(peer))
+            }
+            Self::Left { group, peer } => format!("{}: {} left", Shown(group), Shown(peer)),
+            Self::Updated {
+                group,
+                member,
+                files,
+                bytes,
+            } => format!(
+                "{}: {} has {} file(s), {}, all here",
+                Shown(group),
+                Shown(member),
+                Count(*files),
+                output::Bytes(*bytes)
+            ),
+            Self::Synced {
+                group,
+                peers,
+                repos,
+                files,
+                bytes,
+            } => format!(
+                "{}: in sync with {peers} device(s): {repos} repo(s), {} file(s), {}",
+                Shown(group),
+                Count(*files),
+                output::Bytes(*bytes)
+            ),
+        };
+        Ok(app.out.result(self, text)?)
+    }
+}
+
+/// What was seen of a group the last time.
+#[derive(Debug, Default)]
+struct Seen {
+    peers: BTreeMap<PublicKey, String>,
+    here: BTreeMap<PublicKey, Hash>,
+    /// What was said to be in sync; `None` while it is not.
+    synced: Option<(usize, u64, u64)>,
+}
+
+/// Follows groups; each look says what is new.
+#[derive(Debug)]
+pub(crate) struct Watch<'a> {
+    app: &'a App,
+    replicator: &'a Replicator,
+    seen: BTreeMap<RecordId, Seen>,
+    received: u64,
+    bar: ProgressBar,
+    /// When something moved last.
+    moved: Instant,
+}
+
+impl<'a> Watch<'a> {
+    pub(crate) fn new(app: &'a App, replicator: &'a Replicator) -> Self {
+        Self {
+            app,
+            replicator,
+            seen: BTreeMap::new(),
+            received: 0,
+            bar: app.out.progress(Unit::Bytes, None, "receiving"),
+            moved: Instant::now(),
+        }
+    }
+
+    /// For how long nothing has moved.
+    pub(crate) fn quiet_for(&self) -> Duration {
+        self.moved.elapsed()
+    }
+
+    /// Looks at these groups, and says what is new. True where all of them are in sync.
+    pub(crate) async fn look(&mut self, groups: &[Group]) -> Result<bool> {
+        let mut all_synced = true;
+        for group in groups {
+            all_synced &= self.look_at(group).await?;
+        }
+        self.show_progress();
+        Ok(all_synced)
+    }
+
+    async fn look_at(&mut self, group: &Group) -> Result<bool> {
+        let status = self.replicator.status(group.id()).await?;
+        let name = label(group).await?;
+        let seen = self.seen.entry(group.id()).or_default();
+        let mut events = Vec::new();
+
+        let peers: BTreeSet<_> = status.peers.iter().copied().collect();
+        for peer in &peers {
+            if !seen.peers.contains_key(peer) {
+                let peer_name = device(group, *peer).await?;
+                seen.peers.insert(*peer, peer_name.clone());
+                events.push(Event::Connected {
+                    group: name.clone(),
+                    peer: peer_name,
+                });
+            }
+        }
+        seen.peers.retain(|peer, peer_name| {
+            let stays = peers.contains(peer);
+            if !stays {
+                events.push(Event::Left {
+                    group: name.clone(),
+                    peer: peer_name.clone(),
+                });
+            }
+            stays
+        });
+
+        let (mut files, mut bytes) = (0, 0);
+        for repo in &status.repos {
+            files += repo.known.files;
+            bytes += repo.known.bytes;
+            let before = seen.here.insert(repo.repo, repo.held.hash);
+            let is_news = before.unwrap_or(Hash::EMPTY) != repo.held.hash;
+            if is_news && !repo.is_ours && repo.held.hash == repo.known.hash {
+                events.push(Event::Updated {
+                    group: name.clone(),
+                    member: member(group, repo.repo).await?,
+                    files: repo.held.files,
+                    bytes: repo.held.bytes,
+                });
+            }
+        }
+
+        let synced = !peers.is_empty() && status.compared && status.has_all() && status.all_have();
+        let state = synced.then_some((peers.len(), files, bytes));
+        if synced && (seen.synced != state || !events.is_empty()) {
+            events.push(Event::Synced {
+                group: name,
+                peers: peers.len(),
+                repos: status.repos.len(),
+                files,
+                bytes,
+            });
+        }
+        if state != seen.synced || !events.is_empty() {
+            self.moved = Instant::now();
+        }
+        seen.synced = state;
+        for event in events {
+            self.bar.suspend(|| event.say(self.app))?;
+        }
+        Ok(synced)
+    }
+
+    fn show_progress(&mut self) {
+        let received = self.replicator.received();
+        let requests = self.replicator.requests();
+        if received != self.received {
+            self.received = received;
+            self.moved = Instant::now();
+        }
+        self.bar.set_position(received);
+        let mut peers: BTreeMap<PublicKey, (usize, u64)> = BTreeMap::new();
+        for request in &requests {
+            let (count, bytes) = peers.entry(request.peer).or_default();
+            *count += 1;
+            *bytes += request.bytes;
+        }
+        let names = self.seen.values().flat_map(|seen| &seen.peers);
+        let names: BTreeMap<_, _> = names.collect();
+        let from: Vec<_> = peers
+            .iter()
+            .map(|(peer, (count, bytes))| {
+                let name = names
+                    .get(peer)
+                    .map_or_else(|| short(peer), |name| (*name).clone());
+                format!(
+                    "{} ({count} request(s), {})",
+                    Shown(&name),
+                    output::Bytes(*bytes)
+                )
+            })
+            .collect();
+        self.bar.set_message(match from.is_empty() {
+            true => "received".to_owned(),
+            false => format!("receiving from {}:", from.join(", ")),
+        });
+    }
+
+    /// Removes the progress bar.
+    pub(crate) fn end(&self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+impl Drop for Watch<'_> {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// Waits until it is time to look again.
+pub(crate) async fn watch() {
+    tokio::time::sleep(LOOK_EVERY).await;
+}
+
+/// What the device of a member is called: by the member whose repo tells its address.
+async fn device(group: &Group, peer: PublicKey) -> Result<String> {
+    let address = format!("iroh:{peer}");
+    for (repo, route) in group.routes().await? {
+        if route.address.starts_with(&address) {
+            return member(group, repo).await;
+        }
+    }
+    Ok(short(&peer))
+}
+
+async fn member(group: &Group, repo: PublicKey) -> Result<String> {
+    let name = match (group.repo(repo).await?, group.keys().read()) {
+        (Some(found), Some(_)) => found.name().await?,
+        _ => None,
+    };
+    Ok(name.unwrap_or_else(|| short(&repo)))
+}

@@ -1,0 +1,293 @@
+//! Groups, over loopback.
+
+use serde_json::Value;
+
+use super::support::{Place, Running, noise, tree};
+
+/// Somebody's running sync, and the invite of `kind` that it printed.
+fn watch(place: &Place, kind: &str) -> (Running, String) {
+    let args = [
+        "--json",
+        "sync",
+        "--watch",
+        "--loopback",
+        "--invite",
+        kind,
+        "--put-lines",
+    ];
+    let mut running = Running::start(place.command(&args));
+    let listening = running.json();
+    assert_eq!(listening["event"], "listening");
+    let invite = running.json()["invite"].as_str().unwrap().to_owned();
+    assert!(invite.starts_with("larder:group/1?kind="), "{invite}");
+    (running, invite)
+}
+
+/// The next of its lines that says that this happened.
+fn next(running: &mut Running, event: &str) -> Value {
+    loop {
+        let line = running.json();
+        if line["event"] == event {
+            return line;
+        }
+    }
+}
+
+fn names(listed: &[Value]) -> Vec<&str> {
+    listed
+        .iter()
+        .map(|item| item["name"].as_str().unwrap())
+        .collect()
+}
+
+#[test]
+fn what_one_puts_the_other_gets() {
+    let (here, there) = (Place::new(), Place::new());
+    here.write_folder("folder");
+    here.write("ü.txt", "hello");
+    let made = &here.json(&["group", "create", "the hikers", "--as", "ann"])[0];
+    assert_eq!(
+        (&made["group"], &made["member"]),
+        (&"the hikers".into(), &"ann".into())
+    );
+    let put = here.json(&["put", "folder", "ü.txt"]);
+    let files = if cfg!(unix) { 6 } else { 5 };
+    assert_eq!(
+        (&put[0]["files"], &put[1]["files"]),
+        (&files.into(), &1.into())
+    );
+
+    let (mut running, invite) = watch(&here, "write");
+    let joined = &there.json(&["group", "join", &invite, "--as", "bob"])[0];
+    assert_eq!(
+        (&joined["id"], &joined["member"]),
+        (&made["id"], &"bob".into())
+    );
+    there.write("note", noise(100_000));
+    there.ok(&["put", "note", "--to", "notes/today"]);
+    let synced = there.json(&["sync", "--loopback"]);
+    let synced = synced.last().unwrap();
+    assert_eq!(synced["event"], "synced");
+    assert_eq!((&synced["peers"], &synced["repos"]), (&1.into(), &2.into()));
+
+    // Both have both.
+    assert_eq!(next(&mut running, "connected")["peer"], "bob");
+    let updated = next(&mut running, "updated");
+    assert_eq!(
+        (&updated["member"], &updated["files"]),
+        (&"bob".into(), &1.into())
+    );
+    let group = &there.json(&["ls"])[0];
+    assert_eq!(
+        (&group["kind"], &group["name"]),
+        (&"group".into(), &"the hikers".into())
+    );
+    assert_eq!(group["complete"], true);
+    let mut members = there.json(&["ls", "the hikers"]);
+    members.sort_by_key(|member| member["name"].as_str().unwrap().to_owned());
+    assert_eq!(names(&members), ["ann", "bob"]);
+    assert_eq!(
+        names(&there.json(&["ls", "the hikers/bob"])),
+        ["notes/today/note"]
+    );
+    let in_sub = there.json(&["ls", "the hikers/ann/folder/sub"]);
+    assert_eq!(
+        names(&in_sub),
+        ["folder/sub/deep/big.bin", "folder/sub/ü ñ 日本 🦀"]
+    );
+    there.ok(&["get", "the hikers/ann/folder", "-o", "copy"]);
+    assert_eq!(tree(&there.path("copy")), tree(&here.path("folder")));
+    there.ok(&["get", "the hikers/ann/ü.txt", "-o", "copy"]);
+    assert_eq!(std::fs::read(there.path("copy/ü.txt")).unwrap(), b"hello");
+    assert!(there.ok(&["status"]).contains("ann "));
+
+    // What is put while it runs.
+    here.write("later", "later");
+    running.write(b"later\n");
+    running.end_input();
+    assert_eq!(running.end().0, Some(0));
+    assert!(names(&here.json(&["ls", "the hikers/ann"])).contains(&"later"));
+    assert!(names(&here.json(&["ls", "the hikers/bob"])).contains(&"notes/today/note"));
+}
+
+#[test]
+fn only_what_changed_is_put_and_what_is_removed_goes() {
+    let place = Place::new();
+    place.write_folder("folder");
+    place.ok(&["group", "create", "g", "--as", "me"]);
+    place.ok(&["put", "folder"]);
+    let files = if cfg!(unix) { 6 } else { 5 };
+    let again = &place.json(&["put", "folder"])[0];
+    assert_eq!(
+        (&again["files"], &again["unchanged"]),
+        (&0.into(), &files.into())
+    );
+    let again = &place.json(&["put", "folder", "--read-all"])[0];
+    assert_eq!(
+        (&again["files"], &again["unchanged"]),
+        (&0.into(), &files.into())
+    );
+    place.write("folder/a.txt", "another text");
+    assert_eq!(place.json(&["put", "folder"])[0]["files"], 1);
+
+    let said = place.fails(2, &["rm", "g/me/folder/sub"]);
+    assert!(
+        said.contains("is a folder with 2 file(s)") && said.contains("--recursive"),
+        "{said}"
+    );
+    let removed = &place.json(&["rm", "-r", "g/me/folder/sub"])[0];
+    assert_eq!(removed["files"], 2);
+    place.ok(&["rm", "g/me/folder/a.txt"]);
+    assert_eq!(place.json(&["ls", "g/me"]).len(), files - 3);
+    let freed = &place.json(&["gc"])[0];
+    assert!(freed["freed"].as_u64().unwrap() > 3_000_000, "{freed}");
+    assert!(place.ok(&["verify"]).ends_with("all sound\n"));
+
+    place.ok(&["group", "leave", "g"]);
+    place.ok(&["gc"]);
+    assert_eq!(place.json(&["ls", "--blobs"]).len(), 0);
+    assert_eq!(place.json(&["group", "ls"]).len(), 0);
+}
+
+#[test]
+fn a_replica_serves_who_comes_later() {
+    let (here, keeper, late) = (Place::new(), Place::new(), Place::new());
+    here.write("secret.bin", noise(300_000));
+    here.ok(&["group", "create", "g", "--as", "ann"]);
+    here.ok(&["put", "secret.bin"]);
+    let (mut running, invite) = watch(&here, "replica");
+    let said = keeper.fails(2, &["serve", "--replica", "larder:group/1?kind=write"]);
+    assert!(said.contains("this is no invite"), "{said}");
+    let args = ["--json", "serve", "--replica", "--loopback", &invite];
+    let mut keeping = Running::start(keeper.command(&args));
+    assert_eq!(next(&mut keeping, "synced")["files"], 1);
+    assert_eq!(next(&mut running, "synced")["peers"], 1);
+    running.end_input();
+    running.end();
+    keeping.end_input();
+    drop(keeping);
+
+    // Only the replica is there. It knows neither names nor keys, and gives everything.
+    let listed = &keeper.json(&["ls"])[0];
+    assert_eq!(listed["name"].as_str().unwrap().len(), 10, "{listed}");
+    let said = keeper.fails(
+        1,
+        &[
+            "ls",
+            &format!("{}/{}", listed["name"].as_str().unwrap(), "x"),
+        ],
+    );
+    assert!(said.contains("has no member"), "{said}");
+    let args = [
+        "--json",
+        "sync",
+        "--watch",
+        "--loopback",
+        "--invite",
+        "replica",
+        "--put-lines",
+    ];
+    let mut keeping = Running::start(keeper.command(&args));
+    let at = keeping.json()["addresses"][0].as_str().unwrap().to_owned();
+    let invite = here.json(&["group", "invite", "--read", "--at", &at])[0]["invite"].clone();
+    late.ok(&["group", "join", invite.as_str().unwrap()]);
+    late.ok(&["sync", "--loopback"]);
+    late.ok(&["get", "g/ann/secret.bin", "-o", "out"]);
+    assert_eq!(
+        std::fs::read(late.path("out/secret.bin")).unwrap(),
+        noise(300_000)
+    );
+    // Who may read adds nothing.
+    let said = late.fails(1, &["put", "out/secret.bin"]);
+    assert!(said.contains("you have no repo in this group"), "{said}");
+    let said = late.fails(1, &["rm", "g/ann/secret.bin"]);
+    assert!(said.contains("only its owner can change a repo"), "{said}");
+    let said = late.fails(1, &["group", "invite"]);
+    assert!(
+        said.contains("you cannot let others do what you cannot do yourself"),
+        "{said}"
+    );
+}
+
+#[test]
+fn who_is_alone_is_not_in_sync() {
+    let place = Place::new();
+    place.ok(&["group", "create", "g"]);
+    let said = place.fails(1, &["sync", "--loopback", "--timeout", "1s"]);
+    assert!(
+        said.contains("no member of g could be reached in 1s"),
+        "{said}"
+    );
+    assert!(
+        said.contains("now: check that another member runs"),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_folder_is_shared_in_one_command() {
+    let (here, there) = (Place::new(), Place::new());
+    here.write_folder("photos");
+    let mut sharing = Running::start(here.command(&["--json", "share", "photos", "--loopback"]));
+    assert_eq!(sharing.json()["group"], "photos");
+    let invite = sharing.json()["invite"].as_str().unwrap().to_owned();
+    there.ok(&["group", "join", &invite]);
+    there.ok(&["sync", "--loopback"]);
+    there.ok(&["get", "photos/me/photos", "-o", "photos"]);
+    assert_eq!(tree(&there.path("photos")), tree(&here.path("photos")));
+    #[cfg(unix)]
+    assert_eq!(sharing.signal("-INT").0, Some(0), "ctrl-c is how it ends");
+    // The same group again, and a QR code for people.
+    let mut sharing = here.command(&["share", "photos", "--loopback"]);
+    let mut sharing = Running::start({
+        sharing.env("LARDER_LOG", "off");
+        sharing
+    });
+    let mut lines = Vec::new();
+    while !lines.iter().any(|line: &String| line.contains('█')) {
+        lines.push(sharing.line());
+    }
+    assert!(
+        lines[0].starts_with("put photos into photos: 0 file(s), 0 B; "),
+        "{lines:?}"
+    );
+    assert!(
+        lines[1].starts_with("larder:group/1?kind=read&"),
+        "{lines:?}"
+    );
+}
+
+#[test]
+fn what_is_not_there_is_said() {
+    let place = Place::new();
+    place.write("a", "A");
+    place.ok(&["add", "a"]);
+    for (args, what) in [
+        (&["put", "a"][..], "this store is in no group"),
+        (&["sync"], "this store is in no group"),
+        (
+            &["group", "members", "x"],
+            "this store is in no group \"x\"",
+        ),
+        (&["group", "leave", "x"], "this store is in no group \"x\""),
+    ] {
+        let said = place.fails(1, args);
+        assert!(
+            said.contains(what) && said.contains("\n  now: "),
+            "{args:?}: {said}"
+        );
+    }
+    let said = place.fails(2, &["group", "join", "larder:group/9?kind=read"]);
+    assert!(
+        said.contains("this is no invite") && said.contains("copy the whole line"),
+        "{said}"
+    );
+    place.ok(&["group", "create", "g"]);
+    place.ok(&["group", "create", "g"]);
+    let said = place.fails(2, &["put", "a"]);
+    assert!(said.contains("this store is in several groups"), "{said}");
+    let said = place.fails(2, &["put", "a", "--group", "g"]);
+    assert!(said.contains("two groups are called so"), "{said}");
+    // No group hides what the store has besides, and the other way round.
+    assert_eq!(names(&place.json(&["ls"])), ["a", "g", "g"]);
+}

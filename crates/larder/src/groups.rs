@@ -1,0 +1,100 @@
+//! Private groups: each member writes a repo of its own, everybody has everybody's files, and nobody
+//! else can read, or even find, any of it.
+//!
+//! ```
+//! use std::time::Duration;
+//!
+//! use larder::{
+//!     Store, Unlock,
+//!     groups::{Invite, InviteKind, IrohOptions, Options, Reach, Synced},
+//! };
+//!
+//! # async fn example() -> larder::Result<()> {
+//! // Not asked for by a store in memory; one on disk keeps its keys encrypted.
+//! let unlock = || Unlock::key_file("/path/to/a/key".as_ref());
+//! let reach = || IrohOptions { reach: Reach::Loopback, ..IrohOptions::default() };
+//!
+//! let ann = Store::open("mem:").await?; // or "redb:/path/to/a/folder"
+//! let here = ann.replicate(unlock, reach(), Options::default()).await?;
+//! let group = here.groups().create_group("the hikers").await?;
+//! let repo = group.create_repo("ann").await?;
+//! repo.write("lake.txt", "cold!").await?; // durable, and on its way, when it returns
+//! let invite = group.invite(InviteKind::Write, here.addresses()).await?.to_string();
+//!
+//! // On another machine.
+//! let bob = Store::open("mem:").await?;
+//! let there = bob.replicate(unlock, reach(), Options::default()).await?;
+//! let joined = there.groups().join(&invite.parse::<Invite>()?).await?;
+//! there.wait_synced(joined.id(), Synced::Here, Duration::from_secs(30)).await?;
+//! for member in joined.members().await? {
+//!     assert_eq!(member.name.as_deref(), Some("ann"));
+//!     assert_eq!(member.repo.read_to_bytes("lake.txt").await?, "cold!");
+//! }
+//!
+//! there.shutdown().await;
+//! here.shutdown().await;
+//! # bob.close().await?;
+//! # ann.close().await
+//! # }
+//! # let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
+//! # runtime.block_on(example())?;
+//! # larder::Result::<()>::Ok(())
+//! ```
+//!
+//! [`Store::groups`] alone works without any network: what was written offline is told when the store
+//! [replicates](Store::replicate) again.
+
+use std::sync::Arc;
+
+use store_api::Result;
+use store_engine::Unlock;
+
+pub use net_iroh::{IrohNetwork, IrohOptions, Reach};
+pub use sync::{
+    groups::{Changes, Content, Event, Group, Groups, Member, Repo, Staged, Stores, TAG_PREFIX},
+    invite::{Invite, InviteKind},
+    network,
+    records::Earlier,
+    replicate::{Options, Policy, Push, Replicator, RepoStatus, Request, Status, Synced},
+    tree::{FileEntry, Name, Named, Root as TreeRoot},
+};
+
+use crate::Store;
+
+impl Store {
+    /// The groups that this store is a member of. Their keys are among the store's
+    /// [secrets](Self::secrets).
+    ///
+    /// Open them once for an open store: two would not hear of each other's changes.
+    ///
+    /// # Errors
+    /// As of [`secrets`](Self::secrets) and [`Groups::open`].
+    pub async fn groups(&self, unlock: impl FnOnce() -> Result<Unlock> + Send) -> Result<Groups> {
+        let stores = Stores {
+            blobs: self.blobs().clone(),
+            collections: self.collections().clone(),
+            secrets: self.secrets(unlock).await?,
+        };
+        Groups::open(stores).await
+    }
+
+    /// Opens the store's groups and replicates them over iroh, until the replicator is
+    /// [shut down](Replicator::shutdown). The device is the store's [identity](Self::identity),
+    /// unless `network` has a key.
+    ///
+    /// # Errors
+    /// As of [`groups`](Self::groups) and [`IrohNetwork::bind`].
+    pub async fn replicate(
+        &self,
+        unlock: impl Fn() -> Result<Unlock> + Send + Sync,
+        mut network: IrohOptions,
+        options: Options,
+    ) -> Result<Replicator> {
+        let groups = self.groups(&unlock).await?;
+        if network.secret_key.is_none() {
+            network.secret_key = Some(self.identity(&unlock).await?);
+        }
+        let network = IrohNetwork::bind(network).await?;
+        Ok(Replicator::start(groups, Arc::new(network), options))
+    }
+}
