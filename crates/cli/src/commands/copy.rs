@@ -4,7 +4,7 @@ mod blobs;
 mod rest;
 
 use anyhow::Result;
-use larder::StoreUrl;
+use larder::{StoreUrl, groups::Groups};
 use serde::Serialize;
 
 use crate::{
@@ -39,6 +39,8 @@ struct Copied {
     names: u64,
     entries: u64,
     records: u64,
+    /// Keys of groups.
+    keys: u64,
 }
 
 pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
@@ -53,6 +55,10 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
     }
     let mut copied = Copied::default();
     blobs::copy(app, from.blobs(), to.blobs(), &mut copied).await?;
+    if Groups::are_in(from.collections()).await? {
+        // Before the entries that say that they are there.
+        copied.keys = rest::copy_keys(&from, &to).await?;
+    }
     rest::copy_entries(&from, &to, args.overwrite, &mut copied).await?;
     rest::copy_records(&from, &to, &mut copied).await?;
     // Names come last: whatever has one is there.
@@ -67,5 +73,9 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
         Count(copied.records)
     );
     app.out.result(&copied, text)?;
+    if copied.keys > 0 {
+        app.out
+            .note("both stores are in its groups now, as two devices of yours");
+    }
     Ok(Exit::Done)
 }

@@ -7,7 +7,7 @@ use larder::{
     engine::{generate_key, public_key},
 };
 
-use super::support::{Place, noise};
+use super::support::{Place, noise, tree};
 
 const LEN: u64 = 5_000_000;
 
@@ -157,4 +157,23 @@ fn a_copy_into_memory_works_and_from_nowhere_does_not() {
         said.starts_with("error: there is no store at redb:nowhere\n"),
         "{said}"
     );
+}
+
+#[test]
+fn groups_are_copied_with_their_keys() {
+    let place = Place::new();
+    place.write_folder("folder");
+    place.ok(&["group", "create", "g", "--as", "me"]);
+    place.ok(&["put", "folder"]);
+    let to = format!("redb:{}", place.path("to").display());
+    let copied = &place.json(&["copy", &place.url().to_string(), &to])[0];
+    assert_eq!(copied["keys"], 2, "the group's and the repo's: {copied}");
+    place.ok(&["--store", &to, "get", "g/me/folder", "-o", "out"]);
+    assert_eq!(tree(&place.path("out")), tree(&place.path("folder")));
+    // Each goes its way, and what one has is no conflict for the other.
+    place.write("more", "more");
+    place.ok(&["put", "more"]);
+    let again = &place.json(&["copy", &place.url().to_string(), &to])[0];
+    assert_eq!(again["keys"], 0);
+    assert_eq!(place.json(&["--store", &to, "ls", "g/me/more"]).len(), 1);
 }

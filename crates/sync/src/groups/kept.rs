@@ -19,7 +19,7 @@
 use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::TryStreamExt;
 use store_api::{
-    CollectionId, Error, Kind, PublicKey, RecordId, Result, Secret, SecretKey, SecretName,
+    CollectionId, Error, Kind, PublicKey, RecordId, Result, Secret, SecretKey, SecretName, Secrets,
 };
 use store_engine::{Collections, Hash};
 use zeroize::Zeroizing;
@@ -39,14 +39,16 @@ const VERSION: u8 = 1;
 const WRITE: u8 = 1;
 const READ: u8 = 2;
 const REPLICA: u8 = 3;
+const GROUP_SECRET: &str = "group/";
+const REPO_SECRET: &str = "repo/";
 const OPEN: &str = "sync.open";
 
 fn group_secret(id: RecordId) -> Result<SecretName> {
-    SecretName::new(format!("group/{id}"))
+    SecretName::new(format!("{GROUP_SECRET}{id}"))
 }
 
 fn repo_secret(id: RecordId) -> Result<SecretName> {
-    SecretName::new(format!("repo/{id}"))
+    SecretName::new(format!("{REPO_SECRET}{id}"))
 }
 
 fn named(key: PublicKey) -> Bytes {
@@ -149,6 +151,23 @@ fn decode_root(value: &[u8]) -> Result<Root> {
     };
     fields.end()?;
     Ok(root)
+}
+
+pub(super) async fn copy_keys(from: &dyn Secrets, to: &dyn Secrets) -> Result<u64> {
+    let mut copied = 0;
+    for name in from.list().await? {
+        let is_key = [GROUP_SECRET, REPO_SECRET]
+            .iter()
+            .any(|prefix| name.as_str().starts_with(prefix));
+        if is_key
+            && to.get(name.clone()).await?.is_none()
+            && let Some(secret) = from.get(name.clone()).await?
+        {
+            to.put(name, secret).await?;
+            copied += 1;
+        }
+    }
+    Ok(copied)
 }
 
 pub(super) async fn has_groups(collections: &Collections) -> Result<bool> {

@@ -31,7 +31,7 @@ use crate::{
 /// How many changes a listener may lag behind before it is told that it missed some.
 const EVENTS: usize = 256;
 
-/// What the names of all tags that keep trees of groups begin with.
+/// What the names of all tags and collections that belong to groups begin with.
 pub const TAG_PREFIX: &str = "sync/";
 
 /// What tells the time, in milliseconds since 1970.
@@ -130,6 +130,12 @@ impl Groups {
     /// Whether a store has any groups. Needs none of its keys.
     pub async fn are_in(collections: &Collections) -> Result<bool> {
         kept::has_groups(collections).await
+    }
+
+    /// Copies the keys of all groups, and of our repos in them, that `to` lacks. With the collections
+    /// of the store they make another device of what they are copied to.
+    pub async fn copy_keys(from: &dyn Secrets, to: &dyn Secrets) -> Result<u64> {
+        kept::copy_keys(from, to).await
     }
 
     /// The same as [`open`](Self::open), with a clock of your own.
