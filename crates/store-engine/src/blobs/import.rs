@@ -79,7 +79,7 @@ impl Imports {
 ///
 /// What was verified is recorded durably every [`RECORD_EVERY_BYTES`] or [`RECORD_EVERY`], and by
 /// [`finish`](Self::finish). Dropping the import keeps what was recorded; the next one goes on from
-/// there.
+/// there. As long as another import of the same blob is open, nothing is lost by dropping one.
 #[derive(Debug)]
 pub struct Import {
     shared: Arc<Shared>,
@@ -252,6 +252,12 @@ impl Import {
         )
         .with("hash", self.shared.hash)
         .with("offset", chunk.saturating_mul(1024))
+    }
+
+    /// Whether all of the blob is verified, durable or not, whoever brought it.
+    pub async fn is_verified(&self) -> bool {
+        let live = self.shared.live.lock().await;
+        live.is_verified(self.shared.size)
     }
 
     /// Makes everything that was pushed durable, and says what is here of the blob.

@@ -18,7 +18,7 @@ use tokio::{sync::Notify, task::JoinSet};
 
 use super::{
     Policy, Shared, is_lie, lock,
-    receive::{MAX_FILE_LEN, Received, Receiver, add},
+    receive::{MAX_FILE_LEN, Opened, Received, Receiver, add},
     session::Session,
     wire::Get,
 };
@@ -62,6 +62,8 @@ struct Job {
     wanted: Vec<(u64, Hash, ChunkRanges)>,
     /// Whether it begins with the page itself, whose first child comes with it.
     is_page: bool,
+    /// Whether it is for one piece of a long file.
+    is_piece: bool,
     /// The sessions that could not do it.
     failed: BTreeSet<u64>,
 }
@@ -228,11 +230,16 @@ impl Shared {
                         }
                         Part::File if self.options.policy == Policy::Names => {}
                         Part::File if old_files.contains(&child.hash) => {}
-                        Part::File => {
-                            if let Some(ranges) = missing_of(blobs, child.hash).await? {
-                                missing.push((offset, child.hash, ranges));
+                        Part::File => match missing_of(blobs, child.hash).await? {
+                            Missing::Nothing => {}
+                            Missing::All => {
+                                missing.push((offset, child.hash, first_piece()));
                             }
-                        }
+                            Missing::Of(size, ranges) => {
+                                let wanted = (offset, child.hash, size);
+                                files.extend(pieces(&chain, wanted, &ranges));
+                            }
+                        },
                         Part::Page => {}
                     }
                 }
@@ -260,7 +267,14 @@ impl Shared {
                 next: 0,
             }),
             changed: Notify::new(),
+            opened: Opened::default(),
         };
+        let done = self.run_all(&work, group, repo).await;
+        let finished = work.opened.finish().await;
+        done.and_then(|pins| finished.map(|()| pins))
+    }
+
+    async fn run_all(&self, work: &Work, group: &Group, repo: &Repo) -> Result<Vec<Pin>> {
         let mut pins = Vec::new();
         let mut workers: FuturesUnordered<BoxFuture<'_, Result<Vec<Pin>>>> =
             FuturesUnordered::new();
@@ -271,7 +285,7 @@ impl Shared {
                 if known.insert(session.id) {
                     for _ in 0..TOGETHER {
                         let session = Arc::clone(&session);
-                        workers.push(Box::pin(self.work(&work, session, group, repo)));
+                        workers.push(Box::pin(self.work(work, session, group, repo)));
                     }
                 }
             }
@@ -318,12 +332,15 @@ impl Shared {
                 biased;
                 // Somebody else was faster.
                 () = over.notified() => continue,
-                done = self.do_job(&job, &session, group, repo.key()) => done,
+                done = self.do_job(&job, &session, group, repo.key(), &work.opened) => done,
             };
             match done {
                 Ok(done) => {
                     pins.extend(done.pins);
-                    work.finish(number, job.pieces(&done.longer));
+                    let rest = ChunkRanges::all() - first_piece();
+                    let more = done.longer.iter();
+                    let more = more.flat_map(|long| pieces(&job.chain, *long, &rest));
+                    work.finish(number, more.collect());
                 }
                 Err(error) => {
                     work.fail(number, session.id);
@@ -353,6 +370,7 @@ impl Shared {
         session: &Session,
         group: &Group,
         repo: PublicKey,
+        opened: &Opened,
     ) -> Result<Done> {
         let blobs = group.blobs();
         let page = *job.chain.last().expect("a chain has a page");
@@ -377,7 +395,7 @@ impl Shared {
         if job.is_page {
             let all = ChunkRanges::all();
             let first = receiver
-                .next(blobs, page, &all, MAX_SEQUENCE_LEN, &running)
+                .next(blobs, page, &all, MAX_SEQUENCE_LEN, &running, None)
                 .await?;
             done.pins.extend(keep(blobs, first).await?);
             let sealed = children(blobs, page, 0).await?;
@@ -385,16 +403,17 @@ impl Shared {
                 Error::new(Kind::Invalid, "sync.fetch", "the page is none").with("page", page)
             })?;
             let second = receiver
-                .next(blobs, sealed, &all, MAX_SEALED_LEN, &running)
+                .next(blobs, sealed, &all, MAX_SEALED_LEN, &running, None)
                 .await?;
             done.pins.extend(keep(blobs, second).await?);
             return Ok(done);
         }
+        let opened = job.is_piece.then_some(opened);
         let mut adding: JoinSet<Result<Pin>> = JoinSet::new();
         let mut ended = Ok(());
         for (offset, hash, ranges) in &job.wanted {
             match receiver
-                .next(blobs, *hash, ranges, MAX_FILE_LEN, &running)
+                .next(blobs, *hash, ranges, MAX_FILE_LEN, &running, opened)
                 .await
             {
                 Ok(Received::Small(bytes)) => {
@@ -457,21 +476,46 @@ async fn is_page_here(blobs: &Blobs, page: Hash, level: u8) -> Result<bool> {
     }
 }
 
-/// What of a file's blob is not here; `None` where nothing is missing. Of one that nothing is known of
-/// the first piece, which also says how long it is.
-async fn missing_of(blobs: &Blobs, hash: Hash) -> Result<Option<ChunkRanges>> {
+/// What of a file's blob is not here.
+enum Missing {
+    Nothing,
+    /// It is not even known how long it is; the first piece says so.
+    All,
+    /// Of so many bytes these chunks.
+    Of(u64, ChunkRanges),
+}
+
+async fn missing_of(blobs: &Blobs, hash: Hash) -> Result<Missing> {
     if hash == Hash::EMPTY {
-        return Ok(None);
+        return Ok(Missing::Nothing);
     }
-    match blobs.status(hash).await? {
-        Some(Status::Complete { .. }) => Ok(None),
+    Ok(match blobs.status(hash).await? {
+        Some(Status::Complete { .. }) => Missing::Nothing,
         Some(Status::Partial { size, .. }) => {
             let field = blobs.bitfield(hash).await?;
             let all = ChunkRanges::from(..ChunkNum(size.div_ceil(1024)));
-            Ok(Some(all - field.ranges.clone()))
+            Missing::Of(size, all - field.ranges.clone())
         }
-        None => Ok(Some(first_piece())),
+        None => Missing::All,
+    })
+}
+
+/// Jobs for these chunks of a long file, one a piece.
+fn pieces(chain: &Chain, wanted: (u64, Hash, u64), missing: &ChunkRanges) -> Vec<Job> {
+    let (offset, hash, size) = wanted;
+    let mut jobs = Vec::new();
+    for start in (0..size).step_by(PIECE as usize) {
+        let end = (start + PIECE).min(size);
+        let piece = ChunkRanges::from(ChunkNum(start / 1024)..ChunkNum(end.div_ceil(1024)));
+        let ranges = &piece & missing;
+        if !ranges.is_empty() {
+            jobs.push(Job {
+                is_piece: true,
+                ..Job::files(chain.clone(), vec![(offset, hash, ranges)])
+            });
+        }
     }
+    jobs
 }
 
 impl Job {
@@ -480,6 +524,7 @@ impl Job {
             chain,
             wanted: vec![(0, page, ChunkRanges::all())],
             is_page: true,
+            is_piece: false,
             failed: BTreeSet::new(),
         }
     }
@@ -489,25 +534,9 @@ impl Job {
             chain,
             wanted,
             is_page: false,
+            is_piece: false,
             failed: BTreeSet::new(),
         }
-    }
-
-    /// The rest of long files, a job a piece.
-    fn pieces(&self, longer: &[(u64, Hash, u64)]) -> Vec<Job> {
-        let mut jobs = Vec::new();
-        for (offset, hash, size) in longer {
-            for start in (PIECE..*size).step_by(PIECE as usize) {
-                let end = (start + PIECE).min(*size);
-                let (first, last) = (ChunkNum(start / 1024), ChunkNum(end.div_ceil(1024)));
-                let ranges = ChunkRanges::from(first..last);
-                jobs.push(Job::files(
-                    self.chain.clone(),
-                    vec![(*offset, *hash, ranges)],
-                ));
-            }
-        }
-        jobs
     }
 }
 
@@ -515,6 +544,7 @@ impl Job {
 struct Work {
     left: Mutex<Left>,
     changed: Notify,
+    opened: Opened,
 }
 
 struct Left {
@@ -581,7 +611,10 @@ impl Work {
         if let Some(run) = left.running.remove(&number) {
             // At most one other does the same.
             run.over.notify_waiters();
-            left.waiting.extend(more);
+            // First, so that a file that was begun is soon whole.
+            for job in more.into_iter().rev() {
+                left.waiting.push_front(job);
+            }
         }
         drop(left);
         self.changed.notify_waiters();

@@ -1,16 +1,18 @@
 //! Takes what a peer answers, and keeps what is verified.
 
+use std::{collections::BTreeMap, sync::Mutex};
+
 use bao_tree::{
     BaoTree, BlockSize, ChunkNum, ChunkRanges,
     iter::{BaoChunk, ResponseIterRef},
 };
 use bytes::Bytes;
 use store_api::{Error, GROUP_LEN, Kind, Result};
-use store_engine::{Blobs, Encoded, Hash, Leaf, Parent, Pin, Source, Trust};
+use store_engine::{Blobs, Encoded, Hash, Import, Leaf, Parent, Pin, Source, Trust};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader};
 
 use super::{
-    Link, PATIENCE, silent,
+    Link, PATIENCE, lock, silent,
     status::Running,
     wire::{Answer, GET, Get, lost, write_frame},
 };
@@ -22,6 +24,31 @@ const BUFFER: usize = 128 * 1024;
 const BLOCK: BlockSize = BlockSize::from_chunk_log(4);
 /// The longest file that is believed to exist: far beyond any disk, and far from any overflow.
 pub(super) const MAX_FILE_LEN: u64 = 1 << 50;
+
+/// Imports of long files that stay open between their pieces: so what was verified is recorded now
+/// and then, and not at the end of each piece, which would wait for the disk.
+#[derive(Default)]
+pub(super) struct Opened(Mutex<BTreeMap<Hash, Import>>);
+
+impl Opened {
+    fn keep(&self, import: Import) {
+        // Of two, one is enough.
+        lock(&self.0).entry(import.hash()).or_insert(import);
+    }
+
+    fn take(&self, hash: Hash) {
+        drop(lock(&self.0).remove(&hash));
+    }
+
+    /// Makes durable what came of those files that did not come whole.
+    pub(super) async fn finish(&self) -> Result<()> {
+        let opened = std::mem::take(&mut *lock(&self.0));
+        for import in opened.into_values() {
+            import.finish().await?;
+        }
+        Ok(())
+    }
+}
 
 /// The answer to one request, blob after blob.
 pub(super) struct Receiver {
@@ -75,6 +102,7 @@ impl Receiver {
         ranges: &ChunkRanges,
         longest: u64,
         running: &Running,
+        opened: Option<&Opened>,
     ) -> Result<Received> {
         let size = self.read(8).await?;
         let size = u64::from_le_bytes(size[..].try_into().expect("eight bytes were read"));
@@ -136,8 +164,16 @@ impl Receiver {
             Ok(())
         };
         let taken = taken.await;
-        // What was verified stays, however it ended.
-        import.finish().await?;
+        match opened {
+            Some(opened) if taken.is_ok() && !import.is_verified().await => opened.keep(import),
+            opened => {
+                // What was verified stays, however it ended.
+                import.finish().await?;
+                if let Some(opened) = opened {
+                    opened.take(hash);
+                }
+            }
+        }
         taken?;
         Ok(Received::Stored {
             size,

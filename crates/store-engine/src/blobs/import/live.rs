@@ -26,6 +26,9 @@ use crate::blobs::{
 
 /// How many verified bytes are gathered before they are written.
 const WRITE_LEN: u64 = 1024 * 1024;
+/// In how many places of a blob bytes are gathered: so many may send parts of it at once, and each
+/// part is still written in one piece.
+const MAX_PENDING: usize = 16;
 /// How many blocks of the outboard wait to be written.
 const OUTBOARD_BLOCKS: usize = 32;
 /// How many bytes may wait to be recorded while a record is under way.
@@ -45,7 +48,7 @@ pub(super) struct Live {
     /// Groups that are written.
     runs: Vec<(u64, u64)>,
     fragments: BTreeMap<u64, LiveFragment>,
-    pending: Pending,
+    pending: Vec<Pending>,
     /// Blocks of the outboard that are not written yet.
     outboard: BTreeMap<u64, BytesMut>,
     /// Verified since the last record began.
@@ -55,7 +58,7 @@ pub(super) struct Live {
 }
 
 /// Verified groups that are not written yet; consecutive.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Pending {
     start: u64,
     groups: Vec<Bytes>,
@@ -96,7 +99,7 @@ impl Live {
             draft: None,
             runs: Vec::new(),
             fragments: BTreeMap::new(),
-            pending: Pending::default(),
+            pending: Vec::new(),
             outboard: BTreeMap::new(),
             unrecorded: 0,
             recorded_at: Instant::now(),
@@ -140,7 +143,8 @@ impl Live {
         if let Some(error) = &self.failed {
             return Err(error.clone());
         }
-        let pending = (self.pending.start..self.pending.end()).contains(&group);
+        let is_pending = |pending: &Pending| (pending.start..pending.end()).contains(&group);
+        let pending = self.pending.iter().any(is_pending);
         Ok(!self.complete && !pending && !has_group(&self.runs, group))
     }
 
@@ -222,15 +226,26 @@ impl Live {
     }
 
     async fn put_group(&mut self, shared: &Shared, group: u64, bytes: Bytes) -> Result<()> {
-        let full = self.pending.len >= WRITE_LEN;
-        if !self.pending.groups.is_empty() && (full || self.pending.end() != group) {
-            self.flush(shared).await?;
+        let len = bytes.len() as u64;
+        let before = self.pending.iter().position(|run| run.end() == group);
+        match before {
+            Some(at) if self.pending[at].len < WRITE_LEN => {
+                self.pending[at].len += len;
+                self.pending[at].groups.push(bytes);
+                return Ok(());
+            }
+            Some(at) => self.flush(shared, at).await?,
+            None if self.pending.len() >= MAX_PENDING => {
+                // The one that was begun first: nobody may go on there any more.
+                self.flush(shared, 0).await?;
+            }
+            None => {}
         }
-        if self.pending.groups.is_empty() {
-            self.pending.start = group;
-        }
-        self.pending.len += bytes.len() as u64;
-        self.pending.groups.push(bytes);
+        self.pending.push(Pending {
+            start: group,
+            groups: vec![bytes],
+            len,
+        });
         Ok(())
     }
 
@@ -328,21 +343,19 @@ impl Live {
         Ok(())
     }
 
-    /// Writes the pending groups.
-    async fn flush(&mut self, shared: &Shared) -> Result<()> {
-        if self.pending.groups.is_empty() {
-            return Ok(());
-        }
-        let mut bytes = BytesMut::with_capacity(self.pending.len as usize);
-        for group in &self.pending.groups {
+    /// Writes one run of pending groups.
+    async fn flush(&mut self, shared: &Shared, at: usize) -> Result<()> {
+        let run = &self.pending[at];
+        let (start, end) = (run.start, run.end());
+        let mut bytes = BytesMut::with_capacity(run.len as usize);
+        for group in &run.groups {
             bytes.extend_from_slice(group);
         }
-        self.write_data(shared, self.pending.start, bytes.freeze())
-            .await?;
-        for group in self.pending.start..self.pending.end() {
+        self.write_data(shared, start, bytes.freeze()).await?;
+        for group in start..end {
             add_group(&mut self.runs, group);
         }
-        self.pending = Pending::default();
+        self.pending.remove(at);
         Ok(())
     }
 
@@ -384,7 +397,9 @@ impl Live {
 
     /// Writes all that is verified.
     async fn write_all(&mut self, shared: &Shared) -> Result<()> {
-        self.flush(shared).await?;
+        while !self.pending.is_empty() {
+            self.flush(shared, 0).await?;
+        }
         let unwritten: Vec<(u64, Bytes)> = self
             .fragments
             .iter()
@@ -402,6 +417,13 @@ impl Live {
 
     fn has_all(&self, size: u64) -> bool {
         self.runs == [(0, group_count(size))]
+    }
+
+    /// Whether every byte is verified, recorded or not.
+    pub(super) fn is_verified(&self, size: u64) -> bool {
+        let pending: u64 = self.pending.iter().map(|run| run.groups.len() as u64).sum();
+        let written: u64 = self.runs.iter().map(|(start, end)| end - start).sum();
+        self.complete || pending + written == group_count(size)
     }
 
     fn partial(&self, size: u64, payload: PayloadId) -> Partial {
@@ -531,7 +553,8 @@ impl Live {
             return Ok(());
         }
         if shared.size <= GROUP_LEN
-            && let [bytes] = &self.pending.groups[..]
+            && let [run] = &self.pending[..]
+            && let [bytes] = &run.groups[..]
         {
             let state = State::Inline(bytes.clone());
             // A payload that was begun for it is not needed.
@@ -542,7 +565,7 @@ impl Live {
             return Ok(());
         }
         let news = self.unrecorded > 0
-            || !self.pending.groups.is_empty()
+            || !self.pending.is_empty()
             || (self.has_all(shared.size) && self.payload.is_some());
         if news {
             self.record(shared).await?;
