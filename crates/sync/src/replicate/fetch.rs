@@ -40,8 +40,10 @@ const MAX_SEQUENCE_LEN: u64 = 32 * (1 + MAX_ITEMS as u64);
 const MAX_SEALED_LEN: u64 = (MAX_PAGE_LEN + seal::page::OVERHEAD) as u64;
 /// How many files of a page one request asks for.
 const FILES: usize = 64;
-/// How many requests run on one session at a time.
+/// How many requests for files run on one session at a time.
 const TOGETHER: usize = 4;
+/// How many requests for pages: each is short, and who waits for them waits for a round trip.
+const PAGES_TOGETHER: usize = 16;
 /// How many small blobs of a request are added at a time.
 const ADDING: usize = 64;
 /// How many repos are fetched at a time.
@@ -275,6 +277,10 @@ impl Shared {
     }
 
     async fn run_all(&self, work: &Work, group: &Group, repo: &Repo) -> Result<Vec<Pin>> {
+        let together = match work.is_of_pages() {
+            true => PAGES_TOGETHER,
+            false => TOGETHER,
+        };
         let mut pins = Vec::new();
         let mut workers: FuturesUnordered<BoxFuture<'_, Result<Vec<Pin>>>> =
             FuturesUnordered::new();
@@ -283,7 +289,7 @@ impl Shared {
             let stirred = self.stirred.notified();
             for session in self.sessions_of(group.id()) {
                 if known.insert(session.id) {
-                    for _ in 0..TOGETHER {
+                    for _ in 0..together {
                         let session = Arc::clone(&session);
                         workers.push(Box::pin(self.work(work, session, group, repo)));
                     }
@@ -569,6 +575,14 @@ enum Take {
 }
 
 impl Work {
+    /// Whether the jobs are for pages; those of one level are all of one kind.
+    fn is_of_pages(&self) -> bool {
+        lock(&self.left)
+            .waiting
+            .front()
+            .is_some_and(|job| job.is_page)
+    }
+
     fn is_done(&self) -> bool {
         let left = lock(&self.left);
         left.waiting.is_empty() && left.running.is_empty()
