@@ -6,6 +6,8 @@ mod demo;
 mod errors;
 mod get;
 mod groups;
+#[cfg(unix)]
+mod killed;
 mod network;
 mod stored;
 mod support;

@@ -182,9 +182,19 @@ impl Running {
             .unwrap()
     }
 
-    /// The same, of JSON.
+    /// The same; `None` where it has ended.
+    pub fn next_line(&mut self) -> Option<String> {
+        self.lines.as_mut()?.next()?.ok()
+    }
+
+    /// The same as [`line`](Self::line), of JSON.
     pub fn json(&mut self) -> Value {
         serde_json::from_str(&self.line()).unwrap()
+    }
+
+    /// Writes, unless it has ended.
+    pub fn try_write(&mut self, bytes: &[u8]) {
+        self.stdin.as_mut().unwrap().write_all(bytes).ok();
     }
 
     pub fn write(&mut self, bytes: &[u8]) {
