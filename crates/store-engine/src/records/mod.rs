@@ -8,6 +8,8 @@
 
 mod forget;
 pub mod format;
+#[cfg(fuzzing)]
+pub(crate) mod fuzz;
 mod key;
 mod limits;
 mod proof;
