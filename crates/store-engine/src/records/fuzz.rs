@@ -7,6 +7,7 @@ use super::{
     format::{decode_descriptor, decode_signed, encode_descriptor, encode_signed},
     proof,
     stored::{self, Record},
+    verified::Verified,
     verify,
 };
 
@@ -23,7 +24,9 @@ pub(crate) fn signed(bytes: &[u8]) {
     if let Ok(signed) = decode_signed(&bytes) {
         assert_eq!(encode_signed(&signed).expect("it was read"), bytes);
         assert!(verify(ID, 1, &signed).is_err());
-        assert!(stored::decode_slot("fuzz", ID, 1, signed.writer, &bytes).is_err());
+        assert!(
+            stored::decode_slot("fuzz", ID, 1, signed.writer, &bytes, &Verified::new()).is_err()
+        );
     }
     drop(stored::decode_slot(
         "fuzz",
@@ -31,6 +34,7 @@ pub(crate) fn signed(bytes: &[u8]) {
         1,
         PublicKey([0; 32]),
         &bytes,
+        &Verified::new(),
     ));
     drop(stored::decode_slot_key("fuzz", ID, &bytes));
 }

@@ -1,6 +1,6 @@
 //! Members of groups on a simulated network, each with a store of its own.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{cell::Cell, collections::BTreeMap, sync::Arc, time::Duration};
 
 use futures_util::TryStreamExt;
 use store_api::{PublicKey, Result};
@@ -110,12 +110,14 @@ impl Device {
     }
 }
 
+thread_local! {
+    /// When the world began that this thread is in: each has a runtime, and a time, of its own.
+    static START: Cell<Option<Instant>> = const { Cell::new(None) };
+}
+
 /// The simulation's time, on a clock that is wrong by so much.
 fn clock(skew: i64) -> Clock {
-    thread_local! {
-        static START: Instant = Instant::now();
-    }
-    let start = START.with(|start| *start);
+    let start = START.get().expect("a world");
     Arc::new(move || 1_700_000_000_000 + skew + start.elapsed().as_millis() as i64)
 }
 
@@ -166,6 +168,7 @@ pub async fn world_with(
         .with_env_filter(filter)
         .with_test_writer();
     drop(shown.try_init());
+    START.set(Some(Instant::now()));
     let mut first = Device::new(1).await;
     first.skew = skew();
     let groups = first.start(net, options.clone()).await;
