@@ -556,14 +556,16 @@ impl Shared {
         }
     }
 
-    /// Ends a connection with who no longer says what it must, and leaves it alone for a while: only a
-    /// new connection begins its sessions anew.
+    /// Ends a connection whose session ended: only a new one begins it anew. Who was silent for too long
+    /// is left alone for a while; others may just have been started again.
     fn give_up(&self, link: &Link, error: &Error) {
         if link.connection_lives() {
             let peer = link.connection.peer();
-            tracing::debug!(%peer, %error, "a peer stalls");
-            self.avoid(Avoided::Peer(peer));
-            link.connection.close("you were silent for too long");
+            tracing::debug!(%peer, %error, "a session ended");
+            if is_stall(error) {
+                self.avoid(Avoided::Peer(peer));
+            }
+            link.connection.close("a session ended");
         }
     }
 }
