@@ -1,5 +1,5 @@
-//! Writes the seeds of all targets, in `corpus`, from the files that pin the layouts. To be run after those
-//! have changed, in the folder `fuzz`.
+//! Writes the seeds of all targets, in `corpus`, from the files that pin the layouts. After those have
+//! changed, in the folder `fuzz`: `rustc --edition 2024 -o ../target/seeds seeds.rs && ../target/seeds`.
 
 use std::{fs, path::Path};
 

@@ -123,7 +123,8 @@ async fn scenario(seed: u64, net: &SimNetwork) {
     for _ in 0..STEPS {
         let n = rng.random_range(0..devices.len());
         if liar == Some(n) && rng.random_bool(0.7) {
-            lie(net, devices[n].key, &mut rng);
+            let repos = repos_known_to(&devices[n]).await;
+            lie(net, devices[n].key, repos, &mut rng);
             continue;
         }
         match rng.random_range(0..10) {
@@ -204,13 +205,23 @@ async fn share_a_slot(devices: &[Device]) -> bool {
     false
 }
 
+async fn repos_known_to(device: &Device) -> Vec<PublicKey> {
+    match device.running {
+        Some(_) => {
+            let repos = device.group().repos().await.expect("repos");
+            repos.iter().map(|repo| repo.key()).collect()
+        }
+        None => Vec::new(),
+    }
+}
+
 /// Makes a node lie in one way, or stall, or neither.
-fn lie(net: &SimNetwork, liar: PublicKey, rng: &mut ChaCha8Rng) {
+fn lie(net: &SimNetwork, liar: PublicKey, repos: Vec<PublicKey>, rng: &mut ChaCha8Rng) {
     net.set_tamper(liar, None);
     net.set_stall(liar, None);
     match rng.random_range(0..5) {
         0 => net.set_tamper(liar, Some(garble(rng.random(), PROOF, 0.003))),
-        1 => net.set_tamper(liar, Some(nonsense(rng.random()))),
+        1 => net.set_tamper(liar, Some(nonsense(rng.random(), repos))),
         2 => net.set_tamper(liar, Some(other_length())),
         3 => net.set_stall(
             liar,

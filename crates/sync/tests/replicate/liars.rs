@@ -43,9 +43,9 @@ pub fn other_length() -> Tamper {
     })
 }
 
-/// Says on the streams of groups, after the proof, what can be read and means nothing. Its answers to
-/// requests are of the right length, and wrong.
-pub fn nonsense(seed: u64) -> Tamper {
+/// Says on the streams of groups, after the proof, what can be read and means nothing, also of these
+/// repos. Its answers to requests are of the right length, and wrong.
+pub fn nonsense(seed: u64, repos: Vec<PublicKey>) -> Tamper {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let mut groups = BTreeSet::new();
     Box::new(move |crossing: &Crossing, bytes: Bytes| {
@@ -63,7 +63,7 @@ pub fn nonsense(seed: u64) -> Tamper {
         }
         let mut frames = BytesMut::new();
         for _ in 0..rng.random_range(1..10) {
-            let message = any_message(&mut rng).encode().expect("a message");
+            let message = any_message(&mut rng, &repos).encode().expect("a message");
             frames.put_u32(u32::try_from(message.len()).expect("it is short"));
             frames.put_slice(&message);
         }
@@ -71,25 +71,32 @@ pub fn nonsense(seed: u64) -> Tamper {
     })
 }
 
-fn any_message(rng: &mut ChaCha8Rng) -> Message {
+fn any_message(rng: &mut ChaCha8Rng, repos: &[PublicKey]) -> Message {
+    let repo = match rng.random_range(0..=repos.len()) {
+        0 => PublicKey(rng.random()),
+        n => repos[n - 1],
+    };
     let record = match rng.random() {
         true => Which::Group,
-        false => Which::Repo(PublicKey(rng.random())),
+        false => Which::Repo(repo),
     };
     match rng.random_range(0..8) {
         0 => Message::Slot {
             record,
-            slot: rng.random(),
+            slot: match rng.random() {
+                true => rng.random_range(0..4),
+                false => rng.random(),
+            },
             signed: Signed {
                 value: noise(rng.random(), rng.random_range(0..200)).into(),
                 seq: rng.random_range(1..u64::MAX),
-                writer: PublicKey(rng.random()),
+                writer: repo,
                 signature: Bytes::copy_from_slice(&[rng.random(); 64]),
             },
         },
         1 | 2 => Message::Compared,
         3 | 4 => Message::Holds {
-            repo: PublicKey(rng.random()),
+            repo,
             root: Hash::from(rng.random::<[u8; 32]>()),
         },
         _ => Message::Have {
@@ -201,8 +208,9 @@ async fn who_garbles_is_left_alone() {
 
 #[tokio::test(start_paused = true)]
 async fn who_talks_nonsense_is_left_alone() {
-    let talks = |net: &SimNetwork, liar| net.set_tamper(liar, Some(nonsense(4)));
-    let (net, mut devices) = with_a_liar(22, talks).await;
+    let (net, mut devices) = with_a_liar(22, |_, _| ()).await;
+    let repo = own(&devices[0]).await.key();
+    net.set_tamper(devices[LIAR].key, Some(nonsense(4, vec![repo])));
     they_go_on_without_it(&net, &mut devices, 0.7).await;
 }
 
