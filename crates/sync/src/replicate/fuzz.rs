@@ -50,7 +50,7 @@ pub fn proof(bytes: &[u8]) {
         answerer: PublicKey([3; 32]),
     };
     let key = |seed| GroupSecret::from_key(SecretKey::from_bytes([seed; 32]));
-    let ours = [1, 2].map(|seed| GroupKeys::write(key(seed), 0));
+    let ours = [11, 12].map(|seed| GroupKeys::write(key(seed), 0));
     if let Ok((found, answered)) = answer(&ends, &ours, bytes) {
         assert!(found.is_none() && answered.len() == ANSWER_LEN);
     }
