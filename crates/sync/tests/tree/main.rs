@@ -2,6 +2,8 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+#[path = "../../src/golden.rs"]
+mod golden;
 mod hostile;
 mod merge;
 mod walk;
