@@ -24,6 +24,8 @@
 
 mod blobs;
 mod collections;
+#[cfg(fuzzing)]
+pub mod fuzz;
 mod hash;
 mod records;
 mod secrets;

@@ -360,6 +360,40 @@ async fn a_contradicting_size_is_refused() {
 }
 
 #[tokio::test]
+async fn who_says_another_size_holds_up_nobody() {
+    for to in engines().await {
+        let (from, _) = engine().await;
+        let data = bytes(9, 100_000);
+        let hash = from.add(data.clone()).await.unwrap().hash();
+        // The first claims another size, sends what is right in both, and stops.
+        let mut liar = to.import(hash, 99_999, Trust::Untrusted).await.unwrap();
+        let items = export(&from, hash, ChunkRanges::all()).await;
+        let last = items.len() - 1;
+        for item in items.into_iter().take(last).skip(1) {
+            liar.push(item).await.unwrap();
+        }
+        transfer(&from, &to, hash, 100_000, ChunkRanges::all()).await;
+        drop(liar.finish().await);
+        let kept = to.read_to_bytes(hash, 0..u64::MAX).await.unwrap();
+        assert_eq!(kept, data);
+        // Also where what the liar sent was recorded first, and by one who goes on from there.
+        let (to, _) = engine().await;
+        let mut liar = to.import(hash, 99_999, Trust::Untrusted).await.unwrap();
+        let items = export(&from, hash, ChunkRanges::all()).await;
+        for item in items.into_iter().take(last).skip(1) {
+            liar.push(item).await.unwrap();
+        }
+        liar.finish().await.unwrap();
+        transfer(&from, &to, hash, 100_000, ChunkRanges::all()).await;
+        let kept = to.read_to_bytes(hash, 0..u64::MAX).await.unwrap();
+        assert_eq!(kept, data);
+        // Once the size is proven, another one is refused.
+        let error = to.import(hash, 99_999, Trust::Untrusted).await.unwrap_err();
+        assert_eq!(error.kind(), Kind::Invalid);
+    }
+}
+
+#[tokio::test]
 async fn several_imports_of_one_blob_share_their_work() {
     for to in engines().await {
         let (from, _) = engine().await;

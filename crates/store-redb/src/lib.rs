@@ -40,6 +40,8 @@ mod core;
 mod disk;
 mod folder;
 mod frame;
+#[cfg(fuzzing)]
+pub mod fuzz;
 mod index;
 mod key;
 mod log;

@@ -372,8 +372,7 @@ mod tests {
     #[test]
     fn texts_are_pinned_and_parse() {
         let lines: Vec<_> = all().iter().map(ToString::to_string).collect();
-        let pinned = include_str!("../tests/golden/invites.txt");
-        assert_eq!(lines.join("\n"), pinned.trim_end());
+        crate::golden::check("invites.txt", &lines);
         for (line, invite) in lines.iter().zip(all()) {
             let parsed: Invite = line.parse().unwrap();
             assert_eq!(parsed, invite);

@@ -308,8 +308,7 @@ mod tests {
             hex(keys.locate().expose()),
             hex(keys.read().unwrap().expose()),
         ];
-        let pinned = include_str!("../tests/golden/keys.hex");
-        assert_eq!(lines.join("\n"), pinned.trim_end());
+        crate::golden::check("keys.hex", &lines);
     }
 
     #[test]

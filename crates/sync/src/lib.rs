@@ -1,6 +1,10 @@
 //! Private groups: sealed files in repos, replicated between members over any network and store.
 
 mod codec;
+#[cfg(fuzzing)]
+pub mod fuzz;
+#[cfg(test)]
+mod golden;
 pub mod groups;
 pub mod invite;
 pub mod keys;

@@ -128,7 +128,7 @@ pub fn open_group_name(key: &ReadKey, group: RecordId, sealed: &[u8]) -> Result<
     decode_name(&plain)
 }
 
-fn decode_name(plain: &[u8]) -> Result<String> {
+pub(crate) fn decode_name(plain: &[u8]) -> Result<String> {
     let name = text(NAME, Fields::versioned(NAME, VERSION, plain)?)?;
     check_label(NAME, &name)?;
     Ok(name)
@@ -158,7 +158,7 @@ pub fn open_member(
     decode_member(&open_value(key, group, slot, sealed)?)
 }
 
-fn decode_member(plain: &[u8]) -> Result<PublicKey> {
+pub(crate) fn decode_member(plain: &[u8]) -> Result<PublicKey> {
     let mut fields = Fields::versioned(MEMBER, VERSION, plain)?;
     let repo = PublicKey(fields.take()?);
     fields.end()?;
@@ -187,7 +187,7 @@ impl Profile {
         Self::decode(&open_value(key, repo, REPO_PROFILE, sealed)?)
     }
 
-    fn decode(plain: &[u8]) -> Result<Self> {
+    pub(crate) fn decode(plain: &[u8]) -> Result<Self> {
         let profile: Self = serde_json::from_slice(plain).map_err(|error| {
             Error::new(Kind::Invalid, PROFILE, "the value is no profile").because(error)
         })?;
@@ -245,7 +245,7 @@ impl RepoRoot {
         Self::decode(&open_value(key, repo, REPO_ROOT, sealed)?)
     }
 
-    fn encode(&self) -> Result<Bytes> {
+    pub(crate) fn encode(&self) -> Result<Bytes> {
         self.check()?;
         let mut bytes = BytesMut::with_capacity(59 + 41 * self.earlier.len());
         bytes.put_u8(VERSION);
@@ -263,7 +263,7 @@ impl RepoRoot {
         Ok(bytes.freeze())
     }
 
-    fn decode(plain: &[u8]) -> Result<Self> {
+    pub(crate) fn decode(plain: &[u8]) -> Result<Self> {
         let mut fields = Fields::versioned(ROOT, VERSION, plain)?;
         let root = Root {
             hash: Hash::from(fields.take::<32>()?),
@@ -330,7 +330,7 @@ impl Route {
         Self::decode(&open_value(key, repo, slot, sealed)?)
     }
 
-    fn encode(&self) -> Result<Bytes> {
+    pub(crate) fn encode(&self) -> Result<Bytes> {
         self.check()?;
         let mut bytes = BytesMut::with_capacity(9 + self.address.len());
         bytes.put_u8(VERSION);
@@ -339,7 +339,7 @@ impl Route {
         Ok(bytes.freeze())
     }
 
-    fn decode(plain: &[u8]) -> Result<Self> {
+    pub(crate) fn decode(plain: &[u8]) -> Result<Self> {
         let mut fields = Fields::versioned(ROUTE, VERSION, plain)?;
         let expires = fields.i64()?;
         let address = text(ROUTE, fields)?;
@@ -362,6 +362,7 @@ mod tests {
     use proptest::{collection::vec, prelude::*};
 
     use super::*;
+    use crate::seal::value::seal_with;
 
     const REPO: RecordId = RecordId([3; 32]);
 
@@ -395,14 +396,44 @@ mod tests {
             expires: 5,
         };
         let lines = [root().encode().unwrap(), route.encode().unwrap()];
-        let lines = lines.map(|line| data_encoding::HEXLOWER.encode(&line));
-        let pinned = include_str!("../tests/golden/records.hex");
-        assert_eq!(lines.join("\n"), pinned.trim_end());
+        crate::golden::check_hex("records.hex", &lines.each_ref().map(|line| &line[..]));
         let profile = Profile { name: "Ada".into() };
         assert_eq!(
             serde_json::to_string(&profile).unwrap(),
             r#"{"name":"Ada"}"#
         );
+    }
+
+    #[test]
+    fn what_is_in_the_slots_is_pinned() {
+        let (key, profile) = (PublicKey([9; 32]), Profile { name: "Ada".into() });
+        let route = Route {
+            address: "mem://a".to_owned(),
+            expires: 5,
+        };
+        let seal = |key: &dyn Fn(Slot, &[u8]) -> Result<Bytes>, slot, plain: &[u8]| {
+            key(slot, plain).unwrap()
+        };
+        let nonce = [4; crate::seal::value::NONCE_LEN];
+        let by_read = |slot, plain: &[u8]| seal_with(&read(), REPO, slot, plain, nonce);
+        let by_locate = |slot, plain: &[u8]| seal_with(&locate(), REPO, slot, plain, nonce);
+        let lines = [
+            seal(&by_read, GROUP_NAME, b"\x01Family"),
+            seal(&by_locate, 7, &[&[VERSION], &key.0[..]].concat()),
+            seal(&by_read, REPO_PROFILE, br#"{"name":"Ada"}"#),
+            seal(&by_locate, REPO_ROOT, &root().encode().unwrap()),
+            seal(&by_locate, FIRST_ROUTE, &route.encode().unwrap()),
+        ];
+        crate::golden::check_hex("slots.hex", &lines.each_ref().map(|line| &line[..]));
+        let [name, member, sealed_profile, sealed_root, sealed_route] = &lines;
+        assert_eq!(open_group_name(&read(), REPO, name).unwrap(), "Family");
+        assert_eq!(open_member(&locate(), REPO, 7, member).unwrap(), key);
+        let opened = Profile::open(&read(), REPO, sealed_profile).unwrap();
+        assert_eq!(opened, profile);
+        let opened = RepoRoot::open(&locate(), REPO, sealed_root).unwrap();
+        assert_eq!(opened, root());
+        let opened = Route::open(&locate(), REPO, FIRST_ROUTE, sealed_route).unwrap();
+        assert_eq!(opened, route);
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! Sealed files: what is sealed opens, in any range, and nothing else does.
 
 mod common;
+#[path = "../src/golden.rs"]
+mod golden;
 
 use std::{io, ops::Range};
 
@@ -119,7 +121,7 @@ async fn the_layout_is_pinned() {
     }
     let convergent = FileKey::convergent(&common::key(), Hash::from([1; 32]), 9);
     lines.push(Hash::from(*convergent.expose()).to_string());
-    assert_eq!(lines.join("\n"), include_str!("golden/file.hex").trim_end());
+    golden::check("file.hex", &lines);
 }
 
 #[tokio::test]

@@ -2,7 +2,10 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::{Arc, Mutex, Weak},
+    sync::{
+        Arc, Mutex, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -50,6 +53,8 @@ pub(crate) struct Shared {
     inner: Arc<Inner>,
     /// Keeps what was recorded from being collected.
     _pin: Pin,
+    /// The last chunk was verified: the size is the blob's.
+    proven: AtomicBool,
     live: tokio::sync::Mutex<Live>,
 }
 
@@ -152,10 +157,13 @@ impl Inner {
         }
         let mut imports = self.imports.lock();
         if let Some(shared) = imports.get(&hash).and_then(Weak::upgrade) {
-            if shared.size != size {
+            if shared.size == size {
+                return Ok(shared);
+            }
+            // Who only said another size must not be able to hold up who knows it: both go on, apart.
+            if shared.proven.load(Ordering::Acquire) {
                 return Err(wrong_size(hash, size, shared.size));
             }
-            return Ok(shared);
         }
         let shared = Arc::new_cyclic(|this| Shared {
             this: this.clone(),
@@ -163,6 +171,7 @@ impl Inner {
             size,
             inner: self.clone(),
             _pin: pin,
+            proven: AtomicBool::new(false),
             live: tokio::sync::Mutex::new(Live::begin(size, entry)),
         });
         imports.insert(hash, Arc::downgrade(&shared));
@@ -228,6 +237,10 @@ impl Import {
             if hash_subtree(leaf.offset, &leaf.data, is_root) != cv {
                 return Err(self.wrong(start));
             }
+        }
+        // Where the caller verified, the size was its claim as well.
+        if end == Some(self.shared.size) {
+            self.shared.proven.store(true, Ordering::Release);
         }
         let mut live = self.shared.live.lock().await;
         let result = live.put_leaf(&self.shared, leaf).await;

@@ -6,6 +6,8 @@ mod blocking;
 mod collect;
 mod entry;
 mod export;
+#[cfg(fuzzing)]
+pub(crate) mod fuzz;
 mod import;
 mod index;
 mod observe;

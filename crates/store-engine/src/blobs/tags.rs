@@ -131,7 +131,7 @@ pub(crate) fn put_tag(name: &TagName, root: Root) -> Result<Edit> {
     })
 }
 
-fn decode(key: &Bytes, value: &[u8]) -> Result<Root> {
+pub(super) fn decode(key: &Bytes, value: &[u8]) -> Result<Root> {
     let parse = || {
         let (format, hash) = match value {
             [VERSION, 0, hash @ ..] => (Format::Raw, hash),

@@ -8,11 +8,14 @@
 
 mod forget;
 pub mod format;
+#[cfg(fuzzing)]
+pub(crate) mod fuzz;
 mod key;
 mod limits;
 mod proof;
 mod put;
 mod stored;
+mod verified;
 
 use std::{ops::Range, sync::Arc};
 
@@ -31,6 +34,7 @@ pub use proof::{ID_CONTEXT, SIGNATURE_CONTEXT, record_id, sign, verify};
 
 use crate::collections::{Collections, expect};
 use stored::{RECORDS, Record, SLOTS, State};
+use verified::Verified;
 
 /// How often a change of a record is tried again after somebody else's came first, before it gives
 /// up as [`Kind::Unavailable`]. Each time means that another one succeeded.
@@ -47,7 +51,8 @@ const VERIFIED_PER_TURN: usize = 16;
 /// A clone is cheap and the same records. There is no network: what is put is
 /// [`Put::Published`] when it is durable, and every [`Freshness`] is [`Freshness::Local`].
 ///
-/// A stored value is verified each time it is read; one that does not decode or verify is
+/// A stored value is verified each time it is read, by its signature or by the hash of one that held
+/// before; one that does not decode or verify is
 /// [`Kind::Corrupt`], and is replaced by importing it again. A watcher hears of what its
 /// [`Collections`] hear of, and of the slots of a record that is forgotten too.
 #[derive(Debug, Clone)]
@@ -56,6 +61,7 @@ pub struct Records {
     /// One change of a record at a time, so that callers here do not make each other try again.
     /// What makes it correct is the batches' expectations.
     turns: Arc<[Mutex<()>; TURNS]>,
+    verified: Arc<Verified>,
 }
 
 impl Records {
@@ -64,6 +70,7 @@ impl Records {
         Self {
             collections,
             turns: Arc::new(std::array::from_fn(|_| Mutex::new(()))),
+            verified: Arc::new(Verified::new()),
         }
     }
 
@@ -155,7 +162,10 @@ impl RecordStore for Records {
             .get(SLOTS, stored::slot_key(id, slot))
             .await?
         {
-            Some(entry) => stored::decode_slot(OPERATION, id, slot, writer, &entry.value).map(Some),
+            Some(entry) => {
+                let bytes = &entry.value;
+                stored::decode_slot(OPERATION, id, slot, writer, bytes, &self.verified).map(Some)
+            }
             None => Ok(None),
         }
     }
@@ -177,7 +187,8 @@ impl RecordStore for Records {
         while let Some(entry) = entries.try_next().await? {
             let slot = stored::decode_slot_key(OPERATION, id, &entry.key)?;
             let writer = record.stored_writer_of(OPERATION, id, slot)?;
-            let signed = stored::decode_slot(OPERATION, id, slot, writer, &entry.value)?;
+            let bytes = &entry.value;
+            let signed = stored::decode_slot(OPERATION, id, slot, writer, bytes, &self.verified)?;
             found.push(SlotSeq {
                 slot,
                 seq: signed.seq,

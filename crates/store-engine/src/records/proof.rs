@@ -76,6 +76,16 @@ pub fn verify(id: RecordId, slot: Slot, signed: &Signed) -> Result<()> {
         .map_err(|error| denied("the signature does not hold").because(error))
 }
 
+/// A hash of all that [`verify`] looks at.
+pub(super) fn hash(id: RecordId, slot: Slot, signed: &Signed) -> Result<[u8; 32]> {
+    let message = message("record.verify", id, slot, signed.seq, &signed.value)?;
+    let mut hasher = blake3::Hasher::new();
+    // Of fixed length, and so is the writer: no two differ and are hashed the same.
+    hasher.update(&message).update(&signed.writer.0);
+    hasher.update(&signed.signature);
+    Ok(*hasher.finalize().as_bytes())
+}
+
 /// What is signed. All but the context have a fixed length, so no two differ and read the same.
 fn message(
     operation: &'static str,

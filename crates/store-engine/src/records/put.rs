@@ -14,6 +14,7 @@ use super::{
     proof,
     stored::{self, RECORDS, Record, SLOTS, State},
     too_busy,
+    verified::Verified,
 };
 use crate::collections::expect;
 
@@ -56,12 +57,12 @@ impl Records {
         for _ in 0..MAX_ATTEMPTS {
             let record = self.live(PUT, id).await?;
             let writer = record.writer_of(PUT, id, slot)?;
-            wanted.check(id, slot, writer)?;
+            wanted.check(id, slot, writer, &self.verified)?;
             let entry = self
                 .collections
                 .get(SLOTS, stored::slot_key(id, slot))
                 .await?;
-            let current = Current::of(id, slot, writer, entry.as_ref());
+            let current = Current::of(id, slot, writer, entry.as_ref(), &self.verified);
             let signed = match wanted.decide(id, slot, &current)? {
                 Decision::Store(signed) => signed,
                 Decision::Done(put) => return Ok(put),
@@ -152,11 +153,17 @@ fn batch(
 }
 
 impl Current {
-    fn of(id: RecordId, slot: Slot, writer: PublicKey, entry: Option<&Entry>) -> Self {
+    fn of(
+        id: RecordId,
+        slot: Slot,
+        writer: PublicKey,
+        entry: Option<&Entry>,
+        verified: &Verified,
+    ) -> Self {
         let Some(entry) = entry else {
             return Self::Absent;
         };
-        match stored::decode_slot(PUT, id, slot, writer, &entry.value) {
+        match stored::decode_slot(PUT, id, slot, writer, &entry.value, verified) {
             Ok(signed) => Self::Is(signed),
             Err(error) => Self::Damaged(error),
         }
@@ -189,7 +196,13 @@ impl Wanted {
     }
 
     /// Refuses what `writer`, to whom the slot belongs, did not or cannot sign.
-    fn check(&self, id: RecordId, slot: Slot, writer: PublicKey) -> Result<()> {
+    fn check(
+        &self,
+        id: RecordId,
+        slot: Slot,
+        writer: PublicKey,
+        verified: &Verified,
+    ) -> Result<()> {
         let by = match self {
             Self::Write { key, .. } => PublicKey(key.verifying_key().to_bytes()),
             Self::Import(signed) => signed.writer,
@@ -204,7 +217,7 @@ impl Wanted {
         }
         match self {
             Self::Write { .. } => Ok(()),
-            Self::Import(signed) => proof::verify(id, slot, signed),
+            Self::Import(signed) => verified.verify(id, slot, signed),
         }
     }
 

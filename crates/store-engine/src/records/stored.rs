@@ -12,6 +12,7 @@ use super::{
     format::{self, Fields, VERSION},
     limits::MAX_RECORD_LEN,
     proof,
+    verified::Verified,
 };
 
 /// A record's descriptor and the sum of its values, by id.
@@ -170,6 +171,7 @@ pub(super) fn decode_slot(
     slot: Slot,
     writer: PublicKey,
     bytes: &Bytes,
+    verified: &Verified,
 ) -> Result<Signed> {
     let damaged = |message| {
         Error::new(Kind::Corrupt, operation, message)
@@ -181,7 +183,8 @@ pub(super) fn decode_slot(
     if signed.writer != writer {
         return Err(damaged("the slot's stored value is by another writer"));
     }
-    proof::verify(id, slot, &signed)
+    verified
+        .verify(id, slot, &signed)
         .map_err(|error| damaged("the slot's stored value does not verify").because(error))?;
     Ok(signed)
 }

@@ -159,7 +159,7 @@ impl FileKey {
     }
 }
 
-fn encode(table: &Table) -> Zeroizing<Vec<u8>> {
+pub(super) fn encode(table: &Table) -> Zeroizing<Vec<u8>> {
     let len =
         |(name, secret): (&SecretName, &Secret)| 3 + name.as_str().len() + secret.expose().len();
     // Never moved to a larger place, which would leave a copy behind.
@@ -175,7 +175,7 @@ fn encode(table: &Table) -> Zeroizing<Vec<u8>> {
     plain
 }
 
-fn decode(plain: &[u8]) -> Result<Table> {
+pub(super) fn decode(plain: &[u8]) -> Result<Table> {
     let mut table = Table::new();
     let mut fields = Fields(plain);
     while !fields.0.is_empty() {

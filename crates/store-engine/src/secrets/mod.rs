@@ -2,6 +2,8 @@
 
 mod file;
 mod format;
+#[cfg(fuzzing)]
+pub(crate) mod fuzz;
 mod memory;
 
 pub use file::{FileSecrets, Unlock};

@@ -51,11 +51,11 @@ fn repo_secret(id: RecordId) -> Result<SecretName> {
     SecretName::new(format!("{REPO_SECRET}{id}"))
 }
 
-fn named(key: PublicKey) -> Bytes {
+pub(super) fn named(key: PublicKey) -> Bytes {
     [&[VERSION], &key.0[..]].concat().into()
 }
 
-fn decode_named(value: &[u8]) -> Result<PublicKey> {
+pub(super) fn decode_named(value: &[u8]) -> Result<PublicKey> {
     let mut fields = Fields::versioned(OPEN, VERSION, value)?;
     let key = PublicKey(fields.take()?);
     fields.end()?;
@@ -72,7 +72,7 @@ fn missing(what: &'static str, id: RecordId) -> Error {
     Error::new(Kind::NotFound, OPEN, message).with(what, id)
 }
 
-fn encode_keys(keys: &GroupKeys) -> Result<Secret> {
+pub(super) fn encode_keys(keys: &GroupKeys) -> Result<Secret> {
     let (access, parts): (u8, [Option<&[u8; 32]>; 2]) = match keys.access() {
         Access::Write { secret, .. } => (WRITE, [Some(secret.key().expose()), None]),
         Access::Read { read, locate } => (READ, [Some(read.expose()), Some(locate.expose())]),
@@ -88,7 +88,7 @@ fn encode_keys(keys: &GroupKeys) -> Result<Secret> {
     Secret::new(bytes.as_slice())
 }
 
-fn decode_keys(group: PublicKey, secret: &Secret) -> Result<GroupKeys> {
+pub(super) fn decode_keys(group: PublicKey, secret: &Secret) -> Result<GroupKeys> {
     let mut fields = Fields::versioned(OPEN, VERSION, secret.expose())?;
     let (access, epoch) = (fields.u8()?, fields.u32()?);
     let first = Zeroizing::new(fields.take::<32>()?);
@@ -119,7 +119,18 @@ fn decode_keys(group: PublicKey, secret: &Secret) -> Result<GroupKeys> {
     Ok(keys)
 }
 
-fn decode_addresses(value: &[u8]) -> Result<Vec<String>> {
+pub(super) fn encode_addresses(all: &[String]) -> Bytes {
+    let mut bytes = BytesMut::new();
+    bytes.put_u8(VERSION);
+    for address in all {
+        let len = u16::try_from(address.len()).expect("an invite's address has at most 1 KiB");
+        bytes.put_u16(len);
+        bytes.put_slice(address.as_bytes());
+    }
+    bytes.freeze()
+}
+
+pub(super) fn decode_addresses(value: &[u8]) -> Result<Vec<String>> {
     let mut fields = Fields::versioned(OPEN, VERSION, value)?;
     let mut all = Vec::new();
     while !fields.is_empty() {
@@ -131,7 +142,7 @@ fn decode_addresses(value: &[u8]) -> Result<Vec<String>> {
     Ok(all)
 }
 
-fn encode_root(root: Root) -> Bytes {
+pub(super) fn encode_root(root: Root) -> Bytes {
     let mut bytes = BytesMut::with_capacity(50);
     bytes.put_u8(VERSION);
     bytes.put_slice(root.hash.as_bytes());
@@ -141,7 +152,7 @@ fn encode_root(root: Root) -> Bytes {
     bytes.freeze()
 }
 
-fn decode_root(value: &[u8]) -> Result<Root> {
+pub(super) fn decode_root(value: &[u8]) -> Result<Root> {
     let mut fields = Fields::versioned(OPEN, VERSION, value)?;
     let root = Root {
         hash: Hash::from(fields.take::<32>()?),
@@ -225,15 +236,8 @@ impl Inner {
     }
 
     pub(super) async fn keep_addresses(&self, group: RecordId, all: &[String]) -> Result<()> {
-        let mut bytes = BytesMut::new();
-        bytes.put_u8(VERSION);
-        for address in all {
-            let len = u16::try_from(address.len()).expect("an invite's address has at most 1 KiB");
-            bytes.put_u16(len);
-            bytes.put_slice(address.as_bytes());
-        }
         self.collections
-            .put(ADDRESSES, group.0.to_vec(), bytes.freeze())
+            .put(ADDRESSES, group.0.to_vec(), encode_addresses(all))
             .await?;
         Ok(())
     }
@@ -329,5 +333,13 @@ mod tests {
             bytes: 4,
         };
         assert_eq!(decode_root(&encode_root(root)).unwrap(), root);
+        let key = PublicKey([9; 32]);
+        assert_eq!(decode_named(&named(key)).unwrap(), key);
+        let at = ["mem://a".to_owned(), "ü".to_owned()];
+        assert_eq!(decode_addresses(&encode_addresses(&at)).unwrap(), at);
+        let (named, at, root) = (named(key), encode_addresses(&at), encode_root(root));
+        let mut cases: Vec<&[u8]> = vec![&named, &at, &root];
+        cases.extend(lens.iter().map(|secret| &secret[..]));
+        crate::golden::check_hex("kept.hex", &cases);
     }
 }

@@ -2,6 +2,8 @@
 //! network: what others do comes by [`replicate`](crate::replicate).
 
 mod files;
+#[cfg(fuzzing)]
+pub(crate) mod fuzz;
 mod group;
 mod kept;
 mod repo;

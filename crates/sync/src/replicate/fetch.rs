@@ -14,10 +14,10 @@ use bao_tree::{ChunkNum, ChunkRanges};
 use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use store_api::{Error, Kind, PublicKey, RecordId, Result};
 use store_engine::{Blobs, Hash, Pin, Status};
-use tokio::{sync::Notify, task::JoinSet};
+use tokio::{sync::Notify, task::JoinSet, time::Instant};
 
 use super::{
-    Policy, Shared, is_lie, lock,
+    PATIENCE, Policy, Shared, is_lie, is_stall, lock,
     receive::{MAX_FILE_LEN, Opened, Received, Receiver, add},
     session::Session,
     wire::Get,
@@ -48,6 +48,12 @@ const PAGES_TOGETHER: usize = 16;
 const ADDING: usize = 64;
 /// How many repos are fetched at a time.
 const REPOS: usize = 16;
+/// After how long more than two sessions do the same: who is slow on purpose must not be able to keep a job
+/// to itself.
+const SLOW: Duration = PATIENCE;
+/// How often it is looked whether the files of a level are whole, which they are the first time unless
+/// somebody lied about how long one is.
+const ROUNDS: usize = 4;
 /// How long to wait after nobody could give what is missing.
 const PAUSE: Duration = Duration::from_secs(1);
 /// How long to wait before a tree that could not be fetched is tried again, if nothing happens.
@@ -222,7 +228,7 @@ impl Shared {
             let mut below = Vec::new();
             let mut files = Vec::new();
             for chain in std::mem::take(&mut new) {
-                let mut missing = Vec::new();
+                let mut named = Vec::new();
                 for (offset, child) in (1..).zip(children(blobs, last(&chain), level).await?) {
                     match child.part {
                         Part::Sequence { .. } => {
@@ -232,24 +238,33 @@ impl Shared {
                         }
                         Part::File if self.options.policy == Policy::Names => {}
                         Part::File if old_files.contains(&child.hash) => {}
-                        Part::File => match missing_of(blobs, child.hash).await? {
-                            Missing::Nothing => {}
-                            Missing::All => {
-                                missing.push((offset, child.hash, first_piece()));
-                            }
-                            Missing::Of(size, ranges) => {
-                                let wanted = (offset, child.hash, size);
-                                files.extend(pieces(&chain, wanted, &ranges));
-                            }
-                        },
+                        Part::File => named.push((offset, child.hash)),
                         Part::Page => {}
                     }
                 }
-                for wanted in missing.chunks(FILES) {
-                    files.push(Job::files(chain.clone(), wanted.to_vec()));
+                if let Some(files_of) = Files::missing(blobs, chain, named).await? {
+                    files.push(files_of);
                 }
             }
-            pins.extend(self.run(group, repo, files).await?);
+            let mut rounds = 0..ROUNDS;
+            while !files.is_empty() {
+                if rounds.next().is_none() {
+                    let message = "files are not whole, whoever is asked";
+                    return Err(Error::new(Kind::Unavailable, "sync.fetch", message)
+                        .with("repo", repo.key()));
+                }
+                let jobs = files.iter().flat_map(Files::jobs).collect();
+                pins.extend(self.run(group, repo, jobs).await?);
+                let mut left = Vec::new();
+                for known in files {
+                    let named = known
+                        .missing
+                        .into_iter()
+                        .map(|(offset, hash, _)| (offset, hash));
+                    left.extend(Files::missing(blobs, known.chain, named).await?);
+                }
+                files = left;
+            }
             (new, old) = (below, old_below);
         }
         drop(pins);
@@ -328,7 +343,7 @@ impl Shared {
             let taken = match work.take(session.id) {
                 Take::Job(number, job, other) => (number, job, other),
                 Take::Wait => {
-                    changed.await;
+                    drop(tokio::time::timeout(SLOW, changed).await);
                     continue;
                 }
                 Take::Nothing => return Ok(pins),
@@ -361,6 +376,10 @@ impl Shared {
                         Kind::NotFound => {}
                         _ if is_lie(&error) => {
                             self.avoid_peer(&session.link, &error);
+                            return Ok(pins);
+                        }
+                        _ if is_stall(&error) => {
+                            self.give_up(&session.link, &error);
                             return Ok(pins);
                         }
                         _ => return Ok(pins),
@@ -450,6 +469,45 @@ impl Shared {
     }
 }
 
+/// The files of a page of which something is not here.
+struct Files {
+    chain: Chain,
+    /// Offset below the page, hash, and what of it.
+    missing: Vec<(u64, Hash, Missing)>,
+}
+
+impl Files {
+    /// Those of `named` that are not whole; `None` where all are.
+    async fn missing(
+        blobs: &Blobs,
+        chain: Chain,
+        named: impl IntoIterator<Item = (u64, Hash)>,
+    ) -> Result<Option<Self>> {
+        let mut missing = Vec::new();
+        for (offset, hash) in named {
+            if let Some(of_file) = missing_of(blobs, hash).await? {
+                missing.push((offset, hash, of_file));
+            }
+        }
+        Ok((!missing.is_empty()).then_some(Self { chain, missing }))
+    }
+
+    fn jobs(&self) -> Vec<Job> {
+        let (mut jobs, mut new) = (Vec::new(), Vec::new());
+        for (offset, hash, missing) in &self.missing {
+            match missing {
+                Missing::All => new.push((*offset, *hash, first_piece())),
+                Missing::Of(size, ranges) => {
+                    jobs.extend(pieces(&self.chain, (*offset, *hash, *size), ranges));
+                }
+            }
+        }
+        let new = new.chunks(FILES);
+        jobs.extend(new.map(|wanted| Job::files(self.chain.clone(), wanted.to_vec())));
+        jobs
+    }
+}
+
 fn joined(added: std::result::Result<Result<Pin>, tokio::task::JoinError>) -> Result<Pin> {
     added
         .map_err(|error| Error::new(Kind::Internal, "sync.fetch", "a task failed").because(error))?
@@ -484,25 +542,24 @@ async fn is_page_here(blobs: &Blobs, page: Hash, level: u8) -> Result<bool> {
 
 /// What of a file's blob is not here.
 enum Missing {
-    Nothing,
-    /// It is not even known how long it is; the first piece says so.
+    /// All of it; the first piece says how long it is.
     All,
     /// Of so many bytes these chunks.
     Of(u64, ChunkRanges),
 }
 
-async fn missing_of(blobs: &Blobs, hash: Hash) -> Result<Missing> {
+async fn missing_of(blobs: &Blobs, hash: Hash) -> Result<Option<Missing>> {
     if hash == Hash::EMPTY {
-        return Ok(Missing::Nothing);
+        return Ok(None);
     }
     Ok(match blobs.status(hash).await? {
-        Some(Status::Complete { .. }) => Missing::Nothing,
+        Some(Status::Complete { .. }) => None,
         Some(Status::Partial { size, .. }) => {
             let field = blobs.bitfield(hash).await?;
             let all = ChunkRanges::from(..ChunkNum(size.div_ceil(1024)));
-            Missing::Of(size, all - field.ranges.clone())
+            Some(Missing::Of(size, all - field.ranges.clone()))
         }
-        None => Missing::All,
+        None => Some(Missing::All),
     })
 }
 
@@ -559,10 +616,11 @@ struct Left {
     next: u64,
 }
 
-/// A job that runs on one session, or two.
+/// A job that runs on one session, or two; on more where it takes long.
 struct Run {
     job: Job,
     sessions: BTreeSet<u64>,
+    since: Instant,
     over: Arc<Notify>,
 }
 
@@ -600,6 +658,7 @@ impl Work {
             let run = Run {
                 job: job.clone(),
                 sessions: BTreeSet::from([session]),
+                since: Instant::now(),
                 over: Arc::clone(&over),
             };
             left.running.insert(number, run);
@@ -607,7 +666,8 @@ impl Work {
         }
         // Nothing waits: help with what others have not done yet.
         let can_help = |run: &&mut Run| {
-            can(&run.job) && run.sessions.len() == 1 && !run.sessions.contains(&session)
+            let helps = run.sessions.len() == 1 || run.since.elapsed() > SLOW;
+            can(&run.job) && helps && !run.sessions.contains(&session)
         };
         let number = left.running.iter_mut().find(|(_, run)| can_help(run));
         if let Some((number, run)) = number {
@@ -623,7 +683,6 @@ impl Work {
     fn finish(&self, number: u64, more: Vec<Job>) {
         let mut left = lock(&self.left);
         if let Some(run) = left.running.remove(&number) {
-            // At most one other does the same.
             run.over.notify_waiters();
             // First, so that a file that was begun is soon whole.
             for job in more.into_iter().rev() {

@@ -7,6 +7,8 @@
 //! again now and then is what guarantees that nothing is missed.
 
 mod fetch;
+#[cfg(fuzzing)]
+pub(crate) mod fuzz;
 mod proof;
 mod receive;
 mod routes;
@@ -312,6 +314,9 @@ impl Shared {
             self.spawn(async move {
                 if let Err(error) = shared.ask(&link, group).await {
                     tracing::debug!(%error, "a group could not be proven");
+                    if error.kind() != Kind::Denied {
+                        shared.give_up(&link, &error);
+                    }
                 }
             });
         }
@@ -337,6 +342,8 @@ impl Shared {
                             tracing::debug!(%error, "a peer's stream ended");
                             if is_lie(&error) {
                                 shared.avoid_peer(&link, &error);
+                            } else if is_stall(&error) {
+                                shared.give_up(&link, &error);
                             }
                         }
                     });
@@ -509,11 +516,14 @@ impl Shared {
         }
         let peers = lock(&self.peers).clone();
         let links = lock(&self.links);
-        let is_connected = |address: &Address| {
+        let is_of_no_use = |address: &Address| {
             let peer = peers.get(address);
-            peer.is_some_and(|peer| links.values().any(|l| l.connection.peer() == *peer))
+            peer.is_some_and(|peer| {
+                self.is_avoided(&Avoided::Peer(*peer))
+                    || links.values().any(|l| l.connection.peer() == *peer)
+            })
         };
-        all.retain(|address| !is_connected(address));
+        all.retain(|address| !is_of_no_use(address));
         drop(links);
         all
     }
@@ -531,18 +541,39 @@ impl Shared {
             let now = Instant::now();
             avoided.retain(|_, back| back.until > now);
         }
-        let last = avoided.get(&whom).map(|back| back.last * 2);
+        let now = Instant::now();
+        // Who has done well for long begins anew.
+        let last = avoided
+            .get(&whom)
+            .filter(|back| now < back.until + MAX_BACK_OFF)
+            .map(|back| back.last * 2);
         let last = last.unwrap_or(FIRST_BACK_OFF).min(MAX_BACK_OFF);
-        let until = Instant::now() + last;
+        let until = now + last;
         avoided.insert(whom, BackOff { until, last });
     }
 
     /// Ends a connection with who lied, and leaves it alone for a while.
     fn avoid_peer(&self, link: &Link, error: &Error) {
-        let peer = link.connection.peer();
-        tracing::warn!(%peer, %error, "a peer lied");
-        self.avoid(Avoided::Peer(peer));
-        link.connection.close("that was not right");
+        // What several of its streams suffer from is one lie.
+        if link.connection_lives() {
+            let peer = link.connection.peer();
+            tracing::warn!(%peer, %error, "a peer lied");
+            self.avoid(Avoided::Peer(peer));
+            link.connection.close("that was not right");
+        }
+    }
+
+    /// Ends a connection whose session ended: only a new one begins it anew. Who was silent for too long
+    /// is left alone for a while; others may just have been started again.
+    fn give_up(&self, link: &Link, error: &Error) {
+        if link.connection_lives() {
+            let peer = link.connection.peer();
+            tracing::debug!(%peer, %error, "a session ended");
+            if is_stall(error) {
+                self.avoid(Avoided::Peer(peer));
+            }
+            link.connection.close("a session ended");
+        }
     }
 }
 
@@ -551,6 +582,13 @@ fn is_lie(error: &Error) -> bool {
     matches!(error.kind(), Kind::Invalid | Kind::TooLarge)
 }
 
+const STALLED: &str = "the peer says nothing";
+
 fn silent() -> Error {
-    Error::new(Kind::Unavailable, "sync.peer.read", "the peer says nothing")
+    Error::new(Kind::Unavailable, "sync.peer.read", STALLED)
+}
+
+/// Whether a peer did not go on in time.
+fn is_stall(error: &Error) -> bool {
+    error.kind() == Kind::Unavailable && error.message() == STALLED
 }

@@ -58,8 +58,12 @@ fn nonce() -> Result<[u8; 32]> {
 /// A hello for a group, and its nonce.
 pub(super) fn hello(ends: &Ends, keys: &GroupKeys) -> Result<(Vec<u8>, [u8; 32])> {
     let nonce = nonce()?;
+    Ok((hello_with(ends, keys, nonce), nonce))
+}
+
+fn hello_with(ends: &Ends, keys: &GroupKeys, nonce: [u8; 32]) -> Vec<u8> {
     let tag = ends.tag(keys, 0, &[&nonce]);
-    Ok(([&[VERSION][..], &nonce, &tag].concat(), nonce))
+    [&[VERSION][..], &nonce, &tag].concat()
 }
 
 /// Which of our groups a hello proves, if any, and the answer to it.
@@ -67,6 +71,15 @@ pub(super) fn answer<'a>(
     ends: &Ends,
     groups: impl IntoIterator<Item = &'a GroupKeys>,
     hello: &[u8],
+) -> Result<(Option<&'a GroupKeys>, Vec<u8>)> {
+    answer_with(ends, groups, hello, nonce()?)
+}
+
+fn answer_with<'a>(
+    ends: &Ends,
+    groups: impl IntoIterator<Item = &'a GroupKeys>,
+    hello: &[u8],
+    own: [u8; 32],
 ) -> Result<(Option<&'a GroupKeys>, Vec<u8>)> {
     let wrong = |message| Error::new(Kind::Invalid, "sync.peer.prove", message);
     let Some((&version, rest)) = hello.split_first() else {
@@ -84,7 +97,6 @@ pub(super) fn answer<'a>(
     let [theirs, tag] = parts else {
         return Err(wrong("the peer's hello has another length"));
     };
-    let own = nonce()?;
     // All are tried, so that the time does not tell which it was.
     let mut found = None;
     for keys in groups {
@@ -124,6 +136,15 @@ mod tests {
             asker: PublicKey([2; 32]),
             answerer: PublicKey([3; 32]),
         }
+    }
+
+    #[test]
+    fn the_layout_is_pinned() {
+        let ours = keys(1);
+        let hello = hello_with(&ends(), &ours, [4; 32]);
+        let (found, answer) = answer_with(&ends(), [&ours], &hello, [5; 32]).unwrap();
+        assert!(found.is_some() && check(&ends(), &ours, &[4; 32], &answer));
+        crate::golden::check_hex("proof.hex", &[&hello, &answer]);
     }
 
     #[test]

@@ -28,16 +28,16 @@ pub(super) const MAX_FILE_LEN: u64 = 1 << 50;
 /// Imports of long files that stay open between their pieces: so what was verified is recorded now
 /// and then, and not at the end of each piece, which would wait for the disk.
 #[derive(Default)]
-pub(super) struct Opened(Mutex<BTreeMap<Hash, Import>>);
+pub(super) struct Opened(Mutex<BTreeMap<(Hash, u64), Import>>);
 
 impl Opened {
-    fn keep(&self, import: Import) {
-        // Of two, one is enough.
-        lock(&self.0).entry(import.hash()).or_insert(import);
+    /// Of two for the same file, which may be known to have a length that it has not, one is enough.
+    fn keep(&self, size: u64, import: Import) {
+        lock(&self.0).entry((import.hash(), size)).or_insert(import);
     }
 
-    fn take(&self, hash: Hash) {
-        drop(lock(&self.0).remove(&hash));
+    fn take(&self, hash: Hash, size: u64) {
+        drop(lock(&self.0).remove(&(hash, size)));
     }
 
     /// Makes durable what came of those files that did not come whole.
@@ -165,12 +165,14 @@ impl Receiver {
         };
         let taken = taken.await;
         match opened {
-            Some(opened) if taken.is_ok() && !import.is_verified().await => opened.keep(import),
+            Some(opened) if taken.is_ok() && !import.is_verified().await => {
+                opened.keep(size, import)
+            }
             opened => {
                 // What was verified stays, however it ended.
                 import.finish().await?;
                 if let Some(opened) = opened {
-                    opened.take(hash);
+                    opened.take(hash, size);
                 }
             }
         }

@@ -22,7 +22,7 @@ use super::{
     Link, PATIENCE, Shared, is_lie, lock,
     proof::{self, ANSWER_LEN, Ends},
     silent,
-    wire::{HELLO, Message, Which, lost, read_frame, write_frame},
+    wire::{HELLO, Message, Which, lost, next_frame, read_frame, write_frame},
 };
 use crate::{
     groups::{Group, Repo},
@@ -255,7 +255,7 @@ impl Shared {
     }
 
     async fn hear(&self, session: &Session, mut recv: impl AsyncRead + Unpin) -> Result<()> {
-        while let Some(frame) = read_frame(&mut recv).await? {
+        while let Some(frame) = next_frame(&mut recv).await? {
             match Message::decode(&frame)? {
                 Message::Have { record, seqs } => {
                     let mut known = lock(&session.known);

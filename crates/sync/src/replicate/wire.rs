@@ -26,6 +26,7 @@ use store_api::{Error, Kind, PublicKey, RecordId, Result, Signed, Slot};
 use store_engine::{Hash, record_format};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
+use super::{PATIENCE, silent};
 use crate::{codec::Fields, tree::MAX_LEVEL};
 
 /// The version of the protocol.
@@ -54,8 +55,9 @@ const WRITE: &str = "sync.peer.write";
 
 /// The most slots of a record.
 const MAX_SEQS: u16 = 1024;
-/// The most ranges that a get may ask for, over all blobs.
-const MAX_RANGES: usize = 4096;
+/// The most ranges that a get may ask for, over all blobs; a blob of which nothing or all is wanted counts
+/// too.
+pub(super) const MAX_RANGES: usize = 4096;
 
 /// Which record of a group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -364,6 +366,11 @@ fn from_wire(wire: Vec<(u64, Vec<u64>)>) -> Option<Vec<(u64, ChunkRanges)>> {
         if *next > MAX_REPEATED {
             return None;
         }
+        // What is said once counts as often as it is asked for.
+        count += (widths.len() + 1) * usize::try_from(next.saturating_sub(1)).ok()?;
+        if count > MAX_RANGES {
+            return None;
+        }
         for offset in 0..*next {
             all.push((at.checked_add(offset)?, ranges.clone()));
         }
@@ -392,10 +399,31 @@ pub(super) async fn write_frame(send: &mut (impl AsyncWrite + Unpin), body: &[u8
 
 /// The next frame; `None` at a clean end.
 pub(super) async fn read_frame(recv: &mut (impl AsyncRead + Unpin)) -> Result<Option<Bytes>> {
-    let mut len = [0; 4];
-    if recv.read(&mut len[..1]).await.map_err(lost)? == 0 {
-        return Ok(None);
+    match begin_frame(recv).await? {
+        Some(first) => read_rest(recv, first).await.map(Some),
+        None => Ok(None),
     }
+}
+
+/// The same, from a peer that may be silent between frames, and not within one.
+pub(super) async fn next_frame(recv: &mut (impl AsyncRead + Unpin)) -> Result<Option<Bytes>> {
+    let Some(first) = begin_frame(recv).await? else {
+        return Ok(None);
+    };
+    let rest = tokio::time::timeout(PATIENCE, read_rest(recv, first)).await;
+    rest.map_err(|_| silent())?.map(Some)
+}
+
+async fn begin_frame(recv: &mut (impl AsyncRead + Unpin)) -> Result<Option<u8>> {
+    let mut first = [0];
+    match recv.read(&mut first).await.map_err(lost)? {
+        0 => Ok(None),
+        _ => Ok(Some(first[0])),
+    }
+}
+
+async fn read_rest(recv: &mut (impl AsyncRead + Unpin), first: u8) -> Result<Bytes> {
+    let mut len = [first, 0, 0, 0];
     recv.read_exact(&mut len[1..]).await.map_err(lost)?;
     let len = u32::from_be_bytes(len) as usize;
     if len > MAX_FRAME_LEN {
@@ -404,7 +432,7 @@ pub(super) async fn read_frame(recv: &mut (impl AsyncRead + Unpin)) -> Result<Op
     }
     let mut body = vec![0; len];
     recv.read_exact(&mut body).await.map_err(lost)?;
-    Ok(Some(body.into()))
+    Ok(body.into())
 }
 
 impl Answer {
@@ -477,35 +505,75 @@ mod tests {
             vec![(u64::MAX, vec![0]), (1, vec![])],
             vec![(0, vec![1, 0]), (1, vec![])],
             vec![(0, vec![1, u64::MAX]), (1, vec![])],
+            // Little is said, and much asked for: often, and in many parts.
+            (0..10)
+                .map(|n| (MAX_REPEATED, vec![n % 2]))
+                .chain([(1, vec![])])
+                .collect(),
+            vec![(0, vec![1; 2000]), (MAX_REPEATED, vec![])],
         ] {
             assert!(from_wire(wire.clone()).is_none(), "{wire:?}");
         }
     }
 
-    #[test]
-    fn messages_are_read_as_they_were_written() {
-        let signed = Signed {
+    fn messages() -> [Message; 6] {
+        let signed = || Signed {
             value: Bytes::from_static(b"value"),
             seq: 7,
             writer: PublicKey([3; 32]),
             signature: Bytes::from_static(&[4; 64]),
         };
-        for message in [
+        [
             Message::Compared,
             Message::Have {
                 record: Which::Group,
                 seqs: vec![(0, 1), (7, u64::MAX)],
             },
+            Message::Have {
+                record: Which::Repo(PublicKey([5; 32])),
+                seqs: vec![],
+            },
+            Message::Slot {
+                record: Which::Group,
+                slot: 1023,
+                signed: signed(),
+            },
             Message::Slot {
                 record: Which::Repo(PublicKey([5; 32])),
                 slot: 3,
-                signed,
+                signed: signed(),
             },
             Message::Holds {
                 repo: PublicKey([6; 32]),
                 root: Hash::of("root"),
             },
-        ] {
+        ]
+    }
+
+    #[test]
+    fn the_layout_is_pinned() {
+        let encoded = messages().map(|message| message.encode().unwrap());
+        crate::golden::check_hex("messages.hex", &encoded.each_ref().map(|m| &m[..]));
+        let page = Get {
+            ranges: vec![(0, ChunkRanges::all()), (1, ChunkRanges::all())],
+            ..get()
+        };
+        let gets = [get(), page].map(|get| get.encode().unwrap());
+        crate::golden::check_hex("gets.hex", &gets.each_ref().map(|get| &get[..]));
+        let mut frames = Vec::new();
+        for body in &encoded[..2] {
+            let written = write_frame(&mut frames, body);
+            futures_util::FutureExt::now_or_never(written)
+                .unwrap()
+                .unwrap();
+        }
+        let answers = [Answer::Here, Answer::NotHere, Answer::Denied].map(Answer::encode);
+        crate::golden::check_hex("frames.hex", &[&frames, &answers]);
+    }
+
+    #[test]
+    fn messages_are_read_as_they_were_written() {
+        for message in messages() {
             let bytes = message.encode().unwrap();
             assert_eq!(Message::decode(&bytes).unwrap(), message);
             // A value has no length of its own: where it was cut, its signature does not hold.

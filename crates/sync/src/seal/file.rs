@@ -272,6 +272,31 @@ async fn gather(
     Ok(text)
 }
 
+/// A short file, sealed at once.
+#[cfg(fuzzing)]
+pub(crate) fn seal_all(key: &FileKey, plain: &[u8]) -> Bytes {
+    let mut bytes = Vec::new();
+    for segment in plain.chunks(SEGMENT_LEN) {
+        bytes.extend_from_slice(segment);
+        bytes.extend_from_slice(&[0; TAG_LEN]);
+    }
+    bytes.resize(bytes.len().max(TAG_LEN), 0);
+    let len = plain.len();
+    Batch { bytes, len }.seal(&cipher(&key.0), 0, true)
+}
+
+/// A short file, opened at once.
+#[cfg(fuzzing)]
+pub(crate) fn open_all(key: &FileKey, sealed: &[u8]) -> Result<Bytes> {
+    if sealed.is_empty() {
+        return Err(Error::new(Kind::Corrupt, OPEN, "there is no segment"));
+    }
+    let count = sealed.len().div_ceil(SEALED_LEN) as u64;
+    let opened = Opened::open(&cipher(&key.0), Hash::EMPTY, 0, count, sealed.into())?;
+    let pieces: Vec<Bytes> = opened.clip(&(0..u64::MAX)).collect();
+    Ok(pieces.concat().into())
+}
+
 async fn joined(job: JoinHandle<Result<Opened>>) -> Result<Opened> {
     job.await
         .map_err(|error| Error::new(Kind::Internal, OPEN, "a worker failed").because(error))?

@@ -109,9 +109,7 @@ mod tests {
     #[test]
     fn the_layout_is_pinned() {
         let sealed = keys().seal(b"a page");
-        let hex = data_encoding::HEXLOWER.encode(&sealed);
-        let pinned = include_str!("../../tests/golden/page.hex");
-        assert_eq!(hex, pinned.trim_end());
+        crate::golden::check_hex("page.hex", &[&sealed]);
         assert_eq!(keys().open(&sealed).unwrap(), "a page");
     }
 

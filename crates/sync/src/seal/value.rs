@@ -29,7 +29,7 @@ pub const OVERHEAD: usize = 1 + 4 + NONCE_LEN + TAG_LEN;
 /// The longest value that fits into a slot once sealed.
 pub const MAX_PLAIN_LEN: usize = MAX_VALUE_LEN as usize - OVERHEAD;
 
-const NONCE_LEN: usize = 24;
+pub(crate) const NONCE_LEN: usize = 24;
 const KEY_CONTEXT: &str = "larder 2026 record value key v1";
 const SEAL: &str = "sync.value.seal";
 const OPEN: &str = "sync.value.open";
@@ -49,7 +49,7 @@ pub fn seal_value(
     seal_with(key, record, slot, plain, nonce)
 }
 
-fn seal_with(
+pub(crate) fn seal_with(
     key: &impl EpochKey,
     record: RecordId,
     slot: Slot,
@@ -153,9 +153,7 @@ mod tests {
     #[test]
     fn the_layout_is_pinned() {
         let sealed = seal_with(&key(), RECORD, 3, b"a value", [4; NONCE_LEN]).unwrap();
-        let hex = data_encoding::HEXLOWER.encode(&sealed);
-        let pinned = include_str!("../../tests/golden/value.hex");
-        assert_eq!(hex, pinned.trim_end());
+        crate::golden::check_hex("value.hex", &[&sealed]);
         assert_eq!(open_value(&key(), RECORD, 3, &sealed).unwrap(), "a value");
     }
 

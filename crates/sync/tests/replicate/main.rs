@@ -1,6 +1,7 @@
 //! Groups replicate over a simulated network, on virtual time.
 
 mod chaos;
+mod liars;
 mod world;
 
 use std::time::Duration;

@@ -1,17 +1,18 @@
 //! Members of groups on a simulated network, each with a store of its own.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{cell::Cell, collections::BTreeMap, sync::Arc, time::Duration};
 
 use futures_util::TryStreamExt;
 use store_api::{PublicKey, Result};
 use store_engine::{Blobs, Collections, MemorySecrets};
 use store_testkit::MemoryStore;
 use sync::{
-    groups::{Group, Groups, Repo, Stores},
+    groups::{Clock, Group, Groups, Repo, Stores},
     invite::InviteKind,
     network::sim::SimNetwork,
     replicate::{Options, Policy, Push, Replicator, Synced},
 };
+use tokio::time::Instant;
 
 /// Longer than anything takes that works; on virtual time.
 pub const PATIENCE: Duration = Duration::from_secs(600);
@@ -20,6 +21,8 @@ pub const PATIENCE: Duration = Duration::from_secs(600);
 pub struct Device {
     pub key: PublicKey,
     pub stores: Stores,
+    /// By how much its clock is wrong, in milliseconds.
+    pub skew: i64,
     pub running: Option<Replicator>,
 }
 
@@ -37,13 +40,15 @@ impl Device {
         Self {
             key: PublicKey([n; 32]),
             stores,
+            skew: 0,
             running: None,
         }
     }
 
     /// Opens the groups, and replicates them.
     pub async fn start(&mut self, net: &SimNetwork, options: Options) -> Groups {
-        let groups = Groups::open(self.stores.clone()).await.expect("groups");
+        let groups = Groups::open_with(self.stores.clone(), clock(self.skew));
+        let groups = groups.await.expect("groups");
         let network = net.node(self.key);
         self.running = Some(Replicator::start(groups.clone(), network, options));
         groups
@@ -105,6 +110,17 @@ impl Device {
     }
 }
 
+thread_local! {
+    /// When the world began that this thread is in: each has a runtime, and a time, of its own.
+    static START: Cell<Option<Instant>> = const { Cell::new(None) };
+}
+
+/// The simulation's time, on a clock that is wrong by so much.
+fn clock(skew: i64) -> Clock {
+    let start = START.get().expect("a world");
+    Arc::new(move || 1_700_000_000_000 + skew + start.elapsed().as_millis() as i64)
+}
+
 pub async fn contents(repo: &Repo) -> Result<Vec<(String, Vec<u8>)>> {
     let names: Vec<_> = repo.list("").await?.try_collect().await?;
     let mut all = Vec::new();
@@ -136,13 +152,25 @@ pub fn options() -> Options {
 
 /// A group that the first device made and the others joined, by invites of these kinds.
 pub async fn world(net: &SimNetwork, kinds: &[InviteKind], options: &Options) -> Vec<Device> {
+    world_with(net, kinds, options, &mut || 0).await
+}
+
+/// The same, where each clock is wrong by what `skew` says.
+pub async fn world_with(
+    net: &SimNetwork,
+    kinds: &[InviteKind],
+    options: &Options,
+    skew: &mut dyn FnMut() -> i64,
+) -> Vec<Device> {
     // `RUST_LOG=sync=debug` shows what happens; a second test finds it set.
     let filter = tracing_subscriber::EnvFilter::from_default_env();
     let shown = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_test_writer();
     drop(shown.try_init());
+    START.set(Some(Instant::now()));
     let mut first = Device::new(1).await;
+    first.skew = skew();
     let groups = first.start(net, options.clone()).await;
     let group = groups.create_group("the group").await.expect("a group");
     group.create_repo("member 1").await.expect("a repo");
@@ -152,6 +180,7 @@ pub async fn world(net: &SimNetwork, kinds: &[InviteKind], options: &Options) ->
         let invite = group.invite(*kind, addresses).await.expect("an invite");
         let invite = invite.to_string().parse().expect("it is read again");
         let mut device = Device::new(n).await;
+        device.skew = skew();
         let groups = device.start(net, options.clone()).await;
         let joined = groups.join(&invite).await.expect("it joins");
         if *kind == InviteKind::Write {

@@ -100,9 +100,26 @@ impl World {
         left > now
     }
 
+    /// What a node that stalls still sends. Of the end its peer hears nothing either.
+    fn stall(&mut self, id: PipeId, from: usize, item: Item) -> Option<Item> {
+        let Some(most) = self.nodes[from].stall else {
+            return Some(item);
+        };
+        let room = most.saturating_sub(self.pipe(id)?.sent);
+        match item {
+            _ if room == 0 => None,
+            Item::Data(mut bytes) => {
+                bytes.truncate(usize::try_from(room).unwrap_or(usize::MAX));
+                Some(Item::Data(bytes))
+            }
+            end => Some(end),
+        }
+    }
+
     /// What becomes of an item as it leaves: it may be tampered with, searched, or break the
     /// connection.
     fn cross(&mut self, id: PipeId, from: usize, to: usize, item: Item) -> Option<Item> {
+        let item = self.stall(id, from, item)?;
         let mut bytes = match item {
             Item::Data(bytes) => bytes,
             Item::End(end) => {

@@ -36,6 +36,7 @@
 
 mod connection;
 mod flow;
+mod garble;
 mod life;
 mod node;
 mod pipe;
@@ -51,6 +52,7 @@ use std::{collections::BTreeSet, sync::Arc};
 use bytes::Bytes;
 use store_api::{PublicKey, Result};
 
+pub use garble::garble;
 pub use search::{Finding, MAX_FINDINGS, MAX_PATTERN_LEN, MAX_PATTERNS, MIN_PATTERN_LEN};
 pub use settings::{
     CONNECT_TIMEOUT, Flow, Held, IDLE_TIMEOUT, Limits, Link, MAX_BACKLOG, MAX_CHUNK_LEN,
@@ -84,6 +86,8 @@ pub struct Crossing {
 
 /// Rewrites what a node sends, in chunks of at most [`MAX_CHUNK_LEN`]; how a stream is cut into chunks
 /// is up to the link. What it returns may have another length. It must not use the network itself.
+///
+/// [`garble`] makes one.
 pub type Tamper = Box<dyn FnMut(&Crossing, Bytes) -> Bytes + Send>;
 
 /// A simulated network, and all that one can do to it. Clones are the same network.
@@ -214,6 +218,19 @@ impl SimNetwork {
             std::mem::replace(&mut world.nodes[node].tamper, tamper)
         });
         drop(old);
+    }
+
+    /// Has a node send no more than so many bytes on each stream: it then says nothing, and not that it
+    /// ends. Connections live on, and what it is sent it takes. `None` ends that; streams that miss
+    /// something by then go on without it.
+    pub fn set_stall(&self, node: PublicKey, after: Option<u64>) {
+        self.0.with(|world| {
+            let node = world.node(node);
+            world.nodes[node].stall = after;
+            world.say(Happening::Changed {
+                what: format!("n{node} stalls after {after:?}"),
+            });
+        });
     }
 
     /// What a node sent and received, over all its lives.

@@ -29,6 +29,21 @@ impl Random {
         chance >= 1.0 || (chance > 0.0 && self.unit() < chance)
     }
 
+    /// How many in a row do not happen before what happens with this chance does; `None` where it never
+    /// does, or not soon.
+    pub(super) fn skip(&mut self, chance: f64) -> Option<usize> {
+        if chance <= 0.0 {
+            return None;
+        }
+        let skip = (1.0 - self.unit()).ln() / (1.0 - chance.min(0.999_999)).ln();
+        (skip < 1e12).then_some(skip as usize)
+    }
+
+    /// Any byte but zero.
+    pub(super) fn not_zero(&mut self) -> u8 {
+        (self.next() % 255) as u8 + 1
+    }
+
     /// From zero to `most`. Nothing takes no number.
     pub(super) fn up_to(&mut self, most: Duration) -> Duration {
         match most.is_zero() {

@@ -124,6 +124,8 @@ pub(super) struct Node {
     pub(super) up_busy: Instant,
     pub(super) down_busy: Instant,
     pub(super) tamper: Option<Tamper>,
+    /// After how many bytes of each stream nothing more is sent on it.
+    pub(super) stall: Option<u64>,
     pub(super) traffic: Traffic,
 }
 
@@ -315,6 +317,7 @@ impl World {
             up_busy: self.now,
             down_busy: self.now,
             tamper: None,
+            stall: None,
             traffic: Traffic::default(),
         });
         self.keys.insert(key, node);

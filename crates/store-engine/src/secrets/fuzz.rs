@@ -1,0 +1,17 @@
+//! Entry points of the fuzzer for the file of secrets.
+
+use store_api::SecretKey;
+
+use super::{
+    Unlock,
+    format::{FileKey, decode, encode},
+};
+
+/// The table below the seal, which is written as it was; and a file, which nobody forges.
+pub(crate) fn secrets(bytes: &[u8]) {
+    if let Ok(table) = decode(bytes) {
+        assert_eq!(encode(&table).as_slice(), bytes);
+    }
+    let unlock = Unlock::Key(SecretKey::from_bytes([7; 32]));
+    assert!(FileKey::open(&unlock, bytes).is_err());
+}

@@ -1,0 +1,42 @@
+//! Entry points of the fuzzer for what a device remembers.
+
+use store_api::{PublicKey, Secret};
+
+use super::kept::{
+    decode_addresses, decode_keys, decode_named, decode_root, encode_addresses, encode_keys,
+    encode_root, named,
+};
+
+/// What is remembered of groups. The first byte chooses which; what is read is written as it was.
+pub fn kept(bytes: &[u8]) {
+    let Some((&which, bytes)) = bytes.split_first() else {
+        return;
+    };
+    match which % 4 {
+        0 => {
+            if let Ok(key) = decode_named(bytes) {
+                assert_eq!(named(key), bytes);
+            }
+        }
+        1 => {
+            if let Ok(all) = decode_addresses(bytes) {
+                assert_eq!(encode_addresses(&all), bytes);
+            }
+        }
+        2 => {
+            if let Ok(root) = decode_root(bytes) {
+                assert_eq!(encode_root(root), bytes);
+            }
+        }
+        _ => {
+            // A reader's secret does not say which group it is of.
+            let Ok(secret) = Secret::new(bytes) else {
+                return;
+            };
+            if let Ok(keys) = decode_keys(PublicKey([9; 32]), &secret) {
+                let again = encode_keys(&keys).expect("they were read");
+                assert_eq!(again.expose(), bytes);
+            }
+        }
+    }
+}

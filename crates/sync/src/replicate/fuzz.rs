@@ -1,0 +1,63 @@
+//! Entry points of the fuzzer for what peers say.
+
+use bytes::Bytes;
+use store_api::{PublicKey, SecretKey};
+
+use super::{
+    proof::{ANSWER_LEN, Ends, answer, check},
+    wire::{Answer, Get, MAX_RANGES, Message, read_frame},
+};
+use crate::keys::{GroupKeys, GroupSecret};
+
+/// A stream of frames, each a message: what is one is encoded as it was.
+pub fn message(bytes: &[u8]) {
+    one_message(&Bytes::copy_from_slice(bytes));
+    let mut stream = bytes;
+    let frames = async {
+        while let Ok(Some(frame)) = read_frame(&mut stream).await {
+            one_message(&frame);
+        }
+    };
+    // What is read from a slice is never waited for.
+    let ended = futures_util::FutureExt::now_or_never(frames);
+    assert!(ended.is_some());
+}
+
+fn one_message(bytes: &Bytes) {
+    if let Ok(message) = Message::decode(bytes) {
+        assert_eq!(message.encode().expect("it was read"), bytes);
+    }
+}
+
+/// A request: it asks for no more than it may, and is the same when it is written and read again.
+pub fn get(bytes: &[u8]) {
+    if let Ok(get) = Get::decode(bytes) {
+        let asked = get
+            .ranges
+            .iter()
+            .map(|(_, ranges)| 1 + ranges.boundaries().len());
+        assert!(asked.sum::<usize>() <= MAX_RANGES);
+        let again = get.encode().expect("it was read");
+        assert_eq!(Get::decode(&again).expect("it was written"), get);
+    }
+}
+
+/// Hellos and answers: nobody proves a group without its key.
+pub fn proof(bytes: &[u8]) {
+    let ends = Ends {
+        binding: [1; 32],
+        asker: PublicKey([2; 32]),
+        answerer: PublicKey([3; 32]),
+    };
+    let key = |seed| GroupSecret::from_key(SecretKey::from_bytes([seed; 32]));
+    let ours = [11, 12].map(|seed| GroupKeys::write(key(seed), 0));
+    if let Ok((found, answered)) = answer(&ends, &ours, bytes) {
+        assert!(found.is_none() && answered.len() == ANSWER_LEN);
+    }
+    assert!(!check(&ends, &ours[0], &[4; 32], bytes));
+    if let Some(&byte) = bytes.first()
+        && let Ok(answer) = Answer::decode(byte)
+    {
+        assert_eq!(answer.encode(), byte);
+    }
+}

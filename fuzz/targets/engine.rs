@@ -1,0 +1,5 @@
+//! What the engine stores.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| store_engine::fuzz::stored(bytes));

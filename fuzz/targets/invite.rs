@@ -1,0 +1,5 @@
+//! Invites.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| sync::fuzz::invite(bytes));

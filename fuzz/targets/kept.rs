@@ -1,0 +1,5 @@
+//! What a device remembers of its groups.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| sync::fuzz::kept(bytes));

@@ -1,0 +1,5 @@
+//! The log of a store on disk.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| store_redb::fuzz::log(bytes));

@@ -1,0 +1,5 @@
+//! What peers say on the stream of a group.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| sync::fuzz::message(bytes));

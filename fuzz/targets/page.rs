@@ -1,0 +1,5 @@
+//! Pages of trees.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| sync::fuzz::page(bytes));

@@ -1,0 +1,5 @@
+//! Hellos, and answers to them.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| sync::fuzz::proof(bytes));

@@ -1,0 +1,5 @@
+//! Sealed files, pages and values.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| sync::fuzz::sealed(bytes));
