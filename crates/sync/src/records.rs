@@ -15,6 +15,8 @@
 //! Each value is sealed for its slot ([`value`](crate::seal::value)), under the key named. Times
 //! are milliseconds since 1970.
 
+use std::{cmp::Reverse, collections::HashSet};
+
 use bytes::{BufMut, Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 use store_api::{Error, Kind, PublicKey, RecordDescriptor, RecordId, Result, Slot};
@@ -235,6 +237,56 @@ impl RepoRoot {
         }
     }
 
+    /// What comes of two that went apart: both roots are among the earlier ones, so that whoever
+    /// has one of them sees that this follows it.
+    pub fn merged(&self, other: &Self, root: Root, time: i64) -> Self {
+        let (mut one, mut two) = (self.history(), other.history());
+        let mut all: Vec<Earlier> = [one.remove(0), two.remove(0)].into();
+        all.sort_by_key(newest_first);
+        let mut rest = [one, two].concat();
+        rest.sort_by_key(newest_first);
+        all.extend(rest);
+        let mut seen = HashSet::new();
+        all.retain(|root| seen.insert(root.hash));
+        all.truncate(MAX_EARLIER);
+        Self {
+            root,
+            time,
+            earlier: all,
+        }
+    }
+
+    /// Whether its root is that of `other`, or was made from it.
+    pub fn follows(&self, other: &Self) -> bool {
+        let mut history = self.history().into_iter();
+        history.any(|root| root.hash == other.root.hash)
+    }
+
+    /// The roots that both had, the latest first; the same whichever is asked.
+    pub fn common(&self, other: &Self) -> Vec<Earlier> {
+        let theirs = other.history();
+        let had = |root: &Earlier| {
+            let same = theirs.iter().find(|theirs| theirs.hash == root.hash)?;
+            let time = root.time.max(same.time);
+            Some(Earlier { time, ..*root })
+        };
+        let mut both: Vec<_> = self.history().iter().filter_map(had).collect();
+        both.sort_by_key(newest_first);
+        both
+    }
+
+    /// Its root and the earlier ones.
+    fn history(&self) -> Vec<Earlier> {
+        let first = Earlier {
+            hash: self.root.hash,
+            level: self.root.level,
+            time: self.time,
+        };
+        std::iter::once(first)
+            .chain(self.earlier.iter().copied())
+            .collect()
+    }
+
     /// Seals it for its slot.
     pub fn seal(&self, key: &LocateKey, repo: RecordId) -> Result<Bytes> {
         seal_value(key, repo, REPO_ROOT, &self.encode()?)
@@ -306,6 +358,10 @@ impl RepoRoot {
         }
         Ok(())
     }
+}
+
+fn newest_first(root: &Earlier) -> (Reverse<i64>, [u8; 32]) {
+    (Reverse(root.time), *root.hash.as_bytes())
 }
 
 /// Where a repo's device can be reached, for a while.
@@ -447,6 +503,36 @@ mod tests {
         let mut empty = root();
         empty.root.files = 0;
         assert_eq!(kind(empty.seal(&locate(), REPO)), Kind::Invalid);
+    }
+
+    #[test]
+    fn what_is_merged_follows_both() {
+        let tree = |n: u8| Root {
+            hash: Hash::from([n; 32]),
+            ..root().root
+        };
+        let base = root();
+        let one = base.next(tree(1), 20).next(tree(2), 40);
+        let mut other = base.next(tree(3), 30);
+        assert!(one.follows(&base) && one.follows(&one) && !base.follows(&one));
+        assert!(!one.follows(&other) && !other.follows(&one));
+        let hashes = |roots: &[Earlier]| roots.iter().map(|root| root.hash).collect::<Vec<_>>();
+        let common = [base.root.hash, Hash::EMPTY];
+        assert_eq!(hashes(&one.common(&other)), common);
+        assert_eq!(one.common(&other), other.common(&one));
+        let merged = one.merged(&other, tree(4), 50);
+        assert_eq!(merged, other.merged(&one, tree(4), 50));
+        assert!(merged.follows(&one) && merged.follows(&other) && merged.follows(&base));
+        let expected = [tree(2), tree(3), base.root, tree(1), Root::EMPTY];
+        assert_eq!(hashes(&merged.earlier), expected.map(|root| root.hash));
+        // However long the histories, both roots stay.
+        for time in 0..100 {
+            other = other.next(tree(100 + time), 100 + i64::from(time));
+        }
+        let merged = one.merged(&other, tree(4), 300);
+        assert!(merged.follows(&one) && merged.follows(&other));
+        assert_eq!(merged.earlier.len(), MAX_EARLIER);
+        merged.seal(&locate(), REPO).unwrap();
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Groups, the repos in them and the files in those, as they lie in a store. None of this needs a
 //! network: what others do comes by [`replicate`](crate::replicate).
 
+mod devices;
 mod files;
 mod group;
 mod kept;
@@ -157,6 +158,10 @@ impl Groups {
             addresses,
             self.group(keys.id()).as_ref(),
         );
+        for repo in group.ours().await? {
+            repo.adopt().await?;
+        }
+        group.name_ours().await?;
         self.0.groups().insert(group.id(), group.clone());
         self.0.tell(Event::Groups);
         Ok(group)
