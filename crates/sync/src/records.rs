@@ -238,21 +238,30 @@ impl RepoRoot {
     }
 
     /// What comes of two that went apart: both roots are among the earlier ones, so that whoever
-    /// has one of them sees that this follows it.
+    /// has one of them sees that this follows it. The same whichever is asked.
     pub fn merged(&self, other: &Self, root: Root, time: i64) -> Self {
         let (mut one, mut two) = (self.history(), other.history());
-        let mut all: Vec<Earlier> = [one.remove(0), two.remove(0)].into();
-        all.sort_by_key(newest_first);
-        let mut rest = [one, two].concat();
-        rest.sort_by_key(newest_first);
-        all.extend(rest);
-        let mut seen = HashSet::new();
-        all.retain(|root| seen.insert(root.hash));
-        all.truncate(MAX_EARLIER);
+        let mut earlier = vec![one.remove(0), two.remove(0)];
+        earlier.sort_by_key(newest_first);
+        // What both have comes after what only one has, whatever the clocks said.
+        let (mut one, mut two) = (one.into_iter().peekable(), two.into_iter().peekable());
+        let mut rest = Vec::new();
+        while let Some(next) = match (one.peek(), two.peek()) {
+            (Some(a), Some(b)) if newest_first(a) > newest_first(b) => two.next(),
+            (Some(_), _) => one.next(),
+            (None, _) => two.next(),
+        } {
+            rest.push(next);
+        }
+        let mut seen: HashSet<_> = earlier.iter().map(|root| root.hash).collect();
+        rest.reverse();
+        rest.retain(|root| seen.insert(root.hash));
+        earlier.extend(rest.into_iter().rev());
+        earlier.truncate(MAX_EARLIER);
         Self {
             root,
             time,
-            earlier: all,
+            earlier,
         }
     }
 
@@ -262,17 +271,20 @@ impl RepoRoot {
         history.any(|root| root.hash == other.root.hash)
     }
 
-    /// The roots that both had, the latest first; the same whichever is asked.
+    /// The roots that both had, those first that are the fewest steps back; the same whichever is
+    /// asked, and whatever the clocks said.
     pub fn common(&self, other: &Self) -> Vec<Earlier> {
         let theirs = other.history();
-        let had = |root: &Earlier| {
-            let same = theirs.iter().find(|theirs| theirs.hash == root.hash)?;
-            let time = root.time.max(same.time);
-            Some(Earlier { time, ..*root })
-        };
-        let mut both: Vec<_> = self.history().iter().filter_map(had).collect();
-        both.sort_by_key(newest_first);
-        both
+        let mut found: Vec<(usize, Earlier)> = Vec::new();
+        for (steps, root) in self.history().into_iter().enumerate() {
+            let is_known = found.iter().any(|(_, found)| found.hash == root.hash);
+            let there = theirs.iter().position(|theirs| theirs.hash == root.hash);
+            if let Some(there) = there.filter(|_| !is_known) {
+                found.push((steps + there, root));
+            }
+        }
+        found.sort_by_key(|(steps, root)| (*steps, *root.hash.as_bytes()));
+        found.into_iter().map(|(_, root)| root).collect()
     }
 
     /// Its root and the earlier ones.
@@ -520,10 +532,18 @@ mod tests {
         let common = [base.root.hash, Hash::EMPTY];
         assert_eq!(hashes(&one.common(&other)), common);
         assert_eq!(one.common(&other), other.common(&one));
+        let late = base.next(tree(5), 7).next(tree(6), 7).next(tree(17), -3);
+        let (left, right) = (late.next(tree(8), 0), late.next(tree(9), 9));
+        let merged = left.merged(&right, tree(4), 50);
+        assert_eq!(merged, right.merged(&left, tree(4), 50));
+        for (one, other) in [(&left, &right), (&right, &left), (&merged, &late)] {
+            let last = [tree(17), tree(6), tree(5), base.root, Root::EMPTY];
+            assert_eq!(hashes(&one.common(other)), last.map(|root| root.hash));
+        }
         let merged = one.merged(&other, tree(4), 50);
         assert_eq!(merged, other.merged(&one, tree(4), 50));
         assert!(merged.follows(&one) && merged.follows(&other) && merged.follows(&base));
-        let expected = [tree(2), tree(3), base.root, tree(1), Root::EMPTY];
+        let expected = [tree(2), tree(3), tree(1), base.root, Root::EMPTY];
         assert_eq!(hashes(&merged.earlier), expected.map(|root| root.hash));
         // However long the histories, both roots stay.
         for time in 0..100 {

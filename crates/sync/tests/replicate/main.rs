@@ -1,6 +1,7 @@
 //! Groups replicate over a simulated network, on virtual time.
 
 mod chaos;
+mod devices;
 mod world;
 
 use std::time::Duration;
