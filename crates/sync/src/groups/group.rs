@@ -84,7 +84,7 @@ const CREATE_REPO: &str = "sync.group.create_repo";
 const SLOTS: u16 = GROUP_SLOTS - FIRST_MEMBER;
 
 /// Where among the slots of repos the search for a free one begins.
-fn first_slot(repo: PublicKey) -> u16 {
+pub(crate) fn first_slot(repo: PublicKey) -> u16 {
     u16::from_be_bytes([repo.0[0], repo.0[1]]) % SLOTS
 }
 

@@ -247,7 +247,7 @@ impl Inner {
         Ok(repos)
     }
 
-    pub(super) async fn keep_repo(
+    pub(crate) async fn keep_repo(
         &self,
         group: RecordId,
         repo: PublicKey,

@@ -18,6 +18,8 @@ use store_api::{Error, Kind, PublicKey, RecordId, RecordStore, Result, SecretKey
 use store_engine::{Blobs, Collections, Records};
 use tokio::sync::broadcast;
 
+#[cfg(test)]
+pub(crate) use self::group::first_slot;
 pub use self::{
     files::{Content, Staged},
     group::{Group, Member},

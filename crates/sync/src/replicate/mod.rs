@@ -13,6 +13,8 @@ mod routes;
 mod serve;
 mod session;
 mod status;
+#[cfg(test)]
+mod tests;
 pub mod wire;
 
 use std::{

@@ -233,6 +233,9 @@ async fn crashes_in_the_middle_lose_nothing() {
         pause(200).await;
         agree(&devices).await;
         assert!(own_files(&devices[2]).await == expected, "seed {seed}");
+        for device in &devices {
+            drop(device.replicator().abort());
+        }
     }
 }
 

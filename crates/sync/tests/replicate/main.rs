@@ -2,6 +2,7 @@
 
 mod chaos;
 mod devices;
+mod hostile;
 mod world;
 
 use std::time::Duration;
