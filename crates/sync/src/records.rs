@@ -221,8 +221,9 @@ pub struct RepoRoot {
 }
 
 impl RepoRoot {
-    /// The next one: this one's root becomes the latest of the earlier ones, and the oldest beyond
-    /// [`MAX_EARLIER`] is forgotten.
+    /// The next one: this one's root becomes the latest of the earlier ones, of which at most
+    /// [`MAX_EARLIER`] are told. Those that were the root for long are told for longer, for that is
+    /// what a device has that was away meanwhile.
     pub fn next(&self, root: Root, time: i64) -> Self {
         let last = Earlier {
             hash: self.root.hash,
@@ -233,7 +234,7 @@ impl RepoRoot {
         Self {
             root,
             time,
-            earlier: earlier.take(MAX_EARLIER).collect(),
+            earlier: thinned(earlier.collect()),
         }
     }
 
@@ -257,11 +258,10 @@ impl RepoRoot {
         rest.reverse();
         rest.retain(|root| seen.insert(root.hash));
         earlier.extend(rest.into_iter().rev());
-        earlier.truncate(MAX_EARLIER);
         Self {
             root,
             time,
-            earlier,
+            earlier: thinned(earlier),
         }
     }
 
@@ -370,6 +370,17 @@ impl RepoRoot {
         }
         Ok(())
     }
+}
+
+/// As many earlier roots as are told: the latest half, and of the others those that were the root for
+/// the longest, the later ones where that is the same.
+fn thinned(mut earlier: Vec<Earlier>) -> Vec<Earlier> {
+    while earlier.len() > MAX_EARLIER {
+        let lasted = |n: &usize| earlier[n - 1].time.saturating_sub(earlier[*n].time);
+        let shortest = (MAX_EARLIER / 2..earlier.len()).rev().min_by_key(lasted);
+        earlier.remove(shortest.expect("more than half are there"));
+    }
+    earlier
 }
 
 fn newest_first(root: &Earlier) -> (Reverse<i64>, [u8; 32]) {
@@ -553,6 +564,25 @@ mod tests {
         assert!(merged.follows(&one) && merged.follows(&other));
         assert_eq!(merged.earlier.len(), MAX_EARLIER);
         merged.seal(&locate(), REPO).unwrap();
+    }
+
+    #[test]
+    fn who_was_away_is_followed() {
+        let tree = |n: u32| Root {
+            hash: Hash::of(n.to_be_bytes()),
+            ..root().root
+        };
+        let hour = 3_600_000;
+        let mut now = root().next(tree(0), 0);
+        let (away, mut time) = (now.clone(), hour);
+        for n in 1..1000 {
+            now = now.next(tree(n), time);
+            time += 1000;
+        }
+        assert!(now.follows(&away));
+        assert_eq!(now.earlier.len(), MAX_EARLIER);
+        let latest = (1..=32).map(|back| tree(999 - back).hash);
+        assert!(now.earlier.iter().map(|e| e.hash).take(32).eq(latest));
     }
 
     #[test]

@@ -399,8 +399,8 @@ impl Repo {
         Ok(tree.list(self.root().await?, prefix, None))
     }
 
-    /// The roots that the repo had, the latest first; what only an earlier one names is here until it
-    /// is collected.
+    /// The roots that the repo had, the latest first and not all of those before; what only an earlier
+    /// one names is here until it is collected.
     pub async fn history(&self) -> Result<Vec<crate::records::Earlier>> {
         Ok(self
             .known_root()
