@@ -193,6 +193,35 @@ async fn what_two_devices_write_at_once_is_merged() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_reader_becomes_another_device() {
+    for wait in [0, 1, 5, 60] {
+        let net = SimNetwork::new(23);
+        net.set_default_link(Link {
+            bandwidth: Some(1_000_000),
+            ..link()
+        });
+        let devices = world(&net, &[InviteKind::Read], &options()).await;
+        write(&devices[0], "before", "1").await;
+        devices[1].synced(Synced::Here).await;
+        // Its root is known there before its tree is whole.
+        write(&devices[0], "large", noise(1, 5_000_000)).await;
+        pause(wait).await;
+        let group = devices[0].group();
+        let invite = group.invite(InviteKind::Device, Vec::new()).await;
+        let invite = invite.expect("an invite");
+        let joined = devices[1].groups().join(&invite).await;
+        joined.expect("it joins");
+        // What is not here yet is merged with what is written before it comes.
+        let repo = own(&devices[1]).await;
+        repo.write("early", "2").await.expect("a write");
+        pause(60).await;
+        agree(&devices).await;
+        let names: Vec<_> = own_files(&devices[0]).await.into_keys().collect();
+        assert_eq!(names, ["before", "early", "large"], "after {wait} s");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn crashes_in_the_middle_lose_nothing() {
     for seed in 0..24 {
         let net = SimNetwork::new(100 + seed);
