@@ -117,7 +117,7 @@ impl RecordDescriptor {
 pub struct Signed {
     /// The bytes.
     pub value: Bytes,
-    /// Counts the slot's values from 1; a greater one wins.
+    /// Counts the slot's values from 1; a greater one stays.
     pub seq: u64,
     /// Who signed it.
     pub writer: PublicKey,
@@ -145,7 +145,8 @@ pub enum SeqExpect {
     Any,
     /// The slot has no value yet.
     Absent,
-    /// The slot's value has this sequence number.
+    /// The slot's value has this sequence number. An import may have put another value with the same
+    /// number in the place of the one that the caller knows.
     At(u64),
 }
 
@@ -162,6 +163,10 @@ pub enum PutRecord {
         expect: SeqExpect,
     },
     /// A value that somebody else signed. Refused unless its signature, writer and limits hold.
+    ///
+    /// The greater sequence number stays. Of two values with one number, which two who hold the
+    /// writer's key may have written without knowing of each other, the one whose bytes are greater
+    /// stays: whoever sees both ends with the same.
     Import(Signed),
 }
 
@@ -272,10 +277,10 @@ pub trait RecordStore: fmt::Debug + Send + Sync + 'static {
     ///
     /// A writer that may not write the slot, or a signature that does not hold, is
     /// [`Kind::Denied`](crate::Kind::Denied), a value over the limits
-    /// [`Kind::TooLarge`](crate::Kind::TooLarge); nothing changes then. An imported value whose
-    /// sequence number is not greater than the slot's is [`Put::Superseded`], except that
-    /// importing the very value again is [`Put::Published`]. Sequence numbers begin at 1: importing
-    /// one of 0 is [`Kind::Invalid`](crate::Kind::Invalid).
+    /// [`Kind::TooLarge`](crate::Kind::TooLarge); nothing changes then. An imported value is
+    /// [`Put::Superseded`] where its sequence number is less than that of the slot's value, or is the
+    /// same and its bytes are less; importing the very value again is [`Put::Published`]. Sequence
+    /// numbers begin at 1: importing one of 0 is [`Kind::Invalid`](crate::Kind::Invalid).
     async fn put(&self, id: RecordId, slot: Slot, put: PutRecord) -> Result<Put>;
 
     /// The sequence numbers of those of `slots` that have a value, ascending. Slots beyond the

@@ -20,7 +20,7 @@ mod verified;
 use std::{ops::Range, sync::Arc};
 
 use async_trait::async_trait;
-use futures_util::{TryStreamExt, future::ready};
+use futures_util::{StreamExt, TryStreamExt, future::ready};
 use store_api::{
     Batch, Change, Edit, Error, Freshness, Import, Kind, Listing, Put, PutRecord,
     RecordCapabilities, RecordDescriptor, RecordEvent, RecordId, RecordStore, Result, Room, Signed,
@@ -78,6 +78,42 @@ impl Records {
     pub async fn descriptor(&self, id: RecordId) -> Result<Option<RecordDescriptor>> {
         let record = self.find("records.descriptor", id).await?;
         Ok(record.filter(Record::is_live).map(|r| r.descriptor))
+    }
+
+    /// The values of those of `slots` that have one, ascending: what
+    /// [`inspect`](RecordStore::inspect) tells of, whole. At most [`MAX_RECORD_LEN`] bytes.
+    pub async fn values(&self, id: RecordId, slots: Range<Slot>) -> Result<Vec<(Slot, Signed)>> {
+        let mut found = Vec::new();
+        self.each("records.values", id, slots, |slot, signed| {
+            found.push((slot, signed));
+        })
+        .await?;
+        Ok(found)
+    }
+
+    /// Reads and verifies the values of these slots, ascending.
+    async fn each(
+        &self,
+        operation: &'static str,
+        id: RecordId,
+        slots: Range<Slot>,
+        mut found: impl FnMut(Slot, Signed),
+    ) -> Result<()> {
+        let record = self.live(operation, id).await?;
+        let entries = self.collections.scan(stored::scan_slots(id, slots));
+        let mut entries = entries.enumerate();
+        while let Some((n, entry)) = entries.next().await {
+            let entry = entry?;
+            let slot = stored::decode_slot_key(operation, id, &entry.key)?;
+            let writer = record.stored_writer_of(operation, id, slot)?;
+            let signed =
+                stored::decode_slot(operation, id, slot, writer, &entry.value, &self.verified)?;
+            found(slot, signed);
+            if n % VERIFIED_PER_TURN == VERIFIED_PER_TURN - 1 {
+                tokio::task::yield_now().await;
+            }
+        }
+        Ok(())
     }
 
     async fn turn(&self, id: RecordId) -> MutexGuard<'_, ()> {
@@ -180,23 +216,12 @@ impl RecordStore for Records {
         slots: Range<Slot>,
         _: Freshness,
     ) -> Result<Vec<SlotSeq>> {
-        const OPERATION: &str = "records.inspect";
-        let record = self.live(OPERATION, id).await?;
         let mut found = Vec::new();
-        let mut entries = self.collections.scan(stored::scan_slots(id, slots));
-        while let Some(entry) = entries.try_next().await? {
-            let slot = stored::decode_slot_key(OPERATION, id, &entry.key)?;
-            let writer = record.stored_writer_of(OPERATION, id, slot)?;
-            let bytes = &entry.value;
-            let signed = stored::decode_slot(OPERATION, id, slot, writer, bytes, &self.verified)?;
-            found.push(SlotSeq {
-                slot,
-                seq: signed.seq,
-            });
-            if found.len() % VERIFIED_PER_TURN == 0 {
-                tokio::task::yield_now().await;
-            }
-        }
+        self.each("records.inspect", id, slots, |slot, signed| {
+            let seq = signed.seq;
+            found.push(SlotSeq { slot, seq });
+        })
+        .await?;
         Ok(found)
     }
 

@@ -250,14 +250,12 @@ impl Wanted {
                 proof::sign_with(id, slot, seq, value.clone(), key).map(Decision::Store)
             }
             Self::Import(signed) => match current {
-                Current::Is(current) if current.seq == signed.seq => {
-                    Ok(if current.value == signed.value {
-                        Decision::Done(Put::Published { seq: signed.seq })
-                    } else {
-                        superseded(Some(current))
-                    })
+                Current::Is(current) if is_same(current, signed) => {
+                    Ok(Decision::Done(Put::Published { seq: signed.seq }))
                 }
-                Current::Is(current) if current.seq > signed.seq => Ok(superseded(Some(current))),
+                Current::Is(current) if rank(current) > rank(signed) => {
+                    Ok(superseded(Some(current)))
+                }
                 Current::Is(_) | Current::Absent => Ok(Decision::Store(signed.clone())),
                 Current::Damaged(error) => {
                     tracing::warn!(%error, "a damaged slot is replaced by an imported value");
@@ -266,6 +264,16 @@ impl Wanted {
             },
         }
     }
+}
+
+fn is_same(one: &Signed, other: &Signed) -> bool {
+    rank(one) == rank(other)
+}
+
+/// The greater one stays: where two writers gave one number to two values, that whose bytes are
+/// greater, so that everybody who sees both ends with the same.
+fn rank(signed: &Signed) -> (u64, &[u8]) {
+    (signed.seq, &signed.value)
 }
 
 fn superseded(current: Option<&Signed>) -> Decision {

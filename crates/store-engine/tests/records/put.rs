@@ -210,8 +210,6 @@ async fn the_greater_number_wins_an_import() {
         };
         let older = signed(id, 0, 4, "newer?", 1);
         assert_eq!(import(&records, id, 0, &older).await.unwrap(), superseded);
-        let twin = signed(id, 0, 5, "twin", 1);
-        assert_eq!(import(&records, id, 0, &twin).await.unwrap(), superseded);
         assert_eq!(read(&records, id, 0).await, Some(fifth));
         let ninth = signed(id, 0, 9, "ninth", 1);
         assert_eq!(import(&records, id, 0, &ninth).await.unwrap(), published(9));
@@ -219,6 +217,49 @@ async fn the_greater_number_wins_an_import() {
             .put(id, 0, write("tenth", 1, SeqExpect::At(9)))
             .await;
         assert_eq!(next.unwrap(), published(10));
+    }
+}
+
+#[tokio::test]
+async fn of_two_values_with_one_number_the_greater_stays() {
+    for records in each() {
+        let id = records.create(owned(1)).await.unwrap();
+        let values = ["bb", "ba", "b", "c", "bb", ""];
+        let mut greatest = "";
+        for value in values {
+            let twin = signed(id, 0, 5, value, 1);
+            let put = import(&records, id, 0, &twin).await.unwrap();
+            let stays = value >= greatest;
+            assert_eq!(matches!(put, Put::Published { seq: 5 }), stays, "{value}");
+            greatest = greatest.max(value);
+            let current = read(&records, id, 0).await.unwrap();
+            assert_eq!(current.value, greatest);
+            if let Put::Superseded { current: found } = put {
+                assert_eq!(found, Some(current));
+            }
+        }
+        // The sum of the values follows the one that stays.
+        assert_eq!(seqs(&records, id).await, [(0, 5)]);
+        let next = write("next", 1, SeqExpect::At(5));
+        let next = records.put(id, 0, next).await.unwrap();
+        assert_eq!(next, Put::Published { seq: 6 });
+    }
+}
+
+#[tokio::test]
+async fn values_are_what_inspect_tells_of() {
+    for records in each() {
+        let id = records.create(owned(40)).await.unwrap();
+        for slot in (0..40).rev().step_by(2) {
+            let put = write(format!("{slot}"), 1, SeqExpect::Absent);
+            records.put(id, slot, put).await.unwrap();
+        }
+        let values = records.values(id, 3..30).await.unwrap();
+        let slots: Vec<_> = values.iter().map(|(slot, _)| *slot).collect();
+        assert_eq!(slots, (3..30).step_by(2).collect::<Vec<_>>());
+        for (slot, signed) in values {
+            assert_eq!(Some(signed), read(&records, id, slot).await);
+        }
     }
 }
 

@@ -42,6 +42,8 @@ pub enum Defect {
     SignaturesAreIgnored,
     SignaturesHoldForEverySlot,
     OlderValuesAreTaken,
+    TheFirstOfOneNumberStays,
+    TheLastOfOneNumberStays,
     TheSameAgainIsSuperseded,
     LongValuesAreTaken,
     LongRecordsAreTaken,
@@ -55,7 +57,7 @@ pub enum Defect {
 }
 
 impl Defect {
-    pub const ALL: [Defect; 20] = [
+    pub const ALL: [Defect; 22] = [
         Defect::IdDependsOnTime,
         Defect::CreateForgetsValues,
         Defect::CreateTakesAnything,
@@ -66,6 +68,8 @@ impl Defect {
         Defect::SignaturesAreIgnored,
         Defect::SignaturesHoldForEverySlot,
         Defect::OlderValuesAreTaken,
+        Defect::TheFirstOfOneNumberStays,
+        Defect::TheLastOfOneNumberStays,
         Defect::TheSameAgainIsSuperseded,
         Defect::LongValuesAreTaken,
         Defect::LongRecordsAreTaken,
@@ -269,7 +273,15 @@ impl RecordStore for Records {
                     {
                         return Ok(Put::Published { seq });
                     }
-                    let fits = signed.seq > seq || self.has(Defect::OlderValuesAreTaken);
+                    let is_greater = current.as_ref().is_none_or(|current| {
+                        if self.has(Defect::TheFirstOfOneNumberStays) {
+                            return false;
+                        }
+                        signed.value > current.value || self.has(Defect::TheLastOfOneNumberStays)
+                    });
+                    let fits = signed.seq > seq
+                        || (signed.seq == seq && is_greater)
+                        || self.has(Defect::OlderValuesAreTaken);
                     (signed, fits)
                 }
             };

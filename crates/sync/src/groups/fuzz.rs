@@ -1,10 +1,11 @@
 //! Entry points of the fuzzer for what a device remembers.
 
+use bytes::Bytes;
 use store_api::{PublicKey, Secret};
 
 use super::kept::{
-    decode_addresses, decode_keys, decode_named, decode_root, encode_addresses, encode_keys,
-    encode_root, named,
+    decode_addresses, decode_keys, decode_named, decode_other, decode_root, encode_addresses,
+    encode_keys, encode_other, encode_root, named,
 };
 
 /// What is remembered of groups. The first byte chooses which; what is read is written as it was.
@@ -12,7 +13,7 @@ pub fn kept(bytes: &[u8]) {
     let Some((&which, bytes)) = bytes.split_first() else {
         return;
     };
-    match which % 4 {
+    match which % 5 {
         0 => {
             if let Ok(key) = decode_named(bytes) {
                 assert_eq!(named(key), bytes);
@@ -26,6 +27,12 @@ pub fn kept(bytes: &[u8]) {
         2 => {
             if let Ok(root) = decode_root(bytes) {
                 assert_eq!(encode_root(root), bytes);
+            }
+        }
+        3 => {
+            let bytes = Bytes::copy_from_slice(bytes);
+            if let Ok(signed) = decode_other(&bytes) {
+                assert_eq!(encode_other(&signed).expect("it was read"), bytes);
             }
         }
         _ => {

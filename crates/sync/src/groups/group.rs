@@ -52,6 +52,8 @@ struct State {
     /// Held while a repo's tree is changed. Two who change it at once would be told apart by the
     /// record, but one could drop the tag that keeps the other's tree.
     changing: Mutex<BTreeMap<RecordId, Arc<tokio::sync::Mutex<()>>>>,
+    /// Held while one of our repos gets a slot of the group's record, so that none gets two.
+    naming: tokio::sync::Mutex<()>,
 }
 
 /// What the group's record says.
@@ -75,6 +77,15 @@ pub struct Member {
     pub name: Option<String>,
     /// Its repo.
     pub repo: Repo,
+}
+
+const CREATE_REPO: &str = "sync.group.create_repo";
+/// How many repos the group's record has room for.
+const SLOTS: u16 = GROUP_SLOTS - FIRST_MEMBER;
+
+/// Where among the slots of repos the search for a free one begins.
+pub(crate) fn first_slot(repo: PublicKey) -> u16 {
+    u16::from_be_bytes([repo.0[0], repo.0[1]]) % SLOTS
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -202,31 +213,41 @@ impl Group {
     /// [`Kind::Denied`] to who may not write the group's record, [`Kind::Full`] where the group has as
     /// many repos as it can have.
     pub async fn create_repo(&self, name: &str) -> Result<Repo> {
-        const OPERATION: &str = "sync.group.create_repo";
-        let secret = generate_key()?;
-        let (key, locate) = (public_key(&secret), self.0.keys.locate());
+        self.create_repo_with(name, generate_key()?).await
+    }
+
+    /// The same, with this key.
+    pub(crate) async fn create_repo_with(&self, name: &str, secret: SecretKey) -> Result<Repo> {
+        let key = public_key(&secret);
         let id = records::repo_id(key);
         let profile = Profile {
             name: name.to_owned(),
         };
-        let profile = profile.seal(self.read_key(OPERATION)?, id)?;
-        let writer = self.writer(OPERATION)?;
-        self.inner().keep_repo(self.0.id, key, &secret).await?;
-        let record = records::repo_record(key);
-        self.records().create(record).await?;
+        let profile = profile.seal(self.read_key(CREATE_REPO)?, id)?;
+        self.writer(CREATE_REPO)?;
+        self.records().create(records::repo_record(key)).await?;
         let write = PutRecord::Write {
             value: profile,
             writer: secret.clone(),
             expect: SeqExpect::Any,
         };
         self.records().put(id, REPO_PROFILE, write).await?;
+        let _one = self.0.state.naming.lock().await;
+        // From here on it is ours, and what a crash leaves out is done by `name_ours`.
+        self.inner().keep_repo(self.0.id, key, &secret).await?;
         lock(&self.0.state.ours).insert(id, (key, secret));
-        // Where the group's record has not come here yet, two members may take one slot, of which one
-        // is then lost: so each begins at a slot of its own.
+        self.name_repo(key).await?;
+        self.repo_of(key).await
+    }
+
+    /// Names a repo in a free slot of the group's record.
+    async fn name_repo(&self, key: PublicKey) -> Result<()> {
+        let (writer, locate) = (self.writer(CREATE_REPO)?, self.0.keys.locate());
+        // Where the group's record has not come here yet, two members may take one slot: so each
+        // begins at a slot of its own. Where that happens nevertheless, one of the two stays, and
+        // the other one's owner names it again.
         let taken = self.slots().await?;
-        let slots = GROUP_SLOTS - FIRST_MEMBER;
-        let begin = u16::from_be_bytes([key.0[0], key.0[1]]) % slots;
-        let slots = (0..slots).map(|n| FIRST_MEMBER + (begin + n) % slots);
+        let slots = (0..SLOTS).map(|n| FIRST_MEMBER + (first_slot(key) + n) % SLOTS);
         for slot in slots.filter(|slot| !taken.contains(slot)) {
             let write = PutRecord::Write {
                 value: seal_member(locate, self.0.id, slot, key)?,
@@ -236,14 +257,56 @@ impl Group {
             match self.records().put(self.0.id, slot, write).await? {
                 Put::Published { .. } | Put::Queued { .. } => {
                     self.record_changed(self.0.id);
-                    return self.repo_of(key).await;
+                    return Ok(());
                 }
                 // Somebody took it meanwhile.
                 Put::Superseded { .. } => {}
             }
         }
         let message = "the group has no room for another repo";
-        Err(Error::new(Kind::Full, OPERATION, message).with("group", self.0.id))
+        Err(Error::new(Kind::Full, CREATE_REPO, message).with("group", self.0.id))
+    }
+
+    /// Names our repos again that the group's record does not name, or not any more: somebody may have
+    /// taken the same slot, or a crash have come first. One without a profile is left alone: that is
+    /// another device's, and the group's record has not come here yet.
+    pub(crate) async fn name_ours(&self) -> Result<()> {
+        if self.0.keys.secret().is_none() {
+            return Ok(());
+        }
+        let _one = self.0.state.naming.lock().await;
+        for repo in self.ours().await? {
+            let profile = self
+                .records()
+                .get(repo.id(), REPO_PROFILE, Freshness::Local);
+            if profile.await?.is_some() && !self.has_repo(repo.key()).await? {
+                match self.name_repo(repo.key()).await {
+                    Err(error) if error.kind() == Kind::Full => {
+                        tracing::warn!(repo = %repo.key(), %error, "a repo is not in its group");
+                    }
+                    named => named?,
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Our repos, those too that the group's record does not name.
+    pub(super) async fn ours(&self) -> Result<Vec<Repo>> {
+        let keys: Vec<_> = lock(&self.0.state.ours)
+            .values()
+            .map(|(key, _)| *key)
+            .collect();
+        let mut repos = Vec::with_capacity(keys.len());
+        for key in keys {
+            repos.push(self.repo_of(key).await?);
+        }
+        Ok(repos)
+    }
+
+    /// Whether a repo is ours; a handle that was made before its key came does not know.
+    pub(crate) fn is_ours(&self, repo: RecordId) -> bool {
+        lock(&self.0.state.ours).contains_key(&repo)
     }
 
     /// The slots of the group's record that have repos.
@@ -382,7 +445,9 @@ impl Group {
 
     /// Removes all that the store has of the group, but its keys.
     pub(super) async fn forget(&self) -> Result<()> {
-        for repo in self.repos().await? {
+        let mut repos = self.repos().await?;
+        repos.extend(self.ours().await?);
+        for repo in repos {
             repo.keep_only(&[]).await?;
             self.inner().forget_held(repo.id()).await?;
             self.records().forget(repo.id()).await?;

@@ -6,6 +6,8 @@
 //! sync/repos       group id [32] | repo id [32]   -> version u8 = 1 | repo's key [32]      ours
 //! sync/addresses   group id [32]                  -> version u8 = 1 | for each: length u16 | text
 //! sync/held        repo id [32]                   -> version u8 = 1 | root                 theirs
+//! sync/others      group id [32] | repo id [32]   -> version u8 = 1 | signed value (record_format)
+//!                                    the root of another device of ours, until its tree is here
 //! secret group/ID  version u8 = 1 | access u8 (1 write, 2 read, 3 replica) | epoch u32
 //!                  | secret [32]; or read key [32] | locate key [32]; or locate key [32]
 //!                  (the group's key is in the collection)
@@ -20,8 +22,9 @@ use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::TryStreamExt;
 use store_api::{
     CollectionId, Error, Kind, PublicKey, RecordId, Result, Secret, SecretKey, SecretName, Secrets,
+    Signed,
 };
-use store_engine::{Collections, Hash};
+use store_engine::{Collections, Hash, record_format};
 use zeroize::Zeroizing;
 
 use super::Inner;
@@ -35,6 +38,7 @@ const GROUPS: CollectionId = CollectionId::from_static("sync/groups");
 const REPOS: CollectionId = CollectionId::from_static("sync/repos");
 const ADDRESSES: CollectionId = CollectionId::from_static("sync/addresses");
 const HELD: CollectionId = CollectionId::from_static("sync/held");
+const OTHERS: CollectionId = CollectionId::from_static("sync/others");
 const VERSION: u8 = 1;
 const WRITE: u8 = 1;
 const READ: u8 = 2;
@@ -186,6 +190,17 @@ pub(super) async fn has_groups(collections: &Collections) -> Result<bool> {
     Ok(first.is_some())
 }
 
+pub(super) fn encode_other(signed: &Signed) -> Result<Bytes> {
+    Ok([&[VERSION], &record_format::encode_signed(signed)?[..]]
+        .concat()
+        .into())
+}
+
+pub(super) fn decode_other(value: &Bytes) -> Result<Signed> {
+    let fields = Fields::versioned(OPEN, VERSION, value)?;
+    record_format::decode_signed(&value.slice_ref(fields.rest()))
+}
+
 impl Inner {
     /// The keys of all groups.
     pub(super) async fn load_groups(&self) -> Result<Vec<GroupKeys>> {
@@ -216,6 +231,7 @@ impl Inner {
     /// Forgets a group and our repos in it; the keys go last.
     pub(super) async fn forget_group(&self, id: RecordId) -> Result<()> {
         for (repo, _) in self.load_repos(id).await? {
+            self.forget_other(id, repo).await?;
             let key = [id.0, repo.0].concat();
             self.collections.delete(REPOS, key).await?;
             self.secrets.delete(repo_secret(repo)?).await?;
@@ -260,7 +276,7 @@ impl Inner {
         Ok(repos)
     }
 
-    pub(super) async fn keep_repo(
+    pub(crate) async fn keep_repo(
         &self,
         group: RecordId,
         repo: PublicKey,
@@ -276,11 +292,15 @@ impl Inner {
 
     /// The root of somebody's repo that is here as far as the policy wants it.
     pub(crate) async fn held(&self, repo: RecordId) -> Result<Root> {
+        Ok(self.ever_held(repo).await?.unwrap_or(Root::EMPTY))
+    }
+
+    /// The same; `None` where nothing was ever fetched.
+    pub(super) async fn ever_held(&self, repo: RecordId) -> Result<Option<Root>> {
         let entry = self.collections.get(HELD, repo.0.to_vec()).await?;
-        match entry {
-            Some(entry) => decode_root(&entry.value).map_err(damaged),
-            None => Ok(Root::EMPTY),
-        }
+        entry
+            .map(|entry| decode_root(&entry.value).map_err(damaged))
+            .transpose()
     }
 
     pub(crate) async fn keep_held(&self, repo: RecordId, root: Root) -> Result<()> {
@@ -292,6 +312,34 @@ impl Inner {
 
     pub(crate) async fn forget_held(&self, repo: RecordId) -> Result<()> {
         self.collections.delete(HELD, repo.0.to_vec()).await?;
+        Ok(())
+    }
+
+    /// The root of a repo of ours that another device made and that waits for its tree.
+    pub(super) async fn other(&self, group: RecordId, repo: RecordId) -> Result<Option<Signed>> {
+        let key = [group.0, repo.0].concat();
+        let entry = self.collections.get(OTHERS, key).await?;
+        entry
+            .map(|entry| decode_other(&entry.value).map_err(damaged))
+            .transpose()
+    }
+
+    pub(super) async fn keep_other(
+        &self,
+        group: RecordId,
+        repo: RecordId,
+        signed: &Signed,
+    ) -> Result<()> {
+        let key = [group.0, repo.0].concat();
+        self.collections
+            .put(OTHERS, key, encode_other(signed)?)
+            .await?;
+        Ok(())
+    }
+
+    pub(super) async fn forget_other(&self, group: RecordId, repo: RecordId) -> Result<()> {
+        let key = [group.0, repo.0].concat();
+        self.collections.delete(OTHERS, key).await?;
         Ok(())
     }
 }
@@ -338,8 +386,19 @@ mod tests {
         let at = ["mem://a".to_owned(), "ü".to_owned()];
         assert_eq!(decode_addresses(&encode_addresses(&at)).unwrap(), at);
         let (named, at, root) = (named(key), encode_addresses(&at), encode_root(root));
-        let mut cases: Vec<&[u8]> = vec![&named, &at, &root];
+        let signed = Signed {
+            value: Bytes::from_static(b"value"),
+            seq: 7,
+            writer: PublicKey([3; 32]),
+            signature: Bytes::from_static(&[4; 64]),
+        };
+        let bytes = encode_other(&signed).unwrap();
+        let mut cases: Vec<&[u8]> = vec![&named, &at, &root, &bytes];
         cases.extend(lens.iter().map(|secret| &secret[..]));
         crate::golden::check_hex("kept.hex", &cases);
+        assert_eq!(decode_other(&bytes).unwrap(), signed);
+        for len in 0..bytes.len() - signed.value.len() {
+            assert!(decode_other(&bytes.slice(..len)).is_err(), "{len} bytes");
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! Groups, the repos in them and the files in those, as they lie in a store. None of this needs a
 //! network: what others do comes by [`replicate`](crate::replicate).
 
+mod devices;
 mod files;
 #[cfg(fuzzing)]
 pub(crate) mod fuzz;
@@ -19,6 +20,8 @@ use store_api::{Error, Kind, PublicKey, RecordId, RecordStore, Result, SecretKey
 use store_engine::{Blobs, Collections, Records};
 use tokio::sync::broadcast;
 
+#[cfg(test)]
+pub(crate) use self::group::first_slot;
 pub use self::{
     files::{Content, Staged},
     group::{Group, Member},
@@ -173,6 +176,10 @@ impl Groups {
             addresses,
             self.group(keys.id()).as_ref(),
         );
+        for repo in group.ours().await? {
+            repo.adopt().await?;
+        }
+        group.name_ours().await?;
         self.0.groups().insert(group.id(), group.clone());
         self.0.tell(Event::Groups);
         Ok(group)

@@ -12,6 +12,7 @@ use store_engine::TagName;
 
 use super::{
     Group, TAG_PREFIX,
+    devices::Turn,
     files::{Content, Staged, stage},
 };
 use crate::{
@@ -120,6 +121,20 @@ impl Repo {
             .transpose()
     }
 
+    /// The same, but `None` too where the owner wrote what is no root: that must not stop others.
+    pub(crate) async fn readable_root(&self) -> Result<Option<RepoRoot>> {
+        let records = self.0.group.records();
+        let found = records.get(self.0.id, REPO_ROOT, Freshness::Local).await?;
+        let Some(found) = found else { return Ok(None) };
+        match RepoRoot::open(self.0.group.keys().locate(), self.0.id, &found.value) {
+            Ok(root) => Ok(Some(root)),
+            Err(error) => {
+                tracing::debug!(repo = %self.0.key, %error, "a repo has no root");
+                Ok(None)
+            }
+        }
+    }
+
     /// The tree that reads see: our own newest one; of another member the newest that has come here.
     pub async fn root(&self) -> Result<Root> {
         match self.is_ours() {
@@ -131,11 +146,32 @@ impl Repo {
         }
     }
 
-    /// Whether there is a newer tree than the one that is here. Never of our own.
+    /// The same, as it is told to others: a root of ours that cannot be read is no tree.
+    pub(crate) async fn held_root(&self) -> Result<Root> {
+        if !self.is_ours() {
+            return self.root().await;
+        }
+        let known = self.readable_root().await?;
+        Ok(known.map_or(Root::EMPTY, |known| known.root))
+    }
+
+    /// The newest root that is known here, whoever made it.
+    pub(crate) async fn newest_root(&self) -> Result<Option<Root>> {
+        match self.other().await? {
+            Some(other) => Ok(Some(other.root.root)),
+            None => Ok(self.readable_root().await?.map(|known| known.root)),
+        }
+    }
+
+    /// Whether there is a tree to fetch: a newer one of another member, or one that another device of
+    /// ours made.
     pub(crate) async fn is_behind(&self) -> Result<bool> {
-        match self.known_root().await? {
-            Some((_, known)) if !self.is_ours() => Ok(self.root().await?.hash != known.root.hash),
-            _ => Ok(false),
+        if self.is_ours() {
+            return Ok(self.other().await?.is_some());
+        }
+        match self.readable_root().await? {
+            Some(known) => Ok(self.root().await?.hash != known.root.hash),
+            None => Ok(false),
         }
     }
 
@@ -235,7 +271,7 @@ impl Repo {
     {
         self.owner(operation)?;
         let tree = self.0.group.tree(operation)?;
-        let _one = self.0.changing.lock().await;
+        let turn = self.turn().await;
         for _ in 0..MAX_ATTEMPTS {
             let known = self.known_root().await?;
             let old = known.as_ref().map_or(Root::EMPTY, |(_, root)| root.root);
@@ -243,7 +279,7 @@ impl Repo {
             if edited.root == old {
                 return Ok(old);
             }
-            if self.set_root(operation, known, edited.root).await? {
+            if self.set_root(operation, &turn, known, edited.root).await? {
                 return Ok(edited.root);
             }
         }
@@ -252,9 +288,10 @@ impl Repo {
     }
 
     /// Makes `root`, which is pinned, the repo's, unless another came first.
-    pub(crate) async fn set_root(
+    async fn set_root(
         &self,
         operation: &'static str,
+        turn: &Turn<'_>,
         known: Option<(u64, RepoRoot)>,
         root: Root,
     ) -> Result<bool> {
@@ -280,7 +317,7 @@ impl Repo {
         };
         match group.records().put(self.0.id, REPO_ROOT, write).await? {
             Put::Published { .. } | Put::Queued { .. } => {
-                self.keep_only(&[root]).await?;
+                self.keep_both(turn).await?;
                 group.record_changed(self.0.id);
                 Ok(true)
             }
@@ -374,8 +411,8 @@ impl Repo {
         Ok(tree.list(self.root().await?, prefix, None))
     }
 
-    /// The roots that the repo had, the latest first; what only an earlier one names is here until it
-    /// is collected.
+    /// The roots that the repo had, the latest first and not all of those before; what only an earlier
+    /// one names is here until it is collected.
     pub async fn history(&self) -> Result<Vec<crate::records::Earlier>> {
         Ok(self
             .known_root()

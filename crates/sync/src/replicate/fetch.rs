@@ -140,8 +140,11 @@ impl Shared {
 
     async fn fetch_repo(&self, group: &Group, repo: &Repo) {
         let fetched = async {
-            match repo.known_root().await? {
-                Some((_, known)) => self.fetch_root(group, repo, known.root).await,
+            if repo.is_ours() {
+                return self.fetch_other(group, repo).await;
+            }
+            match repo.readable_root().await? {
+                Some(known) => self.fetch_root(group, repo, known.root).await,
                 None => Ok(()),
             }
         };
@@ -163,16 +166,50 @@ impl Shared {
     async fn fetch_root(&self, group: &Group, repo: &Repo, root: Root) -> Result<()> {
         let inner = &self.groups.0;
         let held = inner.held(repo.id()).await?;
+        let turn = repo.turn().await;
+        if group.is_ours(repo.id()) {
+            // It became ours just now.
+            return Ok(());
+        }
         // From now on what comes stays, also over a restart.
         repo.keep(root).await?;
         // What came of roots in between, which were never whole, goes.
         repo.keep_only(&[held, root]).await?;
+        drop(turn);
         if !root.is_empty() {
             self.fetch_tree(group, repo, root, held).await?;
         }
+        let turn = repo.turn().await;
+        if group.is_ours(repo.id()) {
+            return Ok(());
+        }
         inner.keep_held(repo.id(), root).await?;
         repo.keep_only(&[root]).await?;
+        drop(turn);
         inner.tell(Event::Held {
+            group: group.id(),
+            repo: repo.id(),
+        });
+        Ok(())
+    }
+
+    /// Fetches what of another device's tree is not here, and goes on from both.
+    async fn fetch_other(&self, group: &Group, repo: &Repo) -> Result<()> {
+        let Some(other) = repo.other().await? else {
+            return Ok(());
+        };
+        let root = other.root.root;
+        // Also if a newer one comes meanwhile, whose tree is then kept in its place.
+        let _pin = group.blobs().pin(root.keep()).await;
+        let ours = {
+            let turn = repo.turn().await;
+            repo.keep_both(&turn).await?
+        };
+        if !root.is_empty() {
+            self.fetch_tree(group, repo, root, ours).await?;
+        }
+        repo.settle(&other).await?;
+        self.groups.0.tell(Event::Held {
             group: group.id(),
             repo: repo.id(),
         });

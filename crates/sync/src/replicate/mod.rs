@@ -15,6 +15,8 @@ mod routes;
 mod serve;
 mod session;
 mod status;
+#[cfg(test)]
+mod tests;
 pub mod wire;
 
 use std::{

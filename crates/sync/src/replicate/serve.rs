@@ -62,7 +62,10 @@ impl Shared {
         let repo = repo.ok_or_else(|| refuse(Kind::Denied, "the group has no such repo"))?;
         let top = get.chain[0];
         let mut roots = Vec::new();
-        if let Some((_, known)) = repo.known_root().await? {
+        if let Some(other) = repo.other().await? {
+            roots.push((other.root.root.hash, other.root.root.level));
+        }
+        if let Some(known) = repo.readable_root().await? {
             roots.push((known.root.hash, known.root.level));
             roots.extend(known.earlier.iter().map(|root| (root.hash, root.level)));
         }

@@ -22,12 +22,12 @@ use super::{
     Link, PATIENCE, Shared, is_lie, lock,
     proof::{self, ANSWER_LEN, Ends},
     silent,
-    wire::{HELLO, Message, Which, lost, next_frame, read_frame, write_frame},
+    wire::{HELLO, Message, Version, Which, lost, next_frame, read_frame, write_frame},
 };
 use crate::{
     groups::{Group, Repo},
     network::Stream,
-    records::{self, REPO_ROOT, RepoRoot},
+    records::{self, REPO_ROOT},
 };
 
 /// One group on one connection.
@@ -36,7 +36,7 @@ pub(crate) struct Session {
     pub(super) link: Arc<Link>,
     pub(super) group: Group,
     /// What the peer is known to have.
-    known: Mutex<BTreeMap<Which, BTreeMap<Slot, u64>>>,
+    known: Mutex<BTreeMap<Which, BTreeMap<Slot, Version>>>,
     /// The trees that it holds.
     holds: Mutex<BTreeMap<PublicKey, Hash>>,
     /// What it was told that we hold.
@@ -71,13 +71,19 @@ impl Session {
         lock(&self.holds).get(&repo).copied()
     }
 
-    /// Whether the peer has the newest values of all records that we know, and we have its.
+    /// Whether the peer has the newest values of all records that we know, and we have its. Not where
+    /// the root of another device of ours waits for its tree.
     pub(super) async fn is_level(&self) -> Result<bool> {
+        for repo in self.group.repos().await? {
+            if repo.is_ours() && repo.is_behind().await? {
+                return Ok(false);
+            }
+        }
         let mut theirs = lock(&self.known).clone();
         for (which, id) in records_of(&self.group).await? {
             let mut known = theirs.remove(&which).unwrap_or_default();
-            for (slot, seq) in seqs(&self.group, id).await? {
-                if known.remove(&slot) != Some(seq) {
+            for (slot, version) in versions(&self.group, id).await? {
+                if known.remove(&slot) != Some(version) {
                     return Ok(false);
                 }
             }
@@ -99,10 +105,10 @@ async fn records_of(group: &Group) -> Result<Vec<(Which, RecordId)>> {
     Ok(all)
 }
 
-async fn seqs(group: &Group, id: RecordId) -> Result<Vec<(Slot, u64)>> {
-    let found = group.records().inspect(id, 0..Slot::MAX, Freshness::Local);
-    let found = found.await?.into_iter();
-    Ok(found.map(|found| (found.slot, found.seq)).collect())
+async fn versions(group: &Group, id: RecordId) -> Result<Vec<(Slot, Version)>> {
+    let found = group.records().values(id, 0..Slot::MAX).await?;
+    let version = |(slot, signed): &(Slot, Signed)| (*slot, Version::of(signed));
+    Ok(found.iter().map(version).collect())
 }
 
 impl Shared {
@@ -199,8 +205,8 @@ impl Shared {
             session.wake.notified().await;
             if session.must_compare.swap(false, Ordering::SeqCst) {
                 for (record, id) in records_of(&session.group).await? {
-                    let seqs = seqs(&session.group, id).await?;
-                    let have = Message::Have { record, seqs };
+                    let slots = versions(&session.group, id).await?;
+                    let have = Message::Have { record, slots };
                     write_frame(&mut send, &have.encode()?).await?;
                 }
                 write_frame(&mut send, &Message::Compared.encode()?).await?;
@@ -219,29 +225,22 @@ impl Shared {
     ) -> Result<()> {
         let group = &session.group;
         for (record, id) in records_of(group).await? {
-            for (slot, seq) in seqs(group, id).await? {
-                let is_known = {
-                    let known = lock(&session.known);
-                    let theirs = known.get(&record).and_then(|slots| slots.get(&slot));
-                    theirs.is_some_and(|theirs| *theirs >= seq)
-                };
-                if is_known {
+            for (slot, signed) in group.records().values(id, 0..Slot::MAX).await? {
+                let version = Version::of(&signed);
+                if !session.lacks(record, slot, version) {
                     continue;
                 }
-                let value = group.records().get(id, slot, Freshness::Local).await?;
-                let Some(signed) = value else { continue };
-                let seq = signed.seq;
                 let message = Message::Slot {
                     record,
                     slot,
                     signed,
                 };
                 write_frame(send, &message.encode()?).await?;
-                session.note(record, slot, seq);
+                session.note(record, slot, version);
             }
         }
         for repo in group.repos().await? {
-            let root = repo.root().await?.hash;
+            let root = repo.held_root().await?.hash;
             let told = lock(&session.told).insert(repo.key(), root);
             if told != Some(root) {
                 let holds = Message::Holds {
@@ -257,11 +256,11 @@ impl Shared {
     async fn hear(&self, session: &Session, mut recv: impl AsyncRead + Unpin) -> Result<()> {
         while let Some(frame) = next_frame(&mut recv).await? {
             match Message::decode(&frame)? {
-                Message::Have { record, seqs } => {
+                Message::Have { record, slots } => {
                     let mut known = lock(&session.known);
                     // As many as a group has repos, and the group.
                     if known.len() <= usize::from(records::GROUP_SLOTS) {
-                        known.insert(record, seqs.into_iter().collect());
+                        known.insert(record, slots.into_iter().collect());
                     }
                 }
                 Message::Compared => {
@@ -303,51 +302,80 @@ impl Shared {
             },
         };
         let id = repo.as_ref().map_or(group.id(), Repo::id);
-        session.note(record, slot, signed.seq);
-        let here = group.records().get(id, slot, Freshness::Local).await?;
-        if here.as_ref().is_some_and(|here| here.seq >= signed.seq) {
+        session.note(record, slot, Version::of(&signed));
+        // A root is taken in turn with whoever changes the repo, or makes it ours.
+        let repo = repo.as_ref().filter(|_| slot == REPO_ROOT);
+        let turn = match repo {
+            Some(repo) => Some((repo, repo.turn().await)),
+            None => None,
+        };
+        if let Some((repo, turn)) = &turn
+            && group.is_ours(id)
+        {
+            if repo.remember(turn, signed).await.map_err(unsigned)? {
+                self.stirred.notify_waiters();
+            }
             return Ok(());
         }
-        if slot == REPO_ROOT
-            && let Some(repo) = repo.filter(Repo::is_ours)
-            && let Some((_, ours)) = repo.known_root().await?
-        {
-            let theirs = RepoRoot::open(group.keys().locate(), id, &signed.value)?;
-            let follows = theirs.root.hash == ours.root.hash
-                || theirs
-                    .earlier
-                    .iter()
-                    .any(|root| root.hash == ours.root.hash);
-            if !follows {
-                tracing::warn!(repo = %repo.key(), "another device of ours went another way; it is left alone");
-                return Ok(());
-            }
+        let here = group.records().get(id, slot, Freshness::Local).await?;
+        if here.as_ref().is_some_and(|here| here.seq > signed.seq) {
+            return Ok(());
         }
-        match group
-            .records()
-            .put(id, slot, PutRecord::Import(signed))
-            .await
-        {
-            Ok(Put::Published { .. } | Put::Queued { .. }) => {
+        let is_same = |here: &Signed| here.seq == signed.seq && here.value == signed.value;
+        if here.as_ref().is_some_and(is_same) {
+            return Ok(());
+        }
+        let put = group.records().put(id, slot, PutRecord::Import(signed));
+        match put.await.map_err(unsigned)? {
+            Put::Published { .. } | Put::Queued { .. } => {
+                drop(turn);
                 group.record_changed(id);
-                Ok(())
+                if id == group.id() && here.is_some() {
+                    self.name_ours(id).await?;
+                }
             }
-            Ok(Put::Superseded { .. }) => Ok(()),
-            // A signature that does not hold.
-            Err(error) if error.kind() == Kind::Denied => {
-                let message = "the peer's value is not signed by its writer";
-                Err(Error::new(Kind::Invalid, "sync.peer.read", message).because(error))
-            }
-            Err(error) => Err(error),
+            // Both have the same number, and ours stays.
+            Put::Superseded { .. } => session.push(),
+        }
+        Ok(())
+    }
+
+    /// What was in a slot of the group's record was replaced: that may have been a repo of ours.
+    async fn name_ours(&self, group: RecordId) -> Result<()> {
+        // Not the session's handle: since it was made, better keys may have come.
+        match self.groups.group(group) {
+            Some(group) => group.name_ours().await,
+            None => Ok(()),
         }
     }
 }
 
+/// What is wrong with a value that is not signed by its writer.
+fn unsigned(error: Error) -> Error {
+    if error.kind() != Kind::Denied {
+        return error;
+    }
+    let message = "the peer's value is not signed by its writer";
+    Error::new(Kind::Invalid, "sync.peer.read", message).because(error)
+}
+
 impl Session {
-    /// The peer has this value, or said so.
-    fn note(&self, record: Which, slot: Slot, seq: u64) {
+    /// Whether the peer lacks this value, as far as that is known: it has none, an older one, or
+    /// another one with the same number.
+    fn lacks(&self, record: Which, slot: Slot, version: Version) -> bool {
+        let known = lock(&self.known);
+        let theirs = known.get(&record).and_then(|slots| slots.get(&slot));
+        theirs.is_none_or(|theirs| theirs.seq <= version.seq && *theirs != version)
+    }
+
+    /// The peer has this value, or said so. Of two with one number it is the latest that counts: if
+    /// it is the lesser, the peer sends the greater one itself.
+    fn note(&self, record: Which, slot: Slot, version: Version) {
         let mut known = lock(&self.known);
-        let theirs = known.entry(record).or_default().entry(slot).or_default();
-        *theirs = (*theirs).max(seq);
+        let theirs = known.entry(record).or_default().entry(slot);
+        let theirs = theirs.or_insert(version);
+        if theirs.seq <= version.seq {
+            *theirs = version;
+        }
     }
 }

@@ -162,9 +162,8 @@ impl Replicator {
         }
         let mut repos = Vec::new();
         for repo in group.repos().await? {
-            let known = repo.known_root().await?;
-            let known = known.map_or(Root::EMPTY, |(_, known)| known.root);
-            let held = repo.root().await?;
+            let held = repo.held_root().await?;
+            let known = repo.newest_root().await?.unwrap_or(held);
             let holds = |s: &&Arc<super::Session>| s.holds(repo.key()) == Some(known.hash);
             let holders = sessions.iter().filter(holds);
             repos.push(RepoStatus {

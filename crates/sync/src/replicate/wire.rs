@@ -5,10 +5,11 @@
 //! frame            length u32, at most 64 KiB | body
 //! hello            version u8 = 1 | nonce [32] | tag [32]                     (proof.rs)
 //! answer           nonce [32] | tag [32]
-//! have             1 u8 | record | count u16 | for each: slot u16, seq u64
+//! have             1 u8 | record | count u16 | for each: slot u16, seq u64, digest [8]
 //! compared         2 u8                         all that I have was said: tell me what is newer
 //! slot             3 u8 | record | slot u16 | signed value (record_format)
 //! holds            4 u8 | repo's key [32] | hash of a root [32]
+//! digest           the beginning of the value's BLAKE3 hash
 //! record           0 u8, the group's; or 1 u8 | repo's key [32]
 //! get              group id [32] | repo's key [32] | depth u8 | for each page: hash [32]
 //!                  | 0 u8 | iroh-blobs' GetRequest, as postcard
@@ -54,10 +55,35 @@ const READ: &str = "sync.peer.read";
 const WRITE: &str = "sync.peer.write";
 
 /// The most slots of a record.
-const MAX_SEQS: u16 = 1024;
+const MAX_SLOTS: u16 = 1024;
 /// The most ranges that a get may ask for, over all blobs; a blob of which nothing or all is wanted counts
 /// too.
 pub(super) const MAX_RANGES: usize = 4096;
+
+/// How much of a value's hash is told: enough for no two values to have the same by chance.
+pub const DIGEST_LEN: usize = 8;
+
+/// Which value a slot has. Two who hold the writer's key may have given one number to two values, so
+/// the number alone does not tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Version {
+    /// The sequence number.
+    pub seq: u64,
+    /// The beginning of the value's hash.
+    pub digest: [u8; DIGEST_LEN],
+}
+
+impl Version {
+    /// That of this value.
+    pub fn of(signed: &Signed) -> Self {
+        let hash = blake3::hash(&signed.value);
+        let digest = hash.as_bytes().first_chunk();
+        Self {
+            seq: signed.seq,
+            digest: *digest.expect("a hash has 32 bytes"),
+        }
+    }
+}
 
 /// Which record of a group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -71,12 +97,12 @@ pub enum Which {
 /// What is said on the stream of a group, in both directions, after both have proven it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Message {
-    /// The sequence numbers of all slots that have values in one record.
+    /// Which values the slots of one record have.
     Have {
         /// The record.
         record: Which,
-        /// Slot and sequence number, ascending.
-        seqs: Vec<(Slot, u64)>,
+        /// The slots that have values, ascending.
+        slots: Vec<(Slot, Version)>,
     },
     /// Everything was said that there is to compare.
     Compared,
@@ -103,10 +129,10 @@ impl Message {
     pub fn encode(&self) -> Result<Bytes> {
         let mut bytes = BytesMut::new();
         match self {
-            Self::Have { record, seqs } => {
+            Self::Have { record, slots } => {
                 bytes.put_u8(HAVE);
                 put_record(&mut bytes, *record);
-                let count = u16::try_from(seqs.len()).ok().filter(|n| *n <= MAX_SEQS);
+                let count = u16::try_from(slots.len()).ok().filter(|n| *n <= MAX_SLOTS);
                 bytes.put_u16(count.ok_or_else(|| {
                     Error::new(
                         Kind::TooLarge,
@@ -114,9 +140,10 @@ impl Message {
                         "a record has no more than 1024 slots",
                     )
                 })?);
-                for (slot, seq) in seqs {
+                for (slot, version) in slots {
                     bytes.put_u16(*slot);
-                    bytes.put_u64(*seq);
+                    bytes.put_u64(version.seq);
+                    bytes.put_slice(&version.digest);
                 }
             }
             Self::Compared => bytes.put_u8(COMPARED),
@@ -146,18 +173,22 @@ impl Message {
             HAVE => {
                 let record = take_record(&mut fields)?;
                 let count = fields.u16()?;
-                if count > MAX_SEQS {
+                if count > MAX_SLOTS {
                     return Err(fields.invalid("a record has no more than 1024 slots"));
                 }
-                let mut seqs: Vec<(Slot, u64)> = Vec::with_capacity(count.into());
+                let mut slots: Vec<(Slot, Version)> = Vec::with_capacity(count.into());
                 for _ in 0..count {
-                    let next = (fields.u16()?, fields.u64()?);
-                    if seqs.last().is_some_and(|last| last.0 >= next.0) {
+                    let slot = fields.u16()?;
+                    if slots.last().is_some_and(|(last, _)| *last >= slot) {
                         return Err(fields.invalid("the slots do not ascend"));
                     }
-                    seqs.push(next);
+                    let version = Version {
+                        seq: fields.u64()?,
+                        digest: fields.take()?,
+                    };
+                    slots.push((slot, version));
                 }
-                Self::Have { record, seqs }
+                Self::Have { record, slots }
             }
             COMPARED => Self::Compared,
             SLOT => {
@@ -497,6 +528,25 @@ mod tests {
     }
 
     #[test]
+    fn values_with_one_number_are_told_apart() {
+        let version = |value: &'static [u8]| {
+            Version::of(&Signed {
+                value: Bytes::from_static(value),
+                seq: 7,
+                writer: PublicKey([3; 32]),
+                signature: Bytes::new(),
+            })
+        };
+        assert_eq!(version(b"one"), version(b"one"));
+        assert_ne!(version(b"one"), version(b"two"));
+        let most = Message::Have {
+            record: Which::Repo(PublicKey([1; 32])),
+            slots: (0..MAX_SLOTS).map(|slot| (slot, version(b""))).collect(),
+        };
+        assert!(most.encode().unwrap().len() < MAX_FRAME_LEN);
+    }
+
+    #[test]
     fn what_is_asked_of_without_end_is_refused() {
         for wire in [
             vec![(0, vec![0])],
@@ -523,15 +573,19 @@ mod tests {
             writer: PublicKey([3; 32]),
             signature: Bytes::from_static(&[4; 64]),
         };
+        let last = Version {
+            seq: u64::MAX,
+            digest: [0xff; DIGEST_LEN],
+        };
         [
             Message::Compared,
             Message::Have {
                 record: Which::Group,
-                seqs: vec![(0, 1), (7, u64::MAX)],
+                slots: vec![(0, Version::of(&signed())), (7, last)],
             },
             Message::Have {
                 record: Which::Repo(PublicKey([5; 32])),
-                seqs: vec![],
+                slots: vec![],
             },
             Message::Slot {
                 record: Which::Group,

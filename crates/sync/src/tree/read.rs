@@ -56,6 +56,26 @@ impl Tree {
         })
     }
 
+    /// The tree whose topmost page has this sequence.
+    pub(crate) async fn find_root(&self, hash: Hash, level: u8) -> Result<Root> {
+        if hash == Hash::EMPTY {
+            return Ok(Root::EMPTY);
+        }
+        let (files, bytes) = if level == 0 {
+            let page = self.open::<FileEntry>(hash, level).await?;
+            (page.files, page.bytes)
+        } else {
+            let page = self.open::<Child>(hash, level).await?;
+            (page.files, page.bytes)
+        };
+        Ok(Root {
+            hash,
+            level,
+            files,
+            bytes,
+        })
+    }
+
     /// The page whose sequence is `hash`, opened and checked against what is known of it.
     pub(super) async fn load<T: Item>(
         &self,

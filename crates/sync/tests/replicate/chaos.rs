@@ -5,7 +5,7 @@
 #![allow(clippy::print_stderr, reason = "a seed that fails prints its trace")]
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
     time::Duration,
 };
@@ -16,7 +16,6 @@ use store_api::PublicKey;
 use sync::{
     invite::InviteKind::{Read, Replica, Write},
     network::sim::{Link, SimNetwork, garble},
-    records::{FIRST_MEMBER, GROUP_SLOTS},
     replicate::{Push, Synced},
 };
 
@@ -116,9 +115,6 @@ async fn scenario(seed: u64, net: &SimNetwork) {
         [0, 0, 700, -700, HOUR, -HOUR][rng.random_range(0..6)]
     };
     let mut devices = world_with(net, &kinds, &options, &mut skew).await;
-    if share_a_slot(&devices).await {
-        return;
-    }
     let mut model: BTreeMap<PublicKey, Files> = BTreeMap::new();
     for _ in 0..STEPS {
         let n = rng.random_range(0..devices.len());
@@ -187,22 +183,6 @@ async fn scenario(seed: u64, net: &SimNetwork) {
     for device in &devices {
         drop(device.replicator().abort());
     }
-}
-
-/// Whether two repos begin at one slot of the group's record, which is rare, and known to lose one of
-/// them (design note 8). Keys are random, whatever the seed.
-async fn share_a_slot(devices: &[Device]) -> bool {
-    let mut slots = BTreeSet::new();
-    for device in devices {
-        let repos = device.group().repos().await.expect("repos");
-        for repo in repos.iter().filter(|repo| repo.is_ours()) {
-            let key = repo.key().0;
-            if !slots.insert(u16::from_be_bytes([key[0], key[1]]) % (GROUP_SLOTS - FIRST_MEMBER)) {
-                return true;
-            }
-        }
-    }
-    false
 }
 
 async fn repos_known_to(device: &Device) -> Vec<PublicKey> {

@@ -13,7 +13,7 @@ use sync::{
     network::sim::{Crossing, Link, SimNetwork, Tamper, garble},
     replicate::{
         Synced,
-        wire::{Message, Which},
+        wire::{Message, Version, Which},
     },
 };
 
@@ -105,8 +105,14 @@ fn any_message(rng: &mut ChaCha8Rng, repos: &[PublicKey]) -> Message {
         },
         _ => Message::Have {
             record,
-            seqs: (0..rng.random_range(0..20))
-                .map(|slot| (slot * 3, rng.random()))
+            slots: (0..rng.random_range(0..20))
+                .map(|slot| {
+                    let version = Version {
+                        seq: rng.random(),
+                        digest: rng.random(),
+                    };
+                    (slot * 3, version)
+                })
                 .collect(),
         },
     }

@@ -1,6 +1,8 @@
 //! Groups replicate over a simulated network, on virtual time.
 
 mod chaos;
+mod devices;
+mod hostile;
 mod liars;
 mod world;
 

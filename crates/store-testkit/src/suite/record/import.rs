@@ -45,26 +45,42 @@ pub(super) async fn import_of_the_same_value_again_is_published(fixture: Fixture
 
 pub(super) async fn import_of_an_older_value_is_superseded(fixture: Fixture<dyn RecordStore>) {
     let store = fixture.store();
+    let (id, history) = fresh(store, 0, &["one", "two"]).await;
+    let newest = &history[1];
+    taken(import(store, id, 0, newest).await);
+    let superseded = Put::Superseded {
+        current: Some(newest.clone()),
+    };
+    assert_eq!(import(store, id, 0, &history[0]).await, superseded);
+    let kept = get(store, id, 0).await;
+    assert_eq!(kept.as_ref(), Some(newest), "nothing changes");
+}
+
+pub(super) async fn of_imports_with_one_number_the_greater_stays(
+    fixture: Fixture<dyn RecordStore>,
+) {
+    let store = fixture.store();
+    // Values with the same number, as two devices with the writer's key sign them.
+    let mut twins = Vec::new();
+    for value in ["twin", "tw", "twins", "tv"] {
+        twins.extend(fresh(store, 0, &["one", value]).await.1.pop());
+    }
     let id = create(store, descriptor()).await;
-    let mut history = signed(store, id, 0, &["one", "two"]).await;
-    let newest = history[1].clone();
-    // Another value with the same number, which the same writer signed elsewhere.
-    store.forget(id).await.expect("a record is forgotten");
-    create(store, descriptor()).await;
-    history.extend(signed(store, id, 0, &["one", "other"]).await.pop());
-    store.forget(id).await.expect("a record is forgotten");
-    create(store, descriptor()).await;
-    taken(import(store, id, 0, &newest).await);
-    for older in [&history[0], &history[2]] {
-        let superseded = Put::Superseded {
-            current: Some(newest.clone()),
-        };
-        assert_eq!(import(store, id, 0, older).await, superseded);
-        assert_eq!(
-            get(store, id, 0).await.as_ref(),
-            Some(&newest),
-            "nothing changes"
-        );
+    let greatest = twins[2].clone();
+    for first in &twins {
+        store.forget(id).await.expect("a record is forgotten");
+        create(store, descriptor()).await;
+        taken(import(store, id, 0, first).await);
+        assert_eq!(taken(import(store, id, 0, &greatest).await), 2);
+        assert_eq!(get(store, id, 0).await.as_ref(), Some(&greatest));
+        for lesser in twins.iter().filter(|twin| **twin != greatest) {
+            let superseded = Put::Superseded {
+                current: Some(greatest.clone()),
+            };
+            assert_eq!(import(store, id, 0, lesser).await, superseded);
+            let kept = get(store, id, 0).await;
+            assert_eq!(kept.as_ref(), Some(&greatest), "nothing changes");
+        }
     }
 }
 

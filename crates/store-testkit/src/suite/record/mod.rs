@@ -51,6 +51,7 @@ macro_rules! __record_cases {
             import_takes_what_another_signed: Import,
             import_of_the_same_value_again_is_published: Import,
             import_of_an_older_value_is_superseded: Import,
+            of_imports_with_one_number_the_greater_stays: Import,
             import_may_skip_ahead: Import,
             import_with_a_bad_signature_is_denied: Import,
             import_over_the_limits_is_refused: Import,

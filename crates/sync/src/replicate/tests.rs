@@ -1,0 +1,160 @@
+//! What needs keys that are chosen: two members whose repos begin at the same slot.
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use store_api::{PublicKey, RecordStore, SecretKey};
+use store_engine::{Blobs, Collections, MemorySecrets, public_key};
+use store_testkit::MemoryStore;
+
+use super::{Options, Replicator, Synced};
+use crate::{
+    groups::{Group, Groups, Stores, first_slot},
+    invite::InviteKind,
+    network::sim::SimNetwork,
+};
+
+const PATIENCE: Duration = Duration::from_secs(600);
+
+struct Device {
+    key: PublicKey,
+    stores: Stores,
+    running: Replicator,
+}
+
+impl Device {
+    async fn start(net: &SimNetwork, n: u8) -> Self {
+        let store = Arc::new(MemoryStore::new());
+        let stores = Stores {
+            blobs: Blobs::open(store.clone(), store.clone()).await.unwrap(),
+            collections: Collections::new(store),
+            secrets: Arc::new(MemorySecrets::new()),
+        };
+        let key = PublicKey([n; 32]);
+        let groups = Groups::open(stores.clone()).await.unwrap();
+        let options = Options {
+            compare_every: Duration::from_secs(10),
+            ..Options::default()
+        };
+        let running = Replicator::start(groups, net.node(key), options);
+        Self {
+            key,
+            stores,
+            running,
+        }
+    }
+
+    fn group(&self) -> Group {
+        self.running.groups().groups().remove(0)
+    }
+
+    async fn repos(&self) -> BTreeSet<PublicKey> {
+        let repos = self.group().repos().await.unwrap();
+        repos.iter().map(|repo| repo.key()).collect()
+    }
+}
+
+/// So many keys that begin at one slot.
+fn colliding(count: usize) -> Vec<SecretKey> {
+    let key = |n: u16| {
+        let mut bytes = [7; 32];
+        bytes[..2].copy_from_slice(&n.to_be_bytes());
+        SecretKey::from_bytes(bytes)
+    };
+    let slot = |secret: &SecretKey| first_slot(public_key(secret));
+    let first = slot(&key(0));
+    let keys = (0..).map(key).filter(|secret| slot(secret) == first);
+    keys.take(count).collect()
+}
+
+/// A device that made a group, and two that joined it and know all of it.
+async fn three(net: &SimNetwork) -> Vec<Device> {
+    let first = Device::start(net, 1).await;
+    let group = first.running.groups().create_group("g").await.unwrap();
+    let at = first.running.addresses();
+    let invite = group.invite(InviteKind::Write, at).await.unwrap();
+    let mut devices = vec![first];
+    for n in [2, 3] {
+        let device = Device::start(net, n).await;
+        device.running.groups().join(&invite).await.unwrap();
+        devices.push(device);
+    }
+    agree(&devices).await;
+    devices
+}
+
+async fn agree(devices: &[Device]) {
+    for device in devices {
+        let id = device.group().id();
+        let synced = device.running.wait_synced(id, Synced::Everywhere, PATIENCE);
+        synced.await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_two_repos_in_one_slot_both_stay() {
+    let net = SimNetwork::new(1);
+    let devices = three(&net).await;
+    for device in &devices {
+        net.partition(&[device.key]);
+    }
+    for (device, secret) in devices.iter().zip(colliding(3)) {
+        let repo = device.group().create_repo_with("member", secret).await;
+        repo.unwrap().write("file", "1").await.unwrap();
+        assert_eq!(device.repos().await.len(), 1);
+    }
+    net.heal();
+    tokio::time::sleep(Duration::from_secs(120)).await;
+    agree(&devices).await;
+    let all = devices[0].repos().await;
+    assert_eq!(all.len(), 3);
+    for device in &devices {
+        assert_eq!(device.repos().await, all);
+        for repo in device.group().repos().await.unwrap() {
+            assert_eq!(repo.read_to_bytes("file").await.unwrap(), "1");
+            assert_eq!(repo.name().await.unwrap().as_deref(), Some("member"));
+        }
+        let group = device.group();
+        let slots = group.records().values(group.id(), 0..1024).await.unwrap();
+        // The group's name, and one each: nobody took more slots than it needs.
+        assert_eq!(slots.len(), 4);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_repo_that_a_crash_left_without_a_name_gets_one() {
+    let net = SimNetwork::new(2);
+    let devices = three(&net).await;
+    let device = &devices[0];
+    let [mine, other] = colliding(2).try_into().unwrap_or_else(|_| panic!("two"));
+    // All that making a repo does before the group's record names it.
+    let group = device.group();
+    let elsewhere = Device::start(&net, 9).await;
+    let invite = group.invite(InviteKind::Write, Vec::new()).await.unwrap();
+    let there = elsewhere.running.groups().join(&invite).await.unwrap();
+    let repo = there.create_repo_with("left", mine.clone()).await.unwrap();
+    device
+        .group()
+        .create_repo_with("other", other)
+        .await
+        .unwrap();
+    let records = device.group().records().clone();
+    records
+        .create(crate::records::repo_record(repo.key()))
+        .await
+        .unwrap();
+    for (slot, signed) in there.records().values(repo.id(), 0..64).await.unwrap() {
+        let import = store_api::PutRecord::Import(signed);
+        records.put(repo.id(), slot, import).await.unwrap();
+    }
+    let inner = device
+        .group()
+        .inner()
+        .keep_repo(group.id(), repo.key(), &mine)
+        .await;
+    inner.unwrap();
+    assert!(!device.repos().await.contains(&repo.key()));
+    let again = Groups::open(device.stores.clone()).await.unwrap();
+    let repos = again.groups().remove(0).repos().await.unwrap();
+    assert!(repos.iter().any(|r| r.key() == repo.key() && r.is_ours()));
+    assert_eq!(repos.len(), 2);
+}
