@@ -295,8 +295,11 @@ async fn scenario(seed: u64) {
     });
     let mut devices = world(&net, &[Write], &options()).await;
     devices.push(second(&net, &devices, 9).await);
-    devices[2].synced(Synced::Here).await;
     let owner = own(&devices[0]).await.key();
+    // Whom it met first may not have heard of the owner yet.
+    while !devices[2].group().has_repo(owner).await.expect("repos") {
+        pause(1).await;
+    }
     assert_eq!(own(&devices[2]).await.key(), owner);
     // By whose it is and its name; `None` where it was removed last, which may not have its way.
     let mut last: BTreeMap<(bool, String), Option<Vec<u8>>> = BTreeMap::new();
