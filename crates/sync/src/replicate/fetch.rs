@@ -11,7 +11,11 @@ use std::{
 };
 
 use bao_tree::{ChunkNum, ChunkRanges};
-use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use futures_util::{
+    StreamExt, TryStreamExt,
+    future::BoxFuture,
+    stream::{self, FuturesUnordered},
+};
 use store_api::{Error, Kind, PublicKey, RecordId, Result};
 use store_engine::{Blobs, Hash, Pin, Status};
 use tokio::{sync::Notify, task::JoinSet, time::Instant};
@@ -520,12 +524,18 @@ impl Files {
         chain: Chain,
         named: impl IntoIterator<Item = (u64, Hash)>,
     ) -> Result<Option<Self>> {
+        let mut found = stream::iter(named)
+            .map(|(offset, hash)| async move {
+                missing_of(blobs, hash)
+                    .await
+                    .map(|of_file| (offset, hash, of_file))
+            })
+            .buffered(FILES);
         let mut missing = Vec::new();
-        for (offset, hash) in named {
-            if let Some(of_file) = missing_of(blobs, hash).await? {
-                missing.push((offset, hash, of_file));
-            }
+        while let Some((offset, hash, of_file)) = found.try_next().await? {
+            missing.extend(of_file.map(|of_file| (offset, hash, of_file)));
         }
+        drop(found);
         Ok((!missing.is_empty()).then_some(Self { chain, missing }))
     }
 

@@ -117,6 +117,8 @@ pub(crate) struct Shared {
     next: AtomicU64,
     /// Tells that sessions came or went, or that one holds something new.
     stirred: Notify,
+    /// Tells that there may be somebody new to connect to.
+    met: Notify,
     avoided: Mutex<BTreeMap<Avoided, BackOff>>,
     /// Who answered at an address.
     peers: Mutex<BTreeMap<Address, PublicKey>>,
@@ -176,6 +178,7 @@ impl Replicator {
             sessions: Mutex::default(),
             next: AtomicU64::new(0),
             stirred: Notify::new(),
+            met: Notify::new(),
             avoided: Mutex::default(),
             peers: Mutex::default(),
             requests: status::Requests::default(),
@@ -396,6 +399,7 @@ impl Shared {
                     for link in links {
                         self.greet(&link);
                     }
+                    self.met.notify_one();
                     self.stirred.notify_waiters();
                 }
                 Err(RecvError::Lagged(_)) => {
@@ -462,6 +466,7 @@ impl Shared {
                         return;
                     }
                 }
+                () = self.met.notified() => {}
                 () = pause => {}
             }
         }

@@ -114,14 +114,20 @@ pub fn seal_stream(
     async_stream::try_stream! {
         let mut index = 0;
         let mut sealing: Option<JoinHandle<Bytes>> = None;
-        let mut batch = Batch::read(&mut reader).await?;
+        // Most files need one segment.
+        let mut batch = Batch::read(&mut reader, 1).await?;
         loop {
             // Only what comes after tells whether this batch is the last.
             let next = match batch.len == BATCH * SEGMENT_LEN {
-                true => Some(Batch::read(&mut reader).await?).filter(|next| next.len > 0),
+                true => Some(Batch::read(&mut reader, BATCH).await?).filter(|next| next.len > 0),
                 false => None,
             };
             let last = next.is_none();
+            if last && index == 0 && batch.len <= SEGMENT_LEN {
+                // Quicker than another thread takes it.
+                yield batch.seal(&cipher, index, last);
+                break;
+            }
             let cipher = cipher.clone();
             let job = tokio::task::spawn_blocking(move || batch.seal(&cipher, index, last));
             if let Some(before) = sealing.replace(job) {
@@ -146,11 +152,13 @@ struct Batch {
 }
 
 impl Batch {
-    async fn read(reader: &mut (impl AsyncRead + Unpin)) -> io::Result<Self> {
-        let mut bytes = vec![0; BATCH * SEALED_LEN];
+    /// Reads a batch, with memory for so many segments at first.
+    async fn read(reader: &mut (impl AsyncRead + Unpin), room_for: usize) -> io::Result<Self> {
+        let mut bytes = Vec::with_capacity(room_for * SEALED_LEN);
         let mut len = 0;
-        'read: for segment in bytes.chunks_exact_mut(SEALED_LEN) {
-            let mut room = &mut segment[..SEGMENT_LEN];
+        'read: for segment in 0..BATCH {
+            bytes.resize((segment + 1) * SEALED_LEN, 0);
+            let mut room = &mut bytes[segment * SEALED_LEN..][..SEGMENT_LEN];
             while !room.is_empty() {
                 match reader.read(room).await? {
                     0 => break 'read,
