@@ -30,7 +30,7 @@ use crate::{
     groups::{Event, Group, Repo},
     seal,
     tree::{
-        Root,
+        FileEntry, Name, Root,
         page::{MAX_ITEMS, MAX_PAGE_LEN},
         walk::{Part, children},
     },
@@ -287,29 +287,61 @@ impl Shared {
                     files.push(files_of);
                 }
             }
-            let mut rounds = 0..ROUNDS;
-            while !files.is_empty() {
-                if rounds.next().is_none() {
-                    let message = "files are not whole, whoever is asked";
-                    return Err(Error::new(Kind::Unavailable, "sync.fetch", message)
-                        .with("repo", repo.key()));
-                }
-                let jobs = files.iter().flat_map(Files::jobs).collect();
-                pins.extend(self.run(group, repo, jobs).await?);
-                let mut left = Vec::new();
-                for known in files {
-                    let named = known
-                        .missing
-                        .into_iter()
-                        .map(|(offset, hash, _)| (offset, hash));
-                    left.extend(Files::missing(blobs, known.chain, named).await?);
-                }
-                files = left;
-            }
+            pins.extend(self.fetch_files(group, repo, files).await?);
             (new, old) = (below, old_below);
         }
         drop(pins);
         Ok(())
+    }
+
+    /// Fetches what of these files is not here.
+    async fn fetch_files(
+        &self,
+        group: &Group,
+        repo: &Repo,
+        mut files: Vec<Files>,
+    ) -> Result<Vec<Pin>> {
+        let mut pins = Vec::new();
+        let mut rounds = 0..ROUNDS;
+        while !files.is_empty() {
+            if rounds.next().is_none() {
+                let message = "files are not whole, whoever is asked";
+                let error = Error::new(Kind::Unavailable, "sync.fetch", message);
+                return Err(error.with("repo", repo.key()));
+            }
+            let jobs = files.iter().flat_map(Files::jobs).collect();
+            pins.extend(self.run(group, repo, jobs).await?);
+            let mut left = Vec::new();
+            for known in files {
+                let named = known
+                    .missing
+                    .into_iter()
+                    .map(|(offset, hash, _)| (offset, hash));
+                left.extend(Files::missing(group.blobs(), known.chain, named).await?);
+            }
+            files = left;
+        }
+        Ok(pins)
+    }
+
+    /// Fetches one file of the tree that reads see, and says what is said of it.
+    pub(super) async fn fetch_file(&self, repo: &Repo, path: &str) -> Result<FileEntry> {
+        const OPERATION: &str = "sync.read";
+        let group = repo.group();
+        let (tree, root) = (group.tree(OPERATION)?, repo.root().await?);
+        // It may be replaced meanwhile.
+        let _tree = group.blobs().pin(root.keep()).await;
+        let located = tree.locate(root, &Name::new(path)?).await?;
+        let (chain, offset, entry) = located.ok_or_else(|| {
+            Error::new(Kind::NotFound, OPERATION, "there is no such file")
+                .with("path", path.escape_debug())
+        })?;
+        let named = [(offset, entry.blob)];
+        let missing = Files::missing(group.blobs(), chain, named).await?;
+        // From now on the tree keeps it.
+        let files = missing.into_iter().collect();
+        drop(self.fetch_files(group, repo, files).await?);
+        Ok(entry)
     }
 
     /// Does jobs with all sessions of the group, until all are done. [`Kind::Unavailable`] where

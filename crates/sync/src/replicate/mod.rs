@@ -29,7 +29,8 @@ use std::{
     time::Duration,
 };
 
-use store_api::{Error, Kind, PublicKey, RecordId, Result};
+use bytes::Bytes;
+use store_api::{Error, Kind, Listing, PublicKey, RecordId, Result};
 use tokio::{
     sync::{Notify, broadcast::error::RecvError},
     task::JoinSet,
@@ -39,7 +40,7 @@ use tokio::{
 use self::session::Session;
 pub use self::status::{RepoStatus, Request, Status, Synced};
 use crate::{
-    groups::{Event, Groups},
+    groups::{Event, Groups, Repo},
     network::{Address, Connection, Network, Stream},
 };
 
@@ -204,6 +205,22 @@ impl Replicator {
         let connection = self.0.network.connect(address, None).await?;
         self.0.add_link(connection, Side::Dialed);
         Ok(())
+    }
+
+    /// The bytes of a file within `range`, which come from members first where they are not here: of
+    /// who has [only names](Policy::Names), this is how contents come. All of the file is then kept as
+    /// long as the repo has it.
+    ///
+    /// # Errors
+    /// As of [`Repo::read`]; [`Kind::Unavailable`] where nobody who is connected can give the file.
+    pub async fn read(
+        &self,
+        repo: &Repo,
+        path: &str,
+        range: std::ops::Range<u64>,
+    ) -> Result<Listing<Bytes>> {
+        let entry = self.0.fetch_file(repo, path).await?;
+        Ok(repo.read_entry(&entry, range))
     }
 
     /// Where this device can be reached now, for an invite.

@@ -32,6 +32,33 @@ impl Tree {
         Ok(found.filter(|(n, _)| n == name).map(|(_, e)| e.clone()))
     }
 
+    /// Where a file of this name is: the pages from the root down to the one that names it, and its
+    /// place in its sequence, counted from 1.
+    pub(crate) async fn locate(
+        &self,
+        root: Root,
+        name: &Name,
+    ) -> Result<Option<(Vec<Hash>, u64, FileEntry)>> {
+        if root.is_empty() {
+            return Ok(None);
+        }
+        let mut chain = vec![root.hash];
+        let mut page = root.hash;
+        for level in (1..=root.level).rev() {
+            let inner = self.open::<Child>(page, level).await?;
+            let Some((_, child)) = inner.items.get(inner.position(name.as_str())) else {
+                return Ok(None);
+            };
+            page = child.hash;
+            chain.push(page);
+        }
+        let leaf = self.open::<FileEntry>(page, 0).await?;
+        let at = leaf.position(name.as_str());
+        let found = leaf.items.get(at).filter(|(found, _)| found == name);
+        // The sealed page is the first.
+        Ok(found.map(|(_, entry)| (chain, at as u64 + 2, entry.clone())))
+    }
+
     pub(super) fn list_from(
         self,
         root: Root,

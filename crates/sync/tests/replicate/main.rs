@@ -8,8 +8,10 @@ mod world;
 
 use std::time::Duration;
 
-use store_api::{Kind, PublicKey};
+use futures_util::TryStreamExt;
+use store_api::{Kind, PublicKey, Result};
 use sync::{
+    groups::Repo,
     invite::InviteKind::{Read, Replica, Write},
     network::sim::{Link, SimNetwork},
     replicate::{Policy, Push, Synced},
@@ -224,6 +226,17 @@ async fn a_stranger_gets_nothing() {
     assert!(!status.expect("a status").peers.contains(&stranger.key));
 }
 
+async fn read(
+    device: &Device,
+    repo: &Repo,
+    name: &str,
+    range: std::ops::Range<u64>,
+) -> Result<Vec<u8>> {
+    let bytes = device.replicator().read(repo, name, range).await?;
+    let pieces: Vec<_> = bytes.try_collect().await?;
+    Ok(pieces.concat())
+}
+
 #[tokio::test(start_paused = true)]
 async fn names_alone_take_little() {
     let net = SimNetwork::new(6);
@@ -256,6 +269,46 @@ async fn names_alone_take_little() {
     );
     let received = net.traffic(PublicKey([7; 32])).received;
     assert!(received < 50_000, "{received} bytes for 20 names");
+
+    // Contents come when they are read, and stay.
+    assert_eq!(
+        read(&reader, &repos[0], "7", 100_000..u64::MAX)
+            .await
+            .expect("bytes"),
+        noise(7, 200_000)[100_000..]
+    );
+    let more = net.traffic(PublicKey([7; 32])).received - received;
+    assert!(
+        (200_000..220_000).contains(&more),
+        "{more} bytes for one file"
+    );
+    assert_eq!(
+        read(&reader, &repos[0], "none", 0..1)
+            .await
+            .unwrap_err()
+            .kind(),
+        Kind::NotFound
+    );
+    net.partition(&[reader.key]);
+    tokio::time::sleep(Duration::from_secs(120)).await;
+    assert_eq!(
+        read(&reader, &repos[0], "8", 0..1)
+            .await
+            .unwrap_err()
+            .kind(),
+        Kind::Unavailable
+    );
+    reader
+        .stores
+        .blobs
+        .collect(std::time::SystemTime::now())
+        .await
+        .expect("a collection");
+    assert_eq!(
+        read(&reader, &repos[0], "7", 0..10).await.expect("bytes"),
+        noise(7, 200_000)[..10]
+    );
+    assert!(reader.replicator().requests().is_empty());
 }
 
 #[tokio::test(start_paused = true)]
