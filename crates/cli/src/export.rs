@@ -123,7 +123,8 @@ pub(crate) async fn write_out(
     let planned = plan(blobs, files, dir, how).await?;
     let planned = look(blobs, planned, dir, how, &mut written).await?;
     written.files = planned.len() as u64;
-    written.bytes = planned.iter().map(|file| file.size).sum();
+    let sizes = planned.iter().map(|file| file.size);
+    written.bytes = sizes.fold(0, u64::saturating_add);
     let folders: BTreeSet<PathBuf> = planned
         .iter()
         .flat_map(|file| file.path.ancestors().skip(1))

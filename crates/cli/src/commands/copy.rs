@@ -53,6 +53,7 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
     if !args.overwrite {
         rest::check_names(from.blobs(), to.blobs()).await?;
     }
+    let ours = rest::own_repos(&to).await?;
     let mut copied = Copied::default();
     blobs::copy(app, from.blobs(), to.blobs(), &mut copied).await?;
     if Groups::are_in(from.collections()).await? {
@@ -60,7 +61,7 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
         copied.keys = rest::copy_keys(&from, &to).await?;
     }
     rest::copy_entries(&from, &to, args.overwrite, &mut copied).await?;
-    rest::copy_records(&from, &to, &mut copied).await?;
+    rest::copy_records(&from, &to, &ours, &mut copied).await?;
     // Names come last: whatever has one is there.
     rest::copy_names(from.blobs(), to.blobs(), &mut copied).await?;
     let text = format!(

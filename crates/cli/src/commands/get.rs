@@ -38,7 +38,11 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
 }
 
 /// What `text` stands for where it begins with a group.
+/// What the store has under this name itself comes first, and needs no keys.
 pub(crate) async fn in_group(store: &Store, text: &str) -> Result<Option<Place>> {
+    if find(store.blobs(), text).await.is_ok() {
+        return Ok(None);
+    }
     match known(store).await? {
         Some(groups) => place(&groups, text).await,
         None => Ok(None),
@@ -67,7 +71,10 @@ async fn files_in(place: &Place) -> Result<Vec<(String, Stored)>> {
     let listed: Vec<_> = repo.list(&prefix).await?.try_collect().await?;
     if listed.is_empty() && !prefix.is_empty() {
         return Err(Problem::new(
-            format!("there is no file {:?} in that repo", place.path),
+            format!(
+                "there is no file {:?} in that repo",
+                path.unwrap_or_default()
+            ),
             "`larder ls GROUP/REPO` shows its files",
         )
         .into());

@@ -2,7 +2,10 @@
 
 use anyhow::Result;
 use clap::{Subcommand, builder::NonEmptyStringValueParser};
-use larder::{Store, groups::Invite};
+use larder::{
+    Store,
+    groups::{Group, Invite},
+};
 use serde::Serialize;
 
 use crate::{
@@ -70,6 +73,9 @@ enum Command {
     Leave {
         /// The group
         group: String,
+        /// Also where your repo has files, which others may not have
+        #[arg(long)]
+        force: bool,
     },
 }
 
@@ -141,10 +147,13 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
                 app.out.result(&item, &item)?;
             }
         }
-        Command::Leave { group } => {
+        Command::Leave { group, force } => {
             let store = app.existing_store().await?;
             let groups = store.groups(unlock).await?;
             let group = pick(&groups, Some(&group)).await?;
+            if !force {
+                check_left(&group).await?;
+            }
             let done = Done {
                 group: label(&group).await?,
                 id: group.id().to_string(),
@@ -157,6 +166,22 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
         }
     }
     Ok(Exit::Done)
+}
+
+/// Whoever leaves can never write that repo again, and the files may be nowhere else.
+async fn check_left(group: &Group) -> Result<()> {
+    let mut files = 0;
+    for repo in group.repos().await?.iter().filter(|repo| repo.is_ours()) {
+        files += repo.whole_root().await?.files;
+    }
+    if files > 0 {
+        return Err(Problem::new(
+            format!("your repo has {files} file(s), which may be nowhere else"),
+            "`larder sync` gives them to others, `larder get` writes them out; then --force",
+        )
+        .into());
+    }
+    Ok(())
 }
 
 async fn create(app: &App, name: &str, member: String) -> Result<()> {

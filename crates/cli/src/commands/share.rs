@@ -1,20 +1,27 @@
 //! `larder share`: a folder, for a group of its own.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::builder::NonEmptyStringValueParser;
-use larder::groups::{Group, Groups, Repo};
+use larder::{
+    Bytes, Hash, Store,
+    api::{CollectionId, RecordId},
+    groups::{Group, Repo},
+};
 
 use super::{put, sync::go_on};
 use crate::{
     app::{App, unlock},
-    groups::{self, Kind, Network, Puts, label},
+    groups::{self, Kind, Network, Puts},
     ingest::default_name,
     problem::{Exit, Problem},
 };
 
-/// Makes a group that is called like the folder, puts the folder into it, prints an invite and a QR
+/// Which group was made for which folder: a hash of the folder's path -> the group's id.
+const SHARES: CollectionId = CollectionId::from_static("larder-cli/shares");
+
+/// Makes a group for this folder that is called like it, puts the folder into it, prints an invite and a QR
 /// code, and serves until ctrl-c. Run it again to put what has changed and to serve again.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -42,7 +49,7 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
         .into());
     }
     let store = app.store().await?;
-    let (group, repo) = made(&store.groups(unlock).await?, &name, &args.member).await?;
+    let (group, repo) = made(&store, &args.folder, &name, &args.member).await?;
     let id = group.id();
     let done = groups::put(app, &repo, &args.folder, None, &args.how).await?;
     put::say(app, &group, &args.folder, done).await?;
@@ -62,17 +69,25 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
     ended
 }
 
-/// The group of that name that we write; a new one where there is none.
-async fn made(groups: &Groups, name: &str, member: &str) -> Result<(Group, Repo)> {
-    for group in groups.groups() {
-        if group.keys().secret().is_some() && label(&group).await? == name {
-            let repos = group.repos().await?;
-            if let Some(repo) = repos.into_iter().find(Repo::is_ours) {
-                return Ok((group, repo));
-            }
+/// The group that was made for this folder before; a new one where there is none. Another group of that
+/// name is none of its business: its members were not invited to this folder.
+async fn made(store: &Store, folder: &Path, name: &str, member: &str) -> Result<(Group, Repo)> {
+    let groups = store.groups(unlock).await?;
+    let real = std::fs::canonicalize(folder)
+        .with_context(|| format!("cannot read {}", folder.display()))?;
+    let key = Hash::of(real.as_os_str().as_encoded_bytes());
+    let key = Bytes::copy_from_slice(key.as_bytes());
+    let shared = store.collections().get(SHARES, key.clone()).await?;
+    let id = shared.and_then(|entry| <[u8; 32]>::try_from(&entry.value[..]).ok());
+    if let Some(group) = id.and_then(|id| groups.group(RecordId(id))) {
+        let repos = group.repos().await?;
+        if let Some(repo) = repos.into_iter().find(Repo::is_ours) {
+            return Ok((group, repo));
         }
     }
     let group = groups.create_group(name).await?;
     let repo = group.create_repo(member).await?;
+    let id = Bytes::copy_from_slice(&group.id().0);
+    store.collections().put(SHARES, key, id).await?;
     Ok((group, repo))
 }

@@ -12,10 +12,13 @@ use crate::{
     app::{App, unlock},
     args,
     groups::{self, Kind, Network, Puts, Watch, label, pick},
-    output::Shown,
-    problem::{Exit, Problem},
+    output::{Shown, to_stderr},
+    problem::{Exit, Problem, Report},
     signalled,
 };
+
+/// How long to stay after everybody has everything.
+const LINGER: Duration = Duration::from_millis(1500);
 
 /// Fetches what the others have and gives them what is here, until everybody who can be reached has
 /// everything. What came before an interruption stays.
@@ -110,10 +113,15 @@ async fn until_synced(
     let waiting = async {
         while !watch.look(chosen).await? {
             if watch.quiet_for() > timeout {
-                return Err(not_synced(replicator, chosen, timeout).await?.into());
+                return Err(not_synced(&watch, replicator, chosen, timeout)
+                    .await?
+                    .into());
             }
             groups::watch().await;
         }
+        // The others must be able to see it too.
+        tokio::time::sleep(LINGER).await;
+        watch.look(chosen).await?;
         Ok(Exit::Done)
     };
     tokio::select! {
@@ -124,6 +132,7 @@ async fn until_synced(
 
 /// What is missing.
 async fn not_synced(
+    watch: &Watch<'_>,
     replicator: &Replicator,
     chosen: &[Group],
     timeout: Duration,
@@ -133,8 +142,11 @@ async fn not_synced(
     for group in chosen {
         let status = replicator.status(group.id()).await?;
         let name = Shown(&label(group).await?).to_string();
-        match status.peers.is_empty() {
+        match !watch.was_met(group) {
             true => alone.push(name),
+            false if status.peers.is_empty() => {
+                behind.push(format!("{name} (the others have left)"))
+            }
             false if status.has_all() => behind.push(format!("{name} (others lack something)")),
             false => behind.push(format!("{name} (something has not come)")),
         }
@@ -198,8 +210,11 @@ async fn put_each_line(app: &App, chosen: &[Group]) -> Result<Exit> {
         let path = PathBuf::from(line);
         for group in chosen {
             let repo = put::own_repo(group).await?;
-            let done = groups::put(app, &repo, &path, None, &how).await?;
-            put::say(app, group, &path, done).await?;
+            match groups::put(app, &repo, &path, None, &how).await {
+                Ok(done) => put::say(app, group, &path, done).await?,
+                // The next line may be a better one.
+                Err(error) => to_stderr(Report::of(&error)),
+            }
         }
     }
     Ok(Exit::Done)

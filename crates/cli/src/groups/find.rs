@@ -80,13 +80,11 @@ pub(crate) async fn place(groups: &Groups, text: &str) -> Result<Option<Place>> 
             found.push((member.clone(), path.map(str::to_owned)));
         }
     }
-    // Of `a` and `a/b` the longer is meant.
-    found.sort_by_key(|(_, path)| path.as_ref().map_or(0, |path| 1 + path.len()));
-    let same = |path: &Option<String>| found.iter().filter(|(_, other)| other == path).count();
     match found.first() {
-        Some((_, path)) if same(path) > 1 => Err(Problem::usage(
+        // Of `a` and `a/b` neither may take the other's paths.
+        Some(_) if found.len() > 1 => Err(Problem::usage(
             format!(
-                "several members of {} are called so: {rest:?}",
+                "several members of {} may be meant by {rest:?}",
                 label(&group).await?
             ),
             "write the beginning of the repo's key instead; `larder group members` shows them",
@@ -120,13 +118,10 @@ async fn find_group<'a>(
             found.push((group, rest));
         }
     }
-    found.sort_by_key(|(_, rest)| rest.map_or(0, |rest| 1 + rest.len()));
-    if let [(one, rest), (other, same), ..] = &found[..]
-        && rest == same
-    {
+    if let [(one, _), (other, _), ..] = &found[..] {
         return Err(Problem::usage(
             format!(
-                "two groups are called so: {} and {}",
+                "two groups may be meant: {} and {}",
                 short(&one.id()),
                 short(&other.id())
             ),

@@ -35,9 +35,10 @@ pub(crate) async fn of_group(group: &Group) -> Result<Item> {
     };
     for member in group.members().await? {
         let repo = of_repo(&member).await?;
-        item.size += repo.size;
-        item.files = item.files.zip(repo.files).map(|(all, files)| all + files);
-        item.present += repo.present;
+        item.size = item.size.saturating_add(repo.size);
+        let files = item.files.zip(repo.files);
+        item.files = files.map(|(all, files)| all.saturating_add(files));
+        item.present = item.present.saturating_add(repo.present);
         item.complete &= repo.complete;
     }
     Ok(item)
@@ -46,11 +47,8 @@ pub(crate) async fn of_group(group: &Group) -> Result<Item> {
 /// A repo as a line.
 pub(crate) async fn of_repo(member: &Member) -> Result<Item> {
     let repo = &member.repo;
-    let here = repo.root().await?;
-    let newest = repo
-        .known_root()
-        .await?
-        .map_or(here, |(_, known)| known.root);
+    let here = repo.whole_root().await?;
+    let newest = repo.newest_root().await?.unwrap_or(here);
     Ok(Item {
         name: member.name.clone().unwrap_or_else(|| short(&repo.key())),
         kind: ItemKind::Repo,

@@ -91,6 +91,10 @@ struct Seen {
     here: BTreeMap<PublicKey, Hash>,
     /// What was said to be in sync; `None` while it is not.
     synced: Option<(usize, u64, u64)>,
+    /// Whether it was in sync at any time.
+    was_synced: bool,
+    /// Whether anybody was there at any time.
+    was_met: bool,
 }
 
 /// Follows groups; each look says what is new.
@@ -99,7 +103,8 @@ pub(crate) struct Watch<'a> {
     app: &'a App,
     replicator: &'a Replicator,
     seen: BTreeMap<RecordId, Seen>,
-    received: u64,
+    /// What was received and sent by now.
+    moved_bytes: (u64, u64),
     bar: ProgressBar,
     /// When something moved last.
     moved: Instant,
@@ -111,7 +116,7 @@ impl<'a> Watch<'a> {
             app,
             replicator,
             seen: BTreeMap::new(),
-            received: 0,
+            moved_bytes: (0, 0),
             bar: app.out.progress(Unit::Bytes, None, "receiving"),
             moved: Instant::now(),
         }
@@ -122,14 +127,20 @@ impl<'a> Watch<'a> {
         self.moved.elapsed()
     }
 
-    /// Looks at these groups, and says what is new. True where all of them are in sync.
+    /// Looks at these groups, and says what is new. True where each of them is in sync or was: who was
+    /// in sync may have left since.
     pub(crate) async fn look(&mut self, groups: &[Group]) -> Result<bool> {
         let mut all_synced = true;
         for group in groups {
-            all_synced &= self.look_at(group).await?;
+            all_synced &= self.look_at(group).await? || self.seen[&group.id()].was_synced;
         }
         self.show_progress();
         Ok(all_synced)
+    }
+
+    /// Whether anybody of the group was there at any time.
+    pub(crate) fn was_met(&self, group: &Group) -> bool {
+        self.seen.get(&group.id()).is_some_and(|seen| seen.was_met)
     }
 
     async fn look_at(&mut self, group: &Group) -> Result<bool> {
@@ -162,8 +173,8 @@ impl<'a> Watch<'a> {
 
         let (mut files, mut bytes) = (0, 0);
         for repo in &status.repos {
-            files += repo.known.files;
-            bytes += repo.known.bytes;
+            files = u64::saturating_add(files, repo.known.files);
+            bytes = u64::saturating_add(bytes, repo.known.bytes);
             let before = seen.here.insert(repo.repo, repo.held.hash);
             let is_news = before.unwrap_or(Hash::EMPTY) != repo.held.hash;
             if is_news && !repo.is_ours && repo.held.hash == repo.known.hash {
@@ -191,6 +202,8 @@ impl<'a> Watch<'a> {
             self.moved = Instant::now();
         }
         seen.synced = state;
+        seen.was_synced |= synced;
+        seen.was_met |= !peers.is_empty();
         for event in events {
             self.bar.suspend(|| event.say(self.app))?;
         }
@@ -200,8 +213,9 @@ impl<'a> Watch<'a> {
     fn show_progress(&mut self) {
         let received = self.replicator.received();
         let requests = self.replicator.requests();
-        if received != self.received {
-            self.received = received;
+        let moved = (received, self.replicator.sent());
+        if moved != self.moved_bytes {
+            self.moved_bytes = moved;
             self.moved = Instant::now();
         }
         self.bar.set_position(received);

@@ -173,7 +173,10 @@ fn groups_are_copied_with_their_keys() {
     // Each goes its way, and what one has is no conflict for the other.
     place.write("more", "more");
     place.ok(&["put", "more"]);
+    place.write("theirs", "theirs");
+    place.ok(&["--store", &to, "put", "theirs"]);
     let again = &place.json(&["copy", &place.url().to_string(), &to])[0];
     assert_eq!(again["keys"], 0);
-    assert_eq!(place.json(&["--store", &to, "ls", "g/me/more"]).len(), 1);
+    assert_eq!(place.json(&["--store", &to, "ls", "g/me/theirs"]).len(), 1);
+    assert_eq!(place.json(&["ls", "g/me/more"]).len(), 1);
 }

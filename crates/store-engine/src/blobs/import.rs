@@ -40,9 +40,10 @@ pub enum Trust {
     Verified,
 }
 
-/// The imports that run, so that several of one blob share what they know.
+/// The imports that run, so that several of one blob share what they know. Those for a size that is
+/// only claimed are apart from others.
 #[derive(Debug, Default)]
-pub(crate) struct Imports(Mutex<HashMap<Hash, Weak<Shared>>>);
+pub(crate) struct Imports(Mutex<HashMap<(Hash, u64), Weak<Shared>>>);
 
 #[derive(Debug)]
 pub(crate) struct Shared {
@@ -62,10 +63,10 @@ impl Drop for Shared {
     fn drop(&mut self) {
         let mut imports = self.inner.imports.lock();
         if imports
-            .get(&self.hash)
+            .get(&(self.hash, self.size))
             .is_some_and(|shared| shared.strong_count() == 0)
         {
-            imports.remove(&self.hash);
+            imports.remove(&(self.hash, self.size));
         }
         drop(imports);
         self.live.get_mut().end(&self.inner);
@@ -73,7 +74,7 @@ impl Drop for Shared {
 }
 
 impl Imports {
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Hash, Weak<Shared>>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<(Hash, u64), Weak<Shared>>> {
         self.0
             .lock()
             .expect("no code panics while it holds the imports")
@@ -156,11 +157,12 @@ impl Inner {
             }
         }
         let mut imports = self.imports.lock();
-        if let Some(shared) = imports.get(&hash).and_then(Weak::upgrade) {
-            if shared.size == size {
-                return Ok(shared);
-            }
-            // Who only said another size must not be able to hold up who knows it: both go on, apart.
+        if let Some(shared) = imports.get(&(hash, size)).and_then(Weak::upgrade) {
+            return Ok(shared);
+        }
+        // Who only said another size must not be able to hold up who knows it: both go on, apart.
+        let others = imports.iter().filter(|((other, _), _)| *other == hash);
+        for shared in others.filter_map(|(_, shared)| shared.upgrade()) {
             if shared.proven.load(Ordering::Acquire) {
                 return Err(wrong_size(hash, size, shared.size));
             }
@@ -174,7 +176,7 @@ impl Inner {
             proven: AtomicBool::new(false),
             live: tokio::sync::Mutex::new(Live::begin(size, entry)),
         });
-        imports.insert(hash, Arc::downgrade(&shared));
+        imports.insert((hash, size), Arc::downgrade(&shared));
         Ok(shared)
     }
 }

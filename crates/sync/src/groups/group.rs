@@ -154,17 +154,21 @@ impl Group {
         Error::new(Kind::Denied, operation, message).with("group", self.0.id)
     }
 
-    /// What the group is called; `None` where that has not come here yet.
+    /// What the group is called; `None` where that has not come here yet, or is no name.
     ///
     /// # Errors
     /// [`Kind::Denied`] to a replica.
     pub async fn name(&self) -> Result<Option<String>> {
         let read = self.read_key("sync.group.name")?;
         let found = self.records().get(self.0.id, GROUP_NAME, Freshness::Local);
-        let found = found.await?;
-        found
-            .map(|found| open_group_name(read, self.0.id, &found.value))
-            .transpose()
+        let Some(found) = found.await? else {
+            return Ok(None);
+        };
+        // Whoever may write the record may write what is no name, and must not stop anything by it.
+        let name = open_group_name(read, self.0.id, &found.value);
+        Ok(name
+            .inspect_err(|error| tracing::debug!(group = %self.0.id, %error, "it has no name"))
+            .ok())
     }
 
     /// An invite of this kind, with the addresses where this device and others may be found. For

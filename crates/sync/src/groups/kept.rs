@@ -6,6 +6,7 @@
 //! sync/repos       group id [32] | repo id [32]   -> version u8 = 1 | repo's key [32]      ours
 //! sync/addresses   group id [32]                  -> version u8 = 1 | for each: length u16 | text
 //! sync/held        repo id [32]                   -> version u8 = 1 | root                 theirs
+//! sync/whole       the same, where its files are here too
 //! sync/others      group id [32] | repo id [32]   -> version u8 = 1 | signed value (record_format)
 //!                                    the root of another device of ours, until its tree is here
 //! secret group/ID  version u8 = 1 | access u8 (1 write, 2 read, 3 replica) | epoch u32
@@ -37,6 +38,7 @@ use crate::{
 const GROUPS: CollectionId = CollectionId::from_static("sync/groups");
 const REPOS: CollectionId = CollectionId::from_static("sync/repos");
 const ADDRESSES: CollectionId = CollectionId::from_static("sync/addresses");
+const WHOLE: CollectionId = CollectionId::from_static("sync/whole");
 const HELD: CollectionId = CollectionId::from_static("sync/held");
 const OTHERS: CollectionId = CollectionId::from_static("sync/others");
 const VERSION: u8 = 1;
@@ -310,7 +312,29 @@ impl Inner {
         Ok(())
     }
 
+    /// The root of somebody's repo that is here with all its files.
+    pub(crate) async fn whole(&self, repo: RecordId) -> Result<Root> {
+        let entry = self.collections.get(WHOLE, repo.0.to_vec()).await?;
+        match entry {
+            Some(entry) => decode_root(&entry.value).map_err(damaged),
+            None => Ok(Root::EMPTY),
+        }
+    }
+
+    pub(crate) async fn keep_whole(&self, repo: RecordId, root: Root) -> Result<()> {
+        self.collections
+            .put(WHOLE, repo.0.to_vec(), encode_root(root))
+            .await?;
+        Ok(())
+    }
+
+    pub(crate) async fn forget_whole(&self, repo: RecordId) -> Result<()> {
+        self.collections.delete(WHOLE, repo.0.to_vec()).await?;
+        Ok(())
+    }
+
     pub(crate) async fn forget_held(&self, repo: RecordId) -> Result<()> {
+        self.forget_whole(repo).await?;
         self.collections.delete(HELD, repo.0.to_vec()).await?;
         Ok(())
     }

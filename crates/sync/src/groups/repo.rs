@@ -17,6 +17,7 @@ use super::{
 };
 use crate::{
     records::{Profile, REPO_PROFILE, REPO_ROOT, RepoRoot},
+    replicate::Policy,
     seal::file::open_range,
     tree::{FileEntry, Name, Named, Root, Tree},
 };
@@ -93,7 +94,7 @@ impl Repo {
         self.0.secret.is_some()
     }
 
-    /// What its owner is called; `None` where that has not come here yet.
+    /// What its owner is called; `None` where that has not come here yet, or is no name.
     ///
     /// # Errors
     /// [`Kind::Denied`] to a replica.
@@ -101,11 +102,13 @@ impl Repo {
         let read = self.0.group.read_key("sync.repo.name")?;
         let records = self.0.group.records();
         let found = records.get(self.0.id, REPO_PROFILE, Freshness::Local);
-        let found = found.await?;
-        found
-            .map(|found| Profile::open(read, self.0.id, &found.value))
-            .transpose()
-            .map(|profile| profile.map(|profile| profile.name))
+        let Some(found) = found.await? else {
+            return Ok(None);
+        };
+        let profile = Profile::open(read, self.0.id, &found.value);
+        let profile = profile
+            .inspect_err(|error| tracing::debug!(repo = %self.0.key, %error, "it has no name"));
+        Ok(profile.ok().map(|profile| profile.name))
     }
 
     /// The newest root that is known here, with its sequence number; it may not have come here yet.
@@ -146,31 +149,41 @@ impl Repo {
         }
     }
 
-    /// The same, as it is told to others: a root of ours that cannot be read is no tree.
-    pub(crate) async fn held_root(&self) -> Result<Root> {
-        if !self.is_ours() {
-            return self.root().await;
-        }
-        let known = self.readable_root().await?;
-        Ok(known.map_or(Root::EMPTY, |known| known.root))
-    }
-
-    /// The newest root that is known here, whoever made it.
-    pub(crate) async fn newest_root(&self) -> Result<Option<Root>> {
+    /// The newest root that is known here, whoever made it; `None` where there is none that can be
+    /// read.
+    pub async fn newest_root(&self) -> Result<Option<Root>> {
         match self.other().await? {
             Some(other) => Ok(Some(other.root.root)),
             None => Ok(self.readable_root().await?.map(|known| known.root)),
         }
     }
 
+    /// The tree that is here with all its files: of another member the newest that has come so, of our
+    /// own the newest that can be read.
+    pub async fn whole_root(&self) -> Result<Root> {
+        if !self.is_ours() {
+            return self.0.group.inner().whole(self.0.id).await;
+        }
+        let known = self.readable_root().await?;
+        Ok(known.map_or(Root::EMPTY, |known| known.root))
+    }
+
+    /// The tree that is here as far as this policy wants it.
+    pub(crate) async fn wanted_root(&self, policy: Policy) -> Result<Root> {
+        match policy {
+            Policy::Names if !self.is_ours() => self.root().await,
+            _ => self.whole_root().await,
+        }
+    }
+
     /// Whether there is a tree to fetch: a newer one of another member, or one that another device of
     /// ours made.
-    pub(crate) async fn is_behind(&self) -> Result<bool> {
+    pub(crate) async fn is_behind(&self, policy: Policy) -> Result<bool> {
         if self.is_ours() {
             return Ok(self.other().await?.is_some());
         }
         match self.readable_root().await? {
-            Some(known) => Ok(self.root().await?.hash != known.root.hash),
+            Some(known) => Ok(self.wanted_root(policy).await?.hash != known.root.hash),
             None => Ok(false),
         }
     }

@@ -38,6 +38,8 @@ use crate::{
 
 /// The longest piece of a file that one request asks for.
 const PIECE: u64 = 8 * 1024 * 1024;
+/// How many pieces of a file are asked for in one go; what is left then comes in the next.
+const MAX_PIECES: usize = 1024;
 /// The longest sequence of a page: its own hash, and one for each item.
 const MAX_SEQUENCE_LEN: u64 = 32 * (1 + MAX_ITEMS as u64);
 /// The longest sealed page.
@@ -55,8 +57,8 @@ const REPOS: usize = 16;
 /// After how long more than two sessions do the same: who is slow on purpose must not be able to keep a job
 /// to itself.
 const SLOW: Duration = PATIENCE;
-/// How often it is looked whether the files of a level are whole, which they are the first time unless
-/// somebody lied about how long one is.
+/// How often it is looked in vain whether more of the files of a level is here: all of them is, the first
+/// time, unless one is very long or somebody lied about how long one is.
 const ROUNDS: usize = 4;
 /// How long to wait after nobody could give what is missing.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -94,10 +96,17 @@ impl Shared {
     pub(super) async fn fetch_all(self: Arc<Self>) {
         let mut fetching: FuturesUnordered<BoxFuture<'static, RecordId>> = FuturesUnordered::new();
         let mut under_way = BTreeSet::new();
+        let (mut tried, mut turns) = (BTreeMap::new(), 0_u64);
         loop {
             let stirred = self.stirred.notified();
-            for (group, repo) in self.to_fetch().await {
+            let mut all = self.to_fetch().await;
+            // Who has waited longest is next, so that those whom nobody can give hold up no others.
+            tried.retain(|id, _| all.iter().any(|(_, repo)| repo.id() == *id));
+            all.sort_by_key(|(_, repo)| tried.get(&repo.id()).copied());
+            for (group, repo) in all {
                 if under_way.len() < REPOS && under_way.insert(repo.id()) {
+                    turns += 1;
+                    tried.insert(repo.id(), turns);
                     let shared = Arc::clone(&self);
                     fetching.push(Box::pin(async move {
                         shared.fetch_repo(&group, &repo).await;
@@ -132,7 +141,7 @@ impl Shared {
                 }
             };
             for repo in repos {
-                match repo.is_behind().await {
+                match repo.is_behind(self.options.policy).await {
                     Ok(true) => all.push((group.clone(), repo)),
                     Ok(false) => {}
                     Err(error) => tracing::debug!(repo = %repo.key(), %error, "a repo has no root"),
@@ -170,6 +179,17 @@ impl Shared {
     async fn fetch_root(&self, group: &Group, repo: &Repo, root: Root) -> Result<()> {
         let inner = &self.groups.0;
         let held = inner.held(repo.id()).await?;
+        let whole = inner.whole(repo.id()).await?;
+        let old = match self.options.policy {
+            Policy::Names => held,
+            Policy::Everything if held.hash == whole.hash => held,
+            // Only names came before: of every page it is looked which files are missing.
+            Policy::Everything => Root::EMPTY,
+        };
+        if self.options.policy == Policy::Names && whole.hash != root.hash {
+            // From now on nothing keeps those files.
+            inner.forget_whole(repo.id()).await?;
+        }
         let turn = repo.turn().await;
         if group.is_ours(repo.id()) {
             // It became ours just now.
@@ -181,13 +201,16 @@ impl Shared {
         repo.keep_only(&[held, root]).await?;
         drop(turn);
         if !root.is_empty() {
-            self.fetch_tree(group, repo, root, held).await?;
+            self.fetch_tree(group, repo, root, old).await?;
         }
         let turn = repo.turn().await;
         if group.is_ours(repo.id()) {
             return Ok(());
         }
         inner.keep_held(repo.id(), root).await?;
+        if self.options.policy == Policy::Everything {
+            inner.keep_whole(repo.id(), root).await?;
+        }
         repo.keep_only(&[root]).await?;
         drop(turn);
         inner.tell(Event::Held {
@@ -220,6 +243,7 @@ impl Shared {
         Ok(())
     }
 
+    /// Fetches what of a tree is not here, as far as the policy wants it. All of `held` is here so far.
     async fn fetch_tree(&self, group: &Group, repo: &Repo, root: Root, held: Root) -> Result<()> {
         let blobs = group.blobs();
         let mut new: Vec<Chain> = Vec::new();
@@ -303,8 +327,12 @@ impl Shared {
     ) -> Result<Vec<Pin>> {
         let mut pins = Vec::new();
         let mut rounds = 0..ROUNDS;
+        let mut least = u64::MAX;
         while !files.is_empty() {
-            if rounds.next().is_none() {
+            let left = files.iter().map(Files::left).fold(0, u64::saturating_add);
+            if left < least {
+                (least, rounds) = (left, 0..ROUNDS);
+            } else if rounds.next().is_none() {
                 let message = "files are not whole, whoever is asked";
                 let error = Error::new(Kind::Unavailable, "sync.fetch", message);
                 return Err(error.with("repo", repo.key()));
@@ -571,6 +599,22 @@ impl Files {
         Ok((!missing.is_empty()).then_some(Self { chain, missing }))
     }
 
+    /// How many chunks are missing, as far as that is known.
+    fn left(&self) -> u64 {
+        let of_file = |missing: &Missing| match missing {
+            Missing::All => u64::MAX / 2,
+            Missing::Of(_, ranges) => ranges
+                .boundaries()
+                .as_chunks::<2>()
+                .0
+                .iter()
+                .map(|[start, end]| end.0 - start.0)
+                .sum(),
+        };
+        let left = self.missing.iter().map(|(_, _, missing)| of_file(missing));
+        left.fold(0, u64::saturating_add)
+    }
+
     fn jobs(&self) -> Vec<Job> {
         let (mut jobs, mut new) = (Vec::new(), Vec::new());
         for (offset, hash, missing) in &self.missing {
@@ -650,6 +694,9 @@ fn pieces(chain: &Chain, wanted: (u64, Hash, u64), missing: &ChunkRanges) -> Vec
         let end = (start + PIECE).min(size);
         let piece = ChunkRanges::from(ChunkNum(start / 1024)..ChunkNum(end.div_ceil(1024)));
         let ranges = &piece & missing;
+        if jobs.len() >= MAX_PIECES {
+            break;
+        }
         if !ranges.is_empty() {
             jobs.push(Job {
                 is_piece: true,

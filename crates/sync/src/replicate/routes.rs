@@ -64,7 +64,7 @@ impl Shared {
         let for_ms = i64::try_from(self.options.route_for.as_millis()).unwrap_or(i64::MAX / 2);
         let expires = now.saturating_add(for_ms);
         for repo in self.ours().await? {
-            let known = routes_of(&repo).await?;
+            let mut known = routes_of(&repo).await?;
             for address in addresses.iter().take(MAX_TOLD) {
                 let route = Route {
                     address: address.as_str().to_owned(),
@@ -86,6 +86,8 @@ impl Shared {
                 });
                 if let Some(slot) = slot {
                     put_route(&repo, slot, &route).await?;
+                    known.retain(|(taken, _)| *taken != slot);
+                    known.push((slot, route));
                 }
             }
         }

@@ -129,7 +129,10 @@ impl Shared {
                     let pair = [&left.as_bytes()[..], &right.as_bytes()[..]].concat();
                     send.write_all(&pair).await
                 }
-                Encoded::Leaf(leaf) => send.write_all(&leaf.data).await,
+                Encoded::Leaf(leaf) => {
+                    self.requests.count_sent(leaf.data.len() as u64);
+                    send.write_all(&leaf.data).await
+                }
             };
             written.map_err(lost)?;
         }

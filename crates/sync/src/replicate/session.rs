@@ -75,7 +75,7 @@ impl Session {
     /// the root of another device of ours waits for its tree.
     pub(super) async fn is_level(&self) -> Result<bool> {
         for repo in self.group.repos().await? {
-            if repo.is_ours() && repo.is_behind().await? {
+            if repo.other().await?.is_some() {
                 return Ok(false);
             }
         }
@@ -240,7 +240,7 @@ impl Shared {
             }
         }
         for repo in group.repos().await? {
-            let root = repo.held_root().await?.hash;
+            let root = repo.wanted_root(self.options.policy).await?.hash;
             let told = lock(&session.told).insert(repo.key(), root);
             if told != Some(root) {
                 let holds = Message::Holds {

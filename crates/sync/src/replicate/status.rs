@@ -38,6 +38,7 @@ pub(super) struct Requests(Arc<Table>);
 struct Table {
     next: AtomicU64,
     received: AtomicU64,
+    sent: AtomicU64,
     requests: Mutex<BTreeMap<u64, Request>>,
 }
 
@@ -62,6 +63,13 @@ impl Requests {
             number,
             table: Arc::clone(&self.0),
         }
+    }
+}
+
+impl Requests {
+    /// So many bytes more were taken by a peer.
+    pub(super) fn count_sent(&self, bytes: u64) {
+        self.0.sent.fetch_add(bytes, Ordering::Relaxed);
     }
 }
 
@@ -90,9 +98,9 @@ pub struct RepoStatus {
     pub is_ours: bool,
     /// The newest root that is known.
     pub known: Root,
-    /// The root whose tree is here.
+    /// The root whose tree is here, as far as the policy wants it.
     pub held: Root,
-    /// The connected members that hold the newest.
+    /// The connected members that hold the newest, as far as they want it.
     pub holders: Vec<PublicKey>,
 }
 
@@ -146,6 +154,11 @@ impl Replicator {
         self.0.requests.0.received.load(Ordering::Relaxed)
     }
 
+    /// The bytes of blobs that others took since it was started.
+    pub fn sent(&self) -> u64 {
+        self.0.requests.0.sent.load(Ordering::Relaxed)
+    }
+
     /// How far a group is.
     ///
     /// # Errors
@@ -162,7 +175,7 @@ impl Replicator {
         }
         let mut repos = Vec::new();
         for repo in group.repos().await? {
-            let held = repo.held_root().await?;
+            let held = repo.wanted_root(self.0.options.policy).await?;
             let known = repo.newest_root().await?.unwrap_or(held);
             let holds = |s: &&Arc<super::Session>| s.holds(repo.key()) == Some(known.hash);
             let holders = sessions.iter().filter(holds);

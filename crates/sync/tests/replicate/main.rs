@@ -309,6 +309,14 @@ async fn names_alone_take_little() {
         noise(7, 200_000)[..10]
     );
     assert!(reader.replicator().requests().is_empty());
+
+    // Who wants more later gets the rest.
+    net.heal();
+    reader.crash(&net);
+    reader.start(&net, options()).await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    reader.synced(Synced::Here).await;
+    assert_eq!(reader.files().await.len(), 20);
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,5 +1,7 @@
 //! Copies what is not a blob: names, an app's collections, records.
 
+use std::collections::BTreeSet;
+
 use anyhow::Result;
 use futures_util::TryStreamExt;
 use larder::{
@@ -9,11 +11,11 @@ use larder::{
         Revision, Scan,
     },
     engine::RESERVED,
-    groups::{Groups, TAG_PREFIX},
+    groups::{Groups, REPO_ROOT, Repo, TAG_PREFIX},
 };
 
 use super::Copied;
-use crate::{app::unlock, problem::Problem};
+use crate::{app::unlock, groups::known, problem::Problem};
 
 /// How many entries one commit takes.
 const BATCH: usize = 64;
@@ -145,7 +147,24 @@ fn unchanged(id: &CollectionId, key: &larder::Bytes, revision: Option<Revision>)
 }
 
 /// Copies records, slot by verified slot; where TO has a newer value, that stays.
-pub(super) async fn copy_records(from: &Store, to: &Store, copied: &mut Copied) -> Result<()> {
+/// The records of the repos that TO writes already.
+pub(super) async fn own_repos(to: &Store) -> Result<BTreeSet<RecordId>> {
+    let mut ours = BTreeSet::new();
+    if let Some(groups) = known(to).await? {
+        for group in groups.groups() {
+            let repos = group.repos().await?.into_iter();
+            ours.extend(repos.filter(Repo::is_ours).map(|repo| repo.id()));
+        }
+    }
+    Ok(ours)
+}
+
+pub(super) async fn copy_records(
+    from: &Store,
+    to: &Store,
+    ours: &BTreeSet<RecordId>,
+    copied: &mut Copied,
+) -> Result<()> {
     let mut entries = from.collections().scan(Scan::all(RECORDS));
     while let Some(entry) = entries.try_next().await? {
         let id = RecordId(entry.key.as_ref().try_into().map_err(|_| {
@@ -163,6 +182,13 @@ pub(super) async fn copy_records(from: &Store, to: &Store, copied: &mut Copied) 
             .inspect(id, 0..slots, Freshness::Local)
             .await?
         {
+            // What each of two devices wrote is merged when they meet, and not lost to the other's.
+            if ours.contains(&id) && found.slot == REPO_ROOT {
+                let there = to.records().get(id, found.slot, Freshness::Local).await?;
+                if there.is_some() {
+                    continue;
+                }
+            }
             let value = from.records().get(id, found.slot, Freshness::Local).await?;
             if let Some(value) = value {
                 to.records()

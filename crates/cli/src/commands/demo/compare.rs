@@ -39,7 +39,7 @@ pub(super) struct Compared {
 impl Compared {
     /// How many of so many files are the same everywhere.
     pub(super) fn identical(&self, files: u64) -> u64 {
-        files - self.changed.len() as u64
+        files.saturating_sub(self.changed.len() as u64)
     }
 }
 

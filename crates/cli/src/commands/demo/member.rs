@@ -86,6 +86,8 @@ impl Member {
             .args(args)
             .env("LARDER_SECRETS_KEY", &self.secrets_key)
             .env_remove("LARDER_PASSWORD")
+            // Nobody reads it before the end.
+            .env_remove("LARDER_LOG")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -93,8 +95,8 @@ impl Member {
         Ok(command)
     }
 
-    /// Runs a command on its store, in a process that ends.
-    pub(super) async fn run(&self, args: &[&str]) -> Result<()> {
+    /// Runs a command on its store, in a process that ends, and gives the lines of JSON that it prints.
+    pub(super) async fn run(&self, args: &[&str]) -> Result<Vec<Value>> {
         let child = self
             .command(args)?
             .spawn()
@@ -105,7 +107,12 @@ impl Member {
             let error = String::from_utf8_lossy(&ended.stderr);
             bail!("{}'s process failed: {}", self.name, error.trim());
         }
-        Ok(())
+        let said = String::from_utf8_lossy(&ended.stdout);
+        let said = said
+            .lines()
+            .map(serde_json::from_str)
+            .collect::<Result<_, _>>();
+        said.context("a process printed what is no JSON")
     }
 
     /// Starts the process that meets the others, and gives invites of these kinds.
@@ -207,7 +214,7 @@ impl Member {
     /// Puts a file, while its process does not run.
     pub(super) async fn note(&self, dir: &Path, what: &str) -> Result<()> {
         let path = self.write(dir, what)?;
-        self.run(&["put", &path]).await
+        self.run(&["put", &path]).await.map(drop)
     }
 
     /// Has its process put a file.

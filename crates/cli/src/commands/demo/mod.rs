@@ -72,6 +72,7 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
     let name = default_name(&args.folder)?;
     let walked = look_at(&args.folder, args.include_caches).await?;
     let dir = new_folder(args.dir)?;
+    check_apart(&args.folder, &dir)?;
     let step = |number: u32, text: String| app.out.heading(format_args!("{number}. {text}"));
     let [mut ann, mut bob, mut cleo, mut replica] = [
         Member::new("ann", StoreUrl::Redb(dir.join("ann")), &dir)?,
@@ -90,9 +91,11 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
     if args.include_caches {
         put.push("--include-caches");
     }
-    ann.run(&put).await?;
+    let put = ann.run(&put).await?;
+    let files = put.first().and_then(|put| put["files"].as_u64());
+    let files = files.context("ann's process does not say what it put")?;
     let put_time = started.elapsed();
-    let (files, size) = (walked.files.len() as u64, walked.size());
+    let size = walked.size();
     step(
         1,
         format!(
@@ -267,6 +270,21 @@ async fn look_at(folder: &Path, include_caches: bool) -> Result<Walk> {
     };
     let folder = folder.to_owned();
     blocking(move || walk(&folder, &options)).await
+}
+
+/// The stores must not be put into themselves.
+fn check_apart(folder: &Path, dir: &Path) -> Result<()> {
+    let real = |path: &Path| {
+        std::fs::canonicalize(path).with_context(|| format!("cannot read {}", path.display()))
+    };
+    if real(dir)?.starts_with(real(folder)?) {
+        std::fs::remove_dir(dir).with_context(|| format!("cannot remove {}", dir.display()))?;
+        bail!(Problem::usage(
+            format!("the stores would lie inside {}", folder.display()),
+            "choose another place for them with --dir",
+        ));
+    }
+    Ok(())
 }
 
 /// A folder that was not there before.
