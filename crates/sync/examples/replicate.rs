@@ -64,10 +64,10 @@ async fn from_three() -> Result<()> {
         bandwidth: Some(50_000_000),
         ..Link::default()
     };
-    net.set_default_link(link.clone());
+    net.set_default_link(link);
     let first = member(&net, 1, Policy::Everything).await?;
     let group = first.groups().create_group("the group").await?;
-    let data: Vec<u8> = (0..LARGE as u64).map(|n| (n * n >> 7) as u8).collect();
+    let data: Vec<u8> = (0..LARGE as u64).map(|n| ((n * n) >> 7) as u8).collect();
     group.create_repo("a").await?.write("large", data).await?;
     let invite = |from: &Replicator| group.invite(InviteKind::Read, from.addresses());
     let mut all = vec![first.clone()];
@@ -86,7 +86,7 @@ async fn from_three() -> Result<()> {
             key(3),
             Link {
                 bandwidth: Some(5_000_000),
-                ..link.clone()
+                ..link
             },
         );
         let addresses = holders.iter().flat_map(Replicator::addresses).collect();
