@@ -189,9 +189,12 @@ impl Member {
         running.with_context(|| format!("{name}'s process does not run"))
     }
 
-    /// Waits until it, and so many others, have so many files.
+    /// Waits until it, and at least so many others, have so many files.
     pub(super) async fn wait_synced(&mut self, peers: u64, files: u64) -> Result<()> {
-        let is_synced = |said: &Said| said.synced == Some((peers, files));
+        let is_synced = |said: &Said| {
+            said.synced
+                .is_some_and(|(there, here)| there >= peers && here == files)
+        };
         let waited = self.wait(is_synced).await;
         waited.map(drop)
     }
