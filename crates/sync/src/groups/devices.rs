@@ -45,6 +45,11 @@ impl Repo {
         self.0.changing.lock().await
     }
 
+    /// Waits for the turn to fetch the repo's tree.
+    pub(crate) async fn fetching(&self) -> Turn<'_> {
+        self.0.fetching.lock().await
+    }
+
     fn open_root(&self, signed: Signed) -> Result<SignedRoot> {
         let locate = self.0.group.keys().locate();
         let root = RepoRoot::open(locate, self.id(), &signed.value)?;

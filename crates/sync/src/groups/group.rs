@@ -52,6 +52,8 @@ struct State {
     /// Held while a repo's tree is changed. Two who change it at once would be told apart by the
     /// record, but one could drop the tag that keeps the other's tree.
     changing: Mutex<BTreeMap<RecordId, Arc<tokio::sync::Mutex<()>>>>,
+    /// Held while a repo's tree is fetched.
+    fetching: Mutex<BTreeMap<RecordId, Arc<tokio::sync::Mutex<()>>>>,
     /// Held while one of our repos gets a slot of the group's record, so that none gets two.
     naming: tokio::sync::Mutex<()>,
 }
@@ -296,7 +298,7 @@ impl Group {
     }
 
     /// Our repos, those too that the group's record does not name.
-    pub(super) async fn ours(&self) -> Result<Vec<Repo>> {
+    pub(crate) async fn ours(&self) -> Result<Vec<Repo>> {
         let keys: Vec<_> = lock(&self.0.state.ours)
             .values()
             .map(|(key, _)| *key)
@@ -442,6 +444,7 @@ impl Group {
             id,
             secret,
             changing: lock(&self.0.state.changing).entry(id).or_default().clone(),
+            fetching: lock(&self.0.state.fetching).entry(id).or_default().clone(),
         }));
         lock(&self.0.repos).insert(id, repo.clone());
         Ok(repo)

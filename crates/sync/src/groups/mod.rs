@@ -7,6 +7,7 @@ mod files;
 pub(crate) mod fuzz;
 mod group;
 mod kept;
+mod policy;
 mod repo;
 
 use std::{
@@ -25,8 +26,10 @@ pub(crate) use self::group::first_slot;
 pub use self::{
     files::{Content, Staged},
     group::{Group, Member},
+    policy::{MAX_PINNED, MAX_PREFIXES, Policy},
     repo::{Changes, Repo},
 };
+pub(crate) use self::{kept::Whole, policy::Wants};
 use crate::{
     invite::{Invite, MAX_ADDRESSES},
     keys::{GroupKeys, GroupSecret},
@@ -69,6 +72,11 @@ pub enum Event {
         group: RecordId,
         /// The repo.
         repo: RecordId,
+    },
+    /// What this device [wants](Policy) of a group.
+    Wants {
+        /// The group.
+        group: RecordId,
     },
     /// A group was created, joined or left.
     Groups,

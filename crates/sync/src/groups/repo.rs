@@ -11,13 +11,12 @@ use store_api::{
 use store_engine::TagName;
 
 use super::{
-    Group, TAG_PREFIX,
+    Group, Policy, TAG_PREFIX,
     devices::Turn,
     files::{Content, Staged, stage},
 };
 use crate::{
     records::{Profile, REPO_PROFILE, REPO_ROOT, RepoRoot},
-    replicate::Policy,
     seal::file::open_range,
     tree::{FileEntry, Name, Named, Root, Tree},
 };
@@ -40,6 +39,8 @@ pub(super) struct RepoInner {
     /// One change at a time, so that callers here do not make each other try again. What makes it
     /// correct is the record's sequence number.
     pub(super) changing: Arc<tokio::sync::Mutex<()>>,
+    /// One fetches its tree at a time.
+    pub(super) fetching: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// A change of a tree's names.
@@ -158,32 +159,32 @@ impl Repo {
         }
     }
 
-    /// The tree that is here with all its files: of another member the newest that has come so, of our
-    /// own the newest that can be read.
-    pub async fn whole_root(&self) -> Result<Root> {
-        if !self.is_ours() {
-            return self.0.group.inner().whole(self.0.id).await;
+    /// The tree that is here with all its files that this device wants: of our own the newest that can
+    /// be read. `default` is what is wanted where [nothing was said](Group::policy).
+    pub async fn wanted_root(&self, default: &Policy) -> Result<Root> {
+        if self.is_ours() {
+            let known = self.readable_root().await?;
+            return Ok(known.map_or(Root::EMPTY, |known| known.root));
         }
-        let known = self.readable_root().await?;
-        Ok(known.map_or(Root::EMPTY, |known| known.root))
-    }
-
-    /// The tree that is here as far as this policy wants it.
-    pub(crate) async fn wanted_root(&self, policy: Policy) -> Result<Root> {
-        match policy {
-            Policy::Names if !self.is_ours() => self.root().await,
-            _ => self.whole_root().await,
+        let wants = self.wants(default).await?;
+        let inner = self.0.group.inner();
+        if wants.none() {
+            return inner.held(self.0.id).await;
         }
+        let whole = inner.whole(self.0.id).await?;
+        let digest = wants.digest()?;
+        let whole = whole.filter(|whole| whole.wanted == digest);
+        Ok(whole.map_or(Root::EMPTY, |whole| whole.root))
     }
 
     /// Whether there is a tree to fetch: a newer one of another member, or one that another device of
     /// ours made.
-    pub(crate) async fn is_behind(&self, policy: Policy) -> Result<bool> {
+    pub(crate) async fn is_behind(&self, default: &Policy) -> Result<bool> {
         if self.is_ours() {
             return Ok(self.other().await?.is_some());
         }
         match self.readable_root().await? {
-            Some(known) => Ok(self.wanted_root(policy).await?.hash != known.root.hash),
+            Some(known) => Ok(self.wanted_root(default).await?.hash != known.root.hash),
             None => Ok(false),
         }
     }

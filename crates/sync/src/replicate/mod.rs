@@ -8,9 +8,12 @@
 
 mod dialing;
 mod fetch;
+mod free;
 #[cfg(fuzzing)]
 pub(crate) mod fuzz;
+mod holders;
 mod links;
+mod progress;
 mod proof;
 mod receive;
 mod routes;
@@ -45,8 +48,12 @@ use self::{
     links::{Link, Side},
     session::Session,
 };
+pub use self::{
+    free::{Copies, Freed},
+    progress::Progress,
+};
 use crate::{
-    groups::{Event, Groups, Repo},
+    groups::{Event, Groups, Policy, Repo},
     network::{Address, Network},
 };
 
@@ -58,16 +65,6 @@ const MAX_STREAMS: usize = 64;
 const PATIENCE: Duration = Duration::from_secs(20);
 /// How long peers have to hear that our routes are withdrawn.
 const GOOD_BYE: Duration = Duration::from_secs(1);
-
-/// What a member wants to have of others' repos.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Policy {
-    /// Everything.
-    #[default]
-    Everything,
-    /// Which files there are; contents when they are asked for.
-    Names,
-}
 
 /// Whether a change is told at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -82,7 +79,7 @@ pub enum Push {
 /// How to replicate.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// What to fetch.
+    /// What to fetch of the repos of groups that have no policy of their own.
     pub policy: Policy,
     /// Whether changes are pushed.
     pub push: Push,
@@ -123,6 +120,12 @@ pub(crate) struct Shared {
     peers: Mutex<BTreeMap<Address, PublicKey>>,
     requests: status::Requests,
     tasks: Mutex<JoinSet<()>>,
+    /// How far fetching each repo is.
+    moved: Mutex<BTreeMap<RecordId, Arc<progress::Moved>>>,
+    /// Freeing, and saying that a tree is here, come one after the other.
+    freeing: tokio::sync::Mutex<()>,
+    /// How often something was freed.
+    freed: AtomicU64,
 }
 
 impl fmt::Debug for Shared {
@@ -153,6 +156,9 @@ impl Replicator {
             peers: Mutex::default(),
             requests: status::Requests::default(),
             tasks: Mutex::new(JoinSet::new()),
+            moved: Mutex::default(),
+            freeing: tokio::sync::Mutex::default(),
+            freed: AtomicU64::new(0),
         });
         shared.spawn(Arc::clone(&shared).accept());
         shared.spawn(Arc::clone(&shared).dial());
@@ -250,7 +256,11 @@ impl Shared {
                 event = events.recv() => event,
             };
             match event {
-                Ok(Event::Changed { group, .. } | Event::Held { group, .. }) => {
+                Ok(
+                    Event::Changed { group, .. }
+                    | Event::Held { group, .. }
+                    | Event::Wants { group },
+                ) => {
                     self.stirred.notify_waiters();
                     self.push(&self.sessions_of(group));
                 }

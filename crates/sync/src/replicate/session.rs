@@ -240,7 +240,7 @@ impl Shared {
             }
         }
         for repo in group.repos().await? {
-            let root = repo.wanted_root(self.options.policy).await?.hash;
+            let root = repo.wanted_root(&self.options.policy).await?.hash;
             let told = lock(&session.told).insert(repo.key(), root);
             if told != Some(root) {
                 let holds = Message::Holds {

@@ -13,7 +13,7 @@ use store_api::{Error, Kind, PublicKey, RecordId, Result};
 use store_engine::Hash;
 use tokio::time::Instant;
 
-use super::{Replicator, lock};
+use super::{Replicator, lock, progress::Moved};
 use crate::tree::Root;
 
 /// A request that runs.
@@ -21,8 +21,13 @@ use crate::tree::Root;
 pub struct Request {
     /// The group.
     pub group: RecordId,
+    /// Whose tree.
+    pub repo: PublicKey,
     /// The page that is asked of.
     pub page: Hash,
+    /// The path and the sealed length of the file that a piece of is asked for, where it is a long one
+    /// and can be read here.
+    pub file: Option<(String, u64)>,
     /// Who is asked.
     pub peer: PublicKey,
     /// The verified bytes that came.
@@ -46,22 +51,17 @@ struct Table {
 pub(super) struct Running {
     number: u64,
     table: Arc<Table>,
+    moved: Option<Arc<Moved>>,
 }
 
 impl Requests {
-    pub(super) fn begin(&self, group: RecordId, page: Hash, peer: PublicKey) -> Running {
+    pub(super) fn begin(&self, request: Request, moved: Option<Arc<Moved>>) -> Running {
         let number = self.0.next.fetch_add(1, Ordering::Relaxed);
-        let request = Request {
-            group,
-            page,
-            peer,
-            bytes: 0,
-            since: Instant::now(),
-        };
         lock(&self.0.requests).insert(number, request);
         Running {
             number,
             table: Arc::clone(&self.0),
+            moved,
         }
     }
 }
@@ -77,6 +77,9 @@ impl Running {
     /// So many more verified bytes came.
     pub(super) fn count(&self, bytes: u64) {
         self.table.received.fetch_add(bytes, Ordering::Relaxed);
+        if let Some(moved) = &self.moved {
+            moved.bytes_are_here(bytes);
+        }
         if let Some(request) = lock(&self.table.requests).get_mut(&self.number) {
             request.bytes += bytes;
         }
@@ -175,7 +178,7 @@ impl Replicator {
         }
         let mut repos = Vec::new();
         for repo in group.repos().await? {
-            let held = repo.wanted_root(self.0.options.policy).await?;
+            let held = repo.wanted_root(&self.0.options.policy).await?;
             let known = repo.newest_root().await?.unwrap_or(held);
             let holds = |s: &&Arc<super::Session>| s.holds(repo.key()) == Some(known.hash);
             let holders = sessions.iter().filter(holds);

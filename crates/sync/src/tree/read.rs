@@ -59,6 +59,11 @@ impl Tree {
         Ok(found.map(|(_, entry)| (chain, at as u64 + 2, entry.clone())))
     }
 
+    /// The files that a page of level 0 names, in the order of its sequence.
+    pub(crate) async fn files_of(&self, page: Hash) -> Result<Vec<Named>> {
+        Ok(self.open::<FileEntry>(page, 0).await?.items)
+    }
+
     pub(super) fn list_from(
         self,
         root: Root,

@@ -4,6 +4,7 @@ mod chaos;
 mod devices;
 mod hostile;
 mod liars;
+mod policies;
 mod world;
 
 use std::time::Duration;
@@ -11,10 +12,10 @@ use std::time::Duration;
 use futures_util::TryStreamExt;
 use store_api::{Kind, PublicKey, Result};
 use sync::{
-    groups::Repo,
+    groups::{Policy, Repo},
     invite::InviteKind::{Read, Replica, Write},
     network::sim::{Flow, Link, SimNetwork},
-    replicate::{Policy, Push, Synced},
+    replicate::{Push, Synced},
 };
 use world::{Device, PATIENCE, contents, options, own, world};
 

@@ -7,10 +7,10 @@ use store_api::{PublicKey, Result};
 use store_engine::{Blobs, Collections, MemorySecrets};
 use store_testkit::MemoryStore;
 use sync::{
-    groups::{Clock, Group, Groups, Repo, Stores},
+    groups::{Clock, Group, Groups, Policy, Repo, Stores},
     invite::InviteKind,
     network::sim::SimNetwork,
-    replicate::{Options, Policy, Push, Replicator, Synced},
+    replicate::{Options, Push, Replicator, Synced},
 };
 use tokio::time::Instant;
 

@@ -11,17 +11,36 @@ use store_engine::Hash;
 use tokio::{sync::Notify, time::Instant};
 
 use super::{Chain, PATIENCE, lock, receive::Opened};
+use crate::tree::Name;
 
 /// After how long more than two sessions do the same: who is slow on purpose must not be able to keep a job
 /// to itself.
 pub(super) const SLOW: Duration = PATIENCE;
 
+/// A blob that a page names.
+#[derive(Debug, Clone)]
+pub(in crate::replicate) struct Named {
+    /// Where in the page's sequence: 0 is the sequence itself, 1 the page, then files.
+    pub(in crate::replicate) offset: u64,
+    pub(super) hash: Hash,
+    /// How long it is, where the page that names it could be read.
+    pub(super) len: Option<u64>,
+    /// What it is called, where it is long enough for anybody to watch it come.
+    pub(super) path: Option<Name>,
+}
+
+/// What of a blob to ask for.
+#[derive(Debug, Clone)]
+pub(super) struct Wanted {
+    pub(super) file: Named,
+    pub(super) ranges: ChunkRanges,
+}
+
 /// Something to ask for.
 #[derive(Debug, Clone)]
 pub(super) struct Job {
     pub(super) chain: Chain,
-    /// Offset below the last page, hash, and what of it.
-    pub(super) wanted: Vec<(u64, Hash, ChunkRanges)>,
+    pub(super) wanted: Vec<Wanted>,
     /// Whether it begins with the page itself, whose first child comes with it.
     pub(super) is_page: bool,
     /// Whether it is for one piece of a long file.
@@ -31,17 +50,19 @@ pub(super) struct Job {
 }
 
 impl Job {
-    pub(super) fn page(chain: Chain, page: Hash) -> Self {
+    /// Whether somebody failed to do it, who may have done a part.
+    pub(super) fn is_tried(&self) -> bool {
+        !self.failed.is_empty()
+    }
+
+    pub(super) fn page(chain: Chain) -> Self {
         Self {
-            chain,
-            wanted: vec![(0, page, ChunkRanges::all())],
             is_page: true,
-            is_piece: false,
-            failed: BTreeSet::new(),
+            ..Self::files(chain, Vec::new())
         }
     }
 
-    pub(super) fn files(chain: Chain, wanted: Vec<(u64, Hash, ChunkRanges)>) -> Self {
+    pub(super) fn files(chain: Chain, wanted: Vec<Wanted>) -> Self {
         Self {
             chain,
             wanted,
@@ -51,7 +72,7 @@ impl Job {
         }
     }
 
-    pub(super) fn piece(chain: Chain, wanted: (u64, Hash, ChunkRanges)) -> Self {
+    pub(super) fn piece(chain: Chain, wanted: Wanted) -> Self {
         Self {
             is_piece: true,
             ..Self::files(chain, vec![wanted])
@@ -159,6 +180,40 @@ impl Work {
         }
         drop(left);
         self.changed.notify_waiters();
+    }
+
+    /// A job was done but for `absent`, which this session has not.
+    pub(super) fn finish_but(
+        &self,
+        number: u64,
+        session: u64,
+        absent: &[Wanted],
+        mut more: Vec<Job>,
+    ) {
+        let is_in = |some: &[Wanted], one: &Wanted| {
+            some.iter()
+                .any(|wanted| wanted.file.offset == one.file.offset)
+        };
+        let mut left = lock(&self.left);
+        let Some(run) = left.running.get_mut(&number) else {
+            return;
+        };
+        // Another session may have done some of it meanwhile.
+        more.retain(|job| {
+            job.wanted
+                .iter()
+                .all(|wanted| is_in(&run.job.wanted, wanted))
+        });
+        run.job.wanted.retain(|wanted| is_in(absent, wanted));
+        if run.job.wanted.is_empty() {
+            drop(left);
+            return self.finish(number, more);
+        }
+        for job in more.into_iter().rev() {
+            left.waiting.push_front(job);
+        }
+        drop(left);
+        self.fail(number, session);
     }
 
     pub(super) fn fail(&self, number: u64, session: u64) {

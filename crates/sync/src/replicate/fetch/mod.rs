@@ -19,9 +19,10 @@ use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use store_api::{Kind, RecordId, Result};
 use store_engine::Hash;
 
-use super::{PATIENCE, Policy, Shared, is_lie, is_stall, lock, receive, session, wire};
+pub(super) use self::missing::{has, wanted_of};
+use super::{PATIENCE, Shared, is_lie, is_stall, lock, progress, receive, session, status, wire};
 use crate::{
-    groups::{Event, Group, Repo},
+    groups::{Event, Group, Repo, Wants, Whole},
     tree::Root,
 };
 
@@ -85,7 +86,7 @@ impl Shared {
                 }
             };
             for repo in repos {
-                match repo.is_behind(self.options.policy).await {
+                match repo.is_behind(&self.options.policy).await {
                     Ok(true) => all.push((group.clone(), repo)),
                     Ok(false) => {}
                     Err(error) => tracing::debug!(repo = %repo.key(), %error, "a repo has no root"),
@@ -100,8 +101,12 @@ impl Shared {
             if repo.is_ours() {
                 return self.fetch_other(group, repo).await;
             }
+            let _one = repo.fetching().await;
             match repo.readable_root().await? {
-                Some(known) => self.fetch_root(group, repo, known.root).await,
+                Some(known) => {
+                    let wants = repo.wants(&self.options.policy).await?;
+                    self.fetch_root(repo, known.root, &wants).await.map(drop)
+                }
                 None => Ok(()),
             }
         };
@@ -119,41 +124,51 @@ impl Shared {
         }
     }
 
-    /// Fetches what of a tree is not here, and makes it the one that is held.
-    async fn fetch_root(&self, group: &Group, repo: &Repo, root: Root) -> Result<()> {
+    /// Fetches what of a tree is not here, and makes it the one that is held. One at a time. False
+    /// where something was freed meanwhile: then it is to be done again.
+    pub(super) async fn fetch_root(&self, repo: &Repo, root: Root, wants: &Wants) -> Result<bool> {
+        let group = repo.group();
         let inner = &self.groups.0;
+        let wanted = wants.digest()?;
+        let freed = self.freed();
         let held = inner.held(repo.id()).await?;
         let whole = inner.whole(repo.id()).await?;
-        let old = match self.options.policy {
-            Policy::Names => held,
-            Policy::Everything if held.hash == whole.hash => held,
-            // Only names came before: of every page it is looked which files are missing.
-            Policy::Everything => Root::EMPTY,
+        let old = match whole {
+            _ if wants.none() => held,
+            Some(whole) if whole.wanted == wanted => whole.root,
+            // Something else was wanted before: of every page it is looked which files are missing.
+            _ => Root::EMPTY,
         };
-        if self.options.policy == Policy::Names && whole.hash != root.hash {
+        if wants.none() && whole.is_some_and(|whole| whole.root.hash != root.hash) {
             // From now on nothing keeps those files.
             inner.forget_whole(repo.id()).await?;
         }
         let turn = repo.turn().await;
         if group.is_ours(repo.id()) {
             // It became ours just now.
-            return Ok(());
+            return Ok(true);
         }
         // From now on what comes stays, also over a restart.
         repo.keep(root).await?;
         // What came of roots in between, which were never whole, goes.
-        repo.keep_only(&[held, root]).await?;
+        repo.keep_only(&[held, old, root]).await?;
         drop(turn);
         if !root.is_empty() {
-            self.fetch_tree(group, repo, root, old).await?;
+            self.fetch_tree(repo, root, old, wants, &self.begin_moving(repo))
+                .await?;
+        }
+        let _one = self.freeing.lock().await;
+        if freed != self.freed() {
+            // What was looked at may not be here any more.
+            return Ok(false);
         }
         let turn = repo.turn().await;
         if group.is_ours(repo.id()) {
-            return Ok(());
+            return Ok(true);
         }
         inner.keep_held(repo.id(), root).await?;
-        if self.options.policy == Policy::Everything {
-            inner.keep_whole(repo.id(), root).await?;
+        if !wants.none() {
+            inner.keep_whole(repo.id(), Whole { root, wanted }).await?;
         }
         repo.keep_only(&[root]).await?;
         drop(turn);
@@ -161,7 +176,7 @@ impl Shared {
             group: group.id(),
             repo: repo.id(),
         });
-        Ok(())
+        Ok(true)
     }
 
     /// Fetches what of another device's tree is not here, and goes on from both.
@@ -176,8 +191,20 @@ impl Shared {
             let turn = repo.turn().await;
             repo.keep_both(&turn).await?
         };
+        let freed = self.freed();
         if !root.is_empty() {
-            self.fetch_tree(group, repo, root, ours).await?;
+            self.fetch_tree(
+                repo,
+                root,
+                ours,
+                &Wants::EVERYTHING,
+                &self.begin_moving(repo),
+            )
+            .await?;
+        }
+        let _one = self.freeing.lock().await;
+        if freed != self.freed() {
+            return Ok(());
         }
         repo.settle(&other).await?;
         self.groups.0.tell(Event::Held {

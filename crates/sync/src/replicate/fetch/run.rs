@@ -7,20 +7,22 @@ use std::{
 
 use bao_tree::ChunkRanges;
 use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
-use store_api::{Error, Kind, PublicKey, Result};
+use store_api::{Error, Kind, Result};
 use store_engine::{Blobs, Hash, Pin};
-use tokio::task::JoinSet;
+use tokio::{task::JoinSet, time::Instant};
 
 use super::{
     Shared, is_lie, is_stall,
-    jobs::{Job, SLOW, Take, Work},
-    missing::{PIECE, first_piece, pieces},
+    jobs::{Job, Named, SLOW, Take, Wanted, Work},
+    missing::{PIECE, first_piece, has, pieces},
+    progress::Moved,
     receive::{MAX_FILE_LEN, Opened, Received, Receiver, add},
     session::Session,
+    status::Request,
     wire::Get,
 };
 use crate::{
-    groups::{Group, Repo},
+    groups::Repo,
     seal,
     tree::{
         page::{MAX_ITEMS, MAX_PAGE_LEN},
@@ -42,8 +44,10 @@ const ADDING: usize = 64;
 /// What came of a job.
 #[derive(Default)]
 struct Done {
-    /// Long files, of which more is to be asked for: offset, hash and length.
-    longer: Vec<(u64, Hash, u64)>,
+    /// Long files, of which more is to be asked for, and how long they are.
+    longer: Vec<(Named, u64)>,
+    /// What the peer has not.
+    absent: Vec<Wanted>,
     /// Keeps what came.
     pins: Vec<Pin>,
 }
@@ -51,12 +55,17 @@ struct Done {
 impl Shared {
     /// Does jobs with all sessions of the group, until all are done. [`Kind::Unavailable`] where
     /// nobody can do what is left.
-    pub(super) async fn run(&self, group: &Group, repo: &Repo, jobs: Vec<Job>) -> Result<Vec<Pin>> {
+    pub(super) async fn run(
+        &self,
+        repo: &Repo,
+        jobs: Vec<Job>,
+        moved: &Arc<Moved>,
+    ) -> Result<Vec<Pin>> {
         let Some(top) = jobs.first().map(|job| job.chain[0]) else {
             return Ok(Vec::new());
         };
         let work = Work::new(jobs);
-        let done = self.run_all(&work, group, repo, top).await;
+        let done = self.run_all(&work, repo, top, moved).await;
         let finished = work.opened.finish().await;
         done.and_then(|pins| finished.map(|()| pins))
     }
@@ -64,9 +73,9 @@ impl Shared {
     async fn run_all(
         &self,
         work: &Work,
-        group: &Group,
         repo: &Repo,
         top: Hash,
+        moved: &Arc<Moved>,
     ) -> Result<Vec<Pin>> {
         let together = match work.is_of_pages() {
             true => PAGES_TOGETHER,
@@ -80,7 +89,7 @@ impl Shared {
         let mut holders = BTreeSet::new();
         loop {
             let stirred = self.stirred.notified();
-            for session in self.sessions_of(group.id()) {
+            for session in self.sessions_of(repo.group().id()) {
                 let is_new = !at_work.contains_key(&session.id);
                 let count = at_work.entry(session.id).or_default();
                 let has_it_now =
@@ -92,7 +101,7 @@ impl Shared {
                 if has_it_now || is_new {
                     for _ in *count..together {
                         let (id, session) = (session.id, Arc::clone(&session));
-                        let working = self.work(work, session, group, repo);
+                        let working = self.work(work, session, repo, moved);
                         workers.push(Box::pin(async move { (id, working.await) }));
                     }
                     *count = together;
@@ -125,8 +134,8 @@ impl Shared {
         &self,
         work: &Work,
         session: Arc<Session>,
-        group: &Group,
         repo: &Repo,
+        moved: &Arc<Moved>,
     ) -> Result<Vec<Pin>> {
         let mut pins = Vec::new();
         loop {
@@ -146,15 +155,20 @@ impl Shared {
                 biased;
                 // Somebody else was faster.
                 () = over.notified() => continue,
-                done = self.do_job(&job, &session, group, repo.key(), &work.opened) => done,
+                done = self.do_job(&job, &session, repo, &work.opened, moved) => done,
             };
             match done {
                 Ok(done) => {
                     pins.extend(done.pins);
                     let rest = ChunkRanges::all() - first_piece();
                     let more = done.longer.iter();
-                    let more = more.flat_map(|long| pieces(&job.chain, *long, &rest));
-                    work.finish(number, more.collect());
+                    let more = more.flat_map(|(file, size)| pieces(&job.chain, file, *size, &rest));
+                    match done.absent.is_empty() {
+                        true => work.finish(number, more.collect()),
+                        false => {
+                            work.finish_but(number, session.id, &done.absent, more.collect());
+                        }
+                    }
                 }
                 Err(error) => {
                     work.fail(number, session.id);
@@ -186,28 +200,46 @@ impl Shared {
         &self,
         job: &Job,
         session: &Session,
-        group: &Group,
-        repo: PublicKey,
+        repo: &Repo,
         opened: &Opened,
+        moved: &Arc<Moved>,
     ) -> Result<Done> {
-        let blobs = group.blobs();
+        let (group, blobs) = (repo.group(), repo.group().blobs());
         let page = *job.chain.last().expect("a chain has a page");
-        let peer = session.link.connection.peer();
-        let running = self.requests.begin(group.id(), page, peer);
-        let mut ranges: Vec<_> = job
-            .wanted
-            .iter()
-            .map(|(offset, _, ranges)| (*offset, ranges.clone()))
-            .collect();
-        if job.is_page {
-            ranges = vec![(0, ChunkRanges::all()), (1, ChunkRanges::all())];
+        let mut wanted = job.wanted.clone();
+        if job.is_tried() && !job.is_page {
+            wanted = lacking(blobs, wanted).await?;
+            if wanted.is_empty() {
+                return Ok(Done::default());
+            }
         }
+        let ranges = wanted
+            .iter()
+            .map(|wanted| (wanted.file.offset, wanted.ranges.clone()));
         let get = Get {
             group: group.id(),
-            repo,
+            repo: repo.key(),
             chain: job.chain.clone(),
-            ranges,
+            ranges: match job.is_page {
+                true => vec![(0, ChunkRanges::all()), (1, ChunkRanges::all())],
+                false => ranges.collect(),
+            },
         };
+        let running = self.requests.begin(
+            Request {
+                group: group.id(),
+                repo: repo.key(),
+                page,
+                file: wanted.first().and_then(|wanted| {
+                    let (path, len) = (wanted.file.path.as_ref()?, wanted.file.len?);
+                    Some((path.as_str().to_owned(), len))
+                }),
+                peer: session.link.connection.peer(),
+                bytes: 0,
+                since: Instant::now(),
+            },
+            (!job.is_page).then(|| Arc::clone(moved)),
+        );
         let mut receiver = Receiver::ask(&session.link, &get).await?;
         let mut done = Done::default();
         if job.is_page {
@@ -229,9 +261,11 @@ impl Shared {
         let opened = job.is_piece.then_some(opened);
         let mut adding: JoinSet<Result<Pin>> = JoinSet::new();
         let mut ended = Ok(());
-        for (offset, hash, ranges) in &job.wanted {
+        for wanted in wanted {
+            let (file, ranges) = (&wanted.file, &wanted.ranges);
+            let longest = file.len.unwrap_or(MAX_FILE_LEN).min(MAX_FILE_LEN);
             match receiver
-                .next(blobs, *hash, ranges, MAX_FILE_LEN, &running, opened)
+                .next(blobs, file.hash, ranges, longest, &running, opened)
                 .await
             {
                 Ok(Received::Small(bytes)) => {
@@ -242,13 +276,18 @@ impl Shared {
                     {
                         done.pins.push(joined(added)?);
                     }
+                    moved.file_is_here();
                 }
                 Ok(Received::Stored { size, _pin }) => {
                     done.pins.extend(_pin);
                     if size > PIECE && ranges.is_subset(&first_piece()) {
-                        done.longer.push((*offset, *hash, size));
+                        done.longer.push((wanted.file, size));
+                    } else if has(blobs, file.hash, &ChunkRanges::all()).await? {
+                        moved.file_is_here();
                     }
                 }
+                // The next may be there.
+                Ok(Received::Absent) => done.absent.push(wanted),
                 Err(error) => {
                     ended = Err(error);
                     break;
@@ -262,6 +301,17 @@ impl Shared {
     }
 }
 
+/// What of this is not here by now.
+async fn lacking(blobs: &Blobs, wanted: Vec<Wanted>) -> Result<Vec<Wanted>> {
+    let mut lacking = Vec::new();
+    for wanted in wanted {
+        if !has(blobs, wanted.file.hash, &wanted.ranges).await? {
+            lacking.push(wanted);
+        }
+    }
+    Ok(lacking)
+}
+
 fn joined(added: std::result::Result<Result<Pin>, tokio::task::JoinError>) -> Result<Pin> {
     added
         .map_err(|error| Error::new(Kind::Internal, "sync.fetch", "a task failed").because(error))?
@@ -271,5 +321,9 @@ async fn keep(blobs: &Blobs, received: Received) -> Result<Option<Pin>> {
     match received {
         Received::Small(bytes) => add(blobs, bytes).await.map(Some),
         Received::Stored { _pin, .. } => Ok(_pin),
+        Received::Absent => {
+            let message = "the peer has not got it";
+            Err(Error::new(Kind::NotFound, "sync.peer.get", message))
+        }
     }
 }

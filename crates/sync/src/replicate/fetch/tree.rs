@@ -1,17 +1,19 @@
 //! What of a tree is not here, level by level.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, sync::Arc};
 
 use store_api::{Error, Kind, Result};
 use store_engine::{Hash, Pin};
 
 use super::{
-    Chain, Policy, Shared,
-    jobs::Job,
-    missing::{Files, is_page_here},
+    Chain, Shared,
+    jobs::{Job, Named},
+    missing::{Files, is_page_here, wanted_of},
+    progress::Moved,
 };
 use crate::{
-    groups::{Group, Repo},
+    groups::{Repo, Wants},
+    seal::file::sealed_len,
     tree::{
         FileEntry, Name, Root,
         walk::{Part, children},
@@ -23,15 +25,17 @@ use crate::{
 const ROUNDS: usize = 4;
 
 impl Shared {
-    /// Fetches what of a tree is not here, as far as the policy wants it. All of `held` is here so far.
-    pub(super) async fn fetch_tree(
+    /// Fetches what of a tree is not here, as far as it is wanted. All of `held` is here so far, as far
+    /// as that is wanted.
+    pub(in crate::replicate) async fn fetch_tree(
         &self,
-        group: &Group,
         repo: &Repo,
         root: Root,
         held: Root,
+        wants: &Wants,
+        progress: &Arc<Moved>,
     ) -> Result<()> {
-        let blobs = group.blobs();
+        let blobs = repo.group().blobs();
         let mut new: Vec<Chain> = Vec::new();
         let mut old: HashSet<Hash> = HashSet::new();
         let mut pins = Vec::new();
@@ -55,10 +59,10 @@ impl Shared {
             for chain in &new {
                 let page = last(chain);
                 if !is_page_here(blobs, page, level).await? {
-                    jobs.push(Job::page(chain.clone(), page));
+                    jobs.push(Job::page(chain.clone()));
                 }
             }
-            pins.extend(self.run(group, repo, jobs).await?);
+            pins.extend(self.run(repo, jobs, progress).await?);
 
             let (mut old_below, mut old_files) = (HashSet::new(), HashSet::new());
             for page in std::mem::take(&mut old) {
@@ -79,25 +83,29 @@ impl Shared {
             let mut below = Vec::new();
             let mut files = Vec::new();
             for chain in std::mem::take(&mut new) {
-                let mut named = Vec::new();
-                for (offset, child) in (1..).zip(children(blobs, last(&chain), level).await?) {
-                    match child.part {
-                        Part::Sequence { .. } => {
+                if level > 0 {
+                    for child in children(blobs, last(&chain), level).await? {
+                        if let Part::Sequence { .. } = child.part {
                             let mut chain = chain.clone();
                             chain.push(child.hash);
                             below.push(chain);
                         }
-                        Part::File if self.options.policy == Policy::Names => {}
-                        Part::File if old_files.contains(&child.hash) => {}
-                        Part::File => named.push((offset, child.hash)),
-                        Part::Page => {}
                     }
+                    continue;
                 }
-                if let Some(files_of) = Files::missing(blobs, chain, named).await? {
+                let mut named = wanted_of(repo, last(&chain), wants).await?;
+                if wants.all() {
+                    // A file of an old page is here.
+                    named.retain(|file| !old_files.contains(&file.hash));
+                }
+                let longest = wants_at_most(repo, wants);
+                if let Some(files_of) = Files::missing(blobs, chain, named, longest).await? {
+                    let (count, bytes) = files_of.sum();
+                    progress.expect(count, bytes);
                     files.push(files_of);
                 }
             }
-            pins.extend(self.fetch_files(group, repo, files).await?);
+            pins.extend(self.fetch_files(repo, files, progress).await?);
             (new, old) = (below, old_below);
         }
         drop(pins);
@@ -107,9 +115,9 @@ impl Shared {
     /// Fetches what of these files is not here.
     async fn fetch_files(
         &self,
-        group: &Group,
         repo: &Repo,
         mut files: Vec<Files>,
+        progress: &Arc<Moved>,
     ) -> Result<Vec<Pin>> {
         let mut pins = Vec::new();
         let mut rounds = 0..ROUNDS;
@@ -124,14 +132,10 @@ impl Shared {
                 return Err(error.with("repo", repo.key()));
             }
             let jobs = files.iter().flat_map(Files::jobs).collect();
-            pins.extend(self.run(group, repo, jobs).await?);
+            pins.extend(self.run(repo, jobs, progress).await?);
             let mut left = Vec::new();
             for known in files {
-                let named = known
-                    .missing
-                    .into_iter()
-                    .map(|(offset, hash, _)| (offset, hash));
-                left.extend(Files::missing(group.blobs(), known.chain, named).await?);
+                left.extend(known.still_missing(repo.group().blobs()).await?);
             }
             files = left;
         }
@@ -154,11 +158,24 @@ impl Shared {
             Error::new(Kind::NotFound, OPERATION, "there is no such file")
                 .with("path", path.escape_debug())
         })?;
-        let named = [(offset, entry.blob)];
-        let missing = Files::missing(group.blobs(), chain, named).await?;
+        let file = Named {
+            offset,
+            hash: entry.blob,
+            len: Some(sealed_len(entry.size)),
+            path: Some(Name::new(path)?),
+        };
+        let missing = Files::missing(group.blobs(), chain, [file], u64::MAX).await?;
         // From now on the tree keeps it.
         let files = missing.into_iter().collect();
-        drop(self.fetch_files(group, repo, files).await?);
+        drop(self.fetch_files(repo, files, &Arc::default()).await?);
         Ok(entry)
+    }
+}
+
+/// How long a file is at most that is wanted, where that does not show in its page.
+fn wants_at_most(repo: &Repo, wants: &Wants) -> u64 {
+    match repo.group().keys().read() {
+        Some(_) => u64::MAX,
+        None => wants.longest_sealed(),
     }
 }

@@ -13,8 +13,8 @@
 //! record           0 u8, the group's; or 1 u8 | repo's key [32]
 //! get              group id [32] | repo's key [32] | depth u8 | for each page: hash [32]
 //!                  | 0 u8 | iroh-blobs' GetRequest, as postcard
-//! answer to get    0 u8, and iroh-blobs' answer without frames; or 1 u8, it is not here; or 2 u8, it is
-//!                  not for you
+//! answer to get    0 u8, and iroh-blobs' answer without frames, where a size of 2^64 - 1 says that a
+//!                  blob is not here, and nothing comes of it; or 1 u8, none is; or 2 u8, it is not for you
 //! ```
 //!
 //! Integers are big-endian, but in what iroh-blobs defines. Frames of a get's answer do not exist: it
@@ -43,6 +43,9 @@ pub const MAX_FRAME_LEN: usize = 64 * 1024;
 
 pub(super) const HELLO: u8 = 0;
 pub(super) const GET: u8 = 1;
+
+/// In the place of a blob's size: it is not here.
+pub(super) const ABSENT: u64 = u64::MAX;
 
 const HAVE: u8 = 1;
 const COMPARED: u8 = 2;
