@@ -16,6 +16,7 @@ fn main() {
         ("page", "tree.hex", &[]),
         ("sealed", "page.hex", &[]),
         ("sealed", "value.hex", &[]),
+        ("sealed", "app.hex", &[]),
         ("kept", "kept.hex", &[0, 1, 2, 3, 4, 4, 4]),
     ] {
         for (n, line) in lines(file).iter().enumerate() {

@@ -15,6 +15,7 @@ use crate::{
     keys::{LocateKey, ReadKey},
     records::{Profile, RepoRoot, Route, decode_member, decode_name, open_group_name, open_member},
     seal::{
+        app::{open_app, seal_app},
         file::{self, FileKey},
         page::PageKeys,
         value::{open_value, seal_value},
@@ -146,7 +147,7 @@ fn blobs_in(bytes: &[u8], count: usize) -> Vec<Hash> {
     found
 }
 
-/// Sealed pages, values and files: nothing opens that was not sealed, and what was, as it was.
+/// Sealed pages, values, an app's data and files: nothing opens that was not sealed, and what was, as it was.
 pub fn sealed(bytes: &[u8]) {
     let pages = PageKeys::new(&read());
     let key = FileKey::from_bytes([5; 32]);
@@ -155,6 +156,9 @@ pub fn sealed(bytes: &[u8]) {
     }
     if let Ok(plain) = open_value(&read(), RECORD, 3, bytes) {
         assert_eq!(bytes.len(), plain.len() + crate::seal::value::OVERHEAD);
+    }
+    if let Ok(plain) = open_app(&read(), RECORD, b"context", bytes) {
+        assert_eq!(bytes.len(), plain.len() + crate::seal::app::OVERHEAD);
     }
     drop(file::open_all(&key, bytes));
 
@@ -180,6 +184,10 @@ pub fn sealed(bytes: &[u8]) {
         assert_eq!(opened.expect("it was sealed"), plain);
         assert!(open_value(&read(), RECORD, 3, &change(&value)).is_err());
     }
+    let data = seal_app(&read(), RECORD, b"context", plain).expect("it is not that long");
+    let opened = open_app(&read(), RECORD, b"context", &data);
+    assert_eq!(opened.expect("it was sealed"), plain);
+    assert!(open_app(&read(), RECORD, b"context", &change(&data)).is_err());
     let file = file::seal_all(&key, plain);
     assert_eq!(file::sealed_len(plain.len() as u64), file.len() as u64);
     assert_eq!(file::open_all(&key, &file).expect("it was sealed"), plain);
