@@ -13,6 +13,7 @@ fn main() {
         ("proof", "proof.hex", &[]),
         ("records", "records.hex", &[3, 4]),
         ("records", "slots.hex", &[5, 5, 5, 5, 5]),
+        ("records", "app_values.hex", &[6, 5]),
         ("page", "tree.hex", &[]),
         ("sealed", "page.hex", &[]),
         ("sealed", "value.hex", &[]),

@@ -13,7 +13,10 @@ pub use crate::{
 use crate::{
     invite::Invite,
     keys::{LocateKey, ReadKey},
-    records::{Profile, RepoRoot, Route, decode_member, decode_name, open_group_name, open_member},
+    records::{
+        FIRST_APP, Profile, RepoRoot, Route, decode_app_value, decode_member, decode_name,
+        open_app_value, open_group_name, open_member,
+    },
     seal::{
         app::{open_app, seal_app},
         file::{self, FileKey},
@@ -54,7 +57,7 @@ pub fn records(bytes: &[u8]) {
     let Some((&which, bytes)) = bytes.split_first() else {
         return;
     };
-    match which % 7 {
+    match which % 8 {
         0 => {
             if let Ok(name) = decode_name(bytes) {
                 assert_eq!(name.as_bytes(), &bytes[1..]);
@@ -85,9 +88,15 @@ pub fn records(bytes: &[u8]) {
             // As it comes from others: nothing that was not sealed opens.
             assert!(open_group_name(&read(), RECORD, bytes).is_err());
             assert!(open_member(&locate(), RECORD, 1, bytes).is_err());
+            assert!(open_app_value(&read(), RECORD, FIRST_APP, bytes).is_err());
             assert!(Profile::open(&read(), RECORD, bytes).is_err());
             assert!(RepoRoot::open(&locate(), RECORD, bytes).is_err());
             assert!(Route::open(&locate(), RECORD, 2, bytes).is_err());
+        }
+        6 => {
+            if let Ok(value) = decode_app_value(bytes) {
+                assert_eq!(value, bytes[1..]);
+            }
         }
         _ => {
             // What somebody with the keys has sealed, whatever it is.

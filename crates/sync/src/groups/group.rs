@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     fmt,
+    ops::Range,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -21,8 +22,8 @@ use crate::{
     invite::{Invite, InviteKind, MAX_ADDRESSES},
     keys::{GroupKeys, ReadKey},
     records::{
-        self, FIRST_MEMBER, GROUP_NAME, GROUP_SLOTS, Profile, REPO_PROFILE, open_group_name,
-        open_member, seal_member,
+        self, FIRST_APP, FIRST_MEMBER, GROUP_NAME, GROUP_SLOTS, Profile, REPO_PROFILE,
+        open_group_name, open_member, seal_member,
     },
     tree::Tree,
 };
@@ -81,7 +82,7 @@ pub struct Member {
 
 const CREATE_REPO: &str = "sync.group.create_repo";
 /// How many repos the group's record has room for.
-const SLOTS: u16 = GROUP_SLOTS - FIRST_MEMBER;
+const SLOTS: u16 = FIRST_APP - FIRST_MEMBER;
 
 /// Where among the slots of repos the search for a free one begins.
 pub(crate) fn first_slot(repo: PublicKey) -> u16 {
@@ -245,7 +246,7 @@ impl Group {
     }
 
     /// Names a repo in a free slot of the group's record.
-    async fn name_repo(&self, key: PublicKey) -> Result<()> {
+    pub(super) async fn name_repo(&self, key: PublicKey) -> Result<()> {
         let (writer, locate) = (self.writer(CREATE_REPO)?, self.0.keys.locate());
         // Where the group's record has not come here yet, two members may take one slot: so each
         // begins at a slot of its own. Where that happens nevertheless, one of the two stays, and
@@ -313,14 +314,14 @@ impl Group {
         lock(&self.0.state.ours).contains_key(&repo)
     }
 
-    /// The slots of the group's record that have repos.
+    /// The slots of the group's record that are members' and have something.
     async fn slots(&self) -> Result<Vec<Slot>> {
-        let slots = FIRST_MEMBER..GROUP_SLOTS;
+        let slots = FIRST_MEMBER..FIRST_APP;
         let found = self.records().inspect(self.0.id, slots, Freshness::Local);
         Ok(found.await?.iter().map(|found| found.slot).collect())
     }
 
-    fn writer(&self, operation: &'static str) -> Result<SecretKey> {
+    pub(super) fn writer(&self, operation: &'static str) -> Result<SecretKey> {
         let secret = self.0.keys.secret().ok_or_else(|| {
             let message = "this device may read the group, and not write its record";
             Error::new(Kind::Denied, operation, message).with("group", self.0.id)
@@ -376,18 +377,33 @@ impl Group {
 
     async fn read_repo_keys(&self) -> Result<Vec<PublicKey>> {
         let mut keys = Vec::new();
-        for slot in self.slots().await? {
-            let found = self.records().get(self.0.id, slot, Freshness::Local);
-            let Some(found) = found.await? else { continue };
+        for (_, key) in self.read_members(FIRST_MEMBER..GROUP_SLOTS).await? {
+            if !keys.contains(&key) {
+                keys.push(key);
+            }
+        }
+        Ok(keys)
+    }
+
+    /// The public keys of the repos that are named in these slots.
+    pub(super) async fn read_members(&self, slots: Range<Slot>) -> Result<Vec<(Slot, PublicKey)>> {
+        let mut members = Vec::new();
+        for (slot, found) in self.records().values(self.0.id, slots).await? {
             match open_member(self.0.keys.locate(), self.0.id, slot, &found.value) {
-                Ok(key) if keys.contains(&key) => {}
-                Ok(key) => keys.push(key),
+                Ok(key) => members.push((slot, key)),
+                // The app has a value there.
+                Err(_) if slot >= FIRST_APP => {}
                 Err(error) => {
                     tracing::warn!(group = %self.0.id, slot, %error, "a slot is no member's");
                 }
             }
         }
-        Ok(keys)
+        Ok(members)
+    }
+
+    /// Waits for the turn to give a repo a slot of the group's record.
+    pub(super) async fn naming(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.0.state.naming.lock().await
     }
 
     /// All repos in the group, as far as that is known here.

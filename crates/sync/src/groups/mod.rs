@@ -9,6 +9,7 @@ pub(crate) mod fuzz;
 mod group;
 mod kept;
 mod repo;
+mod values;
 
 use std::{
     collections::BTreeMap,
@@ -27,6 +28,7 @@ pub use self::{
     files::{Content, Staged},
     group::{Group, Member},
     repo::{Changes, Repo},
+    values::{RecordPut, RecordValue},
 };
 use crate::{
     invite::{Invite, MAX_ADDRESSES},
