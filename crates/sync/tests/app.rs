@@ -3,13 +3,19 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures_util::{FutureExt, TryStreamExt};
 use store_api::{Kind, PublicKey, PutRecord, RecordStore, Result, SeqExpect};
 use store_engine::{Blobs, Collections, MemorySecrets, Records};
 use store_testkit::MemoryStore;
 use sync::{
-    groups::{Group, Groups, RecordPut, RecordValue, Stores},
+    groups::{Changes, Content, Group, Groups, RecordPut, RecordValue, Repo, Stores},
     invite::InviteKind,
     records::{FIRST_APP, MAX_APP_VALUE_LEN, MAX_LABEL_LEN, seal_member},
+    tree::FileEntry,
+};
+use tokio::{
+    io::{AsyncWriteExt, DuplexStream},
+    task::JoinHandle,
 };
 
 async fn stores() -> Result<Stores> {
@@ -198,5 +204,121 @@ async fn what_is_no_value_is_an_error_until_it_is_overwritten() -> Result<()> {
     assert_eq!(group.repos().await?.len(), 0);
     assert_eq!(group.record_put(0, b"a", SeqExpect::Any).await?, put(2));
     assert_eq!(group.record_get(0).await?, value("a", 2));
+    Ok(())
+}
+
+/// A write that waits for the rest of its file.
+async fn half_written(repo: &Repo) -> (DuplexStream, JoinHandle<Result<FileEntry>>) {
+    let (rest, file) = tokio::io::duplex(64);
+    let repo = repo.clone();
+    let content = Content::Stream(Box::new(file));
+    let writing = tokio::spawn(async move { repo.write("file", content).await });
+    // From now on it runs.
+    tokio::task::yield_now().await;
+    (rest, writing)
+}
+
+async fn finish(mut rest: DuplexStream, writing: JoinHandle<Result<FileEntry>>) -> Result<()> {
+    rest.write_all(b"all of it").await.expect("it is read");
+    drop(rest);
+    writing.await.expect("it does not panic").map(drop)
+}
+
+#[tokio::test]
+async fn closing_a_repo_waits_for_changes_and_refuses_more() -> Result<()> {
+    let group = groups().await?.create_group("family").await?;
+    let repo = group.create_repo("ann").await?;
+    repo.write("before", "1").await?;
+    let entry = repo.entry("before").await?.expect("an entry");
+    let clone = repo.clone();
+    let other = group.repo(repo.key()).await?.expect("a repo");
+    let (rest, writing) = half_written(&repo).await;
+    let closing = tokio::spawn(async move { clone.close().await });
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    assert!(!closing.is_finished());
+
+    assert_eq!(kind(repo.write("after", "2").await), Kind::Closed);
+    assert_eq!(kind(repo.stage("after", 0).await), Kind::Closed);
+    assert_eq!(kind(repo.change(Changes::new()).await), Kind::Closed);
+    assert_eq!(kind(repo.remove("before").await), Kind::Closed);
+    assert_eq!(kind(repo.rename("before", "after").await), Kind::Closed);
+    assert_eq!(kind(repo.name().await), Kind::Closed);
+    assert_eq!(kind(repo.root().await), Kind::Closed);
+    assert_eq!(kind(repo.known_root().await), Kind::Closed);
+    assert_eq!(kind(repo.newest_root().await), Kind::Closed);
+    assert_eq!(kind(repo.whole_root().await), Kind::Closed);
+    assert_eq!(kind(repo.history().await), Kind::Closed);
+    assert_eq!(kind(repo.entry("before").await), Kind::Closed);
+    assert_eq!(kind(repo.read_to_bytes("before").await), Kind::Closed);
+    assert_eq!(kind(repo.list("").await.map(drop)), Kind::Closed);
+    let mut bytes = repo.read_entry(&entry, 0..1);
+    assert_eq!(kind(bytes.try_next().await), Kind::Closed);
+
+    finish(rest, writing).await?;
+    closing.await.expect("it does not panic");
+    repo.close().await;
+
+    // The group is open, and so are other handles: one from before, and one from now.
+    let again = group.repo(repo.key()).await?.expect("a repo");
+    for repo in [&other, &again] {
+        assert_eq!(repo.read_to_bytes("file").await?, "all of it");
+        repo.write("after", "2").await?;
+    }
+    assert_eq!(kind(repo.entry("after").await), Kind::Closed);
+    Ok(())
+}
+
+#[tokio::test]
+async fn closing_all_groups_closes_all_that_belongs_to_them() -> Result<()> {
+    let stores = stores().await?;
+    let groups = Groups::open(stores.clone()).await?;
+    let group = groups.create_group("family").await?;
+    let invite = group.invite(InviteKind::Read, Vec::new()).await?;
+    let repo = group.create_repo("ann").await?;
+    let (rest, writing) = half_written(&repo).await;
+    let closing = tokio::spawn({
+        let groups = groups.clone();
+        async move { groups.close().await }
+    });
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    assert!(!closing.is_finished());
+
+    assert_eq!(kind(groups.create_group("friends").await), Kind::Closed);
+    assert_eq!(kind(groups.join(&invite).await), Kind::Closed);
+    assert_eq!(kind(groups.leave(group.id()).await), Kind::Closed);
+    assert_eq!(kind(group.name().await), Kind::Closed);
+    assert_eq!(kind(group.create_repo("bob").await), Kind::Closed);
+    assert_eq!(kind(group.repos().await), Kind::Closed);
+    assert_eq!(kind(group.members().await), Kind::Closed);
+    assert_eq!(kind(group.repo(repo.key()).await), Kind::Closed);
+    assert_eq!(kind(group.record_get(0).await), Kind::Closed);
+    let refused = group.record_put(0, b"a", SeqExpect::Any).await;
+    assert_eq!(kind(refused), Kind::Closed);
+    assert_eq!(kind(repo.write("after", "2").await), Kind::Closed);
+    assert_eq!(kind(repo.list("").await.map(drop)), Kind::Closed);
+
+    finish(rest, writing).await?;
+    closing.await.expect("it does not panic");
+    groups.close().await;
+
+    let group = Groups::open(stores).await?.groups().remove(0);
+    let repo = group.repo(repo.key()).await?.expect("a repo");
+    assert_eq!(repo.read_to_bytes("file").await?, "all of it");
+    Ok(())
+}
+
+#[tokio::test]
+async fn closing_that_is_given_up_has_closed() -> Result<()> {
+    let group = groups().await?.create_group("family").await?;
+    let repo = group.create_repo("ann").await?;
+    let (rest, writing) = half_written(&repo).await;
+    assert!(repo.close().now_or_never().is_none());
+    assert_eq!(kind(repo.root().await), Kind::Closed);
+    finish(rest, writing).await?;
+    repo.close().await;
     Ok(())
 }

@@ -37,7 +37,7 @@ struct GroupInner {
     keys: GroupKeys,
     id: RecordId,
     tree: Option<Tree>,
-    repos: Mutex<BTreeMap<RecordId, Repo>>,
+    repos: Mutex<BTreeMap<RecordId, Arc<RepoInner>>>,
     /// Where others may be found, from invites.
     addresses: Vec<String>,
     state: Arc<State>,
@@ -81,6 +81,7 @@ pub struct Member {
 }
 
 const CREATE_REPO: &str = "sync.group.create_repo";
+const REPOS: &str = "sync.group.repos";
 /// How many repos the group's record has room for.
 const SLOTS: u16 = FIRST_APP - FIRST_MEMBER;
 
@@ -160,7 +161,9 @@ impl Group {
     /// # Errors
     /// [`Kind::Denied`] to a replica.
     pub async fn name(&self) -> Result<Option<String>> {
-        let read = self.read_key("sync.group.name")?;
+        const OPERATION: &str = "sync.group.name";
+        self.check_open(OPERATION)?;
+        let read = self.read_key(OPERATION)?;
         let found = self.records().get(self.0.id, GROUP_NAME, Freshness::Local);
         let Some(found) = found.await? else {
             return Ok(None);
@@ -218,6 +221,7 @@ impl Group {
     /// [`Kind::Denied`] to who may not write the group's record, [`Kind::Full`] where the group has as
     /// many repos as it can have.
     pub async fn create_repo(&self, name: &str) -> Result<Repo> {
+        let _open = self.enter(CREATE_REPO)?;
         self.create_repo_with(name, generate_key()?).await
     }
 
@@ -284,7 +288,7 @@ impl Group {
             let profile = self
                 .records()
                 .get(repo.id(), REPO_PROFILE, Freshness::Local);
-            if profile.await?.is_some() && !self.has_repo(repo.key()).await? {
+            if profile.await?.is_some() && !self.repo_keys().await?.contains(&repo.key()) {
                 match self.name_repo(repo.key()).await {
                     Err(error) if error.kind() == Kind::Full => {
                         tracing::warn!(repo = %repo.key(), %error, "a repo is not in its group");
@@ -408,6 +412,12 @@ impl Group {
 
     /// All repos in the group, as far as that is known here.
     pub async fn repos(&self) -> Result<Vec<Repo>> {
+        self.check_open(REPOS)?;
+        self.named().await
+    }
+
+    /// The repos that the group's record names.
+    async fn named(&self) -> Result<Vec<Repo>> {
         let keys = self.repo_keys().await?;
         let mut repos = Vec::with_capacity(keys.len());
         for &key in keys.iter() {
@@ -416,7 +426,8 @@ impl Group {
         Ok(repos)
     }
 
-    /// The repo with this key; `None` where the group has none such, as far as that is known here.
+    /// The repo with this key; `None` where the group has none such, as far as that is known here. A
+    /// handle of its own: closing another one does not close it.
     pub async fn repo(&self, key: PublicKey) -> Result<Option<Repo>> {
         match self.has_repo(key).await? {
             true => self.repo_of(key).await.map(Some),
@@ -426,6 +437,7 @@ impl Group {
 
     /// Whether the group has a repo with this key, as far as that is known here.
     pub async fn has_repo(&self, key: PublicKey) -> Result<bool> {
+        self.check_open(REPOS)?;
         Ok(self.repo_keys().await?.contains(&key))
     }
 
@@ -448,24 +460,24 @@ impl Group {
             .get(&id)
             .map(|(_, secret)| secret.clone());
         let known = lock(&self.0.repos).get(&id).cloned();
-        if let Some(repo) = known.filter(|repo| repo.is_ours() == secret.is_some()) {
-            return Ok(repo);
+        if let Some(repo) = known.filter(|repo| repo.secret.is_some() == secret.is_some()) {
+            return Ok(Repo(repo, Arc::default()));
         }
         self.records().create(records::repo_record(key)).await?;
-        let repo = Repo(Arc::new(RepoInner {
+        let repo = Arc::new(RepoInner {
             group: self.clone(),
             key,
             id,
             secret,
             changing: lock(&self.0.state.changing).entry(id).or_default().clone(),
-        }));
+        });
         lock(&self.0.repos).insert(id, repo.clone());
-        Ok(repo)
+        Ok(Repo(repo, Arc::default()))
     }
 
     /// Removes all that the store has of the group, but its keys.
     pub(super) async fn forget(&self) -> Result<()> {
-        let mut repos = self.repos().await?;
+        let mut repos = self.named().await?;
         repos.extend(self.ours().await?);
         for repo in repos {
             repo.keep_only(&[]).await?;

@@ -56,6 +56,7 @@ impl Group {
     /// [`Kind::Invalid`] for a slot that there is not; [`Kind::Corrupt`] where somebody wrote what is
     /// no value.
     pub async fn record_get(&self, slot: u16) -> Result<Option<RecordValue>> {
+        self.check_open(GET)?;
         let read = self.read_key(GET)?;
         let slot = app_slot(GET, slot)?;
         let found = self.records().get(self.id(), slot, Freshness::Local);
@@ -83,6 +84,7 @@ impl Group {
         value: &[u8],
         expect: SeqExpect,
     ) -> Result<RecordPut> {
+        let _open = self.enter(PUT)?;
         let (writer, read) = (self.writer(PUT)?, self.read_key(PUT)?);
         let slot = app_slot(PUT, slot)?;
         for _ in 0..MAX_ATTEMPTS {
