@@ -106,7 +106,7 @@ impl Repo {
 
     /// Keeps our tree, and that of another device that comes; lets all others go. Gives ours.
     pub(crate) async fn keep_both(&self, _turn: &Turn<'_>) -> Result<Root> {
-        let ours = self.root().await?;
+        let ours = self.seen_root().await?;
         let mut keep = vec![ours];
         if let Some(other) = self.other().await? {
             self.keep(other.root.root).await?;

@@ -4,6 +4,7 @@
 //! group's record   owner: the group's key, 1024 slots
 //!   0              name: version u8 = 1 | text                                     read key
 //!   1..            a member's repo: version u8 = 1 | public key [32]               locate key
+//!   960..          a value of the app's: version u8 = 1 | value                    read key
 //! repo's record    owner: the repo's key, 64 slots
 //!   0              profile: JSON {"name": text}                                    read key
 //!   1              root: version u8 = 1 | hash [32] | level u8 | files u64 | bytes u64
@@ -15,6 +16,7 @@
 //! Each value is sealed for its slot ([`value`](crate::seal::value)), under the key named. Times
 //! are milliseconds since 1970.
 
+mod app;
 mod root;
 mod route;
 #[cfg(test)]
@@ -25,7 +27,10 @@ use serde::{Deserialize, Serialize};
 use store_api::{Error, Kind, PublicKey, RecordDescriptor, RecordId, Result, Slot};
 use store_engine::record_id;
 
+#[cfg(fuzzing)]
+pub(crate) use self::app::decode_app_value;
 pub use self::{
+    app::{APP_SLOTS, FIRST_APP, MAX_APP_VALUE_LEN, open_app_value, seal_app_value},
     root::{Earlier, RepoRoot},
     route::Route,
 };
@@ -47,7 +52,7 @@ pub const REPO_SLOTS: u16 = 64;
 /// The slot of a group's name.
 pub const GROUP_NAME: Slot = 0;
 
-/// The first slot of a member's repo; they go to the last slot of the group's record.
+/// The first slot of a member's repo; they go to the first slot of the app's, [`FIRST_APP`].
 pub const FIRST_MEMBER: Slot = 1;
 
 /// The slot of a repo's profile.
