@@ -1,6 +1,7 @@
 //! Groups, the repos in them and the files in those, as they lie in a store. None of this needs a
 //! network: what others do comes by [`replicate`](crate::replicate).
 
+pub(crate) mod contacts;
 mod devices;
 mod files;
 #[cfg(fuzzing)]

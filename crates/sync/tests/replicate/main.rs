@@ -4,6 +4,7 @@ mod chaos;
 mod devices;
 mod hostile;
 mod liars;
+mod status;
 mod world;
 
 use std::time::Duration;
