@@ -19,6 +19,7 @@ fn main() {
         ("sealed", "value.hex", &[]),
         ("sealed", "app.hex", &[]),
         ("kept", "kept.hex", &[0, 1, 2, 3, 4, 4, 4]),
+        ("kept", "contacts.hex", &[5, 5, 5]),
     ] {
         for (n, line) in lines(file).iter().enumerate() {
             let chooser = prefix.get(n).copied();

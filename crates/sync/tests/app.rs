@@ -8,7 +8,7 @@ use store_api::{Kind, PublicKey, PutRecord, RecordStore, Result, SeqExpect};
 use store_engine::{Blobs, Collections, MemorySecrets, Records};
 use store_testkit::MemoryStore;
 use sync::{
-    groups::{Changes, Content, Group, Groups, RecordPut, RecordValue, Repo, Stores},
+    groups::{Changes, Content, Group, Groups, Policy, RecordPut, RecordValue, Repo, Stores},
     invite::InviteKind,
     records::{FIRST_APP, MAX_APP_VALUE_LEN, MAX_LABEL_LEN, seal_member},
     tree::FileEntry,
@@ -248,7 +248,10 @@ async fn closing_a_repo_waits_for_changes_and_refuses_more() -> Result<()> {
     assert_eq!(kind(repo.root().await), Kind::Closed);
     assert_eq!(kind(repo.known_root().await), Kind::Closed);
     assert_eq!(kind(repo.newest_root().await), Kind::Closed);
-    assert_eq!(kind(repo.whole_root().await), Kind::Closed);
+    assert_eq!(
+        kind(repo.wanted_root(&Policy::Everything).await),
+        Kind::Closed
+    );
     assert_eq!(kind(repo.history().await), Kind::Closed);
     assert_eq!(kind(repo.entry("before").await), Kind::Closed);
     assert_eq!(kind(repo.read_to_bytes("before").await), Kind::Closed);

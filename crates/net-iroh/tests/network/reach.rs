@@ -142,3 +142,15 @@ async fn neighbours_find_each_other_by_key() {
     a.close().await;
     b.close().await;
 }
+
+#[tokio::test]
+async fn an_address_says_whose_it_is() {
+    let (a, b) = tokio::join!(node(), node());
+    let at = address(&b);
+    assert_eq!(a.peer_of(&at), Some(b.key()));
+    let alone = Address::new(at.as_str().split_once('?').unwrap().0).unwrap();
+    assert_eq!(a.peer_of(&alone), Some(b.key()));
+    for other in ["sim:1", "iroh:", &at.as_str()[..40], &format!("{at}&x=1")] {
+        assert_eq!(a.peer_of(&Address::new(other).unwrap()), None, "{other}");
+    }
+}

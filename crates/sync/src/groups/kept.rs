@@ -11,6 +11,7 @@
 //!                  the same, where those of its files are here too that were wanted (policy.rs)
 //! sync/others      group id [32] | repo id [32]   -> version u8 = 1 | signed value (record_format)
 //!                                    the root of another device of ours, until its tree is here
+//! sync/contacts    other devices that were met (contacts.rs)
 //! secret group/ID  version u8 = 1 | access u8 (1 write, 2 read, 3 replica) | epoch u32
 //!                  | secret [32]; or read key [32] | locate key [32]; or locate key [32]
 //!                  (the group's key is in the collection)
@@ -282,6 +283,7 @@ impl Inner {
         self.forget_wants(id).await?;
         let key = Bytes::copy_from_slice(&id.0);
         self.collections.delete(ADDRESSES, key.clone()).await?;
+        self.forget_contacts(id).await?;
         self.collections.delete(GROUPS, key).await?;
         self.secrets.delete(group_secret(id)?).await
     }

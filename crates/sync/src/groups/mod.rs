@@ -3,6 +3,7 @@
 
 mod app;
 mod close;
+pub(crate) mod contacts;
 mod devices;
 mod files;
 #[cfg(fuzzing)]

@@ -106,7 +106,7 @@ impl RepoRoot {
     }
 
     /// Its root and the earlier ones.
-    fn history(&self) -> Vec<Earlier> {
+    pub(crate) fn history(&self) -> Vec<Earlier> {
         let first = Earlier {
             hash: self.root.hash,
             level: self.root.level,

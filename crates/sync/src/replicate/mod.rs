@@ -42,11 +42,11 @@ use tokio::{
     time::Instant,
 };
 
-pub use self::status::{RepoStatus, Request, Status, Synced};
+pub use self::status::{Lack, MemberStatus, RepoStatus, Request, Status, Synced};
 use self::{
     dialing::{Avoided, BackOff},
     links::{Link, Side},
-    session::Session,
+    session::{Session, Slots, versions_of},
 };
 pub use self::{
     free::{Copies, Freed},
@@ -119,6 +119,7 @@ pub(crate) struct Shared {
     /// Who answered at an address.
     peers: Mutex<BTreeMap<Address, PublicKey>>,
     requests: status::Requests,
+    contacts: status::Contacts,
     tasks: Mutex<JoinSet<()>>,
     /// How far fetching each repo is.
     moved: Mutex<BTreeMap<RecordId, Arc<progress::Moved>>>,
@@ -155,6 +156,7 @@ impl Replicator {
             avoided: Mutex::default(),
             peers: Mutex::default(),
             requests: status::Requests::default(),
+            contacts: status::Contacts::default(),
             tasks: Mutex::new(JoinSet::new()),
             moved: Mutex::default(),
             freeing: tokio::sync::Mutex::default(),
@@ -164,6 +166,7 @@ impl Replicator {
         shared.spawn(Arc::clone(&shared).dial());
         shared.spawn(Arc::clone(&shared).listen());
         shared.spawn(Arc::clone(&shared).fetch_all());
+        shared.spawn(Arc::clone(&shared).follow_members());
         Self(shared)
     }
 
@@ -210,6 +213,7 @@ impl Replicator {
             Ok(()) => self.0.say_good_bye().await,
             Err(error) => tracing::warn!(%error, "our routes stay until they expire"),
         }
+        self.0.keep_contacts().await;
         let mut tasks = self.abort();
         while tasks.join_next().await.is_some() {}
         self.0.network.close().await;
@@ -286,8 +290,12 @@ impl Shared {
         let told = async {
             for session in self.sessions() {
                 session.push();
-                while !matches!(session.is_level().await, Ok(true) | Err(_)) {
-                    tokio::time::sleep(GOOD_BYE / 20).await;
+                loop {
+                    match versions_of(&session.group).await {
+                        Ok(Some(ours)) if session.is_level(&ours, Slots::All) => break,
+                        Ok(_) => tokio::time::sleep(GOOD_BYE / 20).await,
+                        Err(_) => break,
+                    }
                 }
             }
         };

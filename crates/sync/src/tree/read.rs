@@ -143,6 +143,15 @@ impl Tree {
         Ok(page)
     }
 
+    /// A page of which nothing else is known, as it says it is; not kept at hand.
+    pub(super) async fn peek<T: Item>(&self, hash: Hash, level: u8) -> Result<Arc<Page<T>>> {
+        let known = self.pages().get(&hash).and_then(T::of);
+        match known.filter(|page| page.level == level) {
+            Some(page) => Ok(page),
+            None => self.open(hash, level).await.map(Arc::new),
+        }
+    }
+
     async fn open<T: Item>(&self, hash: Hash, level: u8) -> Result<Page<T>> {
         if level > MAX_LEVEL {
             return Err(corrupt(hash, "a tree is not that deep"));

@@ -250,3 +250,21 @@ fn addresses_are_checked() {
     let longest = "x".repeat(MAX_ADDRESS_LEN);
     assert_eq!(Address::new(&longest[..]).unwrap().to_string(), longest);
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_address_says_whose_it_is() {
+    let sim = SimNetwork::new(30);
+    let (a, b) = (sim.node(key(1)), sim.node(key(2)));
+    let old = b.addresses().remove(0);
+    assert_eq!(a.peer_of(&old), Some(key(2)));
+    assert_eq!(b.peer_of(&old), Some(key(2)));
+    sim.readdress(key(2));
+    assert_eq!(a.peer_of(&old), None);
+    // Whether it is up does not matter.
+    let new = b.addresses().remove(0);
+    b.close().await;
+    assert_eq!(a.peer_of(&new), Some(key(2)));
+    for other in ["sim:", "sim:-1", "sim:999", "iroh:1"] {
+        assert_eq!(a.peer_of(&Address::new(other).unwrap()), None, "{other}");
+    }
+}

@@ -5,6 +5,7 @@ mod devices;
 mod hostile;
 mod liars;
 mod policies;
+mod status;
 mod values;
 mod world;
 
