@@ -54,7 +54,7 @@ pub use sync::{
     groups::{Changes, Content, Event, Group, Groups, Member, Repo, Staged, Stores, TAG_PREFIX},
     invite::{Invite, InviteKind},
     network,
-    records::{Earlier, REPO_ROOT},
+    records::{Earlier, REPO_ROOT, RepoRoot},
     replicate::{Options, Policy, Push, Replicator, RepoStatus, Request, Status, Synced},
     tree::{FileEntry, Name, Named, Root as TreeRoot},
 };
