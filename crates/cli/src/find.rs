@@ -1,7 +1,7 @@
 //! What a word on the command line stands for: a name, a path inside a stored folder, or a hash.
 
 use anyhow::Result;
-use larder::{Blobs, Format, Hash, Root, TagName, iroh::load_collection};
+use larder::{Blobs, Error, Format, Hash, Kind, Root, TagName, iroh::load_collection};
 
 use crate::problem::Problem;
 
@@ -52,5 +52,14 @@ pub(crate) async fn find(blobs: &Blobs, text: &str) -> Result<Named> {
             root: Root::raw(hash),
         }),
         Err(_) => Err(Problem::no_such_name(text).into()),
+    }
+}
+
+/// Whether [`find`] found nothing, or nothing that it could look into, and the store did not fail.
+pub(crate) fn is_absence(error: &anyhow::Error) -> bool {
+    let of_store = error.downcast_ref::<Error>().map(Error::kind);
+    match of_store {
+        Some(kind) => matches!(kind, Kind::NotFound | Kind::Invalid | Kind::TooLarge),
+        None => error.is::<Problem>(),
     }
 }

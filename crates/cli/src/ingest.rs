@@ -27,7 +27,7 @@ use crate::{
 };
 
 /// How many files are read at once: so many small ones share a commit.
-const IN_FLIGHT: usize = 64;
+pub(crate) const IN_FLIGHT: usize = 64;
 /// How many of those a large file counts for, as it needs more memory.
 const LARGE_COUNTS: u32 = 8;
 /// From this length on, in bytes, a file is large.
@@ -183,7 +183,7 @@ async fn add_file(blobs: &Blobs, path: &Path, bar: &ProgressBar) -> larder::Resu
 }
 
 /// Whether it was the file, and not the store, that failed.
-fn is_about(error: &larder::Error, path: &Path) -> bool {
+pub(crate) fn is_about(error: &larder::Error, path: &Path) -> bool {
     let path = path.display().to_string();
     error
         .context()

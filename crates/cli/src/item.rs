@@ -103,12 +103,13 @@ impl Item {
     fn count(&mut self, status: Option<Status>) {
         match status {
             Some(Status::Complete { size }) => {
-                self.size += size;
-                self.present += size;
+                self.size = self.size.saturating_add(size);
+                self.present = self.present.saturating_add(size);
             }
             Some(Status::Partial { size, present, .. }) => {
-                self.size += size;
-                self.present += present;
+                // Whoever sent a part of a blob claims how long it is.
+                self.size = self.size.saturating_add(size);
+                self.present = self.present.saturating_add(present);
                 self.complete = false;
             }
             None => self.complete = false,
@@ -142,5 +143,32 @@ impl fmt::Display for Item {
             write!(f, "  (incomplete: {} here)", Bytes(self.present))?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn claimed_lengths_that_exceed_all_numbers_are_shown_as_the_greatest() {
+        let mut item = Item {
+            name: "claims".to_owned(),
+            kind: ItemKind::Folder,
+            hash: Hash::EMPTY,
+            size: 0,
+            files: Some(2),
+            present: 0,
+            complete: true,
+        };
+        for present in [1024, 2048] {
+            item.count(Some(Status::Partial {
+                size: u64::MAX - 1,
+                proven: false,
+                present,
+            }));
+        }
+        assert_eq!((item.size, item.present), (u64::MAX, 3072));
+        assert!(!item.complete);
     }
 }

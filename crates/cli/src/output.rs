@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
 /// Where and how to print.
@@ -54,26 +54,50 @@ impl Output {
         total: Option<u64>,
         what: &'static str,
     ) -> ProgressBar {
-        let visible = !self.quiet && io::stderr().is_terminal();
-        let target = if visible {
-            ProgressDrawTarget::stderr_with_hz(8)
-        } else {
-            ProgressDrawTarget::hidden()
-        };
-        let bar = ProgressBar::with_draw_target(total, target);
-        let template = match (unit, total.is_some()) {
-            (Unit::Bytes, true) => {
-                "{msg} [{bar:30}] {bytes} of {total_bytes}, {bytes_per_sec}, {eta} left"
-            }
-            (Unit::Bytes, false) => "{msg} {bytes}, {bytes_per_sec}",
-            (Unit::Items, true) => "{msg} [{bar:30}] {pos} of {len}, {per_sec}, {eta} left",
-            (Unit::Items, false) => "{msg} {pos}, {per_sec}",
-        };
-        let style = ProgressStyle::with_template(template).expect("the templates above are valid");
-        bar.set_style(style.progress_chars("=> "));
+        let bar = ProgressBar::with_draw_target(total, self.target(!self.quiet));
+        bar.set_style(style(unit, total.is_some()));
         bar.set_message(what);
         bar
     }
+
+    /// Progress bars below each other on stderr; invisible unless that is a terminal, and beside JSON.
+    pub(crate) fn bars(&self) -> MultiProgress {
+        MultiProgress::with_draw_target(self.target(!self.quiet && !self.json))
+    }
+
+    /// One more of these.
+    pub(crate) fn bar_of(
+        &self,
+        bars: &MultiProgress,
+        unit: Unit,
+        total: Option<u64>,
+    ) -> ProgressBar {
+        // What is added takes the place where all are drawn.
+        let bar = ProgressBar::with_draw_target(total, ProgressDrawTarget::hidden());
+        let bar = bars.add(bar);
+        bar.set_style(style(unit, total.is_some()));
+        bar
+    }
+
+    fn target(&self, wanted: bool) -> ProgressDrawTarget {
+        match wanted && io::stderr().is_terminal() {
+            true => ProgressDrawTarget::stderr_with_hz(8),
+            false => ProgressDrawTarget::hidden(),
+        }
+    }
+}
+
+fn style(unit: Unit, has_total: bool) -> ProgressStyle {
+    let template = match (unit, has_total) {
+        (Unit::Bytes, true) => {
+            "{msg} [{bar:30}] {bytes} of {total_bytes}, {bytes_per_sec}, {eta} left"
+        }
+        (Unit::Bytes, false) => "{msg} {bytes}, {bytes_per_sec}",
+        (Unit::Items, true) => "{msg} [{bar:30}] {pos} of {len}, {per_sec}, {eta} left",
+        (Unit::Items, false) => "{msg} {pos}, {per_sec}",
+    };
+    let style = ProgressStyle::with_template(template).expect("the templates above are valid");
+    style.progress_chars("=> ")
 }
 
 /// What a progress bar counts.

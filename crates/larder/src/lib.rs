@@ -29,6 +29,7 @@
 
 #[cfg(feature = "groups")]
 pub mod groups;
+mod secrets;
 mod store;
 mod url;
 #[cfg(feature = "veilid")]

@@ -9,9 +9,9 @@ use store_engine::{Blobs, Collections, MemorySecrets, Records, Unlock};
 use store_testkit::MemoryStore;
 use tokio::sync::OnceCell;
 
-use crate::StoreUrl;
 #[cfg(feature = "veilid")]
 use crate::veilid_folder;
+use crate::{StoreUrl, secrets::UntilClosed};
 
 /// In the folder of a store whose backend keeps no secrets.
 #[cfg(feature = "redb")]
@@ -33,7 +33,7 @@ struct Inner {
     blobs: Blobs,
     collections: Collections,
     records: Records,
-    secrets: OnceCell<Arc<dyn Secrets>>,
+    secrets: OnceCell<Arc<UntilClosed>>,
     closed: OnceCell<Result<()>>,
 }
 
@@ -216,9 +216,10 @@ impl Store {
                     Arc::new(store_veilid::VeilidSecrets::new(store.node().clone()))
                 }
             };
-            Ok(secrets)
+            Ok(Arc::new(UntilClosed::new(secrets)))
         };
-        self.0.secrets.get_or_try_init(open).await.cloned()
+        let secrets = self.0.secrets.get_or_try_init(open).await?;
+        Ok(Arc::clone(secrets) as Arc<dyn Secrets>)
     }
 
     /// Who this store's device is to others: the same each time, so that what names it stays good.
@@ -308,6 +309,9 @@ impl Store {
             }
             Backend::Foreign => Ok(()),
         };
+        if let Some(secrets) = self.0.secrets.get() {
+            secrets.close();
+        }
         engine.and(backend)
     }
 }

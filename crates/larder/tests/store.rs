@@ -58,3 +58,29 @@ async fn a_store_in_a_folder_is_there_again() {
     assert_eq!(used.total(), used.payloads + used.index);
     store.close().await.unwrap();
 }
+
+#[cfg(all(feature = "redb", feature = "groups"))]
+#[tokio::test]
+async fn the_groups_of_a_closed_store_open_again_whoever_still_has_handles() {
+    use larder::{Unlock, api::SecretName};
+
+    let dir = tempfile::tempdir().unwrap();
+    let url = format!("redb:{}", dir.path().join("store").display());
+    let unlock = || Unlock::key_file(&dir.path().join("key"));
+    let store = Store::open(&url).await.unwrap();
+    let secrets = store.secrets(unlock).await.unwrap();
+    let group = store.groups(unlock).await.unwrap();
+    let group = group.create_group("g").await.unwrap();
+    group.create_repo("me").await.unwrap();
+    let members = group.members().await.unwrap();
+    store.close().await.unwrap();
+
+    let again = Store::open(&url).await.unwrap();
+    let groups = again.groups(unlock).await.unwrap();
+    assert_eq!(groups.groups().remove(0).id(), group.id());
+    let name = SecretName::new("x").unwrap();
+    let error = secrets.get(name).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Closed, "{error}");
+    assert_eq!(members.len(), 1);
+    again.close().await.unwrap();
+}

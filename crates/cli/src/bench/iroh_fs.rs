@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Result, anyhow, bail};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
@@ -15,11 +15,10 @@ use iroh_blobs::{
     protocol::{ChunkRanges, ChunkRangesExt},
     store::fs::FsStore,
 };
-use tokio::io::AsyncReadExt;
 
 use super::{
     Data,
-    target::{READ_LEN, Target, TargetStore},
+    target::{Target, TargetStore, read_through},
 };
 
 /// iroh-blobs' `FsStore`.
@@ -84,15 +83,7 @@ impl TargetStore for OpenIrohFs {
     }
 
     async fn read_all(&self, hash: [u8; 32]) -> Result<u64> {
-        let mut reader = self.0.blobs().reader(Hash::from(hash));
-        let mut buffer = vec![0; READ_LEN];
-        let mut total = 0;
-        loop {
-            match reader.read(&mut buffer).await.context("cannot read")? {
-                0 => return Ok(total),
-                read => total += read as u64,
-            }
-        }
+        read_through(self.0.blobs().reader(Hash::from(hash))).await
     }
 
     async fn read_range(&self, hash: [u8; 32], range: Range<u64>) -> Result<u64> {

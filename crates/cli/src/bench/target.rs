@@ -7,12 +7,24 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::{TryStreamExt, stream};
 use larder::{AddOptions, ChunkRanges, Encoded, Hash, Source, Store, StoreUrl, TagName};
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncRead, AsyncReadExt};
 
 use super::Data;
 
 /// How much is asked of a reader at once.
-pub(super) const READ_LEN: usize = 256 * 1024;
+const READ_LEN: usize = 256 * 1024;
+
+/// Reads all that a reader gives, and says how much that is.
+pub(super) async fn read_through(mut reader: impl AsyncRead + Unpin) -> Result<u64> {
+    let mut buffer = vec![0; READ_LEN];
+    let mut total = 0;
+    loop {
+        match reader.read(&mut buffer).await.context("cannot read")? {
+            0 => return Ok(total),
+            read => total += read as u64,
+        }
+    }
+}
 
 /// A kind of store.
 #[async_trait]
@@ -115,15 +127,7 @@ impl TargetStore for OpenLarder {
     }
 
     async fn read_all(&self, hash: [u8; 32]) -> Result<u64> {
-        let mut reader = self.0.blobs().reader(Hash::from(hash)).await?;
-        let mut buffer = vec![0; READ_LEN];
-        let mut total = 0;
-        loop {
-            match reader.read(&mut buffer).await.context("cannot read")? {
-                0 => return Ok(total),
-                read => total += read as u64,
-            }
-        }
+        read_through(self.0.blobs().reader(Hash::from(hash)).await?).await
     }
 
     async fn read_range(&self, hash: [u8; 32], range: Range<u64>) -> Result<u64> {

@@ -8,7 +8,7 @@ use crate::{
     app::App,
     args,
     export::{Stored, write_out},
-    find::{Named, find},
+    find::{Named, find, is_absence},
     groups::{Place, known, place},
     problem::{Exit, Problem},
 };
@@ -37,11 +37,13 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
     Ok(Exit::Done)
 }
 
-/// What `text` stands for where it begins with a group.
-/// What the store has under this name itself comes first, and needs no keys.
+/// What `text` stands for where it begins with a group. What the store has under this name itself comes
+/// first, and needs no keys.
 pub(crate) async fn in_group(store: &Store, text: &str) -> Result<Option<Place>> {
-    if find(store.blobs(), text).await.is_ok() {
-        return Ok(None);
+    match find(store.blobs(), text).await {
+        Ok(_) => return Ok(None),
+        Err(error) if is_absence(&error) => {}
+        Err(error) => return Err(error),
     }
     match known(store).await? {
         Some(groups) => place(&groups, text).await,

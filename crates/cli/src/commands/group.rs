@@ -2,10 +2,7 @@
 
 use anyhow::Result;
 use clap::{Subcommand, builder::NonEmptyStringValueParser};
-use larder::{
-    Store,
-    groups::{Group, Invite},
-};
+use larder::{Store, groups::Group};
 use serde::Serialize;
 
 use crate::{
@@ -172,7 +169,7 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
 async fn check_left(group: &Group) -> Result<()> {
     let mut files = 0;
     for repo in group.repos().await?.iter().filter(|repo| repo.is_ours()) {
-        files += repo.whole_root().await?.files;
+        files = u64::saturating_add(files, repo.root().await?.files);
     }
     if files > 0 {
         return Err(Problem::new(
@@ -209,7 +206,7 @@ async fn create(app: &App, name: &str, member: String) -> Result<()> {
 }
 
 async fn join(app: &App, invite: &str, member: String) -> Result<()> {
-    let invite = read_invite(invite).await?;
+    let invite = groups::read_invite(invite).await?;
     let store = app.store().await?;
     let group = store.groups(unlock).await?.join(&invite).await?;
     let may_write = group.keys().secret().is_some();
@@ -240,26 +237,6 @@ async fn join(app: &App, invite: &str, member: String) -> Result<()> {
     app.out
         .note("`larder sync` fetches what the others have, `larder ls` shows it");
     Ok(())
-}
-
-/// An invite, as it was typed or piped in.
-pub(crate) async fn read_invite(text: &str) -> Result<Invite> {
-    let text = match text {
-        "-" => {
-            let mut line = String::new();
-            let mut stdin = tokio::io::BufReader::new(tokio::io::stdin());
-            tokio::io::AsyncBufReadExt::read_line(&mut stdin, &mut line).await?;
-            line
-        }
-        text => text.to_owned(),
-    };
-    text.trim().parse().map_err(|error: larder::Error| {
-        Problem::usage(
-            format!("this is no invite: {}", error.message()),
-            "copy the whole line that `larder group invite` printed, from `larder:` on",
-        )
-        .into()
-    })
 }
 
 /// Where this device is looked for, as long as nobody said where it can be reached.

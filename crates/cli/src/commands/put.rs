@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::{
     app::{App, unlock},
-    groups::{self, Puts, label, pick},
+    groups::{self, PutOptions, label, pick},
     output::{Bytes, Count, Shown},
     problem::{Exit, Problem},
 };
@@ -28,7 +28,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FOLDER")]
     to: Option<String>,
     #[command(flatten)]
-    how: Puts,
+    how: PutOptions,
 }
 
 /// What was put.

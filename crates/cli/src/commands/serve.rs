@@ -16,7 +16,7 @@ use larder::{
 use serde::Serialize;
 use tokio::io::AsyncReadExt;
 
-use super::{group::read_invite, sync::go_on};
+use super::sync::go_on;
 use crate::{
     app::{App, unlock},
     args,
@@ -39,7 +39,8 @@ pub(crate) struct Args {
     #[arg(long, conflicts_with = "names")]
     all: bool,
     /// Keep and serve the groups of this store: the names are invites of kind replica, to groups to
-    /// join first. Nothing of them can be read here
+    /// join first; `-` reads invites from standard input, one a line, which other programs do not see.
+    /// Nothing of them can be read here
     #[arg(long, conflicts_with = "all")]
     replica: bool,
     /// With --replica: find members anywhere, with the help of iroh's public relays and discovery
@@ -162,9 +163,15 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
 
 /// A store that has groups and reads nothing of them.
 async fn replicate(app: &App, args: Args) -> Result<Exit> {
-    let mut invites = Vec::with_capacity(args.names.len());
-    for text in &args.names {
-        let invite = read_invite(text).await?;
+    if args.until_stdin_ends && args.names.iter().any(|name| name == groups::INPUT) {
+        return Err(Problem::usage(
+            "standard input has ended once the invites are read from it",
+            "write the invites as arguments",
+        )
+        .into());
+    }
+    let invites = groups::read_invites(&args.names).await?;
+    for invite in &invites {
         if invite.kind() != InviteKind::Replica {
             return Err(Problem::usage(
                 "this invite lets its holder read, which a replica must not",
@@ -172,7 +179,6 @@ async fn replicate(app: &App, args: Args) -> Result<Exit> {
             )
             .into());
         }
-        invites.push(invite);
     }
     let store = app.store().await?;
     let groups = store.groups(unlock).await?;

@@ -13,7 +13,7 @@ use larder::{
 use super::{put, sync::go_on};
 use crate::{
     app::{App, unlock},
-    groups::{self, Kind, Network, Puts},
+    groups::{self, Kind, Network, PutOptions},
     ingest::default_name,
     problem::{Exit, Problem},
 };
@@ -34,7 +34,7 @@ pub(crate) struct Args {
     #[arg(long = "as", value_name = "NAME", default_value = "me", value_parser = NonEmptyStringValueParser::new())]
     member: String,
     #[command(flatten)]
-    how: Puts,
+    how: PutOptions,
     #[command(flatten)]
     network: Network,
 }

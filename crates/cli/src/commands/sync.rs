@@ -11,7 +11,7 @@ use super::put;
 use crate::{
     app::{App, unlock},
     args,
-    groups::{self, Kind, Network, Puts, Watch, label, pick},
+    groups::{self, Kind, Network, PutOptions, Watch, label, pick},
     output::{Shown, to_stderr},
     problem::{Exit, Problem, Report},
     signalled,
@@ -117,7 +117,7 @@ async fn until_synced(
                     .await?
                     .into());
             }
-            groups::watch().await;
+            groups::until_next_look().await;
         }
         // The others must be able to see it too.
         tokio::time::sleep(LINGER).await;
@@ -180,7 +180,7 @@ pub(crate) async fn go_on(
         loop {
             // Also those that were joined since.
             watch.look(chosen).await?;
-            groups::watch().await;
+            groups::until_next_look().await;
         }
     };
     let putting = async {
@@ -202,7 +202,7 @@ pub(crate) async fn go_on(
 
 async fn put_each_line(app: &App, chosen: &[Group]) -> Result<Exit> {
     let mut lines = BufReader::new(tokio::io::stdin()).lines();
-    let how = Puts::default();
+    let how = PutOptions::default();
     while let Some(line) = lines.next_line().await? {
         if line.is_empty() {
             continue;

@@ -1,13 +1,20 @@
-//! Invites, printed.
+//! Invites, printed and read.
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::ValueEnum;
-use larder::groups::{Group, InviteKind};
+use larder::groups::{Group, Invite, InviteKind};
 use qrcode::{EcLevel, QrCode, render::unicode};
 use serde::Serialize;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 
 use super::shown::label;
 use crate::{app::App, output::Shown, problem::Problem};
+
+/// What stands for standard input.
+pub(crate) const INPUT: &str = "-";
+/// How much of it is read, in bytes: thousands of invites.
+const MAX_INPUT: u64 = 1 << 20;
+const CANNOT_READ: &str = "cannot read standard input";
 
 /// What who joins may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
@@ -70,6 +77,54 @@ pub(crate) async fn print(
         Shown(&printed.group)
     ));
     Ok(())
+}
+
+/// An invite, as it was typed; `-` stands for the first line of standard input.
+pub(crate) async fn read(text: &str) -> Result<Invite> {
+    if text != INPUT {
+        return parse(text);
+    }
+    let mut line = String::new();
+    let mut input = BufReader::new(tokio::io::stdin().take(MAX_INPUT));
+    input.read_line(&mut line).await.context(CANNOT_READ)?;
+    parse(&line)
+}
+
+/// Invites, as they were typed; `-` stands for all that standard input has, one a line.
+pub(crate) async fn read_all(texts: &[String]) -> Result<Vec<Invite>> {
+    let mut invites = Vec::new();
+    for text in texts {
+        if text != INPUT {
+            invites.push(parse(text)?);
+            continue;
+        }
+        let mut lines = String::new();
+        let mut input = tokio::io::stdin().take(MAX_INPUT);
+        let read = input.read_to_string(&mut lines).await;
+        read.context(CANNOT_READ)?;
+        let lines = lines.lines().filter(|line| !line.trim().is_empty());
+        for line in lines {
+            invites.push(parse(line)?);
+        }
+    }
+    if invites.is_empty() && !texts.is_empty() {
+        return Err(Problem::usage(
+            "standard input has no invite",
+            "write the lines that `larder group invite` printed, one a line",
+        )
+        .into());
+    }
+    Ok(invites)
+}
+
+fn parse(text: &str) -> Result<Invite> {
+    text.trim().parse().map_err(|error: larder::Error| {
+        Problem::usage(
+            format!("this is no invite: {}", error.message()),
+            "copy the whole line that `larder group invite` printed, from `larder:` on",
+        )
+        .into()
+    })
 }
 
 /// The text as a picture of half blocks.

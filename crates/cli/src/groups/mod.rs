@@ -3,15 +3,16 @@
 mod find;
 mod invites;
 mod network;
+mod progress;
 mod put;
 mod shown;
 mod watch;
 
 pub(crate) use self::{
     find::{Place, known, pick, place},
-    invites::{Kind, print as print_invite},
+    invites::{INPUT, Kind, print as print_invite, read as read_invite, read_all as read_invites},
     network::{Network, start},
-    put::{Put, Puts, put},
+    put::{Put, PutOptions, put},
     shown::{label, of_file, of_group, of_repo, short},
-    watch::{Watch, watch},
+    watch::{Watch, until_next_look},
 };

@@ -5,13 +5,15 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use larder::{
     Store,
-    groups::{IrohOptions, Options, Policy, Reach, Replicator},
+    groups::{IrohOptions, Options, Policy, Push, Reach, Replicator},
 };
 
-use crate::app::unlock;
+use crate::{app::unlock, args};
 
 /// How often to compare with members, and to look for those who are not connected.
 const COMPARE_EVERY: Duration = Duration::from_secs(10);
+/// The most often that this may be.
+const LEAST_COMPARE_EVERY: Duration = Duration::from_secs(1);
 
 /// Whom to talk to.
 #[derive(Debug, Clone, Copy, clap::Args)]
@@ -30,6 +32,13 @@ pub(crate) struct Network {
     /// Fetch which files there are, and not what is in them
     #[arg(long)]
     names_only: bool,
+    /// Tell others of what has changed only when comparing with them, and not at once
+    #[arg(long)]
+    no_push: bool,
+    /// How often to compare with members, and to look for those who are not connected; without it,
+    /// every 10 s
+    #[arg(long, value_name = "TIME", value_parser = compare_every)]
+    compare_every: Option<Duration>,
 }
 
 impl Network {
@@ -40,7 +49,17 @@ impl Network {
             loopback,
             port,
             names_only: false,
+            no_push: false,
+            compare_every: None,
         }
+    }
+}
+
+/// A time that leaves the others in peace.
+fn compare_every(text: &str) -> Result<Duration, String> {
+    match args::duration(text)? {
+        time if time < LEAST_COMPARE_EVERY => Err("that is too often: write 1s or more".to_owned()),
+        time => Ok(time),
     }
 }
 
@@ -56,7 +75,11 @@ pub(crate) async fn start(store: &Store, network: Network) -> Result<Replicator>
             true => Policy::Names,
             false => Policy::Everything,
         },
-        compare_every: COMPARE_EVERY,
+        push: match network.no_push {
+            true => Push::Never,
+            false => Push::AtOnce,
+        },
+        compare_every: network.compare_every.unwrap_or(COMPARE_EVERY),
         ..Options::default()
     };
     let network = IrohOptions {

@@ -12,20 +12,18 @@ use serde::Serialize;
 
 use crate::{
     app::App,
-    ingest::{blocking, default_name},
+    ingest::{IN_FLIGHT, blocking, default_name, is_about},
     output::Unit,
     problem::Problem,
     walk::{Found, Skipped, Walk, WalkOptions, walk},
 };
 
-/// How many files are read at once: so many small ones share a commit.
-const IN_FLIGHT: usize = 64;
 /// How many files become visible together. What was put before an interruption stays.
 const TOGETHER: usize = 4096;
 
 /// How to put.
 #[derive(Debug, Clone, Default, clap::Args)]
-pub(crate) struct Puts {
+pub(crate) struct PutOptions {
     /// Leave out files that cannot be read or whose names are not Unicode, and say how many
     #[arg(long)]
     pub(crate) skip_unreadable: bool,
@@ -54,7 +52,7 @@ pub(crate) async fn put(
     repo: &Repo,
     path: &Path,
     folder: Option<&str>,
-    how: &Puts,
+    how: &PutOptions,
 ) -> Result<Put> {
     let own = default_name(path)?;
     let top = match folder.map(|folder| folder.trim_end_matches('/')) {
@@ -104,7 +102,7 @@ pub(crate) async fn put(
     Ok(done)
 }
 
-async fn find(app: &App, path: &Path, top: &str, how: &Puts) -> Result<Walk> {
+async fn find(app: &App, path: &Path, top: &str, how: &PutOptions) -> Result<Walk> {
     let metadata = tokio::fs::metadata(path)
         .await
         .with_context(|| format!("cannot read {}", path.display()))?;
@@ -174,12 +172,4 @@ fn millis(time: SystemTime) -> i64 {
         Ok(since) => millis(since),
         Err(before) => -millis(before.duration()),
     }
-}
-
-/// Whether it was the file, and not the store, that failed.
-fn is_about(error: &larder::Error, path: &Path) -> bool {
-    let path = path.display().to_string();
-    error
-        .context()
-        .any(|(key, value)| key == "path" && value == path)
 }

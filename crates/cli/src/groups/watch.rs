@@ -6,18 +6,20 @@ use std::{
 };
 
 use anyhow::Result;
-use indicatif::ProgressBar;
 use larder::{
     Hash,
     api::{PublicKey, RecordId},
-    groups::{Group, Replicator},
+    groups::{Group, Replicator, RepoStatus},
 };
 use serde::Serialize;
 
-use super::shown::{label, short};
+use super::{
+    progress::Progress,
+    shown::{label, short},
+};
 use crate::{
     app::App,
-    output::{self, Count, Shown, Unit},
+    output::{self, Count, Shown},
 };
 
 /// How often to look.
@@ -31,14 +33,16 @@ pub(crate) enum Event {
     Connected { group: String, peer: String },
     /// It went.
     Left { group: String, peer: String },
-    /// The newest of a repo is here.
+    /// The newest of a repo is here, as far as it is wanted.
     Updated {
         group: String,
         member: String,
         files: u64,
         bytes: u64,
+        /// Whether what is in the files is here too, and not only their names.
+        complete: bool,
     },
-    /// Everybody who is connected has everything.
+    /// Everybody who is connected has everything, as far as they want it.
     Synced {
         group: String,
         peers: usize,
@@ -60,12 +64,17 @@ impl Event {
                 member,
                 files,
                 bytes,
+                complete,
             } => format!(
-                "{}: {} has {} file(s), {}, all here",
+                "{}: {} has {} file(s), {}, {}",
                 Shown(group),
                 Shown(member),
                 Count(*files),
-                output::Bytes(*bytes)
+                output::Bytes(*bytes),
+                match complete {
+                    true => "all here",
+                    false => "of which the names are here",
+                }
             ),
             Self::Synced {
                 group,
@@ -105,7 +114,7 @@ pub(crate) struct Watch<'a> {
     seen: BTreeMap<RecordId, Seen>,
     /// What was received and sent by now.
     moved_bytes: (u64, u64),
-    bar: ProgressBar,
+    progress: Progress,
     /// When something moved last.
     moved: Instant,
 }
@@ -117,7 +126,7 @@ impl<'a> Watch<'a> {
             replicator,
             seen: BTreeMap::new(),
             moved_bytes: (0, 0),
-            bar: app.out.progress(Unit::Bytes, None, "receiving"),
+            progress: Progress::new(app.out),
             moved: Instant::now(),
         }
     }
@@ -183,6 +192,7 @@ impl<'a> Watch<'a> {
                     member: member(group, repo.repo).await?,
                     files: repo.held.files,
                     bytes: repo.held.bytes,
+                    complete: is_whole(group, repo).await?,
                 });
             }
         }
@@ -205,61 +215,26 @@ impl<'a> Watch<'a> {
         seen.was_synced |= synced;
         seen.was_met |= !peers.is_empty();
         for event in events {
-            self.bar.suspend(|| event.say(self.app))?;
+            self.progress.suspend(|| event.say(self.app))?;
         }
         Ok(synced)
     }
 
     fn show_progress(&mut self) {
         let received = self.replicator.received();
-        let requests = self.replicator.requests();
         let moved = (received, self.replicator.sent());
         if moved != self.moved_bytes {
             self.moved_bytes = moved;
             self.moved = Instant::now();
         }
-        self.bar.set_position(received);
-        let mut peers: BTreeMap<PublicKey, (usize, u64)> = BTreeMap::new();
-        for request in &requests {
-            let (count, bytes) = peers.entry(request.peer).or_default();
-            *count += 1;
-            *bytes += request.bytes;
-        }
-        let names = self.seen.values().flat_map(|seen| &seen.peers);
-        let names: BTreeMap<_, _> = names.collect();
-        let from: Vec<_> = peers
-            .iter()
-            .map(|(peer, (count, bytes))| {
-                let name = names
-                    .get(peer)
-                    .map_or_else(|| short(peer), |name| (*name).clone());
-                format!(
-                    "{} ({count} request(s), {})",
-                    Shown(&name),
-                    output::Bytes(*bytes)
-                )
-            })
-            .collect();
-        self.bar.set_message(match from.is_empty() {
-            true => "received".to_owned(),
-            false => format!("receiving from {}:", from.join(", ")),
-        });
-    }
-
-    /// Removes the progress bar.
-    pub(crate) fn end(&self) {
-        self.bar.finish_and_clear();
-    }
-}
-
-impl Drop for Watch<'_> {
-    fn drop(&mut self) {
-        self.end();
+        let names = self.seen.values().flat_map(|seen| seen.peers.clone());
+        let (requests, names) = (self.replicator.requests(), names.collect());
+        self.progress.show(&requests, received, &names);
     }
 }
 
 /// Waits until it is time to look again.
-pub(crate) async fn watch() {
+pub(crate) async fn until_next_look() {
     tokio::time::sleep(LOOK_EVERY).await;
 }
 
@@ -272,6 +247,14 @@ async fn device(group: &Group, peer: PublicKey) -> Result<String> {
         }
     }
     Ok(short(&peer))
+}
+
+/// Whether the tree that is here is here with all its files.
+async fn is_whole(group: &Group, status: &RepoStatus) -> Result<bool> {
+    match group.repo(status.repo).await? {
+        Some(repo) => Ok(repo.whole_root().await?.hash == status.held.hash),
+        None => Ok(false),
+    }
 }
 
 async fn member(group: &Group, repo: PublicKey) -> Result<String> {

@@ -6,31 +6,9 @@ use super::support::{Place, Running, noise, tree};
 
 /// Somebody's running sync, and the invite of `kind` that it printed.
 fn watch(place: &Place, kind: &str) -> (Running, String) {
-    let args = [
-        "--json",
-        "sync",
-        "--watch",
-        "--loopback",
-        "--invite",
-        kind,
-        "--put-lines",
-    ];
-    let mut running = Running::start(place.command(&args));
-    let listening = running.json();
-    assert_eq!(listening["event"], "listening");
-    let invite = running.json()["invite"].as_str().unwrap().to_owned();
-    assert!(invite.starts_with("larder:group/1?kind="), "{invite}");
+    let (mut running, _) = place.watch(&["--invite", kind]);
+    let invite = running.invite();
     (running, invite)
-}
-
-/// The next of its lines that says that this happened.
-fn next(running: &mut Running, event: &str) -> Value {
-    loop {
-        let line = running.json();
-        if line["event"] == event {
-            return line;
-        }
-    }
 }
 
 fn names(listed: &[Value]) -> Vec<&str> {
@@ -71,8 +49,8 @@ fn what_one_puts_the_other_gets() {
     assert_eq!((&synced["peers"], &synced["repos"]), (&1.into(), &2.into()));
 
     // Both have both.
-    assert_eq!(next(&mut running, "connected")["peer"], "bob");
-    let updated = next(&mut running, "updated");
+    assert_eq!(running.next("connected")["peer"], "bob");
+    let updated = running.next("updated");
     assert_eq!(
         (&updated["member"], &updated["files"]),
         (&"bob".into(), &1.into())
@@ -162,8 +140,8 @@ fn a_replica_serves_who_comes_later() {
     assert!(said.contains("this is no invite"), "{said}");
     let args = ["--json", "serve", "--replica", "--loopback", &invite];
     let mut keeping = Running::start(keeper.command(&args));
-    assert_eq!(next(&mut keeping, "synced")["files"], 1);
-    assert_eq!(next(&mut running, "synced")["peers"], 1);
+    assert_eq!(keeping.next("synced")["files"], 1);
+    assert_eq!(running.next("synced")["peers"], 1);
     running.end_input();
     running.end();
     keeping.end_input();
@@ -180,17 +158,7 @@ fn a_replica_serves_who_comes_later() {
         ],
     );
     assert!(said.contains("has no member"), "{said}");
-    let args = [
-        "--json",
-        "sync",
-        "--watch",
-        "--loopback",
-        "--invite",
-        "replica",
-        "--put-lines",
-    ];
-    let mut keeping = Running::start(keeper.command(&args));
-    let at = keeping.json()["addresses"][0].as_str().unwrap().to_owned();
+    let (_keeping, at) = keeper.watch(&[]);
     let invite = here.json(&["group", "invite", "--read", "--at", &at])[0]["invite"].clone();
     late.ok(&["group", "join", invite.as_str().unwrap()]);
     late.ok(&["sync", "--loopback"]);
@@ -232,7 +200,7 @@ fn a_folder_is_shared_in_one_command() {
     here.write_folder("photos");
     let mut sharing = Running::start(here.command(&["--json", "share", "photos", "--loopback"]));
     assert_eq!(sharing.json()["group"], "photos");
-    let invite = sharing.json()["invite"].as_str().unwrap().to_owned();
+    let invite = sharing.invite();
     there.ok(&["group", "join", &invite]);
     there.ok(&["sync", "--loopback"]);
     there.ok(&["get", "photos/me/photos", "-o", "photos"]);

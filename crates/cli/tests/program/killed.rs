@@ -24,32 +24,19 @@ impl Member {
         }
     }
 
-    /// Starts it, unless it runs, and gives the invites that it prints.
-    fn start(&mut self, invites: &[&str]) -> Vec<String> {
+    /// Starts it, unless it runs, and gives where it can be reached and the invites that it prints.
+    fn start(&mut self, invites: &[&str]) -> Option<(String, Vec<String>)> {
         if self.running.is_some() {
-            return Vec::new();
+            return None;
         }
-        let port = self.port.clone();
-        let mut args = vec![
-            "--json",
-            "sync",
-            "--watch",
-            "--loopback",
-            "--put-lines",
-            "--port",
-            &port,
-        ];
+        let mut args = vec!["--port", &self.port];
         for kind in invites {
             args.extend(["--invite", kind]);
         }
-        let mut running = Running::start(self.place.command(&args));
-        assert_eq!(running.json()["event"], "listening");
-        let printed = invites
-            .iter()
-            .map(|_| running.json()["invite"].as_str().unwrap().to_owned());
-        let printed = printed.collect();
+        let (mut running, at) = self.place.watch(&args);
+        let printed = invites.iter().map(|_| running.invite()).collect();
         self.running = Some(running);
-        printed
+        Some((at, printed))
     }
 
     fn stop(&mut self) {
@@ -76,7 +63,7 @@ fn a_writer_a_reader_and_a_replica_are_killed_and_come_back() {
     members[0]
         .place
         .ok(&["group", "create", "g", "--as", "ann"]);
-    let invites = members[0].start(&["write", "replica"]);
+    let (_, invites) = members[0].start(&["write", "replica"]).unwrap();
     for (member, invite) in members[1..].iter_mut().zip(&invites) {
         member.place.ok(&["group", "join", invite, "--as", "bob"]);
     }
@@ -151,19 +138,7 @@ fn a_writer_a_reader_and_a_replica_are_killed_and_come_back() {
     // Who comes when only the replica is there gets everything too.
     ann.stop();
     keeper.stop();
-    let port = keeper.port.clone();
-    let args = [
-        "--json",
-        "sync",
-        "--watch",
-        "--loopback",
-        "--put-lines",
-        "--port",
-        &port,
-    ];
-    let mut running = Running::start(keeper.place.command(&args));
-    let at = running.json()["addresses"][0].as_str().unwrap().to_owned();
-    keeper.running = Some(running);
+    let (at, _) = keeper.start(&[]).unwrap();
     let invite = &ann.place.json(&["group", "invite", "--read", "--at", &at])[0]["invite"];
     let late = Place::new();
     late.ok(&["group", "join", invite.as_str().unwrap()]);

@@ -8,7 +8,9 @@ mod get;
 mod groups;
 #[cfg(unix)]
 mod killed;
+mod meeting;
 mod network;
+mod places;
 mod stored;
 mod support;
 mod verify;

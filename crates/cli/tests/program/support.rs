@@ -6,7 +6,7 @@ use std::{
     process::{Child, ChildStdin, Command, Stdio},
 };
 
-use larder::{Store, StoreUrl};
+use larder::{Store, StoreUrl, Unlock};
 use serde_json::Value;
 
 /// A folder to work in, with a store of its own.
@@ -70,6 +70,8 @@ impl Place {
             .env("HOME", self.path("home"))
             .env("XDG_DATA_HOME", self.path("data"))
             .env("LARDER_STORE", self.url().to_string())
+            .env("LARDER_SECRETS_KEY", self.path("secrets.key"))
+            .env_remove("LARDER_PASSWORD")
             .env_remove("LARDER_LOG");
     }
 
@@ -97,6 +99,22 @@ impl Place {
         let ended = self.run(args);
         assert_eq!(ended.code, Some(code), "{args:?}: {ended:?}");
         ended.err
+    }
+
+    /// Starts a sync over loopback that goes on, and puts what it is told to. Gives it with where it can
+    /// be reached.
+    pub fn watch(&self, args: &[&str]) -> (Running, String) {
+        let watch = ["--json", "sync", "--watch", "--loopback", "--put-lines"];
+        let mut running = Running::start(self.command(&[&watch, args].concat()));
+        let listening = running.json();
+        assert_eq!(listening["event"], "listening");
+        let at = listening["addresses"][0].as_str().unwrap().to_owned();
+        (running, at)
+    }
+
+    /// What opens the secrets of this place's store.
+    pub fn unlock(&self) -> larder::Result<Unlock> {
+        Unlock::key_file(&self.path("secrets.key"))
     }
 
     /// Uses this place's store from inside this process.
@@ -190,6 +208,23 @@ impl Running {
     /// The same as [`line`](Self::line), of JSON.
     pub fn json(&mut self) -> Value {
         serde_json::from_str(&self.line()).unwrap()
+    }
+
+    /// The invite that it prints next.
+    pub fn invite(&mut self) -> String {
+        let invite = self.json()["invite"].as_str().unwrap().to_owned();
+        assert!(invite.starts_with("larder:group/1?kind="), "{invite}");
+        invite
+    }
+
+    /// The next of its lines that says that this happened.
+    pub fn next(&mut self, event: &str) -> Value {
+        loop {
+            let line = self.json();
+            if line["event"] == event {
+                return line;
+            }
+        }
     }
 
     /// Writes, unless it has ended.

@@ -146,7 +146,6 @@ fn unchanged(id: &CollectionId, key: &larder::Bytes, revision: Option<Revision>)
     }
 }
 
-/// Copies records, slot by verified slot; where TO has a newer value, that stays.
 /// The records of the repos that TO writes already.
 pub(super) async fn own_repos(to: &Store) -> Result<BTreeSet<RecordId>> {
     let mut ours = BTreeSet::new();
@@ -159,6 +158,7 @@ pub(super) async fn own_repos(to: &Store) -> Result<BTreeSet<RecordId>> {
     Ok(ours)
 }
 
+/// Copies records, slot by verified slot; where TO has a newer value, that stays.
 pub(super) async fn copy_records(
     from: &Store,
     to: &Store,
