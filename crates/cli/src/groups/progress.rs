@@ -17,6 +17,8 @@ use crate::output::{Output, Shown, Unit};
 
 /// The most lines at a time; what has none is in the line for all.
 const MAX_LINES: usize = 16;
+/// How much of a name is shown, in characters.
+const MAX_NAME: usize = 30;
 /// How long a line stays after the last request of what it is about: the next one comes at once, mostly.
 const STAYS: Duration = Duration::from_secs(2);
 
@@ -86,6 +88,11 @@ impl Tally {
         subjects
     }
 
+    /// What came of a subject.
+    fn of(&self, subject: &Subject) -> u64 {
+        self.bytes.get(subject).copied().unwrap_or(0)
+    }
+
     fn forget(&mut self, subject: &Subject) {
         self.bytes.remove(subject);
     }
@@ -135,6 +142,9 @@ impl Progress {
             if !self.lines.contains_key(&subject) && self.lines.len() < MAX_LINES {
                 let bar = self.out.bar_of(&self.all, Unit::Bytes, None);
                 bar.set_message(label(&subject, names));
+                // What came by now came before, and not in no time.
+                bar.set_position(self.tally.of(&subject));
+                bar.reset_eta();
                 self.lines.insert(subject.clone(), Line { bar, last: now });
             }
             if let Some(line) = self.lines.get_mut(&subject) {
@@ -144,8 +154,7 @@ impl Progress {
         self.lines.retain(|subject, line| {
             let stays = now.duration_since(line.last) < STAYS;
             if stays {
-                let bytes = self.tally.bytes.get(subject).copied();
-                line.bar.set_position(bytes.unwrap_or(0));
+                line.bar.set_position(self.tally.of(subject));
             } else {
                 line.bar.finish_and_clear();
                 self.all.remove(&line.bar);
@@ -176,6 +185,7 @@ fn label(subject: &Subject, names: &BTreeMap<PublicKey, String>) -> String {
     match subject {
         Subject::Peer(peer) => {
             let name = names.get(peer).cloned().unwrap_or_else(|| short(peer));
+            let name: String = name.chars().take(MAX_NAME).collect();
             format!("  from {}", Shown(&name))
         }
     }
@@ -195,8 +205,7 @@ mod tests {
     }
 
     fn bytes(tally: &Tally, peer: u8) -> u64 {
-        let peer = Subject::Peer(PublicKey([peer; 32]));
-        tally.bytes.get(&peer).copied().unwrap_or(0)
+        tally.of(&Subject::Peer(PublicKey([peer; 32])))
     }
 
     #[test]
