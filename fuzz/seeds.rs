@@ -13,10 +13,13 @@ fn main() {
         ("proof", "proof.hex", &[]),
         ("records", "records.hex", &[3, 4]),
         ("records", "slots.hex", &[5, 5, 5, 5, 5]),
+        ("records", "app_values.hex", &[6, 5]),
         ("page", "tree.hex", &[]),
         ("sealed", "page.hex", &[]),
         ("sealed", "value.hex", &[]),
+        ("sealed", "app.hex", &[]),
         ("kept", "kept.hex", &[0, 1, 2, 3, 4, 4, 4]),
+        ("kept", "contacts.hex", &[5, 5, 5]),
     ] {
         for (n, line) in lines(file).iter().enumerate() {
             let chooser = prefix.get(n).copied();

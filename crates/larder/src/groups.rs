@@ -51,11 +51,15 @@ use store_engine::Unlock;
 
 pub use net_iroh::{IrohNetwork, IrohOptions, Reach};
 pub use sync::{
-    groups::{Changes, Content, Event, Group, Groups, Member, Repo, Staged, Stores, TAG_PREFIX},
+    groups::{
+        Changes, Content, Event, Group, Groups, Member, Policy, Repo, Staged, Stores, TAG_PREFIX,
+    },
     invite::{Invite, InviteKind},
     network,
     records::{Earlier, REPO_ROOT, RepoRoot},
-    replicate::{Options, Policy, Push, Replicator, RepoStatus, Request, Status, Synced},
+    replicate::{
+        Copies, Freed, Options, Progress, Push, Replicator, RepoStatus, Request, Status, Synced,
+    },
     tree::{FileEntry, Name, Named, Root as TreeRoot},
 };
 

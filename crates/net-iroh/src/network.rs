@@ -140,6 +140,11 @@ impl Network for IrohNetwork {
         render(&self.endpoint.addr()).into_iter().collect()
     }
 
+    fn peer_of(&self, address: &Address) -> Option<PublicKey> {
+        let peer = parse(address).ok()?;
+        Some(PublicKey(*peer.id.as_bytes()))
+    }
+
     fn watch_addresses(&self) -> AddressWatch {
         let mut last = None;
         let changed = self.endpoint.watch_addr().stream().filter_map(move |addr| {

@@ -11,10 +11,11 @@ use store_api::{PublicKey, Result};
 use store_engine::{Blobs, Collections, MemorySecrets};
 use store_testkit::MemoryStore;
 use sync::{
+    groups::Policy,
     groups::{Changes, Groups, Repo, Stores},
     invite::{Invite, InviteKind},
     network::sim::{Link, SimNetwork},
-    replicate::{Options, Policy, Replicator, Synced},
+    replicate::{Options, Replicator, Synced},
     tree::Name,
 };
 

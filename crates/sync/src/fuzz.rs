@@ -13,8 +13,12 @@ pub use crate::{
 use crate::{
     invite::Invite,
     keys::{LocateKey, ReadKey},
-    records::{Profile, RepoRoot, Route, decode_member, decode_name, open_group_name, open_member},
+    records::{
+        FIRST_APP, Profile, RepoRoot, Route, decode_app_value, decode_member, decode_name,
+        open_app_value, open_group_name, open_member,
+    },
     seal::{
+        app::{open_app, seal_app},
         file::{self, FileKey},
         page::PageKeys,
         value::{open_value, seal_value},
@@ -53,7 +57,7 @@ pub fn records(bytes: &[u8]) {
     let Some((&which, bytes)) = bytes.split_first() else {
         return;
     };
-    match which % 7 {
+    match which % 8 {
         0 => {
             if let Ok(name) = decode_name(bytes) {
                 assert_eq!(name.as_bytes(), &bytes[1..]);
@@ -84,9 +88,15 @@ pub fn records(bytes: &[u8]) {
             // As it comes from others: nothing that was not sealed opens.
             assert!(open_group_name(&read(), RECORD, bytes).is_err());
             assert!(open_member(&locate(), RECORD, 1, bytes).is_err());
+            assert!(open_app_value(&read(), RECORD, FIRST_APP, bytes).is_err());
             assert!(Profile::open(&read(), RECORD, bytes).is_err());
             assert!(RepoRoot::open(&locate(), RECORD, bytes).is_err());
             assert!(Route::open(&locate(), RECORD, 2, bytes).is_err());
+        }
+        6 => {
+            if let Ok(value) = decode_app_value(bytes) {
+                assert_eq!(value, bytes[1..]);
+            }
         }
         _ => {
             // What somebody with the keys has sealed, whatever it is.
@@ -146,7 +156,7 @@ fn blobs_in(bytes: &[u8], count: usize) -> Vec<Hash> {
     found
 }
 
-/// Sealed pages, values and files: nothing opens that was not sealed, and what was, as it was.
+/// Sealed pages, values, an app's data and files: nothing opens that was not sealed, and what was, as it was.
 pub fn sealed(bytes: &[u8]) {
     let pages = PageKeys::new(&read());
     let key = FileKey::from_bytes([5; 32]);
@@ -155,6 +165,9 @@ pub fn sealed(bytes: &[u8]) {
     }
     if let Ok(plain) = open_value(&read(), RECORD, 3, bytes) {
         assert_eq!(bytes.len(), plain.len() + crate::seal::value::OVERHEAD);
+    }
+    if let Ok(plain) = open_app(&read(), RECORD, b"context", bytes) {
+        assert_eq!(bytes.len(), plain.len() + crate::seal::app::OVERHEAD);
     }
     drop(file::open_all(&key, bytes));
 
@@ -180,6 +193,10 @@ pub fn sealed(bytes: &[u8]) {
         assert_eq!(opened.expect("it was sealed"), plain);
         assert!(open_value(&read(), RECORD, 3, &change(&value)).is_err());
     }
+    let data = seal_app(&read(), RECORD, b"context", plain).expect("it is not that long");
+    let opened = open_app(&read(), RECORD, b"context", &data);
+    assert_eq!(opened.expect("it was sealed"), plain);
+    assert!(open_app(&read(), RECORD, b"context", &change(&data)).is_err());
     let file = file::seal_all(&key, plain);
     assert_eq!(file::sealed_len(plain.len() as u64), file.len() as u64);
     assert_eq!(file::open_all(&key, &file).expect("it was sealed"), plain);

@@ -45,6 +45,11 @@ impl Repo {
         self.0.changing.lock().await
     }
 
+    /// Waits for the turn to fetch the repo's tree.
+    pub(crate) async fn fetching(&self) -> Turn<'_> {
+        self.0.fetching.lock().await
+    }
+
     fn open_root(&self, signed: Signed) -> Result<SignedRoot> {
         let locate = self.0.group.keys().locate();
         let root = RepoRoot::open(locate, self.id(), &signed.value)?;
@@ -101,7 +106,7 @@ impl Repo {
 
     /// Keeps our tree, and that of another device that comes; lets all others go. Gives ours.
     pub(crate) async fn keep_both(&self, _turn: &Turn<'_>) -> Result<Root> {
-        let ours = self.root().await?;
+        let ours = self.seen_root().await?;
         let mut keep = vec![ours];
         if let Some(other) = self.other().await? {
             self.keep(other.root.root).await?;

@@ -3,9 +3,12 @@
 use bytes::Bytes;
 use store_api::{PublicKey, Secret};
 
-use super::kept::{
-    decode_addresses, decode_keys, decode_named, decode_other, decode_root, encode_addresses,
-    encode_keys, encode_other, encode_root, named,
+use super::{
+    contacts::{decode_contact, encode_contact},
+    kept::{
+        decode_addresses, decode_keys, decode_named, decode_other, decode_root, encode_addresses,
+        encode_keys, encode_other, encode_root, named,
+    },
 };
 
 /// What is remembered of groups. The first byte chooses which; what is read is written as it was.
@@ -13,7 +16,7 @@ pub fn kept(bytes: &[u8]) {
     let Some((&which, bytes)) = bytes.split_first() else {
         return;
     };
-    match which % 5 {
+    match which % 6 {
         0 => {
             if let Ok(key) = decode_named(bytes) {
                 assert_eq!(named(key), bytes);
@@ -33,6 +36,11 @@ pub fn kept(bytes: &[u8]) {
             let bytes = Bytes::copy_from_slice(bytes);
             if let Ok(signed) = decode_other(&bytes) {
                 assert_eq!(encode_other(&signed).expect("it was read"), bytes);
+            }
+        }
+        5 => {
+            if let Ok(contact) = decode_contact(bytes) {
+                assert_eq!(encode_contact(&contact), bytes);
             }
         }
         _ => {

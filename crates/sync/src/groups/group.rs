@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     fmt,
+    ops::Range,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -21,8 +22,8 @@ use crate::{
     invite::{Invite, InviteKind, MAX_ADDRESSES},
     keys::{GroupKeys, ReadKey},
     records::{
-        self, FIRST_MEMBER, GROUP_NAME, GROUP_SLOTS, Profile, REPO_PROFILE, open_group_name,
-        open_member, seal_member,
+        self, FIRST_APP, FIRST_MEMBER, GROUP_NAME, GROUP_SLOTS, Profile, REPO_PROFILE,
+        open_group_name, open_member, seal_member,
     },
     tree::Tree,
 };
@@ -36,7 +37,7 @@ struct GroupInner {
     keys: GroupKeys,
     id: RecordId,
     tree: Option<Tree>,
-    repos: Mutex<BTreeMap<RecordId, Repo>>,
+    repos: Mutex<BTreeMap<RecordId, Arc<RepoInner>>>,
     /// Where others may be found, from invites.
     addresses: Vec<String>,
     state: Arc<State>,
@@ -52,6 +53,8 @@ struct State {
     /// Held while a repo's tree is changed. Two who change it at once would be told apart by the
     /// record, but one could drop the tag that keeps the other's tree.
     changing: Mutex<BTreeMap<RecordId, Arc<tokio::sync::Mutex<()>>>>,
+    /// Held while a repo's tree is fetched.
+    fetching: Mutex<BTreeMap<RecordId, Arc<tokio::sync::Mutex<()>>>>,
     /// Held while one of our repos gets a slot of the group's record, so that none gets two.
     naming: tokio::sync::Mutex<()>,
 }
@@ -80,8 +83,9 @@ pub struct Member {
 }
 
 const CREATE_REPO: &str = "sync.group.create_repo";
+const REPOS: &str = "sync.group.repos";
 /// How many repos the group's record has room for.
-const SLOTS: u16 = GROUP_SLOTS - FIRST_MEMBER;
+const SLOTS: u16 = FIRST_APP - FIRST_MEMBER;
 
 /// Where among the slots of repos the search for a free one begins.
 pub(crate) fn first_slot(repo: PublicKey) -> u16 {
@@ -159,7 +163,9 @@ impl Group {
     /// # Errors
     /// [`Kind::Denied`] to a replica.
     pub async fn name(&self) -> Result<Option<String>> {
-        let read = self.read_key("sync.group.name")?;
+        const OPERATION: &str = "sync.group.name";
+        self.check_open(OPERATION)?;
+        let read = self.read_key(OPERATION)?;
         let found = self.records().get(self.0.id, GROUP_NAME, Freshness::Local);
         let Some(found) = found.await? else {
             return Ok(None);
@@ -217,6 +223,7 @@ impl Group {
     /// [`Kind::Denied`] to who may not write the group's record, [`Kind::Full`] where the group has as
     /// many repos as it can have.
     pub async fn create_repo(&self, name: &str) -> Result<Repo> {
+        let _open = self.enter(CREATE_REPO)?;
         self.create_repo_with(name, generate_key()?).await
     }
 
@@ -245,7 +252,7 @@ impl Group {
     }
 
     /// Names a repo in a free slot of the group's record.
-    async fn name_repo(&self, key: PublicKey) -> Result<()> {
+    pub(super) async fn name_repo(&self, key: PublicKey) -> Result<()> {
         let (writer, locate) = (self.writer(CREATE_REPO)?, self.0.keys.locate());
         // Where the group's record has not come here yet, two members may take one slot: so each
         // begins at a slot of its own. Where that happens nevertheless, one of the two stays, and
@@ -283,7 +290,7 @@ impl Group {
             let profile = self
                 .records()
                 .get(repo.id(), REPO_PROFILE, Freshness::Local);
-            if profile.await?.is_some() && !self.has_repo(repo.key()).await? {
+            if profile.await?.is_some() && !self.repo_keys().await?.contains(&repo.key()) {
                 match self.name_repo(repo.key()).await {
                     Err(error) if error.kind() == Kind::Full => {
                         tracing::warn!(repo = %repo.key(), %error, "a repo is not in its group");
@@ -296,7 +303,7 @@ impl Group {
     }
 
     /// Our repos, those too that the group's record does not name.
-    pub(super) async fn ours(&self) -> Result<Vec<Repo>> {
+    pub(crate) async fn ours(&self) -> Result<Vec<Repo>> {
         let keys: Vec<_> = lock(&self.0.state.ours)
             .values()
             .map(|(key, _)| *key)
@@ -313,14 +320,14 @@ impl Group {
         lock(&self.0.state.ours).contains_key(&repo)
     }
 
-    /// The slots of the group's record that have repos.
+    /// The slots of the group's record that are members' and have something.
     async fn slots(&self) -> Result<Vec<Slot>> {
-        let slots = FIRST_MEMBER..GROUP_SLOTS;
+        let slots = FIRST_MEMBER..FIRST_APP;
         let found = self.records().inspect(self.0.id, slots, Freshness::Local);
         Ok(found.await?.iter().map(|found| found.slot).collect())
     }
 
-    fn writer(&self, operation: &'static str) -> Result<SecretKey> {
+    pub(super) fn writer(&self, operation: &'static str) -> Result<SecretKey> {
         let secret = self.0.keys.secret().ok_or_else(|| {
             let message = "this device may read the group, and not write its record";
             Error::new(Kind::Denied, operation, message).with("group", self.0.id)
@@ -376,22 +383,43 @@ impl Group {
 
     async fn read_repo_keys(&self) -> Result<Vec<PublicKey>> {
         let mut keys = Vec::new();
-        for slot in self.slots().await? {
-            let found = self.records().get(self.0.id, slot, Freshness::Local);
-            let Some(found) = found.await? else { continue };
-            match open_member(self.0.keys.locate(), self.0.id, slot, &found.value) {
-                Ok(key) if keys.contains(&key) => {}
-                Ok(key) => keys.push(key),
-                Err(error) => {
-                    tracing::warn!(group = %self.0.id, slot, %error, "a slot is no member's");
-                }
+        for (_, key) in self.read_members(FIRST_MEMBER..GROUP_SLOTS).await? {
+            if !keys.contains(&key) {
+                keys.push(key);
             }
         }
         Ok(keys)
     }
 
+    /// The public keys of the repos that are named in these slots.
+    pub(super) async fn read_members(&self, slots: Range<Slot>) -> Result<Vec<(Slot, PublicKey)>> {
+        let mut members = Vec::new();
+        for (slot, found) in self.records().values(self.0.id, slots).await? {
+            match open_member(self.0.keys.locate(), self.0.id, slot, &found.value) {
+                Ok(key) => members.push((slot, key)),
+                // The app has a value there.
+                Err(_) if slot >= FIRST_APP => {}
+                Err(error) => {
+                    tracing::warn!(group = %self.0.id, slot, %error, "a slot is no member's");
+                }
+            }
+        }
+        Ok(members)
+    }
+
+    /// Waits for the turn to give a repo a slot of the group's record.
+    pub(super) async fn naming(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.0.state.naming.lock().await
+    }
+
     /// All repos in the group, as far as that is known here.
     pub async fn repos(&self) -> Result<Vec<Repo>> {
+        self.check_open(REPOS)?;
+        self.named().await
+    }
+
+    /// The repos that the group's record names.
+    async fn named(&self) -> Result<Vec<Repo>> {
         let keys = self.repo_keys().await?;
         let mut repos = Vec::with_capacity(keys.len());
         for &key in keys.iter() {
@@ -400,7 +428,8 @@ impl Group {
         Ok(repos)
     }
 
-    /// The repo with this key; `None` where the group has none such, as far as that is known here.
+    /// The repo with this key; `None` where the group has none such, as far as that is known here. A
+    /// handle of its own: closing another one does not close it.
     pub async fn repo(&self, key: PublicKey) -> Result<Option<Repo>> {
         match self.has_repo(key).await? {
             true => self.repo_of(key).await.map(Some),
@@ -410,6 +439,7 @@ impl Group {
 
     /// Whether the group has a repo with this key, as far as that is known here.
     pub async fn has_repo(&self, key: PublicKey) -> Result<bool> {
+        self.check_open(REPOS)?;
         Ok(self.repo_keys().await?.contains(&key))
     }
 
@@ -432,24 +462,25 @@ impl Group {
             .get(&id)
             .map(|(_, secret)| secret.clone());
         let known = lock(&self.0.repos).get(&id).cloned();
-        if let Some(repo) = known.filter(|repo| repo.is_ours() == secret.is_some()) {
-            return Ok(repo);
+        if let Some(repo) = known.filter(|repo| repo.secret.is_some() == secret.is_some()) {
+            return Ok(Repo(repo, Arc::default()));
         }
         self.records().create(records::repo_record(key)).await?;
-        let repo = Repo(Arc::new(RepoInner {
+        let repo = Arc::new(RepoInner {
             group: self.clone(),
             key,
             id,
             secret,
             changing: lock(&self.0.state.changing).entry(id).or_default().clone(),
-        }));
+            fetching: lock(&self.0.state.fetching).entry(id).or_default().clone(),
+        });
         lock(&self.0.repos).insert(id, repo.clone());
-        Ok(repo)
+        Ok(Repo(repo, Arc::default()))
     }
 
     /// Removes all that the store has of the group, but its keys.
     pub(super) async fn forget(&self) -> Result<()> {
-        let mut repos = self.repos().await?;
+        let mut repos = self.named().await?;
         repos.extend(self.ours().await?);
         for repo in repos {
             repo.keep_only(&[]).await?;

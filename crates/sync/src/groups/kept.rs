@@ -6,9 +6,12 @@
 //! sync/repos       group id [32] | repo id [32]   -> version u8 = 1 | repo's key [32]      ours
 //! sync/addresses   group id [32]                  -> version u8 = 1 | for each: length u16 | text
 //! sync/held        repo id [32]                   -> version u8 = 1 | root                 theirs
-//! sync/whole       the same, where its files are here too
+//! sync/whole       repo id [32]                   -> version u8 = 2 | root
+//!                                                    | digest of what was wanted [8]
+//!                  the same, where those of its files are here too that were wanted (policy.rs)
 //! sync/others      group id [32] | repo id [32]   -> version u8 = 1 | signed value (record_format)
 //!                                    the root of another device of ours, until its tree is here
+//! sync/contacts    other devices that were met (contacts.rs)
 //! secret group/ID  version u8 = 1 | access u8 (1 write, 2 read, 3 replica) | epoch u32
 //!                  | secret [32]; or read key [32] | locate key [32]; or locate key [32]
 //!                  (the group's key is in the collection)
@@ -28,7 +31,10 @@ use store_api::{
 use store_engine::{Collections, Hash, record_format};
 use zeroize::Zeroizing;
 
-use super::Inner;
+use super::{
+    Inner,
+    policy::{Wants, WantsDigest},
+};
 use crate::{
     codec::Fields,
     keys::{Access, GroupKeys, GroupSecret, LocateKey, ReadKey},
@@ -42,6 +48,8 @@ const WHOLE: CollectionId = CollectionId::from_static("sync/whole");
 const HELD: CollectionId = CollectionId::from_static("sync/held");
 const OTHERS: CollectionId = CollectionId::from_static("sync/others");
 const VERSION: u8 = 1;
+/// That of `sync/whole`: in version 1 there was no digest, and everything was wanted.
+const WHOLE_VERSION: u8 = 2;
 const WRITE: u8 = 1;
 const READ: u8 = 2;
 const REPLICA: u8 = 3;
@@ -148,26 +156,60 @@ pub(super) fn decode_addresses(value: &[u8]) -> Result<Vec<String>> {
     Ok(all)
 }
 
-pub(super) fn encode_root(root: Root) -> Bytes {
-    let mut bytes = BytesMut::with_capacity(50);
-    bytes.put_u8(VERSION);
+fn put_root(bytes: &mut BytesMut, root: Root) {
     bytes.put_slice(root.hash.as_bytes());
     bytes.put_u8(root.level);
     bytes.put_u64(root.files);
     bytes.put_u64(root.bytes);
+}
+
+fn take_root(fields: &mut Fields<'_>) -> Result<Root> {
+    Ok(Root {
+        hash: Hash::from(fields.take::<32>()?),
+        level: fields.u8()?,
+        files: fields.u64()?,
+        bytes: fields.u64()?,
+    })
+}
+
+pub(super) fn encode_root(root: Root) -> Bytes {
+    let mut bytes = BytesMut::with_capacity(50);
+    bytes.put_u8(VERSION);
+    put_root(&mut bytes, root);
     bytes.freeze()
 }
 
 pub(super) fn decode_root(value: &[u8]) -> Result<Root> {
     let mut fields = Fields::versioned(OPEN, VERSION, value)?;
-    let root = Root {
-        hash: Hash::from(fields.take::<32>()?),
-        level: fields.u8()?,
-        files: fields.u64()?,
-        bytes: fields.u64()?,
-    };
+    let root = take_root(&mut fields)?;
     fields.end()?;
     Ok(root)
+}
+
+/// A tree of which all is here that was wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Whole {
+    pub(crate) root: Root,
+    pub(crate) wanted: WantsDigest,
+}
+
+pub(super) fn encode_whole(whole: Whole) -> Bytes {
+    let mut bytes = BytesMut::with_capacity(58);
+    bytes.put_u8(WHOLE_VERSION);
+    put_root(&mut bytes, whole.root);
+    bytes.put_slice(&whole.wanted);
+    bytes.freeze()
+}
+
+pub(super) fn decode_whole(value: &[u8]) -> Result<Whole> {
+    if value.first() == Some(&VERSION) {
+        let (root, wanted) = (decode_root(value)?, Wants::EVERYTHING.digest()?);
+        return Ok(Whole { root, wanted });
+    }
+    let mut fields = Fields::versioned(OPEN, WHOLE_VERSION, value)?;
+    let (root, wanted) = (take_root(&mut fields)?, fields.take()?);
+    fields.end()?;
+    Ok(Whole { root, wanted })
 }
 
 pub(super) async fn copy_keys(from: &dyn Secrets, to: &dyn Secrets) -> Result<u64> {
@@ -238,8 +280,10 @@ impl Inner {
             self.collections.delete(REPOS, key).await?;
             self.secrets.delete(repo_secret(repo)?).await?;
         }
+        self.forget_wants(id).await?;
         let key = Bytes::copy_from_slice(&id.0);
         self.collections.delete(ADDRESSES, key.clone()).await?;
+        self.forget_contacts(id).await?;
         self.collections.delete(GROUPS, key).await?;
         self.secrets.delete(group_secret(id)?).await
     }
@@ -312,18 +356,17 @@ impl Inner {
         Ok(())
     }
 
-    /// The root of somebody's repo that is here with all its files.
-    pub(crate) async fn whole(&self, repo: RecordId) -> Result<Root> {
+    /// The root of somebody's repo that is here with all its files that were wanted then.
+    pub(crate) async fn whole(&self, repo: RecordId) -> Result<Option<Whole>> {
         let entry = self.collections.get(WHOLE, repo.0.to_vec()).await?;
-        match entry {
-            Some(entry) => decode_root(&entry.value).map_err(damaged),
-            None => Ok(Root::EMPTY),
-        }
+        entry
+            .map(|entry| decode_whole(&entry.value).map_err(damaged))
+            .transpose()
     }
 
-    pub(crate) async fn keep_whole(&self, repo: RecordId, root: Root) -> Result<()> {
+    pub(crate) async fn keep_whole(&self, repo: RecordId, whole: Whole) -> Result<()> {
         self.collections
-            .put(WHOLE, repo.0.to_vec(), encode_root(root))
+            .put(WHOLE, repo.0.to_vec(), encode_whole(whole))
             .await?;
         Ok(())
     }
@@ -409,6 +452,13 @@ mod tests {
         assert_eq!(decode_named(&named(key)).unwrap(), key);
         let at = ["mem://a".to_owned(), "ü".to_owned()];
         assert_eq!(decode_addresses(&encode_addresses(&at)).unwrap(), at);
+        let whole = Whole {
+            root,
+            wanted: [8; 8],
+        };
+        let old = decode_whole(&encode_root(root)).unwrap();
+        assert_eq!(old.root, root);
+        assert_eq!(old.wanted, Wants::EVERYTHING.digest().unwrap());
         let (named, at, root) = (named(key), encode_addresses(&at), encode_root(root));
         let signed = Signed {
             value: Bytes::from_static(b"value"),
@@ -417,8 +467,11 @@ mod tests {
             signature: Bytes::from_static(&[4; 64]),
         };
         let bytes = encode_other(&signed).unwrap();
+        let wholes = encode_whole(whole);
+        assert_eq!(decode_whole(&wholes).unwrap(), whole);
         let mut cases: Vec<&[u8]> = vec![&named, &at, &root, &bytes];
         cases.extend(lens.iter().map(|secret| &secret[..]));
+        cases.push(&wholes);
         crate::golden::check_hex("kept.hex", &cases);
         assert_eq!(decode_other(&bytes).unwrap(), signed);
         for len in 0..bytes.len() - signed.value.len() {

@@ -1,13 +1,19 @@
 //! Groups, the repos in them and the files in those, as they lie in a store. None of this needs a
 //! network: what others do comes by [`replicate`](crate::replicate).
 
+mod app;
+mod close;
+pub(crate) mod contacts;
 mod devices;
 mod files;
 #[cfg(fuzzing)]
 pub(crate) mod fuzz;
+mod gate;
 mod group;
 mod kept;
+mod policy;
 mod repo;
+mod values;
 
 use std::{
     collections::BTreeMap,
@@ -25,8 +31,11 @@ pub(crate) use self::group::first_slot;
 pub use self::{
     files::{Content, Staged},
     group::{Group, Member},
+    policy::{MAX_PINNED, MAX_PREFIXES, Policy},
     repo::{Changes, Repo},
+    values::{RecordPut, RecordValue},
 };
+pub(crate) use self::{kept::Whole, policy::Wants};
 use crate::{
     invite::{Invite, MAX_ADDRESSES},
     keys::{GroupKeys, GroupSecret},
@@ -70,6 +79,11 @@ pub enum Event {
         /// The repo.
         repo: RecordId,
     },
+    /// What this device [wants](Policy) of a group.
+    Wants {
+        /// The group.
+        group: RecordId,
+    },
     /// A group was created, joined or left.
     Groups,
 }
@@ -90,6 +104,7 @@ pub(crate) struct Inner {
     events: broadcast::Sender<Event>,
     /// Creating, joining and leaving come one after the other.
     joining: tokio::sync::Mutex<()>,
+    gate: gate::Gate,
 }
 
 impl fmt::Debug for Inner {
@@ -157,6 +172,7 @@ impl Groups {
             groups: Mutex::default(),
             events: broadcast::Sender::new(EVENTS),
             joining: tokio::sync::Mutex::default(),
+            gate: gate::Gate::default(),
         }));
         for keys in groups.0.load_groups().await? {
             groups.add(keys).await?;
@@ -190,6 +206,7 @@ impl Groups {
     /// # Errors
     /// [`Kind::TooLarge`] for a name over [`MAX_LABEL_LEN`](records::MAX_LABEL_LEN).
     pub async fn create_group(&self, name: &str) -> Result<Group> {
+        let _open = self.0.gate.enter("sync.create")?;
         let _one = self.0.joining.lock().await;
         let keys = GroupKeys::write(GroupSecret::generate()?, 0);
         let read = keys.read().expect("these keys may do everything");
@@ -207,6 +224,7 @@ impl Groups {
     /// [`Kind::Conflict`] where the keys are of an epoch other than those known here.
     pub async fn join(&self, invite: &Invite) -> Result<Group> {
         const OPERATION: &str = "sync.join";
+        let _open = self.0.gate.enter(OPERATION)?;
         let _one = self.0.joining.lock().await;
         let known = self.group(invite.keys().id());
         let keys = match &known {
@@ -239,6 +257,7 @@ impl Groups {
     /// Leaves a group: its records, its trees and its keys go, and with the next collection its files.
     /// Leaving a group that is not here is no error.
     pub async fn leave(&self, id: RecordId) -> Result<()> {
+        let _open = self.0.gate.enter("sync.leave")?;
         let _one = self.0.joining.lock().await;
         // It stays in the list until all is gone, so that what failed can be done again.
         if let Some(group) = self.group(id) {

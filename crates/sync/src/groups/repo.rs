@@ -11,13 +11,13 @@ use store_api::{
 use store_engine::TagName;
 
 use super::{
-    Group, TAG_PREFIX,
+    Group, Policy, TAG_PREFIX,
     devices::Turn,
     files::{Content, Staged, stage},
+    gate::Gate,
 };
 use crate::{
     records::{Profile, REPO_PROFILE, REPO_ROOT, RepoRoot},
-    replicate::Policy,
     seal::file::open_range,
     tree::{FileEntry, Name, Named, Root, Tree},
 };
@@ -26,9 +26,11 @@ use crate::{
 /// means that the other one succeeded.
 const MAX_ATTEMPTS: usize = 64;
 
-/// A member's files. A cheap handle; clones are the same repo.
+const WRITE: &str = "sync.repo.write";
+
+/// A member's files. A cheap handle; clones are the same, and are [closed](Self::close) together.
 #[derive(Debug, Clone)]
-pub struct Repo(pub(super) Arc<RepoInner>);
+pub struct Repo(pub(super) Arc<RepoInner>, pub(super) Arc<Gate>);
 
 #[derive(Debug)]
 pub(super) struct RepoInner {
@@ -40,6 +42,8 @@ pub(super) struct RepoInner {
     /// One change at a time, so that callers here do not make each other try again. What makes it
     /// correct is the record's sequence number.
     pub(super) changing: Arc<tokio::sync::Mutex<()>>,
+    /// One fetches its tree at a time.
+    pub(super) fetching: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// A change of a tree's names.
@@ -99,7 +103,9 @@ impl Repo {
     /// # Errors
     /// [`Kind::Denied`] to a replica.
     pub async fn name(&self) -> Result<Option<String>> {
-        let read = self.0.group.read_key("sync.repo.name")?;
+        const OPERATION: &str = "sync.repo.name";
+        self.check_open(OPERATION)?;
+        let read = self.0.group.read_key(OPERATION)?;
         let records = self.0.group.records();
         let found = records.get(self.0.id, REPO_PROFILE, Freshness::Local);
         let Some(found) = found.await? else {
@@ -113,6 +119,11 @@ impl Repo {
 
     /// The newest root that is known here, with its sequence number; it may not have come here yet.
     pub async fn known_root(&self) -> Result<Option<(u64, RepoRoot)>> {
+        self.check_open("sync.repo.root")?;
+        self.load_root().await
+    }
+
+    async fn load_root(&self) -> Result<Option<(u64, RepoRoot)>> {
         let records = self.0.group.records();
         let found = records.get(self.0.id, REPO_ROOT, Freshness::Local).await?;
         let locate = self.0.group.keys().locate();
@@ -140,11 +151,14 @@ impl Repo {
 
     /// The tree that reads see: our own newest one; of another member the newest that has come here.
     pub async fn root(&self) -> Result<Root> {
+        self.check_open("sync.repo.root")?;
+        self.seen_root().await
+    }
+
+    /// The same, also for a change that was begun before the repo was closed.
+    pub(super) async fn seen_root(&self) -> Result<Root> {
         match self.is_ours() {
-            true => Ok(self
-                .known_root()
-                .await?
-                .map_or(Root::EMPTY, |(_, r)| r.root)),
+            true => Ok(self.load_root().await?.map_or(Root::EMPTY, |(_, r)| r.root)),
             false => self.0.group.inner().held(self.0.id).await,
         }
     }
@@ -152,38 +166,40 @@ impl Repo {
     /// The newest root that is known here, whoever made it; `None` where there is none that can be
     /// read.
     pub async fn newest_root(&self) -> Result<Option<Root>> {
+        self.check_open("sync.repo.root")?;
         match self.other().await? {
             Some(other) => Ok(Some(other.root.root)),
             None => Ok(self.readable_root().await?.map(|known| known.root)),
         }
     }
 
-    /// The tree that is here with all its files: of another member the newest that has come so, of our
-    /// own the newest that can be read.
-    pub async fn whole_root(&self) -> Result<Root> {
-        if !self.is_ours() {
-            return self.0.group.inner().whole(self.0.id).await;
+    /// The tree that is here with all its files that this device wants: of our own the newest that can
+    /// be read. `default` is what is wanted where [nothing was said](Group::policy).
+    pub async fn wanted_root(&self, default: &Policy) -> Result<Root> {
+        self.check_open("sync.repo.root")?;
+        if self.is_ours() {
+            let known = self.readable_root().await?;
+            return Ok(known.map_or(Root::EMPTY, |known| known.root));
         }
-        let known = self.readable_root().await?;
-        Ok(known.map_or(Root::EMPTY, |known| known.root))
-    }
-
-    /// The tree that is here as far as this policy wants it.
-    pub(crate) async fn wanted_root(&self, policy: Policy) -> Result<Root> {
-        match policy {
-            Policy::Names if !self.is_ours() => self.root().await,
-            _ => self.whole_root().await,
+        let wants = self.wants(default).await?;
+        let inner = self.0.group.inner();
+        if wants.none() {
+            return inner.held(self.0.id).await;
         }
+        let whole = inner.whole(self.0.id).await?;
+        let digest = wants.digest()?;
+        let whole = whole.filter(|whole| whole.wanted == digest);
+        Ok(whole.map_or(Root::EMPTY, |whole| whole.root))
     }
 
     /// Whether there is a tree to fetch: a newer one of another member, or one that another device of
     /// ours made.
-    pub(crate) async fn is_behind(&self, policy: Policy) -> Result<bool> {
+    pub(crate) async fn is_behind(&self, default: &Policy) -> Result<bool> {
         if self.is_ours() {
             return Ok(self.other().await?.is_some());
         }
         match self.readable_root().await? {
-            Some(known) => Ok(self.wanted_root(policy).await?.hash != known.root.hash),
+            Some(known) => Ok(self.wanted_root(default).await?.hash != known.root.hash),
             None => Ok(false),
         }
     }
@@ -193,12 +209,14 @@ impl Repo {
     /// # Errors
     /// [`Kind::Denied`] where the repo is not ours; [`Kind::Invalid`] for a path that is none.
     pub async fn write(&self, path: &str, content: impl Into<Content>) -> Result<FileEntry> {
+        let _open = self.enter(WRITE)?;
         let name = Name::new(path)?;
-        let staged = self.stage(content, self.0.group.inner().now()).await?;
+        let now = self.0.group.inner().now();
+        let staged = self.stage_inside(content.into(), now).await?;
         let entry = staged.entry.clone();
         let mut changes = Changes::new();
         changes.put(name, staged);
-        self.change(changes).await?;
+        self.change_inside(changes).await?;
         Ok(entry)
     }
 
@@ -207,11 +225,15 @@ impl Repo {
     /// # Errors
     /// As of [`write`](Self::write).
     pub async fn stage(&self, content: impl Into<Content>, modified: i64) -> Result<Staged> {
-        const OPERATION: &str = "sync.repo.write";
-        self.owner(OPERATION)?;
+        let _open = self.enter(WRITE)?;
+        self.stage_inside(content.into(), modified).await
+    }
+
+    async fn stage_inside(&self, content: Content, modified: i64) -> Result<Staged> {
+        self.owner(WRITE)?;
         let group = &self.0.group;
-        let read = group.read_key(OPERATION)?;
-        stage(group.blobs(), read, content.into(), modified).await
+        let read = group.read_key(WRITE)?;
+        stage(group.blobs(), read, content, modified).await
     }
 
     /// Removes a path. Removing what is absent is no error and changes nothing.
@@ -230,6 +252,7 @@ impl Repo {
     /// [`Kind::NotFound`] where there is no such file, [`Kind::Denied`] where the repo is not ours.
     pub async fn rename(&self, from: &str, to: &str) -> Result<()> {
         const OPERATION: &str = "sync.repo.rename";
+        let _open = self.enter(OPERATION)?;
         let (from, to) = (Name::new(from)?, Name::new(to)?);
         let edit = |tree: Tree, root: Root| {
             let (from, to) = (from.clone(), to.clone());
@@ -252,6 +275,11 @@ impl Repo {
     /// [`Kind::Denied`] where the repo is not ours; [`Kind::Unavailable`] where other devices of the
     /// same owner kept coming first.
     pub async fn change(&self, changes: Changes) -> Result<Root> {
+        let _open = self.enter(WRITE)?;
+        self.change_inside(changes).await
+    }
+
+    async fn change_inside(&self, changes: Changes) -> Result<Root> {
         let pins: Vec<_> = changes
             .0
             .values()
@@ -265,9 +293,7 @@ impl Repo {
             .map(|(name, staged)| (name.clone(), entry(staged)))
             .collect();
         let root = self
-            .edit("sync.repo.write", |_, _| {
-                std::future::ready(Ok(edits.clone()))
-            })
+            .edit(WRITE, |_, _| std::future::ready(Ok(edits.clone())))
             .await;
         drop(pins);
         root
@@ -286,7 +312,7 @@ impl Repo {
         let tree = self.0.group.tree(operation)?;
         let turn = self.turn().await;
         for _ in 0..MAX_ATTEMPTS {
-            let known = self.known_root().await?;
+            let known = self.load_root().await?;
             let old = known.as_ref().map_or(Root::EMPTY, |(_, root)| root.root);
             let edited = tree.edit(old, edits(tree.clone(), old).await?).await?;
             if edited.root == old {
@@ -406,6 +432,9 @@ impl Repo {
     /// # Errors
     /// In the stream, [`Kind::NotFound`] where its bytes have not come here.
     pub fn read_entry(&self, entry: &FileEntry, range: std::ops::Range<u64>) -> Listing<Bytes> {
+        if let Err(error) = self.check_open("sync.repo.read") {
+            return Box::pin(futures_util::stream::once(std::future::ready(Err(error))));
+        }
         open_range(self.0.group.blobs(), entry, range)
     }
 

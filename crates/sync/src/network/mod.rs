@@ -87,6 +87,10 @@ pub trait Network: fmt::Debug + Send + Sync + 'static {
     /// Where this node can be reached now. May be empty, and may change.
     fn addresses(&self) -> Vec<Address>;
 
+    /// The key of the node that an address is of, where it says or is known to belong to one; `None`
+    /// too for what is no address of this network. Asks nobody, and proves nothing.
+    fn peer_of(&self, address: &Address) -> Option<PublicKey>;
+
     /// Tells each change of the addresses.
     fn watch_addresses(&self) -> AddressWatch;
 

@@ -6,9 +6,14 @@
 //! is not here is fetched, from all who have it at once. Changes are pushed as they happen; comparing
 //! again now and then is what guarantees that nothing is missed.
 
+mod dialing;
 mod fetch;
+mod free;
 #[cfg(fuzzing)]
 pub(crate) mod fuzz;
+mod holders;
+mod links;
+mod progress;
 mod proof;
 mod receive;
 mod routes;
@@ -37,11 +42,19 @@ use tokio::{
     time::Instant,
 };
 
-use self::session::Session;
-pub use self::status::{RepoStatus, Request, Status, Synced};
+pub use self::status::{Lack, MemberStatus, RepoStatus, Request, Status, Synced};
+use self::{
+    dialing::{Avoided, BackOff},
+    links::{Link, Side},
+    session::{Session, Slots, versions_of},
+};
+pub use self::{
+    free::{Copies, Freed},
+    progress::Progress,
+};
 use crate::{
-    groups::{Event, Groups, Repo},
-    network::{Address, Connection, Network, Stream},
+    groups::{Event, Groups, Policy, Repo},
+    network::{Address, Network},
 };
 
 /// The most connections at a time.
@@ -50,26 +63,8 @@ const MAX_CONNECTIONS: usize = 256;
 const MAX_STREAMS: usize = 64;
 /// How long a peer may take to say its first words on a stream.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// How long a peer that lied, or could not be reached, is left alone the first time; then twice as
-/// long, and so on.
-const FIRST_BACK_OFF: Duration = Duration::from_secs(2);
-/// The longest that it is.
-const MAX_BACK_OFF: Duration = Duration::from_secs(300);
-
-/// Two connections that two peers make to each other within this time were made at the same time.
-const AT_ONCE: Duration = Duration::from_secs(5);
 /// How long peers have to hear that our routes are withdrawn.
 const GOOD_BYE: Duration = Duration::from_secs(1);
-
-/// What a member wants to have of others' repos.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Policy {
-    /// Everything.
-    #[default]
-    Everything,
-    /// Which files there are; contents when they are asked for.
-    Names,
-}
 
 /// Whether a change is told at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -84,7 +79,7 @@ pub enum Push {
 /// How to replicate.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// What to fetch.
+    /// What to fetch of the repos of groups that have no policy of their own.
     pub policy: Policy,
     /// Whether changes are pushed.
     pub push: Push,
@@ -124,20 +119,14 @@ pub(crate) struct Shared {
     /// Who answered at an address.
     peers: Mutex<BTreeMap<Address, PublicKey>>,
     requests: status::Requests,
+    contacts: status::Contacts,
     tasks: Mutex<JoinSet<()>>,
-}
-
-/// Whom to leave alone for a while.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-enum Avoided {
-    Peer(PublicKey),
-    Address(Address),
-}
-
-#[derive(Debug, Clone, Copy)]
-struct BackOff {
-    until: Instant,
-    last: Duration,
+    /// How far fetching each repo is.
+    moved: Mutex<BTreeMap<RecordId, Arc<progress::Moved>>>,
+    /// Freeing, and saying that a tree is here, come one after the other.
+    freeing: tokio::sync::Mutex<()>,
+    /// How often something was freed.
+    freed: AtomicU64,
 }
 
 impl fmt::Debug for Shared {
@@ -145,22 +134,6 @@ impl fmt::Debug for Shared {
         f.debug_struct("Replicator")
             .field("network", &self.network)
             .finish_non_exhaustive()
-    }
-}
-
-/// A connection, with the groups that were proven on it.
-pub(crate) struct Link {
-    id: u64,
-    connection: Connection,
-    /// Who made the connection: of two that two peers make at the same time, that of the lesser key
-    /// stays.
-    dialer: PublicKey,
-    since: Instant,
-}
-
-impl Link {
-    fn connection_lives(&self) -> bool {
-        futures_util::FutureExt::now_or_never(self.connection.closed()).is_none()
     }
 }
 
@@ -183,12 +156,17 @@ impl Replicator {
             avoided: Mutex::default(),
             peers: Mutex::default(),
             requests: status::Requests::default(),
+            contacts: status::Contacts::default(),
             tasks: Mutex::new(JoinSet::new()),
+            moved: Mutex::default(),
+            freeing: tokio::sync::Mutex::default(),
+            freed: AtomicU64::new(0),
         });
         shared.spawn(Arc::clone(&shared).accept());
         shared.spawn(Arc::clone(&shared).dial());
         shared.spawn(Arc::clone(&shared).listen());
         shared.spawn(Arc::clone(&shared).fetch_all());
+        shared.spawn(Arc::clone(&shared).follow_members());
         Self(shared)
     }
 
@@ -235,6 +213,7 @@ impl Replicator {
             Ok(()) => self.0.say_good_bye().await,
             Err(error) => tracing::warn!(%error, "our routes stay until they expire"),
         }
+        self.0.keep_contacts().await;
         let mut tasks = self.abort();
         while tasks.join_next().await.is_some() {}
         self.0.network.close().await;
@@ -251,12 +230,6 @@ impl Replicator {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Side {
-    Dialed,
-    Accepted,
-}
-
 impl Shared {
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         let mut tasks = lock(&self.tasks);
@@ -267,126 +240,6 @@ impl Shared {
 
     fn number(&self) -> u64 {
         self.next.fetch_add(1, Ordering::Relaxed)
-    }
-
-    async fn accept(self: Arc<Self>) {
-        loop {
-            match self.network.accept().await {
-                Ok(connection) => self.add_link(connection, Side::Accepted),
-                Err(error) if error.kind() == Kind::Closed => return,
-                Err(error) => tracing::debug!(%error, "a connection failed"),
-            }
-        }
-    }
-
-    fn add_link(self: &Arc<Self>, connection: Connection, side: Side) {
-        let peer = connection.peer();
-        let link = Arc::new(Link {
-            id: self.number(),
-            dialer: match side {
-                Side::Dialed => self.network.key(),
-                Side::Accepted => peer,
-            },
-            connection,
-            since: Instant::now(),
-        });
-        {
-            let mut links = lock(&self.links);
-            let is_same = |other: &&Arc<Link>| other.connection.peer() == peer;
-            let other = links.values().find(is_same).cloned();
-            if let Some(other) = &other {
-                let at_once = other.since.elapsed() < AT_ONCE;
-                if at_once && other.dialer < link.dialer {
-                    link.connection.close("there is another connection");
-                    return;
-                }
-                // A peer that connects again, or later on, knows that the other one is gone: it may
-                // have been killed, which is noticed here only after a while.
-                other.connection.close("there is a newer connection");
-                links.remove(&other.id);
-            }
-            if links.len() >= MAX_CONNECTIONS || self.is_avoided(&Avoided::Peer(peer)) {
-                link.connection.close("not now");
-                return;
-            }
-            links.insert(link.id, Arc::clone(&link));
-        }
-        let shared = Arc::clone(self);
-        self.spawn(async move {
-            if side == Side::Dialed {
-                shared.greet(&link);
-            }
-            shared.answer_streams(&link).await;
-            lock(&shared.links).remove(&link.id);
-            lock(&shared.sessions).retain(|_, session| session.link.id != link.id);
-            shared.stirred.notify_waiters();
-        });
-    }
-
-    /// Opens a session for each group that has none on this connection yet.
-    fn greet(self: &Arc<Self>, link: &Arc<Link>) {
-        for group in self.groups.groups() {
-            let has = |session: &Arc<Session>| {
-                session.link.id == link.id && session.group.id() == group.id()
-            };
-            if lock(&self.sessions).values().any(has) {
-                continue;
-            }
-            let (shared, link) = (Arc::clone(self), Arc::clone(link));
-            self.spawn(async move {
-                if let Err(error) = shared.ask(&link, group).await {
-                    tracing::debug!(%error, "a group could not be proven");
-                    if error.kind() != Kind::Denied {
-                        shared.give_up(&link, &error);
-                    }
-                }
-            });
-        }
-    }
-
-    async fn answer_streams(self: &Arc<Self>, link: &Arc<Link>) {
-        let mut answering = JoinSet::new();
-        loop {
-            if answering.len() >= MAX_STREAMS {
-                answering.join_next().await;
-                continue;
-            }
-            let stream = tokio::select! {
-                biased;
-                Some(_) = answering.join_next() => continue,
-                stream = link.connection.accept() => stream,
-            };
-            match stream {
-                Ok(stream) => {
-                    let (shared, link) = (Arc::clone(self), Arc::clone(link));
-                    answering.spawn(async move {
-                        if let Err(error) = shared.answer(&link, stream).await {
-                            tracing::debug!(%error, "a peer's stream ended");
-                            if is_lie(&error) {
-                                shared.avoid_peer(&link, &error);
-                            } else if is_stall(&error) {
-                                shared.give_up(&link, &error);
-                            }
-                        }
-                    });
-                }
-                Err(_) => return,
-            }
-        }
-    }
-
-    async fn answer(self: &Arc<Self>, link: &Arc<Link>, mut stream: Stream) -> Result<()> {
-        use tokio::io::AsyncReadExt;
-        let first = tokio::time::timeout(PATIENCE, stream.recv.read_u8()).await;
-        let first = first.map_err(|_| silent())?.map_err(wire::lost)?;
-        match first {
-            wire::HELLO => self.answer_hello(link, stream).await,
-            wire::GET => self.answer_get(link, stream).await,
-            other => {
-                let message = "the peer begins with what is not known here";
-                Err(Error::new(Kind::Invalid, "sync.peer.read", message).with("what", other))
-            }
-        }
     }
 
     /// Follows what changes here, and tells it.
@@ -407,7 +260,11 @@ impl Shared {
                 event = events.recv() => event,
             };
             match event {
-                Ok(Event::Changed { group, .. } | Event::Held { group, .. }) => {
+                Ok(
+                    Event::Changed { group, .. }
+                    | Event::Held { group, .. }
+                    | Event::Wants { group },
+                ) => {
                     self.stirred.notify_waiters();
                     self.push(&self.sessions_of(group));
                 }
@@ -433,8 +290,12 @@ impl Shared {
         let told = async {
             for session in self.sessions() {
                 session.push();
-                while !matches!(session.is_level().await, Ok(true) | Err(_)) {
-                    tokio::time::sleep(GOOD_BYE / 20).await;
+                loop {
+                    match versions_of(&session.group).await {
+                        Ok(Some(ours)) if session.is_level(&ours, Slots::All) => break,
+                        Ok(_) => tokio::time::sleep(GOOD_BYE / 20).await,
+                        Err(_) => break,
+                    }
                 }
             }
         };
@@ -456,148 +317,6 @@ impl Shared {
         let mut sessions = self.sessions();
         sessions.retain(|session| session.group.id() == group);
         sessions
-    }
-
-    /// Connects to members that are not connected, and keeps our own routes fresh.
-    async fn dial(self: Arc<Self>) {
-        let mut addresses = self.network.watch_addresses();
-        loop {
-            if let Err(error) = self.announce_routes().await {
-                tracing::warn!(%error, "our routes could not be announced");
-            }
-            let mut dialing = JoinSet::new();
-            for address in self.candidates().await {
-                let shared = Arc::clone(&self);
-                dialing.spawn(async move { shared.dial_one(address).await });
-                if dialing.len() >= MAX_STREAMS {
-                    dialing.join_next().await;
-                }
-            }
-            while dialing.join_next().await.is_some() {}
-            let pause = tokio::time::sleep(self.options.compare_every.min(FIRST_BACK_OFF));
-            tokio::select! {
-                biased;
-                changed = futures_util::StreamExt::next(&mut addresses) => {
-                    if changed.is_none() {
-                        // The network was closed.
-                        return;
-                    }
-                }
-                () = self.met.notified() => {}
-                () = pause => {}
-            }
-        }
-    }
-
-    async fn dial_one(self: &Arc<Self>, address: Address) {
-        let avoided = Avoided::Address(address.clone());
-        match self.network.connect(&address, None).await {
-            Ok(connection) => {
-                lock(&self.avoided).remove(&avoided);
-                let mut peers = lock(&self.peers);
-                if peers.len() >= MAX_CONNECTIONS {
-                    peers.clear();
-                }
-                peers.insert(address, connection.peer());
-                drop(peers);
-                self.add_link(connection, Side::Dialed);
-            }
-            Err(error) => {
-                tracing::debug!(%address, %error, "a member cannot be reached");
-                self.avoid(avoided);
-            }
-        }
-    }
-
-    /// Addresses of members that may be worth a try.
-    async fn candidates(&self) -> Vec<Address> {
-        let mut all: Vec<Address> = Vec::new();
-        let own = self.network.addresses();
-        let now = self.groups.0.now();
-        for group in self.groups.groups() {
-            let mut texts = group.addresses();
-            match group.routes().await {
-                Ok(routes) => texts.extend(
-                    routes
-                        .into_iter()
-                        .filter(|(_, route)| route.expires > now)
-                        .map(|(_, route)| route.address),
-                ),
-                Err(error) => tracing::warn!(%error, "a group's routes cannot be read"),
-            }
-            for text in texts {
-                // What another network understands is not for us.
-                let Ok(address) = Address::new(text) else {
-                    continue;
-                };
-                if !own.contains(&address)
-                    && !all.contains(&address)
-                    && !self.is_avoided(&Avoided::Address(address.clone()))
-                {
-                    all.push(address);
-                }
-            }
-        }
-        let peers = lock(&self.peers).clone();
-        let links = lock(&self.links);
-        let is_of_no_use = |address: &Address| {
-            let peer = peers.get(address);
-            peer.is_some_and(|peer| {
-                self.is_avoided(&Avoided::Peer(*peer))
-                    || links.values().any(|l| l.connection.peer() == *peer)
-            })
-        };
-        all.retain(|address| !is_of_no_use(address));
-        drop(links);
-        all
-    }
-
-    fn is_avoided(&self, whom: &Avoided) -> bool {
-        let avoided = lock(&self.avoided);
-        avoided
-            .get(whom)
-            .is_some_and(|back| back.until > Instant::now())
-    }
-
-    fn avoid(&self, whom: Avoided) {
-        let mut avoided = lock(&self.avoided);
-        if avoided.len() >= MAX_CONNECTIONS {
-            let now = Instant::now();
-            avoided.retain(|_, back| back.until > now);
-        }
-        let now = Instant::now();
-        // Who has done well for long begins anew.
-        let last = avoided
-            .get(&whom)
-            .filter(|back| now < back.until + MAX_BACK_OFF)
-            .map(|back| back.last * 2);
-        let last = last.unwrap_or(FIRST_BACK_OFF).min(MAX_BACK_OFF);
-        let until = now + last;
-        avoided.insert(whom, BackOff { until, last });
-    }
-
-    /// Ends a connection with who lied, and leaves it alone for a while.
-    fn avoid_peer(&self, link: &Link, error: &Error) {
-        // What several of its streams suffer from is one lie.
-        if link.connection_lives() {
-            let peer = link.connection.peer();
-            tracing::warn!(%peer, %error, "a peer lied");
-            self.avoid(Avoided::Peer(peer));
-            link.connection.close("that was not right");
-        }
-    }
-
-    /// Ends a connection whose session ended: only a new one begins it anew. Who was silent for too long
-    /// is left alone for a while; others may just have been started again.
-    fn give_up(&self, link: &Link, error: &Error) {
-        if link.connection_lives() {
-            let peer = link.connection.peer();
-            tracing::debug!(%peer, %error, "a session ended");
-            if is_stall(error) {
-                self.avoid(Avoided::Peer(peer));
-            }
-            link.connection.close("a session ended");
-        }
     }
 }
 

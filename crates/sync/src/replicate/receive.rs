@@ -14,14 +14,14 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader};
 use super::{
     Link, PATIENCE, lock, silent,
     status::Running,
-    wire::{Answer, GET, Get, lost, write_frame},
+    wire::{ABSENT, Answer, GET, Get, lost, write_frame},
 };
 use crate::network::Stream;
 
 /// How much is read ahead.
 const BUFFER: usize = 128 * 1024;
 /// 16 KiB, in chunks of 1 KiB.
-const BLOCK: BlockSize = BlockSize::from_chunk_log(4);
+pub(super) const BLOCK: BlockSize = BlockSize::from_chunk_log(4);
 /// The longest file that is believed to exist: far beyond any disk, and far from any overflow.
 pub(super) const MAX_FILE_LEN: u64 = 1 << 50;
 
@@ -61,6 +61,8 @@ pub(super) enum Received {
     Small(Bytes),
     /// It is in the store, as far as it was asked for. This is how long it is.
     Stored { size: u64, _pin: Option<Pin> },
+    /// The peer has not got it; what comes next may still be there.
+    Absent,
 }
 
 impl Receiver {
@@ -86,7 +88,15 @@ impl Receiver {
         }
     }
 
-    async fn read(&mut self, len: usize) -> Result<Bytes> {
+    /// How long the next blob is, as the peer says; `None` where the peer has not got it.
+    pub(super) async fn size(&mut self) -> Result<Option<u64>> {
+        let size = self.read(8).await?;
+        let size = u64::from_le_bytes(size[..].try_into().expect("eight bytes were read"));
+        Ok((size != ABSENT).then_some(size))
+    }
+
+    /// So many bytes.
+    pub(super) async fn read(&mut self, len: usize) -> Result<Bytes> {
         let mut bytes = vec![0; len];
         let read = tokio::time::timeout(PATIENCE, self.recv.read_exact(&mut bytes)).await;
         read.map_err(|_| silent())?.map_err(lost)?;
@@ -104,8 +114,9 @@ impl Receiver {
         running: &Running,
         opened: Option<&Opened>,
     ) -> Result<Received> {
-        let size = self.read(8).await?;
-        let size = u64::from_le_bytes(size[..].try_into().expect("eight bytes were read"));
+        let Some(size) = self.size().await? else {
+            return Ok(Received::Absent);
+        };
         let wrong = |message| {
             let error = Error::new(Kind::Invalid, "sync.peer.get", message);
             error.with("hash", hash).with("size", size)
@@ -186,7 +197,7 @@ impl Receiver {
 
 /// The ranges as the sender sees them: those beyond the end ask for the last chunk, and those that have
 /// the last chunk have no end, so that the last group comes in one piece.
-fn clip(ranges: &ChunkRanges, size: u64) -> ChunkRanges {
+pub(super) fn clip(ranges: &ChunkRanges, size: u64) -> ChunkRanges {
     let tail = ChunkRanges::from(ChunkNum(size.div_ceil(1024) - 1)..);
     match (ranges & &tail).is_empty() {
         true => ranges.clone(),

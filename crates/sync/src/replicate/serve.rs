@@ -9,8 +9,10 @@ use store_engine::{ChunkRanges, Encoded, Hash};
 use tokio::io::{AsyncWrite, AsyncWriteExt, BufWriter};
 
 use super::{
-    Link, PATIENCE, Shared, lock, silent,
-    wire::{Answer, Get, lost, read_frame},
+    Link, PATIENCE, Shared,
+    fetch::has,
+    lock, silent,
+    wire::{ABSENT, Answer, Get, lost, read_frame},
 };
 use crate::{
     groups::Group,
@@ -101,12 +103,7 @@ impl Shared {
             };
             wanted.push((hash, ranges.clone()));
         }
-        match wanted.first() {
-            Some((hash, _)) if *hash != Hash::EMPTY && blobs.status(*hash).await?.is_none() => {
-                Err(refuse(Kind::NotFound, "the blob is not here"))
-            }
-            _ => Ok(wanted),
-        }
+        Ok(wanted)
     }
 
     /// As iroh-blobs does: the size, and then what proves each group, and the group.
@@ -119,6 +116,9 @@ impl Shared {
         let blobs = &self.groups.0.blobs;
         if hash == Hash::EMPTY {
             return send.write_all(&0_u64.to_le_bytes()).await.map_err(lost);
+        }
+        if !has(blobs, hash, &ranges).await? {
+            return send.write_all(&ABSENT.to_le_bytes()).await.map_err(lost);
         }
         let mut items = blobs.export(hash, ranges);
         while let Some(item) = items.try_next().await? {

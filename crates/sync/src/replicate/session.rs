@@ -5,7 +5,7 @@ use std::{
     collections::BTreeMap,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicI64, Ordering},
     },
 };
 
@@ -27,7 +27,7 @@ use super::{
 use crate::{
     groups::{Group, Repo},
     network::Stream,
-    records::{self, REPO_ROOT},
+    records::{self, FIRST_ROUTE, REPO_ROOT},
 };
 
 /// One group on one connection.
@@ -43,6 +43,8 @@ pub(crate) struct Session {
     told: Mutex<BTreeMap<PublicKey, Hash>>,
     /// Whether it has said all that it has at least once.
     compared: AtomicBool,
+    /// When it was last heard, by the clock of the groups.
+    heard: AtomicI64,
     must_compare: AtomicBool,
     must_push: AtomicBool,
     wake: Notify,
@@ -71,29 +73,59 @@ impl Session {
         lock(&self.holds).get(&repo).copied()
     }
 
-    /// Whether the peer has the newest values of all records that we know, and we have its. Not where
-    /// the root of another device of ours waits for its tree.
-    pub(super) async fn is_level(&self) -> Result<bool> {
-        for repo in self.group.repos().await? {
-            if repo.other().await?.is_some() {
-                return Ok(false);
-            }
-        }
-        let mut theirs = lock(&self.known).clone();
-        for (which, id) in records_of(&self.group).await? {
-            let mut known = theirs.remove(&which).unwrap_or_default();
-            for (slot, version) in versions(&self.group, id).await? {
-                if known.remove(&slot) != Some(version) {
-                    return Ok(false);
-                }
-            }
-            if !known.is_empty() {
-                return Ok(false);
-            }
-        }
-        // What it has of repos that the group has not means nothing.
-        Ok(true)
+    /// All of them, by repo.
+    pub(super) fn holdings(&self) -> BTreeMap<PublicKey, Hash> {
+        lock(&self.holds).clone()
     }
+
+    /// When the peer was last heard, in milliseconds since 1970.
+    pub(super) fn heard(&self) -> i64 {
+        self.heard.load(Ordering::SeqCst)
+    }
+
+    /// Whether the peer has the newest of these values, which are ours, and we have its.
+    pub(super) fn is_level(&self, ours: &Versions, slots: Slots) -> bool {
+        let theirs = lock(&self.known);
+        let none = BTreeMap::new();
+        // What it has of repos that the group has not means nothing.
+        ours.iter().all(|(which, ours)| {
+            let theirs = theirs.get(which).unwrap_or(&none).iter();
+            let counts = |(slot, _): &(&Slot, &Version)| slots.contain(*which, **slot);
+            ours.iter().filter(counts).eq(theirs.filter(counts))
+        })
+    }
+}
+
+/// Which values the slots of a group's records have.
+pub(super) type Versions = BTreeMap<Which, BTreeMap<Slot, Version>>;
+
+/// What is compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Slots {
+    /// Everything.
+    All,
+    /// What members have: not their routes, which are told anew though nothing changed.
+    Data,
+}
+
+impl Slots {
+    fn contain(self, which: Which, slot: Slot) -> bool {
+        self == Self::All || which == Which::Group || slot < FIRST_ROUTE
+    }
+}
+
+/// The values that we have; `None` while the root of another device of ours waits for its tree.
+pub(super) async fn versions_of(group: &Group) -> Result<Option<Versions>> {
+    for repo in group.repos().await? {
+        if repo.other().await?.is_some() {
+            return Ok(None);
+        }
+    }
+    let mut all = Versions::new();
+    for (which, id) in records_of(group).await? {
+        all.insert(which, versions(group, id).await?.into_iter().collect());
+    }
+    Ok(Some(all))
 }
 
 /// The records of a group, its own first: the others mean something only with it.
@@ -177,6 +209,7 @@ impl Shared {
             holds: Mutex::default(),
             told: Mutex::default(),
             compared: AtomicBool::new(false),
+            heard: AtomicI64::new(self.groups.0.now()),
             must_compare: AtomicBool::new(true),
             must_push: AtomicBool::new(false),
             wake: Notify::new(),
@@ -240,7 +273,7 @@ impl Shared {
             }
         }
         for repo in group.repos().await? {
-            let root = repo.wanted_root(self.options.policy).await?.hash;
+            let root = repo.wanted_root(&self.options.policy).await?.hash;
             let told = lock(&session.told).insert(repo.key(), root);
             if told != Some(root) {
                 let holds = Message::Holds {
@@ -250,11 +283,14 @@ impl Shared {
                 write_frame(send, &holds.encode()?).await?;
             }
         }
+        // The peer says nothing to what it was sent.
+        self.contacts.look();
         Ok(())
     }
 
     async fn hear(&self, session: &Session, mut recv: impl AsyncRead + Unpin) -> Result<()> {
         while let Some(frame) = next_frame(&mut recv).await? {
+            session.heard.store(self.groups.0.now(), Ordering::SeqCst);
             match Message::decode(&frame)? {
                 Message::Have { record, slots } => {
                     let mut known = lock(&session.known);

@@ -1,8 +1,10 @@
 //! Sealing: what leaves a member is unreadable to whoever lacks the group's keys.
 //!
-//! [`value`] seals small values of records, [`file`](mod@file) the contents of files, [`page`] the pages of
-//! a repo's tree.
+//! [`value`] seals small values of records, [`app`] what an app keeps or sends itself,
+//! [`file`](mod@file) the contents of files, [`page`] the pages of a repo's tree.
 
+pub mod app;
+mod envelope;
 pub mod file;
 pub mod page;
 pub mod value;

@@ -15,7 +15,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use store_api::{Error, Kind, Result};
 use zeroize::Zeroizing;
 
-use super::{TAG_LEN, cipher, open_in_place, seal_in_place, value::check_epoch};
+use super::{TAG_LEN, cipher, envelope::check_epoch, open_in_place, seal_in_place};
 use crate::{
     codec::Fields,
     keys::{ReadKey, derive},

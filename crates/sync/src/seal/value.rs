@@ -9,30 +9,28 @@
 //! The nonce is random, so that the same value twice does not look the same; and the associated
 //! data binds it to its slot, so that nobody can move it to another.
 
-use bytes::{BufMut, Bytes, BytesMut};
-use chacha20poly1305::{KeyInit, XChaCha20Poly1305, XNonce, aead::AeadInOut};
+use bytes::Bytes;
 use store_api::{Error, Kind, RecordId, Result, Slot};
 use store_engine::MAX_VALUE_LEN;
 
-use super::TAG_LEN;
-use crate::{
-    codec::Fields,
-    keys::{EpochKey, derive},
-};
+use super::envelope::{self, Envelope};
+use crate::keys::EpochKey;
 
 /// The version of the layout.
-pub const VERSION: u8 = 1;
+pub const VERSION: u8 = envelope::VERSION;
 
 /// How much longer a sealed value is than its plain text.
-pub const OVERHEAD: usize = 1 + 4 + NONCE_LEN + TAG_LEN;
+pub const OVERHEAD: usize = envelope::OVERHEAD;
 
 /// The longest value that fits into a slot once sealed.
 pub const MAX_PLAIN_LEN: usize = MAX_VALUE_LEN as usize - OVERHEAD;
 
-pub(crate) const NONCE_LEN: usize = 24;
-const KEY_CONTEXT: &str = "larder 2026 record value key v1";
-const SEAL: &str = "sync.value.seal";
-const OPEN: &str = "sync.value.open";
+const VALUE: Envelope = Envelope {
+    context: "larder 2026 record value key v1",
+    seal: "sync.value.seal",
+    open: "sync.value.open",
+    max_plain_len: MAX_PLAIN_LEN,
+};
 
 /// Seals the value of a slot. One longer than [`MAX_PLAIN_LEN`] is [`Kind::TooLarge`].
 pub fn seal_value(
@@ -41,40 +39,7 @@ pub fn seal_value(
     slot: Slot,
     plain: &[u8],
 ) -> Result<Bytes> {
-    let mut nonce = [0; NONCE_LEN];
-    getrandom::fill(&mut nonce).map_err(|error| {
-        let message = "the operating system gives no randomness";
-        Error::new(Kind::Unavailable, SEAL, message).because(error)
-    })?;
-    seal_with(key, record, slot, plain, nonce)
-}
-
-pub(crate) fn seal_with(
-    key: &impl EpochKey,
-    record: RecordId,
-    slot: Slot,
-    plain: &[u8],
-    nonce: [u8; NONCE_LEN],
-) -> Result<Bytes> {
-    if plain.len() > MAX_PLAIN_LEN {
-        let message = format!("a sealed value has room for {MAX_PLAIN_LEN} bytes");
-        return Err(Error::new(Kind::TooLarge, SEAL, message).with("len", plain.len()));
-    }
-    let mut bytes = BytesMut::with_capacity(OVERHEAD + plain.len());
-    bytes.put_u8(VERSION);
-    bytes.put_u32(key.epoch());
-    bytes.put_slice(&nonce);
-    let head = bytes.len();
-    bytes.put_slice(plain);
-    let tag = cipher(key)
-        .encrypt_inout_detached(
-            &XNonce::from(nonce),
-            &associated(record, slot),
-            (&mut bytes[head..]).into(),
-        )
-        .expect("sealing fails only beyond 256 GiB");
-    bytes.put_slice(&tag);
-    Ok(bytes.freeze())
+    VALUE.seal(key, &associated(record, slot), plain)
 }
 
 /// Opens the value of a slot.
@@ -87,47 +52,13 @@ pub fn open_value(
     slot: Slot,
     sealed: &[u8],
 ) -> Result<Bytes> {
-    if sealed.len() > MAX_VALUE_LEN as usize {
-        let message = format!("a slot's value has at most {MAX_VALUE_LEN} bytes");
-        return Err(Error::new(Kind::TooLarge, OPEN, message).with("len", sealed.len()));
-    }
-    let mut fields = Fields::versioned(OPEN, VERSION, sealed)?;
-    let epoch = fields.u32()?;
-    let nonce: [u8; NONCE_LEN] = fields.take()?;
-    let Some((text, tag)) = fields.rest().split_last_chunk::<TAG_LEN>() else {
-        return Err(Error::new(Kind::Invalid, OPEN, "the bytes end too early"));
-    };
-    check_epoch(OPEN, key, epoch)?;
-    let mut plain = BytesMut::from(text);
-    cipher(key)
-        .decrypt_inout_detached(
-            &XNonce::from(nonce),
-            &associated(record, slot),
-            (&mut plain[..]).into(),
-            &(*tag).into(),
-        )
-        .map_err(|_| {
-            let message = "the value was not sealed with this key for this slot";
-            Error::new(Kind::Corrupt, OPEN, message)
-                .with("record", record)
-                .with("slot", slot)
-        })?;
-    Ok(plain.freeze())
-}
-
-/// Refuses what was sealed in another epoch than the key's.
-pub(crate) fn check_epoch(operation: &'static str, key: &impl EpochKey, epoch: u32) -> Result<()> {
-    if key.epoch() == epoch {
-        return Ok(());
-    }
-    let message = "it was sealed in an epoch whose key is not held";
-    Err(Error::new(Kind::Denied, operation, message)
-        .with("epoch", epoch)
-        .with("held", key.epoch()))
-}
-
-fn cipher(key: &impl EpochKey) -> XChaCha20Poly1305 {
-    XChaCha20Poly1305::new((&*derive(key, KEY_CONTEXT)).into())
+    let opened = VALUE.open(key, &associated(record, slot), sealed)?;
+    opened.ok_or_else(|| {
+        let message = "the value was not sealed with this key for this slot";
+        Error::new(Kind::Corrupt, VALUE.open, message)
+            .with("record", record)
+            .with("slot", slot)
+    })
 }
 
 fn associated(record: RecordId, slot: Slot) -> [u8; 35] {
@@ -136,6 +67,21 @@ fn associated(record: RecordId, slot: Slot) -> [u8; 35] {
     bytes[32..34].copy_from_slice(&slot.to_be_bytes());
     bytes
 }
+
+/// With a nonce that a test chooses.
+#[cfg(test)]
+pub(crate) fn seal_with(
+    key: &impl EpochKey,
+    record: RecordId,
+    slot: Slot,
+    plain: &[u8],
+    nonce: [u8; NONCE_LEN],
+) -> Result<Bytes> {
+    VALUE.seal_with(key, &associated(record, slot), plain, nonce)
+}
+
+#[cfg(test)]
+pub(crate) use envelope::NONCE_LEN;
 
 #[cfg(test)]
 mod tests {

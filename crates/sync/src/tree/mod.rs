@@ -16,6 +16,7 @@
 //! copy a tree, keep it alive as a [`Format::Tree`](store_engine::Format::Tree), and find what
 //! differs between two ([`walk`]).
 
+pub(crate) mod count;
 mod cursor;
 mod diff;
 mod edit;

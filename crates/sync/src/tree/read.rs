@@ -59,6 +59,11 @@ impl Tree {
         Ok(found.map(|(_, entry)| (chain, at as u64 + 2, entry.clone())))
     }
 
+    /// The files that a page of level 0 names, in the order of its sequence.
+    pub(crate) async fn files_of(&self, page: Hash) -> Result<Vec<Named>> {
+        Ok(self.open::<FileEntry>(page, 0).await?.items)
+    }
+
     pub(super) fn list_from(
         self,
         root: Root,
@@ -136,6 +141,15 @@ impl Tree {
             return Err(corrupt(hash, "the page does not end where was said"));
         }
         Ok(page)
+    }
+
+    /// A page of which nothing else is known, as it says it is; not kept at hand.
+    pub(super) async fn peek<T: Item>(&self, hash: Hash, level: u8) -> Result<Arc<Page<T>>> {
+        let known = self.pages().get(&hash).and_then(T::of);
+        match known.filter(|page| page.level == level) {
+            Some(page) => Ok(page),
+            None => self.open(hash, level).await.map(Arc::new),
+        }
     }
 
     async fn open<T: Item>(&self, hash: Hash, level: u8) -> Result<Page<T>> {

@@ -8,9 +8,10 @@ use std::{
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use sync::{
+    groups::Policy,
     invite::InviteKind::{self, Replica, Write},
     network::sim::{Link, SimNetwork},
-    replicate::{Policy, Synced},
+    replicate::Synced,
     tree::Root,
 };
 
@@ -129,7 +130,7 @@ async fn what_two_devices_write_at_once_is_merged() {
         let mut phone = second(&net, &devices, 9).await;
         phone.crash(&net);
         let mut names = options();
-        names.policy = policy;
+        names.policy = policy.clone();
         phone.start(&net, names).await;
         phone.synced(Synced::Here).await;
         devices.push(phone);

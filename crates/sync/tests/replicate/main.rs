@@ -4,6 +4,9 @@ mod chaos;
 mod devices;
 mod hostile;
 mod liars;
+mod policies;
+mod status;
+mod values;
 mod world;
 
 use std::time::Duration;
@@ -11,10 +14,10 @@ use std::time::Duration;
 use futures_util::TryStreamExt;
 use store_api::{Kind, PublicKey, Result};
 use sync::{
-    groups::Repo,
+    groups::{Policy, Repo},
     invite::InviteKind::{Read, Replica, Write},
-    network::sim::{Link, SimNetwork},
-    replicate::{Policy, Push, Synced},
+    network::sim::{Flow, Link, SimNetwork},
+    replicate::{Push, Synced},
 };
 use world::{Device, PATIENCE, contents, options, own, world};
 
@@ -363,4 +366,45 @@ async fn a_file_comes_from_all_who_have_it() {
     assert!(took < Duration::from_millis(2700), "{took:?}, {sent:?}");
     assert!(sent[0] > 16 << 20 && sent[1] > 16 << 20, "{sent:?}");
     assert!(PATIENCE > took);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_has_it_later_is_asked_again() {
+    let net = SimNetwork::new(34);
+    net.set_default_link(link());
+    // A writer, somebody in between, and a replica whom the writer's bytes do not reach any more,
+    // though the connection looks alive.
+    let devices = world(&net, &[Write, Replica], &options()).await;
+    own(&devices[0])
+        .await
+        .write("before", "1")
+        .await
+        .expect("a write");
+    agree(&devices).await;
+    let silent = Link {
+        flow: Flow::Stalled,
+        ..link()
+    };
+    net.set_links(devices[0].key, devices[2].key, silent);
+    let slow = Link {
+        bandwidth: Some(1_000_000),
+        ..link()
+    };
+    net.set_links(devices[0].key, devices[1].key, slow);
+    own(&devices[0])
+        .await
+        .write("after", noise(1, 2_000_000))
+        .await
+        .expect("a write");
+    // The one in between tells of the new tree as soon as it hears of it, and has it 2 s later.
+    let newest = own(&devices[0]).await.root().await.expect("a root");
+    let key = own(&devices[0]).await.key();
+    let theirs = devices[2].group().repo(key).await.expect("repos");
+    let theirs = theirs.expect("the writer's");
+    let start = tokio::time::Instant::now();
+    while theirs.root().await.expect("a root").hash != newest.hash {
+        let took = start.elapsed();
+        assert!(took < Duration::from_secs(6), "after {took:?}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
 }

@@ -7,12 +7,15 @@ use store_api::{PublicKey, Result};
 use store_engine::{Blobs, Collections, MemorySecrets};
 use store_testkit::MemoryStore;
 use sync::{
-    groups::{Clock, Group, Groups, Repo, Stores},
+    groups::{Clock, Group, Groups, Policy, Repo, Stores},
     invite::InviteKind,
     network::sim::SimNetwork,
-    replicate::{Options, Policy, Push, Replicator, Synced},
+    replicate::{Options, Push, Replicator, Synced},
 };
 use tokio::time::Instant;
+
+/// When every world begins, in milliseconds since 1970.
+pub const START_MS: i64 = 1_700_000_000_000;
 
 /// Longer than anything takes that works; on virtual time.
 pub const PATIENCE: Duration = Duration::from_secs(600);
@@ -84,6 +87,11 @@ impl Device {
         }
     }
 
+    /// What its clock says.
+    pub fn now(&self) -> i64 {
+        clock(self.skew)()
+    }
+
     /// Everything that this member can read: whose, which, what.
     pub async fn files(&self) -> BTreeMap<(PublicKey, String), Vec<u8>> {
         let mut all = BTreeMap::new();
@@ -118,7 +126,7 @@ thread_local! {
 /// The simulation's time, on a clock that is wrong by so much.
 fn clock(skew: i64) -> Clock {
     let start = START.get().expect("a world");
-    Arc::new(move || 1_700_000_000_000 + skew + start.elapsed().as_millis() as i64)
+    Arc::new(move || START_MS + skew + start.elapsed().as_millis() as i64)
 }
 
 pub async fn contents(repo: &Repo) -> Result<Vec<(String, Vec<u8>)>> {

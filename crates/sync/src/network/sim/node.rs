@@ -129,6 +129,10 @@ fn address(number: u64) -> Result<Address> {
     Address::new(format!("sim:{number}"))
 }
 
+fn number(address: &Address) -> Option<u64> {
+    address.as_str().strip_prefix("sim:")?.parse().ok()
+}
+
 impl fmt::Debug for SimNode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
@@ -157,6 +161,14 @@ impl Network for SimNode {
         number.into_iter().filter_map(|n| address(n).ok()).collect()
     }
 
+    fn peer_of(&self, address: &Address) -> Option<PublicKey> {
+        let number = number(address)?;
+        self.sim.with(|world| {
+            let node = world.addresses.get(&number)?;
+            Some(world.nodes[*node].key)
+        })
+    }
+
     fn watch_addresses(&self) -> AddressWatch {
         let node = self.clone();
         Box::pin(stream::unfold(None, move |known| {
@@ -173,11 +185,7 @@ impl Network for SimNode {
     }
 
     async fn connect(&self, to: &Address, expect: Option<PublicKey>) -> Result<Connection> {
-        let number = to
-            .as_str()
-            .strip_prefix("sim:")
-            .and_then(|n| n.parse().ok());
-        let Some(number) = number else {
+        let Some(number) = number(to) else {
             let message = "this is no address of a simulated network";
             return Err(Error::new(Kind::Invalid, CONNECT, message).with("address", to));
         };

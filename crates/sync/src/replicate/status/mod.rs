@@ -1,93 +1,26 @@
 //! What is under way, and how far everybody is.
 
-use std::{
-    collections::BTreeMap,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+mod contacts;
+mod members;
+mod requests;
+
+use std::{sync::Arc, time::Duration};
 
 use store_api::{Error, Kind, PublicKey, RecordId, Result};
-use store_engine::Hash;
-use tokio::time::Instant;
 
-use super::{Replicator, lock};
+pub(super) use self::{
+    contacts::Contacts,
+    requests::{Requests, Running},
+};
+pub use self::{
+    members::{Lack, MemberStatus},
+    requests::Request,
+};
+use super::{
+    Replicator,
+    session::{Session, Slots, versions_of},
+};
 use crate::tree::Root;
-
-/// A request that runs.
-#[derive(Debug, Clone)]
-pub struct Request {
-    /// The group.
-    pub group: RecordId,
-    /// The page that is asked of.
-    pub page: Hash,
-    /// Who is asked.
-    pub peer: PublicKey,
-    /// The verified bytes that came.
-    pub bytes: u64,
-    /// Since when.
-    pub since: Instant,
-}
-
-#[derive(Debug, Default)]
-pub(super) struct Requests(Arc<Table>);
-
-#[derive(Debug, Default)]
-struct Table {
-    next: AtomicU64,
-    received: AtomicU64,
-    sent: AtomicU64,
-    requests: Mutex<BTreeMap<u64, Request>>,
-}
-
-/// Keeps a request in the list until it is dropped, however it ends.
-pub(super) struct Running {
-    number: u64,
-    table: Arc<Table>,
-}
-
-impl Requests {
-    pub(super) fn begin(&self, group: RecordId, page: Hash, peer: PublicKey) -> Running {
-        let number = self.0.next.fetch_add(1, Ordering::Relaxed);
-        let request = Request {
-            group,
-            page,
-            peer,
-            bytes: 0,
-            since: Instant::now(),
-        };
-        lock(&self.0.requests).insert(number, request);
-        Running {
-            number,
-            table: Arc::clone(&self.0),
-        }
-    }
-}
-
-impl Requests {
-    /// So many bytes more were taken by a peer.
-    pub(super) fn count_sent(&self, bytes: u64) {
-        self.0.sent.fetch_add(bytes, Ordering::Relaxed);
-    }
-}
-
-impl Running {
-    /// So many more verified bytes came.
-    pub(super) fn count(&self, bytes: u64) {
-        self.table.received.fetch_add(bytes, Ordering::Relaxed);
-        if let Some(request) = lock(&self.table.requests).get_mut(&self.number) {
-            request.bytes += bytes;
-        }
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        lock(&self.table.requests).remove(&self.number);
-    }
-}
 
 /// How far a repo of a group is.
 #[derive(Debug, Clone)]
@@ -141,24 +74,6 @@ pub enum Synced {
 }
 
 impl Replicator {
-    /// The requests that run.
-    pub fn requests(&self) -> Vec<Request> {
-        lock(&self.0.requests.0.requests)
-            .values()
-            .cloned()
-            .collect()
-    }
-
-    /// The verified bytes that came since it was started.
-    pub fn received(&self) -> u64 {
-        self.0.requests.0.received.load(Ordering::Relaxed)
-    }
-
-    /// The bytes of blobs that others took since it was started.
-    pub fn sent(&self) -> u64 {
-        self.0.requests.0.sent.load(Ordering::Relaxed)
-    }
-
     /// How far a group is.
     ///
     /// # Errors
@@ -169,15 +84,19 @@ impl Replicator {
                 .with("group", group)
         })?;
         let sessions = self.0.sessions_of(group.id());
-        let mut compared = !sessions.is_empty();
-        for session in &sessions {
-            compared &= session.has_compared() && session.is_level().await?;
+        let mut compared = sessions.iter().all(|session| session.has_compared());
+        compared &= !sessions.is_empty();
+        if compared {
+            // Read once, whoever it is compared with.
+            let ours = versions_of(&group).await?;
+            let is_level = |ours| sessions.iter().all(|s| s.is_level(ours, Slots::All));
+            compared = ours.as_ref().is_some_and(is_level);
         }
         let mut repos = Vec::new();
         for repo in group.repos().await? {
-            let held = repo.wanted_root(self.0.options.policy).await?;
+            let held = repo.wanted_root(&self.0.options.policy).await?;
             let known = repo.newest_root().await?.unwrap_or(held);
-            let holds = |s: &&Arc<super::Session>| s.holds(repo.key()) == Some(known.hash);
+            let holds = |s: &&Arc<Session>| s.holds(repo.key()) == Some(known.hash);
             let holders = sessions.iter().filter(holds);
             repos.push(RepoStatus {
                 repo: repo.key(),
@@ -195,11 +114,11 @@ impl Replicator {
         })
     }
 
-    /// The connected members that hold a repo's newest tree.
+    /// The connected members that say that they hold a repo's newest tree.
     ///
     /// # Errors
     /// As of [`status`](Self::status).
-    pub async fn who_has(&self, group: RecordId, repo: PublicKey) -> Result<Vec<PublicKey>> {
+    pub async fn holders(&self, group: RecordId, repo: PublicKey) -> Result<Vec<PublicKey>> {
         let status = self.status(group).await?;
         let found = status.repos.into_iter().find(|found| found.repo == repo);
         Ok(found.map_or(Vec::new(), |found| found.holders))

@@ -1,0 +1,156 @@
+//! Who can be reached, and where.
+
+use std::{net::UdpSocket, sync::Arc, time::Duration};
+
+use net_iroh::{ALPN, CONNECT_TIMEOUT, IrohNetwork, IrohOptions, Reach, STREAM_WINDOW};
+use store_api::{Kind, PublicKey};
+use sync::network::{Address, Network};
+use tokio::time::{Instant, sleep, timeout};
+
+use super::*;
+
+#[tokio::test]
+async fn who_cannot_be_reached_is_unavailable() {
+    let (a, b) = tokio::join!(node(), node());
+    let kind = async |to: &str, expect| {
+        let to = Address::new(to).unwrap();
+        a.connect(&to, expect).await.unwrap_err().kind()
+    };
+    let (own, other) = (address(&a), address(&b));
+    for garbage in ["sim:1", "iroh:", "iroh:zz", &format!("{other}&port=1")] {
+        assert_eq!(kind(garbage, None).await, Kind::Invalid, "{garbage}");
+    }
+    assert_eq!(kind(own.as_str(), None).await, Kind::Invalid);
+    assert_eq!(kind(other.as_str(), Some(a.key())).await, Kind::Denied);
+    // Another key answers than the address says.
+    let swapped = other
+        .as_str()
+        .replace(&b.key().to_string(), &key(3).to_string());
+    assert_eq!(soon(kind(&swapped, None)).await, Kind::Denied);
+    assert_eq!(soon(kind(&swapped, Some(b.key()))).await, Kind::Denied);
+    // Neither a relay nor a search leads anywhere on the loopback.
+    for end in ["", "?relay=https://relay.example./"] {
+        let nowhere = format!("iroh:{}{end}", key(4));
+        assert_eq!(soon(kind(&nowhere, None)).await, Kind::Unavailable);
+    }
+    // The other side speaks something else.
+    let another = quiet()
+        .alpns(vec![b"another/1".to_vec()])
+        .bind()
+        .await
+        .unwrap();
+    let accepting = tokio::spawn({
+        let foreign = another.clone();
+        async move { foreign.accept().await.unwrap().await.map(drop) }
+    });
+    let port = another.bound_sockets()[0].port();
+    let to = format!("iroh:{}?ip=127.0.0.1:{port}", another.id());
+    assert_eq!(soon(kind(&to, None)).await, Kind::Unavailable);
+    assert!(accepting.await.unwrap().is_err());
+    let call = another.connect(foreign(&other), b"another/1");
+    assert!(soon(call).await.is_err());
+    another.close().await;
+}
+
+#[tokio::test]
+async fn who_does_not_answer_is_not_waited_for_long() {
+    let a = node().await;
+    let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let nobody = format!("iroh:{}?ip={}", key(5), silent.local_addr().unwrap());
+    let nobody = Address::new(nobody).unwrap();
+    let start = Instant::now();
+    let error = a.connect(&nobody, None).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Unavailable);
+    assert!(start.elapsed() <= CONNECT_TIMEOUT + Duration::from_secs(2));
+    // An attempt that is given up leaves nothing behind that others wait for.
+    timeout(A_WHILE, a.connect(&nobody, None))
+        .await
+        .unwrap_err();
+    connect(&a, &node().await).await;
+}
+
+#[tokio::test]
+async fn a_key_and_a_port_stay() {
+    let node = IrohNetwork::bind(options(Some(5))).await.unwrap();
+    let secret = iroh::SecretKey::from_bytes(&[5; 32]);
+    assert_eq!(node.key(), PublicKey(*secret.public().as_bytes()));
+    let address = node.addresses().remove(0);
+    let text = address.as_str();
+    let (id, port) = text.split_once("?ip=127.0.0.1:").unwrap();
+    assert_eq!(id, format!("iroh:{}", node.key()));
+    let port: u16 = port.parse().unwrap();
+    let taken = IrohNetwork::bind(IrohOptions {
+        port,
+        ..options(None)
+    })
+    .await;
+    assert_eq!(taken.unwrap_err().kind(), Kind::Unavailable);
+    node.close().await;
+    drop(node);
+    // The library's tasks let go of the port a little later.
+    let again = soon(async {
+        loop {
+            let options = IrohOptions {
+                port,
+                ..options(Some(5))
+            };
+            if let Ok(node) = IrohNetwork::bind(options).await {
+                break node;
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
+    });
+    let again = again.await;
+    assert_eq!(again.addresses(), [address]);
+    assert!(!format!("{again:?}").is_empty());
+}
+
+#[tokio::test]
+async fn an_endpoint_that_is_there_will_do() {
+    let endpoint = quiet().bind().await.unwrap();
+    let a: Arc<dyn Network> = Arc::new(IrohNetwork::over(endpoint.clone()));
+    let b = node().await;
+    let (here, there) = connect(&a, &b).await;
+    let (back, forth) = connect(&b, &a).await;
+    stream(&here, &there).await;
+    stream(&back, &forth).await;
+    // It has the limits of the others.
+    let mut out = soon(back.open()).await.unwrap();
+    let taken = fill(&mut out).await;
+    assert!(taken <= STREAM_WINDOW as usize, "{taken}");
+    // Whoever closes the endpoint closes the network.
+    endpoint.close().await;
+    assert_eq!(soon(a.accept()).await.unwrap_err().kind(), Kind::Closed);
+    let error = soon(a.connect(&address(&b), None)).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Closed);
+    soon(a.close()).await;
+    assert_eq!(ALPN, b"larder/sync/1");
+}
+
+#[tokio::test]
+#[ignore = "needs a network that carries multicast"]
+async fn neighbours_find_each_other_by_key() {
+    let bind = || async {
+        let options = IrohOptions::default();
+        assert_eq!(options.reach, Reach::LanOnly);
+        Arc::new(IrohNetwork::bind(options).await.unwrap()) as Arc<dyn Network>
+    };
+    let (a, b) = (bind().await, bind().await);
+    let to = Address::new(format!("iroh:{}", b.key())).unwrap();
+    let (here, there) = soon(async { tokio::join!(a.connect(&to, None), b.accept()) }).await;
+    stream(&here.unwrap(), &there.unwrap()).await;
+    a.close().await;
+    b.close().await;
+}
+
+#[tokio::test]
+async fn an_address_says_whose_it_is() {
+    let (a, b) = tokio::join!(node(), node());
+    let at = address(&b);
+    assert_eq!(a.peer_of(&at), Some(b.key()));
+    let alone = Address::new(at.as_str().split_once('?').unwrap().0).unwrap();
+    assert_eq!(a.peer_of(&alone), Some(b.key()));
+    for other in ["sim:1", "iroh:", &at.as_str()[..40], &format!("{at}&x=1")] {
+        assert_eq!(a.peer_of(&Address::new(other).unwrap()), None, "{other}");
+    }
+}

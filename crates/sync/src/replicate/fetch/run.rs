@@ -1,0 +1,329 @@
+//! Does jobs with all who are connected.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use bao_tree::ChunkRanges;
+use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use store_api::{Error, Kind, Result};
+use store_engine::{Blobs, Hash, Pin};
+use tokio::{task::JoinSet, time::Instant};
+
+use super::{
+    Shared, is_lie, is_stall,
+    jobs::{Job, Named, SLOW, Take, Wanted, Work},
+    missing::{PIECE, first_piece, has, pieces},
+    progress::Moved,
+    receive::{MAX_FILE_LEN, Opened, Received, Receiver, add},
+    session::Session,
+    status::Request,
+    wire::Get,
+};
+use crate::{
+    groups::Repo,
+    seal,
+    tree::{
+        page::{MAX_ITEMS, MAX_PAGE_LEN},
+        walk::children,
+    },
+};
+
+/// The longest sequence of a page: its own hash, and one for each item.
+const MAX_SEQUENCE_LEN: u64 = 32 * (1 + MAX_ITEMS as u64);
+/// The longest sealed page.
+const MAX_SEALED_LEN: u64 = (MAX_PAGE_LEN + seal::page::OVERHEAD) as u64;
+/// How many requests for files run on one session at a time.
+const TOGETHER: usize = 4;
+/// How many requests for pages: each is short, and who waits for them waits for a round trip.
+const PAGES_TOGETHER: usize = 16;
+/// How many small blobs of a request are added at a time.
+const ADDING: usize = 64;
+
+/// What came of a job.
+#[derive(Default)]
+struct Done {
+    /// Long files, of which more is to be asked for, and how long they are.
+    longer: Vec<(Named, u64)>,
+    /// What the peer has not.
+    absent: Vec<Wanted>,
+    /// Keeps what came.
+    pins: Vec<Pin>,
+}
+
+impl Shared {
+    /// Does jobs with all sessions of the group, until all are done. [`Kind::Unavailable`] where
+    /// nobody can do what is left.
+    pub(super) async fn run(
+        &self,
+        repo: &Repo,
+        jobs: Vec<Job>,
+        moved: &Arc<Moved>,
+    ) -> Result<Vec<Pin>> {
+        let Some(top) = jobs.first().map(|job| job.chain[0]) else {
+            return Ok(Vec::new());
+        };
+        let work = Work::new(jobs);
+        let done = self.run_all(&work, repo, top, moved).await;
+        let finished = work.opened.finish().await;
+        done.and_then(|pins| finished.map(|()| pins))
+    }
+
+    async fn run_all(
+        &self,
+        work: &Work,
+        repo: &Repo,
+        top: Hash,
+        moved: &Arc<Moved>,
+    ) -> Result<Vec<Pin>> {
+        let together = match work.is_of_pages() {
+            true => PAGES_TOGETHER,
+            false => TOGETHER,
+        };
+        let mut pins = Vec::new();
+        let mut workers: FuturesUnordered<BoxFuture<'_, (u64, Result<Vec<Pin>>)>> =
+            FuturesUnordered::new();
+        // How many work on each session, and who has said that it has the tree.
+        let mut at_work: BTreeMap<u64, usize> = BTreeMap::new();
+        let mut holders = BTreeSet::new();
+        loop {
+            let stirred = self.stirred.notified();
+            for session in self.sessions_of(repo.group().id()) {
+                let is_new = !at_work.contains_key(&session.id);
+                let count = at_work.entry(session.id).or_default();
+                let has_it_now =
+                    session.holds(repo.key()) == Some(top) && holders.insert(session.id);
+                if has_it_now && !is_new {
+                    // It was asked before it had it.
+                    work.forgive(session.id);
+                }
+                if has_it_now || is_new {
+                    for _ in *count..together {
+                        let (id, session) = (session.id, Arc::clone(&session));
+                        let working = self.work(work, session, repo, moved);
+                        workers.push(Box::pin(async move { (id, working.await) }));
+                    }
+                    *count = together;
+                }
+            }
+            if work.is_done() {
+                return Ok(pins);
+            }
+            if workers.is_empty() {
+                let message = "nobody who is connected can give what is missing";
+                return Err(
+                    Error::new(Kind::Unavailable, "sync.fetch", message).with("repo", repo.key())
+                );
+            }
+            tokio::select! {
+                biased;
+                Some((session, ended)) = workers.next() => {
+                    pins.extend(ended?);
+                    if let Some(count) = at_work.get_mut(&session) {
+                        *count -= 1;
+                    }
+                }
+                () = stirred => {}
+            }
+        }
+    }
+
+    /// Does jobs on one session until there are none for it.
+    async fn work(
+        &self,
+        work: &Work,
+        session: Arc<Session>,
+        repo: &Repo,
+        moved: &Arc<Moved>,
+    ) -> Result<Vec<Pin>> {
+        let mut pins = Vec::new();
+        loop {
+            let changed = work.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            let taken = match work.take(session.id) {
+                Take::Job(number, job, other) => (number, job, other),
+                Take::Wait => {
+                    drop(tokio::time::timeout(SLOW, changed).await);
+                    continue;
+                }
+                Take::Nothing => return Ok(pins),
+            };
+            let (number, job, over) = taken;
+            let done = tokio::select! {
+                biased;
+                // Somebody else was faster.
+                () = over.notified() => continue,
+                done = self.do_job(&job, &session, repo, &work.opened, moved) => done,
+            };
+            match done {
+                Ok(done) => {
+                    pins.extend(done.pins);
+                    let rest = ChunkRanges::all() - first_piece();
+                    let more = done.longer.iter();
+                    let more = more.flat_map(|(file, size)| pieces(&job.chain, file, *size, &rest));
+                    match done.absent.is_empty() {
+                        true => work.finish(number, more.collect()),
+                        false => {
+                            work.finish_but(number, session.id, &done.absent, more.collect());
+                        }
+                    }
+                }
+                Err(error) => {
+                    work.fail(number, session.id);
+                    match error.kind() {
+                        // Our own disk's errors are not the peer's.
+                        Kind::Full | Kind::Corrupt | Kind::Closed | Kind::Internal => {
+                            if session.link.connection_lives() {
+                                return Err(error);
+                            }
+                            return Ok(pins);
+                        }
+                        Kind::NotFound => {}
+                        _ if is_lie(&error) => {
+                            self.avoid_peer(&session.link, &error);
+                            return Ok(pins);
+                        }
+                        _ if is_stall(&error) => {
+                            self.give_up(&session.link, &error);
+                            return Ok(pins);
+                        }
+                        _ => return Ok(pins),
+                    }
+                }
+            }
+        }
+    }
+
+    async fn do_job(
+        &self,
+        job: &Job,
+        session: &Session,
+        repo: &Repo,
+        opened: &Opened,
+        moved: &Arc<Moved>,
+    ) -> Result<Done> {
+        let (group, blobs) = (repo.group(), repo.group().blobs());
+        let page = *job.chain.last().expect("a chain has a page");
+        let mut wanted = job.wanted.clone();
+        if job.is_tried() && !job.is_page {
+            wanted = lacking(blobs, wanted).await?;
+            if wanted.is_empty() {
+                return Ok(Done::default());
+            }
+        }
+        let ranges = wanted
+            .iter()
+            .map(|wanted| (wanted.file.offset, wanted.ranges.clone()));
+        let get = Get {
+            group: group.id(),
+            repo: repo.key(),
+            chain: job.chain.clone(),
+            ranges: match job.is_page {
+                true => vec![(0, ChunkRanges::all()), (1, ChunkRanges::all())],
+                false => ranges.collect(),
+            },
+        };
+        let running = self.requests.begin(
+            Request {
+                group: group.id(),
+                repo: repo.key(),
+                page,
+                file: wanted.first().and_then(|wanted| {
+                    let (path, len) = (wanted.file.path.as_ref()?, wanted.file.len?);
+                    Some((path.as_str().to_owned(), len))
+                }),
+                peer: session.link.connection.peer(),
+                bytes: 0,
+                since: Instant::now(),
+            },
+            (!job.is_page).then(|| Arc::clone(moved)),
+        );
+        let mut receiver = Receiver::ask(&session.link, &get).await?;
+        let mut done = Done::default();
+        if job.is_page {
+            let all = ChunkRanges::all();
+            let first = receiver
+                .next(blobs, page, &all, MAX_SEQUENCE_LEN, &running, None)
+                .await?;
+            done.pins.extend(keep(blobs, first).await?);
+            let sealed = children(blobs, page, 0).await?;
+            let sealed = sealed.first().map(|child| child.hash).ok_or_else(|| {
+                Error::new(Kind::Invalid, "sync.fetch", "the page is none").with("page", page)
+            })?;
+            let second = receiver
+                .next(blobs, sealed, &all, MAX_SEALED_LEN, &running, None)
+                .await?;
+            done.pins.extend(keep(blobs, second).await?);
+            return Ok(done);
+        }
+        let opened = job.is_piece.then_some(opened);
+        let mut adding: JoinSet<Result<Pin>> = JoinSet::new();
+        let mut ended = Ok(());
+        for wanted in wanted {
+            let (file, ranges) = (&wanted.file, &wanted.ranges);
+            let longest = file.len.unwrap_or(MAX_FILE_LEN).min(MAX_FILE_LEN);
+            match receiver
+                .next(blobs, file.hash, ranges, longest, &running, opened)
+                .await
+            {
+                Ok(Received::Small(bytes)) => {
+                    let blobs = blobs.clone();
+                    adding.spawn(async move { add(&blobs, bytes).await });
+                    if adding.len() >= ADDING
+                        && let Some(added) = adding.join_next().await
+                    {
+                        done.pins.push(joined(added)?);
+                    }
+                    moved.file_is_here();
+                }
+                Ok(Received::Stored { size, _pin }) => {
+                    done.pins.extend(_pin);
+                    if size > PIECE && ranges.is_subset(&first_piece()) {
+                        done.longer.push((wanted.file, size));
+                    } else if has(blobs, file.hash, &ChunkRanges::all()).await? {
+                        moved.file_is_here();
+                    }
+                }
+                // The next may be there.
+                Ok(Received::Absent) => done.absent.push(wanted),
+                Err(error) => {
+                    ended = Err(error);
+                    break;
+                }
+            }
+        }
+        while let Some(added) = adding.join_next().await {
+            done.pins.push(joined(added)?);
+        }
+        ended.map(|()| done)
+    }
+}
+
+/// What of this is not here by now.
+async fn lacking(blobs: &Blobs, wanted: Vec<Wanted>) -> Result<Vec<Wanted>> {
+    let mut lacking = Vec::new();
+    for wanted in wanted {
+        if !has(blobs, wanted.file.hash, &wanted.ranges).await? {
+            lacking.push(wanted);
+        }
+    }
+    Ok(lacking)
+}
+
+fn joined(added: std::result::Result<Result<Pin>, tokio::task::JoinError>) -> Result<Pin> {
+    added
+        .map_err(|error| Error::new(Kind::Internal, "sync.fetch", "a task failed").because(error))?
+}
+
+async fn keep(blobs: &Blobs, received: Received) -> Result<Option<Pin>> {
+    match received {
+        Received::Small(bytes) => add(blobs, bytes).await.map(Some),
+        Received::Stored { _pin, .. } => Ok(_pin),
+        Received::Absent => {
+            let message = "the peer has not got it";
+            Err(Error::new(Kind::NotFound, "sync.peer.get", message))
+        }
+    }
+}

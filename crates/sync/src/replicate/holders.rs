@@ -1,0 +1,138 @@
+//! Who can really give a blob: whoever shows a part of it that was chosen at random.
+
+use std::{collections::BTreeSet, io::Cursor, sync::Arc};
+
+use bao_tree::{
+    BaoTree, ChunkNum, ChunkRanges,
+    io::sync::DecodeResponseIter,
+    iter::{BaoChunk, ResponseIterRef},
+};
+use bytes::{Bytes, BytesMut};
+use store_api::{Error, Kind, PublicKey, Result};
+use store_engine::Hash;
+
+use super::{
+    Shared, is_lie,
+    receive::{BLOCK, MAX_FILE_LEN, Receiver, clip},
+    session::Session,
+    wire::Get,
+};
+use crate::groups::Repo;
+
+/// The most blobs that are asked for in one go.
+pub(super) const MAX_ASKED: usize = 64;
+
+/// A blob that a page names.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Asked {
+    /// Where in the page's sequence.
+    pub(super) offset: u64,
+    pub(super) hash: Hash,
+    /// How long it is.
+    pub(super) len: u64,
+}
+
+impl Shared {
+    /// The connected members that have these blobs of a page, for each blob: those that show its end,
+    /// which proves how long it is, and another part that nobody can foresee. Who has only a part of a
+    /// blob may pass once, and hardly again.
+    pub(super) async fn holders_of(
+        &self,
+        repo: &Repo,
+        chain: &[Hash],
+        asked: &[Asked],
+    ) -> Vec<BTreeSet<PublicKey>> {
+        let mut holders = vec![BTreeSet::new(); asked.len()];
+        let sessions = self.sessions_of(repo.group().id());
+        let shown = sessions.iter().map(|session| async move {
+            let mut shown = vec![false; asked.len()];
+            let ended = show(session, repo, chain, asked, &mut shown).await;
+            (session, shown, ended)
+        });
+        for (session, shown, ended) in futures_util::future::join_all(shown).await {
+            if let Err(error) = ended
+                && is_lie(&error)
+            {
+                self.avoid_peer(&session.link, &error);
+            }
+            for (holders, shown) in holders.iter_mut().zip(shown) {
+                if shown {
+                    holders.insert(session.link.connection.peer());
+                }
+            }
+        }
+        holders
+    }
+}
+
+/// Asks one peer; what it has shown before it failed counts.
+async fn show(
+    session: &Arc<Session>,
+    repo: &Repo,
+    chain: &[Hash],
+    asked: &[Asked],
+    shown: &mut [bool],
+) -> Result<()> {
+    for (asked, shown) in asked.chunks(MAX_ASKED).zip(shown.chunks_mut(MAX_ASKED)) {
+        let mut ranges = Vec::with_capacity(asked.len());
+        for blob in asked {
+            ranges.push((blob.offset, some_part(blob.len)?));
+        }
+        let get = Get {
+            group: repo.group().id(),
+            repo: repo.key(),
+            chain: chain.to_vec(),
+            ranges: ranges.clone(),
+        };
+        let mut receiver = match Receiver::ask(&session.link, &get).await {
+            Err(error) if error.kind() == Kind::NotFound => continue,
+            receiver => receiver?,
+        };
+        for ((blob, shown), (_, ranges)) in asked.iter().zip(shown).zip(&ranges) {
+            *shown = check(&mut receiver, blob, ranges).await?;
+        }
+    }
+    Ok(())
+}
+
+/// The end of a blob, and one chunk of it at random.
+fn some_part(len: u64) -> Result<ChunkRanges> {
+    let end = ChunkRanges::from(ChunkNum(MAX_FILE_LEN / 1024)..);
+    let mut random = [0; 8];
+    getrandom::fill(&mut random).map_err(|error| {
+        Error::new(Kind::Internal, "sync.holders", "there is no randomness").because(error)
+    })?;
+    let at = u64::from_be_bytes(random) % len.div_ceil(1024).max(1);
+    Ok(end | ChunkRanges::from(ChunkNum(at)..ChunkNum(at + 1)))
+}
+
+/// Whether the next blob of the answer is what it should be; nothing of it is kept.
+async fn check(receiver: &mut Receiver, blob: &Asked, ranges: &ChunkRanges) -> Result<bool> {
+    let Some(size) = receiver.size().await? else {
+        return Ok(false);
+    };
+    let wrong = |message| {
+        let error = Error::new(Kind::Invalid, "sync.holders", message);
+        error.with("hash", blob.hash).with("size", size)
+    };
+    if size != blob.len {
+        return Err(wrong("the peer says that the blob has another size"));
+    }
+    let tree = BaoTree::new(size, BLOCK);
+    let ranges = clip(ranges, size);
+    let mut answer = BytesMut::new();
+    for chunk in ResponseIterRef::new(tree, &ranges) {
+        let len = match chunk {
+            BaoChunk::Parent { .. } => 64,
+            BaoChunk::Leaf { size, .. } => size,
+        };
+        answer.extend_from_slice(&receiver.read(len).await?);
+    }
+    let root = bao_tree::blake3::Hash::from_bytes(*blob.hash.as_bytes());
+    let answer: Bytes = answer.freeze();
+    let mut items = DecodeResponseIter::new(root, tree, Cursor::new(answer), &ranges);
+    match items.all(|item| item.is_ok()) {
+        true => Ok(true),
+        false => Err(wrong("the peer's bytes are not those of the hash")),
+    }
+}

@@ -1,0 +1,322 @@
+//! Follows who is there, what they hold, and since when both sides have the same; and remembers it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use store_api::{PublicKey, RecordId, Result};
+use store_engine::Hash;
+use tokio::{sync::Notify, time::Instant};
+
+use crate::{
+    groups::{
+        Group,
+        contacts::{Contact, MAX_CONTACTS},
+    },
+    network::Address,
+    replicate::{
+        Shared, lock,
+        session::{Session, Slots, Versions, versions_of},
+    },
+    tree::Root,
+};
+
+/// How long what happens is gathered before it is looked at.
+const GATHER: Duration = Duration::from_millis(50);
+
+/// How often at most what is known of a device is written that stays connected and in sync, or not.
+const KEEP_EVERY: Duration = Duration::from_secs(60);
+
+/// What is known of the devices of each group.
+#[derive(Debug, Default)]
+pub(in crate::replicate) struct Contacts {
+    known: Mutex<BTreeMap<RecordId, BTreeMap<PublicKey, Known>>>,
+    look: Notify,
+}
+
+#[derive(Debug, Clone)]
+struct Known {
+    contact: Contact,
+    /// What was written of it, and when.
+    kept: Option<(Contact, Instant)>,
+}
+
+impl Contacts {
+    /// Something was told that may make the difference.
+    pub(in crate::replicate) fn look(&self) {
+        self.look.notify_one();
+    }
+
+    fn is_loaded(&self, group: RecordId) -> bool {
+        lock(&self.known).contains_key(&group)
+    }
+
+    /// What is known of the devices of a group.
+    pub(super) fn of(&self, group: RecordId) -> BTreeMap<PublicKey, Contact> {
+        let all = lock(&self.known);
+        let known = all.get(&group).into_iter().flatten();
+        known
+            .map(|(device, known)| (*device, known.contact.clone()))
+            .collect()
+    }
+}
+
+/// The newest roots of a group's repos.
+pub(super) struct Newest {
+    roots: BTreeMap<PublicKey, Root>,
+    /// Whether all of them are here.
+    are_here: bool,
+}
+
+impl Newest {
+    /// Whether we have all of them, and so has who holds these.
+    pub(super) fn are_held(&self, holds: &BTreeMap<PublicKey, Hash>) -> bool {
+        self.are_here
+            && self.roots.iter().all(|(repo, root)| match holds.get(repo) {
+                Some(hash) => *hash == root.hash,
+                // Before there is anything nothing is told.
+                None => root.is_empty(),
+            })
+    }
+}
+
+impl Shared {
+    /// Follows the devices of all groups, for ever.
+    pub(in crate::replicate) async fn follow_members(self: Arc<Self>) {
+        let groups: Vec<_> = self.groups.groups().iter().map(Group::id).collect();
+        if let Err(error) = self.groups.0.forget_contacts_but(&groups).await {
+            tracing::warn!(%error, "devices of groups that were left cannot be forgotten");
+        }
+        let mut before = BTreeMap::new();
+        loop {
+            let stirred = self.stirred.notified();
+            let start = Instant::now();
+            self.look_at_all(&mut before).await;
+            // However much happens, most of the time is for other things.
+            tokio::time::sleep(GATHER.max(start.elapsed() * 4)).await;
+            tokio::select! {
+                biased;
+                () = stirred => {}
+                () = self.contacts.look.notified() => {}
+                () = tokio::time::sleep(self.options.compare_every) => {}
+            }
+        }
+    }
+
+    async fn look_at_all(&self, before: &mut BTreeMap<u64, Arc<Session>>) {
+        let sessions = lock(&self.sessions).clone();
+        let mut ended = std::mem::replace(before, sessions.clone());
+        ended.retain(|id, _| !sessions.contains_key(id));
+        let groups = self.groups.groups();
+        for group in &groups {
+            let of_group = |session: &&Arc<Session>| session.group.id() == group.id();
+            let ended: Vec<_> = ended.values().filter(of_group).collect();
+            let sessions: Vec<_> = sessions.values().filter(of_group).collect();
+            if let Err(error) = self.look_at(group, &ended, &sessions).await {
+                tracing::warn!(group = %group.id(), %error, "devices cannot be remembered");
+            }
+        }
+        let mut left: Vec<RecordId> = lock(&self.contacts.known).keys().copied().collect();
+        left.retain(|id| !groups.iter().any(|group| group.id() == *id));
+        for group in left {
+            // Again: something may have been written while it was left.
+            if let Err(error) = self.groups.0.forget_contacts(group).await {
+                tracing::warn!(%group, %error, "devices cannot be forgotten");
+            }
+            lock(&self.contacts.known).remove(&group);
+        }
+    }
+
+    /// Brings what was remembered of a group's devices into memory.
+    pub(super) async fn load_contacts(&self, group: RecordId) -> Result<()> {
+        if self.contacts.is_loaded(group) {
+            return Ok(());
+        }
+        let loaded = self.groups.0.load_contacts(group).await?;
+        let loaded = loaded.into_iter().map(|(device, contact)| {
+            let kept = Some((contact.clone(), Instant::now()));
+            (device, Known { contact, kept })
+        });
+        let mut known = lock(&self.contacts.known);
+        known.entry(group).or_insert_with(|| loaded.collect());
+        Ok(())
+    }
+
+    async fn look_at(
+        &self,
+        group: &Group,
+        ended: &[&Arc<Session>],
+        sessions: &[&Arc<Session>],
+    ) -> Result<()> {
+        self.load_contacts(group.id()).await?;
+        let devices: BTreeSet<_> = sessions.iter().map(|s| s.link.connection.peer()).collect();
+        self.with_contacts(group.id(), |contacts| {
+            // Of two sessions with one device the one that goes on counts.
+            for session in ended.iter().chain(sessions) {
+                let known = contacts.entry(session.link.connection.peer());
+                let known = known.or_insert_with(|| Known {
+                    contact: Contact {
+                        last: 0,
+                        synced_since: None,
+                        repo: None,
+                        holds: BTreeMap::new(),
+                    },
+                    kept: None,
+                });
+                known.contact.last = session.heard();
+                known.contact.holds.extend(session.holdings());
+            }
+        });
+        if lock(&self.contacts.known)
+            .get(&group.id())
+            .is_none_or(BTreeMap::is_empty)
+        {
+            return Ok(());
+        }
+
+        let newest = self.newest(group).await?;
+        let mut ours: Option<Versions> = None;
+        let is_needed = |s: &&Arc<Session>| s.has_compared() && newest.are_held(&s.holdings());
+        if sessions.iter().copied().any(|session| is_needed(&session)) {
+            ours = versions_of(group).await?;
+        }
+        let is_level = |session: &Session| {
+            let ours = ours.as_ref();
+            ours.is_some_and(|ours| session.is_level(ours, Slots::Data))
+        };
+        let now = self.groups.0.now();
+        self.with_contacts(group.id(), |contacts| {
+            for (device, known) in contacts.iter_mut() {
+                let contact = &mut known.contact;
+                contact
+                    .holds
+                    .retain(|repo, _| newest.roots.contains_key(repo));
+                let of_device = |s: &&&Arc<Session>| s.link.connection.peer() == *device;
+                let session = sessions.iter().find(of_device);
+                // Who comes back is believed to have what it had, until it has said what it has.
+                let stays = newest.are_held(&contact.holds)
+                    && session.is_none_or(|s| !is_needed(s) || is_level(s));
+                let begins = || session.is_some_and(|s| is_needed(s) && is_level(s));
+                contact.synced_since = match contact.synced_since {
+                    Some(since) if stays => Some(since),
+                    _ => begins().then_some(now),
+                };
+            }
+        });
+        self.keep_contacts_of(group, &devices, KEEP_EVERY).await?;
+        self.forget_oldest(group.id(), &devices).await
+    }
+
+    fn with_contacts(&self, group: RecordId, change: impl FnOnce(&mut BTreeMap<PublicKey, Known>)) {
+        if let Some(contacts) = lock(&self.contacts.known).get_mut(&group) {
+            change(contacts);
+        }
+    }
+
+    /// The newest roots of a group's repos.
+    pub(super) async fn newest(&self, group: &Group) -> Result<Newest> {
+        let (mut roots, mut are_here) = (BTreeMap::new(), true);
+        for repo in group.repos().await? {
+            let held = repo.wanted_root(&self.options.policy).await?;
+            let newest = repo.newest_root().await?.unwrap_or(held);
+            are_here &= newest.hash == held.hash;
+            roots.insert(repo.key(), newest);
+        }
+        Ok(Newest { roots, are_here })
+    }
+
+    /// Writes what has changed of a group's devices; of those that are connected, and of which nothing
+    /// but the time has changed, what was not written for so long.
+    async fn keep_contacts_of(
+        &self,
+        group: &Group,
+        connected: &BTreeSet<PublicKey>,
+        every: Duration,
+    ) -> Result<()> {
+        let is_news = |device: &PublicKey, known: &Known| {
+            let Some((kept, when)) = &known.kept else {
+                return true;
+            };
+            let now = &known.contact;
+            let is_due = when.elapsed() >= every || !connected.contains(device);
+            kept.synced_since != now.synced_since || (is_due && kept != now)
+        };
+        let mut news: Vec<(PublicKey, Contact)> = Vec::new();
+        self.with_contacts(group.id(), |contacts| {
+            let found = contacts
+                .iter()
+                .filter(|(device, known)| is_news(device, known));
+            news.extend(found.map(|(device, known)| (*device, known.contact.clone())));
+        });
+        if news.is_empty() {
+            return Ok(());
+        }
+        let members = self.members_of(group).await?;
+        for (device, mut contact) in news {
+            contact.repo = members.get(&device).copied().or(contact.repo);
+            self.groups
+                .0
+                .keep_contact(group.id(), device, &contact)
+                .await?;
+            self.with_contacts(group.id(), |contacts| {
+                if let Some(known) = contacts.get_mut(&device) {
+                    known.contact.repo = contact.repo;
+                    known.kept = Some((contact, Instant::now()));
+                }
+            });
+        }
+        Ok(())
+    }
+
+    /// Forgets those who were not heard of for the longest, where there are too many.
+    async fn forget_oldest(&self, group: RecordId, connected: &BTreeSet<PublicKey>) -> Result<()> {
+        let mut gone = Vec::new();
+        self.with_contacts(group, |contacts| {
+            let mut left: Vec<_> = contacts
+                .iter()
+                .filter(|(device, _)| !connected.contains(device))
+                .map(|(device, known)| (known.contact.last, *device))
+                .collect();
+            left.sort_unstable();
+            left.truncate(contacts.len().saturating_sub(MAX_CONTACTS));
+            for (_, device) in left {
+                contacts.remove(&device);
+                gone.push(device);
+            }
+        });
+        for device in gone {
+            self.groups.0.forget_contact(group, device).await?;
+        }
+        Ok(())
+    }
+
+    /// Writes what is known of all devices, at the end.
+    pub(in crate::replicate) async fn keep_contacts(&self) {
+        self.look_at_all(&mut BTreeMap::new()).await;
+        for group in self.groups.groups() {
+            let nobody = BTreeSet::new();
+            let kept = self.keep_contacts_of(&group, &nobody, Duration::ZERO);
+            if let Err(error) = kept.await {
+                tracing::warn!(group = %group.id(), %error, "devices cannot be remembered");
+            }
+        }
+    }
+
+    /// The members of a group by the devices whose addresses they tell: of two who tell the same, who
+    /// did it for longer. What they tell is only what they say.
+    pub(super) async fn members_of(&self, group: &Group) -> Result<BTreeMap<PublicKey, PublicKey>> {
+        let mut routes = group.routes().await?;
+        routes.sort_by_key(|(_, route)| std::cmp::Reverse(route.expires));
+        let mut members = BTreeMap::new();
+        for (repo, route) in routes {
+            // What another network understands is not for us.
+            let address = Address::new(route.address).ok();
+            if let Some(device) = address.and_then(|address| self.network.peer_of(&address)) {
+                members.entry(device).or_insert(repo);
+            }
+        }
+        Ok(members)
+    }
+}

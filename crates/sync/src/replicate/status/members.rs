@@ -1,0 +1,304 @@
+//! How far each member of a group is: what they have that we lack, and what we have that they lack.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use store_api::{Error, Kind, PublicKey, RecordId, Result};
+use store_engine::Hash;
+
+use crate::{
+    groups::{
+        Group, Repo,
+        contacts::{Contact, MAX_CONTACTS},
+    },
+    records::RepoRoot,
+    replicate::{Replicator, Shared, session::Session},
+    tree::{
+        Root,
+        count::{Count, Which, count},
+    },
+};
+
+/// What one side has and the other lacks. A file that only has another name is on both sides, and
+/// that a file was removed is nothing to have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lack {
+    /// The files of which anything is lacking.
+    pub files: u64,
+    /// The bytes that are lacking; to a replica those of sealed files, which are a little longer.
+    pub bytes: u64,
+    /// Whether this is counted. Where it is not, pages are not here yet, or the other side said that it
+    /// holds what is not known here; the numbers then come from what is said of the whole.
+    pub exact: bool,
+}
+
+impl Lack {
+    const NOTHING: Self = Self {
+        files: 0,
+        bytes: 0,
+        exact: true,
+    };
+
+    fn add(&mut self, other: Self) {
+        self.files = self.files.saturating_add(other.files);
+        self.bytes = self.bytes.saturating_add(other.bytes);
+        self.exact &= other.exact;
+    }
+}
+
+impl From<Count> for Lack {
+    fn from(count: Count) -> Self {
+        Self {
+            files: count.files,
+            bytes: count.bytes,
+            exact: !count.is_guess,
+        }
+    }
+}
+
+/// How far a device of a member is, or a member of whom no device is known. Times are milliseconds
+/// since 1970, by the clock of this device.
+#[derive(Debug, Clone)]
+pub struct MemberStatus {
+    /// The member's repo: the one that tells the device's address. `None` where none does, as for those
+    /// who only read.
+    pub repo: Option<PublicKey>,
+    /// The device's key; `None` where none of the member's is known.
+    pub device: Option<PublicKey>,
+    /// Whether it is connected.
+    pub connected: bool,
+    /// When it was last heard of; `None` where it never was. After a crash up to a minute early.
+    pub last_contact: Option<i64>,
+    /// Since when both sides hold the newest roots that are known here, as far as they want them;
+    /// `None` while they do not. Of who is not connected, what it said when it was.
+    pub in_sync_since: Option<i64>,
+    /// What it has that we lack, of what we want.
+    pub they_have: Lack,
+    /// What we have that it lacks.
+    pub we_have: Lack,
+}
+
+impl Replicator {
+    /// How far each member of a group is, device by device, those too that are not connected; but not
+    /// this device.
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`] where the group is not here.
+    pub async fn members(&self, group: RecordId) -> Result<Vec<MemberStatus>> {
+        let group = self.0.groups.group(group).ok_or_else(|| {
+            Error::new(
+                Kind::NotFound,
+                "sync.members",
+                "there is no such group here",
+            )
+            .with("group", group)
+        })?;
+        self.0.members_status(&group).await
+    }
+}
+
+/// What is known of a device.
+#[derive(Default)]
+struct Device {
+    repo: Option<PublicKey>,
+    contact: Option<Contact>,
+    session: Option<Arc<Session>>,
+}
+
+impl Shared {
+    async fn members_status(&self, group: &Group) -> Result<Vec<MemberStatus>> {
+        self.load_contacts(group.id()).await?;
+        let mut devices: BTreeMap<PublicKey, Device> = BTreeMap::new();
+        for (device, contact) in self.contacts.of(group.id()) {
+            let known = devices.entry(device).or_default();
+            known.repo = contact.repo;
+            known.contact = Some(contact);
+        }
+        for session in self.sessions_of(group.id()) {
+            let device = session.link.connection.peer();
+            devices.entry(device).or_default().session = Some(session);
+        }
+        for (device, repo) in self.members_of(group).await? {
+            // What members tell has no other bound.
+            if devices.contains_key(&device) || devices.len() < MAX_CONTACTS {
+                devices.entry(device).or_default().repo = Some(repo);
+            }
+        }
+        devices.remove(&self.network.key());
+
+        let newest = self.newest(group).await?;
+        let mut repos = Vec::new();
+        for repo in group.repos().await? {
+            repos.push(Compared::new(self, repo).await?);
+        }
+        let met: BTreeSet<_> = devices.values().filter_map(|known| known.repo).collect();
+        let mut all = Vec::with_capacity(devices.len());
+        for (device, known) in devices {
+            let mut holds = BTreeMap::new();
+            if let Some(contact) = &known.contact {
+                holds.clone_from(&contact.holds);
+            }
+            if let Some(session) = &known.session {
+                holds.extend(session.holdings());
+            }
+            let (they_have, we_have) = compare(&mut repos, &holds).await?;
+            let contact = known.contact.as_ref();
+            let since = contact.and_then(|contact| contact.synced_since);
+            all.push(MemberStatus {
+                repo: known.repo,
+                device: Some(device),
+                connected: known.session.is_some(),
+                last_contact: match &known.session {
+                    Some(session) => Some(session.heard()),
+                    None => contact.map(|contact| contact.last),
+                },
+                in_sync_since: since.filter(|_| newest.are_held(&holds)),
+                they_have,
+                we_have,
+            });
+        }
+        let strangers: Vec<PublicKey> = repos
+            .iter()
+            .map(|compared| &compared.repo)
+            .filter(|repo| !repo.is_ours() && !met.contains(&repo.key()))
+            .map(Repo::key)
+            .collect();
+        for repo in strangers {
+            let (they_have, we_have) = compare(&mut repos, &BTreeMap::new()).await?;
+            all.push(MemberStatus {
+                repo: Some(repo),
+                device: None,
+                connected: false,
+                last_contact: None,
+                in_sync_since: None,
+                they_have,
+                we_have,
+            });
+        }
+        Ok(all)
+    }
+}
+
+/// What both sides lack, over all repos.
+async fn compare(
+    repos: &mut [Compared],
+    holds: &BTreeMap<PublicKey, Hash>,
+) -> Result<(Lack, Lack)> {
+    let (mut they_have, mut we_have) = (Lack::NOTHING, Lack::NOTHING);
+    for repo in repos {
+        let theirs = holds.get(&repo.repo.key()).copied();
+        let (they, we) = repo.with(theirs).await?;
+        they_have.add(they);
+        we_have.add(we);
+    }
+    Ok((they_have, we_have))
+}
+
+/// A repo, compared with what others hold of it.
+struct Compared {
+    repo: Repo,
+    /// The tree that is here.
+    here: Root,
+    /// All roots that are known, the newest first.
+    known: Vec<Root>,
+    /// Those of another device of ours that waits for its tree.
+    other: Vec<Root>,
+    wants: Which,
+    /// What was found for what somebody holds: many hold the same.
+    found: BTreeMap<Option<Hash>, (Lack, Lack)>,
+}
+
+impl Compared {
+    async fn new(shared: &Shared, repo: Repo) -> Result<Self> {
+        let here = repo.wanted_root(&shared.options.policy).await?;
+        let known = repo.readable_root().await?;
+        let other = repo.other().await?;
+        Ok(Self {
+            here,
+            known: known.as_ref().map_or(Vec::new(), roots),
+            other: other.map_or(Vec::new(), |other| roots(&other.root)),
+            wants: match repo.wants(&shared.options.policy).await? {
+                wants if wants.none() => Which::Names,
+                wants => Which::Missing(wants),
+            },
+            found: BTreeMap::new(),
+            repo,
+        })
+    }
+
+    async fn with(&mut self, theirs: Option<Hash>) -> Result<(Lack, Lack)> {
+        if let Some(found) = self.found.get(&theirs) {
+            return Ok(*found);
+        }
+        let found = self.compare(theirs).await?;
+        self.found.insert(theirs, found);
+        Ok(found)
+    }
+
+    /// How many roots came after it; the tree without files is the oldest of all, unless it is told.
+    fn age(&self, root: Hash) -> Option<usize> {
+        let age = self.known.iter().position(|known| known.hash == root);
+        age.or((root == Hash::EMPTY).then_some(usize::MAX))
+    }
+
+    async fn compare(&self, theirs: Option<Hash>) -> Result<(Lack, Lack)> {
+        let here = self.here;
+        if theirs == Some(here.hash) || (theirs.is_none() && self.is_nothing()) {
+            return Ok((Lack::NOTHING, Lack::NOTHING));
+        }
+        // What is here and not told any more comes after all that is told, but the empty tree.
+        let ours = self.age(here.hash).unwrap_or(usize::MAX - 1);
+        if let Some(theirs) = theirs
+            && let Some(age) = self.age(theirs)
+        {
+            let root = self.known.get(age).copied().unwrap_or(Root::EMPTY);
+            return Ok(match age < ours {
+                true => (self.count(root, here, &self.wants).await?, Lack::NOTHING),
+                false => (Lack::NOTHING, self.count(here, root, &Which::Here).await?),
+            });
+        }
+        let other = theirs.and_then(|theirs| self.other.iter().find(|root| root.hash == theirs));
+        if let Some(&other) = other {
+            // Both went on from what both had.
+            let they_have = self.count(other, here, &self.wants).await?;
+            return Ok((they_have, self.count(here, other, &Which::Here).await?));
+        }
+        let unknown = Lack {
+            exact: false,
+            ..Lack::NOTHING
+        };
+        let all = Lack {
+            files: here.files,
+            bytes: here.bytes,
+            exact: here.is_empty(),
+        };
+        Ok((unknown, all))
+    }
+
+    /// Whether there is no tree at all yet.
+    fn is_nothing(&self) -> bool {
+        self.here.is_empty() && self.known.iter().all(Root::is_empty)
+    }
+
+    async fn count(&self, new: Root, old: Root, which: &Which) -> Result<Lack> {
+        let group = self.repo.group();
+        let tree = match group.keys().read() {
+            Some(_) => Some(group.tree("sync.members")?),
+            None => None,
+        };
+        let counted = count(group.blobs(), tree.as_ref(), new, old, which).await?;
+        Ok(counted.into())
+    }
+}
+
+/// A root and those before it, of which only the hashes are known.
+fn roots(root: &RepoRoot) -> Vec<Root> {
+    let before = root.history().into_iter().skip(1).map(|earlier| Root {
+        hash: earlier.hash,
+        level: earlier.level,
+        ..Root::EMPTY
+    });
+    std::iter::once(root.root).chain(before).collect()
+}

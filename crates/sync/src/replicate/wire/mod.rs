@@ -1,0 +1,336 @@
+//! What peers say to each other, as bytes.
+//!
+//! ```text
+//! stream           what u8 (0 hello, 1 get), then frames
+//! frame            length u32, at most 64 KiB | body
+//! hello            version u8 = 1 | nonce [32] | tag [32]                     (proof.rs)
+//! answer           nonce [32] | tag [32]
+//! have             1 u8 | record | count u16 | for each: slot u16, seq u64, digest [8]
+//! compared         2 u8                         all that I have was said: tell me what is newer
+//! slot             3 u8 | record | slot u16 | signed value (record_format)
+//! holds            4 u8 | repo's key [32] | hash of a root [32]
+//! digest           the beginning of the value's BLAKE3 hash
+//! record           0 u8, the group's; or 1 u8 | repo's key [32]
+//! get              group id [32] | repo's key [32] | depth u8 | for each page: hash [32]
+//!                  | 0 u8 | iroh-blobs' GetRequest, as postcard
+//! answer to get    0 u8, and iroh-blobs' answer without frames, where a size of 2^64 - 1 says that a
+//!                  blob is not here, and nothing comes of it; or 1 u8, none is; or 2 u8, it is not for you
+//! ```
+//!
+//! Integers are big-endian, but in what iroh-blobs defines. Frames of a get's answer do not exist: it
+//! ends with the stream.
+
+mod frame;
+mod get;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use store_api::{Error, Kind, PublicKey, Result, Signed, Slot};
+use store_engine::{Hash, record_format};
+
+pub use self::get::Get;
+#[cfg(fuzzing)]
+pub(super) use self::get::MAX_RANGES;
+pub(super) use self::{
+    frame::{lost, next_frame, read_frame, write_frame},
+    get::Answer,
+};
+use crate::codec::Fields;
+
+/// The version of the protocol.
+pub const VERSION: u8 = 1;
+/// The longest frame.
+pub const MAX_FRAME_LEN: usize = 64 * 1024;
+
+pub(super) const HELLO: u8 = 0;
+pub(super) const GET: u8 = 1;
+
+/// In the place of a blob's size: it is not here.
+pub(super) const ABSENT: u64 = u64::MAX;
+
+const HAVE: u8 = 1;
+const COMPARED: u8 = 2;
+const SLOT: u8 = 3;
+const HOLDS: u8 = 4;
+
+const READ: &str = "sync.peer.read";
+const WRITE: &str = "sync.peer.write";
+
+/// The most slots of a record.
+const MAX_SLOTS: u16 = 1024;
+/// How much of a value's hash is told: enough for no two values to have the same by chance.
+pub const DIGEST_LEN: usize = 8;
+
+/// Which value a slot has. Two who hold the writer's key may have given one number to two values, so
+/// the number alone does not tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Version {
+    /// The sequence number.
+    pub seq: u64,
+    /// The beginning of the value's hash.
+    pub digest: [u8; DIGEST_LEN],
+}
+
+impl Version {
+    /// That of this value.
+    pub fn of(signed: &Signed) -> Self {
+        let hash = blake3::hash(&signed.value);
+        let digest = hash.as_bytes().first_chunk();
+        Self {
+            seq: signed.seq,
+            digest: *digest.expect("a hash has 32 bytes"),
+        }
+    }
+}
+
+/// Which record of a group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Which {
+    /// The group's own.
+    Group,
+    /// That of the repo with this key.
+    Repo(PublicKey),
+}
+
+/// What is said on the stream of a group, in both directions, after both have proven it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Message {
+    /// Which values the slots of one record have.
+    Have {
+        /// The record.
+        record: Which,
+        /// The slots that have values, ascending.
+        slots: Vec<(Slot, Version)>,
+    },
+    /// Everything was said that there is to compare.
+    Compared,
+    /// The value of a slot.
+    Slot {
+        /// The record.
+        record: Which,
+        /// The slot.
+        slot: Slot,
+        /// The value; not verified yet.
+        signed: Signed,
+    },
+    /// The sender has a tree whole, as far as it wants it.
+    Holds {
+        /// The repo.
+        repo: PublicKey,
+        /// The hash of its root.
+        root: Hash,
+    },
+}
+
+impl Message {
+    /// Its bytes.
+    pub fn encode(&self) -> Result<Bytes> {
+        let mut bytes = BytesMut::new();
+        match self {
+            Self::Have { record, slots } => {
+                bytes.put_u8(HAVE);
+                put_record(&mut bytes, *record);
+                let count = u16::try_from(slots.len()).ok().filter(|n| *n <= MAX_SLOTS);
+                bytes.put_u16(count.ok_or_else(|| {
+                    Error::new(
+                        Kind::TooLarge,
+                        WRITE,
+                        "a record has no more than 1024 slots",
+                    )
+                })?);
+                for (slot, version) in slots {
+                    bytes.put_u16(*slot);
+                    bytes.put_u64(version.seq);
+                    bytes.put_slice(&version.digest);
+                }
+            }
+            Self::Compared => bytes.put_u8(COMPARED),
+            Self::Slot {
+                record,
+                slot,
+                signed,
+            } => {
+                bytes.put_u8(SLOT);
+                put_record(&mut bytes, *record);
+                bytes.put_u16(*slot);
+                bytes.put_slice(&record_format::encode_signed(signed)?);
+            }
+            Self::Holds { repo, root } => {
+                bytes.put_u8(HOLDS);
+                bytes.put_slice(&repo.0);
+                bytes.put_slice(root.as_bytes());
+            }
+        }
+        Ok(bytes.freeze())
+    }
+
+    /// The message in these bytes, all of them; [`Kind::Invalid`] where there is none.
+    pub fn decode(bytes: &Bytes) -> Result<Self> {
+        let mut fields = Fields::new(READ, bytes);
+        let message = match fields.u8()? {
+            HAVE => {
+                let record = take_record(&mut fields)?;
+                let count = fields.u16()?;
+                if count > MAX_SLOTS {
+                    return Err(fields.invalid("a record has no more than 1024 slots"));
+                }
+                let mut slots: Vec<(Slot, Version)> = Vec::with_capacity(count.into());
+                for _ in 0..count {
+                    let slot = fields.u16()?;
+                    if slots.last().is_some_and(|(last, _)| *last >= slot) {
+                        return Err(fields.invalid("the slots do not ascend"));
+                    }
+                    let version = Version {
+                        seq: fields.u64()?,
+                        digest: fields.take()?,
+                    };
+                    slots.push((slot, version));
+                }
+                Self::Have { record, slots }
+            }
+            COMPARED => Self::Compared,
+            SLOT => {
+                let record = take_record(&mut fields)?;
+                let slot = fields.u16()?;
+                let signed = bytes.slice_ref(fields.rest());
+                return Ok(Self::Slot {
+                    record,
+                    slot,
+                    signed: record_format::decode_signed(&signed)?,
+                });
+            }
+            HOLDS => Self::Holds {
+                repo: PublicKey(fields.take()?),
+                root: Hash::from(fields.take::<32>()?),
+            },
+            other => {
+                let error = fields.invalid("the peer says what is not known here");
+                return Err(error.with("message", other));
+            }
+        };
+        fields.end()?;
+        Ok(message)
+    }
+}
+
+fn put_record(bytes: &mut BytesMut, record: Which) {
+    match record {
+        Which::Group => bytes.put_u8(0),
+        Which::Repo(key) => {
+            bytes.put_u8(1);
+            bytes.put_slice(&key.0);
+        }
+    }
+}
+
+fn take_record(fields: &mut Fields<'_>) -> Result<Which> {
+    match fields.u8()? {
+        0 => Ok(Which::Group),
+        1 => Ok(Which::Repo(PublicKey(fields.take()?))),
+        other => Err(fields.invalid("this is no record").with("record", other)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn values_with_one_number_are_told_apart() {
+        let version = |value: &'static [u8]| {
+            Version::of(&Signed {
+                value: Bytes::from_static(value),
+                seq: 7,
+                writer: PublicKey([3; 32]),
+                signature: Bytes::new(),
+            })
+        };
+        assert_eq!(version(b"one"), version(b"one"));
+        assert_ne!(version(b"one"), version(b"two"));
+        let most = Message::Have {
+            record: Which::Repo(PublicKey([1; 32])),
+            slots: (0..MAX_SLOTS).map(|slot| (slot, version(b""))).collect(),
+        };
+        assert!(most.encode().unwrap().len() < MAX_FRAME_LEN);
+    }
+
+    fn messages() -> [Message; 6] {
+        let signed = || Signed {
+            value: Bytes::from_static(b"value"),
+            seq: 7,
+            writer: PublicKey([3; 32]),
+            signature: Bytes::from_static(&[4; 64]),
+        };
+        let last = Version {
+            seq: u64::MAX,
+            digest: [0xff; DIGEST_LEN],
+        };
+        [
+            Message::Compared,
+            Message::Have {
+                record: Which::Group,
+                slots: vec![(0, Version::of(&signed())), (7, last)],
+            },
+            Message::Have {
+                record: Which::Repo(PublicKey([5; 32])),
+                slots: vec![],
+            },
+            Message::Slot {
+                record: Which::Group,
+                slot: 1023,
+                signed: signed(),
+            },
+            Message::Slot {
+                record: Which::Repo(PublicKey([5; 32])),
+                slot: 3,
+                signed: signed(),
+            },
+            Message::Holds {
+                repo: PublicKey([6; 32]),
+                root: Hash::of("root"),
+            },
+        ]
+    }
+
+    #[test]
+    fn the_layout_is_pinned() {
+        let encoded = messages().map(|message| message.encode().unwrap());
+        crate::golden::check_hex("messages.hex", &encoded.each_ref().map(|m| &m[..]));
+        let mut frames = Vec::new();
+        for body in &encoded[..2] {
+            let written = write_frame(&mut frames, body);
+            futures_util::FutureExt::now_or_never(written)
+                .unwrap()
+                .unwrap();
+        }
+        let answers = [Answer::Here, Answer::NotHere, Answer::Denied].map(Answer::encode);
+        crate::golden::check_hex("frames.hex", &[&frames, &answers]);
+    }
+
+    #[test]
+    fn messages_are_read_as_they_were_written() {
+        for message in messages() {
+            let bytes = message.encode().unwrap();
+            assert_eq!(Message::decode(&bytes).unwrap(), message);
+            // A value has no length of its own: where it was cut, its signature does not hold.
+            let cut = match &message {
+                Message::Slot { signed, .. } => bytes.len() - signed.value.len(),
+                _ => bytes.len(),
+            };
+            for len in 0..cut {
+                assert!(Message::decode(&bytes.slice(..len)).is_err(), "{len}");
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_a_message_or_refused(bytes: Vec<u8>) {
+            let bytes = Bytes::from(bytes);
+            if let Ok(message) = Message::decode(&bytes) {
+                prop_assert_eq!(message.encode().unwrap(), bytes);
+            }
+        }
+    }
+}

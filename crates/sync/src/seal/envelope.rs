@@ -1,0 +1,135 @@
+//! What values of records and an app's own data share: a layout with a random nonce.
+//!
+//! ```text
+//! sealed           version u8 = 1 | epoch u32 | nonce [24] | XChaCha20-Poly1305(plain)
+//! key              BLAKE3 derive_key(context, read or locate key)
+//! ```
+//!
+//! The nonce is random, so that the same text twice does not look the same; the associated data says
+//! where it belongs, so that nobody can move it.
+
+use bytes::{BufMut, Bytes, BytesMut};
+use chacha20poly1305::{KeyInit, XChaCha20Poly1305, XNonce, aead::AeadInOut};
+use store_api::{Error, Kind, Result};
+
+use super::TAG_LEN;
+use crate::{
+    codec::Fields,
+    keys::{EpochKey, derive},
+};
+
+/// The version of the layout.
+pub(super) const VERSION: u8 = 1;
+
+/// How much longer a sealed text is than the plain one.
+pub(super) const OVERHEAD: usize = 1 + 4 + NONCE_LEN + TAG_LEN;
+
+pub(crate) const NONCE_LEN: usize = 24;
+
+/// One use of the layout.
+pub(super) struct Envelope {
+    /// The context that its key is derived with.
+    pub(super) context: &'static str,
+    /// What sealing is called in errors.
+    pub(super) seal: &'static str,
+    /// What opening is called in errors.
+    pub(super) open: &'static str,
+    /// The longest text, in bytes.
+    pub(super) max_plain_len: usize,
+}
+
+impl Envelope {
+    /// Seals a text. One that is too long is [`Kind::TooLarge`].
+    pub(super) fn seal(
+        &self,
+        key: &impl EpochKey,
+        associated: &[u8],
+        plain: &[u8],
+    ) -> Result<Bytes> {
+        let mut nonce = [0; NONCE_LEN];
+        getrandom::fill(&mut nonce).map_err(|error| {
+            let message = "the operating system gives no randomness";
+            Error::new(Kind::Unavailable, self.seal, message).because(error)
+        })?;
+        self.seal_with(key, associated, plain, nonce)
+    }
+
+    pub(super) fn seal_with(
+        &self,
+        key: &impl EpochKey,
+        associated: &[u8],
+        plain: &[u8],
+        nonce: [u8; NONCE_LEN],
+    ) -> Result<Bytes> {
+        self.check_len(self.seal, plain.len())?;
+        let mut bytes = BytesMut::with_capacity(OVERHEAD + plain.len());
+        bytes.put_u8(VERSION);
+        bytes.put_u32(key.epoch());
+        bytes.put_slice(&nonce);
+        let head = bytes.len();
+        bytes.put_slice(plain);
+        let tag = self
+            .cipher(key)
+            .encrypt_inout_detached(
+                &XNonce::from(nonce),
+                associated,
+                (&mut bytes[head..]).into(),
+            )
+            .expect("sealing fails only beyond 256 GiB");
+        bytes.put_slice(&tag);
+        Ok(bytes.freeze())
+    }
+
+    /// Opens a sealed text; `None` where it was sealed with another key or other associated data, or
+    /// changed.
+    ///
+    /// Bytes that are none are [`Kind::Invalid`], those that are too long [`Kind::TooLarge`], those of
+    /// another epoch [`Kind::Denied`].
+    pub(super) fn open(
+        &self,
+        key: &impl EpochKey,
+        associated: &[u8],
+        sealed: &[u8],
+    ) -> Result<Option<Bytes>> {
+        self.check_len(self.open, sealed.len().saturating_sub(OVERHEAD))?;
+        let mut fields = Fields::versioned(self.open, VERSION, sealed)?;
+        let epoch = fields.u32()?;
+        let nonce: [u8; NONCE_LEN] = fields.take()?;
+        let Some((text, tag)) = fields.rest().split_last_chunk::<TAG_LEN>() else {
+            let message = "the bytes end too early";
+            return Err(Error::new(Kind::Invalid, self.open, message));
+        };
+        check_epoch(self.open, key, epoch)?;
+        let mut plain = BytesMut::from(text);
+        let opened = self.cipher(key).decrypt_inout_detached(
+            &XNonce::from(nonce),
+            associated,
+            (&mut plain[..]).into(),
+            &(*tag).into(),
+        );
+        Ok(opened.ok().map(|()| plain.freeze()))
+    }
+
+    fn check_len(&self, operation: &'static str, len: usize) -> Result<()> {
+        if len <= self.max_plain_len {
+            return Ok(());
+        }
+        let message = format!("what is sealed has at most {} bytes", self.max_plain_len);
+        Err(Error::new(Kind::TooLarge, operation, message).with("len", len))
+    }
+
+    fn cipher(&self, key: &impl EpochKey) -> XChaCha20Poly1305 {
+        XChaCha20Poly1305::new((&*derive(key, self.context)).into())
+    }
+}
+
+/// Refuses what was sealed in another epoch than the key's.
+pub(super) fn check_epoch(operation: &'static str, key: &impl EpochKey, epoch: u32) -> Result<()> {
+    if key.epoch() == epoch {
+        return Ok(());
+    }
+    let message = "it was sealed in an epoch whose key is not held";
+    Err(Error::new(Kind::Denied, operation, message)
+        .with("epoch", epoch)
+        .with("held", key.epoch()))
+}

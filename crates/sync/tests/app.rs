@@ -1,0 +1,327 @@
+//! What an app calls on a group beside its files, on one device.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::{FutureExt, TryStreamExt};
+use store_api::{Kind, PublicKey, PutRecord, RecordStore, Result, SeqExpect};
+use store_engine::{Blobs, Collections, MemorySecrets, Records};
+use store_testkit::MemoryStore;
+use sync::{
+    groups::{Changes, Content, Group, Groups, Policy, RecordPut, RecordValue, Repo, Stores},
+    invite::InviteKind,
+    records::{FIRST_APP, MAX_APP_VALUE_LEN, MAX_LABEL_LEN, seal_member},
+    tree::FileEntry,
+};
+use tokio::{
+    io::{AsyncWriteExt, DuplexStream},
+    task::JoinHandle,
+};
+
+async fn stores() -> Result<Stores> {
+    let store = Arc::new(MemoryStore::new());
+    Ok(Stores {
+        blobs: Blobs::open(store.clone(), store.clone()).await?,
+        collections: Collections::new(store),
+        secrets: Arc::new(MemorySecrets::new()),
+    })
+}
+
+async fn groups() -> Result<Groups> {
+    Groups::open(stores().await?).await
+}
+
+/// The same group on a device of somebody else.
+async fn joined(group: &Group, kind: InviteKind) -> Result<Group> {
+    let invite = group.invite(kind, Vec::new()).await?;
+    groups().await?.join(&invite).await
+}
+
+fn kind<T: std::fmt::Debug>(result: Result<T>) -> Kind {
+    result.expect_err("it is refused").kind()
+}
+
+#[tokio::test]
+async fn who_may_read_a_group_opens_what_another_member_sealed() -> Result<()> {
+    let groups = groups().await?;
+    let group = groups.create_group("family").await?;
+    let sealed = group.encrypt(b"a message", b"chat")?;
+    for allowed in [InviteKind::Write, InviteKind::Read] {
+        let member = joined(&group, allowed).await?;
+        assert_eq!(member.decrypt(&sealed, b"chat")?, "a message");
+        assert_eq!(kind(member.decrypt(&sealed, b"calls")), Kind::Corrupt);
+        let answer = member.encrypt(b"an answer", b"chat")?;
+        assert_eq!(group.decrypt(&answer, b"chat")?, "an answer");
+    }
+    let replica = joined(&group, InviteKind::Replica).await?;
+    assert_eq!(kind(replica.decrypt(&sealed, b"chat")), Kind::Denied);
+    assert_eq!(kind(replica.encrypt(b"a message", b"chat")), Kind::Denied);
+    let other = groups.create_group("friends").await?;
+    assert_eq!(kind(other.decrypt(&sealed, b"chat")), Kind::Corrupt);
+    assert_eq!(kind(other.decrypt(b"a message", b"chat")), Kind::Invalid);
+    Ok(())
+}
+
+fn put(seq: u64) -> RecordPut {
+    RecordPut::Published { seq }
+}
+
+fn value(value: &'static str, seq: u64) -> Option<RecordValue> {
+    let value = value.into();
+    Some(RecordValue { value, seq })
+}
+
+#[tokio::test]
+async fn a_value_of_the_group_is_written_when_it_is_as_expected() -> Result<()> {
+    let groups = groups().await?;
+    let group = groups.create_group("family").await?;
+    let last = group.record_len() - 1;
+    assert_eq!(group.record_len(), 64);
+    for slot in [0, last] {
+        assert_eq!(group.record_get(slot).await?, None);
+        let (absent, at) = (SeqExpect::Absent, SeqExpect::At);
+        let superseded = |current| RecordPut::Superseded { current };
+        assert_eq!(group.record_put(slot, b"a", at(1)).await?, superseded(None));
+        assert_eq!(group.record_put(slot, b"a", absent).await?, put(1));
+        assert_eq!(group.record_get(slot).await?, value("a", 1));
+        let current = superseded(value("a", 1));
+        assert_eq!(group.record_put(slot, b"b", absent).await?, current);
+        assert_eq!(group.record_put(slot, b"b", at(2)).await?, current);
+        assert_eq!(group.record_put(slot, b"b", at(1)).await?, put(2));
+        assert_eq!(group.record_put(slot, b"c", SeqExpect::Any).await?, put(3));
+        // An emptied slot is as one that never had a value, but for its number.
+        assert_eq!(group.record_put(slot, b"", at(3)).await?, put(4));
+        assert_eq!(group.record_get(slot).await?, None);
+        assert_eq!(group.record_put(slot, b"d", at(4)).await?, superseded(None));
+        assert_eq!(group.record_put(slot, b"d", absent).await?, put(5));
+        assert_eq!(group.record_get(slot).await?, value("d", 5));
+    }
+    assert_eq!(group.record_get(1).await?, None);
+    assert_eq!(group.name().await?.as_deref(), Some("family"));
+    Ok(())
+}
+
+#[tokio::test]
+async fn who_may_not_write_a_group_writes_no_value_of_it() -> Result<()> {
+    let group = groups().await?.create_group("family").await?;
+    let any = SeqExpect::Any;
+    let longest = [7; MAX_APP_VALUE_LEN];
+    group.record_put(0, &longest, any).await?;
+    let longer = [7; MAX_APP_VALUE_LEN + 1];
+    assert_eq!(
+        kind(group.record_put(0, &longer, any).await),
+        Kind::TooLarge
+    );
+    assert_eq!(kind(group.record_put(64, b"a", any).await), Kind::Invalid);
+    assert_eq!(kind(group.record_get(64).await), Kind::Invalid);
+    assert_eq!(group.record_get(0).await?.expect("a value").seq, 1);
+
+    let reader = joined(&group, InviteKind::Read).await?;
+    assert_eq!(reader.record_get(0).await?, None);
+    assert_eq!(kind(reader.record_put(0, b"a", any).await), Kind::Denied);
+    let replica = joined(&group, InviteKind::Replica).await?;
+    assert_eq!(kind(replica.record_get(0).await), Kind::Denied);
+    assert_eq!(kind(replica.record_put(0, b"a", any).await), Kind::Denied);
+    Ok(())
+}
+
+#[tokio::test]
+async fn all_values_fit_beside_the_members() -> Result<()> {
+    let group = groups()
+        .await?
+        .create_group(&"n".repeat(MAX_LABEL_LEN))
+        .await?;
+    for slot in 0..group.record_len() {
+        let value = [u8::try_from(slot).expect("64 slots"); MAX_APP_VALUE_LEN];
+        group.record_put(slot, &value, SeqExpect::Absent).await?;
+    }
+    let repo = group.create_repo("ann").await?;
+    assert_eq!(group.repos().await?.len(), 1);
+    assert!(group.has_repo(repo.key()).await?);
+    for slot in 0..group.record_len() {
+        let value = group.record_get(slot).await?.expect("a value").value;
+        assert_eq!(
+            value,
+            [u8::try_from(slot).expect("64 slots"); MAX_APP_VALUE_LEN][..]
+        );
+    }
+    Ok(())
+}
+
+/// Writes into the group's record what `record_put` does not.
+async fn write(stores: &Stores, group: &Group, slot: u16, value: Bytes) -> Result<()> {
+    let write = PutRecord::Write {
+        value,
+        writer: group.keys().secret().expect("it may write").key().clone(),
+        expect: SeqExpect::Any,
+    };
+    let records = Records::new(stores.collections.clone());
+    records.put(group.id(), slot, write).await.map(drop)
+}
+
+#[tokio::test]
+async fn a_member_in_a_slot_that_was_not_the_apps_stays_a_member() -> Result<()> {
+    let stores = stores().await?;
+    let group = Groups::open(stores.clone())
+        .await?
+        .create_group("g")
+        .await?;
+    let repo = PublicKey([9; 32]);
+    let member = |slot| seal_member(group.keys().locate(), group.id(), slot, repo);
+    write(&stores, &group, FIRST_APP + 3, member(FIRST_APP + 3)?).await?;
+    // What knows the group from before does not know it yet.
+    let group = Groups::open(stores.clone()).await?.groups().remove(0);
+    assert!(group.has_repo(repo).await?);
+    // To the app the slot is empty, and whatever it does there, the member stays.
+    assert_eq!(group.record_get(3).await?, None);
+    let superseded = RecordPut::Superseded { current: None };
+    let refused = group.record_put(3, b"a", SeqExpect::At(1)).await?;
+    assert_eq!(refused, superseded);
+    for (n, expect) in [(2, SeqExpect::Absent), (3, SeqExpect::Any)] {
+        assert_eq!(group.record_put(3, b"a", expect).await?, put(n));
+        assert!(group.has_repo(repo).await?);
+    }
+    let group = Groups::open(stores.clone()).await?.groups().remove(0);
+    assert_eq!(group.record_get(3).await?, value("a", 3));
+    assert!(group.has_repo(repo).await?);
+    let records = Records::new(stores.collections.clone());
+    // The name, the member and the value, once each.
+    assert_eq!(records.values(group.id(), 0..1024).await?.len(), 3);
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_is_no_value_is_an_error_until_it_is_overwritten() -> Result<()> {
+    let stores = stores().await?;
+    let group = Groups::open(stores.clone())
+        .await?
+        .create_group("g")
+        .await?;
+    write(&stores, &group, FIRST_APP, Bytes::from(vec![0; 80])).await?;
+    assert_eq!(kind(group.record_get(0).await), Kind::Corrupt);
+    let refused = group.record_put(0, b"a", SeqExpect::Absent).await;
+    assert_eq!(kind(refused), Kind::Corrupt);
+    assert_eq!(group.repos().await?.len(), 0);
+    assert_eq!(group.record_put(0, b"a", SeqExpect::Any).await?, put(2));
+    assert_eq!(group.record_get(0).await?, value("a", 2));
+    Ok(())
+}
+
+/// A write that waits for the rest of its file.
+async fn half_written(repo: &Repo) -> (DuplexStream, JoinHandle<Result<FileEntry>>) {
+    let (rest, file) = tokio::io::duplex(64);
+    let repo = repo.clone();
+    let content = Content::Stream(Box::new(file));
+    let writing = tokio::spawn(async move { repo.write("file", content).await });
+    // From now on it runs.
+    tokio::task::yield_now().await;
+    (rest, writing)
+}
+
+async fn finish(mut rest: DuplexStream, writing: JoinHandle<Result<FileEntry>>) -> Result<()> {
+    rest.write_all(b"all of it").await.expect("it is read");
+    drop(rest);
+    writing.await.expect("it does not panic").map(drop)
+}
+
+#[tokio::test]
+async fn closing_a_repo_waits_for_changes_and_refuses_more() -> Result<()> {
+    let group = groups().await?.create_group("family").await?;
+    let repo = group.create_repo("ann").await?;
+    repo.write("before", "1").await?;
+    let entry = repo.entry("before").await?.expect("an entry");
+    let clone = repo.clone();
+    let other = group.repo(repo.key()).await?.expect("a repo");
+    let (rest, writing) = half_written(&repo).await;
+    let closing = tokio::spawn(async move { clone.close().await });
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    assert!(!closing.is_finished());
+
+    assert_eq!(kind(repo.write("after", "2").await), Kind::Closed);
+    assert_eq!(kind(repo.stage("after", 0).await), Kind::Closed);
+    assert_eq!(kind(repo.change(Changes::new()).await), Kind::Closed);
+    assert_eq!(kind(repo.remove("before").await), Kind::Closed);
+    assert_eq!(kind(repo.rename("before", "after").await), Kind::Closed);
+    assert_eq!(kind(repo.name().await), Kind::Closed);
+    assert_eq!(kind(repo.root().await), Kind::Closed);
+    assert_eq!(kind(repo.known_root().await), Kind::Closed);
+    assert_eq!(kind(repo.newest_root().await), Kind::Closed);
+    assert_eq!(
+        kind(repo.wanted_root(&Policy::Everything).await),
+        Kind::Closed
+    );
+    assert_eq!(kind(repo.history().await), Kind::Closed);
+    assert_eq!(kind(repo.entry("before").await), Kind::Closed);
+    assert_eq!(kind(repo.read_to_bytes("before").await), Kind::Closed);
+    assert_eq!(kind(repo.list("").await.map(drop)), Kind::Closed);
+    let mut bytes = repo.read_entry(&entry, 0..1);
+    assert_eq!(kind(bytes.try_next().await), Kind::Closed);
+
+    finish(rest, writing).await?;
+    closing.await.expect("it does not panic");
+    repo.close().await;
+
+    // The group is open, and so are other handles: one from before, and one from now.
+    let again = group.repo(repo.key()).await?.expect("a repo");
+    for repo in [&other, &again] {
+        assert_eq!(repo.read_to_bytes("file").await?, "all of it");
+        repo.write("after", "2").await?;
+    }
+    assert_eq!(kind(repo.entry("after").await), Kind::Closed);
+    Ok(())
+}
+
+#[tokio::test]
+async fn closing_all_groups_closes_all_that_belongs_to_them() -> Result<()> {
+    let stores = stores().await?;
+    let groups = Groups::open(stores.clone()).await?;
+    let group = groups.create_group("family").await?;
+    let invite = group.invite(InviteKind::Read, Vec::new()).await?;
+    let repo = group.create_repo("ann").await?;
+    let (rest, writing) = half_written(&repo).await;
+    let closing = tokio::spawn({
+        let groups = groups.clone();
+        async move { groups.close().await }
+    });
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    assert!(!closing.is_finished());
+
+    assert_eq!(kind(groups.create_group("friends").await), Kind::Closed);
+    assert_eq!(kind(groups.join(&invite).await), Kind::Closed);
+    assert_eq!(kind(groups.leave(group.id()).await), Kind::Closed);
+    assert_eq!(kind(group.name().await), Kind::Closed);
+    assert_eq!(kind(group.create_repo("bob").await), Kind::Closed);
+    assert_eq!(kind(group.repos().await), Kind::Closed);
+    assert_eq!(kind(group.members().await), Kind::Closed);
+    assert_eq!(kind(group.repo(repo.key()).await), Kind::Closed);
+    assert_eq!(kind(group.record_get(0).await), Kind::Closed);
+    let refused = group.record_put(0, b"a", SeqExpect::Any).await;
+    assert_eq!(kind(refused), Kind::Closed);
+    assert_eq!(kind(repo.write("after", "2").await), Kind::Closed);
+    assert_eq!(kind(repo.list("").await.map(drop)), Kind::Closed);
+
+    finish(rest, writing).await?;
+    closing.await.expect("it does not panic");
+    groups.close().await;
+
+    let group = Groups::open(stores).await?.groups().remove(0);
+    let repo = group.repo(repo.key()).await?.expect("a repo");
+    assert_eq!(repo.read_to_bytes("file").await?, "all of it");
+    Ok(())
+}
+
+#[tokio::test]
+async fn closing_that_is_given_up_has_closed() -> Result<()> {
+    let group = groups().await?.create_group("family").await?;
+    let repo = group.create_repo("ann").await?;
+    let (rest, writing) = half_written(&repo).await;
+    assert!(repo.close().now_or_never().is_none());
+    assert_eq!(kind(repo.root().await), Kind::Closed);
+    finish(rest, writing).await?;
+    repo.close().await;
+    Ok(())
+}
