@@ -52,13 +52,15 @@ use store_engine::Unlock;
 pub use net_iroh::{IrohNetwork, IrohOptions, Reach};
 pub use sync::{
     groups::{
-        Changes, Content, Event, Group, Groups, Member, Policy, Repo, Staged, Stores, TAG_PREFIX,
+        Changes, Content, Event, Group, Groups, Member, Policy, RecordPut, RecordValue, Repo,
+        Staged, Stores, TAG_PREFIX,
     },
     invite::{Invite, InviteKind},
     network,
     records::{Earlier, REPO_ROOT, RepoRoot},
     replicate::{
-        Copies, Freed, Options, Progress, Push, Replicator, RepoStatus, Request, Status, Synced,
+        Copies, Freed, Lack, MemberStatus, Options, Progress, Push, Replicator, RepoStatus,
+        Request, Status, Synced,
     },
     tree::{FileEntry, Name, Named, Root as TreeRoot},
 };

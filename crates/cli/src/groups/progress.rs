@@ -106,8 +106,9 @@ impl Tally {
         self.bytes.get(subject).copied().unwrap_or(0)
     }
 
-    fn forget(&mut self, subject: &Subject) {
-        self.bytes.remove(subject);
+    /// Forgets all others.
+    fn keep_only(&mut self, is_kept: impl Fn(&Subject) -> bool) {
+        self.bytes.retain(|subject, _| is_kept(subject));
     }
 }
 
@@ -173,10 +174,11 @@ impl Progress {
             } else {
                 line.bar.finish_and_clear();
                 self.all.remove(&line.bar);
-                self.tally.forget(subject);
             }
             stays
         });
+        let lines = &self.lines;
+        self.tally.keep_only(|subject| lines.contains_key(subject));
         self.total.set_position(received);
     }
 
@@ -269,7 +271,7 @@ mod tests {
         // A number that goes back, as of another replicator, breaks nothing.
         tally.look(&parts, 0);
         assert_eq!((bytes(&tally, 1), bytes(&tally, 2)), (2_000, 1_030));
-        tally.forget(&Subject::Peer(PublicKey([1; 32])));
+        tally.keep_only(|subject| *subject == Subject::Peer(PublicKey([2; 32])));
         assert_eq!((bytes(&tally, 1), bytes(&tally, 2)), (0, 1_030));
     }
 }

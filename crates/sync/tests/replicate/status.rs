@@ -6,9 +6,10 @@ use bytes::{Bytes, BytesMut};
 use futures_util::TryStreamExt;
 use store_api::{CollectionId, PublicKey};
 use sync::{
+    groups::Policy,
     invite::InviteKind::{Read, Replica, Write},
     network::sim::{Crossing, Link, SimNetwork, Tamper},
-    replicate::{Lack, MemberStatus, Policy, Push, Synced},
+    replicate::{Lack, MemberStatus, Push, Synced},
 };
 
 use crate::{
