@@ -1,4 +1,5 @@
-//! Progress of what is received: a line for each peer that gives something, below one for all.
+//! Progress of what is received: a line for each peer that gives something and for each long file, below one
+//! for all.
 
 use std::{
     collections::BTreeMap,
@@ -17,6 +18,8 @@ use crate::output::{Output, Shown, Unit};
 
 /// The most lines at a time; what has none is in the line for all.
 const MAX_LINES: usize = 16;
+/// How much of a name is shown, in characters.
+const MAX_NAME: usize = 30;
 /// How long a line stays after the last request of what it is about: the next one comes at once, mostly.
 const STAYS: Duration = Duration::from_secs(2);
 
@@ -25,6 +28,8 @@ const STAYS: Duration = Duration::from_secs(2);
 enum Subject {
     /// What a peer gives.
     Peer(PublicKey),
+    /// A long file of a repo.
+    File(PublicKey, String),
 }
 
 /// A request, as far as its progress is concerned.
@@ -38,18 +43,26 @@ struct Part {
     bytes: u64,
 }
 
+/// The file that a request is for, where it is a long one, and its length.
+fn file(request: &Request) -> Option<(Subject, u64)> {
+    let (path, len) = request.file.as_ref()?;
+    Some((Subject::File(request.repo, path.clone()), *len))
+}
+
 impl From<&Request> for Part {
     fn from(request: &Request) -> Self {
+        let peer = Subject::Peer(request.peer);
+        let file = file(request).map(|(file, _)| file);
         Self {
             id: (request.group, request.page, request.peer, request.since),
-            subjects: vec![Subject::Peer(request.peer)],
+            subjects: [Some(peer), file].into_iter().flatten().collect(),
             bytes: request.bytes,
         }
     }
 }
 
 /// How much came of each subject by now. A request counts as far as it was seen; what came in requests that
-/// began and ended between two looks is shared out among the subjects of those that are seen.
+/// began and ended between two looks is shared out among the peers of those that are seen.
 #[derive(Debug, Default)]
 struct Tally {
     seen: BTreeMap<(RecordId, Hash, PublicKey, tokio::time::Instant), u64>,
@@ -78,7 +91,9 @@ impl Tally {
         let share = unseen / (parts.len() as u64).max(1);
         let mut subjects = Vec::new();
         for subject in parts.iter().flat_map(|part| &part.subjects) {
-            *self.bytes.entry(subject.clone()).or_default() += share;
+            if let Subject::Peer(_) = subject {
+                *self.bytes.entry(subject.clone()).or_default() += share;
+            }
             subjects.push(subject.clone());
         }
         subjects.sort();
@@ -86,8 +101,14 @@ impl Tally {
         subjects
     }
 
-    fn forget(&mut self, subject: &Subject) {
-        self.bytes.remove(subject);
+    /// What came of a subject.
+    fn of(&self, subject: &Subject) -> u64 {
+        self.bytes.get(subject).copied().unwrap_or(0)
+    }
+
+    /// Forgets all others.
+    fn keep_only(&mut self, is_kept: impl Fn(&Subject) -> bool) {
+        self.bytes.retain(|subject, _| is_kept(subject));
     }
 }
 
@@ -130,11 +151,16 @@ impl Progress {
         names: &BTreeMap<PublicKey, String>,
     ) {
         let parts: Vec<Part> = requests.iter().map(Part::from).collect();
+        let lengths: BTreeMap<_, _> = requests.iter().filter_map(file).collect();
         let now = Instant::now();
         for subject in self.tally.look(&parts, received) {
             if !self.lines.contains_key(&subject) && self.lines.len() < MAX_LINES {
-                let bar = self.out.bar_of(&self.all, Unit::Bytes, None);
+                let length = lengths.get(&subject).copied();
+                let bar = self.out.bar_of(&self.all, Unit::Bytes, length);
                 bar.set_message(label(&subject, names));
+                // What came by now came before, and not in no time.
+                bar.set_position(self.tally.of(&subject));
+                bar.reset_eta();
                 self.lines.insert(subject.clone(), Line { bar, last: now });
             }
             if let Some(line) = self.lines.get_mut(&subject) {
@@ -144,15 +170,15 @@ impl Progress {
         self.lines.retain(|subject, line| {
             let stays = now.duration_since(line.last) < STAYS;
             if stays {
-                let bytes = self.tally.bytes.get(subject).copied();
-                line.bar.set_position(bytes.unwrap_or(0));
+                line.bar.set_position(self.tally.of(subject));
             } else {
                 line.bar.finish_and_clear();
                 self.all.remove(&line.bar);
-                self.tally.forget(subject);
             }
             stays
         });
+        let lines = &self.lines;
+        self.tally.keep_only(|subject| lines.contains_key(subject));
         self.total.set_position(received);
     }
 
@@ -176,7 +202,14 @@ fn label(subject: &Subject, names: &BTreeMap<PublicKey, String>) -> String {
     match subject {
         Subject::Peer(peer) => {
             let name = names.get(peer).cloned().unwrap_or_else(|| short(peer));
+            let name: String = name.chars().take(MAX_NAME).collect();
             format!("  from {}", Shown(&name))
+        }
+        // Its end tells a path from others.
+        Subject::File(_, path) => {
+            let skipped = path.chars().count().saturating_sub(MAX_NAME);
+            let end: String = path.chars().skip(skipped).collect();
+            format!("  {}", Shown(&end))
         }
     }
 }
@@ -195,8 +228,7 @@ mod tests {
     }
 
     fn bytes(tally: &Tally, peer: u8) -> u64 {
-        let peer = Subject::Peer(PublicKey([peer; 32]));
-        tally.bytes.get(&peer).copied().unwrap_or(0)
+        tally.of(&Subject::Peer(PublicKey([peer; 32])))
     }
 
     #[test]
@@ -214,6 +246,23 @@ mod tests {
     }
 
     #[test]
+    fn a_file_counts_what_all_peers_give_of_it_and_nothing_else() {
+        let (mut tally, now) = (Tally::default(), tokio::time::Instant::now());
+        let file = Subject::File(PublicKey([9; 32]), "a long one".to_owned());
+        let mut parts = [
+            part(1, 1, now, 10),
+            part(2, 1, now, 20),
+            part(2, 2, now, 40),
+        ];
+        parts[0].subjects.push(file.clone());
+        parts[1].subjects.push(file.clone());
+        let under_way = tally.look(&parts, 370);
+        assert_eq!(under_way.len(), 3);
+        assert_eq!(tally.of(&file), 30);
+        assert_eq!((bytes(&tally, 1), bytes(&tally, 2)), (110, 260));
+    }
+
+    #[test]
     fn what_came_unseen_is_shared_out() {
         let (mut tally, now) = (Tally::default(), tokio::time::Instant::now());
         let parts = [part(1, 1, now, 0), part(1, 2, now, 0), part(2, 1, now, 30)];
@@ -222,7 +271,7 @@ mod tests {
         // A number that goes back, as of another replicator, breaks nothing.
         tally.look(&parts, 0);
         assert_eq!((bytes(&tally, 1), bytes(&tally, 2)), (2_000, 1_030));
-        tally.forget(&Subject::Peer(PublicKey([1; 32])));
+        tally.keep_only(|subject| *subject == Subject::Peer(PublicKey([2; 32])));
         assert_eq!((bytes(&tally, 1), bytes(&tally, 2)), (0, 1_030));
     }
 }

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use larder::{
     Blobs, Hash, Status,
-    groups::{FileEntry, Group, Member, Name},
+    groups::{FileEntry, Group, Member, Name, Policy},
 };
 
 use crate::item::{Item, ItemKind};
