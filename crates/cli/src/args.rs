@@ -128,6 +128,22 @@ impl FromStr for ByteRange {
     }
 }
 
+/// A number of bytes: as it is, or with `K`, `M`, `G` or `T`, each 1,024 of the one before.
+pub(crate) fn size(text: &str) -> Result<u64, String> {
+    let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
+    let unit = match text[digits.len()..].to_ascii_uppercase().as_str() {
+        "" | "B" => Some(1_u64),
+        "K" | "KIB" => Some(1 << 10),
+        "M" | "MIB" => Some(1 << 20),
+        "G" | "GIB" => Some(1 << 30),
+        "T" | "TIB" => Some(1 << 40),
+        _ => None,
+    };
+    let size = digits.parse::<u64>().ok().zip(unit);
+    size.and_then(|(number, unit)| number.checked_mul(unit))
+        .ok_or_else(|| format!("{text:?} is not a size: write 500K, 20M or 4G"))
+}
+
 /// A length of time: a number of seconds, or one with `ms`, `s`, `m`, `h` or `d`.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
@@ -195,6 +211,18 @@ mod tests {
         );
         assert!(range("5").unwrap_err().starts_with("write a range as A..B"));
         assert!(range("-1..5").is_err());
+    }
+
+    #[test]
+    fn sizes_are_read_or_explained() {
+        assert_eq!(size("0"), Ok(0));
+        assert_eq!(size("500k"), Ok(512_000));
+        assert_eq!(size("20M"), Ok(20 << 20));
+        assert_eq!(size("4GiB"), Ok(4 << 30));
+        for wrong in ["", "M", "5X", "-1", "1.5M", "99999999999T"] {
+            let error = size(wrong).unwrap_err();
+            assert!(error.contains("is not a size: write 500K"), "{error}");
+        }
     }
 
     #[test]

@@ -1,5 +1,8 @@
 //! `larder group`: private groups, and who is in them.
 
+mod free;
+mod wants;
+
 use anyhow::Result;
 use clap::{Subcommand, builder::NonEmptyStringValueParser};
 use larder::{
@@ -69,6 +72,14 @@ enum Command {
         /// The group; may be left out where there is one
         group: Option<String>,
     },
+    /// Show or choose what of others' files is kept here
+    Policy(wants::Set),
+    /// Keep files of others here whatever the policy is
+    Pin(wants::Paths),
+    /// Take a pin back
+    Unpin(wants::Paths),
+    /// Delete files of others that the policy does not want, but no last copy
+    Free(free::Args),
     /// Leave a group: what this store has of it goes with the next `larder gc`
     Leave {
         /// The group
@@ -147,6 +158,10 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
                 app.out.result(&item, &item)?;
             }
         }
+        Command::Policy(args) => wants::policy(app, args).await?,
+        Command::Pin(paths) => wants::pin(app, paths, true).await?,
+        Command::Unpin(paths) => wants::pin(app, paths, false).await?,
+        Command::Free(args) => return free::run(app, args).await,
         Command::Leave { group, force } => {
             let store = app.existing_store().await?;
             let groups = store.groups(unlock).await?;

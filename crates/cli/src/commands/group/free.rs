@@ -1,0 +1,125 @@
+//! `larder group free`: lets go of what of others is not wanted here.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use larder::groups::{Copies, Replicator};
+use serde::Serialize;
+
+use crate::{
+    app::{App, unlock},
+    args,
+    groups::{self, Network, Watch, label, pick},
+    output::{Bytes, Count, Shown},
+    problem::{Exit, Problem},
+};
+
+/// Which copies go.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// The group; may be left out where there is one
+    group: Option<String>,
+    /// Also what no other member has shown to have: it may be lost for ever
+    #[arg(long)]
+    last_copies: bool,
+    /// How long to wait for other members
+    #[arg(long, default_value = "30s", value_parser = args::duration, value_name = "TIME")]
+    timeout: Duration,
+    #[command(flatten)]
+    network: Network,
+}
+
+#[derive(Debug, Serialize)]
+struct Line {
+    group: String,
+    files: u64,
+    bytes: u64,
+    /// What is not wanted either, and stays.
+    files_that_stay: u64,
+    bytes_that_stay: u64,
+}
+
+pub(super) async fn run(app: &App, args: Args) -> Result<Exit> {
+    let store = app.existing_store().await?;
+    let known = store.groups(unlock).await?;
+    let group = pick(&known, args.group.as_deref()).await?.id();
+    drop(known);
+    let replicator = groups::start(&store, args.network).await?;
+    let freeing = async {
+        if !args.last_copies {
+            meet(app, &replicator, group, args.timeout).await?;
+        }
+        free(app, &replicator, group, args.last_copies).await
+    };
+    let ended = freeing.await;
+    replicator.shutdown().await;
+    ended.map(|()| Exit::Done)
+}
+
+/// Waits until this store is in sync with those who are there, so that all of them can be asked.
+async fn meet(
+    app: &App,
+    replicator: &Replicator,
+    group: larder::api::RecordId,
+    timeout: Duration,
+) -> Result<()> {
+    let chosen: Vec<_> = replicator.groups().group(group).into_iter().collect();
+    let mut watch = Watch::new(app, replicator);
+    while !watch.look(&chosen).await? {
+        if watch.quiet_for() > timeout {
+            if chosen.iter().any(|group| watch.was_met(group)) {
+                return Ok(());
+            }
+            return Err(Problem::new(
+                format!("no other member could be reached in {timeout:?}, to show what it has"),
+                "run `larder sync --watch` at another member; --last-copies asks nobody",
+            )
+            .into());
+        }
+        groups::until_next_look().await;
+    }
+    Ok(())
+}
+
+async fn free(
+    app: &App,
+    replicator: &Replicator,
+    group: larder::api::RecordId,
+    last_copies: bool,
+) -> Result<()> {
+    let copies = match last_copies {
+        true => Copies::TheLastToo,
+        false => Copies::NotTheLast,
+    };
+    let freed = replicator.free(group, copies).await?;
+    let name = match replicator.groups().group(group) {
+        Some(group) => label(&group).await?,
+        None => group.to_string(),
+    };
+    let line = Line {
+        group: name,
+        files: freed.files,
+        bytes: freed.bytes,
+        files_that_stay: freed.stay,
+        bytes_that_stay: freed.stay_bytes,
+    };
+    let text = format!(
+        "{}: {} file(s), {}, are no longer here; others have them",
+        Shown(&line.group),
+        Count(line.files),
+        Bytes(line.bytes)
+    );
+    let text = match last_copies {
+        true => text.replace("; others have them", ""),
+        false => text,
+    };
+    app.out.result(&line, text)?;
+    if line.files_that_stay > 0 {
+        app.out.note(format_args!(
+            "{} file(s), {}, stay: no member has shown that it has them, or they are in use",
+            Count(line.files_that_stay),
+            Bytes(line.bytes_that_stay)
+        ));
+    }
+    Ok(())
+}
