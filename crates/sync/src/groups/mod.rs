@@ -9,6 +9,7 @@ mod files;
 pub(crate) mod fuzz;
 mod gate;
 mod group;
+mod heal;
 mod kept;
 mod repo;
 mod values;
