@@ -51,11 +51,15 @@ use store_engine::Unlock;
 
 pub use net_iroh::{IrohNetwork, IrohOptions, Reach};
 pub use sync::{
-    groups::{Changes, Content, Event, Group, Groups, Member, Repo, Staged, Stores, TAG_PREFIX},
+    groups::{
+        Changes, Content, Event, Group, Groups, Member, RecordPut, RecordValue, Repo, Staged,
+        Stores, TAG_PREFIX,
+    },
     invite::{Invite, InviteKind},
     network,
-    records::{Earlier, REPO_ROOT},
+    records::{Earlier, MAX_APP_VALUE_LEN, REPO_ROOT},
     replicate::{Options, Policy, Push, Replicator, RepoStatus, Request, Status, Synced},
+    seal::app::MAX_APP_LEN,
     tree::{FileEntry, Name, Named, Root as TreeRoot},
 };
 
