@@ -57,11 +57,12 @@ pub use sync::{
     },
     invite::{Invite, InviteKind},
     network,
-    records::{Earlier, REPO_ROOT, RepoRoot},
+    records::{Earlier, MAX_APP_VALUE_LEN, REPO_ROOT, RepoRoot},
     replicate::{
         Copies, Freed, Lack, MemberStatus, Options, Progress, Push, Replicator, RepoStatus,
         Request, Status, Synced,
     },
+    seal::app::MAX_APP_LEN,
     tree::{FileEntry, Name, Named, Root as TreeRoot},
 };
 

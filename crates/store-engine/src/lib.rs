@@ -45,7 +45,7 @@ pub use collections::{
 };
 pub use hash::{Format, Hash, MAX_TREE_DEPTH, Root};
 pub use records::{
-    ID_CONTEXT, MAX_RECORD_LEN, MAX_SLOTS, MAX_VALUE_LEN, MAX_WRITERS, Records, SIGNATURE_CONTEXT,
-    format as record_format, generate_key, public_key, record_id, sign, verify,
+    ID_CONTEXT, Intact, MAX_RECORD_LEN, MAX_SLOTS, MAX_VALUE_LEN, MAX_WRITERS, Records,
+    SIGNATURE_CONTEXT, format as record_format, generate_key, public_key, record_id, sign, verify,
 };
 pub use secrets::{FileSecrets, MemorySecrets, Unlock};

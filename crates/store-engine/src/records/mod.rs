@@ -10,6 +10,7 @@ mod forget;
 pub mod format;
 #[cfg(fuzzing)]
 pub(crate) mod fuzz;
+mod intact;
 mod key;
 mod limits;
 mod proof;
@@ -28,6 +29,7 @@ use store_api::{
 };
 use tokio::sync::{Mutex, MutexGuard};
 
+pub use intact::Intact;
 pub use key::{generate_key, public_key};
 pub use limits::{MAX_RECORD_LEN, MAX_SLOTS, MAX_VALUE_LEN, MAX_WRITERS};
 pub use proof::{ID_CONTEXT, SIGNATURE_CONTEXT, record_id, sign, verify};
@@ -85,19 +87,21 @@ impl Records {
     pub async fn values(&self, id: RecordId, slots: Range<Slot>) -> Result<Vec<(Slot, Signed)>> {
         let mut found = Vec::new();
         self.each("records.values", id, slots, |slot, signed| {
-            found.push((slot, signed));
+            found.push((slot, signed?));
+            Ok(())
         })
         .await?;
         Ok(found)
     }
 
-    /// Reads and verifies the values of these slots, ascending.
+    /// Reads and verifies the values of these slots, ascending; an error among them is that of a
+    /// damaged value.
     async fn each(
         &self,
         operation: &'static str,
         id: RecordId,
         slots: Range<Slot>,
-        mut found: impl FnMut(Slot, Signed),
+        mut found: impl FnMut(Slot, Result<Signed>) -> Result<()>,
     ) -> Result<()> {
         let record = self.live(operation, id).await?;
         let entries = self.collections.scan(stored::scan_slots(id, slots));
@@ -107,8 +111,8 @@ impl Records {
             let slot = stored::decode_slot_key(operation, id, &entry.key)?;
             let writer = record.stored_writer_of(operation, id, slot)?;
             let signed =
-                stored::decode_slot(operation, id, slot, writer, &entry.value, &self.verified)?;
-            found(slot, signed);
+                stored::decode_slot(operation, id, slot, writer, &entry.value, &self.verified);
+            found(slot, signed)?;
             if n % VERIFIED_PER_TURN == VERIFIED_PER_TURN - 1 {
                 tokio::task::yield_now().await;
             }
@@ -218,8 +222,9 @@ impl RecordStore for Records {
     ) -> Result<Vec<SlotSeq>> {
         let mut found = Vec::new();
         self.each("records.inspect", id, slots, |slot, signed| {
-            let seq = signed.seq;
+            let seq = signed?.seq;
             found.push(SlotSeq { slot, seq });
+            Ok(())
         })
         .await?;
         Ok(found)

@@ -9,6 +9,7 @@ mod put;
 mod suite;
 #[path = "../support/mod.rs"]
 mod support;
+mod values;
 mod watch;
 
 use std::sync::Arc;

@@ -50,7 +50,7 @@ impl Repo {
         self.0.fetching.lock().await
     }
 
-    fn open_root(&self, signed: Signed) -> Result<SignedRoot> {
+    pub(super) fn open_root(&self, signed: Signed) -> Result<SignedRoot> {
         let locate = self.0.group.keys().locate();
         let root = RepoRoot::open(locate, self.id(), &signed.value)?;
         Ok(SignedRoot { signed, root })
@@ -74,11 +74,11 @@ impl Repo {
     }
 
     /// Remembers a root that came from a peer, and says whether that is news. What is no root is left
-    /// alone.
+    /// alone. Where our own is damaged, this is how it comes back.
     ///
     /// # Errors
     /// [`Kind::Denied`] where no device of ours has signed it.
-    pub(crate) async fn remember(&self, _turn: &Turn<'_>, signed: Signed) -> Result<bool> {
+    pub(crate) async fn remember(&self, turn: &Turn<'_>, signed: Signed) -> Result<bool> {
         if signed.writer != self.key() {
             let message = "the slot belongs to another writer";
             return Err(Error::new(Kind::Denied, TAKE, message).with("repo", self.key()));
@@ -86,7 +86,13 @@ impl Repo {
         verify(self.id(), REPO_ROOT, &signed)?;
         let group = &self.0.group;
         let ours = group.records().get(self.id(), REPO_ROOT, Freshness::Local);
-        if let Some(ours) = ours.await?
+        let ours = match ours.await {
+            Err(error) if error.kind() == Kind::Corrupt => {
+                return self.heal_root(turn, signed).await;
+            }
+            ours => ours?,
+        };
+        if let Some(ours) = ours
             && (ours.seq > signed.seq || rank(&ours) == rank(&signed))
         {
             return Ok(false);

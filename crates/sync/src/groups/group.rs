@@ -16,6 +16,7 @@ use store_engine::{Blobs, Records, generate_key, public_key};
 
 use super::{
     Event, Groups, Inner, Ours,
+    heal::Told,
     repo::{Repo, RepoInner},
 };
 use crate::{
@@ -57,6 +58,7 @@ struct State {
     fetching: Mutex<BTreeMap<RecordId, Arc<tokio::sync::Mutex<()>>>>,
     /// Held while one of our repos gets a slot of the group's record, so that none gets two.
     naming: tokio::sync::Mutex<()>,
+    told: Told,
 }
 
 /// What the group's record says.
@@ -280,7 +282,8 @@ impl Group {
 
     /// Names our repos again that the group's record does not name, or not any more: somebody may have
     /// taken the same slot, or a crash have come first. One without a profile is left alone: that is
-    /// another device's, and the group's record has not come here yet.
+    /// another device's, and the group's record has not come here yet. While a member's slot is damaged
+    /// nobody is named: it may come back.
     pub(crate) async fn name_ours(&self) -> Result<()> {
         if self.0.keys.secret().is_none() {
             return Ok(());
@@ -290,7 +293,11 @@ impl Group {
             let profile = self
                 .records()
                 .get(repo.id(), REPO_PROFILE, Freshness::Local);
-            if profile.await?.is_some() && !self.repo_keys().await?.contains(&repo.key()) {
+            let profile = self.unless_damaged(repo.id(), REPO_PROFILE, profile.await)?;
+            if profile.is_some()
+                && !self.repo_keys().await?.contains(&repo.key())
+                && !self.has_damaged_members().await?
+            {
                 match self.name_repo(repo.key()).await {
                     Err(error) if error.kind() == Kind::Full => {
                         tracing::warn!(repo = %repo.key(), %error, "a repo is not in its group");
@@ -323,8 +330,11 @@ impl Group {
     /// The slots of the group's record that are members' and have something.
     async fn slots(&self) -> Result<Vec<Slot>> {
         let slots = FIRST_MEMBER..FIRST_APP;
-        let found = self.records().inspect(self.0.id, slots, Freshness::Local);
-        Ok(found.await?.iter().map(|found| found.slot).collect())
+        let found = self.records().intact(self.0.id, slots).await?;
+        let whole = found.values.iter().map(|(slot, _)| *slot);
+        Ok(whole
+            .chain(found.damaged.iter().map(|(slot, _)| *slot))
+            .collect())
     }
 
     pub(super) fn writer(&self, operation: &'static str) -> Result<SecretKey> {
@@ -370,6 +380,7 @@ impl Group {
 
     /// A record of the group has a new value.
     pub(crate) fn record_changed(&self, record: RecordId) {
+        self.told().forget(record);
         if record == self.0.id {
             let mut members = lock(&self.0.state.members);
             members.generation += 1;
@@ -394,7 +405,11 @@ impl Group {
     /// The public keys of the repos that are named in these slots.
     pub(super) async fn read_members(&self, slots: Range<Slot>) -> Result<Vec<(Slot, PublicKey)>> {
         let mut members = Vec::new();
-        for (slot, found) in self.records().values(self.0.id, slots).await? {
+        let found = self.records().intact(self.0.id, slots).await?;
+        for (slot, error) in &found.damaged {
+            self.tell_damaged(self.0.id, *slot, error);
+        }
+        for (slot, found) in found.values {
             match open_member(self.0.keys.locate(), self.0.id, slot, &found.value) {
                 Ok(key) => members.push((slot, key)),
                 // The app has a value there.
@@ -405,6 +420,10 @@ impl Group {
             }
         }
         Ok(members)
+    }
+
+    pub(super) fn told(&self) -> &Told {
+        &self.0.state.told
     }
 
     /// Waits for the turn to give a repo a slot of the group's record.

@@ -10,6 +10,7 @@ mod files;
 pub(crate) mod fuzz;
 mod gate;
 mod group;
+mod heal;
 mod kept;
 mod policy;
 mod repo;

@@ -8,7 +8,7 @@ use store_api::{
     Error, Freshness, Kind, Listing, PublicKey, Put, PutRecord, RecordId, RecordStore, Result,
     SecretKey, SeqExpect,
 };
-use store_engine::TagName;
+use store_engine::{Tag, TagName};
 
 use super::{
     Group, Policy, TAG_PREFIX,
@@ -135,11 +135,15 @@ impl Repo {
             .transpose()
     }
 
-    /// The same, but `None` too where the owner wrote what is no root: that must not stop others.
+    /// The same, but `None` too where the owner wrote what is no root, or where that of another member
+    /// is damaged here: that must not stop others.
     pub(crate) async fn readable_root(&self) -> Result<Option<RepoRoot>> {
         let records = self.0.group.records();
-        let found = records.get(self.0.id, REPO_ROOT, Freshness::Local).await?;
-        let Some(found) = found else { return Ok(None) };
+        let mut found = records.get(self.0.id, REPO_ROOT, Freshness::Local).await;
+        if !self.is_ours() {
+            found = self.0.group.unless_damaged(self.0.id, REPO_ROOT, found);
+        }
+        let Some(found) = found? else { return Ok(None) };
         match RepoRoot::open(self.0.group.keys().locate(), self.0.id, &found.value) {
             Ok(root) => Ok(Some(root)),
             Err(error) => {
@@ -376,7 +380,16 @@ impl Repo {
 
     /// Lets the trees of all other roots go.
     pub(crate) async fn keep_only(&self, roots: &[Root]) -> Result<()> {
-        let tags = self.0.group.blobs().tags();
+        for tag in self.kept().await? {
+            if !roots.iter().any(|root| root.hash == tag.root.hash) {
+                self.0.group.blobs().tags().delete_one(&tag.name).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The tags of the trees that are kept.
+    pub(super) async fn kept(&self) -> Result<Vec<Tag>> {
         let first = self.tag("")?.as_bytes().clone();
         // Hexadecimal digits come after `0` and before `g`.
         let end = self.tag("g")?.as_bytes().clone();
@@ -384,17 +397,8 @@ impl Repo {
             std::ops::Bound::Excluded(first),
             std::ops::Bound::Excluded(end),
         );
-        let mut found = tags.list(range);
-        let mut old = Vec::new();
-        while let Some(tag) = found.try_next().await? {
-            if !roots.iter().any(|root| root.hash == tag.root.hash) {
-                old.push(tag.name);
-            }
-        }
-        for name in old {
-            tags.delete_one(&name).await?;
-        }
-        Ok(())
+        let tags = self.0.group.blobs().tags();
+        tags.list(range).try_collect().await
     }
 
     fn tag(&self, root: &str) -> Result<TagName> {

@@ -54,7 +54,7 @@ impl Group {
     /// # Errors
     /// [`Kind::Denied`] to a replica, and for a value of an epoch whose key is not held;
     /// [`Kind::Invalid`] for a slot that there is not; [`Kind::Corrupt`] where somebody wrote what is
-    /// no value.
+    /// no value, or it is damaged.
     pub async fn record_get(&self, slot: u16) -> Result<Option<RecordValue>> {
         self.check_open(GET)?;
         let read = self.read_key(GET)?;
@@ -76,7 +76,8 @@ impl Group {
     /// # Errors
     /// [`Kind::Denied`] to who may not write the group's record; [`Kind::TooLarge`] for a value over
     /// [`MAX_APP_VALUE_LEN`](crate::records::MAX_APP_VALUE_LEN); [`Kind::Invalid`] for a slot that
-    /// there is not; [`Kind::Corrupt`] where something is expected and there is what is no value;
+    /// there is not; [`Kind::Corrupt`] where something is expected and there is what is no value, and
+    /// where what is there is damaged, until a member heals it;
     /// [`Kind::Unavailable`] where others kept coming first.
     pub async fn record_put(
         &self,

@@ -1,7 +1,7 @@
 //! Where this device can be reached, told in the records of our repos, and withdrawn at the end; after
 //! a crash they lapse.
 
-use store_api::{Freshness, Kind, PublicKey, Put, PutRecord, RecordStore, Result, SeqExpect, Slot};
+use store_api::{Kind, PublicKey, Put, PutRecord, RecordStore, Result, SeqExpect, Slot};
 
 use super::Shared;
 use crate::{
@@ -29,15 +29,15 @@ impl Group {
 /// The routes in a repo's record. What cannot be opened is no route: its owner wrote it with other
 /// keys.
 async fn routes_of(repo: &Repo) -> Result<Vec<(Slot, Route)>> {
-    let (records, locate) = (repo.group().records(), repo.group().keys().locate());
-    let slots = FIRST_ROUTE..REPO_SLOTS;
-    let found = records.inspect(repo.id(), slots, Freshness::Local).await?;
+    let (group, slots) = (repo.group(), FIRST_ROUTE..REPO_SLOTS);
     let mut routes = Vec::new();
-    for found in found {
-        let value = records.get(repo.id(), found.slot, Freshness::Local).await?;
-        let Some(value) = value else { continue };
-        match Route::open(locate, repo.id(), found.slot, &value.value) {
-            Ok(route) => routes.push((found.slot, route)),
+    // One that is damaged leads nowhere, and is no reason to go nowhere.
+    for (slot, value) in group.intact(repo.id()).await? {
+        if !slots.contains(&slot) {
+            continue;
+        }
+        match Route::open(group.keys().locate(), repo.id(), slot, &value.value) {
+            Ok(route) => routes.push((slot, route)),
             Err(error) if error.kind() == Kind::Invalid || error.kind() == Kind::Corrupt => {
                 tracing::debug!(repo = %repo.key(), %error, "a slot is no route");
             }

@@ -138,7 +138,7 @@ async fn records_of(group: &Group) -> Result<Vec<(Which, RecordId)>> {
 }
 
 async fn versions(group: &Group, id: RecordId) -> Result<Vec<(Slot, Version)>> {
-    let found = group.records().values(id, 0..Slot::MAX).await?;
+    let found = group.intact(id).await?;
     let version = |(slot, signed): &(Slot, Signed)| (*slot, Version::of(signed));
     Ok(found.iter().map(version).collect())
 }
@@ -258,7 +258,7 @@ impl Shared {
     ) -> Result<()> {
         let group = &session.group;
         for (record, id) in records_of(group).await? {
-            for (slot, signed) in group.records().values(id, 0..Slot::MAX).await? {
+            for (slot, signed) in group.intact(id).await? {
                 let version = Version::of(&signed);
                 if !session.lacks(record, slot, version) {
                     continue;
@@ -273,7 +273,12 @@ impl Shared {
             }
         }
         for repo in group.repos().await? {
-            let root = repo.wanted_root(&self.options.policy).await?.hash;
+            let root = match repo.wanted_root(&self.options.policy).await {
+                Ok(root) => root.hash,
+                // Our own root is damaged: there is nothing to say of it until it is healed.
+                Err(error) if error.kind() == Kind::Corrupt => continue,
+                Err(error) => return Err(error),
+            };
             let told = lock(&session.told).insert(repo.key(), root);
             if told != Some(root) {
                 let holds = Message::Holds {
@@ -353,7 +358,9 @@ impl Shared {
             }
             return Ok(());
         }
-        let here = group.records().get(id, slot, Freshness::Local).await?;
+        let here = group.records().get(id, slot, Freshness::Local).await;
+        let is_new = matches!(here, Ok(None));
+        let here = group.unless_damaged(id, slot, here)?;
         if here.as_ref().is_some_and(|here| here.seq > signed.seq) {
             return Ok(());
         }
@@ -366,7 +373,7 @@ impl Shared {
             Put::Published { .. } | Put::Queued { .. } => {
                 drop(turn);
                 group.record_changed(id);
-                if id == group.id() && here.is_some() {
+                if id == group.id() && !is_new {
                     self.name_ours(id).await?;
                 }
             }

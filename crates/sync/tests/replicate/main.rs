@@ -1,6 +1,7 @@
 //! Groups replicate over a simulated network, on virtual time.
 
 mod chaos;
+mod damage;
 mod devices;
 mod hostile;
 mod liars;

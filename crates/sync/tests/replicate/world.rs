@@ -23,6 +23,8 @@ pub const PATIENCE: Duration = Duration::from_secs(600);
 /// A device: its store outlives its process.
 pub struct Device {
     pub key: PublicKey,
+    /// What the stores are made of.
+    pub memory: MemoryStore,
     pub stores: Stores,
     /// By how much its clock is wrong, in milliseconds.
     pub skew: i64,
@@ -42,6 +44,7 @@ impl Device {
         };
         Self {
             key: PublicKey([n; 32]),
+            memory,
             stores,
             skew: 0,
             running: None,

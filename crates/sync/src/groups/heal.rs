@@ -1,0 +1,132 @@
+//! Damaged values of records. To peers they are as what is not here, so that they send what they have;
+//! to us they are errors until then, and never absent.
+
+use std::{
+    collections::BTreeSet,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use store_api::{Error, Kind, Put, PutRecord, RecordId, RecordStore, Result, Signed, Slot};
+use store_engine::sign;
+
+use super::{Group, Repo, devices::Turn};
+use crate::records::{FIRST_MEMBER, GROUP_SLOTS, REPO_ROOT};
+
+/// Of how many damaged slots it is remembered that the operator knows. Of more it is told each time.
+const MAX_TOLD: usize = 1024;
+
+/// How much greater than a peer's number that of our own root is once it is healed: more than there
+/// can have been since the peer got it.
+const GAP: u64 = 1 << 32;
+
+const HEAL: &str = "sync.repo.heal";
+
+/// The damaged slots of which the operator was told.
+#[derive(Default)]
+pub(super) struct Told(Mutex<BTreeSet<(RecordId, Slot)>>);
+
+impl Told {
+    fn slots(&self) -> MutexGuard<'_, BTreeSet<(RecordId, Slot)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_news(&self, id: RecordId, slot: Slot) -> bool {
+        let mut slots = self.slots();
+        if slots.len() < MAX_TOLD {
+            return slots.insert((id, slot));
+        }
+        !slots.contains(&(id, slot))
+    }
+
+    /// A record changed: what is damaged from now on is news.
+    pub(super) fn forget(&self, id: RecordId) {
+        self.slots().retain(|(told, _)| *told != id);
+    }
+}
+
+impl Group {
+    /// The values of a record of the group that are whole.
+    pub(crate) async fn intact(&self, id: RecordId) -> Result<Vec<(Slot, Signed)>> {
+        let found = self.records().intact(id, 0..Slot::MAX).await?;
+        for (slot, error) in &found.damaged {
+            self.tell_damaged(id, *slot, error);
+        }
+        Ok(found.values)
+    }
+
+    /// What was found in a slot; `None` too where it is damaged, for who asks what peers may send.
+    pub(crate) fn unless_damaged(
+        &self,
+        id: RecordId,
+        slot: Slot,
+        found: Result<Option<Signed>>,
+    ) -> Result<Option<Signed>> {
+        match found {
+            Err(error) if error.kind() == Kind::Corrupt => {
+                self.tell_damaged(id, slot, &error);
+                Ok(None)
+            }
+            found => found,
+        }
+    }
+
+    /// Whether the name of a member may be missing because it is damaged.
+    pub(super) async fn has_damaged_members(&self) -> Result<bool> {
+        let slots = FIRST_MEMBER..GROUP_SLOTS;
+        let found = self.records().intact(self.id(), slots).await?;
+        Ok(!found.damaged.is_empty())
+    }
+
+    pub(super) fn tell_damaged(&self, record: RecordId, slot: Slot, error: &Error) {
+        if self.told().is_news(record, slot) {
+            let group = self.id();
+            tracing::warn!(%group, %record, slot, %error, "a value is damaged; members may have it");
+        }
+    }
+}
+
+impl Repo {
+    /// Takes back our own root, which is damaged here, from a peer. Says whether it is healed.
+    ///
+    /// Only the root whose tree is the one that is kept here: with any other, what was acknowledged
+    /// since would be lost. That tree may have been the root more than once, and the peer know only
+    /// the first time; so its value gets a number that was not used since.
+    pub(super) async fn heal_root(&self, _turn: &Turn<'_>, signed: Signed) -> Result<bool> {
+        let repo = self.key();
+        let theirs = match self.open_root(signed.clone()) {
+            Ok(theirs) => theirs.root.root,
+            Err(error) => {
+                tracing::warn!(%repo, %error, "another device wrote what is no root");
+                return Ok(false);
+            }
+        };
+        let waits = self.other().await?.map(|other| other.root.root.hash);
+        let mut kept = self.kept().await?;
+        kept.retain(|tag| Some(tag.root.hash) != waits);
+        let is_kept = match &kept[..] {
+            [] => theirs.is_empty() && waits.is_none(),
+            [tag] => theirs.hash == tag.root.hash,
+            _ => false,
+        };
+        if !is_kept {
+            tracing::debug!(%repo, seq = signed.seq, "our root is damaged, and a peer has another one");
+            return Ok(false);
+        }
+        let seq = signed.seq.checked_add(GAP).ok_or_else(|| {
+            let message = "the root has almost the greatest sequence number";
+            Error::new(Kind::TooLarge, HEAL, message).with("repo", repo)
+        })?;
+        let healed = sign(self.id(), REPO_ROOT, seq, signed.value, self.owner(HEAL)?)?;
+        let group = self.group();
+        let put = group.records();
+        let put = put.put(self.id(), REPO_ROOT, PutRecord::Import(healed));
+        match put.await? {
+            Put::Published { .. } | Put::Queued { .. } => {
+                tracing::warn!(%repo, seq, "our damaged root is healed by a peer's");
+                group.record_changed(self.id());
+                Ok(true)
+            }
+            Put::Superseded { .. } => Ok(false),
+        }
+    }
+}
