@@ -3,7 +3,7 @@
 use anyhow::Result;
 use larder::{
     Blobs, Hash, Status,
-    groups::{FileEntry, Group, Member, Name, Policy},
+    groups::{FileEntry, Group, Member, Name},
 };
 
 use crate::item::{Item, ItemKind};
@@ -47,7 +47,7 @@ pub(crate) async fn of_group(group: &Group) -> Result<Item> {
 /// A repo as a line.
 pub(crate) async fn of_repo(member: &Member) -> Result<Item> {
     let repo = &member.repo;
-    let here = repo.wanted_root(&Policy::Everything).await?;
+    let here = repo.whole_root().await?;
     let newest = repo.newest_root().await?.unwrap_or(here);
     Ok(Item {
         name: member.name.clone().unwrap_or_else(|| short(&repo.key())),

@@ -9,7 +9,7 @@ use anyhow::Result;
 use larder::{
     Hash,
     api::{PublicKey, RecordId},
-    groups::{Group, Policy, Replicator, RepoStatus},
+    groups::{Group, Replicator, RepoStatus},
 };
 use serde::Serialize;
 
@@ -252,7 +252,7 @@ async fn device(group: &Group, peer: PublicKey) -> Result<String> {
 /// Whether the tree that is here is here with all its files.
 async fn is_whole(group: &Group, status: &RepoStatus) -> Result<bool> {
     match group.repo(status.repo).await? {
-        Some(repo) => Ok(repo.wanted_root(&Policy::Everything).await?.hash == status.held.hash),
+        Some(repo) => Ok(repo.whole_root().await?.hash == status.held.hash),
         None => Ok(false),
     }
 }

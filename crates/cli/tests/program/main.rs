@@ -14,3 +14,4 @@ mod places;
 mod stored;
 mod support;
 mod verify;
+mod wants;

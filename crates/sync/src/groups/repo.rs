@@ -11,7 +11,7 @@ use store_api::{
 use store_engine::{Tag, TagName};
 
 use super::{
-    Group, Policy, TAG_PREFIX,
+    Group, Policy, TAG_PREFIX, Wants,
     devices::Turn,
     files::{Content, Staged, stage},
     gate::Gate,
@@ -175,6 +175,19 @@ impl Repo {
             Some(other) => Ok(Some(other.root.root)),
             None => Ok(self.readable_root().await?.map(|known| known.root)),
         }
+    }
+
+    /// The tree that is known to be here with all its files, whatever is [wanted](Policy): of our own the
+    /// newest that can be read.
+    pub async fn whole_root(&self) -> Result<Root> {
+        self.check_open("sync.repo.root")?;
+        if self.is_ours() {
+            return self.wanted_root(&Policy::Everything).await;
+        }
+        let whole = self.0.group.inner().whole(self.0.id).await?;
+        let all = Wants::EVERYTHING.digest()?;
+        let whole = whole.filter(|whole| whole.wanted == all);
+        Ok(whole.map_or(Root::EMPTY, |whole| whole.root))
     }
 
     /// The tree that is here with all its files that this device wants: of our own the newest that can

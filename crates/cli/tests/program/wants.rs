@@ -1,0 +1,118 @@
+//! What of others is kept here, and what is let go.
+
+use serde_json::{Value, json};
+
+use super::support::{Place, noise, tree};
+
+/// A member with some files, who watches, and another one who has met it and wants nothing yet.
+fn met() -> (Place, super::support::Running, Place) {
+    let (here, there) = (Place::new(), Place::new());
+    here.write("album/small.jpg", noise(20_000));
+    here.write("album/long.mov", noise(3_000_000));
+    here.write("album/notes/a b.txt", "a note");
+    here.ok(&["group", "create", "g", "--as", "ann"]);
+    here.ok(&["put", "album"]);
+    let (mut running, _) = here.watch(&["--invite", "read"]);
+    there.ok(&["group", "join", &running.invite()]);
+    let said = there.ok(&["group", "policy", "--names"]);
+    assert!(
+        said.starts_with("g: names; contents when they are read\n")
+            || said.contains(": names; contents when they are read\n"),
+        "{said}"
+    );
+    there.ok(&["sync", "--loopback"]);
+    (here, running, there)
+}
+
+fn complete(place: &Place) -> Vec<String> {
+    let all = place.json(&["ls", "g/ann"]);
+    let complete = all.iter().filter(|file| file["complete"] == true);
+    let names = complete.map(|file| file["name"].as_str().unwrap().to_owned());
+    let mut names: Vec<_> = names.collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn what_is_wanted_comes_and_what_is_not_goes() {
+    let (here, mut running, there) = met();
+    assert!(complete(&there).is_empty());
+    // By path and size, for one member.
+    let set = [
+        "group", "policy", "g/ann", "--prefix", "album/", "--up-to", "100K",
+    ];
+    let said = there.ok(&set);
+    assert!(
+        said.starts_with("g/ann: paths that begin with album/, up to 100.0 KiB\n"),
+        "{said}"
+    );
+    there.ok(&["sync", "--loopback"]);
+    assert_eq!(complete(&there), ["album/notes/a b.txt", "album/small.jpg"]);
+    // Pinned whatever else.
+    there.ok(&["group", "policy", "g/ann", "--default"]);
+    there.ok(&["group", "policy", "g", "--pinned"]);
+    there.ok(&["group", "pin", "g/ann/album/notes", "g/ann/album/long.mov"]);
+    there.ok(&["group", "unpin", "g/ann/album/long.mov"]);
+    let shown = there.json(&["group", "policy", "g"]);
+    let member = json!({"group": "g", "member": "ann", "policy": null, "pinned": ["album/notes"]});
+    assert_eq!(shown, [json!({"group": "g", "policy": "pinned"}), member]);
+    let freed = &there.json(&["group", "free", "--loopback"])[..];
+    let freed = freed.last().unwrap();
+    assert_eq!(
+        (&freed["files"], &freed["files_that_stay"]),
+        (&json!(1), &json!(0))
+    );
+    assert!(freed["bytes"].as_u64().unwrap() > 20_000, "{freed}");
+    assert_eq!(complete(&there), ["album/notes/a b.txt"]);
+    // Everything again.
+    there.ok(&["group", "policy", "g", "--everything"]);
+    there.ok(&["sync", "--loopback"]);
+    there.ok(&["get", "g/ann", "-o", "all"]);
+    assert!(tree(&there.path("all/album")) == tree(&here.path("album")));
+
+    // Nobody shows that it has them: they stay, unless told.
+    running.end_input();
+    drop(running);
+    there.ok(&["group", "policy", "g", "--pinned"]);
+    let said = there.fails(1, &["group", "free", "--loopback", "--timeout", "1s"]);
+    assert!(
+        said.contains("no other member could be reached in 1s"),
+        "{said}"
+    );
+    assert_eq!(complete(&there).len(), 3);
+    let freed = there.json(&["group", "free", "--loopback", "--last-copies"]);
+    assert_eq!(freed.last().unwrap()["files"], 2);
+    assert_eq!(complete(&there), ["album/notes/a b.txt"]);
+}
+
+#[test]
+fn what_makes_no_sense_is_refused() {
+    let place = Place::new();
+    place.ok(&["group", "create", "g", "--as", "ann"]);
+    for (args, said) in [
+        (
+            &["group", "policy", "--names", "--pinned"][..],
+            "cannot be used with",
+        ),
+        (
+            &["group", "policy", "--names", "--up-to", "5M"],
+            "cannot be used with",
+        ),
+        (
+            &["group", "policy", "--up-to", "much"],
+            "is not a size: write 500K",
+        ),
+        (
+            &["group", "policy", "g/ann/x", "--names"],
+            "for a group or a member, and not for",
+        ),
+        (&["group", "pin", "g/ann"], "names no path of a member"),
+    ] {
+        let error = place.fails(2, args);
+        assert!(error.contains(said), "{args:?}: {error}");
+    }
+    let error = place.fails(1, &["group", "pin", "none/ann/x"]);
+    assert!(error.contains("is in no group that"), "{error}");
+    let shown: Vec<Value> = place.json(&["group", "policy"]);
+    assert_eq!(shown, [json!({"group": "g", "policy": null})]);
+}
