@@ -2,6 +2,7 @@
 
 mod chaos;
 mod devices;
+mod holders;
 mod hostile;
 mod liars;
 mod policies;
