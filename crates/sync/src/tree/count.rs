@@ -44,8 +44,11 @@ pub(crate) enum Which {
     Names,
 }
 
-/// A page that is not in the other tree, with its files and bytes as far as they are known.
-type Named = (Hash, Option<(u64, u64)>);
+/// Files and bytes, where they are known.
+type Totals = Option<(u64, u64)>;
+
+/// A page that is not in the other tree, with what is in it.
+type Named = (Hash, Totals);
 
 /// What is in a page.
 enum Items {
@@ -75,8 +78,7 @@ pub(crate) async fn count(
         average: new.bytes.checked_div(new.files).unwrap_or_default(),
         count: Count::default(),
     };
-    let (mut above, mut under): (Vec<Named>, HashMap<Hash, Option<(u64, u64)>>) =
-        Default::default();
+    let (mut above, mut under) = (Vec::<Named>::new(), HashMap::<Hash, Totals>::new());
     for level in (0..=new.level.max(old.level).min(MAX_LEVEL)).rev() {
         if level == new.level && new.hash != Hash::EMPTY {
             above.push((new.hash, Some((new.files, new.bytes))));
@@ -122,7 +124,7 @@ pub(crate) async fn count(
     Ok(counter.count)
 }
 
-fn total<'a>(pages: impl IntoIterator<Item = &'a Option<(u64, u64)>>) -> (u64, u64) {
+fn total<'a>(pages: impl IntoIterator<Item = &'a Totals>) -> (u64, u64) {
     let known = pages.into_iter().flatten();
     known.fold((0, 0), |(files, bytes), page| {
         (files.saturating_add(page.0), bytes.saturating_add(page.1))
