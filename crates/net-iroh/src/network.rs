@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use futures_util::StreamExt;
 use iroh::{
-    Endpoint, Watcher,
+    Endpoint, TransportAddr, Watcher,
     endpoint::{
         ConnectError, ConnectOptions, ConnectWithOptsError, ConnectingError, ConnectionError,
         Incoming, ServerConfig,
@@ -53,8 +53,8 @@ const WRONG_KEY: [u64; 9] = [42, 43, 44, 45, 46, 47, 48, 49, 51];
 /// right one would answer elsewhere.
 pub struct IrohNetwork {
     endpoint: Endpoint,
-    /// Whether an address may lead over a relay.
-    uses_relays: bool,
+    /// Where nodes are looked for.
+    reach: Reach,
     waiting: Mutex<mpsc::Receiver<IrohConnection>>,
     /// Everything is to end.
     closing: CancellationToken,
@@ -65,8 +65,8 @@ pub struct IrohNetwork {
 impl IrohNetwork {
     /// Binds a node. [`Kind::Unavailable`] where the port is in use.
     pub async fn bind(options: IrohOptions) -> Result<Self> {
-        let uses_relays = options.reach == Reach::Public;
-        Ok(Self::new(bind(options).await?, uses_relays))
+        let reach = options.reach;
+        Ok(Self::new(bind(options).await?, reach))
     }
 
     /// A node over an endpoint that is there already, and that is the network's from here on: every
@@ -77,10 +77,10 @@ impl IrohNetwork {
     ///
     /// Outside of a runtime of tokio.
     pub fn over(endpoint: Endpoint) -> Self {
-        Self::new(endpoint, true)
+        Self::new(endpoint, Reach::Public)
     }
 
-    fn new(endpoint: Endpoint, uses_relays: bool) -> Self {
+    fn new(endpoint: Endpoint, reach: Reach) -> Self {
         let (ready, waiting) = mpsc::channel(MAX_BACKLOG);
         let (closing, closed) = (CancellationToken::new(), CancellationToken::new());
         let door = Door {
@@ -91,7 +91,7 @@ impl IrohNetwork {
         tokio::spawn(door.run(closing.clone(), closed.clone()));
         Self {
             endpoint,
-            uses_relays,
+            reach,
             waiting: Mutex::new(waiting),
             closing,
             closed,
@@ -166,9 +166,11 @@ impl Network for IrohNetwork {
             let why = "it is the address of another node than expected";
             return Err(Error::new(Kind::Denied, "network.connect", why).with("address", to));
         }
-        if !self.uses_relays {
-            peer.addrs.retain(|addr| addr.is_ip());
-        }
+        // What members tell must not lead us further than we want to go.
+        peer.addrs.retain(|addr| match addr {
+            TransportAddr::Ip(addr) => self.reach.contains(addr.ip()),
+            _ => self.reach == Reach::Public,
+        });
         self.unless_closed(async {
             let options = ConnectOptions::new().with_transport_config(transport());
             let attempt = async {

@@ -1,7 +1,7 @@
 //! How an endpoint is bound, and what bounds its connections.
 
 use std::{
-    net::{Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     time::Duration,
 };
 
@@ -47,11 +47,28 @@ pub enum Reach {
     /// Whoever has its addresses, and those in the same local network, who find each other's keys
     /// and addresses by multicast DNS. No third party is asked or told of anything: no relay, no DNS
     /// server, no port mapping, no probing. Where the system forbids multicast, there are only the
-    /// addresses.
+    /// addresses; of those, what is not private, link-local or of this machine is not dialled.
     #[default]
     LanOnly,
     /// Anybody, with the relays and the discovery of iroh's makers.
     Public,
+}
+
+impl Reach {
+    /// Whether a node that was told to be there is looked for there.
+    pub(crate) fn contains(self, ip: IpAddr) -> bool {
+        let ip = ip.to_canonical();
+        match (self, ip) {
+            (Self::Public, _) => true,
+            (Self::Loopback, ip) => ip.is_loopback(),
+            (Self::LanOnly, IpAddr::V4(ip)) => {
+                ip.is_loopback() || ip.is_private() || ip.is_link_local()
+            }
+            (Self::LanOnly, IpAddr::V6(ip)) => {
+                ip.is_loopback() || ip.is_unique_local() || ip.is_unicast_link_local()
+            }
+        }
+    }
 }
 
 /// How to bind a network.
@@ -142,5 +159,44 @@ fn find_neighbours(endpoint: &Endpoint) {
         // Those who have its addresses reach it all the same.
         (Err(error), _) => tracing::warn!(%error, "nobody is found by multicast DNS"),
         (_, Err(error)) => tracing::warn!(%error, "nobody is found by multicast DNS"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_further_than_the_reach_is_not_dialled() {
+        let near = ["127.0.0.1", "127.1.2.3", "::1", "::ffff:127.0.0.1"];
+        let lan = [
+            "10.0.0.1",
+            "172.16.0.1",
+            "192.168.1.1",
+            "169.254.1.1",
+            "fd00::1",
+            "fe80::1",
+            "::ffff:10.0.0.1",
+        ];
+        let far = [
+            "8.8.8.8",
+            "172.32.0.1",
+            "192.169.0.1",
+            "2001:db8::1",
+            "2606:4700::1",
+            "::ffff:8.8.8.8",
+        ];
+        let all = |ips: &[&str], reach: Reach| {
+            let within = |ip: &&str| reach.contains(ip.parse().unwrap());
+            ips.iter().filter(|ip| within(ip)).count()
+        };
+        for (ips, expected) in [
+            (&near[..], [near.len(), near.len(), near.len()]),
+            (&lan, [0, lan.len(), lan.len()]),
+            (&far, [0, 0, far.len()]),
+        ] {
+            let found = [Reach::Loopback, Reach::LanOnly, Reach::Public].map(|r| all(ips, r));
+            assert_eq!(found, expected, "{ips:?}");
+        }
     }
 }

@@ -154,3 +154,22 @@ async fn an_address_says_whose_it_is() {
         assert_eq!(a.peer_of(&Address::new(other).unwrap()), None, "{other}");
     }
 }
+
+#[tokio::test]
+async fn what_is_out_of_reach_is_not_tried() {
+    let (a, b) = tokio::join!(node(), node());
+    // Nobody would answer there, and that would take long to find out.
+    let away = format!("iroh:{}?ip=10.255.255.1:9&ip=203.0.113.1:9", key(77));
+    let start = Instant::now();
+    let error = a.connect(&Address::new(away).unwrap(), None).await;
+    assert_eq!(error.unwrap_err().kind(), Kind::Unavailable);
+    assert!(start.elapsed() < CONNECT_TIMEOUT / 2);
+    // Beside what is within reach it does no harm.
+    let both = Address::new(format!("{}&ip=203.0.113.1:9", address(&b))).unwrap();
+    let connecting = async { tokio::join!(a.connect(&both, None), b.accept()) };
+    let (here, there) = soon(connecting).await;
+    assert_eq!(
+        (here.unwrap().peer(), there.unwrap().peer()),
+        (b.key(), a.key())
+    );
+}

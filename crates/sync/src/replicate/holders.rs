@@ -65,8 +65,29 @@ impl Shared {
     }
 }
 
+/// How long a blob is, as a peer shows with its end; `None` where it has not got it.
+pub(super) async fn length(
+    session: &Session,
+    repo: &Repo,
+    chain: &[Hash],
+    (offset, hash): (u64, Hash),
+) -> Result<Option<u64>> {
+    let ranges = end();
+    let get = Get {
+        group: repo.group().id(),
+        repo: repo.key(),
+        chain: chain.to_vec(),
+        ranges: vec![(offset, ranges.clone())],
+    };
+    let mut receiver = match Receiver::ask(&session.link, &get).await {
+        Err(error) if error.kind() == Kind::NotFound => return Ok(None),
+        receiver => receiver?,
+    };
+    check(&mut receiver, hash, None, &ranges).await
+}
+
 /// Asks one peer; what it has shown before it failed counts.
-async fn show(
+pub(super) async fn show(
     session: &Arc<Session>,
     repo: &Repo,
     chain: &[Hash],
@@ -89,33 +110,43 @@ async fn show(
             receiver => receiver?,
         };
         for ((blob, shown), (_, ranges)) in asked.iter().zip(shown).zip(&ranges) {
-            *shown = check(&mut receiver, blob, ranges).await?;
+            let found = check(&mut receiver, blob.hash, Some(blob.len), ranges).await?;
+            *shown = found.is_some();
         }
     }
     Ok(())
 }
 
+fn end() -> ChunkRanges {
+    ChunkRanges::from(ChunkNum(MAX_FILE_LEN / 1024)..)
+}
+
 /// The end of a blob, and one chunk of it at random.
 fn some_part(len: u64) -> Result<ChunkRanges> {
-    let end = ChunkRanges::from(ChunkNum(MAX_FILE_LEN / 1024)..);
     let mut random = [0; 8];
     getrandom::fill(&mut random).map_err(|error| {
         Error::new(Kind::Internal, "sync.holders", "there is no randomness").because(error)
     })?;
     let at = u64::from_be_bytes(random) % len.div_ceil(1024).max(1);
-    Ok(end | ChunkRanges::from(ChunkNum(at)..ChunkNum(at + 1)))
+    Ok(end() | ChunkRanges::from(ChunkNum(at)..ChunkNum(at + 1)))
 }
 
-/// Whether the next blob of the answer is what it should be; nothing of it is kept.
-async fn check(receiver: &mut Receiver, blob: &Asked, ranges: &ChunkRanges) -> Result<bool> {
+/// Whether the next blob of the answer is what it should be, and how long it is then; nothing of it is
+/// kept.
+async fn check(
+    receiver: &mut Receiver,
+    hash: Hash,
+    len: Option<u64>,
+    ranges: &ChunkRanges,
+) -> Result<Option<u64>> {
     let Some(size) = receiver.size().await? else {
-        return Ok(false);
+        return Ok(None);
     };
     let wrong = |message| {
         let error = Error::new(Kind::Invalid, "sync.holders", message);
-        error.with("hash", blob.hash).with("size", size)
+        error.with("hash", hash).with("size", size)
     };
-    if size != blob.len {
+    if len.map_or(size > MAX_FILE_LEN, |len| len != size) {
         return Err(wrong("the peer says that the blob has another size"));
     }
     let tree = BaoTree::new(size, BLOCK);
@@ -128,11 +159,11 @@ async fn check(receiver: &mut Receiver, blob: &Asked, ranges: &ChunkRanges) -> R
         };
         answer.extend_from_slice(&receiver.read(len).await?);
     }
-    let root = bao_tree::blake3::Hash::from_bytes(*blob.hash.as_bytes());
+    let root = bao_tree::blake3::Hash::from_bytes(*hash.as_bytes());
     let answer: Bytes = answer.freeze();
     let mut items = DecodeResponseIter::new(root, tree, Cursor::new(answer), &ranges);
     match items.all(|item| item.is_ok()) {
-        true => Ok(true),
+        true => Ok(Some(size)),
         false => Err(wrong("the peer's bytes are not those of the hash")),
     }
 }

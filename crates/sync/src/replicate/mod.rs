@@ -22,6 +22,7 @@ mod session;
 mod status;
 #[cfg(test)]
 mod tests;
+mod who_has;
 pub mod wire;
 
 use std::{

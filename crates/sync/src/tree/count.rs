@@ -44,8 +44,11 @@ pub(crate) enum Which {
     Names,
 }
 
-/// A page that is not in the other tree, with its files and bytes as far as they are known.
-type Named = (Hash, Option<(u64, u64)>);
+/// Files and bytes, where they are known.
+type Totals = Option<(u64, u64)>;
+
+/// A page that is not in the other tree, with what is in it.
+type Named = (Hash, Totals);
 
 /// What is in a page.
 enum Items {
@@ -75,8 +78,7 @@ pub(crate) async fn count(
         average: new.bytes.checked_div(new.files).unwrap_or_default(),
         count: Count::default(),
     };
-    let (mut above, mut under): (Vec<Named>, HashMap<Hash, Option<(u64, u64)>>) =
-        Default::default();
+    let (mut above, mut under) = (Vec::<Named>::new(), HashMap::<Hash, Totals>::new());
     for level in (0..=new.level.max(old.level).min(MAX_LEVEL)).rev() {
         if level == new.level && new.hash != Hash::EMPTY {
             above.push((new.hash, Some((new.files, new.bytes))));
@@ -122,7 +124,7 @@ pub(crate) async fn count(
     Ok(counter.count)
 }
 
-fn total<'a>(pages: impl IntoIterator<Item = &'a Option<(u64, u64)>>) -> (u64, u64) {
+fn total<'a>(pages: impl IntoIterator<Item = &'a Totals>) -> (u64, u64) {
     let known = pages.into_iter().flatten();
     known.fold((0, 0), |(files, bytes), page| {
         (files.saturating_add(page.0), bytes.saturating_add(page.1))
@@ -263,5 +265,128 @@ fn unread(named: Vec<super::walk::Reached>) -> Items {
     match is_leaf {
         true => Items::Files(files),
         false => Items::Pages(pages),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeMap, sync::Arc};
+
+    use store_testkit::MemoryStore;
+
+    use super::*;
+    use crate::{groups::Wants, keys::ReadKey, seal::file::FileKey, tree::Name};
+
+    const MISSING: Which = Which::Missing(Wants::EVERYTHING);
+
+    /// Files with these numbers, of so many bytes; only the blobs of those with even numbers are here.
+    async fn root(tree: &Tree, numbers: impl IntoIterator<Item = u64>, size: u64) -> Root {
+        let mut files = BTreeMap::new();
+        for n in numbers {
+            let content = n.to_be_bytes();
+            let blob = match n % 2 {
+                0 => tree.blobs().add(content.to_vec()).await.unwrap().hash(),
+                _ => Hash::of(content),
+            };
+            let entry = FileEntry {
+                size,
+                modified: 0,
+                hash: blob,
+                blob,
+                key: FileKey::from_bytes([1; 32]),
+            };
+            files.insert(Name::new(format!("{n:05}")).unwrap(), Some(entry));
+        }
+        tree.edit(Root::EMPTY, files).await.unwrap().root
+    }
+
+    async fn blobs() -> Blobs {
+        let store = Arc::new(MemoryStore::new());
+        Blobs::open(store.clone(), store).await.unwrap()
+    }
+
+    async fn tree() -> Tree {
+        Tree::new(blobs().await, &ReadKey::from_bytes([7; 32], 0))
+    }
+
+    fn exactly(files: u64, bytes: u64) -> Count {
+        Count {
+            files,
+            bytes,
+            is_guess: false,
+        }
+    }
+
+    #[tokio::test]
+    async fn what_differs_is_counted() {
+        let tree = tree().await;
+        let old = root(&tree, 0..3000, 10).await;
+        let new = root(&tree, 100..3100, 10).await;
+        let of = async |new, old, which| {
+            count(tree.blobs(), Some(&tree), new, old, &which)
+                .await
+                .unwrap()
+        };
+        assert_eq!(of(new, old, MISSING).await, exactly(50, 500));
+        assert_eq!(of(new, old, Which::Here).await, exactly(50, 500));
+        assert_eq!(of(new, old, Which::Names).await, exactly(100, 0));
+        assert_eq!(of(new, new, Which::Names).await, exactly(0, 0));
+        assert_eq!(of(Root::EMPTY, old, Which::Names).await, exactly(0, 0));
+        let all = of(new, Root::EMPTY, Which::Names).await;
+        // Too many pages are not opened, and what their parents say of them comes to the same.
+        assert_eq!((all.files, all.bytes), (3000, 0));
+
+        // Who cannot read it knows the lengths of the blobs only.
+        let unread = async |which| count(tree.blobs(), None, new, old, &which).await.unwrap();
+        assert_eq!(unread(Which::Here).await, exactly(50, 400));
+        let missing = unread(MISSING).await;
+        assert_eq!((missing.files, missing.bytes), (50, 500));
+        assert!(missing.is_guess);
+    }
+
+    #[tokio::test]
+    async fn what_is_not_here_is_guessed() {
+        let (tree, other) = (tree().await, tree().await);
+        let old = root(&tree, 0..1000, 10).await;
+        let new = root(&other, 0..1100, 10).await;
+        let found = count(tree.blobs(), Some(&tree), new, old, &MISSING).await;
+        let expected = Count {
+            is_guess: true,
+            ..exactly(100, 1000)
+        };
+        assert_eq!(found.unwrap(), expected);
+        let found = count(tree.blobs(), None, new, old, &MISSING).await;
+        assert_eq!(found.unwrap(), expected);
+        // What it is compared with is not here: nothing is known to be in both.
+        let found = count(tree.blobs(), Some(&tree), old, new, &Which::Here).await;
+        let expected = Count {
+            is_guess: true,
+            ..exactly(500, 5000)
+        };
+        assert_eq!(found.unwrap(), expected);
+    }
+
+    #[tokio::test]
+    async fn absurd_sizes_are_only_large() {
+        let tree = tree().await;
+        let files = [1, 2, 3, 4, 5, 6, 7, 8, 9];
+        let huge = root(&tree, files, u64::MAX / 10).await;
+        let of = async |new: Root, tree: Option<&Tree>, which| {
+            let blobs = tree.map_or(blobs().await, |tree| tree.blobs().clone());
+            count(&blobs, tree, new, Root::EMPTY, &which).await.unwrap()
+        };
+        assert_eq!(of(huge, Some(&tree), MISSING).await.files, 5);
+        let lie = Root {
+            hash: Hash::of("nothing"),
+            level: u8::MAX,
+            files: 1,
+            bytes: u64::MAX,
+        };
+        let whole = of(lie, Some(&tree), MISSING).await;
+        assert!(whole.is_guess || whole == exactly(0, 0), "{whole:?}");
+        let mut all = of(Root { level: 3, ..lie }, None, MISSING).await;
+        assert_eq!((all.files, all.bytes, all.is_guess), (1, u64::MAX, true));
+        all.add(all);
+        assert_eq!((all.files, all.bytes), (2, u64::MAX));
     }
 }

@@ -20,6 +20,7 @@ pub(crate) mod count;
 mod cursor;
 mod diff;
 mod edit;
+pub(crate) mod find;
 mod merge;
 mod name;
 pub mod page;

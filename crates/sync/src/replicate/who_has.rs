@@ -1,0 +1,136 @@
+//! Who has a file, by its hash.
+
+use std::sync::Arc;
+
+use futures_util::future::join_all;
+use store_api::{Error, Kind, PublicKey, RecordId, Result};
+use store_engine::{Hash, Status};
+
+use super::{
+    Replicator, Shared,
+    holders::{Asked, length, show},
+    is_lie,
+    session::Session,
+};
+use crate::{
+    groups::{Group, Repo},
+    tree::find::{Located, find},
+};
+
+/// In how many repos a file is looked for that several have: a peer may not know the tree of one of them.
+const MAX_PLACES: usize = 4;
+
+const WHO_HAS: &str = "sync.who_has";
+
+impl Replicator {
+    /// The connected members that can give a file, by the hash of its bytes or of its sealed blob. Each was
+    /// asked for its end and for a piece at random, and gave what is right; what members only say does not
+    /// count. Nothing is kept of what they gave.
+    ///
+    /// There is no index of hashes: looking one up may read all names of the group.
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`] where the group is not here, or no tree in it that is here names such a file; to a
+    /// replica only blobs are known.
+    pub async fn who_has(&self, group: RecordId, hash: Hash) -> Result<Vec<PublicKey>> {
+        let none = |message| Error::new(Kind::NotFound, WHO_HAS, message).with("group", group);
+        let found = self.0.groups.group(group);
+        let group = found.ok_or_else(|| none("there is no such group here"))?;
+        let places = self.0.places(&group, hash).await?;
+        if places.is_empty() {
+            return Err(none("no file has this hash").with("hash", hash));
+        }
+        let sessions = self.0.sessions_of(group.id());
+        let asked = sessions.iter().map(|session| {
+            let shows = self.0.shows(session, &places);
+            async move { shows.await.then(|| session.link.connection.peer()) }
+        });
+        let mut peers: Vec<_> = join_all(asked).await.into_iter().flatten().collect();
+        peers.sort_unstable();
+        peers.dedup();
+        Ok(peers)
+    }
+}
+
+/// Where a file is.
+struct Place {
+    /// In whose repo.
+    repo: Repo,
+    /// Where in its tree.
+    at: Located,
+    /// How long its blob is, where that is proven here.
+    len: Option<u64>,
+}
+
+impl Shared {
+    /// One place in each repo that has the file, of some repos.
+    async fn places(&self, group: &Group, hash: Hash) -> Result<Vec<Place>> {
+        let tree = match group.keys().read() {
+            Some(_) => Some(group.tree(WHO_HAS)?),
+            None => None,
+        };
+        let mut places: Vec<Place> = Vec::new();
+        for repo in group.repos().await? {
+            if places.len() == MAX_PLACES {
+                break;
+            }
+            let root = repo.root().await?;
+            // It may be replaced meanwhile.
+            let _pin = group.blobs().pin(root.keep()).await;
+            match find(group.blobs(), tree.as_ref(), root, hash).await {
+                Ok(Some(at)) => {
+                    let len = match group.blobs().status(at.blob).await? {
+                        Some(Status::Complete { size }) => Some(size),
+                        _ => None,
+                    };
+                    places.push(Place { repo, at, len });
+                }
+                Ok(None) => {}
+                // What an owner wrote that is no page stops nothing else.
+                Err(error) if error.kind() == Kind::Corrupt => {
+                    tracing::debug!(repo = %repo.key(), %error, "a tree cannot be searched");
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(places)
+    }
+
+    /// Whether a peer shows that it has a file, at one of these places.
+    async fn shows(&self, session: &Arc<Session>, places: &[Place]) -> bool {
+        for place in places {
+            match shows_at(session, place).await {
+                Ok(true) => return true,
+                Ok(false) => {}
+                Err(error) => {
+                    let peer = session.link.connection.peer();
+                    tracing::debug!(%peer, %error, "a peer does not show a file");
+                    if is_lie(&error) {
+                        self.avoid_peer(&session.link, &error);
+                        return false;
+                    }
+                }
+            }
+        }
+        false
+    }
+}
+
+async fn shows_at(session: &Arc<Session>, place: &Place) -> Result<bool> {
+    let (repo, at) = (&place.repo, &place.at);
+    let len = match place.len {
+        Some(len) => Some(len),
+        None => length(session, repo, &at.chain, (at.offset, at.blob)).await?,
+    };
+    let Some(len) = len else {
+        return Ok(false);
+    };
+    let asked = Asked {
+        offset: at.offset,
+        hash: at.blob,
+        len,
+    };
+    let mut shown = [false];
+    show(session, repo, &at.chain, &[asked], &mut shown).await?;
+    Ok(shown[0])
+}
