@@ -1,12 +1,15 @@
 //! `larder status`: how far this store is with its groups. Asks nobody.
 
+use std::time::{Duration, SystemTime};
+
 use anyhow::Result;
-use larder::groups::Group;
+use indicatif::HumanDuration;
+use larder::groups::{Group, Lack, MemberStatus, Policy};
 use serde::Serialize;
 
 use crate::{
     app::{App, unlock},
-    groups::{label, of_repo, pick},
+    groups::{label, member_name, of_repo, pick, short},
     output::{Bytes, Count, Shown},
     problem::Exit,
 };
@@ -20,6 +23,7 @@ pub(crate) struct Args {
 
 /// How far a repo is.
 #[derive(Debug, Serialize)]
+#[serde(tag = "kind", rename = "repo")]
 struct Line {
     group: String,
     member: String,
@@ -30,6 +34,106 @@ struct Line {
     here: bool,
     /// Earlier states that are still named.
     earlier: usize,
+}
+
+/// How far a device of a member was when it was last here.
+#[derive(Debug, Serialize)]
+#[serde(tag = "kind", rename = "device")]
+struct Device {
+    group: String,
+    /// Whose it is; `null` where no member tells that.
+    member: Option<String>,
+    /// Its key; `null` where none of the member's is known.
+    device: Option<String>,
+    /// Milliseconds since 1970; `null` for never.
+    last_contact: Option<i64>,
+    /// The same; `null` while it is not.
+    in_sync_since: Option<i64>,
+    /// What it has that is wanted and not here.
+    they_have: Lacking,
+    /// What is here that it lacks.
+    we_have: Lacking,
+}
+
+#[derive(Debug, Serialize)]
+struct Lacking {
+    files: u64,
+    bytes: u64,
+    /// Whether this was counted.
+    exact: bool,
+}
+
+impl From<Lack> for Lacking {
+    fn from(lack: Lack) -> Self {
+        Self {
+            files: lack.files,
+            bytes: lack.bytes,
+            exact: lack.exact,
+        }
+    }
+}
+
+impl Lacking {
+    /// Nothing, or what to say of it.
+    fn text(&self, before: &str, after: &str) -> Option<String> {
+        (self.files > 0 || !self.exact).then(|| {
+            format!(
+                "{before}{}{} file(s), {}{after}",
+                if self.exact { "" } else { "about " },
+                Count(self.files),
+                Bytes(self.bytes)
+            )
+        })
+    }
+}
+
+impl Device {
+    async fn of(group: &Group, name: &str, status: MemberStatus) -> Result<Self> {
+        Ok(Self {
+            group: name.to_owned(),
+            member: match status.repo {
+                Some(repo) => Some(member_name(group, repo).await?),
+                None => None,
+            },
+            device: status.device.map(|device| device.to_string()),
+            last_contact: status.last_contact,
+            in_sync_since: status.in_sync_since,
+            they_have: status.they_have.into(),
+            we_have: status.we_have.into(),
+        })
+    }
+
+    fn text(&self, device: Option<String>) -> String {
+        let whose = match (&self.member, device) {
+            (Some(member), Some(device)) => format!("{} ({device})", Shown(member)),
+            (Some(member), None) => Shown(member).to_string(),
+            (None, device) => device.unwrap_or_default(),
+        };
+        let mut parts = vec![match self.last_contact {
+            Some(last) => format!("last here {}", ago(last)),
+            None => "never met".to_owned(),
+        }];
+        if let Some(since) = self.in_sync_since {
+            parts.push(format!("in sync since {}", ago(since)));
+        } else {
+            parts.extend(self.they_have.text("has ", " more than is here"));
+            parts.extend(self.we_have.text("lacks ", ""));
+        }
+        format!("  {whose:<20} {}", parts.join("; "))
+    }
+}
+
+/// How long ago a time was, in milliseconds since 1970.
+fn ago(time: i64) -> String {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    let now = now.map_or(0, |now| i64::try_from(now.as_millis()).unwrap_or(i64::MAX));
+    match u64::try_from(now.saturating_sub(time)) {
+        Ok(passed) if passed >= 1000 => {
+            format!("{} ago", HumanDuration(Duration::from_millis(passed)))
+        }
+        // Another clock may be ahead.
+        _ => "just now".to_owned(),
+    }
 }
 
 pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
@@ -84,6 +188,11 @@ async fn show(app: &App, group: &Group) -> Result<()> {
             Bytes(line.bytes)
         );
         app.out.result(&line, text)?;
+    }
+    for status in group.members_status(&Policy::Everything).await? {
+        let short = status.device.map(|device| short(&device));
+        let device = Device::of(group, &name, status).await?;
+        app.out.result(&device, device.text(short))?;
     }
     Ok(())
 }

@@ -13,6 +13,6 @@ pub(crate) use self::{
     invites::{INPUT, Kind, print as print_invite, read as read_invite, read_all as read_invites},
     network::{Network, start},
     put::{Put, PutOptions, put},
-    shown::{label, of_file, of_group, of_repo, short},
+    shown::{label, member_name, of_file, of_group, of_repo, short},
     watch::{Watch, until_next_look},
 };

@@ -3,6 +3,7 @@
 use anyhow::Result;
 use larder::{
     Blobs, Hash, Status,
+    api::PublicKey,
     groups::{FileEntry, Group, Member, Name},
 };
 
@@ -75,4 +76,13 @@ pub(crate) async fn of_file(blobs: &Blobs, name: &Name, entry: &FileEntry) -> Re
         present: if complete { entry.size } else { 0 },
         complete,
     })
+}
+
+/// What the member with this repo is called.
+pub(crate) async fn member_name(group: &Group, repo: PublicKey) -> Result<String> {
+    let name = match (group.repo(repo).await?, group.keys().read()) {
+        (Some(found), Some(_)) => found.name().await?,
+        _ => None,
+    };
+    Ok(name.unwrap_or_else(|| short(&repo)))
 }

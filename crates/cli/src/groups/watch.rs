@@ -15,7 +15,7 @@ use serde::Serialize;
 
 use super::{
     progress::Progress,
-    shown::{label, short},
+    shown::{label, member_name, short},
 };
 use crate::{
     app::App,
@@ -189,7 +189,7 @@ impl<'a> Watch<'a> {
             if is_news && !repo.is_ours && repo.held.hash == repo.known.hash {
                 events.push(Event::Updated {
                     group: name.clone(),
-                    member: member(group, repo.repo).await?,
+                    member: member_name(group, repo.repo).await?,
                     files: repo.held.files,
                     bytes: repo.held.bytes,
                     complete: is_whole(group, repo).await?,
@@ -243,7 +243,7 @@ async fn device(group: &Group, peer: PublicKey) -> Result<String> {
     let address = format!("iroh:{peer}");
     for (repo, route) in group.routes().await? {
         if route.address.starts_with(&address) {
-            return member(group, repo).await;
+            return member_name(group, repo).await;
         }
     }
     Ok(short(&peer))
@@ -255,12 +255,4 @@ async fn is_whole(group: &Group, status: &RepoStatus) -> Result<bool> {
         Some(repo) => Ok(repo.whole_root().await?.hash == status.held.hash),
         None => Ok(false),
     }
-}
-
-async fn member(group: &Group, repo: PublicKey) -> Result<String> {
-    let name = match (group.repo(repo).await?, group.keys().read()) {
-        (Some(found), Some(_)) => found.name().await?,
-        _ => None,
-    };
-    Ok(name.unwrap_or_else(|| short(&repo)))
 }

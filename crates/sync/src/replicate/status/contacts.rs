@@ -12,7 +12,7 @@ use tokio::{sync::Notify, time::Instant};
 
 use crate::{
     groups::{
-        Group,
+        Group, Policy,
         contacts::{Contact, MAX_CONTACTS},
     },
     network::Address,
@@ -71,6 +71,17 @@ pub(super) struct Newest {
 }
 
 impl Newest {
+    pub(super) async fn of(group: &Group, default: &Policy) -> Result<Self> {
+        let (mut roots, mut are_here) = (BTreeMap::new(), true);
+        for repo in group.repos().await? {
+            let held = repo.wanted_root(default).await?;
+            let newest = repo.newest_root().await?.unwrap_or(held);
+            are_here &= newest.hash == held.hash;
+            roots.insert(repo.key(), newest);
+        }
+        Ok(Self { roots, are_here })
+    }
+
     /// Whether we have all of them, and so has who holds these.
     pub(super) fn are_held(&self, holds: &BTreeMap<PublicKey, Hash>) -> bool {
         self.are_here
@@ -176,7 +187,7 @@ impl Shared {
             return Ok(());
         }
 
-        let newest = self.newest(group).await?;
+        let newest = Newest::of(group, &self.options.policy).await?;
         let mut ours: Option<Versions> = None;
         let is_needed = |s: &&Arc<Session>| s.has_compared() && newest.are_held(&s.holdings());
         if sessions.iter().copied().any(|session| is_needed(&session)) {
@@ -213,18 +224,6 @@ impl Shared {
         if let Some(contacts) = lock(&self.contacts.known).get_mut(&group) {
             change(contacts);
         }
-    }
-
-    /// The newest roots of a group's repos.
-    pub(super) async fn newest(&self, group: &Group) -> Result<Newest> {
-        let (mut roots, mut are_here) = (BTreeMap::new(), true);
-        for repo in group.repos().await? {
-            let held = repo.wanted_root(&self.options.policy).await?;
-            let newest = repo.newest_root().await?.unwrap_or(held);
-            are_here &= newest.hash == held.hash;
-            roots.insert(repo.key(), newest);
-        }
-        Ok(Newest { roots, are_here })
     }
 
     /// Writes what has changed of a group's devices; of those that are connected, and of which nothing

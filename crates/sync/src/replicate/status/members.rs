@@ -8,9 +8,10 @@ use std::{
 use store_api::{Error, Kind, PublicKey, RecordId, Result};
 use store_engine::Hash;
 
+use super::contacts::Newest;
 use crate::{
     groups::{
-        Group, Repo,
+        Group, Policy, Repo,
         contacts::{Contact, MAX_CONTACTS},
     },
     records::RepoRoot,
@@ -99,6 +100,23 @@ impl Replicator {
     }
 }
 
+impl Group {
+    /// The same as [`Replicator::members`], as it was when this store last replicated the group: nobody
+    /// is connected. `default` is what is wanted where [nothing was said](Self::policy).
+    pub async fn members_status(&self, default: &Policy) -> Result<Vec<MemberStatus>> {
+        let contacts = self.inner().load_contacts(self.id()).await?;
+        let device = |contact: Contact| Device {
+            repo: contact.repo,
+            contact: Some(contact),
+            session: None,
+        };
+        let devices = contacts
+            .into_iter()
+            .map(|(key, contact)| (key, device(contact)));
+        status_of(self, default, devices.collect()).await
+    }
+}
+
 /// What is known of a device.
 #[derive(Default)]
 struct Device {
@@ -127,58 +145,65 @@ impl Shared {
             }
         }
         devices.remove(&self.network.key());
-
-        let newest = self.newest(group).await?;
-        let mut repos = Vec::new();
-        for repo in group.repos().await? {
-            repos.push(Compared::new(self, repo).await?);
-        }
-        let met: BTreeSet<_> = devices.values().filter_map(|known| known.repo).collect();
-        let mut all = Vec::with_capacity(devices.len());
-        for (device, known) in devices {
-            let mut holds = BTreeMap::new();
-            if let Some(contact) = &known.contact {
-                holds.clone_from(&contact.holds);
-            }
-            if let Some(session) = &known.session {
-                holds.extend(session.holdings());
-            }
-            let (they_have, we_have) = compare(&mut repos, &holds).await?;
-            let contact = known.contact.as_ref();
-            let since = contact.and_then(|contact| contact.synced_since);
-            all.push(MemberStatus {
-                repo: known.repo,
-                device: Some(device),
-                connected: known.session.is_some(),
-                last_contact: match &known.session {
-                    Some(session) => Some(session.heard()),
-                    None => contact.map(|contact| contact.last),
-                },
-                in_sync_since: since.filter(|_| newest.are_held(&holds)),
-                they_have,
-                we_have,
-            });
-        }
-        let strangers: Vec<PublicKey> = repos
-            .iter()
-            .map(|compared| &compared.repo)
-            .filter(|repo| !repo.is_ours() && !met.contains(&repo.key()))
-            .map(Repo::key)
-            .collect();
-        for repo in strangers {
-            let (they_have, we_have) = compare(&mut repos, &BTreeMap::new()).await?;
-            all.push(MemberStatus {
-                repo: Some(repo),
-                device: None,
-                connected: false,
-                last_contact: None,
-                in_sync_since: None,
-                they_have,
-                we_have,
-            });
-        }
-        Ok(all)
+        status_of(group, &self.options.policy, devices).await
     }
+}
+
+async fn status_of(
+    group: &Group,
+    default: &Policy,
+    devices: BTreeMap<PublicKey, Device>,
+) -> Result<Vec<MemberStatus>> {
+    let newest = Newest::of(group, default).await?;
+    let mut repos = Vec::new();
+    for repo in group.repos().await? {
+        repos.push(Compared::new(default, repo).await?);
+    }
+    let met: BTreeSet<_> = devices.values().filter_map(|known| known.repo).collect();
+    let mut all = Vec::with_capacity(devices.len());
+    for (device, known) in devices {
+        let mut holds = BTreeMap::new();
+        if let Some(contact) = &known.contact {
+            holds.clone_from(&contact.holds);
+        }
+        if let Some(session) = &known.session {
+            holds.extend(session.holdings());
+        }
+        let (they_have, we_have) = compare(&mut repos, &holds).await?;
+        let contact = known.contact.as_ref();
+        let since = contact.and_then(|contact| contact.synced_since);
+        all.push(MemberStatus {
+            repo: known.repo,
+            device: Some(device),
+            connected: known.session.is_some(),
+            last_contact: match &known.session {
+                Some(session) => Some(session.heard()),
+                None => contact.map(|contact| contact.last),
+            },
+            in_sync_since: since.filter(|_| newest.are_held(&holds)),
+            they_have,
+            we_have,
+        });
+    }
+    let strangers: Vec<PublicKey> = repos
+        .iter()
+        .map(|compared| &compared.repo)
+        .filter(|repo| !repo.is_ours() && !met.contains(&repo.key()))
+        .map(Repo::key)
+        .collect();
+    for repo in strangers {
+        let (they_have, we_have) = compare(&mut repos, &BTreeMap::new()).await?;
+        all.push(MemberStatus {
+            repo: Some(repo),
+            device: None,
+            connected: false,
+            last_contact: None,
+            in_sync_since: None,
+            they_have,
+            we_have,
+        });
+    }
+    Ok(all)
 }
 
 /// What both sides lack, over all repos.
@@ -211,15 +236,15 @@ struct Compared {
 }
 
 impl Compared {
-    async fn new(shared: &Shared, repo: Repo) -> Result<Self> {
-        let here = repo.wanted_root(&shared.options.policy).await?;
+    async fn new(default: &Policy, repo: Repo) -> Result<Self> {
+        let here = repo.wanted_root(default).await?;
         let known = repo.readable_root().await?;
         let other = repo.other().await?;
         Ok(Self {
             here,
             known: known.as_ref().map_or(Vec::new(), roots),
             other: other.map_or(Vec::new(), |other| roots(&other.root)),
-            wants: match repo.wants(&shared.options.policy).await? {
+            wants: match repo.wants(default).await? {
                 wants if wants.none() => Which::Names,
                 wants => Which::Missing(wants),
             },
