@@ -59,8 +59,8 @@ pub use sync::{
     network,
     records::{Earlier, MAX_APP_VALUE_LEN, REPO_ROOT, RepoRoot},
     replicate::{
-        Copies, Freed, Lack, MemberStatus, Options, Progress, Push, Replicator, RepoStatus,
-        Request, Status, Synced,
+        Copies, FileProgress, Freed, Lack, MemberStatus, Options, Progress, Push, Replicator,
+        RepoStatus, Request, Status, Synced,
     },
     seal::app::MAX_APP_LEN,
     tree::{FileEntry, Name, Named, Root as TreeRoot},

@@ -30,8 +30,10 @@ struct Line {
     is_ours: bool,
     files: u64,
     bytes: u64,
-    /// Whether the newest that is known of it is here.
+    /// Whether the newest that is known of it is here, as far as it is wanted.
     here: bool,
+    /// Whether all of it is.
+    complete: bool,
     /// Earlier states that are still named.
     earlier: usize,
 }
@@ -173,13 +175,19 @@ async fn show(app: &App, group: &Group) -> Result<()> {
             is_ours: member.repo.is_ours(),
             files: item.files.unwrap_or(0),
             bytes: item.size,
-            here: item.complete,
+            here: {
+                let wanted = member.repo.wanted_root(&Policy::Everything).await?;
+                let newest = member.repo.newest_root().await?.unwrap_or(wanted);
+                wanted.hash == newest.hash
+            },
+            complete: item.complete,
             earlier: member.repo.history().await?.len(),
         };
-        let state = match (line.is_ours, line.here) {
-            (true, _) => "yours",
-            (_, true) => "here",
-            (_, false) => "a newer state is known and not here yet: `larder sync`",
+        let state = match (line.is_ours, line.here, line.complete) {
+            (true, ..) => "yours",
+            (_, true, true) => "here",
+            (_, true, false) => "here as far as it is wanted",
+            (_, false, _) => "a newer state is known and not here yet: `larder sync`",
         };
         let text = format!(
             "  {:<20} {:>9} file(s) {:>10}  {state}",

@@ -228,8 +228,7 @@ impl<'a> Watch<'a> {
             self.moved = Instant::now();
         }
         let names = self.seen.values().flat_map(|seen| seen.peers.clone());
-        let (requests, names) = (self.replicator.requests(), names.collect());
-        self.progress.show(&requests, received, &names);
+        self.progress.show(self.replicator, &names.collect());
     }
 }
 

@@ -51,7 +51,7 @@ use self::{
 };
 pub use self::{
     free::{Copies, Freed},
-    progress::Progress,
+    progress::{FileProgress, Progress},
 };
 use crate::{
     groups::{Event, Groups, Policy, Repo},

@@ -15,7 +15,7 @@ use store_api::{RecordId, Result};
 use super::{Replicator, Shared, lock};
 use crate::{
     groups::{Repo, Wants},
-    tree::Root,
+    tree::{Name, Root},
 };
 
 /// How often it is said how far something is.
@@ -71,6 +71,53 @@ impl Moved {
             files_here,
             bytes: get(&self.bytes).max(bytes_here),
             bytes_here,
+        }
+    }
+}
+
+/// A long file that comes in pieces.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileProgress {
+    /// Its path.
+    pub path: String,
+    /// How long it is, sealed.
+    pub len: u64,
+    /// How much of that is here.
+    pub here: u64,
+}
+
+/// Counts what of a file is here.
+#[derive(Debug)]
+pub(super) struct Coming {
+    path: Name,
+    len: u64,
+    here: AtomicU64,
+}
+
+impl Coming {
+    pub(super) fn new(path: Name, len: u64) -> Arc<Self> {
+        Arc::new(Self {
+            path,
+            len,
+            here: AtomicU64::new(0),
+        })
+    }
+
+    /// So much was here before.
+    pub(super) fn begin_at(&self, here: u64) {
+        self.here.store(here, Ordering::Relaxed);
+    }
+
+    pub(super) fn bytes_are_here(&self, bytes: u64) {
+        self.here.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub(super) fn now(&self) -> FileProgress {
+        FileProgress {
+            path: self.path.as_str().to_owned(),
+            len: self.len,
+            // Two members may have given the same piece.
+            here: self.here.load(Ordering::Relaxed).min(self.len),
         }
     }
 }

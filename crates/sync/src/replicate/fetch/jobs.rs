@@ -10,8 +10,7 @@ use bao_tree::ChunkRanges;
 use store_engine::Hash;
 use tokio::{sync::Notify, time::Instant};
 
-use super::{Chain, PATIENCE, lock, receive::Opened};
-use crate::tree::Name;
+use super::{Chain, PATIENCE, lock, progress::Coming, receive::Opened};
 
 /// After how long more than two sessions do the same: who is slow on purpose must not be able to keep a job
 /// to itself.
@@ -25,8 +24,8 @@ pub(in crate::replicate) struct Named {
     pub(super) hash: Hash,
     /// How long it is, where the page that names it could be read.
     pub(super) len: Option<u64>,
-    /// What it is called, where it is long enough for anybody to watch it come.
-    pub(super) path: Option<Name>,
+    /// Counts what comes, where it is long enough for anybody to watch that.
+    pub(super) coming: Option<Arc<Coming>>,
 }
 
 /// What of a blob to ask for.

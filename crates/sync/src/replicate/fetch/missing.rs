@@ -8,6 +8,7 @@ use store_engine::{Blobs, Hash, Status};
 use super::{
     Chain,
     jobs::{Job, Named, Wanted},
+    progress::Coming,
     receive::MAX_FILE_LEN,
 };
 use crate::{
@@ -44,7 +45,7 @@ pub(in crate::replicate) async fn wanted_of(
             offset,
             hash: child.hash,
             len: None,
-            path: None,
+            coming: None,
         });
         return Ok(match wants.longest_sealed() {
             0 => Vec::new(),
@@ -61,7 +62,7 @@ pub(in crate::replicate) async fn wanted_of(
             offset,
             hash: entry.blob,
             len: Some(len),
-            path: (len > PIECE).then_some(name),
+            coming: (len > PIECE).then(|| Coming::new(name, len)),
         }
     });
     Ok(named.collect())
@@ -91,7 +92,12 @@ impl Files {
             .buffered(FILES);
         let mut missing = Vec::new();
         while let Some((file, of_file)) = found.try_next().await? {
-            missing.extend(of_file.map(|of_file| (file, of_file)));
+            let Some(of_file) = of_file else { continue };
+            if let (Some(coming), Missing::Of(size, ranges)) = (&file.coming, &of_file) {
+                let lacking = chunks(ranges).saturating_mul(1024);
+                coming.begin_at(size.saturating_sub(lacking));
+            }
+            missing.push((file, of_file));
         }
         drop(found);
         Ok((!missing.is_empty()).then_some(Self {

@@ -230,15 +230,13 @@ impl Shared {
                 group: group.id(),
                 repo: repo.key(),
                 page,
-                file: wanted.first().and_then(|wanted| {
-                    let (path, len) = (wanted.file.path.as_ref()?, wanted.file.len?);
-                    Some((path.as_str().to_owned(), len))
-                }),
+                file: None,
                 peer: session.link.connection.peer(),
                 bytes: 0,
                 since: Instant::now(),
             },
             (!job.is_page).then(|| Arc::clone(moved)),
+            wanted.first().and_then(|wanted| wanted.file.coming.clone()),
         );
         let mut receiver = Receiver::ask(&session.link, &get).await?;
         let mut done = Done::default();

@@ -9,7 +9,7 @@ use super::{
     Chain, Shared,
     jobs::{Job, Named},
     missing::{Files, is_page_here, wanted_of},
-    progress::Moved,
+    progress::{Coming, Moved},
 };
 use crate::{
     groups::{Repo, Wants},
@@ -162,7 +162,7 @@ impl Shared {
             offset,
             hash: entry.blob,
             len: Some(sealed_len(entry.size)),
-            path: Some(Name::new(path)?),
+            coming: Some(Coming::new(Name::new(path)?, sealed_len(entry.size))),
         };
         let missing = Files::missing(group.blobs(), chain, [file], u64::MAX).await?;
         // From now on the tree keeps it.

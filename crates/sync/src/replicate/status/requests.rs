@@ -12,7 +12,13 @@ use store_api::{PublicKey, RecordId};
 use store_engine::Hash;
 use tokio::time::Instant;
 
-use crate::replicate::{Replicator, lock, progress::Moved};
+use crate::replicate::{
+    Replicator, lock,
+    progress::{Coming, FileProgress, Moved},
+};
+
+/// Of how many peers it is remembered what came from them.
+const MAX_COUNTED: usize = 4096;
 
 /// A request that runs.
 #[derive(Debug, Clone)]
@@ -23,9 +29,8 @@ pub struct Request {
     pub repo: PublicKey,
     /// The page that is asked of.
     pub page: Hash,
-    /// The path and the sealed length of the file that a piece of is asked for, where it is a long one
-    /// and can be read here.
-    pub file: Option<(String, u64)>,
+    /// The file that a piece of is asked for, where it is a long one and can be read here.
+    pub file: Option<FileProgress>,
     /// Who is asked.
     pub peer: PublicKey,
     /// The verified bytes that came.
@@ -42,7 +47,8 @@ struct Table {
     next: AtomicU64,
     received: AtomicU64,
     sent: AtomicU64,
-    requests: Mutex<BTreeMap<u64, Request>>,
+    from: Mutex<BTreeMap<PublicKey, u64>>,
+    requests: Mutex<BTreeMap<u64, (Request, Option<Arc<Coming>>)>>,
 }
 
 /// Keeps a request in the list until it is dropped, however it ends.
@@ -50,6 +56,8 @@ pub(in crate::replicate) struct Running {
     number: u64,
     table: Arc<Table>,
     moved: Option<Arc<Moved>>,
+    coming: Option<Arc<Coming>>,
+    peer: PublicKey,
 }
 
 impl Requests {
@@ -57,13 +65,17 @@ impl Requests {
         &self,
         request: Request,
         moved: Option<Arc<Moved>>,
+        coming: Option<Arc<Coming>>,
     ) -> Running {
         let number = self.0.next.fetch_add(1, Ordering::Relaxed);
-        lock(&self.0.requests).insert(number, request);
+        let peer = request.peer;
+        lock(&self.0.requests).insert(number, (request, coming.clone()));
         Running {
             number,
             table: Arc::clone(&self.0),
             moved,
+            coming,
+            peer,
         }
     }
 
@@ -80,7 +92,17 @@ impl Running {
         if let Some(moved) = &self.moved {
             moved.bytes_are_here(bytes);
         }
-        if let Some(request) = lock(&self.table.requests).get_mut(&self.number) {
+        if let Some(coming) = &self.coming {
+            coming.bytes_are_here(bytes);
+        }
+        {
+            let mut from = lock(&self.table.from);
+            if from.len() >= MAX_COUNTED && !from.contains_key(&self.peer) {
+                from.clear();
+            }
+            *from.entry(self.peer).or_default() += bytes;
+        }
+        if let Some((request, _)) = lock(&self.table.requests).get_mut(&self.number) {
             request.bytes += bytes;
         }
     }
@@ -95,10 +117,17 @@ impl Drop for Running {
 impl Replicator {
     /// The requests that run.
     pub fn requests(&self) -> Vec<Request> {
-        lock(&self.0.requests.0.requests)
-            .values()
-            .cloned()
-            .collect()
+        let requests = lock(&self.0.requests.0.requests);
+        let now = |(request, coming): &(Request, Option<Arc<Coming>>)| Request {
+            file: coming.as_ref().map(|coming| coming.now()),
+            ..request.clone()
+        };
+        requests.values().map(now).collect()
+    }
+
+    /// The verified bytes that came from each peer since it was started.
+    pub fn received_from(&self) -> BTreeMap<PublicKey, u64> {
+        lock(&self.0.requests.0.from).clone()
     }
 
     /// The verified bytes that came since it was started.
