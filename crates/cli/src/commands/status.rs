@@ -115,7 +115,9 @@ impl Device {
             Some(last) => format!("last here {}", ago(last)),
             None => "never met".to_owned(),
         }];
-        if let Some(since) = self.in_sync_since {
+        if self.last_contact.is_none() {
+            // What it has is not known, and what it lacks may be everything.
+        } else if let Some(since) = self.in_sync_since {
             parts.push(format!("in sync since {}", ago(since)));
         } else {
             parts.extend(self.they_have.text("has ", " more than is here"));
