@@ -3,6 +3,7 @@
 mod chaos;
 mod damage;
 mod devices;
+mod free;
 mod hostile;
 mod liars;
 mod policies;
