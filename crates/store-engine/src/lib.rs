@@ -36,8 +36,8 @@ pub use bao_tree::{
 };
 pub use blobs::{
     AddOptions, Bitfield, Blobs, ByteStream, Collected, Encoded, Finding, Import,
-    MAX_READ_TO_BYTES, MAX_TAG_NAME_LEN, Pin, Progress, RECORD_EVERY, RECORD_EVERY_BYTES, Reader,
-    Repair, Roots, Scrubbed, Source, Status, Tag, TagName, Tags, Trust,
+    MAX_READ_TO_BYTES, MAX_TAG_NAME_LEN, Marks, Pin, Progress, RECORD_EVERY, RECORD_EVERY_BYTES,
+    Reader, Repair, Roots, Scrubbed, Source, Status, Tag, TagName, Tags, Trust,
 };
 pub use collections::{
     Collections, MAX_ANNOUNCED_COMMITS, MAX_ANNOUNCED_KEYS, RESERVED, SORT_BYTES, SORT_ENTRIES,

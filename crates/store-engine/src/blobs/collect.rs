@@ -8,25 +8,23 @@
 //! error ends the collection before it deletes more.
 
 use std::{
-    collections::{HashMap, HashSet},
     fmt::Debug,
     sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
 };
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt};
-use store_api::{Batch, Edit, Error, Expect, GROUP_LEN, Kind, Result};
+use store_api::{Batch, Edit, Error, Expect, Kind, Result};
 
 use super::{
     Blobs, Inner,
-    entry::{Indexed, State},
+    entry::Indexed,
     index::{BLOBS, discard, key},
+    marks::Marks,
     pins::{Deleting, Watch},
     read::Status,
     tags::Tags,
-    tree::group_count,
 };
 use crate::{Hash, Root};
 
@@ -106,10 +104,7 @@ struct Collection {
     inner: Arc<Inner>,
     watch: Watch,
     keep_newer: u64,
-    live: HashSet<Hash>,
-    /// Hash sequences, and how deep what they name is live: a greater depth marks all that a lesser
-    /// one does.
-    sequences: HashMap<Hash, u8>,
+    marks: Marks,
 }
 
 impl Collection {
@@ -119,16 +114,15 @@ impl Collection {
         let since = keep_newer.duration_since(UNIX_EPOCH).unwrap_or_default();
         Self {
             watch: inner.pins.begin(),
+            marks: Marks::new(inner.clone()),
             inner,
             keep_newer: u64::try_from(since.as_millis()).unwrap_or(u64::MAX),
-            live: HashSet::new(),
-            sequences: HashMap::new(),
         }
     }
 
     async fn mark(mut self) -> Result<Self> {
         for root in self.inner.pins.roots() {
-            self.mark_root(root).await?;
+            self.marks.add(root).await?;
         }
         let elsewhere = self
             .inner
@@ -138,93 +132,24 @@ impl Collection {
             .clone();
         for roots in elsewhere {
             for root in roots.roots().await? {
-                self.mark_root(root).await?;
+                self.marks.add(root).await?;
             }
         }
         let mut tags = Tags(self.inner.clone()).list_all();
         while let Some(tag) = tags.try_next().await? {
-            self.mark_root(tag.root).await?;
+            self.marks.add(tag.root).await?;
         }
         Ok(self)
-    }
-
-    async fn mark_root(&mut self, root: Root) -> Result<()> {
-        self.live.insert(root.hash);
-        let mut waiting = Vec::new();
-        self.deepen(root.hash, root.format.depth(), &mut waiting);
-        self.mark_sequences(waiting).await
-    }
-
-    /// Notes a sequence to be read, unless it was read to this depth already.
-    fn deepen(&mut self, hash: Hash, depth: u8, waiting: &mut Vec<(Hash, u8)>) {
-        if depth > self.sequences.get(&hash).copied().unwrap_or(0) {
-            self.sequences.insert(hash, depth);
-            waiting.push((hash, depth));
-        }
-    }
-
-    /// Marks what these sequences name, each to its depth.
-    async fn mark_sequences(&mut self, mut waiting: Vec<(Hash, u8)>) -> Result<()> {
-        while let Some((hash, depth)) = waiting.pop() {
-            // It may have been noted again since, deeper.
-            if self.sequences.get(&hash) == Some(&depth) {
-                self.mark_children(hash, depth, &mut waiting).await?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Marks what a hash sequence names, as far as it is here.
-    async fn mark_children(
-        &mut self,
-        hash: Hash,
-        depth: u8,
-        waiting: &mut Vec<(Hash, u8)>,
-    ) -> Result<()> {
-        let Some(found) = self.inner.lookup(hash).await? else {
-            return Ok(());
-        };
-        let size = found.entry.size();
-        let runs = match &found.entry.state {
-            State::Partial(partial) => partial.runs.clone(),
-            _ => Vec::from([(0, group_count(size))]),
-        };
-        for (start, end) in runs {
-            let range = start * GROUP_LEN..(end * GROUP_LEN).min(size);
-            // Groups are whole multiples of 32 bytes, so no hash crosses a range.
-            let mut pieces = self
-                .inner
-                .clone()
-                .read_entry(hash, found.entry.clone(), range);
-            let mut rest = Bytes::new();
-            let mut first = start == 0;
-            while let Some(piece) = pieces.try_next().await? {
-                debug_assert!(rest.is_empty());
-                let hashes = piece.chunks_exact(32);
-                rest = piece.slice_ref(hashes.remainder());
-                for hash in hashes {
-                    let bytes: [u8; 32] = hash.try_into().expect("chunks of 32 bytes");
-                    let child = Hash::from(bytes);
-                    self.live.insert(child);
-                    if !std::mem::take(&mut first) && depth > 1 {
-                        self.deepen(child, depth - 1, waiting);
-                    }
-                }
-            }
-        }
-        Ok(())
     }
 
     /// Follows what happened since the last call.
     async fn follow_news(&mut self) -> Result<()> {
         let news = self.watch.news()?;
         for root in news.roots {
-            self.mark_root(root).await?;
+            self.marks.add(root).await?;
         }
         for hash in news.changed {
-            if let Some(depth) = self.sequences.get(&hash) {
-                self.mark_sequences(vec![(hash, *depth)]).await?;
-            }
+            self.marks.has_changed(hash).await?;
         }
         Ok(())
     }
@@ -242,7 +167,7 @@ impl Collection {
                 let doomed: Vec<Hash> = entries
                     .iter()
                     .filter(|(hash, found)| {
-                        !self.live.contains(hash) && found.entry.added < self.keep_newer
+                        !self.marks.contains(hash) && found.entry.added < self.keep_newer
                     })
                     .map(|(hash, _)| *hash)
                     .collect();

@@ -10,6 +10,7 @@ mod export;
 pub(crate) mod fuzz;
 mod import;
 mod index;
+mod marks;
 mod observe;
 mod payload;
 mod pins;
@@ -39,6 +40,7 @@ pub use self::{
     collect::{Collected, Roots},
     export::Encoded,
     import::{Import, RECORD_EVERY, RECORD_EVERY_BYTES, Trust},
+    marks::Marks,
     pins::Pin,
     read::{MAX_READ_TO_BYTES, Status},
     reader::Reader,

@@ -9,7 +9,7 @@ use store_api::{Error, Freshness, Kind, Put, PutRecord, RecordStore, Result, Sig
 use store_engine::{sign, verify};
 use tokio::sync::MutexGuard;
 
-use super::Repo;
+use super::{Repo, Wants};
 use crate::{
     records::{REPO_ROOT, RepoRoot, repo_record},
     tree::Root,
@@ -208,13 +208,20 @@ impl Repo {
     /// has not come yet is that of another device.
     pub(super) async fn adopt(&self) -> Result<()> {
         let (group, records) = (&self.0.group, self.0.group.records());
-        let Some(held) = group.inner().ever_held(self.id()).await? else {
+        if group.inner().ever_held(self.id()).await?.is_none() {
             return Ok(());
-        };
+        }
+        // Only where everything was wanted all of it is here.
+        let whole = group.inner().whole(self.id()).await?;
+        let everything = Wants::EVERYTHING.digest()?;
+        let whole = whole.filter(|whole| whole.wanted == everything);
         let _turn = self.turn().await;
         let found = records.get(self.id(), REPO_ROOT, Freshness::Local).await?;
         let known = found.map(|signed| self.open_root(signed));
-        let is_here = |known: &SignedRoot| known.root.root.hash == held.hash;
+        let is_here = |known: &SignedRoot| {
+            let root = known.root.root;
+            root.is_empty() || whole.is_some_and(|whole| whole.root.hash == root.hash)
+        };
         if let Some(known) = known
             && !known.as_ref().is_ok_and(is_here)
         {

@@ -11,6 +11,8 @@
 //!                  the same, where those of its files are here too that were wanted (policy.rs)
 //! sync/others      group id [32] | repo id [32]   -> version u8 = 1 | signed value (record_format)
 //!                                    the root of another device of ours, until its tree is here
+//! sync/promised    "until"                        -> version u8 = 1 | milliseconds since 1970, i64
+//!                                    until then something may be kept for others (promises.rs)
 //! sync/contacts    other devices that were met (contacts.rs)
 //! secret group/ID  version u8 = 1 | access u8 (1 write, 2 read, 3 replica) | epoch u32
 //!                  | secret [32]; or read key [32] | locate key [32]; or locate key [32]
@@ -46,6 +48,8 @@ const REPOS: CollectionId = CollectionId::from_static("sync/repos");
 const ADDRESSES: CollectionId = CollectionId::from_static("sync/addresses");
 const WHOLE: CollectionId = CollectionId::from_static("sync/whole");
 const HELD: CollectionId = CollectionId::from_static("sync/held");
+const PROMISED: CollectionId = CollectionId::from_static("sync/promised");
+const UNTIL: &[u8] = b"until";
 const OTHERS: CollectionId = CollectionId::from_static("sync/others");
 const VERSION: u8 = 1;
 /// That of `sync/whole`: in version 1 there was no digest, and everything was wanted.
@@ -210,6 +214,17 @@ pub(super) fn decode_whole(value: &[u8]) -> Result<Whole> {
     let (root, wanted) = (take_root(&mut fields)?, fields.take()?);
     fields.end()?;
     Ok(Whole { root, wanted })
+}
+
+pub(super) fn encode_promised(until: i64) -> Bytes {
+    [&[VERSION], &until.to_be_bytes()[..]].concat().into()
+}
+
+pub(super) fn decode_promised(value: &[u8]) -> Result<i64> {
+    let mut fields = Fields::versioned(OPEN, VERSION, value)?;
+    let until = fields.i64()?;
+    fields.end()?;
+    Ok(until)
 }
 
 pub(super) async fn copy_keys(from: &dyn Secrets, to: &dyn Secrets) -> Result<u64> {
@@ -382,6 +397,20 @@ impl Inner {
         Ok(())
     }
 
+    /// Until when something may be kept for others that would be freed.
+    pub(crate) async fn promised(&self) -> Result<Option<i64>> {
+        let entry = self.collections.get(PROMISED, UNTIL).await?;
+        entry
+            .map(|entry| decode_promised(&entry.value).map_err(damaged))
+            .transpose()
+    }
+
+    pub(crate) async fn keep_promised(&self, until: i64) -> Result<()> {
+        let value = encode_promised(until);
+        self.collections.put(PROMISED, UNTIL, value).await?;
+        Ok(())
+    }
+
     /// The root of a repo of ours that another device made and that waits for its tree.
     pub(super) async fn other(&self, group: RecordId, repo: RecordId) -> Result<Option<Signed>> {
         let key = [group.0, repo.0].concat();
@@ -472,6 +501,9 @@ mod tests {
         let mut cases: Vec<&[u8]> = vec![&named, &at, &root, &bytes];
         cases.extend(lens.iter().map(|secret| &secret[..]));
         cases.push(&wholes);
+        let promised = encode_promised(1_700_000_000_000);
+        assert_eq!(decode_promised(&promised).unwrap(), 1_700_000_000_000);
+        cases.push(&promised);
         crate::golden::check_hex("kept.hex", &cases);
         assert_eq!(decode_other(&bytes).unwrap(), signed);
         for len in 0..bytes.len() - signed.value.len() {

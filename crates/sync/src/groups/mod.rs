@@ -36,7 +36,10 @@ pub use self::{
     repo::{Changes, Repo},
     values::{RecordPut, RecordValue},
 };
-pub(crate) use self::{kept::Whole, policy::Wants};
+pub(crate) use self::{
+    kept::Whole,
+    policy::{Wants, WantsDigest},
+};
 use crate::{
     invite::{Invite, MAX_ADDRESSES},
     keys::{GroupKeys, GroupSecret},
@@ -241,6 +244,13 @@ impl Groups {
         self.0.keep_group(&keys).await?;
         if let Some(secret) = invite.repo() {
             let repo = store_engine::public_key(secret);
+            let id = records::repo_id(repo);
+            // Its record may be here, and its tree not.
+            if !known.as_ref().is_some_and(|known| known.is_ours(id))
+                && self.0.ever_held(id).await?.is_none()
+            {
+                self.0.keep_held(id, crate::tree::Root::EMPTY).await?;
+            }
             self.0.keep_repo(keys.id(), repo, secret).await?;
         }
         let mut addresses = invite.addresses().to_vec();

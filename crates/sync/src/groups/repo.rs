@@ -402,7 +402,7 @@ impl Repo {
     }
 
     /// The tags of the trees that are kept.
-    pub(super) async fn kept(&self) -> Result<Vec<Tag>> {
+    pub(crate) async fn kept(&self) -> Result<Vec<Tag>> {
         let first = self.tag("")?.as_bytes().clone();
         // Hexadecimal digits come after `0` and before `g`.
         let end = self.tag("g")?.as_bytes().clone();

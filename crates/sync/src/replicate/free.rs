@@ -1,28 +1,34 @@
 //! Frees space: contents of others' files that this device does not want (any more).
 //!
-//! What is asked first is whether somebody else has them. A file is deleted only
+//! What is asked first is whether somebody else has them, who then keeps them for a while
+//! (`promises.rs`). A file is deleted only
 //!
-//! * where no repo of ours in the group names its blob, and none of another member whose file it is too
-//!   wants it: changes of ours wait meanwhile, so that this is true when it is deleted;
+//! * where nothing else keeps or wants its blob (`stays.rs`): changes of ours wait meanwhile, so that
+//!   this is true when it is deleted;
 //! * where the policy is still the one that it was looked at with. What is being fetched meanwhile is
 //!   looked at once more before it counts as here.
 
-use std::{collections::HashSet, sync::atomic::Ordering};
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use futures_util::TryStreamExt;
-use store_api::{Error, Kind, RecordId, Result};
+use store_api::{Error, Kind, PublicKey, RecordId, Result};
 use store_engine::{Blobs, Hash, Status};
 
 use super::{
     Replicator, Shared,
     holders::{Asked, MAX_ASKED},
+    promises::Asking,
+    stays::{Stays, files_of, pages},
 };
 use crate::{
-    groups::{Group, Repo, Wants},
-    tree::{
-        Root,
-        walk::{Part, children, walk},
-    },
+    groups::{Repo, Wants},
+    tree::Root,
 };
 
 const FREE: &str = "sync.free";
@@ -55,7 +61,10 @@ impl Replicator {
     /// Their names stay, and they can be fetched again from who has them. What was read under
     /// [`Policy::Names`](crate::groups::Policy::Names) is wanted.
     ///
-    /// Takes memory for the hashes of all wanted files of the group. Can be dropped at any time.
+    /// A member that shows that it has a file keeps it for ten minutes, so that of several who free the
+    /// same files some keep theirs; what this device has shown stays as long, also after a restart.
+    ///
+    /// Takes memory for the hashes of all that is kept or wanted. Can be dropped at any time.
     ///
     /// # Errors
     /// [`Kind::NotFound`] where the group is not here.
@@ -64,29 +73,22 @@ impl Replicator {
         let group = shared.groups.group(group).ok_or_else(|| {
             Error::new(Kind::NotFound, FREE, "there is no such group here").with("group", group)
         })?;
-        let mut wanted = Wanted::default();
-        let mut others = Vec::new();
+        let mut stays = Stays::new(group.blobs());
+        stays.look(shared).await?;
+        let mut freeing = Freeing {
+            shared: Arc::clone(shared),
+            copies,
+            stays,
+            freed: Freed::default(),
+        };
         for repo in group.repos().await? {
-            if !repo.is_ours() {
-                let wants = repo.wants(&shared.options.policy).await?;
+            let wants = repo.wants(&shared.options.policy).await?;
+            if !repo.is_ours() && !wants.all() && !wants.keeps_read() {
                 let held = shared.groups.0.held(repo.id()).await?;
-                wanted.add_of(&repo, held, &wants).await?;
-                others.push((repo, held, wants));
+                freeing = freeing.free(&repo, held, &wants).await?;
             }
         }
-        let mut freed = Freed::default();
-        for (repo, held, wants) in others {
-            if !wants.all() && !wants.keeps_read() && !held.is_empty() {
-                let freeing = Freeing {
-                    shared,
-                    repo: &repo,
-                    wants: &wants,
-                    copies,
-                };
-                freeing.free(held, &mut wanted, &mut freed).await?;
-            }
-        }
-        Ok(freed)
+        Ok(freeing.freed)
     }
 }
 
@@ -97,83 +99,33 @@ impl Shared {
     }
 }
 
-/// The blobs that must stay.
-#[derive(Default)]
-struct Wanted {
-    blobs: HashSet<Hash>,
-    /// The trees of ours that were looked at.
-    ours: Vec<(RecordId, Root)>,
-}
-
-impl Wanted {
-    /// Adds what of somebody else's tree is wanted.
-    async fn add_of(&mut self, repo: &Repo, held: Root, wants: &Wants) -> Result<()> {
-        if wants.none() || held.is_empty() {
-            return Ok(());
-        }
-        let blobs = repo.group().blobs();
-        let mut pages = leaves(blobs, held);
-        while let Some(chain) = pages.try_next().await? {
-            let page = *chain.last().expect("a chain has a page");
-            for (file, is_wanted) in files_of(repo, page, wants).await? {
-                if is_wanted {
-                    self.blobs.insert(file.hash);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Adds all of our trees that were not looked at yet.
-    async fn add_ours(&mut self, group: &Group) -> Result<()> {
-        for repo in group.ours().await? {
-            let mut roots = vec![repo.wanted_root(&Default::default()).await?];
-            if let Some(other) = repo.other().await? {
-                roots.push(other.root.root);
-            }
-            for root in roots {
-                if root.is_empty() || self.ours.contains(&(repo.id(), root)) {
-                    continue;
-                }
-                let before = self.ours.iter().rfind(|(id, _)| *id == repo.id());
-                let before = before.map(|(_, root)| *root);
-                let mut reached = walk(group.blobs(), root, before);
-                loop {
-                    match reached.try_next().await {
-                        Ok(Some(found)) if found.part == Part::File => {
-                            self.blobs.insert(found.hash);
-                        }
-                        Ok(Some(_)) => {}
-                        Ok(None) => break,
-                        // The tree of another device that comes just now: it is looked at again before
-                        // it counts.
-                        Err(error) if error.kind() == Kind::NotFound => break,
-                        Err(error) => return Err(error),
-                    }
-                }
-                self.ours.push((repo.id(), root));
-            }
-        }
-        Ok(())
-    }
-}
-
-struct Freeing<'a> {
-    shared: &'a Shared,
-    repo: &'a Repo,
-    wants: &'a Wants,
+struct Freeing {
+    shared: Arc<Shared>,
     copies: Copies,
+    stays: Stays,
+    freed: Freed,
 }
 
-impl Freeing<'_> {
-    async fn free(&self, held: Root, wanted: &mut Wanted, freed: &mut Freed) -> Result<()> {
-        let blobs = self.repo.group().blobs();
-        let mut pages = leaves(blobs, held);
-        while let Some(chain) = pages.try_next().await? {
-            let page = *chain.last().expect("a chain has a page");
+/// Files of a page.
+struct Batch {
+    repo: Repo,
+    wants: Wants,
+    files: Vec<Asked>,
+    /// Who has shown that it has each; `None` where nobody need have it.
+    shown: Option<(Asking, Vec<BTreeSet<PublicKey>>)>,
+}
+
+impl Freeing {
+    async fn free(mut self, repo: &Repo, held: Root, wants: &Wants) -> Result<Self> {
+        let blobs = repo.group().blobs();
+        let mut pages = pages(blobs, held);
+        while let Some(page) = pages.try_next().await? {
+            if page.level > 0 || !page.is_here() {
+                continue;
+            }
             let mut files = Vec::new();
-            for (file, is_wanted) in files_of(self.repo, page, self.wants).await? {
-                if is_wanted || wanted.blobs.contains(&file.hash) {
+            for (file, goes) in files_of(repo, page.hash(), wants).await? {
+                if !goes || self.stays.contains(&file.hash) || file.hash == Hash::EMPTY {
                     continue;
                 }
                 let len = match blobs.status(file.hash).await? {
@@ -183,8 +135,8 @@ impl Freeing<'_> {
                         size, proven: true, ..
                     }) => size,
                     Some(Status::Partial { present, .. }) => {
-                        freed.stay += 1;
-                        freed.stay_bytes += present;
+                        self.freed.stay += 1;
+                        self.freed.stay_bytes += present;
                         continue;
                     }
                     None => continue,
@@ -192,68 +144,114 @@ impl Freeing<'_> {
                 files.push(Asked { len, ..file });
             }
             for files in files.chunks(MAX_ASKED) {
-                self.free_some(&chain, files, wanted, freed).await?;
+                let shown = self.ask(repo, &page.chain, files).await?;
+                let some = Batch {
+                    repo: repo.clone(),
+                    wants: wants.clone(),
+                    files: files.to_vec(),
+                    shown,
+                };
+                // To the end, also where nobody waits for it any more: what a store was told to
+                // delete may be deleted later, and nothing may come in between.
+                let ended = tokio::spawn(self.free_some(some)).await;
+                self = ended.map_err(|error| {
+                    Error::new(Kind::Internal, FREE, "a task failed").because(error)
+                })??;
             }
         }
-        Ok(())
+        Ok(self)
     }
 
-    async fn free_some(
+    async fn ask(
         &self,
+        repo: &Repo,
         chain: &[Hash],
         files: &[Asked],
-        wanted: &mut Wanted,
-        freed: &mut Freed,
-    ) -> Result<()> {
-        let (shared, group) = (self.shared, self.repo.group());
-        let holders = match self.copies {
-            Copies::NotTheLast => Some(shared.holders_of(self.repo, chain, files).await),
-            Copies::TheLastToo => None,
-        };
+    ) -> Result<Option<(Asking, Vec<BTreeSet<PublicKey>>)>> {
+        if self.copies == Copies::TheLastToo {
+            return Ok(None);
+        }
+        let hashes = files.iter().map(|file| file.hash);
+        let asking = self.shared.ask_for(hashes).await?;
+        let asks_for = |file: &&Asked| asking.asks_for(&file.hash);
+        let asked: Vec<Asked> = files.iter().filter(asks_for).copied().collect();
+        let mut found = self
+            .shared
+            .holders_of(repo, chain, &asked)
+            .await
+            .into_iter();
+        let holders = files.iter().map(|file| match asking.asks_for(&file.hash) {
+            true => found.next().unwrap_or_default(),
+            false => BTreeSet::new(),
+        });
+        let holders = holders.collect();
+        Ok(Some((asking, holders)))
+    }
+
+    async fn free_some(mut self, some: Batch) -> Result<Self> {
+        let shared = Arc::clone(&self.shared);
         let _one = shared.freeing.lock().await;
+        let _freed = Count::new(&shared.freed);
         // From here on our own trees stay as they are.
-        let ours = group.ours().await?;
+        let mut ours = Vec::new();
+        for group in shared.groups.groups() {
+            ours.extend(group.ours().await?);
+        }
         let mut turns = Vec::with_capacity(ours.len());
         for repo in &ours {
             turns.push(repo.turn().await);
         }
-        wanted.add_ours(group).await?;
-        let is_changed = self.repo.wants(&shared.options.policy).await? != *self.wants
-            || self.repo.is_ours()
-            || group.is_ours(self.repo.id());
-        shared.freed.fetch_add(1, Ordering::SeqCst);
-        // Nobody may go on from a time when more was wanted.
-        let (inner, digest) = (&shared.groups.0, self.wants.digest()?);
-        let whole = inner.whole(self.repo.id()).await?;
-        if whole.is_some_and(|whole| whole.wanted != digest) {
-            inner.forget_whole(self.repo.id()).await?;
-        }
-        for (n, file) in files.iter().enumerate() {
-            if wanted.blobs.contains(&file.hash) {
+        self.stays.look(&shared).await?;
+        let (repo, group) = (&some.repo, some.repo.group());
+        let is_changed = repo.wants(&shared.options.policy).await? != some.wants
+            || repo.is_ours()
+            || group.is_ours(repo.id());
+        for (n, file) in some.files.iter().enumerate() {
+            if self.stays.contains(&file.hash) {
                 continue;
             }
-            let others = holders.as_ref().map(|holders| &holders[n]);
-            let goes = !is_changed && others.is_none_or(|others| !others.is_empty());
-            let present = present(group.blobs(), file.hash).await?;
-            let deleted = match goes {
-                true => group.blobs().delete(vec![file.hash]).await,
-                false => Err(Error::new(Kind::Conflict, FREE, "it stays")),
-            };
-            match deleted {
-                Ok(()) => {
-                    freed.files += 1;
-                    freed.bytes += present;
+            let has_other = some.shown.as_ref().is_none_or(|(asking, holders)| {
+                !holders[n].is_empty() && asking.may_go(&file.hash)
+            });
+            let before = present(group.blobs(), file.hash).await?;
+            if !is_changed && has_other {
+                match group.blobs().delete(vec![file.hash]).await {
+                    Ok(()) => {}
+                    // Somebody uses it.
+                    Err(error) if error.kind() == Kind::Conflict => {}
+                    Err(error) => return Err(error),
                 }
-                // Somebody uses it.
-                Err(error) if error.kind() == Kind::Conflict => {
-                    freed.stay += 1;
-                    freed.stay_bytes += present;
+            }
+            match group.blobs().status(file.hash).await? {
+                None => {
+                    self.freed.files += 1;
+                    self.freed.bytes += before;
                 }
-                Err(error) => return Err(error),
+                Some(_) => {
+                    self.freed.stay += 1;
+                    self.freed.stay_bytes += before;
+                }
             }
         }
         drop(turns);
-        Ok(())
+        Ok(self)
+    }
+}
+
+/// Counts that something is freed, before and after: whoever looks at what is here in between looks
+/// again.
+struct Count<'a>(&'a AtomicU64);
+
+impl<'a> Count<'a> {
+    fn new(count: &'a AtomicU64) -> Self {
+        count.fetch_add(1, Ordering::SeqCst);
+        Self(count)
+    }
+}
+
+impl Drop for Count<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_add(1, Ordering::SeqCst);
     }
 }
 
@@ -264,56 +262,4 @@ async fn present(blobs: &Blobs, hash: Hash) -> Result<u64> {
         Some(Status::Partial { present, .. }) => present,
         None => 0,
     })
-}
-
-/// The pages of files of a tree, each with the pages above it.
-fn leaves(blobs: &Blobs, root: Root) -> store_api::Listing<Vec<Hash>> {
-    let blobs = blobs.clone();
-    Box::pin(async_stream::try_stream! {
-        let mut left = vec![(vec![root.hash], root.level)];
-        while let Some((chain, level)) = left.pop() {
-            if level == 0 {
-                yield chain;
-                continue;
-            }
-            let page = *chain.last().expect("a chain has a page");
-            let below = children(&blobs, page, level).await?;
-            for child in below.into_iter().rev() {
-                if let Part::Sequence { level } = child.part {
-                    let mut chain = chain.clone();
-                    chain.push(child.hash);
-                    left.push((chain, level));
-                }
-            }
-        }
-    })
-}
-
-/// The files of a page, and whether each is wanted.
-async fn files_of(repo: &Repo, page: Hash, wants: &Wants) -> Result<Vec<(Asked, bool)>> {
-    let wanted = super::fetch::wanted_of(repo, page, wants).await?;
-    let wanted: HashSet<u64> = wanted.iter().map(|file| file.offset).collect();
-    let named = children(repo.group().blobs(), page, 0).await?;
-    let longest = wants.longest_sealed();
-    let can_read = repo.group().keys().read().is_some();
-    let mut files = Vec::with_capacity(named.len());
-    for (offset, child) in (1..).zip(named) {
-        if child.part != Part::File {
-            continue;
-        }
-        let mut is_wanted = wanted.contains(&offset);
-        if is_wanted && !can_read {
-            is_wanted = match repo.group().blobs().status(child.hash).await? {
-                Some(Status::Complete { size } | Status::Partial { size, .. }) => size <= longest,
-                None => true,
-            };
-        }
-        let file = Asked {
-            offset,
-            hash: child.hash,
-            len: 0,
-        };
-        files.push((file, is_wanted));
-    }
-    Ok(files)
 }

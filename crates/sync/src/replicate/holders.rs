@@ -1,6 +1,7 @@
-//! Who can really give a blob: whoever shows a part of it that was chosen at random.
+//! Who can really give a blob: whoever shows a part of it that was chosen at random, and keeps it for a
+//! while ([`promises`](super::promises)).
 
-use std::{collections::BTreeSet, io::Cursor, sync::Arc};
+use std::{collections::BTreeSet, io::Cursor, sync::Arc, time::Duration};
 
 use bao_tree::{
     BaoTree, ChunkNum, ChunkRanges,
@@ -12,15 +13,18 @@ use store_api::{Error, Kind, PublicKey, Result};
 use store_engine::Hash;
 
 use super::{
-    Shared, is_lie,
+    Shared, is_lie, is_stall,
     receive::{BLOCK, MAX_FILE_LEN, Receiver, clip},
     session::Session,
-    wire::Get,
+    wire::{Get, SHOW},
 };
 use crate::groups::Repo;
 
 /// The most blobs that are asked for in one go.
 pub(super) const MAX_ASKED: usize = 64;
+
+/// How long a member may take to show them; what it has shown by then counts.
+const SHOW_FOR: Duration = Duration::from_secs(120);
 
 /// A blob that a page names.
 #[derive(Debug, Clone, Copy)]
@@ -34,8 +38,8 @@ pub(super) struct Asked {
 
 impl Shared {
     /// The connected members that have these blobs of a page, for each blob: those that show its end,
-    /// which proves how long it is, and another part that nobody can foresee. Who has only a part of a
-    /// blob may pass once, and hardly again.
+    /// which proves how long it is, and another part that nobody can foresee. Who is honest shows only
+    /// what it has whole.
     pub(super) async fn holders_of(
         &self,
         repo: &Repo,
@@ -43,17 +47,21 @@ impl Shared {
         asked: &[Asked],
     ) -> Vec<BTreeSet<PublicKey>> {
         let mut holders = vec![BTreeSet::new(); asked.len()];
-        let sessions = self.sessions_of(repo.group().id());
+        let mut sessions = self.sessions_of(repo.group().id());
+        sessions.retain(|session| session.link.connection.peer() != self.network.key());
         let shown = sessions.iter().map(|session| async move {
             let mut shown = vec![false; asked.len()];
-            let ended = show(session, repo, chain, asked, &mut shown).await;
+            let ended = show(session, repo, chain, asked, &mut shown);
+            let ended = tokio::time::timeout(SHOW_FOR, ended)
+                .await
+                .unwrap_or(Ok(()));
             (session, shown, ended)
         });
         for (session, shown, ended) in futures_util::future::join_all(shown).await {
-            if let Err(error) = ended
-                && is_lie(&error)
-            {
-                self.avoid_peer(&session.link, &error);
+            match ended {
+                Err(error) if is_lie(&error) => self.avoid_peer(&session.link, &error),
+                Err(error) if is_stall(&error) => self.give_up(&session.link, &error),
+                _ => {}
             }
             for (holders, shown) in holders.iter_mut().zip(shown) {
                 if shown {
@@ -105,7 +113,7 @@ pub(super) async fn show(
             chain: chain.to_vec(),
             ranges: ranges.clone(),
         };
-        let mut receiver = match Receiver::ask(&session.link, &get).await {
+        let mut receiver = match Receiver::ask(&session.link, SHOW, &get).await {
             Err(error) if error.kind() == Kind::NotFound => continue,
             receiver => receiver?,
         };

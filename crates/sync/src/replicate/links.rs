@@ -148,7 +148,7 @@ impl Shared {
         let first = first.map_err(|_| silent())?.map_err(wire::lost)?;
         match first {
             wire::HELLO => self.answer_hello(link, stream).await,
-            wire::GET => self.answer_get(link, stream).await,
+            wire::GET | wire::SHOW => self.answer_get(link, first, stream).await,
             other => {
                 let message = "the peer begins with what is not known here";
                 Err(Error::new(Kind::Invalid, "sync.peer.read", message).with("what", other))

@@ -14,12 +14,14 @@ pub(crate) mod fuzz;
 mod holders;
 mod links;
 mod progress;
+mod promises;
 mod proof;
 mod receive;
 mod routes;
 mod serve;
 mod session;
 mod status;
+mod stays;
 #[cfg(test)]
 mod tests;
 mod who_has;
@@ -128,6 +130,7 @@ pub(crate) struct Shared {
     freeing: tokio::sync::Mutex<()>,
     /// How often something was freed.
     freed: AtomicU64,
+    promises: promises::Promises,
 }
 
 impl fmt::Debug for Shared {
@@ -162,6 +165,7 @@ impl Replicator {
             moved: Mutex::default(),
             freeing: tokio::sync::Mutex::default(),
             freed: AtomicU64::new(0),
+            promises: promises::Promises::default(),
         });
         shared.spawn(Arc::clone(&shared).accept());
         shared.spawn(Arc::clone(&shared).dial());
@@ -253,6 +257,7 @@ impl Shared {
                 // First, so that no number of events can put it off.
                 () = tokio::time::sleep_until(next) => {
                     next = Instant::now() + self.options.compare_every;
+                    self.lapse_promises();
                     for session in self.sessions() {
                         session.compare();
                     }

@@ -14,7 +14,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader};
 use super::{
     Link, PATIENCE, lock, silent,
     status::Running,
-    wire::{ABSENT, Answer, GET, Get, lost, write_frame},
+    wire::{ABSENT, Answer, Get, lost, write_frame},
 };
 use crate::network::Stream;
 
@@ -66,10 +66,10 @@ pub(super) enum Received {
 }
 
 impl Receiver {
-    /// Asks. [`Kind::NotFound`] where the peer has not got it, [`Kind::Denied`] where it refuses.
-    pub(super) async fn ask(link: &Link, get: &Get) -> Result<Self> {
+    /// Asks, to get something or to be shown it. [`Kind::NotFound`] where the peer has not got it, [`Kind::Denied`] where it refuses.
+    pub(super) async fn ask(link: &Link, what: u8, get: &Get) -> Result<Self> {
         let Stream { mut send, recv } = link.connection.open().await?;
-        send.write_all(&[GET]).await.map_err(lost)?;
+        send.write_all(&[what]).await.map_err(lost)?;
         write_frame(&mut send, &get.encode()?).await?;
         send.shutdown().await.map_err(lost)?;
         let mut recv = BufReader::with_capacity(BUFFER, recv);

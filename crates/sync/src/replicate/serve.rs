@@ -12,7 +12,7 @@ use super::{
     Link, PATIENCE, Shared,
     fetch::has,
     lock, silent,
-    wire::{ABSENT, Answer, Get, lost, read_frame},
+    wire::{ABSENT, Answer, Get, SHOW, lost, read_frame},
 };
 use crate::{
     groups::Group,
@@ -27,7 +27,13 @@ const BUFFER: usize = 128 * 1024;
 type Wanted = Vec<(Hash, ChunkRanges)>;
 
 impl Shared {
-    pub(super) async fn answer_get(&self, link: &Arc<Link>, mut stream: Stream) -> Result<()> {
+    /// Gives what is asked for; or shows it, to somebody who then lets its own copy go.
+    pub(super) async fn answer_get(
+        &self,
+        link: &Arc<Link>,
+        what: u8,
+        mut stream: Stream,
+    ) -> Result<()> {
         let frame = tokio::time::timeout(PATIENCE, read_frame(&mut stream.recv)).await;
         let frame = frame.map_err(|_| silent())??;
         let get = Get::decode(&frame.ok_or_else(silent)?)?;
@@ -39,7 +45,12 @@ impl Shared {
             Err(error) => return Err(error),
         };
         send.write_all(&[answer.encode()]).await.map_err(lost)?;
+        let peer = link.connection.peer();
         for (hash, ranges) in wanted {
+            if what == SHOW && !self.promise(hash, peer).await? {
+                send.write_all(&ABSENT.to_le_bytes()).await.map_err(lost)?;
+                continue;
+            }
             self.send_blob(&mut send, hash, ranges).await?;
         }
         send.shutdown().await.map_err(lost)

@@ -119,6 +119,8 @@ fn follow(blobs: Blobs, root: Root, than: Option<Root>, want: Want) -> Listing<R
                 }
             }
             let mut new_below = Vec::new();
+            // An author may name a page again and again, and that level by level.
+            let mut seen = HashSet::new();
             for hash in std::mem::take(&mut new) {
                 let reached = Reached { hash, part: Part::Sequence { level } };
                 if want == Want::All {
@@ -129,7 +131,9 @@ fn follow(blobs: Blobs, root: Root, than: Option<Root>, want: Want) -> Listing<R
                 }
                 for child in children(&blobs, hash, level).await? {
                     match child.part {
-                        Part::Sequence { .. } => new_below.push(child.hash),
+                        Part::Sequence { .. } => if seen.insert(child.hash) {
+                            new_below.push(child.hash);
+                        },
                         _ if old_parts.contains(&child.hash) => {}
                         _ if want == Want::All => yield child,
                         _ => if !is_here(&blobs, child.hash).await? {

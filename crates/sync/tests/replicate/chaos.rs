@@ -1,6 +1,6 @@
-//! Members write, remove, crash, restart and are cut off at random, with clocks that are wrong, and one
-//! who can only read lies or stalls now and then; in the end all agree, and nothing that was
-//! acknowledged is lost. `LARDER_SEEDS=10000` runs more of it, `LARDER_SEED=7` one alone.
+//! Members write, remove, crash, restart and are cut off at random, with clocks that are wrong; some want
+//! this or that of others' files and free the rest; and one who can only read lies or stalls now and
+//! then. In the end all agree, and nothing that was acknowledged is lost. `LARDER_SEEDS=10000` runs more of it, `LARDER_SEED=7` one alone.
 
 #![allow(clippy::print_stderr, reason = "a seed that fails prints its trace")]
 
@@ -14,9 +14,10 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use store_api::PublicKey;
 use sync::{
+    groups::{Policy, Repo},
     invite::InviteKind::{Read, Replica, Write},
     network::sim::{Link, SimNetwork, garble},
-    replicate::{Push, Synced},
+    replicate::{Copies, Push, Synced},
 };
 
 use crate::{
@@ -105,6 +106,8 @@ async fn scenario(seed: u64, net: &SimNetwork) {
         kinds.push(Replica);
     }
     let writers = 1 + kinds.iter().filter(|kind| **kind == Write).count();
+    // Those who do not want everything, and change their minds.
+    let choosy: Vec<usize> = (1..=kinds.len()).filter(|_| rng.random_bool(0.4)).collect();
     // The last one, who may be dishonest.
     let liar = rng.random_bool(0.7).then(|| {
         kinds.push(Read);
@@ -121,6 +124,19 @@ async fn scenario(seed: u64, net: &SimNetwork) {
         if liar == Some(n) && rng.random_bool(0.7) {
             let repos = repos_known_to(&devices[n]).await;
             lie(net, devices[n].key, repos, &mut rng);
+            continue;
+        }
+        if choosy.contains(&n) && devices[n].running.is_some() && rng.random_bool(0.5) {
+            match rng.random_range(0..3) {
+                0 => {
+                    let all = match rng.random() {
+                        true => choosy.clone(),
+                        false => vec![n],
+                    };
+                    free(&devices, &all).await;
+                }
+                _ => choose(&devices[n], &mut rng).await,
+            }
             continue;
         }
         match rng.random_range(0..10) {
@@ -159,8 +175,11 @@ async fn scenario(seed: u64, net: &SimNetwork) {
             }
         }
         tokio::time::sleep(TO_CONVERGE).await;
-        for device in &devices[..liar] {
-            check(device, &model, writers).await;
+        for (n, device) in devices[..liar].iter().enumerate() {
+            match choosy.contains(&n) {
+                true => check_own(device, &model).await,
+                false => check(device, &model, writers).await,
+            }
         }
         // And with it, once it is honest.
         net.set_tamper(devices[liar].key, None);
@@ -172,16 +191,93 @@ async fn scenario(seed: u64, net: &SimNetwork) {
             device.start(net, options.clone()).await;
         }
     }
+    free(&devices, &choosy).await;
     tokio::time::sleep(TO_CONVERGE).await;
     for device in &devices {
         device.synced(Synced::Here).await;
     }
+    for (n, device) in devices.iter().enumerate() {
+        if choosy.contains(&n) {
+            check_own(device, &model).await;
+            // Whoever wants everything in the end gets everything.
+            want(device, None, None).await;
+        }
+    }
     for device in &devices {
+        device.synced(Synced::Here).await;
         check(device, &model, writers).await;
     }
     assert!(net.findings().is_empty(), "{:?}", net.findings());
     for device in &devices {
         drop(device.replicator().abort());
+    }
+}
+
+/// Some free at once what they do not want.
+async fn free(devices: &[Device], who: &[usize]) {
+    let running = who.iter().map(|n| &devices[*n]);
+    let running = running.filter(|device| device.running.is_some());
+    let freeing = running.map(|device| {
+        let group = device.group().id();
+        device.replicator().free(group, Copies::NotTheLast)
+    });
+    for freed in futures_util::future::join_all(freeing.collect::<Vec<_>>()).await {
+        freed.expect("it is freed");
+    }
+}
+
+/// Has a device want something else, of all repos or of one, and perhaps pin something.
+async fn choose(device: &Device, rng: &mut ChaCha8Rng) {
+    let can_read = device.group().keys().read().is_some();
+    let policy = match rng.random_range(0..5) {
+        0 => None,
+        1 => Some(Policy::Names),
+        2 => Some(Policy::Pinned),
+        _ => Some(Policy::Selected {
+            prefixes: match can_read && rng.random() {
+                true => vec![format!("{}/", rng.random_range(0..3))],
+                false => Vec::new(),
+            },
+            up_to: [100, 5_000, 100_000, u64::MAX][rng.random_range(0..4)],
+        }),
+    };
+    let repos = device.group().repos().await.expect("repos");
+    let one = rng
+        .random_bool(0.3)
+        .then(|| rng.random_range(0..repos.len().max(1)));
+    let one = one.and_then(|n| repos.get(n));
+    want(device, one, policy).await;
+    if can_read && let Some(repo) = one {
+        let path = format!("{}", rng.random_range(0..3));
+        match rng.random() {
+            true => repo.pin(&path).await.expect("a pin"),
+            false => repo.unpin(&path).await.expect("no pin"),
+        }
+    }
+}
+
+/// Sets the policy of a repo, or of all.
+async fn want(device: &Device, one: Option<&Repo>, policy: Option<Policy>) {
+    let group = device.group();
+    if let Some(repo) = one {
+        let set = repo.set_policy(policy.as_ref()).await;
+        return set.expect("a policy");
+    }
+    for repo in group.repos().await.expect("repos") {
+        repo.set_policy(None).await.expect("a policy");
+    }
+    let set = group.set_policy(policy.as_ref()).await;
+    set.expect("a policy");
+}
+
+/// What a device wrote itself is there.
+async fn check_own(device: &Device, model: &BTreeMap<PublicKey, Files>) {
+    for repo in device.group().repos().await.expect("repos") {
+        if repo.is_ours() {
+            let files: Files = contents(&repo).await.expect("ours").into_iter().collect();
+            let expected = model.get(&repo.key()).cloned().unwrap_or_default();
+            assert!(files == expected, "{} lost something", device.key);
+        }
     }
 }
 

@@ -361,3 +361,53 @@ async fn scenario(seed: u64) {
         drop(device.replicator().abort());
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn who_wanted_only_names_gets_all_once_it_is_its_own() {
+    let net = SimNetwork::new(29);
+    net.set_default_link(link());
+    let devices = world(&net, &[InviteKind::Read], &options()).await;
+    let group = devices[1].group();
+    group
+        .set_policy(Some(&Policy::Names))
+        .await
+        .expect("a policy");
+    write(&devices[0], "file", noise(1, 100_000)).await;
+    devices[1].synced(Synced::Everywhere).await;
+    let group = devices[0].group();
+    let invite = group.invite(InviteKind::Device, Vec::new()).await;
+    let invite = invite.expect("an invite");
+    devices[1].groups().join(&invite).await.expect("it joins");
+    agree(&devices).await;
+    assert_eq!(own_files(&devices[1]).await.len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tree_that_was_coming_as_anothers_still_comes_as_its_own() {
+    let net = SimNetwork::new(30);
+    net.set_default_link(Link {
+        bandwidth: Some(100_000),
+        ..link()
+    });
+    let mut devices = world(&net, &[InviteKind::Read], &options()).await;
+    write(&devices[0], "file", noise(1, 5_000_000)).await;
+    let key = own(&devices[0]).await.key();
+    let knows = async || {
+        let repo = devices[1].group().repo(key).await.expect("repos");
+        match repo {
+            Some(repo) => repo.known_root().await.expect("a root").is_some(),
+            None => false,
+        }
+    };
+    while !knows().await {
+        pause(1).await;
+    }
+    let group = devices[0].group();
+    let invite = group.invite(InviteKind::Device, Vec::new()).await;
+    let invite = invite.expect("an invite");
+    devices[1].groups().join(&invite).await.expect("it joins");
+    devices[1].crash(&net);
+    devices[1].start(&net, options()).await;
+    agree(&devices).await;
+    assert_eq!(own_files(&devices[1]).await.len(), 1);
+}

@@ -3,6 +3,7 @@
 mod chaos;
 mod damage;
 mod devices;
+mod free;
 mod holders;
 mod hostile;
 mod liars;

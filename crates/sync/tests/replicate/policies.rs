@@ -17,7 +17,7 @@ use crate::{
     world::{Device, options, own, world},
 };
 
-const FILES: [(&str, usize); 5] = [
+pub const FILES: [(&str, usize); 5] = [
     ("photos/small", 20_000),
     ("photos/sub/long", 9_000_000),
     ("photos2/other", 30_000),
@@ -26,7 +26,7 @@ const FILES: [(&str, usize); 5] = [
 ];
 
 /// A writer with some files, and devices of these kinds that want nothing of them yet.
-async fn members(net: &SimNetwork, kinds: &[sync::invite::InviteKind]) -> Vec<Device> {
+pub async fn members(net: &SimNetwork, kinds: &[sync::invite::InviteKind]) -> Vec<Device> {
     net.set_default_link(link());
     let devices = world(net, kinds, &options()).await;
     for device in &devices[1..] {
@@ -44,14 +44,14 @@ async fn members(net: &SimNetwork, kinds: &[sync::invite::InviteKind]) -> Vec<De
 }
 
 /// The first device's repo, as another device sees it.
-async fn theirs(devices: &[Device], n: usize) -> Repo {
+pub async fn theirs(devices: &[Device], n: usize) -> Repo {
     let key = own(&devices[0]).await.key();
     let repo = devices[n].group().repo(key).await.expect("repos");
     repo.expect("it knows of it")
 }
 
 /// Which files of the repo are whole at this device.
-async fn here(device: &Device, repo: &Repo) -> BTreeSet<String> {
+pub async fn here(device: &Device, repo: &Repo) -> BTreeSet<String> {
     let mut names = BTreeSet::new();
     let mut all = repo.list("").await.expect("a list");
     while let Some((name, entry)) = all.try_next().await.expect("a name") {
@@ -63,7 +63,7 @@ async fn here(device: &Device, repo: &Repo) -> BTreeSet<String> {
     names
 }
 
-fn names(all: &[&str]) -> BTreeSet<String> {
+pub fn names(all: &[&str]) -> BTreeSet<String> {
     all.iter().map(|name| (*name).to_owned()).collect()
 }
 

@@ -54,6 +54,11 @@ impl Job {
         !self.failed.is_empty()
     }
 
+    /// Whether all files of another job are among its own.
+    fn has_all_of(&self, other: &Self) -> bool {
+        other.wanted.iter().all(|one| is_in(&self.wanted, one))
+    }
+
     pub(super) fn page(chain: Chain) -> Self {
         Self {
             is_page: true,
@@ -77,6 +82,11 @@ impl Job {
             ..Self::files(chain, vec![wanted])
         }
     }
+}
+
+fn is_in(some: &[Wanted], one: &Wanted) -> bool {
+    let is_same = |wanted: &Wanted| wanted.file.offset == one.file.offset;
+    some.iter().any(is_same)
 }
 
 /// The jobs of one level.
@@ -168,10 +178,12 @@ impl Work {
         }
     }
 
-    pub(super) fn finish(&self, number: u64, more: Vec<Job>) {
+    pub(super) fn finish(&self, number: u64, mut more: Vec<Job>) {
         let mut left = lock(&self.left);
         if let Some(run) = left.running.remove(&number) {
             run.over.notify_waiters();
+            // Another session may have done some of it meanwhile.
+            more.retain(|job| run.job.has_all_of(job));
             // First, so that a file that was begun is soon whole.
             for job in more.into_iter().rev() {
                 left.waiting.push_front(job);
@@ -189,20 +201,12 @@ impl Work {
         absent: &[Wanted],
         mut more: Vec<Job>,
     ) {
-        let is_in = |some: &[Wanted], one: &Wanted| {
-            some.iter()
-                .any(|wanted| wanted.file.offset == one.file.offset)
-        };
         let mut left = lock(&self.left);
         let Some(run) = left.running.get_mut(&number) else {
             return;
         };
         // Another session may have done some of it meanwhile.
-        more.retain(|job| {
-            job.wanted
-                .iter()
-                .all(|wanted| is_in(&run.job.wanted, wanted))
-        });
+        more.retain(|job| run.job.has_all_of(job));
         run.job.wanted.retain(|wanted| is_in(absent, wanted));
         if run.job.wanted.is_empty() {
             drop(left);

@@ -19,7 +19,7 @@ use super::{
     receive::{MAX_FILE_LEN, Opened, Received, Receiver, add},
     session::Session,
     status::Request,
-    wire::Get,
+    wire::{GET, Get},
 };
 use crate::{
     groups::Repo,
@@ -238,7 +238,7 @@ impl Shared {
             (!job.is_page).then(|| Arc::clone(moved)),
             wanted.first().and_then(|wanted| wanted.file.coming.clone()),
         );
-        let mut receiver = Receiver::ask(&session.link, &get).await?;
+        let mut receiver = Receiver::ask(&session.link, GET, &get).await?;
         let mut done = Done::default();
         if job.is_page {
             let all = ChunkRanges::all();

@@ -81,11 +81,15 @@ impl Shared {
                 }
             }
             let mut below = Vec::new();
+            // An author may name a page again and again, and that level by level.
+            let mut seen = HashSet::new();
             let mut files = Vec::new();
             for chain in std::mem::take(&mut new) {
                 if level > 0 {
                     for child in children(blobs, last(&chain), level).await? {
-                        if let Part::Sequence { .. } = child.part {
+                        if let Part::Sequence { .. } = child.part
+                            && seen.insert(child.hash)
+                        {
                             let mut chain = chain.clone();
                             chain.push(child.hash);
                             below.push(chain);

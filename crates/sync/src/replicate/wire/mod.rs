@@ -1,7 +1,7 @@
 //! What peers say to each other, as bytes.
 //!
 //! ```text
-//! stream           what u8 (0 hello, 1 get), then frames
+//! stream           what u8 (0 hello, 1 get, 2 show), then frames
 //! frame            length u32, at most 64 KiB | body
 //! hello            version u8 = 1 | nonce [32] | tag [32]                     (proof.rs)
 //! answer           nonce [32] | tag [32]
@@ -15,6 +15,8 @@
 //!                  | 0 u8 | iroh-blobs' GetRequest, as postcard
 //! answer to get    0 u8, and iroh-blobs' answer without frames, where a size of 2^64 - 1 says that a
 //!                  blob is not here, and nothing comes of it; or 1 u8, none is; or 2 u8, it is not for you
+//! show             as get, of blobs that the asker would delete: what is shown is whole here, and stays for
+//!                  ten minutes; what is not, or may go, is as if it were not here
 //! ```
 //!
 //! Integers are big-endian, but in what iroh-blobs defines. Frames of a get's answer do not exist: it
@@ -43,6 +45,7 @@ pub const MAX_FRAME_LEN: usize = 64 * 1024;
 
 pub(super) const HELLO: u8 = 0;
 pub(super) const GET: u8 = 1;
+pub(super) const SHOW: u8 = 2;
 
 /// In the place of a blob's size: it is not here.
 pub(super) const ABSENT: u64 = u64::MAX;

@@ -1,0 +1,139 @@
+//! What roots keep alive: followed through hash sequences, as far as they are here.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
+
+use bytes::Bytes;
+use futures_util::TryStreamExt;
+use store_api::{GROUP_LEN, Result};
+
+use super::{Blobs, Inner, entry::State, tree::group_count};
+use crate::{Hash, Root};
+
+/// The blobs that some roots keep alive. It takes memory for the hash of each.
+#[derive(Debug)]
+pub struct Marks {
+    inner: Arc<Inner>,
+    live: HashSet<Hash>,
+    /// Hash sequences, and how deep what they name is live: a greater depth marks all that a lesser
+    /// one does.
+    sequences: HashMap<Hash, u8>,
+    /// Sequences that were not all here when they were read.
+    gaps: HashSet<Hash>,
+}
+
+impl Blobs {
+    /// Nothing marked yet.
+    pub fn marks(&self) -> Marks {
+        Marks::new(self.0.clone())
+    }
+}
+
+impl Marks {
+    pub(super) fn new(inner: Arc<Inner>) -> Self {
+        Self {
+            inner,
+            live: HashSet::new(),
+            sequences: HashMap::new(),
+            gaps: HashSet::new(),
+        }
+    }
+
+    /// Whether a root that was added keeps this blob, as far as what names it was here.
+    pub fn contains(&self, hash: &Hash) -> bool {
+        self.live.contains(hash)
+    }
+
+    /// Marks what a root keeps, as far as it is here; what is not here is no error.
+    pub async fn add(&mut self, root: Root) -> Result<()> {
+        self.live.insert(root.hash);
+        let mut waiting = Vec::new();
+        self.deepen(root.hash, root.format.depth(), &mut waiting);
+        self.follow(waiting).await
+    }
+
+    /// Looks again at the sequences of which something was not here.
+    pub async fn look_again(&mut self) -> Result<()> {
+        for hash in std::mem::take(&mut self.gaps) {
+            if let Err(error) = self.has_changed(hash).await {
+                self.gaps.insert(hash);
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    /// A blob gained content: as a sequence it may name more.
+    pub(super) async fn has_changed(&mut self, hash: Hash) -> Result<()> {
+        match self.sequences.get(&hash) {
+            Some(depth) => self.follow(vec![(hash, *depth)]).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Notes a sequence to be read, unless it was read to this depth already.
+    fn deepen(&mut self, hash: Hash, depth: u8, waiting: &mut Vec<(Hash, u8)>) {
+        if depth > self.sequences.get(&hash).copied().unwrap_or(0) {
+            self.sequences.insert(hash, depth);
+            waiting.push((hash, depth));
+        }
+    }
+
+    /// Marks what these sequences name, each to its depth.
+    async fn follow(&mut self, mut waiting: Vec<(Hash, u8)>) -> Result<()> {
+        while let Some((hash, depth)) = waiting.pop() {
+            // It may have been noted again since, deeper.
+            if self.sequences.get(&hash) == Some(&depth) {
+                self.add_children(hash, depth, &mut waiting).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Marks what a hash sequence names, as far as it is here.
+    async fn add_children(
+        &mut self,
+        hash: Hash,
+        depth: u8,
+        waiting: &mut Vec<(Hash, u8)>,
+    ) -> Result<()> {
+        let Some(found) = self.inner.lookup(hash).await? else {
+            self.gaps.insert(hash);
+            return Ok(());
+        };
+        let size = found.entry.size();
+        let runs = match &found.entry.state {
+            State::Partial(partial) => {
+                self.gaps.insert(hash);
+                partial.runs.clone()
+            }
+            _ => Vec::from([(0, group_count(size))]),
+        };
+        for (start, end) in runs {
+            let range = start * GROUP_LEN..(end * GROUP_LEN).min(size);
+            // Groups are whole multiples of 32 bytes, so no hash crosses a range.
+            let mut pieces = self
+                .inner
+                .clone()
+                .read_entry(hash, found.entry.clone(), range);
+            let mut rest = Bytes::new();
+            let mut first = start == 0;
+            while let Some(piece) = pieces.try_next().await? {
+                debug_assert!(rest.is_empty());
+                let hashes = piece.chunks_exact(32);
+                rest = piece.slice_ref(hashes.remainder());
+                for hash in hashes {
+                    let bytes: [u8; 32] = hash.try_into().expect("chunks of 32 bytes");
+                    let child = Hash::from(bytes);
+                    self.live.insert(child);
+                    if !std::mem::take(&mut first) && depth > 1 {
+                        self.deepen(child, depth - 1, waiting);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}

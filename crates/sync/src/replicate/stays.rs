@@ -1,0 +1,204 @@
+//! What must not be freed, whoever names it as a file that is not wanted: anybody may name any hash.
+//! A blob that is pinned by itself is not among it, as deleting it fails.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+
+use futures_util::TryStreamExt;
+use store_api::{Kind, RecordId, Result};
+use store_engine::{Blobs, Format, Hash, Marks, Status, TagName};
+
+use super::{Shared, fetch::wanted_of, holders::Asked};
+use crate::{
+    groups::{Repo, Wants, WantsDigest},
+    tree::{
+        MAX_LEVEL, Root,
+        walk::{Part, children},
+    },
+};
+
+/// What stays: all that a tag keeps, or a pin of a sequence; but of trees of other members' repos, in whatever group,
+/// only their pages, and the files that are wanted.
+pub(super) struct Stays {
+    marks: Marks,
+    /// The roots of others' repos that were looked at, with what was wanted.
+    looked_at: BTreeSet<(RecordId, Hash, u8, WantsDigest)>,
+    of_others: HashSet<Hash>,
+}
+
+impl Stays {
+    pub(super) fn new(blobs: &Blobs) -> Self {
+        Self {
+            marks: blobs.marks(),
+            looked_at: BTreeSet::new(),
+            of_others: HashSet::new(),
+        }
+    }
+
+    pub(super) fn contains(&self, hash: &Hash) -> bool {
+        self.of_others.contains(hash) || self.marks.contains(hash)
+    }
+
+    /// Adds what must stay by now. The cost is that of what was not looked at yet.
+    pub(super) async fn look(&mut self, shared: &Shared) -> Result<()> {
+        let inner = &shared.groups.0;
+        let blobs = &inner.blobs;
+        let mut of_others: BTreeMap<TagName, (Repo, Wants)> = BTreeMap::new();
+        for group in shared.groups.groups() {
+            for repo in group.repos().await? {
+                if repo.is_ours() || group.is_ours(repo.id()) {
+                    continue;
+                }
+                let wants = repo.wants(&shared.options.policy).await?;
+                // Nobody may go on from a time when something else was wanted.
+                let (whole, digest) = (inner.whole(repo.id()).await?, wants.digest()?);
+                if whole.is_some_and(|whole| whole.wanted != digest) {
+                    inner.forget_whole(repo.id()).await?;
+                }
+                for tag in repo.kept().await? {
+                    of_others.insert(tag.name, (repo.clone(), wants.clone()));
+                }
+            }
+        }
+        self.marks.look_again().await?;
+        for pinned in blobs.pins() {
+            if pinned.format != Format::Raw {
+                self.marks.add(pinned).await?;
+            }
+        }
+        let mut tags = blobs.tags().list_all();
+        while let Some(tag) = tags.try_next().await? {
+            match (of_others.get(&tag.name), tag.root.format) {
+                (Some((repo, wants)), Format::Tree { depth }) => {
+                    let level = depth.saturating_sub(1);
+                    self.add_of(repo, tag.root.hash, level, wants).await?;
+                }
+                _ => self.marks.add(tag.root).await?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds what stays of the tree of somebody else's repo.
+    async fn add_of(&mut self, repo: &Repo, root: Hash, level: u8, wants: &Wants) -> Result<()> {
+        let looked_at = (repo.id(), root, level, wants.digest()?);
+        if self.looked_at.contains(&looked_at) {
+            return Ok(());
+        }
+        self.of_others.insert(root);
+        let root = Root {
+            hash: root,
+            level,
+            ..Root::EMPTY
+        };
+        let mut is_all_here = true;
+        let mut pages = pages(repo.group().blobs(), root);
+        while let Some(page) = pages.try_next().await? {
+            let Some(named) = &page.named else {
+                is_all_here = false;
+                continue;
+            };
+            let of_pages = named.iter().filter(|child| child.part != Part::File);
+            self.of_others.extend(of_pages.map(|child| child.hash));
+            if page.level == 0 {
+                let files = files_of(repo, page.hash(), wants).await?;
+                let stay = files.iter().filter(|(_, goes)| !goes);
+                self.of_others.extend(stay.map(|(file, _)| file.hash));
+            }
+        }
+        if is_all_here {
+            self.looked_at.insert(looked_at);
+        }
+        Ok(())
+    }
+}
+
+/// A page of a tree.
+pub(super) struct Page {
+    /// From the root down to it.
+    pub(super) chain: Vec<Hash>,
+    pub(super) level: u8,
+    /// What its sequence names; `None` where that is not here.
+    named: Option<Vec<crate::tree::walk::Reached>>,
+}
+
+impl Page {
+    pub(super) fn is_here(&self) -> bool {
+        self.named.is_some()
+    }
+
+    pub(super) fn hash(&self) -> Hash {
+        *self.chain.last().expect("a chain has a page")
+    }
+}
+
+/// The pages of a tree, each once, however often the author named it.
+pub(super) fn pages(blobs: &Blobs, root: Root) -> store_api::Listing<Page> {
+    let blobs = blobs.clone();
+    Box::pin(async_stream::try_stream! {
+        let mut left = Vec::new();
+        if root.hash != Hash::EMPTY && root.level <= MAX_LEVEL {
+            left.push((vec![root.hash], root.level));
+        }
+        let mut seen = HashSet::new();
+        while let Some((chain, level)) = left.pop() {
+            let page = *chain.last().expect("a chain has a page");
+            let named = match children(&blobs, page, level).await {
+                Ok(named) => Some(named),
+                Err(error) if matches!(error.kind(), Kind::NotFound | Kind::Corrupt) => {
+                    tracing::debug!(%page, %error, "a page is left alone");
+                    None
+                }
+                Err(error) => Err(error)?,
+            };
+            for child in named.iter().flatten().rev() {
+                if let Part::Sequence { level } = child.part
+                    && seen.insert((child.hash, level))
+                {
+                    let mut chain = chain.clone();
+                    chain.push(child.hash);
+                    left.push((chain, level));
+                }
+            }
+            yield Page { chain, level, named };
+        }
+    })
+}
+
+/// The files of a page, and whether each may go: not where it is wanted, or where the page cannot be
+/// read here though others can.
+pub(super) async fn files_of(repo: &Repo, page: Hash, wants: &Wants) -> Result<Vec<(Asked, bool)>> {
+    let blobs = repo.group().blobs();
+    let can_read = repo.group().keys().read().is_some();
+    let (wanted, all_stay): (HashSet<u64>, bool) = match wanted_of(repo, page, wants).await {
+        Ok(wanted) => (
+            wanted.iter().map(|file| file.offset).collect(),
+            wants.keeps_read(),
+        ),
+        Err(error) if matches!(error.kind(), Kind::NotFound | Kind::Corrupt | Kind::Denied) => {
+            tracing::debug!(%page, %error, "a page is left alone");
+            (HashSet::new(), true)
+        }
+        Err(error) => return Err(error),
+    };
+    let longest = wants.longest_sealed();
+    let mut files = Vec::new();
+    for (offset, child) in (1..).zip(children(blobs, page, 0).await?) {
+        if child.part != Part::File {
+            continue;
+        }
+        let mut is_wanted = wanted.contains(&offset);
+        if is_wanted && !can_read {
+            is_wanted = match blobs.status(child.hash).await? {
+                Some(Status::Complete { size } | Status::Partial { size, .. }) => size <= longest,
+                None => true,
+            };
+        }
+        let file = Asked {
+            offset,
+            hash: child.hash,
+            len: 0,
+        };
+        files.push((file, !is_wanted && !all_stay));
+    }
+    Ok(files)
+}
