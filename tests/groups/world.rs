@@ -1,0 +1,178 @@
+//! Devices that have stores of one kind, on a network of one kind.
+
+use std::{sync::Arc, time::Duration};
+
+use larder::{
+    api::{PublicKey, SecretKey},
+    engine::{generate_key, public_key},
+};
+use net_iroh::{IrohNetwork, IrohOptions, Reach};
+use sync::{
+    groups::Clock,
+    invite::InviteKind,
+    network::{
+        Network,
+        sim::{Link, SimNetwork},
+    },
+    replicate::Options,
+};
+use tokio::{
+    runtime::{Builder, Runtime},
+    time::Instant,
+};
+
+use crate::{
+    device::Device,
+    stores::{Kept, StoreKind},
+};
+
+/// When every world begins, in milliseconds since 1970.
+const START_MS: i64 = 1_700_000_000_000;
+
+/// What connects devices.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum NetworkKind {
+    Simulated,
+    Iroh,
+}
+
+/// Where a scenario happens.
+pub struct World {
+    stores: StoreKind,
+    /// Where it is simulated.
+    net: Option<SimNetwork>,
+    start: Instant,
+}
+
+/// Runs a scenario in a world. Time is virtual, unless something goes on that virtual time does not
+/// wait for: a socket, or the threads of a store on disk.
+pub fn run(stores: StoreKind, network: NetworkKind, scenario: impl AsyncFnOnce(&World)) {
+    let is_virtual = stores != StoreKind::Redb && network == NetworkKind::Simulated;
+    let runtime = Builder::new_current_thread()
+        .enable_all()
+        .start_paused(is_virtual)
+        .build()
+        .expect("a runtime");
+    runtime.block_on(async {
+        let net = (network == NetworkKind::Simulated).then(|| {
+            let net = SimNetwork::new(1);
+            net.set_default_link(Link {
+                latency: Duration::from_millis(2),
+                bandwidth: Some(200_000_000),
+                ..Link::default()
+            });
+            net
+        });
+        let start = Instant::now();
+        scenario(&World { stores, net, start }).await;
+    });
+}
+
+/// Quick enough for real time.
+pub fn options() -> Options {
+    Options {
+        compare_every: Duration::from_secs(1),
+        route_for: Duration::from_secs(600),
+        ..Options::default()
+    }
+}
+
+impl World {
+    /// A device that has nothing yet, and runs.
+    pub async fn device(&self, options: Options) -> Device {
+        let key = generate_key().expect("randomness");
+        let mut device = Device::new(key, Kept::new(self.stores), options);
+        device.start(self).await;
+        device
+    }
+
+    /// A group that the first device made and the others joined, by invites of these kinds. Those who
+    /// may write have repos: `member 0`, `member 1` and so on.
+    pub async fn members(&self, kinds: &[InviteKind]) -> Vec<Device> {
+        self.members_with(kinds, options()).await
+    }
+
+    pub async fn members_with(&self, kinds: &[InviteKind], options: Options) -> Vec<Device> {
+        let first = self.device(options.clone()).await;
+        let group = first.groups().create_group("the group").await;
+        let group = group.expect("a group");
+        group.create_repo("member 0").await.expect("a repo");
+        let mut devices = vec![first];
+        for (n, kind) in (1..).zip(kinds) {
+            let device = self.device(options.clone()).await;
+            device.join(&devices[0], *kind, &devices[..1]).await;
+            if *kind == InviteKind::Write {
+                let repo = device.group().create_repo(&format!("member {n}")).await;
+                repo.expect("a repo");
+            }
+            devices.push(device);
+        }
+        devices
+    }
+
+    /// The world's time.
+    pub fn clock(&self) -> Clock {
+        let start = self.start;
+        let since = move || i64::try_from(start.elapsed().as_millis()).expect("it is short");
+        Arc::new(move || START_MS + since())
+    }
+
+    /// A node of the network, and what it runs on where that is its own: so that it can be killed.
+    pub async fn node(&self, key: &SecretKey) -> (Arc<dyn Network>, Process) {
+        match &self.net {
+            Some(net) => (net.node(public_key(key)), Process(None)),
+            None => {
+                let mut runtime = Builder::new_multi_thread();
+                runtime.worker_threads(1).enable_all();
+                let process = Process(Some(runtime.build().expect("a runtime")));
+                let options = IrohOptions {
+                    reach: Reach::Loopback,
+                    secret_key: Some(key.clone()),
+                    port: 0,
+                };
+                let bound = process.handle().spawn(IrohNetwork::bind(options));
+                let network = bound.await.expect("a task").expect("a port");
+                (Arc::new(network), process)
+            }
+        }
+    }
+
+    /// Takes a node from the network, as a process ends that is killed.
+    pub fn kill(&self, node: PublicKey, process: Process) {
+        if let Some(net) = &self.net {
+            net.crash(node);
+        }
+        drop(process);
+    }
+
+    /// Looks for this in all that is sent, where the network lets us look.
+    pub fn search_for(&self, pattern: &str) {
+        if let Some(net) = &self.net {
+            net.search_for(&[pattern]).expect("a pattern");
+        }
+    }
+
+    /// How often it was found.
+    pub fn findings(&self) -> usize {
+        self.net.as_ref().map_or(0, |net| net.findings().len())
+    }
+}
+
+/// What the tasks of a device run on, where that is its own. Dropping it ends them in the middle of
+/// what they do, so that not even a farewell is sent.
+pub struct Process(Option<Runtime>);
+
+impl Process {
+    pub fn handle(&self) -> tokio::runtime::Handle {
+        let own = self.0.as_ref().map(|runtime| runtime.handle().clone());
+        own.unwrap_or_else(tokio::runtime::Handle::current)
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
