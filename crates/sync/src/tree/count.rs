@@ -75,8 +75,8 @@ pub(crate) async fn count(
         average: new.bytes.checked_div(new.files).unwrap_or_default(),
         count: Count::default(),
     };
-    let (mut above, mut under): (Vec<Named>, HashMap<Hash, Option<(u64, u64)>>) =
-        Default::default();
+    let mut above: Vec<Named> = Vec::new();
+    let mut under: HashMap<Hash, Option<(u64, u64)>> = HashMap::new();
     for level in (0..=new.level.max(old.level).min(MAX_LEVEL)).rev() {
         if level == new.level && new.hash != Hash::EMPTY {
             above.push((new.hash, Some((new.files, new.bytes))));
