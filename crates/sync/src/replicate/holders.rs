@@ -16,7 +16,7 @@ use super::{
     Shared, is_lie, is_stall,
     receive::{BLOCK, MAX_FILE_LEN, Receiver, clip},
     session::Session,
-    wire::{Get, SHOW},
+    wire::{GET, Get, SHOW},
 };
 use crate::groups::Repo;
 
@@ -51,7 +51,7 @@ impl Shared {
         sessions.retain(|session| session.link.connection.peer() != self.network.key());
         let shown = sessions.iter().map(|session| async move {
             let mut shown = vec![false; asked.len()];
-            let ended = show(session, repo, chain, asked, &mut shown);
+            let ended = show(session, repo, chain, asked, SHOW, &mut shown);
             let ended = tokio::time::timeout(SHOW_FOR, ended)
                 .await
                 .unwrap_or(Ok(()));
@@ -87,19 +87,21 @@ pub(super) async fn length(
         chain: chain.to_vec(),
         ranges: vec![(offset, ranges.clone())],
     };
-    let mut receiver = match Receiver::ask(&session.link, &get).await {
+    let mut receiver = match Receiver::ask(&session.link, GET, &get).await {
         Err(error) if error.kind() == Kind::NotFound => return Ok(None),
         receiver => receiver?,
     };
     check(&mut receiver, hash, None, &ranges).await
 }
 
-/// Asks one peer; what it has shown before it failed counts.
+/// Asks one peer, to [show](SHOW) it and keep it for a while, or just to [give](GET) it; what it has shown
+/// before it failed counts.
 pub(super) async fn show(
     session: &Arc<Session>,
     repo: &Repo,
     chain: &[Hash],
     asked: &[Asked],
+    what: u8,
     shown: &mut [bool],
 ) -> Result<()> {
     for (asked, shown) in asked.chunks(MAX_ASKED).zip(shown.chunks_mut(MAX_ASKED)) {
@@ -113,7 +115,7 @@ pub(super) async fn show(
             chain: chain.to_vec(),
             ranges: ranges.clone(),
         };
-        let mut receiver = match Receiver::ask(&session.link, SHOW, &get).await {
+        let mut receiver = match Receiver::ask(&session.link, what, &get).await {
             Err(error) if error.kind() == Kind::NotFound => continue,
             receiver => receiver?,
         };

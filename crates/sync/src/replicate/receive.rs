@@ -66,7 +66,8 @@ pub(super) enum Received {
 }
 
 impl Receiver {
-    /// Asks, to get something or to be shown it. [`Kind::NotFound`] where the peer has not got it, [`Kind::Denied`] where it refuses.
+    /// Asks, to get something or to be shown it. [`Kind::NotFound`] where the peer has not got it,
+    /// [`Kind::Denied`] where it refuses.
     pub(super) async fn ask(link: &Link, what: u8, get: &Get) -> Result<Self> {
         let Stream { mut send, recv } = link.connection.open().await?;
         send.write_all(&[what]).await.map_err(lost)?;

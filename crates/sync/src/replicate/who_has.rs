@@ -11,6 +11,7 @@ use super::{
     holders::{Asked, length, show},
     is_lie,
     session::Session,
+    wire::GET,
 };
 use crate::{
     groups::{Group, Repo},
@@ -131,6 +132,6 @@ async fn shows_at(session: &Arc<Session>, place: &Place) -> Result<bool> {
         len,
     };
     let mut shown = [false];
-    show(session, repo, &at.chain, &[asked], &mut shown).await?;
+    show(session, repo, &at.chain, &[asked], GET, &mut shown).await?;
     Ok(shown[0])
 }

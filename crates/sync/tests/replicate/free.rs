@@ -181,7 +181,7 @@ async fn nothing_is_freed_because_somebody_names_it() {
         .zip(all)
         .map(|(n, blob)| {
             (
-                Name::new(&format!("{n}")).expect("a name"),
+                Name::new(format!("{n}")).expect("a name"),
                 Some(entry(blob)),
             )
         })
