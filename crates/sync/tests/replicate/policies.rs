@@ -307,3 +307,26 @@ async fn all_of_a_repo_comes_on_demand() {
     let failed = replicator.sync_all(&repo, |_| {}).await;
     assert_eq!(failed.unwrap_err().kind(), Kind::Unavailable);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_replica_with_a_limit_gets_short_files_too() {
+    let net = SimNetwork::new(47);
+    net.set_default_link(link());
+    let devices = world(&net, &[Replica], &options()).await;
+    let limit = selected(&[], 5_000);
+    let group = devices[1].group();
+    group.set_policy(Some(&limit)).await.expect("a policy");
+    let repo = own(&devices[0]).await;
+    for (n, len) in (0..).zip([0, 1_000, 3_000, 5_000, 5_328, 16_384, 17_000, 40_000]) {
+        let name = format!("{len}");
+        repo.write(&name, noise(n, len)).await.expect("a write");
+    }
+    devices[1].synced(Synced::Everywhere).await;
+    for len in [0, 1_000, 3_000, 5_000] {
+        let entry = repo.entry(&format!("{len}")).await.expect("a tree");
+        let blob = entry.expect("a file").blob;
+        let status = devices[1].stores.blobs.status(blob).await;
+        let status = status.expect("a status");
+        assert!(matches!(status, Some(Status::Complete { .. })), "{len}");
+    }
+}

@@ -2,7 +2,7 @@
 
 use bao_tree::{ChunkNum, ChunkRanges};
 use futures_util::{StreamExt, TryStreamExt, stream};
-use store_api::{Kind, Result};
+use store_api::{GROUP_LEN, Kind, Result};
 use store_engine::{Blobs, Hash, Status};
 
 use super::{
@@ -145,8 +145,11 @@ impl Files {
                 Missing::All => new.push(Wanted {
                     file: file.clone(),
                     ranges: match file.len.is_none() && self.longest < u64::MAX {
-                        // First, how long it is: that shows with the end.
-                        true => ChunkRanges::from(ChunkNum(MAX_FILE_LEN / 1024)..),
+                        // First, how long it is: that shows with the end. A short one comes whole.
+                        true => {
+                            ChunkRanges::from(..ChunkNum(GROUP_LEN / 1024))
+                                | ChunkRanges::from(ChunkNum(MAX_FILE_LEN / 1024)..)
+                        }
                         false => first_piece(),
                     },
                 }),
