@@ -95,10 +95,10 @@ impl Device {
         self.disconnect().await;
         let running = self.running.take().expect("it runs");
         running.store.close().await.expect("it closes");
-        self.kept.end().await;
     }
 
-    /// Ends without a word, in the middle of everything.
+    /// Ends without a word, in the middle of everything. Nothing that was got from it may be held: its
+    /// store is not closed, and let go with the last handle.
     pub async fn crash(&mut self, world: &World) {
         let mut running = self.running.take().expect("it runs");
         if let Some((replicator, process)) = running.online.take() {
@@ -106,7 +106,6 @@ impl Device {
             world.kill(self.key(), process);
             while tasks.join_next().await.is_some() {}
         }
-        self.kept.end().await;
     }
 
     pub fn key(&self) -> PublicKey {
@@ -216,9 +215,11 @@ impl Device {
         collected.expect("a collection");
     }
 
-    /// How many bytes its store has.
+    /// How many bytes its store has, after what is freed little by little is.
     pub async fn len(&self) -> u64 {
-        self.kept.len().await
+        self.store().settle().await.expect("it settles");
+        let bytes = self.kept.bytes().await;
+        bytes.iter().map(|bytes| bytes.len() as u64).sum()
     }
 
     /// Whether its store has this anywhere.

@@ -1,17 +1,24 @@
 //! What the stores of devices are made of, and all of their bytes.
 
-use std::{io::ErrorKind, path::Path, sync::Arc};
+use std::{
+    io::ErrorKind,
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use futures_util::TryStreamExt;
 use larder::{
-    Kind, Store, Unlock,
+    Kind, Store, StoreUrl, Unlock,
     api::{BlobStore, CollectionStore, Part, Scan, Secrets},
-    engine::{FileSecrets, MemorySecrets},
-    redb::{Options, RedbStore},
+    engine::MemorySecrets,
 };
 use store_testkit::{MemoryStore, stores::StrictStore};
 use tempfile::TempDir;
 use tests::store::files;
+
+/// How long a store may be in use after who had it open has crashed.
+const LET_GO: Duration = Duration::from_secs(20);
 
 /// What devices keep their data in.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -25,7 +32,7 @@ pub enum StoreKind {
 pub enum Kept {
     Memory(MemoryStore, MemorySecrets),
     Strict(StrictStore, MemorySecrets),
-    Redb(TempDir, Option<(Arc<RedbStore>, FileSecrets)>),
+    Redb(TempDir),
 }
 
 impl Kept {
@@ -33,49 +40,33 @@ impl Kept {
         match kind {
             StoreKind::Memory => Self::Memory(MemoryStore::new(), MemorySecrets::new()),
             StoreKind::Strict => Self::Strict(StrictStore::new(), MemorySecrets::new()),
-            StoreKind::Redb => Self::Redb(tempfile::tempdir().expect("a folder"), None),
+            StoreKind::Redb => Self::Redb(tempfile::tempdir().expect("a folder")),
         }
     }
 
     /// Opens it, as a process does that starts.
-    pub async fn open(&mut self) -> (Store, Arc<dyn Secrets>) {
+    pub async fn open(&self) -> (Store, Arc<dyn Secrets>) {
         match self {
-            Self::Memory(store, secrets) => over(Arc::new(store.clone()), secrets.clone()).await,
-            Self::Strict(store, secrets) => over(Arc::new(store.clone()), secrets.clone()).await,
-            Self::Redb(folder, opened) => {
-                let store = RedbStore::open(folder.path().join("store"), Options::default()).await;
-                let store = store.expect("the store opens");
-                let secrets = match opened.take() {
-                    Some((_, secrets)) => secrets,
-                    None => {
-                        let key = Unlock::key_file(&folder.path().join("key")).expect("a key");
-                        let secrets = FileSecrets::open(folder.path().join("secrets"), key).await;
-                        secrets.expect("the keys")
+            Self::Memory(store, secrets) => over(store.clone(), secrets.clone()).await,
+            Self::Strict(store, secrets) => over(store.clone(), secrets.clone()).await,
+            Self::Redb(folder) => {
+                let url = StoreUrl::Redb(folder.path().join("store"));
+                let start = Instant::now();
+                let store = loop {
+                    match Store::open_url(&url).await {
+                        // Where it was not closed, what runs to its end still has it.
+                        Err(error) if error.kind() == Kind::Unavailable => {
+                            assert!(start.elapsed() < LET_GO, "{error}");
+                            tokio::time::sleep(Duration::from_millis(10)).await;
+                        }
+                        store => break store.expect("the store opens"),
                     }
                 };
-                let store = Arc::new(store);
-                *opened = Some((store.clone(), secrets.clone()));
-                over(store, secrets).await
+                let key = folder.path().join("key");
+                let secrets = store.secrets(|| Unlock::key_file(&key)).await;
+                (store, secrets.expect("the keys"))
             }
         }
-    }
-
-    /// Ends it, as it does when its process does. Who crashes has not closed what is above.
-    pub async fn end(&mut self) {
-        if let Self::Redb(_, opened) = self
-            && let Some((store, _)) = opened
-        {
-            store.close().await.expect("it closes");
-        }
-    }
-
-    /// How many bytes it has, after what is freed little by little is.
-    pub async fn len(&self) -> u64 {
-        if let Self::Redb(_, Some((store, _))) = self {
-            store.settle().await.expect("it settles");
-        }
-        let bytes = self.bytes().await;
-        bytes.iter().map(|bytes| bytes.len() as u64).sum()
     }
 
     /// All that it keeps, piece by piece: of a store on disk the files, of another all payloads,
@@ -84,7 +75,7 @@ impl Kept {
         match self {
             Self::Memory(store, _) => bytes_of(store).await,
             Self::Strict(store, _) => bytes_of(store).await,
-            Self::Redb(folder, _) => {
+            Self::Redb(folder) => {
                 let files = files(&folder.path().join("store")).into_iter();
                 files.filter_map(|path| read(&path)).collect()
             }
@@ -95,7 +86,7 @@ impl Kept {
     pub fn violations(&self) -> Vec<String> {
         match self {
             Self::Strict(store, _) => store.violations(),
-            Self::Memory(..) | Self::Redb(..) => Vec::new(),
+            Self::Memory(..) | Self::Redb(_) => Vec::new(),
         }
     }
 }
@@ -109,10 +100,11 @@ fn read(path: &Path) -> Option<Vec<u8>> {
     }
 }
 
-async fn over<S>(shared: Arc<S>, secrets: impl Secrets) -> (Store, Arc<dyn Secrets>)
+async fn over<S>(store: S, secrets: impl Secrets) -> (Store, Arc<dyn Secrets>)
 where
     S: BlobStore + CollectionStore,
 {
+    let shared = Arc::new(store);
     let store = Store::over(shared.clone(), shared).await;
     (store.expect("the store opens"), Arc::new(secrets))
 }

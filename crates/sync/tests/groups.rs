@@ -92,6 +92,25 @@ async fn a_group_is_there_again() -> Result<()> {
 }
 
 #[tokio::test]
+async fn the_store_is_let_go_with_the_last_handle() -> Result<()> {
+    let device = Device::new().await?;
+    let groups = device.open().await?;
+    let group = groups.create_group("g").await?;
+    let repo = group.create_repo("r").await?;
+    repo.write("a", "1").await?;
+    assert_eq!(group.members().await?.len(), 1);
+    let kept = Arc::downgrade(&device.stores.secrets);
+    drop((device, groups, group));
+    // Any handle is enough to go on.
+    repo.write("b", "2").await?;
+    assert_eq!(repo.group().repos().await?.len(), 1);
+    assert!(kept.upgrade().is_some());
+    drop(repo);
+    assert!(kept.upgrade().is_none());
+    Ok(())
+}
+
+#[tokio::test]
 async fn files_are_written_removed_and_renamed() -> Result<()> {
     let device = Device::over(StrictStore::new()).await;
     let device = device?;

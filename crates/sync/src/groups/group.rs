@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     fmt,
     ops::Range,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
 };
 
 use bytes::Bytes;
@@ -15,7 +15,7 @@ use store_api::{
 use store_engine::{Blobs, Records, generate_key, public_key};
 
 use super::{
-    Event, Groups, Inner, Ours,
+    Event, Inner, Ours,
     heal::Told,
     repo::{Repo, RepoInner},
 };
@@ -34,11 +34,12 @@ use crate::{
 pub struct Group(Arc<GroupInner>);
 
 struct GroupInner {
-    groups: Groups,
+    inner: Arc<Inner>,
     keys: GroupKeys,
     id: RecordId,
     tree: Option<Tree>,
-    repos: Mutex<BTreeMap<RecordId, Arc<RepoInner>>>,
+    /// Those that were asked for: they have records. They hold the group, which does not hold them.
+    repos: Mutex<BTreeMap<RecordId, Weak<RepoInner>>>,
     /// Where others may be found, from invites.
     addresses: Vec<String>,
     state: Arc<State>,
@@ -100,7 +101,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Group {
     pub(super) fn new(
-        groups: Groups,
+        inner: Arc<Inner>,
         keys: GroupKeys,
         ours: Vec<(RecordId, SecretKey)>,
         addresses: Vec<String>,
@@ -111,12 +112,10 @@ impl Group {
             .into_iter()
             .map(|(id, secret)| (id, (public_key(&secret), secret)));
         lock(&state.ours).extend(ours);
-        let tree = keys
-            .read()
-            .map(|read| Tree::new(groups.0.blobs.clone(), read));
+        let tree = keys.read().map(|read| Tree::new(inner.blobs.clone(), read));
         Self(Arc::new(GroupInner {
             id: keys.id(),
-            groups,
+            inner,
             keys,
             tree,
             repos: Mutex::default(),
@@ -136,7 +135,7 @@ impl Group {
     }
 
     pub(crate) fn inner(&self) -> &Inner {
-        &self.0.groups.0
+        &self.0.inner
     }
 
     pub(crate) fn blobs(&self) -> &Blobs {
@@ -481,10 +480,13 @@ impl Group {
             .get(&id)
             .map(|(_, secret)| secret.clone());
         let known = lock(&self.0.repos).get(&id).cloned();
-        if let Some(repo) = known.filter(|repo| repo.secret.is_some() == secret.is_some()) {
+        let held = known.as_ref().and_then(Weak::upgrade);
+        if let Some(repo) = held.filter(|repo| repo.secret.is_some() == secret.is_some()) {
             return Ok(Repo(repo, Arc::default()));
         }
-        self.records().create(records::repo_record(key)).await?;
+        if known.is_none() {
+            self.records().create(records::repo_record(key)).await?;
+        }
         let repo = Arc::new(RepoInner {
             group: self.clone(),
             key,
@@ -493,7 +495,7 @@ impl Group {
             changing: lock(&self.0.state.changing).entry(id).or_default().clone(),
             fetching: lock(&self.0.state.fetching).entry(id).or_default().clone(),
         });
-        lock(&self.0.repos).insert(id, repo.clone());
+        lock(&self.0.repos).insert(id, Arc::downgrade(&repo));
         Ok(Repo(repo, Arc::default()))
     }
 

@@ -96,15 +96,15 @@ pub enum Event {
 ///
 /// One at a time works on a store.
 #[derive(Debug, Clone)]
-pub struct Groups(pub(crate) Arc<Inner>);
+pub struct Groups(pub(crate) Arc<Inner>, Arc<Mutex<BTreeMap<RecordId, Group>>>);
 
+/// What groups share. It does not hold them, which hold it: the store is let go with the last handle.
 pub(crate) struct Inner {
     pub(crate) blobs: Blobs,
     pub(crate) collections: Collections,
     pub(crate) records: Records,
     pub(crate) secrets: Arc<dyn Secrets>,
     clock: Clock,
-    groups: Mutex<BTreeMap<RecordId, Group>>,
     events: broadcast::Sender<Event>,
     /// Creating, joining and leaving come one after the other.
     joining: tokio::sync::Mutex<()>,
@@ -129,13 +129,13 @@ impl Inner {
         // An error says that nobody listens.
         self.events.send(event).ok();
     }
-
-    fn groups(&self) -> MutexGuard<'_, BTreeMap<RecordId, Group>> {
-        self.groups.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 impl Groups {
+    fn known(&self) -> MutexGuard<'_, BTreeMap<RecordId, Group>> {
+        self.1.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The groups of a store.
     ///
     /// # Errors
@@ -167,17 +167,17 @@ impl Groups {
     /// # Errors
     /// As of [`open`](Self::open).
     pub async fn open_with(stores: Stores, clock: Clock) -> Result<Self> {
-        let groups = Self(Arc::new(Inner {
+        let inner = Inner {
             records: Records::new(stores.collections.clone()),
             blobs: stores.blobs,
             collections: stores.collections,
             secrets: stores.secrets,
             clock,
-            groups: Mutex::default(),
             events: broadcast::Sender::new(EVENTS),
             joining: tokio::sync::Mutex::default(),
             gate: gate::Gate::default(),
-        }));
+        };
+        let groups = Self(Arc::new(inner), Arc::default());
         for keys in groups.0.load_groups().await? {
             groups.add(keys).await?;
         }
@@ -190,7 +190,7 @@ impl Groups {
         let ours = self.0.load_repos(keys.id()).await?;
         let addresses = self.0.load_addresses(keys.id()).await?;
         let group = Group::new(
-            self.clone(),
+            Arc::clone(&self.0),
             keys.clone(),
             ours,
             addresses,
@@ -200,7 +200,7 @@ impl Groups {
             repo.adopt().await?;
         }
         group.name_ours().await?;
-        self.0.groups().insert(group.id(), group.clone());
+        self.known().insert(group.id(), group.clone());
         self.0.tell(Event::Groups);
         Ok(group)
     }
@@ -275,19 +275,19 @@ impl Groups {
             group.forget().await?;
         }
         self.0.forget_group(id).await?;
-        self.0.groups().remove(&id);
+        self.known().remove(&id);
         self.0.tell(Event::Groups);
         Ok(())
     }
 
     /// The groups of this device.
     pub fn groups(&self) -> Vec<Group> {
-        self.0.groups().values().cloned().collect()
+        self.known().values().cloned().collect()
     }
 
     /// One of them.
     pub fn group(&self, id: RecordId) -> Option<Group> {
-        self.0.groups().get(&id).cloned()
+        self.known().get(&id).cloned()
     }
 
     /// What changes from now on. A listener that lags is told how much it missed, and looks anew.
