@@ -18,7 +18,8 @@ fn main() {
         ("sealed", "page.hex", &[]),
         ("sealed", "value.hex", &[]),
         ("sealed", "app.hex", &[]),
-        ("kept", "kept.hex", &[0, 1, 2, 3, 4, 4, 4]),
+        ("kept", "kept.hex", &[0, 1, 2, 3, 4, 4, 4, 6, 7]),
+        ("kept", "policies.hex", &[8, 8, 8, 8, 8]),
         ("kept", "contacts.hex", &[5, 5, 5]),
     ] {
         for (n, line) in lines(file).iter().enumerate() {

@@ -6,9 +6,11 @@ use store_api::{PublicKey, Secret};
 use super::{
     contacts::{decode_contact, encode_contact},
     kept::{
-        decode_addresses, decode_keys, decode_named, decode_other, decode_root, encode_addresses,
-        encode_keys, encode_other, encode_root, named,
+        decode_addresses, decode_keys, decode_named, decode_other, decode_promised, decode_root,
+        decode_whole, encode_addresses, encode_keys, encode_other, encode_promised, encode_root,
+        encode_whole, named,
     },
+    policy::Policy,
 };
 
 /// What is remembered of groups. The first byte chooses which; what is read is written as it was.
@@ -16,7 +18,7 @@ pub fn kept(bytes: &[u8]) {
     let Some((&which, bytes)) = bytes.split_first() else {
         return;
     };
-    match which % 6 {
+    match which % 9 {
         0 => {
             if let Ok(key) = decode_named(bytes) {
                 assert_eq!(named(key), bytes);
@@ -41,6 +43,23 @@ pub fn kept(bytes: &[u8]) {
         5 => {
             if let Ok(contact) = decode_contact(bytes) {
                 assert_eq!(encode_contact(&contact), bytes);
+            }
+        }
+        6 => {
+            // One of the first version is written as one of the second.
+            if let Ok(whole) = decode_whole(bytes) {
+                let again = decode_whole(&encode_whole(whole)).expect("it was read");
+                assert_eq!(again, whole);
+            }
+        }
+        7 => {
+            if let Ok(until) = decode_promised(bytes) {
+                assert_eq!(encode_promised(until), bytes);
+            }
+        }
+        8 => {
+            if let Ok(policy) = Policy::decode(bytes) {
+                assert_eq!(policy.encode().expect("it was read"), bytes);
             }
         }
         _ => {

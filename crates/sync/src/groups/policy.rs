@@ -56,7 +56,7 @@ pub enum Policy {
 }
 
 impl Policy {
-    fn encode(&self) -> Result<Bytes> {
+    pub(super) fn encode(&self) -> Result<Bytes> {
         let mut bytes = BytesMut::new();
         bytes.put_u8(VERSION);
         match self {
@@ -87,7 +87,7 @@ impl Policy {
         Ok(bytes.freeze())
     }
 
-    fn decode(value: &[u8]) -> Result<Self> {
+    pub(super) fn decode(value: &[u8]) -> Result<Self> {
         let mut fields = Fields::versioned(READ, VERSION, value)?;
         let policy = match fields.u8()? {
             1 => Self::Everything,
@@ -376,5 +376,84 @@ impl Repo {
             _ => self.pinned().await?,
         };
         Ok(Wants { policy, pinned })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn selected(prefixes: &[&str]) -> Policy {
+        Policy::Selected {
+            prefixes: prefixes.iter().map(|p| (*p).to_owned()).collect(),
+            up_to: 20 << 20,
+        }
+    }
+
+    #[test]
+    fn the_layout_stays() {
+        let all = [
+            Policy::Everything,
+            Policy::Names,
+            Policy::Pinned,
+            selected(&[]),
+            selected(&["photos/", "ü"]),
+        ];
+        let bytes = all.each_ref().map(|policy| policy.encode().unwrap());
+        let path = encode_path("photos/a b");
+        let mut cases: Vec<&[u8]> = bytes.iter().map(|bytes| &bytes[..]).collect();
+        cases.push(&path);
+        crate::golden::check_hex("policies.hex", &cases);
+        for (policy, bytes) in all.iter().zip(&bytes) {
+            assert_eq!(Policy::decode(bytes).unwrap(), *policy);
+            for len in 0..bytes.len() {
+                assert!(Policy::decode(&bytes[..len]).is_err(), "{len} bytes");
+            }
+            let more = [&bytes[..], b"x"].concat();
+            assert!(Policy::decode(&more).is_err());
+        }
+        assert_eq!(decode_path(&path).unwrap(), "photos/a b");
+        assert!(decode_path(b"\x02x").is_err() && decode_path(b"\x01\xff").is_err());
+        let digests = all.map(|policy| {
+            let pinned = BTreeSet::new();
+            Wants { policy, pinned }.digest().unwrap()
+        });
+        assert_eq!(BTreeSet::from(digests).len(), 5);
+    }
+
+    #[test]
+    fn what_is_too_much_is_refused() {
+        let prefixes = |count, len| vec!["x".repeat(len); count];
+        for (count, len, fits) in [
+            (MAX_PREFIXES, MAX_NAME_LEN, true),
+            (MAX_PREFIXES + 1, 1, false),
+            (1, MAX_NAME_LEN + 1, false),
+        ] {
+            let prefixes = prefixes(count, len);
+            let encoded = Policy::Selected { prefixes, up_to: 1 }.encode();
+            assert_eq!(encoded.is_ok(), fits, "{count} of {len}");
+        }
+        let many = [&[1, 4][..], &[0; 8], &[0, 65], &[0; 130]].concat();
+        assert!(Policy::decode(&many).is_err());
+    }
+
+    #[test]
+    fn pins_cover_what_is_below() {
+        let wants = Wants {
+            policy: Policy::Pinned,
+            pinned: BTreeSet::from(["a/b".to_owned(), "c".to_owned()]),
+        };
+        for (name, is_wanted) in [
+            ("a/b", true),
+            ("a/b/x/y", true),
+            ("c/d", true),
+            ("a", false),
+            ("a/bc", false),
+            ("cd", false),
+            ("x/c", false),
+        ] {
+            let name = Name::new(name).unwrap();
+            assert_eq!(wants.wants(&name, 1), is_wanted, "{name}");
+        }
     }
 }
