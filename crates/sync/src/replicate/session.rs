@@ -30,6 +30,10 @@ use crate::{
     records::{self, FIRST_ROUTE, REPO_ROOT},
 };
 
+/// Of how many repos it is known what a peer holds: of those that a group has room for, and of others that
+/// were replaced in its record.
+const MAX_HOLDINGS: usize = 2 * records::GROUP_SLOTS as usize;
+
 /// One group on one connection.
 pub(crate) struct Session {
     pub(super) id: u64,
@@ -315,10 +319,13 @@ impl Shared {
                     signed,
                 } => self.take_slot(session, record, slot, signed).await?,
                 Message::Holds { repo, root } => {
-                    if session.group.has_repo(repo).await? {
-                        lock(&session.holds).insert(repo, root);
-                        self.stirred.notify_waiters();
+                    // Also of a repo that is not known here yet: it is not said again.
+                    let mut holds = lock(&session.holds);
+                    if holds.len() < MAX_HOLDINGS || holds.contains_key(&repo) {
+                        holds.insert(repo, root);
                     }
+                    drop(holds);
+                    self.stirred.notify_waiters();
                 }
             }
         }

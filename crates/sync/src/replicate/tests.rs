@@ -6,11 +6,11 @@ use store_api::{PublicKey, RecordStore, SecretKey};
 use store_engine::{Blobs, Collections, MemorySecrets, public_key};
 use store_testkit::MemoryStore;
 
-use super::{Options, Replicator, Synced};
+use super::{Options, Replicator, Synced, lock};
 use crate::{
     groups::{Group, Groups, Stores, first_slot},
     invite::InviteKind,
-    network::sim::SimNetwork,
+    network::sim::{Link, SimNetwork},
 };
 
 const PATIENCE: Duration = Duration::from_secs(600);
@@ -157,4 +157,37 @@ async fn a_repo_that_a_crash_left_without_a_name_gets_one() {
     let repos = again.groups().remove(0).repos().await.unwrap();
     assert!(repos.iter().any(|r| r.key() == repo.key() && r.is_ours()));
     assert_eq!(repos.len(), 2);
+}
+
+/// Two repos begin at the same slot, and who is in between hears of one first, has its tree at once, and
+/// says so to the other one's owner, who does not know of it yet. That must not be lost.
+#[tokio::test(start_paused = true)]
+async fn what_is_said_of_a_repo_before_it_is_known_counts() {
+    // Which of the two stays in the slot is chance.
+    for seed in 0..10 {
+        let net = SimNetwork::new(seed);
+        let devices = three(&net).await;
+        let link = |ms| Link {
+            latency: Duration::from_millis(ms),
+            ..Link::default()
+        };
+        net.set_links(devices[0].key, devices[1].key, link(2_000));
+        net.set_links(devices[0].key, devices[2].key, link(5));
+        net.set_links(devices[1].key, devices[2].key, link(500));
+        let at = &devices[1].running.0.network.addresses()[0];
+        devices[2].running.connect(at).await.unwrap();
+        // A second connection would begin everything anew.
+        lock(&devices[2].running.0.peers).insert(at.clone(), devices[1].key);
+        agree(&devices).await;
+        let begun = devices.iter().zip(colliding(2)).map(async |(device, key)| {
+            let repo = device.group().create_repo_with("member", key).await;
+            repo.unwrap().write("file", "1").await.unwrap();
+        });
+        futures_util::future::join_all(begun).await;
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        for device in &devices {
+            assert_eq!(device.repos().await.len(), 2, "seed {seed}");
+        }
+        agree(&devices).await;
+    }
 }
