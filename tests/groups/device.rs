@@ -173,10 +173,21 @@ impl Device {
     }
 
     pub async fn synced(&self, synced: Synced) {
+        self.synced_or(synced, &[]).await;
+    }
+
+    /// The same; where it fails, it says how far these are as well.
+    async fn synced_or(&self, synced: Synced, others: &[Self]) {
         let id = self.group().id();
         let waited = self.replicator().wait_synced(id, synced, PATIENCE).await;
         if let Err(error) = waited {
-            panic!("{error}: {:#?}", self.status().await);
+            let mut all = String::new();
+            for device in std::iter::once(self).chain(others) {
+                let (key, requests) = (device.key(), device.replicator().requests());
+                let status = device.status().await;
+                all += &format!("\n{key}: {status:#?}, {requests:#?}");
+            }
+            panic!("{error}: {all}");
         }
     }
 
@@ -250,7 +261,7 @@ pub async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
 /// Waits until all of them, who are online, have the same.
 pub async fn agree(devices: &[Device]) {
     for device in devices {
-        device.synced(Synced::Everywhere).await;
+        device.synced_or(Synced::Everywhere, devices).await;
     }
     // Each of them was in sync with those it was connected with.
     until("they agree", async || {
