@@ -42,13 +42,16 @@ pub struct Request {
 #[derive(Debug, Default)]
 pub(in crate::replicate) struct Requests(Arc<Table>);
 
+/// A request, and what counts its file.
+type Counted = (Request, Option<Arc<Coming>>);
+
 #[derive(Debug, Default)]
 struct Table {
     next: AtomicU64,
     received: AtomicU64,
     sent: AtomicU64,
     from: Mutex<BTreeMap<PublicKey, u64>>,
-    requests: Mutex<BTreeMap<u64, (Request, Option<Arc<Coming>>)>>,
+    requests: Mutex<BTreeMap<u64, Counted>>,
 }
 
 /// Keeps a request in the list until it is dropped, however it ends.
@@ -118,7 +121,7 @@ impl Replicator {
     /// The requests that run.
     pub fn requests(&self) -> Vec<Request> {
         let requests = lock(&self.0.requests.0.requests);
-        let now = |(request, coming): &(Request, Option<Arc<Coming>>)| Request {
+        let now = |(request, coming): &Counted| Request {
             file: coming.as_ref().map(|coming| coming.now()),
             ..request.clone()
         };
