@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use futures_util::TryStreamExt;
 use store_api::{PutRecord, RecordStore, SecretKey, SecretName, SeqExpect};
 use store_engine::{Hash, Records, Source, TagName};
 use sync::{
@@ -304,4 +305,27 @@ async fn a_tree_that_names_a_page_again_and_again_has_an_end() {
         }
     }
     free(&devices[3], Copies::NotTheLast).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_page_that_nobody_can_read_keeps_nobody_from_being_in_sync() {
+    let net = SimNetwork::new(67);
+    net.set_default_link(link());
+    let devices = world(&net, &[Write, Read], &options()).await;
+    let root = endless(&devices[1], 0).await;
+    put_root(&devices[1], root).await;
+    let written = own(&devices[0]).await.write("file", "1").await;
+    written.expect("a write");
+    pause(10).await;
+    devices[2].synced(Synced::Here).await;
+    let repos = devices[2].group().repos().await.expect("repos");
+    for repo in repos {
+        let held = repo.root().await.expect("a root");
+        let is_bad = held.hash == root.hash;
+        assert_eq!(is_bad, repo.key() == own(&devices[1]).await.key());
+        // It is no empty list either.
+        let list = repo.list("").await.expect("a list");
+        let list: Result<Vec<_>, _> = list.try_collect().await;
+        assert_eq!(list.is_err(), is_bad);
+    }
 }

@@ -33,27 +33,23 @@ pub(in crate::replicate) async fn wanted_of(
     if wants.none() {
         return Ok(Vec::new());
     }
-    // The sealed page is the first.
-    let after = 2_u64;
     let group = repo.group();
-    let Ok(tree) = group.tree("sync.fetch") else {
-        let named = children(group.blobs(), page, 0).await?;
-        let files = (1..)
-            .zip(named)
-            .filter(|(_, child)| child.part == Part::File);
-        let files = files.map(|(offset, child)| Named {
-            offset,
-            hash: child.hash,
-            len: None,
-            coming: None,
-        });
-        return Ok(match wants.longest_sealed() {
-            0 => Vec::new(),
-            _ => files.collect(),
-        });
+    let files = match group.tree("sync.fetch") {
+        Ok(tree) => match tree.files_of(page).await {
+            Ok(files) => files,
+            // Where everything is wanted, what its author made of the page need not be understood: one
+            // who writes nonsense must not keep the group from being in sync.
+            Err(error) if wants.all() && matches!(error.kind(), Kind::Corrupt | Kind::Denied) => {
+                tracing::debug!(repo = %repo.key(), %page, %error, "a page cannot be read");
+                return all_of(group.blobs(), page).await;
+            }
+            Err(error) => return Err(error),
+        },
+        Err(_replica) if wants.longest_sealed() == 0 => return Ok(Vec::new()),
+        Err(_replica) => return all_of(group.blobs(), page).await,
     };
-    let files = tree.files_of(page).await?;
-    let wanted = (after..)
+    // The sealed page is the first.
+    let wanted = (2..)
         .zip(files)
         .filter(|(_, (name, entry))| wants.wants(name, entry.size));
     let named = wanted.map(|(offset, (name, entry))| {
@@ -66,6 +62,19 @@ pub(in crate::replicate) async fn wanted_of(
         }
     });
     Ok(named.collect())
+}
+
+/// All files of a page, as its sequence names them to who cannot read it.
+async fn all_of(blobs: &Blobs, page: Hash) -> Result<Vec<Named>> {
+    let named = (1..).zip(children(blobs, page, 0).await?);
+    let files = named.filter(|(_, child)| child.part == Part::File);
+    let files = files.map(|(offset, child)| Named {
+        offset,
+        hash: child.hash,
+        len: None,
+        coming: None,
+    });
+    Ok(files.collect())
 }
 
 /// The files of a page of which something is not here.
