@@ -133,9 +133,6 @@ fn to_wire(ranges: &[(u64, ChunkRanges)]) -> Vec<(u64, Vec<u64>)> {
     all
 }
 
-/// The most blobs that a request may name, one after the other, by one range.
-const MAX_REPEATED: u64 = 1024;
-
 fn from_wire(wire: Vec<(u64, Vec<u64>)>) -> Option<Vec<(u64, ChunkRanges)>> {
     let mut all = Vec::new();
     let mut at = 0_u64;
@@ -172,13 +169,10 @@ fn from_wire(wire: Vec<(u64, Vec<u64>)>) -> Option<Vec<(u64, ChunkRanges)>> {
         if ranges.is_empty() {
             continue;
         }
-        // What repeats without end cannot be asked of a page.
+        // What repeats without end cannot be asked of a page; what repeats counts as often as it does.
         let (_, (next, _)) = wire.peek()?;
-        if *next > MAX_REPEATED {
-            return None;
-        }
-        // What is said once counts as often as it is asked for.
-        count += (widths.len() + 1) * usize::try_from(next.saturating_sub(1)).ok()?;
+        let again = usize::try_from(next.saturating_sub(1)).ok()?;
+        count = count.saturating_add(again.saturating_mul(widths.len() + 1));
         if count > MAX_RANGES {
             return None;
         }
@@ -221,7 +215,7 @@ impl Answer {
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
+    use proptest::{collection, prelude::*, sample};
 
     use super::*;
 
@@ -272,23 +266,48 @@ mod tests {
     fn what_is_asked_of_without_end_is_refused() {
         for wire in [
             vec![(0, vec![0])],
-            vec![(0, vec![0]), (MAX_REPEATED + 1, vec![])],
+            vec![(0, vec![0]), (MAX_RANGES as u64 / 2 + 1, vec![])],
+            vec![(0, vec![0]), (u64::MAX, vec![])],
             vec![(0, vec![0]), (0, vec![])],
             vec![(u64::MAX, vec![0]), (1, vec![])],
             vec![(0, vec![1, 0]), (1, vec![])],
             vec![(0, vec![1, u64::MAX]), (1, vec![])],
             // Little is said, and much asked for: often, and in many parts.
             (0..10)
-                .map(|n| (MAX_REPEATED, vec![n % 2]))
+                .map(|n| (1000, vec![n % 2]))
                 .chain([(1, vec![])])
                 .collect(),
-            vec![(0, vec![1; 2000]), (MAX_REPEATED, vec![])],
+            vec![(0, vec![1; 2000]), (1000, vec![])],
         ] {
             assert!(from_wire(wire.clone()).is_none(), "{wire:?}");
         }
     }
 
+    #[test]
+    fn what_is_said_in_two_parts_may_be_said_in_one() {
+        let wire = vec![(0, vec![2, 2]), (1, vec![2, 2]), (1024, vec![])];
+        let all = from_wire(wire).unwrap();
+        assert_eq!(all.len(), 1025);
+        assert_eq!(to_wire(&all), [(0, vec![2, 2]), (1025, vec![])]);
+        assert_eq!(from_wire(to_wire(&all)).unwrap(), all);
+    }
+
+    /// Nothing, all, some, and all from some chunk on.
+    const WIDTHS: [&[u64]; 4] = [&[], &[0], &[2, 2], &[0, 3, 1]];
+
     proptest! {
+        #[test]
+        fn what_can_be_read_can_be_written(
+            widths in collection::vec(sample::select(&WIDTHS[..]), 0..6),
+            deltas in collection::vec(0..1500_u64, 7),
+        ) {
+            let widths = widths.into_iter().chain([&[][..]]).map(<[u64]>::to_vec);
+            let wire = deltas.into_iter().zip(widths).collect();
+            if let Some(all) = from_wire(wire) {
+                prop_assert_eq!(from_wire(to_wire(&all)), Some(all));
+            }
+        }
+
         #[test]
         fn any_bytes_are_a_get_or_refused(tail: Vec<u8>, flip in 0..200_usize) {
             let mut bytes = get().encode().unwrap().to_vec();
