@@ -23,12 +23,16 @@
 //! ```
 
 mod blobs;
+mod blocking;
+mod chance;
 mod collections;
 #[cfg(fuzzing)]
 pub mod fuzz;
 mod hash;
 mod records;
 mod secrets;
+#[cfg(feature = "simulation")]
+pub mod simulation;
 
 pub use bao_tree::{
     ChunkNum, ChunkRanges, TreeNode,
@@ -39,6 +43,8 @@ pub use blobs::{
     MAX_READ_TO_BYTES, MAX_TAG_NAME_LEN, Marks, Pin, Progress, RECORD_EVERY, RECORD_EVERY_BYTES,
     Reader, Repair, Roots, Scrubbed, Source, Status, Tag, TagName, Tags, Trust,
 };
+pub use blocking::blocking;
+pub use chance::random;
 pub use collections::{
     Collections, MAX_ANNOUNCED_COMMITS, MAX_ANNOUNCED_KEYS, RESERVED, SORT_BYTES, SORT_ENTRIES,
     Swap, WATCH_BACKLOG,

@@ -17,7 +17,6 @@ use tokio::task::JoinHandle;
 
 use super::{
     Blobs, Inner,
-    blocking::{INLINE_HASH_LEN, blocking},
     entry::{BlobEntry, State},
     index::{BLOBS, Replaced, key},
     payload::Draft,
@@ -25,7 +24,10 @@ use super::{
     tags::{TagName, put_tag},
     tree::TreeBuilder,
 };
-use crate::{Format, Hash, Root};
+use crate::{
+    Format, Hash, Root,
+    blocking::{INLINE_HASH_LEN, blocking},
+};
 
 /// How much is read, hashed and written at a time.
 const WINDOW_LEN: u64 = 2 * 1024 * 1024;

@@ -9,13 +9,15 @@ use store_api::{Error, Listing, Part, PayloadId, Result};
 
 use super::{
     Blobs, Inner,
-    blocking::{INLINE_HASH_LEN, blocking},
     entry::State,
     plan::{Planned, Step, truncate, windows},
     read::{claimed, not_found, ordered},
     walk::Walk,
 };
-use crate::Hash;
+use crate::{
+    Hash,
+    blocking::{INLINE_HASH_LEN, blocking},
+};
 
 /// How many windows are read and verified ahead.
 const EXPORT_AHEAD: usize = 2;

@@ -2,7 +2,6 @@
 
 mod add;
 mod bitfield;
-mod blocking;
 mod collect;
 mod entry;
 mod export;

@@ -9,13 +9,15 @@ use store_api::{Error, GROUP_LEN, Kind, Listing, Part, PayloadId, Result};
 
 use super::{
     Blobs, Inner,
-    blocking::{INLINE_HASH_LEN, blocking},
     entry::{BlobEntry, Partial, State},
     export::verified_windows,
     plan::Planned,
     tree::{Cv, group_count, group_range, hash_subtree},
 };
-use crate::Hash;
+use crate::{
+    Hash,
+    blocking::{INLINE_HASH_LEN, blocking},
+};
 
 /// How much is read and verified at a time.
 const WINDOW_LEN: u64 = 1024 * 1024;

@@ -10,13 +10,12 @@ use store_api::{Block, GROUP_LEN, Kind, Listing, Part, PayloadId, Result, Revisi
 
 use super::{
     Blobs, Inner,
-    blocking::blocking,
     entry::{BlobEntry, Indexed, Partial, State, add_group, group_ranges, has_group, limit_runs},
     index::{BLOBS, Replaced, hash_of_key},
     segment::SEGMENT_GROUPS,
     tree::{Cv, TreeBuilder, group_count, group_range, hash_subtree},
 };
-use crate::Hash;
+use crate::{Hash, blocking};
 
 /// How many groups are read at a time.
 const WINDOW_GROUPS: u64 = 64;

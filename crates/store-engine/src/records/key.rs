@@ -1,20 +1,15 @@
 //! Keys of writers.
 
 use ed25519_dalek::SigningKey;
-use store_api::{Error, Kind, PublicKey, Result, SecretKey};
+use store_api::{PublicKey, Result, SecretKey};
 use zeroize::Zeroizing;
+
+use crate::chance::random;
 
 /// A new key, from the operating system's randomness; [`Kind::Unavailable`] where it has none.
 pub fn generate_key() -> Result<SecretKey> {
     let mut seed = Zeroizing::new([0; 32]);
-    getrandom::fill(&mut *seed).map_err(|error| {
-        Error::new(
-            Kind::Unavailable,
-            "key.generate",
-            "the operating system gives no randomness",
-        )
-        .because(error)
-    })?;
+    random("key.generate", &mut *seed)?;
     Ok(SecretKey::from_bytes(*seed))
 }
 

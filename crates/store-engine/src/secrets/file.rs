@@ -13,6 +13,7 @@ use tokio::sync::Mutex;
 use zeroize::Zeroizing;
 
 use super::format::{FileKey, MAX_FILE_LEN, Table};
+use crate::{blocking::blocking, chance::random};
 
 const OPEN: &str = "secrets.open";
 
@@ -53,8 +54,7 @@ impl Unlock {
             }
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 let mut key = Zeroizing::new([0; 32]);
-                getrandom::fill(&mut *key)
-                    .map_err(|error| fail(io::Error::other(error.to_string())))?;
+                random("secrets.unlock", &mut *key)?;
                 let text = Zeroizing::new(blake3::Hash::from_bytes(*key).to_hex().to_string());
                 let folder = parent(path);
                 fs::create_dir_all(folder).map_err(fail)?;
@@ -98,7 +98,7 @@ impl FileSecrets {
     /// process has it open. Nothing is changed then.
     pub async fn open(path: impl Into<PathBuf>, unlock: Unlock) -> Result<Self> {
         let path = path.into();
-        blocking(OPEN, move || Self::open_now(path, &unlock)).await
+        blocking(OPEN, move || Self::open_now(path, &unlock)).await?
     }
 
     fn open_now(path: PathBuf, unlock: &Unlock) -> Result<Self> {
@@ -148,7 +148,7 @@ impl FileSecrets {
             *table = changed;
             Ok(())
         })
-        .await
+        .await?
     }
 }
 
@@ -178,17 +178,6 @@ impl Secrets for FileSecrets {
     async fn list(&self) -> Result<Vec<SecretName>> {
         Ok(self.0.table.lock().await.keys().cloned().collect())
     }
-}
-
-async fn blocking<T: Send + 'static>(
-    operation: &'static str,
-    work: impl FnOnce() -> Result<T> + Send + 'static,
-) -> Result<T> {
-    let done = tokio::task::spawn_blocking(work).await;
-    done.unwrap_or_else(|error| {
-        let message = "work on a file of secrets panicked";
-        Err(Error::new(Kind::Internal, operation, message).because(error))
-    })
 }
 
 fn parent(path: &Path) -> &Path {

@@ -21,6 +21,7 @@ use store_api::{Error, Kind, Result, Secret, SecretName};
 use zeroize::Zeroizing;
 
 use super::Unlock;
+use crate::chance::random;
 
 const MAGIC: &[u8] = b"larder secrets\n";
 const VERSION: u8 = 1;
@@ -51,7 +52,7 @@ impl FileKey {
     /// The key of a new file. A password takes about a tenth of a second.
     pub(super) fn create(unlock: &Unlock) -> Result<Self> {
         let mut salt = [0; SALT_LEN];
-        random(&mut salt)?;
+        random("secrets.put", &mut salt)?;
         Self::derive(unlock, MEMORY_KIB, PASSES, salt)
     }
 
@@ -87,7 +88,7 @@ impl FileKey {
     /// The whole file.
     pub(super) fn seal(&self, table: &Table) -> Result<Vec<u8>> {
         let mut nonce = [0; NONCE_LEN];
-        random(&mut nonce)?;
+        random("secrets.put", &mut nonce)?;
         self.seal_with(table, nonce)
     }
 
@@ -212,13 +213,6 @@ impl<'a> Fields<'a> {
         self.0 = rest;
         Ok(field)
     }
-}
-
-fn random(bytes: &mut [u8]) -> Result<()> {
-    getrandom::fill(bytes).map_err(|error| {
-        let message = "the system gives no random bytes";
-        Error::new(Kind::Unavailable, "secrets.put", message).because(error)
-    })
 }
 
 fn damaged(why: &str) -> Error {

@@ -10,7 +10,7 @@ use std::{
 
 use bytes::Bytes;
 use store_api::{Error, Kind, Result};
-use store_engine::{Blobs, Hash, Pin, Source};
+use store_engine::{Blobs, Hash, Pin, Source, blocking};
 use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
 
 use crate::{
@@ -147,11 +147,12 @@ async fn measure(mut file: tokio::fs::File) -> io::Result<(Hash, u64)> {
         }
         len += read as u64;
         // A long file must not hold up the other tasks of this thread.
-        (hasher, buffer) = tokio::task::spawn_blocking(move || {
+        (hasher, buffer) = blocking("groups.write", move || {
             hasher.update(&buffer);
             (hasher, buffer)
         })
-        .await?;
+        .await
+        .map_err(io::Error::other)?;
     }
 }
 

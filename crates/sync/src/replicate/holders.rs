@@ -10,7 +10,7 @@ use bao_tree::{
 };
 use bytes::{Bytes, BytesMut};
 use store_api::{Error, Kind, PublicKey, Result};
-use store_engine::Hash;
+use store_engine::{Hash, random};
 
 use super::{
     Shared, is_lie, is_stall,
@@ -133,11 +133,9 @@ fn end() -> ChunkRanges {
 
 /// The end of a blob, and one chunk of it at random.
 fn some_part(len: u64) -> Result<ChunkRanges> {
-    let mut random = [0; 8];
-    getrandom::fill(&mut random).map_err(|error| {
-        Error::new(Kind::Internal, "sync.holders", "there is no randomness").because(error)
-    })?;
-    let at = u64::from_be_bytes(random) % len.div_ceil(1024).max(1);
+    let mut any = [0; 8];
+    random("sync.holders", &mut any)?;
+    let at = u64::from_be_bytes(any) % len.div_ceil(1024).max(1);
     Ok(end() | ChunkRanges::from(ChunkNum(at)..ChunkNum(at + 1)))
 }
 

@@ -143,6 +143,7 @@ impl Replicator {
             }
         };
         let root = tokio::select! {
+            biased;
             root = self.0.fetch_everything(repo) => root?,
             () = telling => unreachable!("it never ends"),
         };

@@ -12,6 +12,7 @@
 //! that a stranger does not learn which groups are here.
 
 use store_api::{Error, Kind, PublicKey, Result};
+use store_engine::random;
 use zeroize::Zeroizing;
 
 use crate::keys::{GroupKeys, derive, same};
@@ -48,10 +49,7 @@ impl Ends {
 
 fn nonce() -> Result<[u8; 32]> {
     let mut nonce = [0; 32];
-    getrandom::fill(&mut nonce).map_err(|error| {
-        let message = "the operating system gives no randomness";
-        Error::new(Kind::Unavailable, "sync.peer.prove", message).because(error)
-    })?;
+    random("sync.peer.prove", &mut nonce)?;
     Ok(nonce)
 }
 

@@ -11,6 +11,7 @@
 use bytes::{BufMut, Bytes, BytesMut};
 use chacha20poly1305::{KeyInit, XChaCha20Poly1305, XNonce, aead::AeadInOut};
 use store_api::{Error, Kind, Result};
+use store_engine::random;
 
 use super::TAG_LEN;
 use crate::{
@@ -47,10 +48,7 @@ impl Envelope {
         plain: &[u8],
     ) -> Result<Bytes> {
         let mut nonce = [0; NONCE_LEN];
-        getrandom::fill(&mut nonce).map_err(|error| {
-            let message = "the operating system gives no randomness";
-            Error::new(Kind::Unavailable, self.seal, message).because(error)
-        })?;
+        random(self.seal, &mut nonce)?;
         self.seal_with(key, associated, plain, nonce)
     }
 

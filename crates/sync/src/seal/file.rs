@@ -14,11 +14,10 @@ use std::{fmt, io, ops::Range};
 
 use bytes::{Bytes, BytesMut};
 use chacha20poly1305::ChaCha20Poly1305;
-use futures_util::{Stream, TryStreamExt};
+use futures_util::{FutureExt, Stream, TryStreamExt, future::BoxFuture};
 use store_api::{Error, Kind, Listing, Result};
-use store_engine::{Blobs, Hash, Status};
+use store_engine::{Blobs, Hash, Status, blocking, random};
 use tokio::io::{AsyncRead, AsyncReadExt};
-use tokio::task::JoinHandle;
 use zeroize::ZeroizeOnDrop;
 
 use super::{TAG_LEN, cipher, open_in_place, seal_in_place};
@@ -34,6 +33,7 @@ pub const SEGMENT_LEN: usize = 64 * 1024;
 const BATCH: usize = 16;
 const SEALED_LEN: usize = SEGMENT_LEN + TAG_LEN;
 const KEY_CONTEXT: &str = "larder 2026 file key v1";
+const SEAL: &str = "sync.file.seal";
 const OPEN: &str = "sync.file.open";
 
 /// Seals one file. Whoever has it can read the file, and nothing else.
@@ -44,10 +44,7 @@ impl FileKey {
     /// A new key, from the operating system's randomness; [`Kind::Unavailable`] where it has none.
     pub fn random() -> Result<Self> {
         let mut key = Self([0; 32]);
-        getrandom::fill(&mut key.0).map_err(|error| {
-            let message = "the operating system gives no randomness";
-            Error::new(Kind::Unavailable, "sync.file.key", message).because(error)
-        })?;
+        random("sync.file.key", &mut key.0)?;
         Ok(key)
     }
 
@@ -113,7 +110,7 @@ pub fn seal_stream(
     let cipher = cipher(&key.0);
     async_stream::try_stream! {
         let mut index = 0;
-        let mut sealing: Option<JoinHandle<Bytes>> = None;
+        let mut sealing = None;
         // Most files need one segment.
         let mut batch = Batch::read(&mut reader, 1).await?;
         loop {
@@ -129,7 +126,7 @@ pub fn seal_stream(
                 break;
             }
             let cipher = cipher.clone();
-            let job = tokio::task::spawn_blocking(move || batch.seal(&cipher, index, last));
+            let job = blocking(SEAL, move || batch.seal(&cipher, index, last));
             if let Some(before) = sealing.replace(job) {
                 yield before.await.map_err(io::Error::other)?;
             }
@@ -208,28 +205,28 @@ pub fn open_range(blobs: &Blobs, entry: &FileEntry, range: Range<u64>) -> Listin
         let mut pieces = blobs.read(blob, at(first)..at(end));
         let mut rest = Bytes::new();
         let mut next = first;
-        let mut opening: Option<JoinHandle<Result<Opened>>> = None;
+        let mut opening: Option<BoxFuture<'static, Result<Result<Opened>>>> = None;
         while next < end {
             let batch = end.min(next + BATCH as u64);
             let wanted = usize::try_from(at(batch) - at(next)).unwrap_or(usize::MAX);
             let text = gather(&mut pieces, &mut rest, wanted, blob).await;
             // What comes before an error is handed out first.
             if text.is_err() && let Some(before) = opening.take() {
-                for piece in joined(before).await?.clip(&range) {
+                for piece in before.await??.clip(&range) {
                     yield piece;
                 }
             }
             let (text, cipher, start) = (text?, cipher.clone(), next);
             let job = move || Opened::open(&cipher, blob, start, count, text);
-            if let Some(before) = opening.replace(tokio::task::spawn_blocking(job)) {
-                for piece in joined(before).await?.clip(&range) {
+            if let Some(before) = opening.replace(blocking(OPEN, job).boxed()) {
+                for piece in before.await??.clip(&range) {
                     yield piece;
                 }
             }
             next = batch;
         }
         if let Some(job) = opening {
-            for piece in joined(job).await?.clip(&range) {
+            for piece in job.await??.clip(&range) {
                 yield piece;
             }
         }
@@ -303,11 +300,6 @@ pub(crate) fn open_all(key: &FileKey, sealed: &[u8]) -> Result<Bytes> {
     let opened = Opened::open(&cipher(&key.0), Hash::EMPTY, 0, count, sealed.into())?;
     let pieces: Vec<Bytes> = opened.clip(&(0..u64::MAX)).collect();
     Ok(pieces.concat().into())
-}
-
-async fn joined(job: JoinHandle<Result<Opened>>) -> Result<Opened> {
-    job.await
-        .map_err(|error| Error::new(Kind::Internal, OPEN, "a worker failed").because(error))?
 }
 
 /// Opened segments, with their tags still between them.

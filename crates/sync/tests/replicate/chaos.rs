@@ -1,14 +1,8 @@
 //! Members write, remove, crash, restart and are cut off at random, with clocks that are wrong; some want
 //! this or that of others' files and free the rest; and one who can only read lies or stalls now and
-//! then. In the end all agree, and nothing that was acknowledged is lost. `LARDER_SEEDS=10000` runs more of it, `LARDER_SEED=7` one alone.
+//! then. In the end all agree, and nothing that was acknowledged is lost.
 
-#![allow(clippy::print_stderr, reason = "a seed that fails prints its trace")]
-
-use std::{
-    collections::BTreeMap,
-    sync::atomic::{AtomicBool, AtomicU64, Ordering},
-    time::Duration,
-};
+use std::{collections::BTreeMap, time::Duration};
 
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -22,11 +16,10 @@ use sync::{
 
 use crate::{
     liars::{PROOF, nonsense, other_length},
+    seeds,
     world::{Device, contents, options, own, world_with},
 };
 
-const SEEDS: u64 = 16;
-const THREADS: usize = 2;
 const STEPS: usize = 30;
 /// Longer than anybody is left alone.
 const TO_CONVERGE: Duration = Duration::from_secs(400);
@@ -36,51 +29,12 @@ type Files = BTreeMap<String, Vec<u8>>;
 
 #[test]
 fn honest_members_agree() {
-    let number = |name: &str| {
-        std::env::var(name)
-            .ok()
-            .map(|n| n.parse().expect("a number"))
-    };
-    let seeds = match number("LARDER_SEED") {
-        Some(seed) => seed..seed + 1,
-        None => 0..number("LARDER_SEEDS").unwrap_or(SEEDS),
-    };
-    let next = AtomicU64::new(seeds.start);
-    let failed = AtomicBool::new(false);
-    std::thread::scope(|threads| {
-        for _ in 0..THREADS {
-            threads.spawn(|| {
-                while !failed.load(Ordering::Relaxed) {
-                    let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= seeds.end {
-                        return;
-                    }
-                    if !run(seed) {
-                        failed.store(true, Ordering::Relaxed);
-                    }
-                }
-            });
-        }
-    });
-    assert!(!failed.into_inner(), "a seed failed, as it said above");
+    seeds::run(scenario);
 }
 
-fn run(seed: u64) -> bool {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .start_paused(true)
-        .build()
-        .expect("a runtime");
-    let net = runtime.block_on(async { SimNetwork::new(seed) });
-    let run = std::panic::AssertUnwindSafe(|| runtime.block_on(scenario(seed, &net)));
-    let ended = std::panic::catch_unwind(run);
-    if ended.is_err() {
-        eprintln!("seed {seed} failed: LARDER_SEED={seed} runs it alone; the network's last:");
-        for line in net.trace().iter().rev().take(60).rev() {
-            eprintln!("  {line}");
-        }
-    }
-    ended.is_ok()
+#[test]
+fn a_seed_is_one_run() {
+    seeds::run_again(0..4, scenario);
 }
 
 async fn scenario(seed: u64, net: &SimNetwork) {

@@ -16,7 +16,7 @@ use sync::{
 };
 
 use crate::{
-    link, noise,
+    link, noise, seeds,
     world::{Device, contents, options, own, world},
 };
 
@@ -271,22 +271,17 @@ async fn crashes_in_the_middle_lose_nothing() {
 
 #[test]
 fn devices_of_one_owner_agree() {
-    let seeds = std::env::var("LARDER_SEEDS").ok();
-    let seeds = seeds.map_or(16, |n| n.parse().expect("a number"));
-    for seed in 0..seeds {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .start_paused(true)
-            .build()
-            .expect("a runtime");
-        runtime.block_on(scenario(seed));
-    }
+    seeds::run(scenario);
+}
+
+#[test]
+fn a_seed_is_one_run() {
+    seeds::run_again(0..4, scenario);
 }
 
 /// Two devices of one owner and a member write at random, and are cut off, collected and ended. What
 /// was written last under each name is there in the end, or beside it as a conflict copy.
-async fn scenario(seed: u64) {
-    let net = SimNetwork::new(seed);
+async fn scenario(seed: u64, net: &SimNetwork) {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     net.set_default_link(Link {
         latency: Duration::from_millis(rng.random_range(1..100)),
@@ -294,8 +289,8 @@ async fn scenario(seed: u64) {
         breaks_per_second: [0.0, 0.002][rng.random_range(0..2)],
         ..link()
     });
-    let mut devices = world(&net, &[Write], &options()).await;
-    devices.push(second(&net, &devices, 9).await);
+    let mut devices = world(net, &[Write], &options()).await;
+    devices.push(second(net, &devices, 9).await);
     let owner = own(&devices[0]).await.key();
     // Whom it met first may not have heard of the owner yet.
     while !devices[2].group().has_repo(owner).await.expect("repos") {
@@ -309,9 +304,9 @@ async fn scenario(seed: u64) {
         match rng.random_range(0..12) {
             0 => net.partition(&[devices[n].key]),
             1 => net.heal(),
-            2 => devices[n].crash(&net),
+            2 => devices[n].crash(net),
             3 | 4 if devices[n].running.is_none() => {
-                devices[n].start(&net, options()).await;
+                devices[n].start(net, options()).await;
             }
             5 => {
                 let blobs = &devices[n].stores.blobs;
@@ -341,7 +336,7 @@ async fn scenario(seed: u64) {
     net.heal();
     for device in &mut devices {
         if device.running.is_none() {
-            device.start(&net, options()).await;
+            device.start(net, options()).await;
         }
     }
     pause(400).await;

@@ -8,6 +8,7 @@ mod holders;
 mod hostile;
 mod liars;
 mod policies;
+mod seeds;
 mod status;
 mod values;
 mod world;

@@ -1,9 +1,9 @@
 //! A network in memory, for tests: as slow, lossy, divided and dishonest as they want it.
 //!
 //! All that happens follows from the seed: on a runtime of one thread whose clock was paused from its
-//! start (`#[tokio::test(start_paused = true)]`), where nobody uses other threads or chance, two runs
-//! of the same seed have the same [trace](SimNetwork::trace). `tokio::select!` has chance of its own
-//! unless it is `biased`.
+//! start (`#[tokio::test(start_paused = true)]`), where nobody uses other threads or chance (groups do
+//! not in a `store_engine::simulation`), two runs of the same seed have the same
+//! [trace](SimNetwork::trace). `tokio::select!` has chance of its own unless it is `biased`.
 //!
 //! A connection that ends takes with it all that its sides have not read, so that whoever relies on
 //! more than [`Network`] promises is found out. Time is told to the millisecond, as
