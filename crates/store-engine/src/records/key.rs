@@ -6,7 +6,8 @@ use zeroize::Zeroizing;
 
 use crate::chance::random;
 
-/// A new key, from the operating system's randomness; [`Kind::Unavailable`] where it has none.
+/// A new key, from the operating system's randomness;
+/// [`Kind::Unavailable`](store_api::Kind::Unavailable) where it has none.
 pub fn generate_key() -> Result<SecretKey> {
     let mut seed = Zeroizing::new([0; 32]);
     random("key.generate", &mut *seed)?;
