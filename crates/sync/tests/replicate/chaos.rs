@@ -1,6 +1,6 @@
-//! Members write, remove, crash, restart and are cut off at random, with clocks that are wrong; some want
-//! this or that of others' files and free the rest; and one who can only read lies or stalls now and
-//! then. In the end all agree, and nothing that was acknowledged is lost.
+//! Three to eight members write, remove, crash, restart and are cut off at random, with clocks that are
+//! wrong; some want this or that of others' files and free the rest; and one who can only read lies or
+//! stalls now and then. In the end all agree, and nothing that was acknowledged is lost.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -52,7 +52,8 @@ async fn scenario(seed: u64, net: &SimNetwork) {
     if rng.random_bool(0.3) {
         options.push = Push::Never;
     }
-    let mut kinds = vec![Write; rng.random_range(1..4)];
+    // Three to eight members in all.
+    let mut kinds = vec![Write; rng.random_range(2..5)];
     if rng.random() {
         kinds.push(Read);
     }
