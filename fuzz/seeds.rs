@@ -81,6 +81,28 @@ fn main() {
         "frame",
         b"LF01\x3d\0\0\0\x03\0\0\0\0\0\0\0\x02\0\0\0\0\0\0\0",
     );
+
+    let key = format!("iroh:58{}", "66".repeat(31));
+    let parts = "ip=127.0.0.1:1234&ip=[fe80::1%2]:9&relay=https://relay.example./?a=b&ip=c";
+    write("address", "whole", format!("{key}?{parts}").as_bytes());
+    write("address", "bare", key.as_bytes());
+    write("address", "parts", parts.as_bytes());
+
+    // As iroh-blobs writes them.
+    let requests = [
+        // A blob, all that a hash sequence names, ranges of it and of a child, and of two blobs.
+        [&[0][..], &[7; 32], &[2, 0, 1, 0, 1, 0]].concat(),
+        [&[0][..], &[7; 32], &[1, 0, 1, 0]].concat(),
+        [&[0][..], &[7; 32], &[4, 0, 2, 1, 2, 1, 0, 4, 1, 3, 1, 0]].concat(),
+        [&[9, 2][..], &[7; 32], &[8; 32], &[2, 0, 1, 0, 2, 0]].concat(),
+        [&[1][..], &[7; 32], &[1, 0]].concat(),
+    ];
+    for (n, request) in requests.iter().enumerate() {
+        let bytes = [&[0][..], request].concat();
+        write("peer", &format!("request-{n}"), &bytes);
+    }
+    write("peer", "answer", &[1, 6, 77, 3, 3, 70, 0xe8, 7]);
+    write("peer", "names", b"\x02\x02CollectionV0.\x02\x01a\x03b/c");
 }
 
 fn lines(file: &str) -> Vec<String> {

@@ -40,6 +40,8 @@
 
 mod address;
 mod connection;
+#[cfg(fuzzing)]
+pub mod fuzz;
 mod network;
 mod options;
 mod stream;

@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use bytes::Bytes;
-use iroh_blobs::format::collection::CollectionMeta;
+use iroh_blobs::format::collection::{Collection, CollectionMeta};
 use store_api::{Error, Kind, Result};
 use store_engine::{AddOptions, Blobs, Format, Hash, Pin, Status, TagName};
 
@@ -78,17 +78,21 @@ pub async fn load_collection(blobs: &Blobs, root: Hash) -> Result<Vec<(String, H
     let size = complete_size(blobs, meta).await?;
     check_names("collection.load", size)?;
     let names = blobs.read_to_bytes(meta, 0..size).await?;
-    let mut names: CollectionMeta = postcard::from_bytes(&names)
-        .map_err(|error| invalid("this hash sequence has no list of names").because(error))?;
-    if !names.check_header() {
-        return Err(invalid("this hash sequence has no list of names"));
-    }
-    if names.names().len() != hashes.len() {
-        return Err(invalid("there are not as many names as hashes"));
-    }
-    let names = std::mem::take(names.names_mut());
+    let names = read_names(&names, hashes.len()).map_err(invalid)?;
     let hashes = hashes.iter().map(|hash| Hash::from(*hash));
     Ok(names.into_iter().zip(hashes).collect())
+}
+
+/// The names, which must be so many: an empty one is one byte here and many in memory, so that they
+/// are counted before they are read.
+pub(crate) fn read_names(bytes: &[u8], count: usize) -> Result<Vec<String>, &'static str> {
+    const NO_NAMES: &str = "this hash sequence has no list of names";
+    let names = bytes.strip_prefix(Collection::HEADER).ok_or(NO_NAMES)?;
+    let (said, _): (u64, _) = postcard::take_from_bytes(names).map_err(|_| NO_NAMES)?;
+    if said != count as u64 {
+        return Err("there are not as many names as hashes");
+    }
+    postcard::from_bytes(names).map_err(|_| NO_NAMES)
 }
 
 async fn complete_size(blobs: &Blobs, hash: Hash) -> Result<u64> {

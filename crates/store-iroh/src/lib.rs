@@ -52,6 +52,8 @@ mod convert;
 mod door;
 mod endpoint;
 mod fetch;
+#[cfg(fuzzing)]
+pub mod fuzz;
 mod serve;
 mod store;
 mod temp_tags;

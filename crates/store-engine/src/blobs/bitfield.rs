@@ -51,11 +51,11 @@ impl Bitfield {
 
     /// How many bytes are here.
     pub fn present_bytes(&self) -> u64 {
+        // A peer may name chunks beyond what any blob has.
+        let offset = |chunk: &ChunkNum| chunk.0.saturating_mul(1024).min(self.size);
         let mut bytes = 0;
         for pair in self.ranges.boundaries().chunks(2) {
-            let start = (pair[0].0 * 1024).min(self.size);
-            let end = pair.get(1).map_or(self.size, |end| end.0 * 1024);
-            bytes += end.min(self.size) - start;
+            bytes += pair.get(1).map_or(self.size, offset) - offset(&pair[0]);
         }
         bytes
     }
@@ -74,5 +74,7 @@ mod tests {
         let all = Bitfield::new(ChunkRanges::from(..ChunkNum(2)), 1500);
         assert_eq!(all, Bitfield::complete(1500));
         assert_eq!(Bitfield::empty().present_bytes(), 0);
+        let far = ChunkRanges::from(ChunkNum(u64::MAX - 1)..ChunkNum(u64::MAX));
+        assert_eq!(Bitfield::new(far, 1500).present_bytes(), 0);
     }
 }

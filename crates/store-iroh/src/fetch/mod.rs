@@ -4,6 +4,8 @@
 mod buffered;
 mod commit;
 mod failure;
+#[cfg(fuzzing)]
+pub(crate) mod fuzz;
 mod observe;
 mod plan;
 mod receive;

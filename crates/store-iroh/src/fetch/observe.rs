@@ -1,9 +1,10 @@
 //! Asks a peer what it has of a blob, for one that does not have all.
 
 use bao_tree::{ChunkNum, ChunkRanges};
-use iroh::endpoint::{Connection, RecvStream};
+use iroh::endpoint::Connection;
 use iroh_blobs::protocol::{ObserveRequest, Request};
 use store_engine::Hash;
+use tokio::io::{AsyncRead, AsyncReadExt};
 
 use crate::convert::to_iroh_hash;
 
@@ -29,7 +30,7 @@ async fn ask(connection: &Connection, hash: Hash) -> Option<ChunkRanges> {
 }
 
 /// The first item of the answer: its length as a varint, then so many bytes.
-async fn first_item(recv: &mut RecvStream) -> Option<Vec<u8>> {
+pub(super) async fn first_item(recv: &mut (impl AsyncRead + Unpin)) -> Option<Vec<u8>> {
     let mut len = 0_usize;
     for shift in (0..).step_by(7) {
         let mut byte = [0];
@@ -48,7 +49,7 @@ async fn first_item(recv: &mut RecvStream) -> Option<Vec<u8>> {
 }
 
 /// A size, which is not needed, and the boundaries of ranges.
-fn parse(item: &[u8]) -> Option<ChunkRanges> {
+pub(super) fn parse(item: &[u8]) -> Option<ChunkRanges> {
     let (_size, boundaries): (u64, Vec<u64>) = postcard::from_bytes(item).ok()?;
     ChunkRanges::new(boundaries.into_iter().map(ChunkNum).collect())
 }

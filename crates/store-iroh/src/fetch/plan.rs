@@ -73,7 +73,20 @@ fn first_ranges(ranges: &ChunkRanges) -> ChunkRanges {
     ranges & &ChunkRanges::from(..end)
 }
 
-/// Splits jobs, which are in the order of their offsets, into requests for `streams` streams.
+/// What to ask for of a job where the peer has just `had` of the blob: in several jobs where these
+/// are too many ranges for one request.
+pub(super) fn of_what_is_had(job: &Job, had: &ChunkRanges) -> Vec<Job> {
+    let wanted = &job.ranges & had;
+    let parts = wanted.boundaries().chunks(2 * MAX_RANGES);
+    let parts = parts.map(|part| Job {
+        ranges: ChunkRanges::new(part.into()).expect("they ascend"),
+        ..job.clone()
+    });
+    parts.collect()
+}
+
+/// Splits jobs, which are in the order of their offsets, into requests for `streams` streams. Each
+/// asks for a blob once.
 pub(super) fn batches(jobs: Vec<Job>, streams: usize) -> VecDeque<Vec<Job>> {
     let most = jobs
         .len()
@@ -84,7 +97,8 @@ pub(super) fn batches(jobs: Vec<Job>, streams: usize) -> VecDeque<Vec<Job>> {
     let mut len = 0;
     for job in jobs {
         let cost = cost(batch.last(), &job);
-        if batch.len() == most || len + cost > MAX_BATCH_LEN {
+        let again = batch.last().is_some_and(|last| last.offset == job.offset);
+        if again || batch.len() == most || len + cost > MAX_BATCH_LEN {
             batches.push_back(std::mem::take(&mut batch));
             len = 0;
         }
@@ -181,5 +195,25 @@ mod tests {
         let first = first_ranges(&holes);
         assert_eq!(first.boundaries().len(), 2 * MAX_RANGES);
         assert!(first.is_subset(&holes));
+    }
+
+    #[test]
+    fn what_a_peer_has_in_many_pieces_is_asked_for_in_parts() {
+        let boundaries = (0..60_001).map(|i| ChunkNum(i * 20 + 7));
+        let had = ChunkRanges::new(boundaries.collect()).expect("they ascend");
+        let jobs = jobs(30, |_| ChunkRanges::all()).into_iter();
+        let parts = jobs.flat_map(|job| of_what_is_had(&job, &had)).collect();
+        let mut asked = vec![ChunkRanges::empty(); 31];
+        for batch in batches(parts, 1) {
+            let request = Request::Get(request(Hash::of(b"root"), &batch));
+            let bytes = postcard::to_stdvec(&request).expect("a request has bytes");
+            assert!(bytes.len() <= MAX_MESSAGE_SIZE, "{} bytes", bytes.len());
+            for job in batch {
+                let ranges = job.ranges.boundaries().len();
+                assert!(ranges <= 2 * MAX_RANGES, "{ranges} boundaries");
+                asked[job.offset as usize] |= job.ranges;
+            }
+        }
+        assert!(asked[1..].iter().all(|asked| *asked == had));
     }
 }

@@ -26,7 +26,7 @@ use super::{
     commit::{Commits, PART_LEN},
     failure::{connection_failed, lacked, peer_failed, stalled},
     observe::observe,
-    plan::{Job, MIN_BATCH, request},
+    plan::{Job, MIN_BATCH, batches, of_what_is_had, request},
 };
 use crate::convert::to_iroh_hash;
 
@@ -101,7 +101,7 @@ impl Receiver {
     async fn receive_what_there_is(&mut self, jobs: &[Job]) -> Result<()> {
         let call = self.call.clone();
         let ask = |job: &Job| {
-            let (call, mut job) = (call.clone(), job.clone());
+            let (call, job) = (call.clone(), job.clone());
             async move {
                 let limit = call.options.idle_timeout;
                 let asked = timeout(limit, observe(&call.connection, job.hash)).await;
@@ -109,26 +109,25 @@ impl Receiver {
                 if !job.ranges.is_subset(&had) {
                     call.lacks()?;
                 }
-                job.ranges &= had;
-                Ok::<_, Error>(job)
+                Ok::<_, Error>(of_what_is_had(&job, &had))
             }
         };
         let asks: Vec<_> = jobs.iter().map(ask).collect();
-        let had: Vec<Job> = stream::iter(asks)
-            .buffered(OBSERVED)
-            .try_filter(|job| std::future::ready(!job.ranges.is_empty()))
-            .try_collect()
-            .await?;
-        let mut rest = &had[..];
-        while !rest.is_empty() {
-            let mut done = 0;
-            match self.request_jobs(rest, &mut done).await {
-                // It cannot give what it says it has.
-                Err(error) if error.kind() == Kind::NotFound => {
-                    self.call.lacks()?;
-                    rest = &rest[rest.len().min(done + 1)..];
+        let had: Vec<Vec<Job>> = stream::iter(asks).buffered(OBSERVED).try_collect().await?;
+        let had: Vec<Job> = had.into_iter().flatten().collect();
+        for batch in batches(had, 1) {
+            let mut rest = &batch[..];
+            while !rest.is_empty() {
+                let mut done = 0;
+                match self.request_jobs(rest, &mut done).await {
+                    // It cannot give what it says it has.
+                    Err(error) if error.kind() == Kind::NotFound => {
+                        self.call.lacks()?;
+                        rest = &rest[rest.len().min(done + 1)..];
+                    }
+                    Err(error) => return Err(error),
+                    Ok(()) => break,
                 }
-                other => return other,
             }
         }
         Ok(())
@@ -291,7 +290,7 @@ enum Received {
 }
 
 /// How many payload bytes answer a request for `ranges` of a blob of `size` bytes.
-fn payload_len(ranges: &ChunkRanges, size: u64) -> u64 {
+pub(super) fn payload_len(ranges: &ChunkRanges, size: u64) -> u64 {
     Bitfield {
         size,
         ranges: ranges.clone(),

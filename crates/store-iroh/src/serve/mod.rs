@@ -1,5 +1,7 @@
 //! Serving over iroh-blobs' protocol, to whom and what the app chose: strangers get nothing.
 
+#[cfg(fuzzing)]
+pub(crate) mod fuzz;
 mod provider;
 mod request;
 mod shares;

@@ -17,10 +17,10 @@ const SHORT_LEN: usize = 64 * 1024;
 const MAX_REQUEST_LEN: usize = iroh_blobs::protocol::MAX_MESSAGE_SIZE;
 
 /// The most boundaries of the ranges that one request may name in one blob.
-const MAX_BOUNDARIES: usize = 8192;
+pub(super) const MAX_BOUNDARIES: usize = 8192;
 
 /// The most children of a hash sequence that a request may skip or name.
-const MAX_OFFSET: u64 = 1 << 24;
+pub(super) const MAX_OFFSET: u64 = 1 << 24;
 
 /// What a peer asks for, as far as a permission depends on it, and its bytes as they came.
 #[derive(Debug)]
@@ -113,7 +113,7 @@ impl Request {
         })
     }
 
-    fn asked(bytes: &[u8]) -> Option<Asked> {
+    pub(super) fn asked(bytes: &[u8]) -> Option<Asked> {
         let (&kind, rest) = bytes.split_first()?;
         match kind {
             GET => {

@@ -77,6 +77,24 @@ async fn what_is_no_collection_is_refused() {
     assert_eq!(kind(fewer.await.unwrap().hash()).await, Kind::Invalid);
 }
 
+/// An empty name is one byte of a list and many in memory.
+#[tokio::test]
+async fn names_are_counted_before_they_are_read() {
+    let blobs = engine().await;
+    let names = [&b"CollectionV0."[..], &[255, 255, 255, 255, 15, 0, 0]].concat();
+    let names = blobs.add(names).await.unwrap();
+    let links = [*names.hash().as_bytes(), *Hash::EMPTY.as_bytes()].concat();
+    let root = blobs.add(links).await.unwrap();
+    let error = load_collection(&blobs, root.hash()).await.unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        format!(
+            "collection.load: invalid: there are not as many names as hashes (hash={})",
+            root.hash()
+        )
+    );
+}
+
 #[tokio::test]
 async fn there_is_a_limit() {
     let blobs = engine().await;
