@@ -161,7 +161,12 @@ impl<'a> Watch<'a> {
         let peers: BTreeSet<_> = status.peers.iter().copied().collect();
         for peer in &peers {
             if !seen.peers.contains_key(peer) {
-                let peer_name = device(group, *peer).await?;
+                let peer_name = match device(group, *peer).await? {
+                    Some(name) => name,
+                    None if status.compared => short(peer),
+                    // Whose it is may be what it says next.
+                    None => continue,
+                };
                 seen.peers.insert(*peer, peer_name.clone());
                 events.push(Event::Connected {
                     group: name.clone(),
@@ -237,15 +242,16 @@ pub(crate) async fn until_next_look() {
     tokio::time::sleep(LOOK_EVERY).await;
 }
 
-/// What the device of a member is called: by the member whose repo tells its address.
-async fn device(group: &Group, peer: PublicKey) -> Result<String> {
+/// What the device of a member is called: by the member whose repo tells its address. Readers and
+/// replicas have none.
+async fn device(group: &Group, peer: PublicKey) -> Result<Option<String>> {
     let address = format!("iroh:{peer}");
     for (repo, route) in group.routes().await? {
         if route.address.starts_with(&address) {
-            return member_name(group, repo).await;
+            return Ok(Some(member_name(group, repo).await?));
         }
     }
-    Ok(short(&peer))
+    Ok(None)
 }
 
 /// Whether the tree that is here is here with all its files.

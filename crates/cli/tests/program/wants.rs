@@ -16,8 +16,7 @@ fn met() -> (Place, super::support::Running, Place) {
     there.ok(&["group", "join", &running.invite()]);
     let said = there.ok(&["group", "policy", "--names"]);
     assert!(
-        said.starts_with("g: names; contents when they are read\n")
-            || said.contains(": names; contents when they are read\n"),
+        said.contains(": names; contents when they are read, and then they stay\n"),
         "{said}"
     );
     there.ok(&["sync", "--loopback"]);
@@ -64,9 +63,16 @@ fn what_is_wanted_comes_and_what_is_not_goes() {
     );
     assert!(freed["bytes"].as_u64().unwrap() > 20_000, "{freed}");
     assert_eq!(complete(&there), ["album/notes/a b.txt"]);
-    // Everything again.
+    // Everything again; and it stays where only names are wanted.
     there.ok(&["group", "policy", "g", "--everything"]);
     there.ok(&["sync", "--loopback"]);
+    there.ok(&["group", "policy", "g", "--names"]);
+    let freed = there.run(&["group", "free", "--loopback"]);
+    assert!(freed.out.ends_with("g: nothing was let go\n"), "{freed:?}");
+    assert!(
+        freed.err.contains("stays where only names are wanted"),
+        "{freed:?}"
+    );
     there.ok(&["get", "g/ann", "-o", "all"]);
     assert!(tree(&there.path("all/album")) == tree(&here.path("album")));
 

@@ -115,10 +115,11 @@ impl Shared {
         let peers = lock(&self.peers).clone();
         let links = lock(&self.links);
         let is_of_no_use = |address: &Address| {
-            let peer = peers.get(address);
+            let peer = self.network.peer_of(address);
+            let peer = peer.or_else(|| peers.get(address).copied());
             peer.is_some_and(|peer| {
-                self.is_avoided(&Avoided::Peer(*peer))
-                    || links.values().any(|l| l.connection.peer() == *peer)
+                self.is_avoided(&Avoided::Peer(peer))
+                    || links.values().any(|l| l.connection.peer() == peer)
             })
         };
         all.retain(|address| !is_of_no_use(address));

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use larder::groups::{Copies, Replicator};
+use larder::groups::{Copies, Group, Policy, Replicator};
 use serde::Serialize;
 
+use super::wants::STAYS;
 use crate::{
     app::{App, unlock},
     args,
@@ -81,6 +82,15 @@ async fn meet(
     Ok(())
 }
 
+/// Whether of some members only the names are wanted.
+async fn wants_names(group: &Group) -> Result<bool> {
+    let mut policies = vec![group.policy().await?];
+    for repo in group.repos().await? {
+        policies.push(repo.policy().await?);
+    }
+    Ok(policies.contains(&Some(Policy::Names)))
+}
+
 async fn free(
     app: &App,
     replicator: &Replicator,
@@ -92,9 +102,9 @@ async fn free(
         false => Copies::NotTheLast,
     };
     let freed = replicator.free(group, copies).await?;
-    let name = match replicator.groups().group(group) {
-        Some(group) => label(&group).await?,
-        None => group.to_string(),
+    let (name, by_names) = match replicator.groups().group(group) {
+        Some(group) => (label(&group).await?, wants_names(&group).await?),
+        None => (group.to_string(), false),
     };
     let line = Line {
         group: name,
@@ -103,17 +113,21 @@ async fn free(
         files_that_stay: freed.stay,
         bytes_that_stay: freed.stay_bytes,
     };
-    let text = format!(
-        "{}: {} file(s), {}, are no longer here; others have them",
-        Shown(&line.group),
+    let gone = format!(
+        "{} file(s), {}, are no longer here",
         Count(line.files),
         Bytes(line.bytes)
     );
-    let text = match last_copies {
-        true => text.replace("; others have them", ""),
-        false => text,
+    let gone = match (line.files, last_copies) {
+        (0, _) => "nothing was let go".to_owned(),
+        (_, true) => gone,
+        (_, false) => gone + "; others have them",
     };
-    app.out.result(&line, text)?;
+    app.out
+        .result(&line, format!("{}: {gone}", Shown(&line.group)))?;
+    if by_names {
+        app.out.note(STAYS);
+    }
     if line.files_that_stay > 0 {
         app.out.note(format_args!(
             "{} file(s), {}, stay: no member has shown that it has them, or they are in use",

@@ -12,6 +12,10 @@ use crate::{
     problem::Problem,
 };
 
+/// What is to be known where only names are wanted.
+pub(super) const STAYS: &str = "what is here stays where only names are wanted; with `larder group policy --pinned` \
+     `larder group free` lets go of it";
+
 /// What to want.
 #[derive(Debug, clap::Args)]
 pub(super) struct Set {
@@ -107,7 +111,7 @@ impl Line {
         let what = match self.policy {
             None if self.member.is_some() => "as of the group".to_owned(),
             None => "everything, as nothing was said".to_owned(),
-            Some("names") => "names; contents when they are read".to_owned(),
+            Some("names") => "names; contents when they are read, and then they stay".to_owned(),
             Some("pinned") => "names, and what is pinned".to_owned(),
             Some("selected") => {
                 let prefixes: Vec<_> = self.prefixes.iter().map(|p| Shown(p).to_string()).collect();
@@ -164,12 +168,13 @@ pub(super) async fn policy(app: &App, args: Set) -> Result<()> {
         Some(member) => member.repo.policy().await?,
         None => group.policy().await?,
     };
-    let line = Line::of(&group, member.as_ref(), policy).await?;
+    let line = Line::of(&group, member.as_ref(), policy.clone()).await?;
     app.out.result(&line, line.text())?;
     if asked.is_some() {
-        app.out.note(
-            "`larder sync` fetches what is wanted; `larder group free` lets go of what is not",
-        );
+        app.out.note(match policy {
+            Some(Policy::Names) => STAYS,
+            _ => "`larder sync` fetches what is wanted; `larder group free` lets go of what is not",
+        });
     }
     if member.is_none() && asked.is_none() {
         for member in group.members().await? {
