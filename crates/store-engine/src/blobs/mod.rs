@@ -20,6 +20,7 @@ mod reader;
 mod scrub;
 mod segment;
 mod tags;
+mod together;
 mod tree;
 mod walk;
 
@@ -46,6 +47,7 @@ pub use self::{
     reader::Reader,
     scrub::{Finding, Repair, Scrubbed},
     tags::{MAX_TAG_NAME_LEN, Tag, TagName, Tags},
+    together::Hashed,
 };
 use self::{import::Imports, payload::Ids, pins::Pins, segment::Segments};
 use crate::{Hash, Root};
