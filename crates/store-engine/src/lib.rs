@@ -39,7 +39,7 @@ pub use bao_tree::{
     io::{Leaf, Parent},
 };
 pub use blobs::{
-    AddOptions, Bitfield, Blobs, ByteStream, Collected, Encoded, Finding, Import,
+    AddOptions, Bitfield, Blobs, ByteStream, Collected, Encoded, Finding, Hashed, Import,
     MAX_READ_TO_BYTES, MAX_TAG_NAME_LEN, Marks, Pin, Progress, RECORD_EVERY, RECORD_EVERY_BYTES,
     Reader, Repair, Roots, Scrubbed, Source, Status, Tag, TagName, Tags, Trust,
 };

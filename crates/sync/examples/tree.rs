@@ -10,15 +10,18 @@ use std::{
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use store_api::{Listing, Result};
-use store_engine::{Blobs, Hash};
+use store_engine::{Blobs, Collections, Hash, MemorySecrets};
 use store_redb::{Options, RedbStore};
 use sync::{
+    groups::{Changes, Groups, Stores},
     keys::ReadKey,
     seal::file::FileKey,
     tree::{FileEntry, Name, Root, Tree},
 };
 
-const WRITES: usize = 200;
+const WRITES: u64 = 200;
+/// How many names a repo gets at a time.
+const TOGETHER: usize = 50_000;
 
 fn name(i: u64) -> Name {
     Name::new(format!("photos/{:04}/IMG_{i:07}.jpeg", i / 500)).expect("a good name")
@@ -27,7 +30,8 @@ fn name(i: u64) -> Name {
 fn entry(i: u64) -> FileEntry {
     let hash = Hash::of(i.to_be_bytes());
     FileEntry {
-        size: i,
+        // Sizes whose changes differ: pages above that say the same sums would be the same blobs.
+        size: i * i % 1_000_003,
         modified: 0,
         hash,
         blob: Hash::of(hash.as_bytes()),
@@ -45,7 +49,7 @@ async fn main() -> Result<()> {
     let count: u64 = count.unwrap_or(1_000_000);
     let folder = tempfile::tempdir().expect("a folder for the store");
     let store = Arc::new(RedbStore::open(folder.path(), Options::default()).await?);
-    let blobs = Blobs::open(store.clone(), store).await?;
+    let blobs = Blobs::open(store.clone(), store.clone()).await?;
     let key = ReadKey::from_bytes([1; 32], 0);
     let tree = Tree::new(blobs.clone(), &key);
 
@@ -78,31 +82,87 @@ async fn main() -> Result<()> {
     }
     println!("a lookup: {:?}", start.elapsed() / 1000);
 
-    let many = writes(&fresh(), built.root, count).await?;
-    let few = writes(&fresh(), Root::EMPTY, count).await?;
-    for (what, at) in [("middle", WRITES / 2), ("fast", WRITES / 10)] {
-        println!(
-            "a {what} write into {count} names: {:?}; into none: {:?}; {:.1} times",
-            many[at],
-            few[at],
-            many[at].as_secs_f64() / few[at].as_secs_f64(),
-        );
+    store.settle().await?;
+    let (tree, none) = (fresh(), fresh());
+    let mut times = Times::default();
+    for i in 0..WRITES {
+        let at = i * count / WRITES + 3;
+        let change = BTreeMap::from([(name(at), Some(entry(count + at)))]);
+        times.many(tree.edit(built.root, change.clone())).await?;
+        times.none(none.edit(Root::EMPTY, change)).await?;
     }
+    times.print("a change of the tree", count);
+    drop((built, edited));
+    whole_writes(&store, &blobs, count).await
+}
+
+/// The same through a repo: the sealed file, the tree, its tag and the signed record.
+async fn whole_writes(store: &Arc<RedbStore>, blobs: &Blobs, count: u64) -> Result<()> {
+    let groups = Groups::open(Stores {
+        blobs: blobs.clone(),
+        collections: Collections::new(store.clone()),
+        secrets: Arc::new(MemorySecrets::new()),
+    });
+    let groups = groups.await?;
+    let repo = async |name| groups.create_group(name).await?.create_repo(name).await;
+    let (many, none) = (repo("many").await?, repo("none").await?);
+    let file = many.stage("a file", 0).await?;
+    for start in (0..count).step_by(TOGETHER) {
+        let mut changes = Changes::new();
+        for i in start..count.min(start + TOGETHER as u64) {
+            changes.put(name(i), file.clone());
+        }
+        many.change(changes).await?;
+    }
+    store.settle().await?;
+    let mut times = Times::default();
+    for i in 0..WRITES {
+        let name = name(i * count / WRITES + 3);
+        let text = |what| format!("{what} {i}").into_bytes();
+        times.many(many.write(name.as_str(), text("many"))).await?;
+        times.none(none.write(name.as_str(), text("none"))).await?;
+        none.remove(name.as_str()).await?;
+    }
+    times.print("a write into the repo", count);
     Ok(())
 }
 
-/// How long it takes to write one name, from the fastest on.
-async fn writes(tree: &Tree, root: Root, count: u64) -> Result<Vec<Duration>> {
-    let mut times = Vec::new();
-    for i in 0..WRITES as u64 {
-        let at = i * count / WRITES as u64 + 3;
-        let start = Instant::now();
-        let change = BTreeMap::from([(name(at), Some(entry(count + at)))]);
-        tree.edit(root, change).await?;
-        times.push(start.elapsed());
+/// How long writes take, in turn into many names and into none, so that what else the machine does
+/// hinders both.
+#[derive(Default)]
+struct Times {
+    many: Vec<Duration>,
+    none: Vec<Duration>,
+}
+
+impl Times {
+    async fn many<T>(&mut self, write: impl Future<Output = Result<T>>) -> Result<()> {
+        self.many.push(timed(write).await?);
+        Ok(())
     }
-    times.sort();
-    Ok(times)
+
+    async fn none<T>(&mut self, write: impl Future<Output = Result<T>>) -> Result<()> {
+        self.none.push(timed(write).await?);
+        Ok(())
+    }
+
+    fn print(mut self, what: &str, count: u64) {
+        self.many.sort();
+        self.none.sort();
+        for (which, part) in [("middle", 2), ("fast", 10)] {
+            let [many, none] = [&self.many, &self.none].map(|times| times[times.len() / part]);
+            println!(
+                "{what} of {count} names, {which}: {many:?}; of none: {none:?}; {:.2} times",
+                many.as_secs_f64() / none.as_secs_f64(),
+            );
+        }
+    }
+}
+
+async fn timed<T>(work: impl Future<Output = Result<T>>) -> Result<Duration> {
+    let start = Instant::now();
+    work.await?;
+    Ok(start.elapsed())
 }
 
 /// What the system says of this process's greatest memory, where it does.

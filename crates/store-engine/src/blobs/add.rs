@@ -12,13 +12,13 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, StreamExt, future};
-use store_api::{Batch, Block, Edit, Error, Expect, GROUP_LEN, Kind, Part, PayloadId, Result};
+use store_api::{Batch, Block, Edit, Error, GROUP_LEN, Kind, Part, PayloadId, Result};
 use tokio::task::JoinHandle;
 
 use super::{
     Blobs, Inner,
     entry::{BlobEntry, State},
-    index::{BLOBS, Replaced, key},
+    index::{Replaced, put_new},
     payload::Draft,
     pins::Pin,
     tags::{TagName, put_tag},
@@ -164,7 +164,7 @@ impl Blobs {
         };
         let first = windows.next().await?;
         if first.len() as u64 <= GROUP_LEN {
-            self.0.add_inline(first, options).await
+            self.0.add_inline(Hash::of(&first), first, options).await
         } else {
             self.0.add_payload(first, windows, options).await
         }
@@ -172,12 +172,18 @@ impl Blobs {
 }
 
 impl Inner {
-    async fn add_inline(self: &Arc<Self>, bytes: Bytes, options: AddOptions) -> Result<Pin> {
+    /// Adds a blob of up to 16 KiB.
+    pub(super) async fn add_inline(
+        self: &Arc<Self>,
+        hash: Hash,
+        bytes: Bytes,
+        options: AddOptions,
+    ) -> Result<Pin> {
         let size = bytes.len() as u64;
-        let root = options.root(Hash::of(&bytes));
+        let root = options.root(hash);
         let pin = self.pins.pin(root).await.with_size(size);
         options.report(size);
-        if root.hash == Hash::EMPTY {
+        if hash == Hash::EMPTY {
             return self.tag(pin, &options).await;
         }
         let entry = BlobEntry {
@@ -185,21 +191,16 @@ impl Inner {
             state: State::Inline(bytes),
         };
         // Most often the blob is new, so the commit itself asks.
+        let (put, absent) = put_new(hash, &entry);
         let mut edits = options.tag_edits(root)?;
-        edits.push(Edit::Put {
-            collection: BLOBS,
-            key: key(root.hash),
-            value: entry.encode(),
-        });
-        let batch = Batch::of(edits).expecting(Expect::Absent {
-            collection: BLOBS,
-            key: key(root.hash),
-        });
-        match self.collections.commit(batch).await {
+        edits.push(put);
+        match self
+            .collections
+            .commit(Batch::of(edits).expecting(absent))
+            .await
+        {
             Ok(_) => {
-                self.pins.changed(root.hash);
-                // An error says that nobody observes.
-                self.changes.send(root.hash).ok();
+                self.changed(hash);
                 Ok(pin)
             }
             Err(error) if error.kind() == Kind::Conflict => {

@@ -37,6 +37,20 @@ pub(crate) fn hash_of_key(key: &Bytes) -> Result<Hash> {
     Ok(Hash::from(bytes))
 }
 
+/// What puts the entry of a blob that is not there yet.
+pub(crate) fn put_new(hash: Hash, entry: &BlobEntry) -> (Edit, Expect) {
+    let put = Edit::Put {
+        collection: BLOBS,
+        key: key(hash),
+        value: entry.encode(),
+    };
+    let absent = Expect::Absent {
+        collection: BLOBS,
+        key: key(hash),
+    };
+    (put, absent)
+}
+
 /// Whether a change was made, or somebody else was first.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Replaced {
@@ -123,13 +137,18 @@ impl Inner {
             Err(error) if error.kind() == Kind::Conflict => return Ok(Replaced::Conflict),
             Err(error) => return Err(error),
         };
-        self.pins.changed(hash);
-        // An error says that nobody observes.
-        self.changes.send(hash).ok();
+        self.changed(hash);
         if let Some(payload) = garbage {
             self.remove_garbage(vec![payload]).await;
         }
         Ok(Replaced::Done(revision))
+    }
+
+    /// Tells collections and observers that the entry of a blob changed.
+    pub(crate) fn changed(&self, hash: Hash) {
+        self.pins.changed(hash);
+        // An error says that nobody observes.
+        self.changes.send(hash).ok();
     }
 
     /// Deletes payloads that were noted as garbage. What fails is tried again at the next start.

@@ -19,6 +19,7 @@ mod reader;
 mod scrub;
 mod segment;
 mod tags;
+mod together;
 mod tree;
 mod walk;
 
@@ -45,6 +46,7 @@ pub use self::{
     reader::Reader,
     scrub::{Finding, Repair, Scrubbed},
     tags::{MAX_TAG_NAME_LEN, Tag, TagName, Tags},
+    together::Hashed,
 };
 use self::{import::Imports, payload::Ids, pins::Pins, segment::Segments};
 use crate::{Hash, Root};

@@ -127,12 +127,9 @@ struct Pending<'a, T> {
 }
 
 impl<T: Item> Pending<'_, T> {
-    /// The next change, if it is one that is wanted.
-    async fn take_if(
-        &mut self,
-        wanted: impl Fn(&Name) -> bool,
-    ) -> Result<Option<(Name, Option<T>)>> {
-        if !self.next.as_ref().is_some_and(|(name, _)| wanted(name)) {
+    /// The next change.
+    async fn take(&mut self) -> Result<Option<(Name, Option<T>)>> {
+        if self.next.is_none() {
             return Ok(None);
         }
         let next = self.rest.try_next().await?;
@@ -195,20 +192,28 @@ impl Edit<'_> {
             loop {
                 let Some(old) = page else {
                     // The end of the level.
-                    while let Some((name, item)) = pending.take_if(|_| true).await? {
+                    while let Some((name, item)) = pending.take().await? {
                         out.push(name, item).await?;
                     }
                     out.finish().await?;
                     break;
                 };
                 out.replaces(&old, cursor.hash());
-                for (name, item) in &old.items {
-                    while let Some((new, item)) = pending.take_if(|new| new < name).await? {
-                        out.push(new, item).await?;
+                let mut kept = 0;
+                loop {
+                    let change = pending.next.as_ref();
+                    let at =
+                        change.map_or(old.items.len(), |(name, _)| old.position(name.as_str()));
+                    for (name, item) in &old.items[kept..at] {
+                        out.push(name.clone(), Some(item.clone())).await?;
                     }
-                    match pending.take_if(|new| new == name).await? {
-                        Some((name, item)) => out.push(name, item).await?,
-                        None => out.push(name.clone(), Some(item.clone())).await?,
+                    kept = at;
+                    let Some((before, _)) = old.items.get(at) else {
+                        break;
+                    };
+                    if let Some((name, item)) = pending.take().await? {
+                        kept += usize::from(name == *before);
+                        out.push(name, item).await?;
                     }
                 }
                 let last = cursor.is_last();

@@ -16,7 +16,7 @@
 
 use std::sync::Arc;
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::BufMut;
 use store_api::{Error, Kind, Result};
 use store_engine::Hash;
 
@@ -49,7 +49,7 @@ pub(crate) trait Item: Clone + PartialEq + Send + Sync + Sized + 'static {
     fn bytes(&self) -> u64;
     /// What the page's sequence has for it.
     fn link(&self) -> Hash;
-    fn encode(&self, page: &mut BytesMut);
+    fn encode(&self, page: &mut Vec<u8>);
     fn decode(fields: &mut Fields<'_>, link: Hash) -> Result<Self>;
     fn node(page: Arc<Page<Self>>) -> Node;
     fn of(node: &Node) -> Option<Arc<Page<Self>>>;
@@ -81,7 +81,7 @@ impl Item for FileEntry {
         self.blob
     }
 
-    fn encode(&self, page: &mut BytesMut) {
+    fn encode(&self, page: &mut Vec<u8>) {
         page.put_u64(self.size);
         page.put_i64(self.modified);
         page.put_slice(self.hash.as_bytes());
@@ -142,7 +142,7 @@ impl Item for Child {
         self.hash
     }
 
-    fn encode(&self, page: &mut BytesMut) {
+    fn encode(&self, page: &mut Vec<u8>) {
         page.put_u64(self.files);
         page.put_u64(self.bytes);
     }
@@ -205,8 +205,8 @@ impl<T: Item> Page<T> {
         self.items.partition_point(|(n, _)| n.as_str() < name)
     }
 
-    pub(crate) fn encode(&self) -> Bytes {
-        let mut page = BytesMut::with_capacity(HEAD_LEN + self.items.len() * (32 + T::LEN));
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut page = Vec::with_capacity(HEAD_LEN + self.items.len() * (32 + T::LEN));
         page.put_u8(VERSION);
         page.put_u8(self.level);
         page.put_u16(u16::try_from(self.items.len()).expect("a page has at most 512 items"));
@@ -221,7 +221,7 @@ impl<T: Item> Page<T> {
             item.encode(&mut page);
             before = name;
         }
-        page.freeze()
+        page
     }
 
     /// The page in these bytes, all of them, of `level`, whose sequence goes on with `links`.
@@ -246,30 +246,29 @@ impl<T: Item> Page<T> {
         }
         let mut items: Vec<(Name, T)> = Vec::with_capacity(count);
         let mut whole = 0;
+        let mut name = Vec::new();
         for link in links {
-            let before = items
-                .last()
-                .map_or(&[][..], |(name, _)| name.as_str().as_bytes());
-            let name = decode_name(&mut fields, before)?;
+            next_name(&mut fields, &mut name)?;
             // Names that share much are long only here.
             if whole >= FULL_LEN {
                 return Err(fields.invalid("the page is too long"));
             }
-            whole += name.as_str().len() + 4 + T::LEN;
-            items.push((name, T::decode(&mut fields, *link)?));
+            whole += name.len() + 4 + T::LEN;
+            let text = str::from_utf8(&name).map_err(|_| fields.invalid("a name is no text"))?;
+            items.push((Name::new(text)?, T::decode(&mut fields, *link)?));
         }
         fields.end()?;
         Self::new(level, items)
     }
 
     /// The sequence of this page, once it is sealed.
-    pub(crate) fn sequence(&self, sealed: Hash) -> Bytes {
-        let mut sequence = BytesMut::with_capacity(32 * (1 + self.items.len()));
+    pub(crate) fn sequence(&self, sealed: Hash) -> Vec<u8> {
+        let mut sequence = Vec::with_capacity(32 * (1 + self.items.len()));
         sequence.put_slice(sealed.as_bytes());
         for (_, item) in &self.items {
             sequence.put_slice(item.link().as_bytes());
         }
-        sequence.freeze()
+        sequence
     }
 }
 
@@ -277,25 +276,26 @@ fn shared_len(a: &[u8], b: &[u8]) -> usize {
     a.iter().zip(b).take_while(|(a, b)| a == b).count()
 }
 
-fn decode_name(fields: &mut Fields<'_>, before: &[u8]) -> Result<Name> {
+/// Reads the name that comes after `name`, in its place.
+fn next_name(fields: &mut Fields<'_>, name: &mut Vec<u8>) -> Result<()> {
     let shared = usize::from(fields.u16()?);
     let rest = usize::from(fields.u16()?);
     let rest = fields.bytes(rest)?;
-    let Some(shared) = before.get(..shared) else {
+    let Some(before) = name.get(shared..) else {
         return Err(fields.invalid("a name shares more than there is"));
     };
-    if shared.len() + rest.len() > MAX_NAME_LEN {
+    if shared + rest.len() > MAX_NAME_LEN {
         return Err(fields.invalid("a name is too long"));
     }
-    let name = [shared, rest].concat();
-    if name.as_slice() <= before {
+    if rest <= before {
         return Err(fields.invalid("the names do not ascend"));
     }
-    if shared_len(before, &name) != shared.len() {
+    if rest.first() == before.first() {
         return Err(fields.invalid("a name does not share all that it can"));
     }
-    let name = String::from_utf8(name).map_err(|_| fields.invalid("a name is no text"))?;
-    Name::new(name)
+    name.truncate(shared);
+    name.extend_from_slice(rest);
+    Ok(())
 }
 
 #[cfg(test)]

@@ -1,9 +1,7 @@
 //! Cutting items into pages, and writing pages to the store.
 
-use bytes::Bytes;
-use futures_util::future::try_join_all;
 use store_api::{Error, Kind, Result};
-use store_engine::{Blobs, Hash, Pin};
+use store_engine::{Blobs, Hashed, Pin};
 use tokio::task::JoinSet;
 
 use super::{
@@ -17,7 +15,7 @@ pub const MIN_ITEMS: usize = 32;
 /// A page ends after one in so many of the items beyond its first [`MIN_ITEMS`].
 const ONE_IN: u32 = 32;
 
-/// How many blobs are added at a time: a store makes those durable together that wait together.
+/// How many blobs are added at a time.
 const TOGETHER: usize = 64;
 
 /// Cuts items into pages.
@@ -46,10 +44,16 @@ impl<'a, T: Item> Builder<'a, T> {
     /// Takes the next item, and gives the page that it ends.
     pub(super) fn push(&mut self, name: Name, item: T) -> Result<Option<Page<T>>> {
         self.len += name.as_str().len() + 4 + T::LEN;
-        let ends = self.tree.says_end(self.level, &name);
+        let count = self.items.len() + 1;
+        let ends = count >= MIN_ITEMS
+            && (count >= MAX_ITEMS
+                || self.len >= FULL_LEN
+                || self.tree.says_end(self.level, &name));
+        if self.items.is_empty() {
+            self.items.reserve(2 * MIN_ITEMS);
+        }
         self.items.push((name, item));
-        let count = self.items.len();
-        if count >= MIN_ITEMS && (ends || count >= MAX_ITEMS || self.len >= FULL_LEN) {
+        if ends {
             return self.finish();
         }
         Ok(None)
@@ -70,20 +74,18 @@ impl Tree {
     /// Whether the hash of a name says that a page may end after it. The hash is keyed, so that
     /// whoever gives files their names cannot make pages long.
     fn says_end(&self, level: u8, name: &Name) -> bool {
-        let mut hasher = blake3::Hasher::new_keyed(&self.0.boundary);
-        hasher.update(&[level]);
-        hasher.update(name.as_str().as_bytes());
-        let hash = hasher.finalize();
+        let text = [&[level], name.as_str().as_bytes()].concat();
+        let hash = blake3::keyed_hash(&self.0.boundary, &text);
         let first = hash.as_bytes().first_chunk().expect("a hash has 32 bytes");
         u32::from_be_bytes(*first) % ONE_IN == 0
     }
 
     /// The two blobs of a page, and what stands for it above.
-    pub(super) fn seal<T: Item>(&self, page: &Page<T>) -> (Child, [Bytes; 2]) {
-        let sealed = self.0.keys.seal(&page.encode());
-        let sequence = page.sequence(Hash::of(&sealed));
+    pub(super) fn seal<T: Item>(&self, page: &Page<T>) -> (Child, [Hashed; 2]) {
+        let sealed = Hashed::new(self.0.keys.seal(&page.encode()));
+        let sequence = Hashed::new(page.sequence(sealed.hash()));
         let child = Child {
-            hash: Hash::of(&sequence),
+            hash: sequence.hash(),
             files: page.files,
             bytes: page.bytes,
         };
@@ -94,7 +96,7 @@ impl Tree {
 /// Adds blobs to the store, many at a time.
 pub(super) struct Writer {
     blobs: Blobs,
-    waiting: Vec<Bytes>,
+    waiting: Vec<Hashed>,
     /// At most one batch, so that the next can be made meanwhile.
     adding: JoinSet<Result<Vec<Pin>>>,
     /// What was added stays until all is.
@@ -113,9 +115,9 @@ impl Writer {
         }
     }
 
-    pub(super) async fn add(&mut self, bytes: Bytes) -> Result<()> {
-        self.bytes += bytes.len() as u64;
-        self.waiting.push(bytes);
+    pub(super) async fn add(&mut self, blob: Hashed) -> Result<()> {
+        self.bytes += blob.bytes().len() as u64;
+        self.waiting.push(blob);
         if self.waiting.len() >= TOGETHER {
             self.wait().await?;
             let batch = self.batch();
@@ -126,7 +128,7 @@ impl Writer {
 
     fn batch(&mut self) -> impl Future<Output = Result<Vec<Pin>>> + Send + 'static {
         let (blobs, batch) = (self.blobs.clone(), std::mem::take(&mut self.waiting));
-        async move { try_join_all(batch.into_iter().map(|bytes| blobs.add(bytes))).await }
+        async move { blobs.add_all(batch).await }
     }
 
     async fn wait(&mut self) -> Result<()> {

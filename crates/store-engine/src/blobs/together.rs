@@ -1,0 +1,100 @@
+//! Adding many small blobs in one commit.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use bytes::Bytes;
+use futures_util::future::{try_join, try_join_all};
+use store_api::{Batch, GROUP_LEN, Kind, Result};
+
+use super::{
+    Blobs, Inner,
+    add::{AddOptions, now},
+    entry::{BlobEntry, State},
+    index::put_new,
+    pins::Pin,
+};
+use crate::{Hash, Root};
+
+/// How many blobs a commit adds: each is an expectation and an edit, of which every store takes
+/// this many.
+const TOGETHER: usize = 64;
+
+/// Bytes and their hash, for who needs the hash before they are added: it is taken once.
+#[derive(Debug, Clone)]
+pub struct Hashed {
+    hash: Hash,
+    bytes: Bytes,
+}
+
+impl Hashed {
+    /// Hashes `bytes`.
+    pub fn new(bytes: impl Into<Bytes>) -> Self {
+        let bytes = bytes.into();
+        let hash = Hash::of(&bytes);
+        Self { hash, bytes }
+    }
+
+    /// What the blob will be called.
+    pub fn hash(&self) -> Hash {
+        self.hash
+    }
+
+    /// The bytes.
+    pub fn bytes(&self) -> &Bytes {
+        &self.bytes
+    }
+}
+
+impl Blobs {
+    /// Adds blobs, and returns pins that keep them, one for each that differs. All are durable when
+    /// it returns; after an error, some may be there.
+    ///
+    /// Up to 64 of those that have up to 16 KiB are written in one commit, which costs hardly more
+    /// than that of one.
+    pub async fn add_all(&self, blobs: Vec<Hashed>) -> Result<Vec<Pin>> {
+        let _running = self.0.enter("blobs.add")?;
+        let blobs: BTreeMap<_, _> = blobs.into_iter().map(|b| (b.hash, b.bytes)).collect();
+        // The empty blob has no entry.
+        let (small, others): (Vec<_>, Vec<_>) = blobs
+            .into_iter()
+            .partition(|(_, bytes)| (1..=GROUP_LEN).contains(&(bytes.len() as u64)));
+        let small = small
+            .chunks(TOGETHER)
+            .map(|blobs| self.0.add_together(blobs));
+        let others = others.into_iter().map(|(_, bytes)| self.add(bytes));
+        let (small, mut pins) = try_join(try_join_all(small), try_join_all(others)).await?;
+        pins.extend(small.into_iter().flatten());
+        Ok(pins)
+    }
+}
+
+impl Inner {
+    /// Adds blobs of up to 16 KiB, all different.
+    async fn add_together(self: &Arc<Self>, blobs: &[(Hash, Bytes)]) -> Result<Vec<Pin>> {
+        let mut pins = Vec::with_capacity(blobs.len());
+        let mut batch = Batch::of(Vec::with_capacity(blobs.len()));
+        let added = now();
+        for (hash, bytes) in blobs {
+            let pin = self.pins.pin(Root::raw(*hash)).await;
+            pins.push(pin.with_size(bytes.len() as u64));
+            let state = State::Inline(bytes.clone());
+            let (put, absent) = put_new(*hash, &BlobEntry { added, state });
+            batch.edits.push(put);
+            batch.expect.push(absent);
+        }
+        match self.collections.commit(batch).await {
+            Ok(_) => {
+                blobs.iter().for_each(|(hash, _)| self.changed(*hash));
+                Ok(pins)
+            }
+            // Something is there of one of them, so that each is looked at by itself.
+            Err(error) if error.kind() == Kind::Conflict => {
+                let each = blobs.iter().map(|(hash, bytes)| {
+                    self.add_inline(*hash, bytes.clone(), AddOptions::default())
+                });
+                try_join_all(each).await
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
