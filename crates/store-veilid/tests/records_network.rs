@@ -4,7 +4,7 @@
 //! Where namespaces cannot be made, every case shows as ignored; with `LARDER_NAMESPACES=required` that
 //! is a failure.
 
-#![allow(clippy::print_stdout, reason = "it is its own harness")]
+#![allow(clippy::print_stderr, reason = "it says why cases are ignored")]
 
 #[path = "network/cases.rs"]
 mod cases;
@@ -13,10 +13,11 @@ mod net;
 
 use std::{
     process::{Command, ExitCode},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use tokio::{task::JoinHandle, time::error::Elapsed};
+use libtest_mimic::{Arguments, Failed, Trial};
+use tokio::runtime::Runtime;
 
 /// Set in the program that runs inside the namespace.
 const INSIDE: &str = "LARDER_IN_NAMESPACE";
@@ -24,42 +25,22 @@ const INSIDE: &str = "LARDER_IN_NAMESPACE";
 const PATIENCE: Duration = Duration::from_secs(120);
 
 fn main() -> ExitCode {
-    let args: Vec<String> = std::env::args().skip(1).collect();
-    let filter = args.iter().find(|arg| !arg.starts_with('-'));
-    let choose = |cases: &'static [(&'static str, cases::Case)]| -> Vec<_> {
-        let cases = cases.iter();
-        cases
-            .filter(|(name, _)| filter.is_none_or(|filter| name.contains(filter.as_str())))
-            .copied()
-            .collect()
-    };
-    let (together, alone) = (choose(cases::TOGETHER), choose(cases::ALONE));
-    let chosen = [&together[..], &alone[..]].concat();
-    if args.iter().any(|arg| arg == "--list") {
-        chosen.iter().for_each(|(name, _)| println!("{name}: test"));
-        return ExitCode::SUCCESS;
-    }
+    let args = Arguments::from_args();
     if std::env::var_os(INSIDE).is_some() {
-        return run(&together, &alone);
+        return run(args);
+    }
+    if args.list {
+        return without_network(&args, &Ok(()));
     }
     if let Err(reason) = net::can_isolate() {
-        println!("\nrunning {} tests", chosen.len());
-        for (name, _) in &chosen {
-            println!("test {name} ... ignored, {reason}");
-        }
-        let ignored = chosen.len();
-        println!("\ntest result: ok. 0 passed; 0 failed; {ignored} ignored\n");
-        // Where tests must run, not running is a failure.
-        return match std::env::var("LARDER_NAMESPACES").as_deref() {
-            Ok("required") => ExitCode::FAILURE,
-            Ok(_) | Err(_) => ExitCode::SUCCESS,
-        };
+        eprintln!("{reason}");
+        return without_network(&args, &Err(reason));
     }
     let program = std::env::current_exe().expect("a program knows where it is");
     let status = Command::new("unshare")
         .args(["--user", "--map-root-user", "--net"])
         .arg(program)
-        .args(&args)
+        .args(std::env::args().skip(1))
         .env(INSIDE, "1")
         .status();
     match status.expect("it could be started before").success() {
@@ -68,51 +49,39 @@ fn main() -> ExitCode {
     }
 }
 
-/// A case that runs, in a task of its own, so that a panic fails it alone.
-type Running = (&'static str, Instant, JoinHandle<Result<(), Elapsed>>);
-
-fn run(
-    together: &[(&'static str, cases::Case)],
-    alone: &[(&'static str, cases::Case)],
-) -> ExitCode {
-    net::set_up();
-    println!("\nrunning {} tests", together.len() + alone.len());
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .expect("a runtime");
-    let failed = runtime.block_on(async {
-        let network = net::Net::start().await;
-        let spawn = |(name, case): &(&'static str, cases::Case)| -> Running {
-            let case = tokio::time::timeout(PATIENCE, case(network.clone()));
-            (*name, Instant::now(), tokio::spawn(case))
-        };
-        let mut failed = 0;
-        for running in together.iter().map(spawn).collect::<Vec<_>>() {
-            failed += finish(running).await;
-        }
-        for case in alone {
-            failed += finish(spawn(case)).await;
-        }
-        network.shutdown().await;
-        failed
-    });
-    let passed = together.len() + alone.len() - failed;
-    let verdict = if failed == 0 { "ok" } else { "FAILED" };
-    println!("\ntest result: {verdict}. {passed} passed; {failed} failed; 0 ignored\n");
-    ExitCode::from(u8::from(failed > 0))
+/// Lists the cases, or shows them as ignored; where tests must run, not running is a failure.
+fn without_network(args: &Arguments, isolated: &Result<(), String>) -> ExitCode {
+    let is_required = std::env::var("LARDER_NAMESPACES").is_ok_and(|must| must == "required");
+    let trial = |(name, _): &(&'static str, cases::Case)| {
+        let isolated = isolated.clone();
+        let is_ignored = isolated.is_err() && !is_required;
+        Trial::test(*name, || isolated.map_err(Failed::from)).with_ignored_flag(is_ignored)
+    };
+    let all = cases::TOGETHER.iter().chain(cases::ALONE).map(trial);
+    libtest_mimic::run(args, all.collect()).exit_code()
 }
 
-/// Says how a case ended, and counts it where it failed.
-async fn finish((name, start, case): Running) -> usize {
-    let verdict = match case.await {
-        Ok(Ok(())) => "ok",
-        Ok(Err(_)) => "FAILED (it hangs)",
-        Err(_) => "FAILED",
+fn run(mut args: Arguments) -> ExitCode {
+    net::set_up();
+    let runtime = Runtime::new().expect("a runtime");
+    let network = runtime.block_on(net::Net::start());
+    let trials = |cases: &[(&'static str, cases::Case)]| -> Vec<Trial> {
+        let trial = |(name, case): &(&'static str, cases::Case)| {
+            let (case, network, runtime) = (*case, network.clone(), runtime.handle().clone());
+            Trial::test(*name, move || {
+                let case = async { tokio::time::timeout(PATIENCE, case(network)).await };
+                runtime.block_on(case).map_err(|_| "it hangs".into())
+            })
+        };
+        cases.iter().map(trial).collect()
     };
-    println!(
-        "test {name} ... {verdict} <{:.1}s>",
-        start.elapsed().as_secs_f32()
-    );
-    usize::from(verdict != "ok")
+    args.test_threads = Some(cases::TOGETHER.len());
+    let together = libtest_mimic::run(&args, trials(cases::TOGETHER));
+    args.test_threads = Some(1);
+    let alone = libtest_mimic::run(&args, trials(cases::ALONE));
+    runtime.block_on(network.shutdown());
+    match together.has_failed() || alone.has_failed() {
+        true => ExitCode::FAILURE,
+        false => ExitCode::SUCCESS,
+    }
 }

@@ -3,7 +3,7 @@
 //! The program starts itself again for each case, in a user and network namespace of its own. Where those
 //! cannot be made, every case shows as ignored; with `LARDER_NAMESPACES=required` that is a failure.
 
-#![allow(clippy::print_stdout, reason = "it is its own harness")]
+#![allow(clippy::print_stderr, reason = "it says why cases are ignored")]
 
 mod cases;
 mod net;
@@ -11,10 +11,9 @@ mod net;
 #[path = "../program/support.rs"]
 mod support;
 
-use std::{
-    process::{Command, ExitCode},
-    time::Instant,
-};
+use std::process::{Command, ExitCode};
+
+use libtest_mimic::{Arguments, Failed, Trial};
 
 /// Set in the program that runs inside the namespace: the name of a case.
 const INSIDE: &str = "LARDER_IN_NAMESPACE";
@@ -29,54 +28,32 @@ fn main() -> ExitCode {
             .1();
         return ExitCode::SUCCESS;
     }
-    let args: Vec<String> = std::env::args().skip(1).collect();
-    let filters: Vec<_> = args.iter().filter(|arg| !arg.starts_with('-')).collect();
-    let is_chosen = |name: &str| {
-        let mut filters = filters.iter();
-        filters.len() == 0 || filters.any(|filter| name.contains(filter.as_str()))
+    let mut args = Arguments::from_args();
+    // Each has several processes.
+    args.test_threads = Some(1);
+    let isolated = net::can_isolate();
+    // Where tests must run, not running is a failure.
+    let is_required = std::env::var("LARDER_NAMESPACES").is_ok_and(|must| must == "required");
+    if let Err(reason) = &isolated {
+        eprintln!("{reason}");
+    }
+    let trial = |(name, _): &(&'static str, Case)| {
+        let (name, isolated) = (*name, isolated.clone());
+        let is_ignored = isolated.is_err() && !is_required;
+        let run = move || isolated.map_err(Failed::from).and_then(|()| run(name));
+        Trial::test(name, run).with_ignored_flag(is_ignored)
     };
-    let chosen = cases::ALL.iter().map(|(name, _)| *name);
-    let chosen: Vec<_> = chosen.filter(|name| is_chosen(name)).collect();
-    if args.iter().any(|arg| arg == "--list") {
-        chosen.iter().for_each(|name| println!("{name}: test"));
-        return ExitCode::SUCCESS;
-    }
-    println!("\nrunning {} tests", chosen.len());
-    if let Err(reason) = net::can_isolate() {
-        for name in &chosen {
-            println!("test {name} ... ignored, {reason}");
-        }
-        let ignored = chosen.len();
-        println!("\ntest result: ok. 0 passed; 0 failed; {ignored} ignored\n");
-        // Where tests must run, not running is a failure.
-        return match std::env::var("LARDER_NAMESPACES").as_deref() {
-            Ok("required") => ExitCode::FAILURE,
-            Ok(_) | Err(_) => ExitCode::SUCCESS,
-        };
-    }
-    let mut failed = 0;
-    for name in &chosen {
-        let start = Instant::now();
-        let verdict = match run(name) {
-            true => "ok",
-            false => "FAILED",
-        };
-        failed += usize::from(verdict != "ok");
-        let seconds = start.elapsed().as_secs_f32();
-        println!("test {name} ... {verdict} <{seconds:.1}s>");
-    }
-    let passed = chosen.len() - failed;
-    let verdict = if failed == 0 { "ok" } else { "FAILED" };
-    println!("\ntest result: {verdict}. {passed} passed; {failed} failed; 0 ignored\n");
-    ExitCode::from(u8::from(failed > 0))
+    libtest_mimic::run(&args, cases::ALL.iter().map(trial).collect()).exit_code()
 }
 
-fn run(case: &str) -> bool {
-    let program = std::env::current_exe().expect("a program knows where it is");
+fn run(case: &str) -> Result<(), Failed> {
     let status = Command::new("unshare")
         .args(["--user", "--map-root-user", "--net"])
-        .arg(program)
+        .arg(std::env::current_exe()?)
         .env(INSIDE, case)
-        .status();
-    status.expect("it could be started before").success()
+        .status()?;
+    match status.success() {
+        true => Ok(()),
+        false => Err("it failed, as was said above".into()),
+    }
 }
