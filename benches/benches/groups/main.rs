@@ -40,6 +40,9 @@ const LOADS: [Load; 2] = [
     },
 ];
 
+/// So many names has a repo of which a member wants the names alone.
+const NAMES: usize = 1_000_000;
+
 /// Files that one has and another gets.
 pub struct Load {
     name: &'static str,
@@ -89,8 +92,8 @@ fn main() {
     if let [flag, load, system, dir] = &args[..]
         && flag == "--one"
     {
-        let load = &LOADS[load.parse::<usize>().expect("the number of a load")];
-        return run(load, system, dir.as_ref());
+        let load = load.parse::<usize>().expect("the number of a load");
+        return run(LOADS.get(load), system, dir.as_ref());
     }
     let at = args.iter().position(|arg| arg == "--rounds");
     let rounds = at.map_or(ROUNDS, |at| args[at + 1].parse().expect("--rounds N"));
@@ -99,19 +102,15 @@ fn main() {
     );
     println!("|---|---|---|---|---|---|");
     for (n, load) in LOADS.iter().enumerate() {
-        let mut figures: BTreeMap<&str, Vec<(f64, f64)>> = BTreeMap::new();
+        let mut figures: BTreeMap<&str, Vec<[f64; 2]>> = BTreeMap::new();
         for round in 1..=rounds {
             for system in SYSTEMS {
                 eprintln!("{}: round {round} of {rounds}: {system}", load.name);
                 figures.entry(system).or_default().push(child(n, system));
             }
         }
-        let median = |system: &str| {
-            let mut all = figures[system].clone();
-            all.sort_by(|a, b| a.0.total_cmp(&b.0));
-            all[all.len() / 2]
-        };
-        let ((ours, memory), (theirs, _)) = (median("larder"), median("iroh-fs"));
+        let [ours, memory] = median(&figures["larder"]);
+        let [theirs, _] = median(&figures["iroh-fs"]);
         println!(
             "| {} | {ours:.0} | {theirs:.0} | {:.2} × | ≥ {} × | {memory:.0} MiB |",
             load.name,
@@ -119,10 +118,30 @@ fn main() {
             load.wanted
         );
     }
+    let mut figures = Vec::new();
+    for round in 1..=rounds {
+        eprintln!("{NAMES} names: round {round} of {rounds}");
+        figures.push(child(LOADS.len(), "larder"));
+    }
+    let [first, seen, alone, memory] = median(&figures);
+    println!(
+        "\nThe names of {NAMES} files: a new member has them after {first:.1} s, and sees that 10 of them \
+         changed after {seen:.3} s; memory of who puts them {alone:.0} MiB, of both {memory:.0} MiB"
+    );
 }
 
-/// Runs a load in a process of its own: how fast it was, and the most memory in MiB.
-fn child(load: usize, system: &str) -> (f64, f64) {
+/// Of each figure the one in the middle.
+fn median<const N: usize>(figures: &[[f64; N]]) -> [f64; N] {
+    std::array::from_fn(|n| {
+        let mut all: Vec<f64> = figures.iter().map(|figures| figures[n]).collect();
+        all.sort_by(f64::total_cmp);
+        all[all.len() / 2]
+    })
+}
+
+/// Runs a load in a process of its own, which says how fast it was, and the most memory in MiB. After
+/// the last is that of names alone.
+fn child<const N: usize>(load: usize, system: &str) -> [f64; N] {
     let dir = tempfile::tempdir().expect("a folder for the stores");
     let output = Command::new(std::env::current_exe().expect("this program has a path"))
         .args(["--one", &load.to_string(), system])
@@ -136,14 +155,19 @@ fn child(load: usize, system: &str) -> (f64, f64) {
         .split_whitespace()
         .map(|n| n.parse().unwrap())
         .collect();
-    (figures[0], figures[1])
+    figures.try_into().expect("as many figures as are wanted")
 }
 
-fn run(load: &Load, system: &str, dir: &Path) {
+fn run(load: Option<&Load>, system: &str, dir: &Path) {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .expect("a runtime starts");
+    let Some(load) = load else {
+        let ([first, seen], memory) = runtime.block_on(members::names(NAMES, dir));
+        let [first, seen] = [first, seen].map(|took| took.as_secs_f64());
+        return println!("{first} {seen} {memory} {}", peak_memory());
+    };
     let took: Duration = match system {
         "larder" => runtime.block_on(members::catch_up(load, dir)),
         "iroh-fs" => runtime.block_on(iroh_fs::fetch(load, dir)),

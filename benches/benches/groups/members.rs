@@ -1,22 +1,33 @@
 //! Two members, on redb and iroh.
 
 use std::{
+    ops::Range,
     path::Path,
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use larder::{
     Store, StoreUrl, Unlock,
-    groups::{Changes, InviteKind, IrohOptions, Name, Options, Reach, Replicator, Synced},
+    groups::{
+        Changes, InviteKind, IrohOptions, Name, Options, Policy, Reach, Replicator, Repo, Synced,
+    },
 };
 
-use crate::Load;
+use crate::{Load, peak_memory};
 
 const IN_FLIGHT: usize = 32;
+/// How many files a change of many puts at a time.
+const TOGETHER: usize = 50_000;
 const PATIENCE: Duration = Duration::from_secs(600);
 
-async fn member(dir: &Path) -> (Store, Replicator) {
+async fn member(dir: &Path, policy: Policy) -> (Store, Replicator) {
+    std::fs::create_dir(dir).unwrap();
+    let options = Options {
+        policy,
+        ..Options::default()
+    };
     let store = Store::open_url(&StoreUrl::Redb(dir.join("store")))
         .await
         .unwrap();
@@ -26,19 +37,70 @@ async fn member(dir: &Path) -> (Store, Replicator) {
     };
     let key = dir.join("key");
     let replicator = store
-        .replicate(|| Unlock::key_file(&key), network, Options::default())
+        .replicate(|| Unlock::key_file(&key), network, options)
         .await
         .unwrap();
     (store, replicator)
 }
 
+/// Puts files in one change.
+async fn put(repo: &Repo, files: impl Iterator<Item = (String, Bytes)>) {
+    let mut staged = stream::iter(files)
+        .map(|(name, data)| {
+            let repo = repo.clone();
+            async move { (name, repo.stage(data, 0).await.unwrap()) }
+        })
+        .buffer_unordered(IN_FLIGHT);
+    let mut changes = Changes::new();
+    while let Some((name, file)) = staged.next().await {
+        changes.put(Name::new(name).unwrap(), file);
+    }
+    repo.change(changes).await.unwrap();
+}
+
+/// How long it takes until a new member has `count` names of files, and once it has them, until it sees
+/// that ten of them changed; and the most memory, in MiB, that the first needed to put them.
+pub async fn names(count: usize, dir: &Path) -> ([Duration; 2], f64) {
+    let files = |numbers: Range<usize>, step: usize, what: &'static str| {
+        numbers.step_by(step).map(move |n| {
+            let name = format!("photos/{:04}/IMG_{n:07}.jpeg", n / 500);
+            (name, Bytes::from(format!("{what} {n}")))
+        })
+    };
+    let (from_store, from) = member(&dir.join("from"), Policy::Everything).await;
+    let group = from.groups().create_group("the group").await.unwrap();
+    let repo = group.create_repo("a member").await.unwrap();
+    for at in (0..count).step_by(TOGETHER) {
+        put(&repo, files(at..count.min(at + TOGETHER), 1, "file")).await;
+    }
+    let memory = peak_memory();
+    let invite = group.invite(InviteKind::Read, from.addresses());
+    let invite = invite.await.unwrap();
+
+    let (to_store, to) = member(&dir.join("to"), Policy::Names).await;
+    let start = Instant::now();
+    let joined = to.groups().join(&invite).await.unwrap();
+    let synced = to.wait_synced(joined.id(), Synced::Here, PATIENCE).await;
+    synced.unwrap();
+    let first = start.elapsed();
+
+    let theirs = joined.repos().await.unwrap().remove(0);
+    put(&repo, files(0..count, count / 10, "changed")).await;
+    let (newest, start) = (repo.root().await.unwrap(), Instant::now());
+    while theirs.root().await.unwrap().hash != newest.hash {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let seen = start.elapsed();
+    to.shutdown().await;
+    from.shutdown().await;
+    to_store.close().await.unwrap();
+    from_store.close().await.unwrap();
+    ([first, seen], memory)
+}
+
 /// How long it takes from joining until everything is here.
 pub async fn catch_up(load: &Load, dir: &Path) -> Duration {
-    let (from_dir, to_dir) = (dir.join("from"), dir.join("to"));
-    for dir in [&from_dir, &to_dir] {
-        std::fs::create_dir(dir).unwrap();
-    }
-    let (from_store, from) = member(&from_dir).await;
+    let (from_store, from) = member(&dir.join("from"), Policy::Everything).await;
     let group = from.groups().create_group("the group").await.unwrap();
     let repo = group.create_repo("a member").await.unwrap();
     if load.is_long() {
@@ -46,27 +108,15 @@ pub async fn catch_up(load: &Load, dir: &Path) -> Duration {
         load.write_long(&path);
         repo.write("long", path).await.unwrap();
     } else {
-        let staged = stream::iter(load.files().enumerate())
-            .map(|(n, data)| {
-                let repo = repo.clone();
-                async move {
-                    let name = Name::new(format!("folder/file {n}")).unwrap();
-                    (name, repo.stage(data, 0).await.unwrap())
-                }
-            })
-            .buffer_unordered(IN_FLIGHT);
-        let mut changes = Changes::new();
-        for (name, file) in staged.collect::<Vec<_>>().await {
-            changes.put(name, file);
-        }
-        repo.change(changes).await.unwrap();
+        let names = (0..).map(|n| format!("folder/file {n}"));
+        put(&repo, names.zip(load.files())).await;
     }
     let invite = group
         .invite(InviteKind::Read, from.addresses())
         .await
         .unwrap();
 
-    let (to_store, to) = member(&to_dir).await;
+    let (to_store, to) = member(&dir.join("to"), Policy::Everything).await;
     let start = Instant::now();
     let joined = to.groups().join(&invite).await.unwrap();
     to.wait_synced(joined.id(), Synced::Here, PATIENCE)
