@@ -41,7 +41,8 @@ impl Walk<'_> {
         let chunks = (self.data.len() as u64).div_ceil(CHUNK_LEN).max(1);
         let all = ChunkRanges::all();
         let mut names = Vec::new();
-        if ranges.is_some() && chunks > 1 {
+        // Where all is here and wanted, no node below is given.
+        if (ranges.is_some() || self.fragment.is_some()) && chunks > 1 {
             names = nodes_of(ChunkNum(self.offset / CHUNK_LEN), self.data.len());
         }
         let ranges = ranges.unwrap_or(&all);
