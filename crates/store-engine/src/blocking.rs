@@ -1,13 +1,15 @@
 //! The one way to work that blocks or takes long.
 
-use std::future::Future;
-
 use store_api::{Error, Kind, Result};
 
 /// What is hashed inline; beyond it, another thread does it.
 pub(crate) const INLINE_HASH_LEN: usize = 64 * 1024;
 
 /// Runs `work` on a thread that may block. It begins at once, and ends even if nobody waits for it.
+/// In a simulation it is done here and now, and must not wait for anything.
+///
+/// # Panics
+/// Outside of a tokio runtime.
 ///
 /// # Errors
 /// [`Kind::Internal`] where `work` panics.

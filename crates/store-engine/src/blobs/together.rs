@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
-use futures_util::future::{try_join, try_join_all};
+use futures_util::future::try_join_all;
 use store_api::{Batch, GROUP_LEN, Kind, Result};
 
 use super::{
@@ -18,6 +18,9 @@ use crate::{Hash, Root};
 /// How many blobs a commit adds: each is an expectation and an edit, of which every store takes
 /// this many.
 const TOGETHER: usize = 64;
+
+/// How many of the longer ones are added at a time.
+const IN_FLIGHT: usize = 16;
 
 /// Bytes and their hash, for who needs the hash before they are added: it is taken once.
 #[derive(Debug, Clone)]
@@ -58,12 +61,14 @@ impl Blobs {
         let (small, others): (Vec<_>, Vec<_>) = blobs
             .into_iter()
             .partition(|(_, bytes)| (1..=GROUP_LEN).contains(&(bytes.len() as u64)));
-        let small = small
-            .chunks(TOGETHER)
-            .map(|blobs| self.0.add_together(blobs));
-        let others = others.into_iter().map(|(_, bytes)| self.add(bytes));
-        let (small, mut pins) = try_join(try_join_all(small), try_join_all(others)).await?;
-        pins.extend(small.into_iter().flatten());
+        let mut pins = Vec::new();
+        for blobs in small.chunks(TOGETHER) {
+            pins.extend(self.0.add_together(blobs).await?);
+        }
+        for blobs in others.chunks(IN_FLIGHT) {
+            let adding = blobs.iter().map(|(_, bytes)| self.add(bytes.clone()));
+            pins.extend(try_join_all(adding).await?);
+        }
         Ok(pins)
     }
 }

@@ -373,6 +373,17 @@ async fn a_file_comes_from_all_who_have_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_was_dialled_does_not_dial_back() {
+    let net = SimNetwork::new(36);
+    net.set_default_link(link());
+    let devices = world(&net, &[Write], &options()).await;
+    agree(&devices).await;
+    // Both have told their addresses long since.
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(net.total().connections, 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn who_has_it_later_is_asked_again() {
     let net = SimNetwork::new(34);
     net.set_default_link(link());

@@ -110,11 +110,15 @@ impl Device {
     pub async fn has_bytes(&self, needle: &[u8]) -> bool {
         let mut blobs = self.stores.blobs.list();
         while let Some((hash, _)) = blobs.try_next().await.expect("a list") {
-            let bytes = self.stores.blobs.read_to_bytes(hash, 0..u64::MAX).await;
-            if let Ok(bytes) = bytes
-                && bytes.windows(needle.len()).any(|part| part == needle)
-            {
-                return true;
+            // Some are here in part.
+            let here = self.stores.blobs.bitfield(hash).await.expect("a blob");
+            for part in here.ranges.boundaries().chunks(2) {
+                let end = part.get(1).map_or(u64::MAX, |end| end.0 * 1024);
+                let part = self.stores.blobs.read_to_bytes(hash, part[0].0 * 1024..end);
+                let bytes = part.await.expect("what is here can be read");
+                if bytes.windows(needle.len()).any(|part| part == needle) {
+                    return true;
+                }
             }
         }
         false
