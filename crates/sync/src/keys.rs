@@ -13,7 +13,7 @@ use store_api::{Error, Kind, PublicKey, RecordId, Result, SecretKey};
 use store_engine::{generate_key, public_key};
 use zeroize::{ZeroizeOnDrop, Zeroizing};
 
-use crate::records;
+use crate::ids::group_id;
 
 /// The context of BLAKE3's key derivation that makes a locate key.
 pub const LOCATE_CONTEXT: &str = "larder 2026 group locate key v1";
@@ -240,7 +240,7 @@ impl GroupKeys {
 
     /// The name of the group: its record's id.
     pub fn id(&self) -> RecordId {
-        records::group_id(self.group)
+        group_id(self.group)
     }
 
     /// What these keys allow.

@@ -6,6 +6,7 @@ pub mod fuzz;
 #[cfg(test)]
 mod golden;
 pub mod groups;
+pub mod ids;
 pub mod invite;
 pub mod keys;
 pub mod network;

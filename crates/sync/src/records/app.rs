@@ -4,19 +4,13 @@ use bytes::Bytes;
 use store_api::{Error, Kind, RecordId, Result, Slot};
 use store_engine::MAX_RECORD_LEN;
 
-use super::{FIRST_MEMBER, GROUP_SLOTS, MAX_LABEL_LEN, VERSION, check_slot};
+use super::{MAX_LABEL_LEN, VERSION, check_slot};
 use crate::{
     codec::Fields,
+    ids::{APP_SLOTS, FIRST_APP, FIRST_MEMBER, GROUP_SLOTS},
     keys::ReadKey,
     seal::value::{OVERHEAD, open_value, seal_value},
 };
-
-/// The first slot of the app's values; they go to the last slot of the group's record. Before they were
-/// the app's, members took them too, and where one is found it is a member's still.
-pub const FIRST_APP: Slot = 960;
-
-/// How many slots of a group's record are the app's.
-pub const APP_SLOTS: u16 = GROUP_SLOTS - FIRST_APP;
 
 /// The longest of the app's values, in bytes.
 pub const MAX_APP_VALUE_LEN: usize = 8 * 1024;

@@ -24,15 +24,18 @@ mod tests;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use store_api::{Error, Kind, PublicKey, RecordDescriptor, RecordId, Result, Slot};
-use store_engine::record_id;
+use store_api::{Error, Kind, PublicKey, RecordId, Result, Slot};
 
 #[cfg(fuzzing)]
 pub(crate) use self::app::decode_app_value;
 pub use self::{
-    app::{APP_SLOTS, FIRST_APP, MAX_APP_VALUE_LEN, open_app_value, seal_app_value},
+    app::{MAX_APP_VALUE_LEN, open_app_value, seal_app_value},
     root::{Earlier, RepoRoot},
     route::Route,
+};
+pub use crate::ids::{
+    APP_SLOTS, FIRST_APP, FIRST_MEMBER, FIRST_ROUTE, GROUP_NAME, GROUP_SLOTS, REPO_PROFILE,
+    REPO_ROOT, REPO_SLOTS, group_id, group_record, repo_id, repo_record,
 };
 use crate::{
     codec::Fields,
@@ -42,27 +45,6 @@ use crate::{
 
 /// The version of every layout here.
 pub const VERSION: u8 = 1;
-
-/// How many slots a group's record has.
-pub const GROUP_SLOTS: u16 = 1024;
-
-/// How many slots a repo's record has.
-pub const REPO_SLOTS: u16 = 64;
-
-/// The slot of a group's name.
-pub const GROUP_NAME: Slot = 0;
-
-/// The first slot of a member's repo; they go to the first slot of the app's, [`FIRST_APP`].
-pub const FIRST_MEMBER: Slot = 1;
-
-/// The slot of a repo's profile.
-pub const REPO_PROFILE: Slot = 0;
-
-/// The slot of a repo's root.
-pub const REPO_ROOT: Slot = 1;
-
-/// The first slot of a repo's route; they go to the last slot of the repo's record.
-pub const FIRST_ROUTE: Slot = 2;
 
 /// The longest name of a group or of a member, in bytes.
 pub const MAX_LABEL_LEN: usize = 1024;
@@ -76,39 +58,6 @@ pub const MAX_EARLIER: usize = 64;
 const NAME: &str = "sync.group.name";
 const MEMBER: &str = "sync.group.member";
 const PROFILE: &str = "sync.repo.profile";
-
-/// The descriptor of the record of the group with this key.
-pub fn group_record(group: PublicKey) -> RecordDescriptor {
-    descriptor(group, GROUP_SLOTS)
-}
-
-/// The descriptor of the record of the repo with this key.
-pub fn repo_record(repo: PublicKey) -> RecordDescriptor {
-    descriptor(repo, REPO_SLOTS)
-}
-
-/// The name of the group with this key: its record's id.
-pub fn group_id(group: PublicKey) -> RecordId {
-    id(&group_record(group))
-}
-
-/// The name of the repo with this key: its record's id.
-pub fn repo_id(repo: PublicKey) -> RecordId {
-    id(&repo_record(repo))
-}
-
-fn descriptor(owner: PublicKey, owner_slots: u16) -> RecordDescriptor {
-    RecordDescriptor {
-        owner,
-        owner_slots,
-        members: Vec::new(),
-    }
-}
-
-fn id(descriptor: &RecordDescriptor) -> RecordId {
-    record_id(descriptor)
-        .expect("a record with one writer and 1 to 1024 slots is within all limits")
-}
 
 fn check_label(operation: &'static str, label: &str) -> Result<()> {
     if label.len() <= MAX_LABEL_LEN {
