@@ -12,5 +12,6 @@ pub mod keys;
 pub mod network;
 pub mod records;
 pub mod replicate;
+pub mod root;
 pub mod seal;
 pub mod tree;

@@ -10,8 +10,8 @@ use super::{MAX_EARLIER, REPO_ROOT, VERSION};
 use crate::{
     codec::Fields,
     keys::LocateKey,
+    root::{MAX_LEVEL, Root},
     seal::value::{open_value, seal_value},
-    tree::{MAX_LEVEL, Root},
 };
 
 const ROOT: &str = "sync.repo.root";

@@ -4,8 +4,8 @@ use store_engine::Hash;
 
 use super::*;
 use crate::{
+    root::{MAX_LEVEL, Root},
     seal::value::seal_with,
-    tree::{MAX_LEVEL, Root},
 };
 
 const REPO: RecordId = RecordId([3; 32]);

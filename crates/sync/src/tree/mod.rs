@@ -36,7 +36,7 @@ use std::{
 
 use lru::LruCache;
 use store_api::Listing;
-use store_engine::{Blobs, Hash, MAX_TREE_DEPTH};
+use store_engine::{Blobs, Hash};
 use zeroize::Zeroizing;
 
 use self::page::Node;
@@ -45,13 +45,11 @@ pub use self::{
     edit::Edited,
     name::{MAX_NAME_LEN, Name},
 };
+pub use crate::root::{MAX_LEVEL, Root};
 use crate::{
     keys::{ReadKey, derive},
     seal::{file::FileKey, page::PageKeys},
 };
-
-/// The highest level of a page.
-pub const MAX_LEVEL: u8 = MAX_TREE_DEPTH - 1;
 
 /// How many opened pages of level 0 are kept at hand; each is at most 260 KiB.
 const CACHED_LEAVES: NonZeroUsize = NonZeroUsize::new(64).expect("64 is not zero");
@@ -74,39 +72,6 @@ pub struct FileEntry {
     pub blob: Hash,
     /// What it is sealed with.
     pub key: FileKey,
-}
-
-/// The root of a tree: all of it follows from its hash.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Root {
-    /// The sequence of the topmost page; [`Hash::EMPTY`] where there is no file.
-    pub hash: Hash,
-    /// The level of that page.
-    pub level: u8,
-    /// How many files there are.
-    pub files: u64,
-    /// The sum of their sizes, before sealing.
-    pub bytes: u64,
-}
-
-impl Root {
-    /// The tree without files.
-    pub const EMPTY: Root = Root {
-        hash: Hash::EMPTY,
-        level: 0,
-        files: 0,
-        bytes: 0,
-    };
-
-    /// Whether there is no file.
-    pub fn is_empty(&self) -> bool {
-        self.files == 0
-    }
-
-    /// What to tag or pin to keep the whole tree, and its files, alive.
-    pub fn keep(&self) -> store_engine::Root {
-        store_engine::Root::tree(self.hash, self.level.saturating_add(1))
-    }
 }
 
 /// A file with its name.
