@@ -69,7 +69,7 @@ async fn main() -> store_api::Result<()> {
     .await?;
     println!("reading it, still sealed  {read:6.0} MB/s");
     let open = best(len, async || {
-        let mut pieces = open_range(&blobs, &entry, 0..u64::MAX);
+        let mut pieces = open_range(&blobs, entry.blob, entry.size, &entry.key, 0..u64::MAX);
         while let Some(piece) = pieces.try_next().await? {
             std::hint::black_box(piece);
         }

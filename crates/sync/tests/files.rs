@@ -45,7 +45,8 @@ fn entry(blob: Hash, size: usize) -> FileEntry {
 }
 
 async fn open(blobs: &Blobs, entry: &FileEntry, range: Range<u64>) -> Result<Vec<u8>> {
-    let pieces: Vec<Bytes> = open_range(blobs, entry, range).try_collect().await?;
+    let pieces = open_range(blobs, entry.blob, entry.size, &entry.key, range);
+    let pieces: Vec<Bytes> = pieces.try_collect().await?;
     assert!(
         pieces
             .iter()
@@ -182,7 +183,7 @@ async fn what_comes_before_damage_is_handed_out() {
     let mut bytes = sealed(&FileKey::from_bytes([5; 32]), text(len)).await;
     bytes[33 * (SEG + 16)] ^= 1;
     let entry = entry(add(&blobs, bytes).await, len);
-    let mut pieces = open_range(&blobs, &entry, 0..u64::MAX);
+    let mut pieces = open_range(&blobs, entry.blob, entry.size, &entry.key, 0..u64::MAX);
     let mut got = Vec::new();
     let error = loop {
         match pieces.next().await.unwrap() {
@@ -232,7 +233,7 @@ async fn sealing_and_opening_can_be_dropped() {
     sealing.next().await.unwrap().unwrap();
     drop(sealing);
     let entry = entry(add(&blobs, sealed(&key, text(len)).await).await, len);
-    let mut opening = open_range(&blobs, &entry, 0..u64::MAX);
+    let mut opening = open_range(&blobs, entry.blob, entry.size, &entry.key, 0..u64::MAX);
     opening.next().await.unwrap().unwrap();
     drop(opening);
     assert_eq!(open(&blobs, &entry, 0..u64::MAX).await.unwrap(), text(len));

@@ -21,10 +21,7 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use zeroize::ZeroizeOnDrop;
 
 use super::{TAG_LEN, cipher, open_in_place, seal_in_place};
-use crate::{
-    keys::{ReadKey, derive, same},
-    tree::FileEntry,
-};
+use crate::keys::{ReadKey, derive, same};
 
 /// How many bytes of a file one segment has.
 pub const SEGMENT_LEN: usize = 64 * 1024;
@@ -181,15 +178,21 @@ impl Batch {
     }
 }
 
-/// The bytes of `range` of a sealed file, in order, in pieces of up to 64 KiB; only the segments
-/// that it touches are read. The range is clipped to the file's size.
+/// Reads `range` of the file of `size` bytes that is sealed in `blob`: its bytes in order, in pieces of
+/// up to 64 KiB. Only the segments that the range touches are read. The range is clipped to the size.
 ///
-/// Nothing comes out that was not verified. A file that is longer or shorter than its entry says,
-/// or that was sealed with another key, is [`Kind::Corrupt`]; what is not here is
-/// [`Kind::NotFound`], after all that comes before it.
-pub fn open_range(blobs: &Blobs, entry: &FileEntry, range: Range<u64>) -> Listing<Bytes> {
-    let (blobs, blob, size) = (blobs.clone(), entry.blob, entry.size);
-    let cipher = cipher(&entry.key.0);
+/// Nothing comes out that was not verified. A file that is longer or shorter than `size`, or that was
+/// sealed with another key, is [`Kind::Corrupt`]; bytes that are missing here are
+/// [`Kind::NotFound`], after all that come before them.
+pub fn open_range(
+    blobs: &Blobs,
+    blob: Hash,
+    size: u64,
+    key: &FileKey,
+    range: Range<u64>,
+) -> Listing<Bytes> {
+    let blobs = blobs.clone();
+    let cipher = cipher(&key.0);
     let end = range.end.min(size);
     let range = range.start.min(end)..end;
     Box::pin(async_stream::try_stream! {
@@ -250,7 +253,7 @@ async fn check_len(blobs: &Blobs, blob: Hash, size: u64) -> Result<()> {
     if found == sealed_len(size) {
         return Ok(());
     }
-    let message = "the sealed file has not the length that its entry says";
+    let message = "the sealed file does not have the expected length";
     Err(Error::new(Kind::Corrupt, OPEN, message)
         .with("blob", blob)
         .with("len", found)
