@@ -9,9 +9,8 @@ use super::{
     FileEntry, MAX_LEVEL, Name, Root, Tree,
     page::{Child, Item, Page},
     walk::{Part, children},
+    wants::Wants,
 };
-
-use crate::groups::Wants;
 
 /// The most pages that are opened to count; what is below the others is guessed.
 const MAX_OPENED: usize = 1024;
@@ -275,7 +274,7 @@ mod tests {
     use store_testkit::MemoryStore;
 
     use super::*;
-    use crate::{groups::Wants, keys::ReadKey, seal::file::FileKey, tree::Name};
+    use crate::{keys::ReadKey, seal::file::FileKey};
 
     const MISSING: Which = Which::Missing(Wants::EVERYTHING);
 

@@ -26,6 +26,7 @@ mod name;
 pub mod page;
 mod read;
 pub mod walk;
+pub(crate) mod wants;
 mod write;
 
 use std::{
