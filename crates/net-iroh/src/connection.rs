@@ -9,8 +9,8 @@ use futures_util::{
     stream::FuturesUnordered,
 };
 use iroh::endpoint::{Connection, ConnectionError, VarInt};
+use net_api::{ConnectionApi, Stream, cut_reason};
 use store_api::{Error, Kind, PublicKey, Result};
-use sync::network::{ConnectionApi, Stream, cut_reason};
 use tokio::sync::Mutex;
 
 use crate::stream::{Send, incoming, stream};

@@ -54,4 +54,4 @@ pub use records::{
     ID_CONTEXT, Intact, MAX_RECORD_LEN, MAX_SLOTS, MAX_VALUE_LEN, MAX_WRITERS, Records,
     SIGNATURE_CONTEXT, format as record_format, generate_key, public_key, record_id, sign, verify,
 };
-pub use secrets::{FileSecrets, MemorySecrets, Unlock};
+pub use secrets::{FileSecrets, Unlock};

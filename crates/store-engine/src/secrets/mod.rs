@@ -1,10 +1,8 @@
-//! Keepers of secrets for systems that have none of their own: memory, and an encrypted file.
+//! An encrypted file of secrets, for systems that have no keeper of their own.
 
 mod file;
 mod format;
 #[cfg(fuzzing)]
 pub(crate) mod fuzz;
-mod memory;
 
 pub use file::{FileSecrets, Unlock};
-pub use memory::MemorySecrets;
