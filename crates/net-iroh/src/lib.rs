@@ -40,6 +40,7 @@
 
 mod address;
 mod connection;
+mod error;
 #[cfg(fuzzing)]
 pub mod fuzz;
 mod network;

@@ -22,7 +22,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     address::{SCHEMES, parse, render},
-    connection::{IrohConnection, ended},
+    connection::IrohConnection,
+    error::ended,
     options::{ALPN, IrohOptions, Reach, bind, transport},
 };
 

@@ -6,49 +6,14 @@ use async_trait::async_trait;
 use store_api::{Error, Kind, PublicKey, Result};
 
 use super::{
-    life::closed,
+    anchor::Anchor,
     pipe::Pipe,
-    search::Tail,
     settings::MAX_STREAMS,
     stream::stream,
     trace::Happening,
-    world::{Shared, SideState, Streams, World},
+    world::{Shared, Streams, World},
 };
-use net_api::{Connection, ConnectionApi, Stream, cut_reason};
-
-/// What a connection and its streams share: the connection is closed when it is dropped.
-pub(super) struct Anchor {
-    pub(super) sim: Arc<Shared>,
-    pub(super) id: u64,
-    pub(super) side: usize,
-    pub(super) state: Arc<SideState>,
-}
-
-impl Anchor {
-    fn close(&self, reason: &str) {
-        let reason = cut_reason(reason);
-        self.sim.with(|world| {
-            let Some(conn) = world.connections.get(&self.id) else {
-                return;
-            };
-            if conn.sides[self.side].ended.get().is_some() {
-                return;
-            }
-            let nodes = [conn.nodes[self.side], conn.nodes[1 - self.side]];
-            let mut tail = Tail::default();
-            world.look(nodes, self.id, None, 0, &mut tail, reason.as_bytes());
-            let here = closed("it was closed here").with("reason", reason);
-            let there = closed("the other side closed it").with("reason", reason);
-            world.close(self.id, self.side, here, there);
-        });
-    }
-}
-
-impl Drop for Anchor {
-    fn drop(&mut self) {
-        self.close("dropped");
-    }
-}
+use net_api::{Connection, ConnectionApi, Stream};
 
 pub(super) struct SimConnection {
     anchor: Arc<Anchor>,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::{
     Crossing,
-    life::lost,
+    error::lost,
     pipe::{End, Item},
     search::{Finding, MAX_FINDINGS, Tail},
     settings::{MAX_BACKLOG, chunk_len, duration_of},

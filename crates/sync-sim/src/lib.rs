@@ -35,7 +35,9 @@
 //! # }
 //! ```
 
+mod anchor;
 mod connection;
+mod error;
 mod flow;
 mod garble;
 mod life;
@@ -61,7 +63,7 @@ pub use settings::{
 };
 pub use trace::TRACE_LEN;
 
-use life::lost;
+use error::lost;
 use net_api::Network;
 use node::SimNode;
 use search::Search;

@@ -2,23 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use store_api::{Error, Kind};
+use store_api::Error;
 
 use super::{
+    error::{closed, lost},
     pipe::{End, wake},
     trace::{Happening, PipeId},
     world::{Conn, Event, World},
 };
-
-/// Why a connection ended that nobody closed.
-pub(super) fn lost(why: &'static str) -> Error {
-    Error::new(Kind::Unavailable, "network.connection", why)
-}
-
-/// Why a connection ended that somebody closed.
-pub(super) fn closed(why: &'static str) -> Error {
-    Error::new(Kind::Closed, "network.connection", why)
-}
 
 impl World {
     /// Makes a connection; the side that asked for it is 0.

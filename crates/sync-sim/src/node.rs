@@ -9,7 +9,7 @@ use tokio::{sync::Notify, time::sleep};
 
 use super::{
     connection::SimConnection,
-    life::closed,
+    error::closed,
     settings::CONNECT_TIMEOUT,
     trace::Happening,
     world::{Shared, World},

@@ -11,7 +11,7 @@ use store_api::{Error, Kind};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{
-    connection::Anchor,
+    anchor::Anchor,
     pipe::{End, Pipe, wait},
     trace::PipeId,
     world::World,

@@ -16,7 +16,7 @@ use tokio::{
 
 use super::{
     Tamper,
-    life::lost,
+    error::lost,
     pipe::{Item, Pipe},
     random::Random,
     search::Search,

@@ -8,8 +8,10 @@ use store_engine::Hash;
 use super::{
     Root, Tree,
     page::{Child, Item, Page},
-    read::Step,
 };
+
+/// A page above another one, and which of its items that is.
+pub(super) type Step = (Arc<Page<Child>>, usize);
 
 /// A place among the pages of one level of a tree.
 pub(super) struct Cursor {

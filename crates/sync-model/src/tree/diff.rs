@@ -6,8 +6,8 @@ use store_api::{Listing, Result};
 
 use super::{
     FileEntry, Name, Root, Tree,
+    cursor::Step,
     page::{Child, Page},
-    read::Step,
 };
 
 /// A name that has another file in one tree than in the other.

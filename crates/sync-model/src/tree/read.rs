@@ -8,7 +8,7 @@ use store_engine::{Blobs, Hash};
 
 use super::{
     FileEntry, MAX_LEVEL, Name, Named, Root, Tree,
-    cursor::Cursor,
+    cursor::{Cursor, Step},
     page::{Child, Item, MAX_ITEMS, MAX_PAGE_LEN, Page},
 };
 use crate::seal::page::OVERHEAD;
@@ -210,9 +210,6 @@ pub(super) struct Expect<'a> {
     /// It ends with this name.
     pub last: Option<&'a Name>,
 }
-
-/// A page above another one, and which of its items that is.
-pub(super) type Step = (Arc<Page<Child>>, usize);
 
 pub(super) fn corrupt(hash: Hash, message: &'static str) -> Error {
     Error::new(Kind::Corrupt, READ, message).with("page", hash)
