@@ -4,5 +4,7 @@ mod file;
 mod format;
 #[cfg(fuzzing)]
 pub(crate) mod fuzz;
+mod private;
+mod unlock;
 
-pub use file::{FileSecrets, Unlock};
+pub use self::{file::FileSecrets, unlock::Unlock};
