@@ -14,9 +14,13 @@ use store_api::{CollectionId, Error, Kind, RecordId, Result};
 use store_engine::Hash;
 
 use super::{Event, Group, Inner, Repo};
-pub use crate::tree::wants::{MAX_PREFIXES, Policy};
-pub(crate) use crate::tree::wants::{Wants, WantsDigest};
-use crate::{codec::Fields, tree::Name};
+use crate::{
+    codec::Fields,
+    tree::{
+        Name,
+        wants::{Policy, Wants},
+    },
+};
 
 /// The most paths of a repo that are pinned.
 pub const MAX_PINNED: usize = 4096;
@@ -132,7 +136,7 @@ impl Group {
     ///
     /// # Errors
     /// [`Kind::Unsupported`] for prefixes on a replica, [`Kind::TooLarge`] for more than
-    /// [`MAX_PREFIXES`].
+    /// [`MAX_PREFIXES`](crate::groups::MAX_PREFIXES).
     pub async fn set_policy(&self, policy: Option<&Policy>) -> Result<()> {
         check(self, policy)?;
         let (inner, key) = (self.inner(), self.id().0.to_vec());
