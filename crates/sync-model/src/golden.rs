@@ -1,8 +1,9 @@
-//! The bytes of every layout, pinned: a line of text for each case, in `tests/golden`.
+//! The bytes of every layout, pinned: a line of text for each case, in `tests/golden` of the crate that
+//! compiles this file.
 //!
-//! `LARDER_GOLDEN=write cargo test -p sync` writes the files anew instead of comparing. Whoever changes a
-//! layout does that, looks at the difference, and commits both; a layout that was released gets another
-//! version first.
+//! `LARDER_GOLDEN=write cargo test -p sync -p sync-model` writes the files instead of comparing. Whoever
+//! changes a layout does that, looks at the difference, and commits both; a layout that was released gets
+//! another version first.
 
 #![allow(dead_code, reason = "not every test pins bytes")]
 
