@@ -4,6 +4,8 @@
 mod broken;
 #[cfg(feature = "suite")]
 mod faulty;
+#[cfg(feature = "suite")]
+mod late;
 mod memory;
 #[cfg(feature = "suite")]
 mod power;
@@ -14,6 +16,8 @@ mod strict;
 pub use broken::{BrokenStore, Defect};
 #[cfg(feature = "suite")]
 pub use faulty::{Fault, Faults, FaultyStore, Operation, When};
+#[cfg(feature = "suite")]
+pub use late::LateStore;
 pub use memory::MemoryStore;
 #[cfg(feature = "suite")]
 pub use power::PowerStore;
