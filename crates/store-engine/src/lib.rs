@@ -33,6 +33,7 @@ mod records;
 mod secrets;
 #[cfg(feature = "simulation")]
 pub mod simulation;
+mod to_end;
 
 pub use bao_tree::{
     ChunkNum, ChunkRanges, TreeNode,

@@ -32,11 +32,14 @@
 //! * [`model`] drives a store and a map side by side, by the same random steps.
 //! * [`MemoryStore`] is the reference: the smallest store that keeps every contract. It is
 //!   `store-memory`'s, as is [`MemorySecrets`].
+//! * [`cancel`] drops a call at every one of its awaits.
 //! * [`stores`] has others that make life hard for what is built on stores:
 //!   [`StrictStore`](stores::StrictStore) finds wrong assumptions, [`FaultyStore`](stores::FaultyStore)
-//!   fails on demand, [`PowerStore`](stores::PowerStore) loses power, and
-//!   [`BrokenStore`](stores::BrokenStore) shows what the suites are worth.
+//!   fails on demand, [`LateStore`](stores::LateStore) finishes what a dropped call began,
+//!   [`PowerStore`](stores::PowerStore) loses power, and [`BrokenStore`](stores::BrokenStore) shows
+//!   what the suites are worth.
 
+pub mod cancel;
 pub mod model;
 pub mod stores;
 pub mod suite;

@@ -12,13 +12,13 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, StreamExt, future};
-use store_api::{Batch, Block, Edit, Error, GROUP_LEN, Kind, Part, PayloadId, Result};
+use store_api::{Block, Edit, Error, GROUP_LEN, Kind, Part, Result};
 use tokio::task::JoinHandle;
 
 use super::{
     Blobs, Inner,
+    change::{Change, Outcome},
     entry::{BlobEntry, State},
-    index::{Replaced, put_new},
     payload::Draft,
     pins::Pin,
     tags::{TagName, put_tag},
@@ -191,22 +191,11 @@ impl Inner {
             state: State::Inline(bytes),
         };
         // Most often the blob is new, so the commit itself asks.
-        let (put, absent) = put_new(hash, &entry);
-        let mut edits = options.tag_edits(root)?;
-        edits.push(put);
-        match self
-            .collections
-            .commit(Batch::of(edits).expecting(absent))
-            .await
-        {
-            Ok(_) => {
-                self.changed(hash);
-                Ok(pin)
-            }
-            Err(error) if error.kind() == Kind::Conflict => {
-                self.claim(pin, entry, None, &options).await
-            }
-            Err(error) => Err(error),
+        let mut change = Change::of(options.tag_edits(root)?).keeping(&pin);
+        change.replace(hash, None, Some(&entry));
+        match self.commit(change).await? {
+            Outcome::Done(_) => Ok(pin),
+            Outcome::Conflict(_) => self.claim(pin, entry, None, &options).await,
         }
     }
 
@@ -217,7 +206,7 @@ impl Inner {
         options: AddOptions,
     ) -> Result<Pin> {
         let draft = self.draft().await?;
-        match self.write_payload(draft.id, first, windows, &options).await {
+        match self.write_payload(&draft, first, windows, &options).await {
             Ok((hash, size)) => {
                 let pin = self.pins.pin(options.root(hash)).await.with_size(size);
                 let entry = BlobEntry {
@@ -238,10 +227,10 @@ impl Inner {
 
     /// Makes `entry` the blob's, unless a complete one is there, and sets the tag.
     async fn claim(
-        &self,
+        self: &Arc<Self>,
         pin: Pin,
         entry: BlobEntry,
-        draft: Option<Draft>,
+        mut draft: Option<Draft>,
         options: &AddOptions,
     ) -> Result<Pin> {
         loop {
@@ -255,26 +244,23 @@ impl Inner {
                 }
                 return self.tag(pin, options).await;
             }
-            let edits = options.tag_edits(pin.root())?;
-            match self
-                .replace(pin.hash(), old.as_ref(), Some(&entry), edits)
-                .await?
-            {
-                Replaced::Done(_) => {
-                    if let Some(draft) = draft {
-                        draft.keep();
-                    }
-                    return Ok(pin);
-                }
-                Replaced::Conflict => continue,
+            let mut change = Change::of(options.tag_edits(pin.root())?).keeping(&pin);
+            change.replace(pin.hash(), old.as_ref(), Some(&entry));
+            draft
+                .take()
+                .into_iter()
+                .for_each(|draft| change.claim(draft));
+            match self.commit(change).await? {
+                Outcome::Done(_) => return Ok(pin),
+                Outcome::Conflict(mut drafts) => draft = drafts.pop(),
             }
         }
     }
 
-    async fn tag(&self, pin: Pin, options: &AddOptions) -> Result<Pin> {
+    async fn tag(self: &Arc<Self>, pin: Pin, options: &AddOptions) -> Result<Pin> {
         let edits = options.tag_edits(pin.root())?;
         if !edits.is_empty() {
-            self.collections.commit(Batch::of(edits)).await?;
+            self.commit(Change::of(edits).keeping(&pin)).await?;
         }
         Ok(pin)
     }
@@ -282,7 +268,7 @@ impl Inner {
     /// Writes a payload while it is hashed; durable when it returns.
     async fn write_payload(
         &self,
-        id: PayloadId,
+        draft: &Draft,
         first: Bytes,
         mut windows: Windows,
         options: &AddOptions,
@@ -311,7 +297,7 @@ impl Inner {
                 index: written / self.block_len,
                 bytes: window.clone(),
             });
-            let write = self.payloads.write(id, blocks);
+            let write = draft.write(blocks);
             let hash = hash_window(builder, window);
             let ((), hashed, next) = future::try_join3(write, hash, windows.next()).await?;
             (builder, window) = (hashed, next);
@@ -320,16 +306,16 @@ impl Inner {
             if written - synced >= SYNC_EVERY && syncing.as_ref().is_none_or(|s| s.is_finished()) {
                 ended(syncing.take()).await?;
                 synced = written;
-                let payloads = self.payloads.clone();
+                let (payloads, id) = (self.payloads.clone(), draft.id);
                 syncing = Some(tokio::spawn(async move { payloads.sync(vec![id]).await }));
             }
         }
         ended(syncing.take()).await?;
         let blocks = outboard.take_whole(&mut builder);
         let (hash, size, rest) = builder.finish();
-        self.payloads.write(id, blocks).await?;
-        self.payloads.write(id, outboard.take_rest(rest)).await?;
-        self.payloads.sync(vec![id]).await?;
+        draft.write(blocks).await?;
+        draft.write(outboard.take_rest(rest)).await?;
+        self.payloads.sync(vec![draft.id]).await?;
         Ok((Hash::from(hash), size))
     }
 }

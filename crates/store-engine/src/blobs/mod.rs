@@ -2,6 +2,7 @@
 
 mod add;
 mod bitfield;
+mod change;
 mod collect;
 mod entry;
 mod export;
@@ -71,7 +72,7 @@ pub(crate) struct Inner {
     imports: Imports,
     ids: Ids,
     changes: broadcast::Sender<Hash>,
-    collecting: tokio::sync::Mutex<()>,
+    collecting: Arc<tokio::sync::Mutex<()>>,
     closed: AtomicBool,
     running: AtomicUsize,
     idle: Notify,
@@ -113,7 +114,7 @@ impl Blobs {
             imports: Imports::default(),
             ids: Ids::default(),
             changes: broadcast::Sender::new(CHANGES),
-            collecting: tokio::sync::Mutex::default(),
+            collecting: Arc::default(),
             closed: AtomicBool::new(false),
             running: AtomicUsize::new(0),
             idle: Notify::new(),

@@ -7,7 +7,7 @@ use std::{
 };
 
 use store_api::{Error, Kind, Result};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, OwnedMutexGuard};
 
 use crate::{Format, Hash, Root};
 
@@ -98,6 +98,12 @@ impl News {
 }
 
 impl Protection {
+    fn is_pinned(&self, hash: Hash) -> bool {
+        // Raw is the first of the formats.
+        let mut from = self.counts.range(Root::raw(hash)..);
+        from.next().is_some_and(|(root, _)| root.hash == hash)
+    }
+
     fn hold(&mut self, root: Root) {
         *self.counts.entry(root).or_default() += 1;
         if let Some(news) = &mut self.news {
@@ -157,21 +163,41 @@ impl Pins {
         Watch(self.clone())
     }
 
+    /// Marks all of `hashes` as dying, once nothing else deletes one of them; or says which is pinned.
+    pub(crate) async fn delete(self: &Arc<Self>, hashes: &[Hash]) -> Result<Deleting, Hash> {
+        loop {
+            let deleted = self.deleted.notified();
+            {
+                let mut state = self.lock();
+                if let Some(pinned) = hashes.iter().find(|hash| state.is_pinned(**hash)) {
+                    return Err(*pinned);
+                }
+                if !hashes.iter().any(|hash| state.dying.contains(hash)) {
+                    state.dying.extend(hashes);
+                    return Ok(self.deleting(hashes.to_vec()));
+                }
+            }
+            deleted.await;
+        }
+    }
+
     /// Marks what is neither pinned nor already dying as dying, and returns it.
     pub(crate) fn begin_deleting(self: &Arc<Self>, hashes: &[Hash]) -> Deleting {
         let mut state = self.lock();
         let mut doomed = Vec::with_capacity(hashes.len());
         for hash in hashes {
-            // Raw is the first of the formats.
-            let mut from = state.counts.range(Root::raw(*hash)..);
-            let pinned = from.next().is_some_and(|(root, _)| root.hash == *hash);
-            if !pinned && state.dying.insert(*hash) {
+            if !state.is_pinned(*hash) && state.dying.insert(*hash) {
                 doomed.push(*hash);
             }
         }
+        self.deleting(doomed)
+    }
+
+    fn deleting(self: &Arc<Self>, hashes: Vec<Hash>) -> Deleting {
         Deleting {
-            hashes: doomed,
+            hashes,
             pins: self.clone(),
+            collecting: None,
         }
     }
 }
@@ -221,6 +247,19 @@ impl Drop for Watch {
 pub(crate) struct Deleting {
     pub hashes: Vec<Hash>,
     pins: Arc<Pins>,
+    /// The collection whose step it is: the next one waits for it, though this one is given up.
+    collecting: Option<Collecting>,
+}
+
+/// Held by the one collection that runs.
+pub(crate) type Collecting = Arc<OwnedMutexGuard<()>>;
+
+impl Deleting {
+    #[must_use]
+    pub(crate) fn by(mut self, collecting: &Collecting) -> Self {
+        self.collecting = Some(collecting.clone());
+        self
+    }
 }
 
 impl Drop for Deleting {

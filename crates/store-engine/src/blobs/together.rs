@@ -4,13 +4,13 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
 use futures_util::future::try_join_all;
-use store_api::{Batch, GROUP_LEN, Kind, Result};
+use store_api::{GROUP_LEN, Result};
 
 use super::{
     Blobs, Inner,
     add::{AddOptions, now},
+    change::{Change, Outcome},
     entry::{BlobEntry, State},
-    index::put_new,
     pins::Pin,
 };
 use crate::{Hash, Root};
@@ -77,29 +77,25 @@ impl Inner {
     /// Adds blobs of up to 16 KiB, all different.
     async fn add_together(self: &Arc<Self>, blobs: &[(Hash, Bytes)]) -> Result<Vec<Pin>> {
         let mut pins = Vec::with_capacity(blobs.len());
-        let mut batch = Batch::of(Vec::with_capacity(blobs.len()));
+        let mut change = Change::default();
         let added = now();
         for (hash, bytes) in blobs {
             let pin = self.pins.pin(Root::raw(*hash)).await;
-            pins.push(pin.with_size(bytes.len() as u64));
+            let pin = pin.with_size(bytes.len() as u64);
             let state = State::Inline(bytes.clone());
-            let (put, absent) = put_new(*hash, &BlobEntry { added, state });
-            batch.edits.push(put);
-            batch.expect.push(absent);
+            change = change.keeping(&pin);
+            change.replace(*hash, None, Some(&BlobEntry { added, state }));
+            pins.push(pin);
         }
-        match self.collections.commit(batch).await {
-            Ok(_) => {
-                blobs.iter().for_each(|(hash, _)| self.changed(*hash));
-                Ok(pins)
-            }
+        match self.commit(change).await? {
+            Outcome::Done(_) => Ok(pins),
             // Something is there of one of them, so that each is looked at by itself.
-            Err(error) if error.kind() == Kind::Conflict => {
+            Outcome::Conflict(_) => {
                 let each = blobs.iter().map(|(hash, bytes)| {
                     self.add_inline(*hash, bytes.clone(), AddOptions::default())
                 });
                 try_join_all(each).await
             }
-            Err(error) => Err(error),
         }
     }
 }

@@ -27,7 +27,7 @@ pub struct FileSecrets(Arc<Inner>);
 struct Inner {
     path: PathBuf,
     key: FileKey,
-    table: Mutex<Table>,
+    table: Arc<Mutex<Table>>,
     _lock: File,
 }
 
@@ -76,20 +76,21 @@ impl FileSecrets {
         Ok(Self(Arc::new(Inner {
             path,
             key,
-            table: Mutex::new(table),
+            table: Arc::new(Mutex::new(table)),
             _lock: lock,
         })))
     }
 
-    /// Changes the table and writes it, whole or not at all; runs to its end even if the caller goes.
+    /// Changes the table and writes it, whole or not at all. Once it has its turn it runs to its end
+    /// even if the caller goes, and no later change comes before it.
     async fn change(
         &self,
         operation: &'static str,
         change: impl FnOnce(&mut Table) + Send + 'static,
     ) -> Result<()> {
         let inner = Arc::clone(&self.0);
+        let mut table = Arc::clone(&self.0.table).lock_owned().await;
         blocking(operation, move || {
-            let mut table = inner.table.blocking_lock();
             let mut changed = table.clone();
             change(&mut changed);
             let file = inner.key.seal(&changed)?;

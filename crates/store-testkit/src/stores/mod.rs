@@ -2,11 +2,13 @@
 
 mod broken;
 mod faulty;
+mod late;
 mod power;
 mod strict;
 
 pub use broken::{BrokenStore, Defect};
 pub use faulty::{Fault, Faults, FaultyStore, Operation, When};
+pub use late::LateStore;
 pub use power::PowerStore;
 pub use store_memory::MemoryStore;
 pub use strict::StrictStore;
