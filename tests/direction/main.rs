@@ -5,20 +5,22 @@ use std::{collections::BTreeMap, process::Command};
 use serde_json::Value;
 
 /// What each crate may depend on of ours.
-const ALLOWED: [(&str, &[&str]); 11] = [
+const ALLOWED: [(&str, &[&str]); 12] = [
     ("store-api", &[]),
-    ("store-engine", &["store-api"]),
+    ("descriptors", &["store-api"]),
+    ("store-engine", &["store-api", "descriptors"]),
     ("store-testkit", &["store-api"]),
-    ("store-redb", &["store-api"]),
+    ("store-redb", &["store-api", "descriptors"]),
     ("veilid-node", &["store-api"]),
     ("store-veilid", &["store-api", "veilid-node"]),
-    ("store-iroh", &["store-api", "store-engine"]),
-    ("sync", &["store-api", "store-engine"]),
+    ("store-iroh", &["store-api", "descriptors", "store-engine"]),
+    ("sync", &["store-api", "descriptors", "store-engine"]),
     ("net-iroh", &["store-api", "sync"]),
     (
         "larder",
         &[
             "store-api",
+            "descriptors",
             "store-engine",
             "store-testkit",
             "store-redb",

@@ -2,6 +2,7 @@
 
 use std::{path::PathBuf, sync::Arc};
 
+use descriptors::Descriptors;
 use store_api::{
     BlobStore, CollectionStore, Error, Kind, Result, Secret, SecretKey, SecretName, Secrets,
 };
@@ -87,6 +88,9 @@ impl Store {
 
     /// As [`open`](Self::open), with a URL that was read before.
     pub async fn open_url(url: &StoreUrl) -> Result<Self> {
+        if url.folder().is_some() {
+            Descriptors::of_process().check("store.open")?;
+        }
         match url {
             StoreUrl::Memory => {
                 let store = MemoryStore::new();
