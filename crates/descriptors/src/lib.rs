@@ -27,7 +27,7 @@ use std::sync::{Arc, LazyLock};
 use store_api::{Error, Kind, Result};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// The smallest limit that a store can work with.
+/// The smallest limit that can be divided.
 pub const SMALLEST_LIMIT: u64 = 40;
 /// The limit that is assumed where the system states none.
 const ASSUMED_LIMIT: u64 = 8192;
@@ -42,7 +42,7 @@ const FILES: (usize, usize) = (4, 1024);
 /// The most files that all caches keep open.
 const MOST_KEPT: usize = 4096;
 /// A cache keeps at most this part of what all caches may keep, so that a process can have several.
-const CACHE_SHARE: usize = 4;
+const CACHE_SHARE: usize = 2;
 
 /// A budget of file descriptors, divided into shares. See the [crate] for what the shares are.
 #[derive(Debug)]
@@ -91,19 +91,20 @@ impl Descriptors {
         self.limit
     }
 
-    /// Checks that the limit is large enough for a store to work.
+    /// Checks that the limit is large enough for who needs so many descriptors.
     ///
     /// # Errors
-    /// [`Kind::Denied`] where it is below [`SMALLEST_LIMIT`].
-    pub fn check(&self, operation: &'static str) -> Result<()> {
-        if self.limit >= SMALLEST_LIMIT {
+    /// [`Kind::Denied`] where it is below `needed` or [`SMALLEST_LIMIT`].
+    pub fn check(&self, operation: &'static str, needed: u64) -> Result<()> {
+        let needed = needed.max(SMALLEST_LIMIT);
+        if self.limit >= needed {
             return Ok(());
         }
         let message = "this process may open too few files at once; raise its limit, for example \
                        with `ulimit -n 1024`";
         Err(Error::new(Kind::Denied, operation, message)
             .with("limit", self.limit)
-            .with("needed", SMALLEST_LIMIT))
+            .with("needed", needed))
     }
 
     /// Waits until a file may be opened and read or written from end to end. The holder may wait for
@@ -187,8 +188,12 @@ mod tests {
 
     #[test]
     fn a_limit_that_is_too_small_is_refused_with_what_to_do() {
-        assert!(Descriptors::new(SMALLEST_LIMIT).check("store.open").is_ok());
-        let error = Descriptors::new(39).check("store.open").unwrap_err();
+        let check = |limit, needed| Descriptors::new(limit).check("store.open", needed);
+        check(SMALLEST_LIMIT, 0).unwrap();
+        check(64, 64).unwrap();
+        let error = check(63, 64).unwrap_err();
+        assert!(error.to_string().ends_with("(limit=63, needed=64)"));
+        let error = check(39, 0).unwrap_err();
         assert_eq!(error.kind(), Kind::Denied);
         assert_eq!(
             error.to_string(),

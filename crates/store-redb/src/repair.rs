@@ -12,7 +12,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use descriptors::Descriptors;
+use descriptors::{Descriptors, SMALLEST_LIMIT};
 use store_api::{CollectionId, Error, Result};
 
 use crate::{
@@ -46,7 +46,7 @@ pub struct Repaired {
 
 /// Repairs the log of the store in `dir`, and removes its index.
 pub(crate) fn repair(dir: &Path, descriptors: Arc<Descriptors>) -> Result<Repaired> {
-    descriptors.check(OPERATION)?;
+    descriptors.check(OPERATION, SMALLEST_LIMIT)?;
     let folder = Folder::open_existing(dir)?;
     let log = Log::open(&folder.log(), descriptors)?;
     let mut repaired = Repaired::default();

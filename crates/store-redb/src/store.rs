@@ -10,7 +10,7 @@ use std::{
     thread::JoinHandle,
 };
 
-use descriptors::Descriptors;
+use descriptors::{Descriptors, SMALLEST_LIMIT};
 use store_api::{Error, Kind, Result};
 use tokio::sync::{OnceCell, Semaphore, broadcast, mpsc, oneshot};
 
@@ -115,7 +115,7 @@ impl RedbStore {
 
     fn open_blocking(dir: &Path, options: &Options) -> Result<Self> {
         let descriptors = &options.descriptors;
-        descriptors.check("store.open")?;
+        descriptors.check("store.open", SMALLEST_LIMIT)?;
         let folder = Folder::open(dir)?;
         let log = Arc::new(Log::open(&folder.log(), Arc::clone(descriptors))?);
         let payloads = Payloads::new(folder.payload(), Arc::clone(descriptors));
