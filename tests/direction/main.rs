@@ -13,27 +13,35 @@ use serde_json::Value;
 use modules::Modules;
 
 /// What each crate may depend on of ours.
-const ALLOWED: [(&str, &[&str]); 15] = [
+const ALLOWED: [(&str, &[&str]); 16] = [
     ("store-api", &[]),
-    ("store-engine", &["store-api"]),
+    ("descriptors", &["store-api"]),
+    ("store-engine", &["store-api", "descriptors"]),
     ("store-memory", &["store-api"]),
     ("store-testkit", &["store-api", "store-memory"]),
-    ("store-redb", &["store-api"]),
+    ("store-redb", &["store-api", "descriptors"]),
     ("veilid-node", &["store-api"]),
     ("store-veilid", &["store-api", "veilid-node"]),
-    ("store-iroh", &["store-api", "store-engine"]),
+    ("store-iroh", &["store-api", "descriptors", "store-engine"]),
     ("sync-model", &["store-api", "store-engine"]),
     ("net-api", &["store-api"]),
     ("net-iroh", &["store-api", "net-api"]),
     ("sync-sim", &["store-api", "net-api"]),
     (
         "sync",
-        &["store-api", "store-engine", "sync-model", "net-api"],
+        &[
+            "store-api",
+            "descriptors",
+            "store-engine",
+            "sync-model",
+            "net-api",
+        ],
     ),
     (
         "larder",
         &[
             "store-api",
+            "descriptors",
             "store-engine",
             "store-memory",
             "store-redb",
