@@ -161,8 +161,8 @@ impl Store {
         collections: Arc<dyn CollectionStore>,
         backend: Backend,
     ) -> Result<Self> {
-        let blobs = Blobs::open(payloads, collections.clone()).await?;
-        let collections = Collections::new(collections);
+        let blobs = Blobs::open(payloads, collections).await?;
+        let collections = blobs.collections().clone();
         let records = Records::new(collections.clone());
         Ok(Self(Arc::new(Inner {
             backend,

@@ -12,15 +12,15 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, StreamExt, future};
-use store_api::{Block, Edit, Error, GROUP_LEN, Kind, Part, Result};
+use store_api::{Block, Error, GROUP_LEN, Kind, Part, Result};
 use tokio::task::JoinHandle;
 
 use super::{
     Blobs, Inner,
-    change::{Change, Outcome},
     entry::{BlobEntry, State},
     payload::Draft,
     pins::Pin,
+    stage::{Claims, Staged},
     tags::{TagName, put_tag},
     tree::TreeBuilder,
 };
@@ -123,14 +123,18 @@ impl AddOptions {
         Root { hash, format }
     }
 
-    fn report(&self, bytes: u64) {
+    pub(super) fn report(&self, bytes: u64) {
         if let Some(progress) = &self.progress {
             progress(bytes);
         }
     }
 
-    fn tag_edits(&self, root: Root) -> Result<Vec<Edit>> {
-        self.tag.iter().map(|tag| put_tag(tag, root)).collect()
+    fn claims(&self, pin: &Pin) -> Result<Claims> {
+        let edits = self.tag.iter().map(|tag| put_tag(tag, pin.root()));
+        Ok(Claims {
+            edits: edits.collect::<Result<_>>()?,
+            ..Claims::default()
+        })
     }
 }
 
@@ -153,15 +157,7 @@ impl Blobs {
     /// As [`add`](Self::add), with a format, a tag or progress.
     pub async fn add_with(&self, source: impl Into<Source>, options: AddOptions) -> Result<Pin> {
         let _running = self.0.enter("blobs.add")?;
-        let mut windows = match source.into() {
-            Source::Bytes(bytes) => Windows::Bytes(bytes),
-            Source::Path(path) => Windows::open(path).await?,
-            Source::Stream(stream) => Windows::Stream {
-                stream,
-                rest: Bytes::new(),
-                done: false,
-            },
-        };
+        let mut windows = Windows::of(source.into()).await?;
         let first = windows.next().await?;
         if first.len() as u64 <= GROUP_LEN {
             self.0.add_inline(Hash::of(&first), first, options).await
@@ -180,23 +176,20 @@ impl Inner {
         options: AddOptions,
     ) -> Result<Pin> {
         let size = bytes.len() as u64;
-        let root = options.root(hash);
-        let pin = self.pins.pin(root).await.with_size(size);
+        let pin = self.pins.pin(options.root(hash), Some(size)).await;
         options.report(size);
-        if hash == Hash::EMPTY {
-            return self.tag(pin, &options).await;
-        }
         let entry = BlobEntry {
             added: now(),
             state: State::Inline(bytes),
         };
-        // Most often the blob is new, so the commit itself asks.
-        let mut change = Change::of(options.tag_edits(root)?).keeping(&pin);
-        change.replace(hash, None, Some(&entry));
-        match self.commit(change).await? {
-            Outcome::Done(_) => Ok(pin),
-            Outcome::Conflict(_) => self.claim(pin, entry, None, &options).await,
+        let mut staged = Vec::new();
+        // The empty blob has no entry.
+        if hash != Hash::EMPTY {
+            staged.push(Staged::new(pin.clone(), entry, None));
         }
+        let claims = options.claims(&pin)?;
+        self.put_together(&mut staged, &claims).await?;
+        Ok(pin)
     }
 
     async fn add_payload(
@@ -205,64 +198,36 @@ impl Inner {
         windows: Windows,
         options: AddOptions,
     ) -> Result<Pin> {
+        let staged = self.write_draft(first, windows, &options).await?;
+        let pin = staged.pin.clone();
+        let claims = options.claims(&pin)?;
+        self.put_together(&mut vec![staged], &claims).await?;
+        Ok(pin)
+    }
+
+    /// Writes a payload that nothing claims yet; durable when it returns.
+    pub(super) async fn write_draft(
+        self: &Arc<Self>,
+        first: Bytes,
+        windows: Windows,
+        options: &AddOptions,
+    ) -> Result<Staged> {
         let draft = self.draft().await?;
-        match self.write_payload(&draft, first, windows, &options).await {
+        match self.write_payload(&draft, first, windows, options).await {
             Ok((hash, size)) => {
-                let pin = self.pins.pin(options.root(hash)).await.with_size(size);
+                let pin = self.pins.pin(options.root(hash), Some(size)).await;
+                let payload = draft.id;
                 let entry = BlobEntry {
                     added: now(),
-                    state: State::Complete {
-                        size,
-                        payload: draft.id,
-                    },
+                    state: State::Complete { size, payload },
                 };
-                self.claim(pin, entry, Some(draft), &options).await
+                Ok(Staged::new(pin, entry, Some(draft)))
             }
             Err(error) => {
                 draft.discard().await;
                 Err(error)
             }
         }
-    }
-
-    /// Makes `entry` the blob's, unless a complete one is there, and sets the tag.
-    async fn claim(
-        self: &Arc<Self>,
-        pin: Pin,
-        entry: BlobEntry,
-        mut draft: Option<Draft>,
-        options: &AddOptions,
-    ) -> Result<Pin> {
-        loop {
-            let old = self.lookup(pin.hash()).await?;
-            let complete = old
-                .as_ref()
-                .is_some_and(|old| !matches!(old.entry.state, State::Partial(_)));
-            if complete {
-                if let Some(draft) = draft {
-                    draft.discard().await;
-                }
-                return self.tag(pin, options).await;
-            }
-            let mut change = Change::of(options.tag_edits(pin.root())?).keeping(&pin);
-            change.replace(pin.hash(), old.as_ref(), Some(&entry));
-            draft
-                .take()
-                .into_iter()
-                .for_each(|draft| change.claim(draft));
-            match self.commit(change).await? {
-                Outcome::Done(_) => return Ok(pin),
-                Outcome::Conflict(mut drafts) => draft = drafts.pop(),
-            }
-        }
-    }
-
-    async fn tag(self: &Arc<Self>, pin: Pin, options: &AddOptions) -> Result<Pin> {
-        let edits = options.tag_edits(pin.root())?;
-        if !edits.is_empty() {
-            self.commit(Change::of(edits).keeping(&pin)).await?;
-        }
-        Ok(pin)
     }
 
     /// Writes a payload while it is hashed; durable when it returns.
@@ -380,7 +345,7 @@ impl Outboard {
 }
 
 /// A source, cut into windows.
-enum Windows {
+pub(super) enum Windows {
     Bytes(Bytes),
     File {
         path: PathBuf,
@@ -394,6 +359,18 @@ enum Windows {
 }
 
 impl Windows {
+    pub(super) async fn of(source: Source) -> Result<Self> {
+        Ok(match source {
+            Source::Bytes(bytes) => Self::Bytes(bytes),
+            Source::Path(path) => Self::open(path).await?,
+            Source::Stream(stream) => Self::Stream {
+                stream,
+                rest: Bytes::new(),
+                done: false,
+            },
+        })
+    }
+
     async fn open(path: PathBuf) -> Result<Self> {
         blocking("blobs.add", move || {
             let file = File::open(&path).map_err(|e| Error::io("blobs.add", &path, e))?;
@@ -416,7 +393,7 @@ impl Windows {
     }
 
     /// The next [`WINDOW_LEN`] bytes; fewer at the end, and then none.
-    async fn next(&mut self) -> Result<Bytes> {
+    pub(super) async fn next(&mut self) -> Result<Bytes> {
         match self {
             Windows::Bytes(bytes) => {
                 let len = bytes.len().min(WINDOW_LEN as usize);

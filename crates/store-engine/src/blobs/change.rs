@@ -52,10 +52,19 @@ impl Change {
         self
     }
 
+    pub(crate) fn expect_all(&mut self, expect: &[Expect]) {
+        self.expect.extend_from_slice(expect);
+    }
+
     /// Keeps a pin until the change is made.
+    pub(crate) fn keep(&mut self, pin: &Pin) {
+        self.pins.push(pin.clone());
+    }
+
+    /// As [`keep`](Self::keep).
     #[must_use]
     pub(crate) fn keeping(mut self, pin: &Pin) -> Self {
-        self.pins.push(pin.clone());
+        self.keep(pin);
         self
     }
 
@@ -137,7 +146,7 @@ impl Inner {
             durability: Durability::OnWrite,
         };
         drafts.iter_mut().for_each(Draft::begin_claim);
-        match self.collections.commit(batch).await {
+        match self.collections.commit_reserved(batch).await {
             Ok(revision) => {
                 drafts.into_iter().for_each(Draft::keep);
                 changed.into_iter().for_each(|hash| self.changed(hash));

@@ -145,7 +145,7 @@ fn wrong_size(hash: Hash, size: u64, known: u64) -> Error {
 
 impl Inner {
     async fn share_import(self: &Arc<Self>, hash: Hash, size: u64) -> Result<Arc<Shared>> {
-        let pin = self.pins.pin(Root::raw(hash)).await;
+        let pin = self.pins.pin(Root::raw(hash), None).await;
         let shared = self.imports.share(self, pin, size)?;
         // Only now: what an earlier import recorded is in the index before it is no longer shared.
         shared.live.lock().await.load(&shared).await?;

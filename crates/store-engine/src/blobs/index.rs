@@ -113,7 +113,7 @@ impl Inner {
         let mut batch = Batch::of(edits);
         // Deleting again what is gone does no harm.
         batch.durability = Durability::OnSync;
-        self.collections.commit(batch).await?;
+        self.collections.commit_reserved(batch).await?;
         Ok(())
     }
 

@@ -239,7 +239,7 @@ impl Inner {
             },
         };
         let batch = Batch::of(vec![put_number(SESSION, session)]).expecting(expect);
-        self.collections.commit(batch).await?;
+        self.collections.commit_reserved(batch).await?;
         Ok(session)
     }
 
@@ -255,7 +255,7 @@ impl Inner {
                 tracing::info!(orphans, "deleted payloads that nothing claims");
             }
             let batch = Batch::of(vec![put_number(SWEPT, session)]);
-            self.collections.commit(batch).await?;
+            self.collections.commit_reserved(batch).await?;
         }
         self.sweep_garbage().await
     }
@@ -326,7 +326,7 @@ impl Inner {
         {
             let mut batch = Batch::of(vec![put_number(SWEPT, *session)]);
             batch.durability = Durability::OnSync;
-            self.collections.commit(batch).await?;
+            self.collections.commit_reserved(batch).await?;
         }
         Ok(())
     }

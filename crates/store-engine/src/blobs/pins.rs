@@ -23,7 +23,7 @@ pub struct Pin(Arc<Held>);
 #[derive(Debug)]
 struct Held {
     root: Root,
-    size: u64,
+    size: Option<u64>,
     pins: Arc<Pins>,
 }
 
@@ -38,18 +38,9 @@ impl Pin {
         self.0.root
     }
 
-    /// The blob's size where it was just added, else zero.
-    pub fn size(&self) -> u64 {
+    /// The blob's size, where it was just added.
+    pub fn size(&self) -> Option<u64> {
         self.0.size
-    }
-
-    pub(crate) fn with_size(&self, size: u64) -> Pin {
-        self.0.pins.lock().hold(self.0.root);
-        Pin(Arc::new(Held {
-            root: self.0.root,
-            size,
-            pins: self.0.pins.clone(),
-        }))
     }
 }
 
@@ -119,9 +110,9 @@ impl Pins {
             .expect("no code panics while it holds the pins")
     }
 
-    /// Protects `root` from now on. Waits while it is being deleted, so that whatever the caller
-    /// then finds stays.
-    pub(crate) async fn pin(self: &Arc<Self>, root: Root) -> Pin {
+    /// Protects `root`, of a blob of `size` bytes where that is known, from now on. Waits while it is
+    /// being deleted, so that whatever the caller then finds stays.
+    pub(crate) async fn pin(self: &Arc<Self>, root: Root, size: Option<u64>) -> Pin {
         loop {
             let deleted = self.deleted.notified();
             tokio::pin!(deleted);
@@ -137,7 +128,7 @@ impl Pins {
                     state.hold(root);
                     return Pin(Arc::new(Held {
                         root,
-                        size: 0,
+                        size,
                         pins: self.clone(),
                     }));
                 }
@@ -280,7 +271,7 @@ mod tests {
     #[tokio::test]
     async fn a_pin_ends_with_its_last_clone() {
         let pins = Arc::new(Pins::default());
-        let pin = pins.pin(Root::raw(Hash::EMPTY)).await;
+        let pin = pins.pin(Root::raw(Hash::EMPTY), None).await;
         let clone = pin.clone();
         drop(pin);
         assert_eq!(pins.roots().len(), 1);
@@ -304,7 +295,7 @@ mod tests {
             Root::hash_seq(middle),
             Root::tree(middle, 9),
         ] {
-            let _pin = pins.pin(root).await;
+            let _pin = pins.pin(root, None).await;
             let deleting = pins.begin_deleting(&hashes);
             assert_eq!(deleting.hashes, [hashes[0], hashes[2]]);
         }
@@ -316,7 +307,7 @@ mod tests {
         let deleting = pins.begin_deleting(&[Hash::EMPTY]);
         let waiting = tokio::spawn({
             let pins = pins.clone();
-            async move { pins.pin(Root::raw(Hash::EMPTY)).await }
+            async move { pins.pin(Root::raw(Hash::EMPTY), None).await }
         });
         tokio::task::yield_now().await;
         assert!(!waiting.is_finished());
@@ -328,7 +319,7 @@ mod tests {
     async fn a_collection_sees_what_was_pinned_and_dropped() {
         let pins = Arc::new(Pins::default());
         let watch = pins.begin();
-        drop(pins.pin(Root::raw(Hash::EMPTY)).await);
+        drop(pins.pin(Root::raw(Hash::EMPTY), None).await);
         assert!(watch.begin_deleting(&[Hash::of(b"x")]).is_none());
         assert_eq!(watch.news().unwrap().roots.len(), 1);
         assert!(watch.begin_deleting(&[Hash::of(b"x")]).is_some());

@@ -210,7 +210,7 @@ impl Inner {
     /// Writes the outboard of sound data anew, unless the blob was deleted meanwhile: the payload must
     /// not come back.
     async fn rebuild_outboard(&self, hash: Hash, payload: PayloadId, size: u64) -> Result<()> {
-        let _pin = self.pins.pin(Root::raw(hash)).await;
+        let _pin = self.pins.pin(Root::raw(hash), None).await;
         let found = self.lookup(hash).await?;
         if found.and_then(|found| found.entry.payload()) != Some(payload) {
             return Ok(());

@@ -165,7 +165,7 @@ impl Tags {
     pub async fn set(&self, name: TagName, root: Root) -> Result<()> {
         let _running = self.0.enter("tags.set")?;
         // A collection that has read the tags already must still learn of this one.
-        let pin = self.0.pins.pin(root).await;
+        let pin = self.0.pins.pin(root, None).await;
         let change = Change::of(vec![put_tag(&name, root)?]).keeping(&pin);
         self.0.commit(change).await?;
         Ok(())
@@ -241,7 +241,7 @@ impl Tags {
                 );
             };
             let root = decode(&entry.key, &entry.value)?;
-            let pin = self.0.pins.pin(root).await;
+            let pin = self.0.pins.pin(root, None).await;
             let mut edits = vec![put_tag(&to, root)?];
             if *from != to {
                 edits.push(Edit::Delete {
@@ -264,7 +264,7 @@ impl Tags {
     /// Sets a new tag with a name of its own, `auto-` and the time.
     pub async fn create(&self, root: Root) -> Result<TagName> {
         let _running = self.0.enter("tags.create")?;
-        let pin = self.0.pins.pin(root).await;
+        let pin = self.0.pins.pin(root, None).await;
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
         let mut nanos = now.unwrap_or(Duration::ZERO).as_nanos();
         loop {

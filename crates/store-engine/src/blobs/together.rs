@@ -8,10 +8,10 @@ use store_api::{GROUP_LEN, Result};
 
 use super::{
     Blobs, Inner,
-    add::{AddOptions, now},
-    change::{Change, Outcome},
+    add::now,
     entry::{BlobEntry, State},
     pins::Pin,
+    stage::{Claims, Staged},
 };
 use crate::{Hash, Root};
 
@@ -76,26 +76,16 @@ impl Blobs {
 impl Inner {
     /// Adds blobs of up to 16 KiB, all different.
     async fn add_together(self: &Arc<Self>, blobs: &[(Hash, Bytes)]) -> Result<Vec<Pin>> {
-        let mut pins = Vec::with_capacity(blobs.len());
-        let mut change = Change::default();
+        let mut staged = Vec::with_capacity(blobs.len());
         let added = now();
         for (hash, bytes) in blobs {
-            let pin = self.pins.pin(Root::raw(*hash)).await;
-            let pin = pin.with_size(bytes.len() as u64);
+            let size = bytes.len() as u64;
+            let pin = self.pins.pin(Root::raw(*hash), Some(size)).await;
             let state = State::Inline(bytes.clone());
-            change = change.keeping(&pin);
-            change.replace(*hash, None, Some(&BlobEntry { added, state }));
-            pins.push(pin);
+            staged.push(Staged::new(pin, BlobEntry { added, state }, None));
         }
-        match self.commit(change).await? {
-            Outcome::Done(_) => Ok(pins),
-            // Something is there of one of them, so that each is looked at by itself.
-            Outcome::Conflict(_) => {
-                let each = blobs.iter().map(|(hash, bytes)| {
-                    self.add_inline(*hash, bytes.clone(), AddOptions::default())
-                });
-                try_join_all(each).await
-            }
-        }
+        let pins = staged.iter().map(|staged| staged.pin.clone()).collect();
+        self.put_together(&mut staged, &Claims::default()).await?;
+        Ok(pins)
     }
 }
