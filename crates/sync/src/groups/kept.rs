@@ -33,14 +33,14 @@ use store_api::{
 use store_engine::{Collections, Hash, record_format};
 use zeroize::Zeroizing;
 
-use super::{
-    Inner,
-    policy::{Wants, WantsDigest},
-};
+use super::Inner;
 use crate::{
     codec::Fields,
     keys::{Access, GroupKeys, GroupSecret, LocateKey, ReadKey},
-    tree::Root,
+    tree::{
+        Root,
+        wants::{Wants, WantsDigest},
+    },
 };
 
 const GROUPS: CollectionId = CollectionId::from_static("sync/groups");
