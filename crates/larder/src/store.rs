@@ -5,8 +5,8 @@ use std::{path::PathBuf, sync::Arc};
 use store_api::{
     BlobStore, CollectionStore, Error, Kind, Result, Secret, SecretKey, SecretName, Secrets,
 };
-use store_engine::{Blobs, Collections, MemorySecrets, Records, Unlock};
-use store_testkit::MemoryStore;
+use store_engine::{Blobs, Collections, Records, Unlock};
+use store_memory::{MemorySecrets, MemoryStore};
 use tokio::sync::OnceCell;
 
 #[cfg(feature = "veilid")]

@@ -57,4 +57,4 @@ pub use records::{
     SIGNATURE_CONTEXT, SlotState, format as record_format, generate_key, public_key, record_id,
     sign, verify,
 };
-pub use secrets::{FileSecrets, MemorySecrets, Unlock};
+pub use secrets::{FileSecrets, Unlock};

@@ -10,6 +10,7 @@ mod export;
 pub(crate) mod fuzz;
 mod import;
 mod index;
+mod keys;
 mod marks;
 mod observe;
 mod payload;

@@ -16,7 +16,9 @@ use store_api::{
 use plan::Verdict;
 pub use plan::{Fault, Faults, Operation, When};
 
-use super::{memory::split, power::tear};
+use store_memory::split;
+
+use super::power::tear;
 
 /// A store whose calls fail as its [`Faults`] say.
 ///
