@@ -7,8 +7,15 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use super::{MAX_FRAME_LEN, READ, WRITE};
 use crate::replicate::{PATIENCE, silent};
 
+const LOST: &str = "the peer is gone";
+
 pub(in crate::replicate) fn lost(error: std::io::Error) -> Error {
-    Error::new(Kind::Unavailable, READ, "the peer is gone").because(error)
+    Error::new(Kind::Unavailable, READ, LOST).because(error)
+}
+
+/// Whether a stream ended early.
+pub(in crate::replicate) fn is_lost(error: &Error) -> bool {
+    error.kind() == Kind::Unavailable && error.message() == LOST
 }
 
 pub(in crate::replicate) async fn write_frame(
