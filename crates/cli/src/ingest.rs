@@ -96,7 +96,7 @@ pub(crate) async fn ingest(
             .with_context(|| format!("cannot store {}", path.display()))?;
         bar.finish_and_clear();
         Ok(Ingested {
-            item: item(&pin, name, ItemKind::File, None, pin.size()),
+            item: item(&pin, name, ItemKind::File, None, pin.size().unwrap_or(0)),
             skipped: Skipped::default(),
         })
     } else {
@@ -157,7 +157,7 @@ async fn ingest_folder(
     for (file, pin) in &stored {
         match pin {
             Some(pin) => {
-                size += pin.size();
+                size += pin.size().unwrap_or(0);
                 entries.push((file.name.clone(), pin.hash()));
             }
             None => skipped.unreadable += 1,

@@ -15,8 +15,9 @@ use tokio::sync::{OnceCell, Semaphore, broadcast, mpsc, oneshot};
 
 use crate::{
     apply,
-    core::{Core, Stop, WATCH_BACKLOG, closed, spawn},
+    core::{Core, Stop, WATCH_BACKLOG, spawn},
     disk::{self, lock},
+    error::closed,
     folder::Folder,
     index::Index,
     log::Log,
@@ -25,7 +26,7 @@ use crate::{
     read::{self, Job},
     repair::{self, Repaired},
     replay,
-    write::{self, Request, Writer},
+    writer::{QUEUE_LEN, Reply, Request, Writer},
 };
 
 /// How many calls that block run at once, beside the store's own threads.
@@ -101,7 +102,7 @@ impl RedbStore {
         let changes = broadcast::Sender::new(WATCH_BACKLOG);
         let core = Core::new(folder, log, snapshot, applied, pages, changes.downgrade());
         let core = Arc::new(core);
-        let (writer, requests) = mpsc::channel(write::QUEUE_LEN);
+        let (writer, requests) = mpsc::channel(QUEUE_LEN);
         let (readers, jobs) = mpsc::channel(read::QUEUE_LEN);
         let mut threads = Threads {
             core: Arc::clone(&core),
@@ -183,7 +184,7 @@ impl RedbStore {
     pub(crate) async fn ask<T>(
         &self,
         operation: &'static str,
-        request: impl FnOnce(write::Reply<T>) -> Request,
+        request: impl FnOnce(Reply<T>) -> Request,
     ) -> Result<T> {
         let (reply, answer) = oneshot::channel();
         let sent = self.inner.writer.send(request(reply)).await;
@@ -191,7 +192,7 @@ impl RedbStore {
         answer.await.map_err(|_| self.gone(operation))?
     }
 
-    async fn ask_closing(&self, request: impl FnOnce(write::Reply<()>) -> Request) -> Result<()> {
+    async fn ask_closing(&self, request: impl FnOnce(Reply<()>) -> Request) -> Result<()> {
         match self.ask("store.close", request).await {
             // An earlier call, which was cancelled, got that far.
             Err(error) if error.kind() == Kind::Closed => Ok(()),
@@ -248,10 +249,7 @@ async fn run_blocking<T: Send + 'static>(
     done.map_err(|error| Error::new(Kind::Internal, operation, "").because(error))?
 }
 
-type Opened = (
-    Index,
-    Option<(crate::overlay::Applied, crate::overlay::Accounts)>,
-);
+type Opened = (Index, Option<(crate::item::Applied, crate::item::Accounts)>);
 
 /// Opens the index; one that is missing or damaged is begun anew, and the log fills it.
 fn open_index(folder: &Folder, pages: &Arc<PageState>) -> Result<Opened> {

@@ -12,18 +12,18 @@ use std::{
 use super::{
     Blobs, Inner, Running,
     bitfield::Bitfield,
-    entry::State,
     export::Encoded,
     pins::Pin,
     tree::{Cv, hash_pair, hash_subtree},
 };
-use crate::{Hash, Root};
+use crate::{Hash, Root, to_end::ToEnd};
 use bao_tree::io::{Leaf, Parent};
+use futures_util::future::BoxFuture;
 use store_api::{Error, GROUP_LEN, Kind, Result};
 
 mod live;
 
-use live::Live;
+use live::{Live, Node};
 
 /// What was verified is recorded after this many bytes, or
 /// [`RECORD_EVERY`], whichever comes first: so much is fetched again after a crash.
@@ -145,36 +145,38 @@ fn wrong_size(hash: Hash, size: u64, known: u64) -> Error {
 
 impl Inner {
     async fn share_import(self: &Arc<Self>, hash: Hash, size: u64) -> Result<Arc<Shared>> {
-        let pin = self.pins.pin(Root::raw(hash)).await;
-        let entry = self.lookup(hash).await?;
-        if let Some(found) = &entry {
-            let proven = match &found.entry.state {
-                State::Partial(partial) => partial.bitfield().size_is_proven(),
-                _ => true,
-            };
-            if proven && found.entry.size() != size {
-                return Err(wrong_size(hash, size, found.entry.size()));
-            }
-        }
-        let mut imports = self.imports.lock();
+        let pin = self.pins.pin(Root::raw(hash), None).await;
+        let shared = self.imports.share(self, pin, size)?;
+        // Only now: what an earlier import recorded is in the index before it is no longer shared.
+        shared.live.lock().await.load(&shared).await?;
+        Ok(shared)
+    }
+}
+
+impl Imports {
+    fn share(&self, inner: &Arc<Inner>, pin: Pin, size: u64) -> Result<Arc<Shared>> {
+        let hash = pin.hash();
+        // Dropped after the lock, which the last of an import takes.
+        let mut others = Vec::new();
+        let mut imports = self.lock();
         if let Some(shared) = imports.get(&(hash, size)).and_then(Weak::upgrade) {
             return Ok(shared);
         }
         // Who only said another size must not be able to hold up who knows it: both go on, apart.
-        let others = imports.iter().filter(|((other, _), _)| *other == hash);
-        for shared in others.filter_map(|(_, shared)| shared.upgrade()) {
-            if shared.proven.load(Ordering::Acquire) {
-                return Err(wrong_size(hash, size, shared.size));
-            }
+        let same = imports.iter().filter(|((other, _), _)| *other == hash);
+        others.extend(same.filter_map(|(_, shared)| shared.upgrade()));
+        let proven = |shared: &&Arc<Shared>| shared.proven.load(Ordering::Acquire);
+        if let Some(shared) = others.iter().find(proven) {
+            return Err(wrong_size(hash, size, shared.size));
         }
         let shared = Arc::new_cyclic(|this| Shared {
             this: this.clone(),
             hash,
             size,
-            inner: self.clone(),
+            inner: inner.clone(),
             _pin: pin,
             proven: AtomicBool::new(false),
-            live: tokio::sync::Mutex::new(Live::begin(size, entry)),
+            live: tokio::sync::Mutex::default(),
         });
         imports.insert((hash, size), Arc::downgrade(&shared));
         Ok(shared)
@@ -189,7 +191,8 @@ impl Import {
 
     /// Takes the next item. A wrong one is [`Kind::Invalid`]: what was verified before it stays.
     ///
-    /// After an error of the store the import is over. Cancelling it may lose this item.
+    /// After an error of the store the import is over. Cancelling it may lose this item, which is
+    /// then missing when the import is finished.
     pub async fn push(&mut self, item: Encoded) -> Result<()> {
         match item {
             Encoded::Size(size) if size == self.shared.size => Ok(()),
@@ -216,9 +219,17 @@ impl Import {
         } else if count < 2 {
             return Err(self.wrong(start));
         }
-        let mut live = self.shared.live.lock().await;
-        let result = live.put_node(&self.shared, start, count, left, right).await;
-        live.note(result)
+        let node = Node {
+            start,
+            count,
+            children: [left, right],
+        };
+        let block_len = self.shared.inner.block_len;
+        if self.shared.live.lock().await.take_node(block_len, &node) {
+            return Ok(());
+        }
+        self.work(move |live, shared| Box::pin(async move { live.put_node(shared, &node).await }))
+            .await
     }
 
     async fn push_leaf(&mut self, leaf: Leaf) -> Result<()> {
@@ -244,9 +255,38 @@ impl Import {
         if end == Some(self.shared.size) {
             self.shared.proven.store(true, Ordering::Release);
         }
-        let mut live = self.shared.live.lock().await;
-        let result = live.put_leaf(&self.shared, leaf).await;
-        live.note(result)
+        let size = self.shared.size;
+        let rest = {
+            let mut live = self.shared.live.lock().await;
+            let rest = live.take_leaf(size, leaf);
+            let rest = live.note(rest)?;
+            if rest.is_none() && !live.is_due(size) {
+                return Ok(());
+            }
+            rest
+        };
+        self.work(move |live, shared| {
+            Box::pin(async move {
+                if let Some(leaf) = rest {
+                    live.put_leaf(shared, leaf).await?;
+                }
+                live.record_if_due(shared).await
+            })
+        })
+        .await
+    }
+
+    /// Reads and writes. Once begun, it runs to its end; until then others wait.
+    fn work<T: Send + 'static>(
+        &self,
+        work: impl for<'a> FnOnce(&'a mut Live, &'a Shared) -> BoxFuture<'a, Result<T>> + Send + 'static,
+    ) -> ToEnd<Result<T>> {
+        let shared = self.shared.clone();
+        self.shared.inner.to_end(async move {
+            let mut live = shared.live.lock().await;
+            let result = work(&mut live, &shared).await;
+            live.note(result)
+        })
     }
 
     /// The verified hash of a subtree. Items come in order, so what lies before is not needed any
@@ -277,8 +317,7 @@ impl Import {
 
     /// Makes everything that was pushed durable, and says what is here of the blob.
     pub async fn finish(self) -> Result<Bitfield> {
-        let mut live = self.shared.live.lock().await;
-        let result = live.finish(&self.shared).await;
-        live.note(result)
+        self.work(|live, shared| Box::pin(live.finish(shared)))
+            .await
     }
 }

@@ -17,7 +17,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use store_api::{CollectionId, Error, Kind, RecordId, Result};
 use store_engine::{Collections, Hash};
 
-use super::{Inner, policy::WantsDigest};
+use super::{Inner, WantsDigest};
 use crate::{
     codec::Fields,
     tree::{MAX_LEVEL, Root},

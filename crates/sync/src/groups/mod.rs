@@ -32,16 +32,17 @@ use tokio::sync::broadcast;
 
 #[cfg(test)]
 pub(crate) use self::group::first_slot;
-pub(crate) use self::policy::{Wants, WantsDigest};
 pub use self::{
     contacts::Holding,
     files::{Content, Staged},
     group::{Group, Member},
     missing::{Missing, MissingFile, RepoState},
-    policy::{MAX_PINNED, MAX_PREFIXES, Policy},
+    policy::MAX_PINNED,
     repo::{Changes, Repo},
     values::{RecordPut, RecordValue},
 };
+pub use crate::tree::wants::{MAX_PREFIXES, Policy};
+pub(crate) use crate::tree::wants::{Wants, WantsDigest};
 use crate::{
     invite::{Invite, MAX_ADDRESSES},
     keys::{GroupKeys, GroupSecret},

@@ -11,9 +11,9 @@ use store_engine::{Hash, Repair};
 use sync::{
     groups::{Groups, Missing, Policy, Repo},
     invite::InviteKind::{self, Read, Replica, Write},
-    network::sim::SimNetwork,
     replicate::{RepoStatus, Status, Synced},
 };
+use sync_sim::SimNetwork;
 
 use crate::{
     agree, link, noise,
