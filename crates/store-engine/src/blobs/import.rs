@@ -13,7 +13,7 @@ use super::{
     Blobs, Inner, Running,
     bitfield::Bitfield,
     entry::State,
-    export::Encoded,
+    items::Encoded,
     pins::Pin,
     tree::{Cv, hash_pair, hash_subtree},
 };
@@ -118,13 +118,20 @@ impl Blobs {
             .with("hash", hash)
             .with("size", size));
         }
+        match self.0.share_import(hash, size).await? {
+            Ok(shared) => Ok(Import::of(shared, trust, running)),
+            Err(known) => Err(wrong_size(hash, size, known)),
+        }
+    }
+
+    /// As [`import`](Self::import), for items that the caller verified, of a blob of a size that this
+    /// store can keep; `None` where the size contradicts what is proven here.
+    pub(crate) async fn import_verified(&self, hash: Hash, size: u64) -> Result<Option<Import>> {
+        let running = self.0.enter("blobs.import")?;
         let shared = self.0.share_import(hash, size).await?;
-        Ok(Import {
-            shared,
-            trust,
-            expected: BTreeMap::from([(0, (chunk_count(size), *hash.as_bytes()))]),
-            _running: running,
-        })
+        Ok(shared
+            .ok()
+            .map(|shared| Import::of(shared, Trust::Verified, running)))
     }
 }
 
@@ -144,7 +151,13 @@ fn wrong_size(hash: Hash, size: u64, known: u64) -> Error {
 }
 
 impl Inner {
-    async fn share_import(self: &Arc<Self>, hash: Hash, size: u64) -> Result<Arc<Shared>> {
+    /// The import of a blob, which all that import it share; the size that is proven, where it is
+    /// another.
+    async fn share_import(
+        self: &Arc<Self>,
+        hash: Hash,
+        size: u64,
+    ) -> Result<Result<Arc<Shared>, u64>> {
         let pin = self.pins.pin(Root::raw(hash)).await;
         let entry = self.lookup(hash).await?;
         if let Some(found) = &entry {
@@ -153,18 +166,18 @@ impl Inner {
                 _ => true,
             };
             if proven && found.entry.size() != size {
-                return Err(wrong_size(hash, size, found.entry.size()));
+                return Ok(Err(found.entry.size()));
             }
         }
         let mut imports = self.imports.lock();
         if let Some(shared) = imports.get(&(hash, size)).and_then(Weak::upgrade) {
-            return Ok(shared);
+            return Ok(Ok(shared));
         }
         // Who only said another size must not be able to hold up who knows it: both go on, apart.
         let others = imports.iter().filter(|((other, _), _)| *other == hash);
         for shared in others.filter_map(|(_, shared)| shared.upgrade()) {
             if shared.proven.load(Ordering::Acquire) {
-                return Err(wrong_size(hash, size, shared.size));
+                return Ok(Err(shared.size));
             }
         }
         let shared = Arc::new_cyclic(|this| Shared {
@@ -177,11 +190,21 @@ impl Inner {
             live: tokio::sync::Mutex::new(Live::begin(size, entry)),
         });
         imports.insert((hash, size), Arc::downgrade(&shared));
-        Ok(shared)
+        Ok(Ok(shared))
     }
 }
 
 impl Import {
+    fn of(shared: Arc<Shared>, trust: Trust, running: Running) -> Self {
+        let root = (chunk_count(shared.size), *shared.hash.as_bytes());
+        Self {
+            shared,
+            trust,
+            expected: BTreeMap::from([(0, root)]),
+            _running: running,
+        }
+    }
+
     /// The blob's hash.
     pub fn hash(&self) -> Hash {
         self.shared.hash

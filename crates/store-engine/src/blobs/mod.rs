@@ -1,14 +1,17 @@
 //! Blobs: immutable bytes, named by their hash, over any payload store and any collection store.
 
 mod add;
+mod ahead;
 mod bitfield;
 mod collect;
 mod entry;
+mod error;
 mod export;
 #[cfg(fuzzing)]
 pub(crate) mod fuzz;
 mod import;
 mod index;
+mod items;
 mod marks;
 mod observe;
 mod payload;
@@ -20,7 +23,7 @@ mod scrub;
 mod segment;
 mod tags;
 mod together;
-mod tree;
+pub(crate) mod tree;
 mod walk;
 
 use std::{
@@ -38,8 +41,8 @@ pub use self::{
     add::{AddOptions, ByteStream, Progress, Source},
     bitfield::Bitfield,
     collect::{Collected, Roots},
-    export::Encoded,
     import::{Import, RECORD_EVERY, RECORD_EVERY_BYTES, Trust},
+    items::Encoded,
     marks::Marks,
     pins::Pin,
     read::{MAX_READ_TO_BYTES, Status},
