@@ -1,7 +1,7 @@
 //! Which provider works on which request.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque},
     sync::{Mutex, MutexGuard},
     time::Duration,
 };
@@ -12,7 +12,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::wanted::Wanted;
+use super::{fault::Fault, wanted::Wanted};
 use crate::Hash;
 
 /// A request that has run for so long is taken up by more than two providers: one that is slow on
@@ -30,12 +30,18 @@ pub(super) struct Job<C> {
     pub(super) wanted: Vec<Wanted>,
     /// The providers that could not do it.
     failed: BTreeSet<ProviderId>,
+    /// Why the last of them could not.
+    pub(super) why: Option<Fault>,
 }
 
 impl<C> Job<C> {
     pub(super) fn new(of: C, wanted: Vec<Wanted>) -> Self {
-        let failed = BTreeSet::new();
-        Self { of, wanted, failed }
+        Self {
+            of,
+            wanted,
+            failed: BTreeSet::new(),
+            why: None,
+        }
     }
 
     /// Whether a provider failed to do it, which may have done a part of it.
@@ -57,8 +63,8 @@ pub(super) struct Taken<'a, C> {
 impl<C> Taken<'_, C> {
     /// Ends the work on it. All is done but `left`, which the provider cannot do; `more` came out of
     /// it.
-    pub(super) fn end(self, left: &[Wanted], more: Vec<Job<C>>) {
-        self.jobs.end(self.number, self.provider, left, more);
+    pub(super) fn end(self, left: &[Wanted], more: Vec<Job<C>>, why: Option<Fault>) {
+        self.jobs.end(&self, left, more, why);
     }
 }
 
@@ -132,9 +138,15 @@ impl<C> Jobs<C> {
         self.changed.notified()
     }
 
-    fn end(&self, number: u64, provider: ProviderId, left: &[Wanted], mut more: Vec<Job<C>>) {
+    fn end(
+        &self,
+        taken: &Taken<'_, C>,
+        left: &[Wanted],
+        mut more: Vec<Job<C>>,
+        why: Option<Fault>,
+    ) {
         let mut state = self.lock();
-        let Some(run) = state.running.get_mut(&number) else {
+        let Some(run) = state.running.get_mut(&taken.number) else {
             // Another provider did it, with all that came out of it.
             return;
         };
@@ -147,9 +159,10 @@ impl<C> Jobs<C> {
             .retain(|wanted| !done.contains(&wanted.offset));
         if run.job.wanted.is_empty() {
             run.over.cancel();
-            state.running.remove(&number);
+            state.running.remove(&taken.number);
         } else {
-            run.job.failed.insert(provider);
+            run.job.failed.insert(taken.provider);
+            run.job.why = why.or(run.job.why.take());
         }
         // First, so that a blob that was begun is soon whole.
         for job in more.into_iter().rev() {
@@ -193,11 +206,22 @@ impl<C> Jobs<C> {
         self.lock().waiting.iter().cloned().collect()
     }
 
-    /// The blobs of the jobs that nobody works on.
-    pub(super) fn waiting(&self) -> HashSet<Hash> {
+    /// The blobs of the jobs that nobody works on, and how long each may be.
+    pub(super) fn waiting(&self) -> HashMap<Hash, u64> {
         let state = self.lock();
         let wanted = state.waiting.iter().flat_map(|job| &job.wanted);
-        wanted.filter_map(|wanted| wanted.hash).collect()
+        let wanted = wanted.filter_map(|one| Some((one.hash?, one.longest)));
+        wanted.collect()
+    }
+
+    /// These blobs are not wanted any more.
+    pub(super) fn forget(&self, blobs: &HashSet<Hash>) {
+        let is_wanted = |one: &Wanted| one.hash.is_none_or(|hash| !blobs.contains(&hash));
+        let mut state = self.lock();
+        for job in &mut state.waiting {
+            job.wanted.retain(is_wanted);
+        }
+        state.waiting.retain(|job| !job.wanted.is_empty());
     }
 }
 

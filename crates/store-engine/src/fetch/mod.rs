@@ -92,7 +92,7 @@ pub use self::{
     fault::{Fault, Misconduct},
     jobs::ProviderId,
     receiver::{Answer, Items, Receiver},
-    wanted::{Blob, PIECE_LEN, Wanted},
+    wanted::{Blob, PIECE_LEN, Wanted, requests},
     work::{Fetch, Left, Options, Settled},
 };
 use crate::{Hash, Pin};

@@ -177,17 +177,13 @@ pub(super) fn rest(asked: &ChunkRanges, size: u64) -> Option<ChunkRanges> {
     (!rest.is_empty()).then_some(rest)
 }
 
-/// How many blobs, and ranges of blobs, a request may ask for.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Limits {
-    pub(super) blobs: usize,
-    pub(super) ranges: usize,
-}
-
-/// Splits what is wanted, in the order of its offsets, into requests. Each asks for a blob once.
-pub(super) fn requests(
+/// Splits what is wanted, in the order of its offsets, into requests of at most so many blobs and
+/// ranges. Each asks for a blob once. A run of blobs of which the same is asked for counts as one range
+/// and its boundaries, as every other blob does.
+pub fn requests(
     wanted: impl IntoIterator<Item = Wanted>,
-    limits: Limits,
+    most_blobs: usize,
+    most_ranges: usize,
 ) -> Vec<Vec<Wanted>> {
     let mut requests = Vec::new();
     let mut request: Vec<Wanted> = Vec::new();
@@ -199,7 +195,7 @@ pub(super) fn requests(
         let is_like = |last: &Wanted| last.offset + 1 == one.offset && last.ranges == one.ranges;
         let cost = if last.is_some_and(is_like) { 0 } else { alone };
         let is_same = last.is_some_and(|last| last.offset == one.offset);
-        if is_same || request.len() == limits.blobs || ranges + cost > limits.ranges {
+        if is_same || request.len() == most_blobs || ranges + cost > most_ranges {
             if !request.is_empty() {
                 requests.push(std::mem::take(&mut request));
             }

@@ -1,7 +1,7 @@
 //! Works on requests with all providers.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     num::NonZeroUsize,
     sync::{
         Arc, Mutex, MutexGuard,
@@ -23,7 +23,7 @@ use super::{
     intake::{Intake, Received},
     jobs::{Job, Jobs, ProviderId, SLOW, Take},
     receiver::Receiver,
-    wanted::{Blob, Limits, Missing, Wanted, missing, pieces, requests},
+    wanted::{Blob, Missing, Wanted, missing, pieces, requests},
 };
 use crate::{Bitfield, Blobs, Hash, blobs::tree::clip};
 
@@ -88,6 +88,8 @@ pub struct Left<C> {
     pub of: C,
     /// The blobs.
     pub wanted: Vec<Wanted>,
+    /// Why the last provider that was asked did not give them.
+    pub why: Option<Fault>,
 }
 
 /// A fetch of blobs that are wanted, of requests that are of a `C`. A cheap handle.
@@ -184,8 +186,7 @@ impl<C: Clone + Send + Sync + 'static> Fetch<C> {
         }
         let streams = shared.options.streams.get();
         let share = new.len().div_ceil(streams * REQUESTS_PER_STREAM);
-        let limits = shared.limits(share.max(shared.options.least_blobs));
-        let new = requests(new, limits).into_iter();
+        let new = shared.requests(new, share.max(shared.options.least_blobs));
         jobs.extend(new.map(|wanted| Job::new(of.clone(), wanted)));
         shared.jobs.add(jobs);
         Ok(count)
@@ -260,7 +261,11 @@ impl<C: Clone + Send + Sync + 'static> Fetch<C> {
     pub async fn settle(&self) -> Result<Settled> {
         let shared = &self.0;
         shared.intake.settle().await?;
-        let waits = shared.jobs.waiting();
+        // What several providers gave parts of, each left with the rest.
+        let mut waits = shared.jobs.waiting();
+        let here = shared.here(&waits).await?;
+        shared.jobs.forget(&here);
+        waits.retain(|hash, _| !here.contains(hash));
         let parts: Vec<Part<C>> = lock(&shared.parts).values().cloned().collect();
         let mut jobs = Vec::new();
         for Part { of, blob } in parts {
@@ -268,7 +273,7 @@ impl<C: Clone + Send + Sync + 'static> Fetch<C> {
             match missing {
                 None => drop(lock(&shared.parts).remove(&blob.hash)),
                 // Nobody could give a part of it.
-                Some(_) if waits.contains(&blob.hash) => {}
+                Some(_) if waits.contains_key(&blob.hash) => {}
                 Some(Missing::Of(size, ranges)) => jobs.extend(pieces(&of, &blob, size, &ranges)),
                 Some(Missing::All) => jobs.push(Job::new(of, vec![Wanted::first(&blob)])),
             }
@@ -285,22 +290,34 @@ impl<C: Clone + Send + Sync + 'static> Fetch<C> {
     /// What no provider could give, or is still to be asked for.
     pub fn left(&self) -> Vec<Left<C>> {
         let jobs = self.0.jobs.left().into_iter();
-        jobs.map(|Job { of, wanted, .. }| Left { of, wanted })
-            .collect()
+        let left = |Job {
+                        of, wanted, why, ..
+                    }| Left { of, wanted, why };
+        jobs.map(left).collect()
     }
 }
 
 impl<C: Clone + Send + Sync + 'static> Shared<C> {
-    fn limits(&self, blobs: usize) -> Limits {
-        Limits {
-            blobs: blobs.min(self.options.most_blobs).max(1),
-            ranges: self.options.most_ranges,
-        }
+    /// Requests for this, of at most so many blobs.
+    fn requests(&self, wanted: Vec<Wanted>, blobs: usize) -> std::vec::IntoIter<Vec<Wanted>> {
+        let blobs = blobs.min(self.options.most_blobs).max(1);
+        requests(wanted, blobs, self.options.most_ranges).into_iter()
     }
 
     fn comes_in_parts(&self, of: &C, blob: Blob) {
         let of = of.clone();
         lock(&self.parts).insert(blob.hash, Part { of, blob });
+    }
+
+    /// The blobs that are here by now.
+    async fn here(&self, wanted: &HashMap<Hash, u64>) -> Result<HashSet<Hash>> {
+        let mut here = HashSet::new();
+        for (hash, longest) in wanted {
+            if missing(&self.blobs, *hash, *longest).await?.is_none() {
+                here.insert(*hash);
+            }
+        }
+        Ok(here)
     }
 
     /// Whether another round can bring something, as far as the last ones show.
@@ -332,6 +349,8 @@ struct Done<C> {
     more: Vec<Job<C>>,
     /// What it could not give.
     left: Vec<Wanted>,
+    /// Why, where it is the peer that could not.
+    why: Option<Fault>,
 }
 
 /// Why an answer is not read on.
@@ -365,13 +384,14 @@ where
             let mut done = Done {
                 more: Vec::new(),
                 left: Vec::new(),
+                why: None,
             };
             let ended = tokio::select! {
                 biased;
                 () = taken.over.cancelled() => continue,
                 ended = self.work(&taken.job, &mut done) => ended,
             };
-            taken.end(&done.left, done.more);
+            taken.end(&done.left, done.more, done.why);
             match ended {
                 Ok(()) => {}
                 Err(Ended::Stopped) => break,
@@ -415,10 +435,8 @@ where
             Ask::Unclear(wanted) => {
                 return match self.narrow(of, &wanted, done).await {
                     Ok(has) => {
-                        let has = requests(has, self.shared.limits(usize::MAX));
-                        has.into_iter()
-                            .rev()
-                            .for_each(|has| asks.push_front(Ask::Known(has)));
+                        let has = self.shared.requests(has, usize::MAX).rev();
+                        has.for_each(|has| asks.push_front(Ask::Known(has)));
                         Ok(())
                     }
                     Err(fault) => {
@@ -446,8 +464,8 @@ where
             }
             // It cannot give what it says it has; or nothing of it was taken, so that what comes after it
             // cannot be read.
-            Err(Ended::Fault(Fault::Peer(Misconduct::Lacks | Misconduct::TooLong, _))) => {
-                self.lack(done, rest.next());
+            Err(Ended::Fault(why @ Fault::Peer(Misconduct::Lacks | Misconduct::TooLong, _))) => {
+                self.lack(done, rest.next(), why);
                 asks.push_front(match is_known {
                     true => Ask::Known(rest.collect()),
                     false => Ask::All(rest.collect()),
@@ -461,12 +479,13 @@ where
         }
     }
 
-    /// Takes note of what the provider does not have.
-    fn lack(&self, done: &mut Done<C>, lacks: impl IntoIterator<Item = Wanted>) {
-        let before = done.left.len();
-        done.left.extend(lacks);
-        let count = (done.left.len() - before) as u64;
-        self.lacks.fetch_add(count, Ordering::Relaxed);
+    /// Takes note of what the provider cannot give.
+    fn lack(&self, done: &mut Done<C>, lacks: impl IntoIterator<Item = Wanted>, why: Fault) {
+        for one in lacks {
+            done.left.push(one);
+            done.why = Some(why.clone());
+            self.lacks.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     fn lacks_much(&self) -> bool {
@@ -514,24 +533,27 @@ where
             Some(_) => one.with_ranges(ChunkRanges::all()),
             None => one.clone(),
         };
-        let wanted: Vec<_> = wanted.iter().map(all).collect();
-        let asked = timeout(self.shared.options.patience, self.provider.has(of, &wanted));
-        let has = asked.await.unwrap_or_else(|_| Err(Fault::stalls()))?;
+        let asked: Vec<_> = wanted.iter().map(all).collect();
+        let had = timeout(self.shared.options.patience, self.provider.has(of, &asked));
+        let mut had = had.await.unwrap_or_else(|_| Err(Fault::stalls()))?;
         let mut parts: HashMap<u64, ChunkRanges> = HashMap::new();
-        for part in &has {
+        for part in &had {
             let known = parts.entry(part.offset).or_insert_with(ChunkRanges::empty);
             *known |= part.ranges.clone();
         }
-        let lacks = wanted.into_iter().filter_map(|one| {
-            let lacks = match parts.get(&one.offset) {
-                Some(has) => one.ranges.clone() - has.clone(),
-                None => return Some(one),
-            };
-            (!lacks.is_empty()).then(|| one.with_ranges(lacks))
+        let lacks = asked.into_iter().filter(|one| {
+            let has = parts.get(&one.offset);
+            has.is_none_or(|has| !(one.ranges.clone() - has.clone()).is_empty())
         });
-        let lacks: Vec<_> = lacks.collect();
-        self.lack(done, lacks);
-        Ok(has)
+        self.lack(done, lacks, Fault::lacks());
+        // A blob that the peer has whole comes as it was wanted, in pieces.
+        for part in had.iter_mut().filter(|part| part.ranges.is_all()) {
+            let one = wanted.binary_search_by_key(&part.offset, |one| one.offset);
+            if let Ok(at) = one {
+                *part = wanted[at].clone();
+            }
+        }
+        Ok(had)
     }
 
     /// Makes one request, and counts the blobs of it that were answered.
@@ -572,7 +594,7 @@ where
                 Received::Rest(size, left) => {
                     self.goes_on_with(of, one, hash, size, &left, done);
                 }
-                Received::Absent => self.lack(done, [one.clone()]),
+                Received::Absent => self.lack(done, [one.clone()], Fault::lacks()),
                 Received::Stopped => return Err(Ended::Stopped),
             }
             *answered += 1;
