@@ -149,7 +149,7 @@ impl<'a> Run<'a> {
         let mut failed = None;
         for added in futures_util::future::join_all(adds).await {
             match added {
-                Ok(pin) => drop(self.known.blobs.insert(pin.hash(), pin.size())),
+                Ok(pin) => drop(self.known.blobs.insert(pin.hash(), pin.size().unwrap())),
                 Err(error) => failed = Some(error),
             }
         }
@@ -169,7 +169,7 @@ impl<'a> Run<'a> {
             ..AddOptions::default()
         };
         let pin = blobs.add_with(bytes, options).await?;
-        self.known.blobs.insert(pin.hash(), pin.size());
+        self.known.blobs.insert(pin.hash(), pin.size().unwrap());
         self.known.tags.insert(tag, pin.root());
         Ok(())
     }

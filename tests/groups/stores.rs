@@ -11,9 +11,8 @@ use futures_util::TryStreamExt;
 use larder::{
     Kind, Store, StoreUrl, Unlock,
     api::{BlobStore, CollectionStore, Part, Scan, Secrets},
-    engine::MemorySecrets,
 };
-use store_testkit::{MemoryStore, stores::StrictStore};
+use store_testkit::{MemorySecrets, MemoryStore, stores::StrictStore};
 use tempfile::TempDir;
 use tests::store::files;
 

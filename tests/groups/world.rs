@@ -7,15 +7,8 @@ use larder::{
     engine::{generate_key, public_key},
 };
 use net_iroh::{IrohNetwork, IrohOptions, Reach};
-use sync::{
-    groups::Clock,
-    invite::InviteKind,
-    network::{
-        Network,
-        sim::{Link, SimNetwork},
-    },
-    replicate::Options,
-};
+use sync::{groups::Clock, invite::InviteKind, network::Network, replicate::Options};
+use sync_sim::{Link, SimNetwork};
 use tokio::{
     runtime::{Builder, Runtime},
     time::Instant,

@@ -8,12 +8,14 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
-use rand::{Rng, RngCore, SeedableRng};
+use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use store_redb::RedbStore;
 use store_veilid::VeilidStore;
 
 use crate::{
+    data::{bytes, pieces, small},
+    figures::{print, rate},
     net,
     ours::Larder,
     system::{Hash, System},
@@ -26,30 +28,6 @@ const MANY: u64 = 100_000;
 const GIB: u64 = 1 << 30;
 const RANDOM_READS: u64 = 50_000;
 pub const IN_FLIGHT: usize = 32;
-
-pub fn bytes(seed: u64, len: usize) -> Vec<u8> {
-    let mut bytes = vec![0; len];
-    ChaCha8Rng::seed_from_u64(seed).fill_bytes(&mut bytes);
-    bytes
-}
-
-/// Different small blobs, made quickly.
-pub fn small(n: u64, len: usize) -> Vec<Bytes> {
-    let mut data = bytes(n, len);
-    let one = |i: u64| {
-        data[..8].copy_from_slice(&i.to_le_bytes());
-        Bytes::copy_from_slice(&data)
-    };
-    (0..n).map(one).collect()
-}
-
-pub fn print(load: &str, figure: f64) {
-    println!("{load} {figure}");
-}
-
-pub fn rate(load: &str, count: u64, took: Duration) {
-    print(load, count as f64 / took.as_secs_f64());
-}
 
 pub fn run(group: &str, system: &str, dir: &Path) {
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -169,7 +147,7 @@ async fn large_blob<S: System>(dir: &Path) {
 fn write_plain(path: &Path, len: u64) {
     use std::io::Write;
     let mut file = std::fs::File::create(path).expect("a file");
-    for piece in crate::system::pieces(len) {
+    for piece in pieces(len) {
         file.write_all(&piece).expect("it is written");
     }
     file.sync_data().expect("it is synced");

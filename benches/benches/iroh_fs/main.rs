@@ -9,6 +9,8 @@
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a bench prints")]
 
+mod data;
+mod figures;
 mod loads;
 mod net;
 mod ours;

@@ -12,7 +12,8 @@ use store_iroh::{
 };
 
 use crate::{
-    loads::{rate, small},
+    data::small,
+    figures::rate,
     ours::{Backend, Larder},
     system::{Hash, System},
     theirs::IrohFs,

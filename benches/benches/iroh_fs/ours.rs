@@ -11,7 +11,10 @@ use store_veilid::VeilidStore;
 use tokio::io::AsyncReadExt;
 use veilid_node::{Node, NodeConfig, Protection};
 
-use crate::system::{Hash, System, pieces};
+use crate::{
+    data::pieces,
+    system::{Hash, System},
+};
 
 /// What keeps the bytes.
 pub trait Backend: BlobStore + CollectionStore + Clone {

@@ -26,12 +26,3 @@ pub trait System: Clone + Send + Sync + Sized + 'static {
     /// Ends in order.
     fn close(self) -> impl Future<Output = ()> + Send;
 }
-
-/// The stream that both systems add: pieces of 1 MiB, each different.
-pub fn pieces(len: u64) -> impl Iterator<Item = Bytes> + Send {
-    let mut piece = crate::loads::bytes(0, 1 << 20);
-    (0..len >> 20).map(move |i| {
-        piece[..8].copy_from_slice(&i.to_le_bytes());
-        Bytes::copy_from_slice(&piece)
-    })
-}

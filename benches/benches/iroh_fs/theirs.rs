@@ -8,7 +8,10 @@ use iroh_blobs::{api::blobs::EncodedItem, protocol::ChunkRangesExt, store::fs::F
 use store_engine::ChunkRanges;
 use tokio::io::AsyncReadExt;
 
-use crate::system::{Hash, System, pieces};
+use crate::{
+    data::pieces,
+    system::{Hash, System},
+};
 
 #[derive(Clone)]
 pub struct IrohFs(pub FsStore);

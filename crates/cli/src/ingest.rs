@@ -13,6 +13,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use indicatif::ProgressBar;
 use larder::{
     AddOptions, Blobs, Pin, TagName,
+    api::is_out_of_descriptors,
     engine::Progress,
     iroh::{MAX_ENTRIES, store_collection},
 };
@@ -96,7 +97,7 @@ pub(crate) async fn ingest(
             .with_context(|| format!("cannot store {}", path.display()))?;
         bar.finish_and_clear();
         Ok(Ingested {
-            item: item(&pin, name, ItemKind::File, None, pin.size()),
+            item: item(&pin, name, ItemKind::File, None, pin.size().unwrap_or(0)),
             skipped: Skipped::default(),
         })
     } else {
@@ -157,7 +158,7 @@ async fn ingest_folder(
     for (file, pin) in &stored {
         match pin {
             Some(pin) => {
-                size += pin.size();
+                size += pin.size().unwrap_or(0);
                 entries.push((file.name.clone(), pin.hash()));
             }
             None => skipped.unreadable += 1,
@@ -182,8 +183,11 @@ async fn add_file(blobs: &Blobs, path: &Path, bar: &ProgressBar) -> larder::Resu
     blobs.add_with(path, options).await
 }
 
-/// Whether it was the file, and not the store, that failed.
+/// Whether it was the file that failed, and not the store or the whole process.
 pub(crate) fn is_about(error: &larder::Error, path: &Path) -> bool {
+    if is_out_of_descriptors(error) {
+        return false;
+    }
     let path = path.display().to_string();
     error
         .context()

@@ -47,7 +47,7 @@
 use std::sync::Arc;
 
 use store_api::Result;
-use store_engine::Unlock;
+use store_engine::{Unlock, public_key};
 
 pub use net_iroh::{IrohNetwork, IrohOptions, Reach};
 pub use sync::{
@@ -83,6 +83,19 @@ impl Store {
             secrets: self.secrets(unlock).await?,
         };
         Groups::open(stores).await
+    }
+
+    /// Returns the address by which this store's device is looked for while nobody knows where it can be
+    /// reached: that of its [identity](Self::identity).
+    ///
+    /// # Errors
+    /// As of [`identity`](Self::identity).
+    pub async fn address(
+        &self,
+        unlock: impl FnOnce() -> Result<Unlock> + Send,
+    ) -> Result<network::Address> {
+        let key = self.identity(unlock).await?;
+        Ok(IrohNetwork::address_of(public_key(&key)))
     }
 
     /// Opens the store's groups and replicates them over iroh, until the replicator is

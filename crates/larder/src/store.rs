@@ -5,8 +5,8 @@ use std::{path::PathBuf, sync::Arc};
 use store_api::{
     BlobStore, CollectionStore, Error, Kind, Result, Secret, SecretKey, SecretName, Secrets,
 };
-use store_engine::{Blobs, Collections, MemorySecrets, Records, Unlock};
-use store_testkit::MemoryStore;
+use store_engine::{Blobs, Collections, Records, Unlock};
+use store_memory::{MemorySecrets, MemoryStore};
 use tokio::sync::OnceCell;
 
 #[cfg(feature = "veilid")]
@@ -161,8 +161,8 @@ impl Store {
         collections: Arc<dyn CollectionStore>,
         backend: Backend,
     ) -> Result<Self> {
-        let blobs = Blobs::open(payloads, collections.clone()).await?;
-        let collections = Collections::new(collections);
+        let blobs = Blobs::open(payloads, collections).await?;
+        let collections = blobs.collections().clone();
         let records = Records::new(collections.clone());
         Ok(Self(Arc::new(Inner {
             backend,

@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 
 use iroh::{EndpointAddr, EndpointId, RelayUrl, TransportAddr};
+use net_api::{Address, MAX_ADDRESS_LEN};
 use store_api::{Error, Kind, Result};
-use sync::network::{Address, MAX_ADDRESS_LEN};
 
 /// The most socket addresses that an address has; of a node that has more, the others are left out.
 pub const MAX_IPS: usize = 16;
@@ -12,12 +12,17 @@ pub const MAX_IPS: usize = 16;
 /// The longest URL of a relay in an address, in bytes; a longer one is left out.
 pub const MAX_RELAY_LEN: usize = 256;
 
-const SCHEME: &str = "iroh:";
+/// The schemes of the addresses that the network dials; its own have the first.
+pub(crate) const SCHEMES: [&str; 1] = ["iroh"];
+
 const ID_LEN: usize = 64;
+
+/// The longest rest of an address, in bytes.
+const MAX_REST_LEN: usize = MAX_ADDRESS_LEN - SCHEMES[0].len() - 1;
 
 /// The address of an endpoint, as far as it has room.
 pub(crate) fn render(endpoint: &EndpointAddr) -> Option<Address> {
-    let mut text = format!("{SCHEME}{}", endpoint.id);
+    let mut text = endpoint.id.to_string();
     let mut relays = endpoint.relay_urls().filter(|url| is_relay(url));
     // The relay goes last, and its room is kept for it.
     let relay = relays.next().map(|url| format!("relay={url}"));
@@ -26,7 +31,7 @@ pub(crate) fn render(endpoint: &EndpointAddr) -> Option<Address> {
     let ips = endpoint.ip_addrs().filter(|ip| is_usable(ip));
     for ip in ips.take(MAX_IPS) {
         let part = format!("{separator}ip={ip}");
-        if text.len() + part.len() + kept > MAX_ADDRESS_LEN {
+        if text.len() + part.len() + kept > MAX_REST_LEN {
             break;
         }
         text.push_str(&part);
@@ -36,22 +41,19 @@ pub(crate) fn render(endpoint: &EndpointAddr) -> Option<Address> {
         text.push(separator);
         text.push_str(&relay);
     }
-    Address::new(text).ok()
+    Address::new(SCHEMES[0], text).ok()
 }
 
-/// What an address says. [`Kind::Invalid`] where it is none of ours.
+/// Reads an address. [`Kind::Invalid`] where it is malformed, or of another network.
 pub(crate) fn parse(address: &Address) -> Result<EndpointAddr> {
-    parse_text(address.as_str())
+    parse_rest(address.rest_of(&SCHEMES)?)
         .map_err(|why| Error::new(Kind::Invalid, "network.address", why).with("address", address))
 }
 
-fn parse_text(text: &str) -> Result<EndpointAddr, &'static str> {
-    let rest = text
-        .strip_prefix(SCHEME)
-        .ok_or("it is no address of an iroh network")?;
-    let (id, mut rest) = match rest.split_once('?') {
+fn parse_rest(text: &str) -> Result<EndpointAddr, &'static str> {
+    let (id, mut rest) = match text.split_once('?') {
         Some((id, rest)) => (id, Some(rest)),
-        None => (rest, None),
+        None => (text, None),
     };
     let id: Option<EndpointId> = match id.len() {
         ID_LEN => id.parse().ok(),
@@ -112,6 +114,10 @@ mod tests {
         EndpointAddr::from_parts(id, ips.chain(relay))
     }
 
+    fn parse_text(text: &str) -> Result<EndpointAddr> {
+        parse(&text.parse()?)
+    }
+
     #[test]
     fn a_text_is_what_it_says() {
         let ips = [
@@ -162,10 +168,11 @@ mod tests {
         for text in garbage.iter().map(String::as_str).chain(others) {
             assert!(parse_text(text).is_err(), "{text}");
         }
-        let error = parse(&Address::new("sim:1").unwrap()).unwrap_err();
+        let error = parse_text("sim:1").unwrap_err();
         assert_eq!(
             error.to_string(),
-            "network.address: invalid: it is no address of an iroh network (address=sim:1)"
+            "network.address: invalid: the address belongs to another network than this one \
+             (address=sim:1, dials=iroh)"
         );
     }
 

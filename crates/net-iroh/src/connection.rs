@@ -8,44 +8,21 @@ use futures_util::{
     future::{BoxFuture, FutureExt},
     stream::FuturesUnordered,
 };
-use iroh::endpoint::{Connection, ConnectionError, VarInt};
+use iroh::endpoint::{Connection, VarInt};
+use net_api::{ConnectionApi, Stream, cut_reason};
 use store_api::{Error, Kind, PublicKey, Result};
-use sync::network::{ConnectionApi, Stream, cut_reason};
 use tokio::sync::Mutex;
 
-use crate::stream::{Send, incoming, stream};
+use crate::{
+    error::ended,
+    stream::{Send, incoming, stream},
+};
 
 /// What makes the binding of a connection different from all else that is derived from it.
 const BINDING_LABEL: &[u8] = b"larder sync binding v1";
 
 /// The code of every connection that is closed. The reason says more.
 const CLOSED: VarInt = VarInt::from_u32(0);
-
-/// Why a connection has ended.
-pub(crate) fn ended(error: &ConnectionError) -> Error {
-    let closed = |why: &'static str| Error::new(Kind::Closed, "network.connection", why);
-    match error {
-        ConnectionError::LocallyClosed => closed("it was closed here"),
-        ConnectionError::ApplicationClosed(close) => {
-            closed("the other side closed it").with("reason", reason(&close.reason))
-        }
-        _ => Error::new(Kind::Unavailable, "network.connection", "it was lost")
-            .because(error.clone()),
-    }
-}
-
-/// What the other side says, as text that can be shown.
-fn reason(bytes: &[u8]) -> String {
-    let show = |c: char| {
-        if c.is_control() {
-            char::REPLACEMENT_CHARACTER
-        } else {
-            c
-        }
-    };
-    let text: String = String::from_utf8_lossy(bytes).chars().map(show).collect();
-    cut_reason(&text).to_owned()
-}
 
 pub(crate) struct IrohConnection {
     /// The library closes a connection when its last handle and stream are dropped.

@@ -1,7 +1,7 @@
 //! Entry point of the fuzzer. Only in builds with `--cfg fuzzing`; the targets are in `fuzz/` of the
 //! repository.
 
-use sync::network::Address;
+use net_api::Address;
 
 use crate::address::{parse, render};
 
@@ -13,7 +13,7 @@ pub fn address(bytes: &[u8]) {
     // Nobody guesses a key, so that most texts go behind one.
     let key = "66".repeat(31);
     for text in [text.to_owned(), format!("iroh:58{key}?{text}")] {
-        if let Ok(parsed) = Address::new(text).and_then(|address| parse(&address)) {
+        if let Ok(parsed) = text.parse::<Address>().and_then(|address| parse(&address)) {
             let again = render(&parsed).expect("it was understood");
             assert_eq!(parse(&again).expect("it was rendered"), parsed);
         }

@@ -1,10 +1,10 @@
-//! The [`Network`](sync::network::Network) between members over [iroh]'s QUIC.
+//! The [`Network`](net_api::Network) between members over [iroh]'s QUIC.
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> store_api::Result<()> {
 //! use net_iroh::{IrohNetwork, IrohOptions, Reach};
-//! use sync::network::Network;
+//! use net_api::Network;
 //!
 //! let options = || IrohOptions { reach: Reach::Loopback, ..Default::default() };
 //! let (here, there) = (IrohNetwork::bind(options()).await?, IrohNetwork::bind(options()).await?);
@@ -34,12 +34,13 @@
 //!
 //! # Closing
 //!
-//! Whatever waits ends at once. [`close`](sync::network::Network::close) itself then waits until the
+//! Whatever waits ends at once. [`close`](net_api::Network::close) itself then waits until the
 //! others have heard of it, up to about three seconds where they do not answer; cancelled, it goes on
 //! in the background.
 
 mod address;
 mod connection;
+mod error;
 #[cfg(fuzzing)]
 pub mod fuzz;
 mod network;

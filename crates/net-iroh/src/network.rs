@@ -11,8 +11,8 @@ use iroh::{
         Incoming, ServerConfig,
     },
 };
+use net_api::{Address, AddressWatch, Connection, Network};
 use store_api::{Error, Kind, PublicKey, Result};
-use sync::network::{Address, AddressWatch, Connection, Network};
 use tokio::{
     sync::{Mutex, mpsc},
     task::JoinSet,
@@ -21,8 +21,9 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    address::{parse, render},
-    connection::{IrohConnection, ended},
+    address::{SCHEMES, parse, render},
+    connection::IrohConnection,
+    error::ended,
     options::{ALPN, IrohOptions, Reach, bind, transport},
 };
 
@@ -80,6 +81,12 @@ impl IrohNetwork {
         Self::new(endpoint, Reach::Public)
     }
 
+    /// Returns the address of a node of which only the key is known: it is looked for as
+    /// [`Reach`] allows.
+    pub fn address_of(node: PublicKey) -> Address {
+        Address::new(SCHEMES[0], node).expect("a scheme and a key make an address")
+    }
+
     fn new(endpoint: Endpoint, reach: Reach) -> Self {
         let (ready, waiting) = mpsc::channel(MAX_BACKLOG);
         let (closing, closed) = (CancellationToken::new(), CancellationToken::new());
@@ -125,8 +132,8 @@ impl fmt::Debug for IrohNetwork {
 
 #[async_trait]
 impl Network for IrohNetwork {
-    fn name(&self) -> &str {
-        "iroh"
+    fn schemes(&self) -> &[&str] {
+        &SCHEMES
     }
 
     fn key(&self) -> PublicKey {

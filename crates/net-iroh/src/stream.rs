@@ -12,11 +12,11 @@ use std::{
 };
 
 use iroh::endpoint::{Connection, ReadError, RecvStream, SendStream, VarInt, WriteError};
+use net_api::Stream;
 use store_api::{Error, Kind};
-use sync::network::Stream;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::connection::ended;
+use crate::error::ended;
 
 /// Why a stream is reset or stopped: it was dropped.
 const DROPPED: VarInt = VarInt::from_u32(0);

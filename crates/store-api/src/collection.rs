@@ -299,8 +299,9 @@ pub trait CollectionStore: fmt::Debug + Send + Sync + 'static {
     /// [`Kind::TooLarge`](crate::Kind::TooLarge) and nothing changes. When the call returns, the
     /// batch is visible to every later read, and as durable as it asked for, up to the store's
     /// capability. After any other error the batch is not applied; where a store cannot know that
-    /// (the device failed while syncing), it refuses all further commits until it is opened again.
-    /// When the call is cancelled, the batch is applied whole or not at all.
+    /// (the device failed while syncing), it refuses all further commits and syncs until it is opened
+    /// again. When the call is cancelled, the batch is applied whole or not at all, perhaps later, but
+    /// before every batch whose commit begins after that.
     async fn commit(&self, batch: Batch) -> Result<Revision>;
 
     /// Changes from now on, as a hint; `None` where the store cannot tell, and the engine then

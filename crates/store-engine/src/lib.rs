@@ -34,6 +34,7 @@ mod records;
 mod secrets;
 #[cfg(feature = "simulation")]
 pub mod simulation;
+mod to_end;
 
 pub use bao_tree::{
     ChunkNum, ChunkRanges, TreeNode,
@@ -41,8 +42,9 @@ pub use bao_tree::{
 };
 pub use blobs::{
     AddOptions, Bitfield, Blobs, ByteStream, Collected, Encoded, Finding, Hashed, Import,
-    MAX_READ_TO_BYTES, MAX_TAG_NAME_LEN, Marks, Pin, Progress, RECORD_EVERY, RECORD_EVERY_BYTES,
-    Reader, Repair, Roots, Scrubbed, Source, Status, Tag, TagName, Tags, Trust,
+    MAX_READ_TO_BYTES, MAX_STAGED_BLOBS, MAX_STAGED_BYTES, MAX_TAG_NAME_LEN, Marks, Pin, Progress,
+    RECORD_EVERY, RECORD_EVERY_BYTES, Reader, Repair, Roots, Scrubbed, Source, Status, Tag,
+    TagName, Tags, Transaction, Trust,
 };
 pub use blocking::blocking;
 pub use chance::random;
@@ -53,6 +55,7 @@ pub use collections::{
 pub use hash::{Format, Hash, MAX_TREE_DEPTH, Root};
 pub use records::{
     ID_CONTEXT, Intact, MAX_RECORD_LEN, MAX_SLOTS, MAX_VALUE_LEN, MAX_WRITERS, Records,
-    SIGNATURE_CONTEXT, format as record_format, generate_key, public_key, record_id, sign, verify,
+    SIGNATURE_CONTEXT, SlotState, format as record_format, generate_key, public_key, record_id,
+    sign, verify,
 };
-pub use secrets::{FileSecrets, MemorySecrets, Unlock};
+pub use secrets::{FileSecrets, Unlock};

@@ -7,7 +7,7 @@ use std::{sync::Arc, time::Duration};
 use bao_tree::{ChunkNum, ChunkRanges};
 use common::{bytes, engine, export};
 use futures_util::StreamExt;
-use store_api::{BlobStore, Block, Bytes, Part};
+use store_api::{BlobStore, Block, Bytes, Kind, Part};
 use store_engine::{Blobs, Trust};
 use store_testkit::{
     MemoryStore,
@@ -109,4 +109,51 @@ async fn an_import_that_is_begun_again_goes_on() {
     let to = Blobs::open(store.clone(), store).await.unwrap();
     let read = to.read_to_bytes(hash, 0..size).await.unwrap();
     assert!(read == bytes(1, LEN));
+}
+
+/// A commit that claims a payload is applied, and its answer is lost: the payload stays.
+#[tokio::test]
+async fn a_lost_answer_loses_no_payload() {
+    let (from, _) = engine().await;
+    let data = bytes(1, 100_000);
+    let hash = from.add(data.clone()).await.unwrap().hash();
+    for imports in [false, true] {
+        let faults = Faults::seeded(1);
+        let store = Arc::new(FaultyStore::new(MemoryStore::new(), faults.clone()));
+        let to = Blobs::open(store.clone(), store.clone()).await.unwrap();
+        // The first opens the session.
+        let lost = Fault::LostAnswer(Kind::Unavailable);
+        faults.inject(Operation::Commit, When::Nth(2), lost);
+        let failed = if imports {
+            let size = data.len() as u64;
+            let mut import = to.import(hash, size, Trust::Untrusted).await.unwrap();
+            for item in export(&from, hash, ChunkRanges::all()).await {
+                import.push(item).await.unwrap();
+            }
+            import.finish().await.map(drop)
+        } else {
+            to.add(data.clone()).await.map(drop)
+        };
+        assert_eq!(failed.unwrap_err().kind(), Kind::Unavailable);
+        to.close().await.unwrap();
+        faults.reopen();
+        let to = Blobs::open(store.clone(), store.clone()).await.unwrap();
+        let read = to.read_to_bytes(hash, 0..u64::MAX).await.unwrap();
+        assert!(read == data, "imports: {imports}");
+    }
+}
+
+/// A commit that claims a payload fails: the payload is deleted, as nothing claims it.
+#[tokio::test]
+async fn a_refused_claim_leaves_nothing() {
+    for kind in [Kind::Full, Kind::Unavailable, Kind::Internal] {
+        let faults = Faults::seeded(1);
+        let store = Arc::new(FaultyStore::new(MemoryStore::new(), faults.clone()));
+        let blobs = Blobs::open(store.clone(), store.clone()).await.unwrap();
+        faults.inject(Operation::Commit, When::Nth(2), Fault::Error(kind));
+        let failed = blobs.add(bytes(1, 100_000)).await.unwrap_err();
+        assert_eq!(failed.kind(), kind);
+        blobs.close().await.unwrap();
+        assert_eq!(BlobStore::list(&*store, None).count().await, 0);
+    }
 }

@@ -14,7 +14,7 @@ async fn what_is_missing_of_a_group_is_not_found() {
             let ((from, _), (to, _)) = (engine().await, engine().await);
             let pin = from.add(blob.clone()).await.unwrap();
             let chunks = ChunkRanges::from(ChunkNum(part.start)..ChunkNum(part.end));
-            transfer(&from, &to, pin.hash(), pin.size(), chunks).await;
+            transfer(&from, &to, pin.hash(), pin.size().unwrap(), chunks).await;
             let error = to.read_to_bytes(pin.hash(), 0..u64::MAX).await.unwrap_err();
             assert_eq!(error.kind(), Kind::NotFound, "{size} {part:?}: {error}");
             let (start, end) = (part.start * 1024, part.end * 1024);

@@ -1,18 +1,13 @@
-//! Secrets in memory and in a file.
+//! Secrets in a file.
 
 use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 
 use store_api::{Kind, Result, Secret, SecretName, Secrets};
-use store_engine::{FileSecrets, MemorySecrets, Unlock};
+use store_engine::{FileSecrets, Unlock};
 use store_testkit::suite::{check_secrets, check_secrets_kept};
 
 fn mode(path: &Path) -> u32 {
     fs::metadata(path).unwrap().permissions().mode() & 0o777
-}
-
-#[tokio::test]
-async fn memory_keeps_the_contract() {
-    check_secrets(&MemorySecrets::new()).await;
 }
 
 #[tokio::test]

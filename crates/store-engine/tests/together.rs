@@ -22,7 +22,7 @@ async fn what_is_added_together_is_read_back() {
             for data in &all {
                 let hash = Hash::of(data);
                 let pin = pins.iter().find(|pin| pin.hash() == hash).unwrap();
-                assert_eq!(pin.size(), data.len() as u64);
+                assert_eq!(pin.size(), Some(data.len() as u64));
                 let read = blobs.read_to_bytes(hash, 0..u64::MAX).await.unwrap();
                 assert_eq!(read, data[..]);
             }
@@ -48,12 +48,12 @@ async fn one_that_is_there_in_part_becomes_whole_with_the_others() {
     let blob = bytes(1, 16 * 1024);
     let pin = from.add(blob.clone()).await.unwrap();
     let part = ChunkRanges::from(ChunkNum(0)..ChunkNum(3));
-    transfer(&from, &to, pin.hash(), pin.size(), part).await;
+    transfer(&from, &to, pin.hash(), pin.size().unwrap(), part).await;
     let status = to.status(pin.hash()).await.unwrap();
     assert!(matches!(status, Some(Status::Partial { .. })));
     let all = [blob, bytes(2, 100)].map(Hashed::new);
     for pin in to.add_all(all.to_vec()).await.unwrap() {
-        let size = pin.size();
+        let size = pin.size().unwrap();
         let status = to.status(pin.hash()).await.unwrap();
         assert_eq!(status, Some(Status::Complete { size }));
     }

@@ -7,7 +7,7 @@ use tokio::sync::mpsc::WeakSender;
 use crate::{
     core::{Core, Stop},
     index::Index,
-    write::Request,
+    writer::Request,
 };
 
 /// How long nothing must have been committed before a small generation goes to the index too.
@@ -67,7 +67,7 @@ fn close(core: &Core, index: Index) {
     }
 }
 
-fn apply(core: &Core, index: &Index, generation: &crate::overlay::Generation) -> bool {
+fn apply(core: &Core, index: &Index, generation: &crate::item::Generation) -> bool {
     let mut accounts = core.applying().accounts.clone();
     let segments = core.log.segments();
     let result = index

@@ -13,11 +13,11 @@ use tokio::sync::broadcast::error::RecvError;
 
 use crate::{
     cache::Cached,
-    core::closed,
+    error::closed,
     key::{self, KeyRange},
     read::{Job, ScanPage},
     store::RedbStore,
-    write::Request,
+    writer::Request,
 };
 
 /// The longest key.

@@ -9,9 +9,9 @@ use store_api::{Error, Kind, Result};
 
 use crate::{
     frame::{self, FrameBuilder, Record},
-    log::{Frames, Position},
-    overlay::Account,
-    write::{Pending, Writer},
+    item::Account,
+    log::Position,
+    writer::{Compaction, Pending, Writer},
 };
 
 /// When an idle store's last segment is at least this long and half of it is dead, the next one is
@@ -22,14 +22,6 @@ const ROLL_LEN_SETTLING: u64 = 16 << 10;
 /// With more bytes than this of records that delete and must be kept, the oldest segment that makes
 /// them necessary is compacted, however much of it is live.
 const KEPT_DELETES: u64 = 16 << 20;
-
-/// A segment being copied.
-#[derive(Debug)]
-pub(crate) struct Compaction {
-    segment: u32,
-    frames: Frames,
-    keep_deletes: bool,
-}
 
 /// A segment that is worth compacting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -13,8 +13,9 @@ use crate::{
     disk::lock,
     folder::Folder,
     index::Snapshot,
+    item::{Accounts, Applied},
     log::Log,
-    overlay::{Accounts, Applied, Overlay},
+    overlay::Overlay,
     pages::PageState,
 };
 
@@ -105,10 +106,6 @@ impl Core {
         let waited = self.progress.wait_timeout(guard, at_most);
         waited.unwrap_or_else(PoisonError::into_inner).0
     }
-}
-
-pub(crate) fn closed(operation: &'static str) -> Error {
-    Error::new(Kind::Closed, operation, "the store was closed")
 }
 
 /// Starts a thread of the store.

@@ -17,9 +17,9 @@ use redb::{
 use store_api::{Error, Kind, Order, Result};
 
 use crate::{
-    core::closed,
+    error::closed,
+    item::{Account, Accounts, Applied, Generation, Item, Value},
     log::{Pointer, Position},
-    overlay::{Account, Accounts, Applied, Generation, Item, Value},
     pages::Pages,
 };
 

@@ -38,11 +38,13 @@ mod collections;
 mod compact;
 mod core;
 mod disk;
+mod error;
 mod folder;
 mod frame;
 #[cfg(fuzzing)]
 pub mod fuzz;
 mod index;
+mod item;
 mod key;
 mod log;
 mod overlay;
@@ -54,6 +56,7 @@ mod replay;
 mod stats;
 mod store;
 mod write;
+mod writer;
 
 pub use repair::Repaired;
 pub use stats::Stats;

@@ -1,7 +1,6 @@
 //! What the log has and the index lacks: the newest commits, in memory.
 
 use std::{
-    collections::BTreeMap,
     ops::Bound,
     sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
 };
@@ -11,131 +10,9 @@ use store_api::{Order, Result};
 
 use crate::{
     index::Snapshot,
+    item::{Applied, Generation, Item, Value},
     key::KeyRange,
-    log::{Counters, Pointer, Position},
 };
-
-/// A generation with this many keys is handed to the index.
-const GENERATION_KEYS: usize = 16_384;
-/// A generation with this many bytes in memory is handed to the index.
-const GENERATION_BYTES: usize = 4 << 20;
-/// A generation that covers this much of the log is handed to the index, so that there is little to
-/// replay after a crash.
-const GENERATION_LOG: u64 = 64 << 20;
-/// What a key costs in memory beside its bytes, about.
-const KEY_OVERHEAD: usize = 128;
-/// Values up to this length are kept with their key, in memory and in the index.
-pub(crate) const INLINE: usize = 64;
-
-/// What is known of a key.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Item {
-    /// The commit that put or deleted it.
-    pub(crate) revision: u64,
-    /// The record in the log.
-    pub(crate) at: Pointer,
-    pub(crate) value: Value,
-}
-
-/// A key's value.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Value {
-    /// The bytes, which are few.
-    Inline(Bytes),
-    /// In the log.
-    Stored,
-    /// There is none.
-    Deleted,
-}
-
-/// How many bytes of a segment are records of each sort.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Account {
-    /// Records that put.
-    pub(crate) puts: u64,
-    /// Of those, the ones that are still their key's value.
-    pub(crate) live: u64,
-    /// Records that delete.
-    pub(crate) deletes: u64,
-}
-
-/// How much of each segment is alive.
-pub(crate) type Accounts = BTreeMap<u32, Account>;
-
-/// Everything up to a place in the log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Applied {
-    /// The end of the last frame.
-    pub(crate) position: Position,
-    /// Its number.
-    pub(crate) sequence: u64,
-    /// The last commit.
-    pub(crate) revision: u64,
-}
-
-impl Applied {
-    pub(crate) fn counters(&self) -> Counters {
-        Counters {
-            sequence: self.sequence,
-            revision: self.revision,
-        }
-    }
-}
-
-/// Consecutive commits, folded into the newest item of each key.
-#[derive(Debug, Default)]
-pub(crate) struct Generation {
-    items: BTreeMap<Bytes, Item>,
-    bytes: usize,
-    log_bytes: u64,
-    /// What its records add to the accounts of their segments.
-    added: Accounts,
-    /// How far it goes.
-    end: Option<Applied>,
-}
-
-impl Generation {
-    pub(crate) fn is_empty(&self) -> bool {
-        self.end.is_none()
-    }
-
-    pub(crate) fn items(&self) -> &BTreeMap<Bytes, Item> {
-        &self.items
-    }
-
-    pub(crate) fn added(&self) -> &Accounts {
-        &self.added
-    }
-
-    pub(crate) fn end(&self) -> Option<Applied> {
-        self.end
-    }
-
-    fn is_full(&self) -> bool {
-        self.items.len() >= GENERATION_KEYS
-            || self.bytes >= GENERATION_BYTES
-            || self.log_bytes >= GENERATION_LOG
-    }
-
-    fn put(&mut self, key: Bytes, item: Item) {
-        let len = u64::from(item.at.len);
-        let account = self.added.entry(item.at.segment).or_default();
-        if item.value == Value::Deleted {
-            account.deletes += len;
-        } else {
-            account.puts += len;
-            account.live += len;
-        }
-        self.log_bytes += len;
-        self.bytes += key.len() + KEY_OVERHEAD;
-        if let Some(old) = self.items.insert(key, item)
-            && old.value != Value::Deleted
-            && let Some(account) = self.added.get_mut(&old.at.segment)
-        {
-            account.live -= u64::from(old.at.len);
-        }
-    }
-}
 
 /// One instant of all collections: what is newer hides what is older.
 #[derive(Debug)]
@@ -186,7 +63,7 @@ impl Overlay {
         for (key, item) in items {
             state.active.put(key, item);
         }
-        state.active.end = Some(end);
+        state.active.reach(end);
     }
 
     /// Whether the active generation should go to the index.
@@ -203,7 +80,11 @@ impl Overlay {
     /// How many keys wait for the index.
     pub(crate) fn waiting(&self) -> usize {
         let state = self.read();
-        state.active.items.len() + state.frozen.as_ref().map_or(0, |frozen| frozen.items.len())
+        state.active.items().len()
+            + state
+                .frozen
+                .as_ref()
+                .map_or(0, |frozen| frozen.items().len())
     }
 
     /// Hands the active generation to the index. All of it must be durable in the log.
@@ -245,9 +126,9 @@ impl Overlay {
     pub(crate) fn get(&self, key: &[u8]) -> Result<Option<Item>> {
         let snapshot = {
             let state = self.read();
-            let newest = state.active.items.get(key).or_else(|| {
+            let newest = state.active.items().get(key).or_else(|| {
                 let frozen = state.frozen.as_ref()?;
-                frozen.items.get(key)
+                frozen.items().get(key)
             });
             if let Some(item) = newest {
                 return Ok((item.value != Value::Deleted).then(|| item.clone()));
@@ -266,7 +147,7 @@ impl Overlay {
         let (active, frozen, snapshot) = {
             let state = self.read();
             let cloned = |(key, item): (&Bytes, &Item)| (key.clone(), item.clone());
-            let found = state.active.items.range::<[u8], _>(bounds);
+            let found = state.active.items().range::<[u8], _>(bounds);
             let active: Vec<_> = match order {
                 Order::Ascending => found.take(limit).map(cloned).collect(),
                 Order::Descending => found.rev().take(limit).map(cloned).collect(),
@@ -276,7 +157,7 @@ impl Overlay {
         // Where the active generation has more, nothing beyond what was taken of it is known.
         let active_end = (active.len() == limit).then(|| active[limit - 1].0.clone());
         let frozen = frozen.as_ref().map(|frozen| {
-            let found = frozen.items.range::<[u8], _>(bounds);
+            let found = frozen.items().range::<[u8], _>(bounds);
             let cloned = |(key, item): (&Bytes, &Item)| (key.clone(), item.clone());
             let boxed: Box<dyn Iterator<Item = (Bytes, Item)> + '_> = match order {
                 Order::Ascending => Box::new(found.map(cloned)),

@@ -14,8 +14,8 @@ use crate::{
     core::Core,
     disk::lock,
     frame,
+    item::{Item, Value},
     key::{self, KeyRange},
-    overlay::{Item, Value},
     payload::Payloads,
 };
 

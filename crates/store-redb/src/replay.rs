@@ -10,9 +10,9 @@ use crate::{
     append::Appender,
     core::Core,
     disk, frame,
+    item::{Applied, Item, item_value},
     log::{Counters, Frame, Frames, Position, SEGMENT_HEADER, SegmentHeader},
-    overlay::{Applied, Freeze, Item},
-    write::item_value,
+    overlay::Freeze,
 };
 
 /// How long to wait for the index before looking again.

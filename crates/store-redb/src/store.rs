@@ -10,13 +10,15 @@ use std::{
     thread::JoinHandle,
 };
 
+use descriptors::{Descriptors, SMALLEST_LIMIT};
 use store_api::{Error, Kind, Result};
 use tokio::sync::{OnceCell, Semaphore, broadcast, mpsc, oneshot};
 
 use crate::{
     apply,
-    core::{Core, Stop, WATCH_BACKLOG, closed, spawn},
+    core::{Core, Stop, WATCH_BACKLOG, spawn},
     disk::{self, lock},
+    error::closed,
     folder::Folder,
     index::Index,
     log::Log,
@@ -25,7 +27,7 @@ use crate::{
     read::{self, Job},
     repair::{self, Repaired},
     replay,
-    write::{self, Request, Writer},
+    writer::{QUEUE_LEN, Reply, Request, Writer},
 };
 
 /// How many calls that block run at once, beside the store's own threads.
@@ -53,9 +55,30 @@ impl fmt::Debug for RedbStore {
 }
 
 /// How to open a store.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 #[non_exhaustive]
-pub struct Options {}
+pub struct Options {
+    /// The descriptors that the store shares with the rest of the process; by default, those of the
+    /// [whole process](Descriptors::of_process).
+    pub descriptors: Arc<Descriptors>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            descriptors: Descriptors::of_process(),
+        }
+    }
+}
+
+impl Options {
+    /// Returns the same options with another budget of descriptors.
+    #[must_use]
+    pub fn descriptors(mut self, descriptors: Arc<Descriptors>) -> Self {
+        self.descriptors = descriptors;
+        self
+    }
+}
 
 /// The order of the fields matters: the queues end before the threads are waited for.
 pub(crate) struct Inner {
@@ -65,6 +88,7 @@ pub(crate) struct Inner {
     pub(crate) writer: mpsc::Sender<Request>,
     pub(crate) readers: mpsc::Sender<Job>,
     pub(crate) blocking: Arc<Semaphore>,
+    descriptors: Arc<Descriptors>,
     is_closed: AtomicBool,
     closing: OnceCell<Result<()>>,
     threads: Mutex<Threads>,
@@ -90,10 +114,13 @@ impl RedbStore {
         run_blocking("store.open", move || Self::open_blocking(&dir, &options)).await
     }
 
-    fn open_blocking(dir: &Path, _options: &Options) -> Result<Self> {
+    fn open_blocking(dir: &Path, options: &Options) -> Result<Self> {
+        let descriptors = &options.descriptors;
+        descriptors.check("store.open", SMALLEST_LIMIT)?;
         let folder = Folder::open(dir)?;
-        let log = Arc::new(Log::open(&folder.log())?);
-        let payloads = Arc::new(Payloads::new(folder.payload()));
+        let log = Arc::new(Log::open(&folder.log(), Arc::clone(descriptors))?);
+        let payloads = Payloads::new(folder.payload(), Arc::clone(descriptors));
+        let payloads = Arc::new(payloads);
         let pages = Arc::new(PageState::default());
         let (index, applied) = open_index(&folder, &pages)?;
         let snapshot = index.snapshot()?;
@@ -101,7 +128,7 @@ impl RedbStore {
         let changes = broadcast::Sender::new(WATCH_BACKLOG);
         let core = Core::new(folder, log, snapshot, applied, pages, changes.downgrade());
         let core = Arc::new(core);
-        let (writer, requests) = mpsc::channel(write::QUEUE_LEN);
+        let (writer, requests) = mpsc::channel(QUEUE_LEN);
         let (readers, jobs) = mpsc::channel(read::QUEUE_LEN);
         let mut threads = Threads {
             core: Arc::clone(&core),
@@ -125,6 +152,7 @@ impl RedbStore {
             writer,
             readers,
             blocking: Arc::new(Semaphore::new(BLOCKING_CALLS)),
+            descriptors: Arc::clone(descriptors),
             is_closed: AtomicBool::new(false),
             closing: OnceCell::new(),
             threads: Mutex::new(threads),
@@ -167,7 +195,9 @@ impl RedbStore {
     pub async fn repair(dir: impl Into<PathBuf>, options: Options) -> Result<Repaired> {
         let dir = dir.into();
         let folder = dir.clone();
-        let repaired = run_blocking("store.repair", move || repair::repair(&folder)).await?;
+        let descriptors = Arc::clone(&options.descriptors);
+        let repair = move || repair::repair(&folder, descriptors);
+        let repaired = run_blocking("store.repair", repair).await?;
         Self::open(dir, options).await?.close().await?;
         Ok(repaired)
     }
@@ -183,7 +213,7 @@ impl RedbStore {
     pub(crate) async fn ask<T>(
         &self,
         operation: &'static str,
-        request: impl FnOnce(write::Reply<T>) -> Request,
+        request: impl FnOnce(Reply<T>) -> Request,
     ) -> Result<T> {
         let (reply, answer) = oneshot::channel();
         let sent = self.inner.writer.send(request(reply)).await;
@@ -191,7 +221,7 @@ impl RedbStore {
         answer.await.map_err(|_| self.gone(operation))?
     }
 
-    async fn ask_closing(&self, request: impl FnOnce(write::Reply<()>) -> Request) -> Result<()> {
+    async fn ask_closing(&self, request: impl FnOnce(Reply<()>) -> Request) -> Result<()> {
         match self.ask("store.close", request).await {
             // An earlier call, which was cancelled, got that far.
             Err(error) if error.kind() == Kind::Closed => Ok(()),
@@ -229,10 +259,11 @@ impl RedbStore {
         self.check_open(operation)?;
         let permit = Arc::clone(&self.inner.blocking).acquire_owned().await;
         let permit = permit.map_err(|_| closed(operation))?;
+        let descriptors = self.inner.descriptors.call().await;
         let payloads = Arc::clone(&self.inner.payloads);
         let call = move || {
             let result = call(&payloads);
-            drop(permit);
+            drop((permit, descriptors));
             result
         };
         run_blocking(operation, call).await
@@ -248,10 +279,7 @@ async fn run_blocking<T: Send + 'static>(
     done.map_err(|error| Error::new(Kind::Internal, operation, "").because(error))?
 }
 
-type Opened = (
-    Index,
-    Option<(crate::overlay::Applied, crate::overlay::Accounts)>,
-);
+type Opened = (Index, Option<(crate::item::Applied, crate::item::Accounts)>);
 
 /// Opens the index; one that is missing or damaged is begun anew, and the log fills it.
 fn open_index(folder: &Folder, pages: &Arc<PageState>) -> Result<Opened> {

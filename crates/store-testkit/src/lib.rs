@@ -30,19 +30,20 @@
 //!
 //! * [`suite`] has the cases, and [`run_all`](suite::run_all) to run them from a program.
 //! * [`model`] drives a store and a map side by side, by the same random steps.
-//! * [`MemoryStore`] is the reference: the smallest store that keeps every contract. It is all that
-//!   is left of this crate without its feature `suite`, which is on unless turned off.
+//! * [`MemoryStore`] is the reference: the smallest store that keeps every contract. It is
+//!   `store-memory`'s, as is [`MemorySecrets`].
+//! * [`cancel`] drops a call at every one of its awaits.
 //! * [`stores`] has others that make life hard for what is built on stores:
 //!   [`StrictStore`](stores::StrictStore) finds wrong assumptions, [`FaultyStore`](stores::FaultyStore)
-//!   fails on demand, [`PowerStore`](stores::PowerStore) loses power, and
-//!   [`BrokenStore`](stores::BrokenStore) shows what the suites are worth.
+//!   fails on demand, [`LateStore`](stores::LateStore) finishes what a dropped call began,
+//!   [`PowerStore`](stores::PowerStore) loses power, and [`BrokenStore`](stores::BrokenStore) shows
+//!   what the suites are worth.
 
-#[cfg(feature = "suite")]
+pub mod cancel;
 pub mod model;
 pub mod stores;
-#[cfg(feature = "suite")]
 pub mod suite;
 
 #[doc(hidden)]
 pub use store_api;
-pub use stores::MemoryStore;
+pub use store_memory::{MemorySecrets, MemoryStore};

@@ -8,16 +8,16 @@ use std::{
 
 use futures_util::{StreamExt, stream};
 use store_api::{PublicKey, Result};
-use store_engine::{Blobs, Collections, MemorySecrets};
-use store_testkit::MemoryStore;
+use store_engine::{Blobs, Collections};
+use store_testkit::{MemorySecrets, MemoryStore};
 use sync::{
     groups::Policy,
     groups::{Changes, Groups, Repo, Stores},
     invite::{Invite, InviteKind},
-    network::sim::{Link, SimNetwork},
     replicate::{Options, Replicator, Synced},
     tree::Name,
 };
+use sync_sim::{Link, SimNetwork};
 
 const NAMES: u64 = 1_000_000;
 const TOGETHER: u64 = 50_000;

@@ -10,8 +10,9 @@ use std::{
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use store_api::{Listing, Result};
-use store_engine::{Blobs, Collections, Hash, MemorySecrets};
+use store_engine::{Blobs, Collections, Hash};
 use store_redb::{Options, RedbStore};
+use store_testkit::MemorySecrets;
 use sync::{
     groups::{Changes, Groups, Stores},
     keys::ReadKey,

@@ -1,15 +1,20 @@
-//! Private groups: sealed files in repos, replicated between members over any network and store.
+//! Private groups in a store and between members: sealed files in repos, replicated over any network.
+//!
+//! [`groups`] has the truth of this device, [`replicate`] exchanges it with other members. What both
+//! are made of lies in crates of its own, and is offered here too: the bytes of groups in
+//! `sync-model`, the interface of networks in `net-api`.
 
-mod codec;
 #[cfg(fuzzing)]
 pub mod fuzz;
 #[cfg(test)]
+#[path = "../../sync-model/src/golden.rs"]
 mod golden;
 pub mod groups;
-pub mod invite;
-pub mod keys;
-pub mod network;
-pub mod records;
 pub mod replicate;
-pub mod seal;
-pub mod tree;
+
+pub use net_api as network;
+use sync_model::codec;
+pub use sync_model::{ids, invite, keys, records, root, seal, tree};
+
+/// Every address of a network fits into a route and into an invite.
+const _: () = assert!(network::MAX_ADDRESS_LEN <= records::MAX_ADDRESS_LEN);

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::{FutureExt, TryStreamExt};
 use store_api::{Kind, PublicKey, PutRecord, RecordStore, Result, SeqExpect};
-use store_engine::{Blobs, Collections, MemorySecrets, Records};
-use store_testkit::MemoryStore;
+use store_engine::{Blobs, Collections, Records};
+use store_testkit::{MemorySecrets, MemoryStore};
 use sync::{
     groups::{Changes, Content, Group, Groups, Policy, RecordPut, RecordValue, Repo, Stores},
     invite::InviteKind,

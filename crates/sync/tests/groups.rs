@@ -10,8 +10,8 @@ use std::{
 
 use futures_util::{StreamExt, TryStreamExt};
 use store_api::{CollectionStore, Kind, Result};
-use store_engine::{Blobs, Collections, MemorySecrets, Status};
-use store_testkit::{MemoryStore, stores::StrictStore};
+use store_engine::{Blobs, Collections, Status};
+use store_testkit::{MemorySecrets, MemoryStore, stores::StrictStore};
 use sync::{
     groups::{Changes, Content, Groups, Stores},
     invite::{Invite, InviteKind},

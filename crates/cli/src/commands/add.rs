@@ -135,13 +135,14 @@ async fn add_stdin(app: &App, blobs: &Blobs, name: &str, tag: TagName) -> Result
         .await
         .context("cannot store standard input")?;
     bar.finish_and_clear();
+    let size = pin.size().unwrap_or(0);
     Ok(Item {
         name: name.to_owned(),
         kind: ItemKind::File,
         hash: pin.hash(),
-        size: pin.size(),
+        size,
         files: None,
-        present: pin.size(),
+        present: size,
         complete: true,
     })
 }

@@ -161,7 +161,7 @@ impl<'a> Watch<'a> {
         let peers: BTreeSet<_> = status.peers.iter().copied().collect();
         for peer in &peers {
             if !seen.peers.contains_key(peer) {
-                let peer_name = match device(group, *peer).await? {
+                let peer_name = match device(self.replicator, group, *peer).await? {
                     Some(name) => name,
                     None if status.compared => short(peer),
                     // Whose it is may be what it says next.
@@ -244,10 +244,9 @@ pub(crate) async fn until_next_look() {
 
 /// What the device of a member is called: by the member whose repo tells its address. Readers and
 /// replicas have none.
-async fn device(group: &Group, peer: PublicKey) -> Result<Option<String>> {
-    let address = format!("iroh:{peer}");
+async fn device(replicator: &Replicator, group: &Group, peer: PublicKey) -> Result<Option<String>> {
     for (repo, route) in group.routes().await? {
-        if route.address.starts_with(&address) {
+        if replicator.peer_of(&route.address) == Some(peer) {
             return Ok(Some(member_name(group, repo).await?));
         }
     }

@@ -3,6 +3,8 @@
 mod bench;
 mod copy;
 mod demo;
+#[cfg(unix)]
+mod descriptors;
 mod errors;
 mod get;
 mod groups;

@@ -3,9 +3,9 @@
 use std::{io::ErrorKind, net::UdpSocket, thread, time::Duration};
 
 use futures_util::StreamExt;
+use net_api::{AddressWatch, MAX_REASON_LEN, Stream};
 use net_iroh::{ALPN, STREAM_WINDOW};
 use store_api::Kind;
-use sync::network::{Address, AddressWatch, MAX_REASON_LEN, Stream};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     time::{Instant, sleep, timeout},
@@ -197,7 +197,7 @@ async fn closing_ends_all_that_waits() {
     let waiting = tokio::spawn({
         let (a, here) = (a.clone(), here.clone());
         async move {
-            let nobody = Address::new(nobody).unwrap();
+            let nobody = nobody.parse().unwrap();
             let (connection, other, call, stream, why, watch) = tokio::join!(
                 a.accept(),
                 a.accept(),

@@ -6,11 +6,11 @@ mod reach;
 use std::{sync::Arc, time::Duration};
 
 use futures_util::{FutureExt, future::join_all};
+use net_api::{Address, Connection, Network, Stream};
 use net_iroh::{
     CONNECTION_WINDOW, IrohNetwork, IrohOptions, MAX_BACKLOG, MAX_STREAMS, Reach, STREAM_WINDOW,
 };
 use store_api::{Kind, SecretKey};
-use sync::network::{Address, Connection, Network, Stream};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     time::{sleep, timeout},
@@ -45,8 +45,8 @@ fn quiet() -> iroh::endpoint::Builder {
 
 /// An address as iroh itself has it.
 fn foreign(address: &Address) -> iroh::EndpointAddr {
-    let (id, ip) = address.as_str().split_once("?ip=").unwrap();
-    let id: iroh::EndpointId = id.strip_prefix("iroh:").unwrap().parse().unwrap();
+    let (id, ip) = address.rest().split_once("?ip=").unwrap();
+    let id: iroh::EndpointId = id.parse().unwrap();
     iroh::EndpointAddr::new(id).with_ip_addr(ip.parse().unwrap())
 }
 
@@ -114,7 +114,7 @@ async fn fill(stream: &mut Stream) -> usize {
 #[tokio::test]
 async fn bytes_arrive_in_order_and_whole() {
     let (a, b, here, there) = pair().await;
-    assert_eq!((a.name(), b.name()), ("iroh", "iroh"));
+    assert_eq!((a.schemes(), b.schemes()), (&["iroh"][..], &["iroh"][..]));
     assert_eq!((here.peer(), there.peer()), (b.key(), a.key()));
     let all = bytes(5 * 1024 * 1024 + 12_345);
     let send = async {

@@ -11,16 +11,17 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
+use descriptors::{Descriptors, Permit};
 use futures_util::{Stream, StreamExt, future};
-use store_api::{Batch, Block, Edit, Error, GROUP_LEN, Kind, Part, PayloadId, Result};
+use store_api::{Block, Error, GROUP_LEN, Kind, Part, Result};
 use tokio::task::JoinHandle;
 
 use super::{
     Blobs, Inner,
     entry::{BlobEntry, State},
-    index::{Replaced, put_new},
     payload::Draft,
     pins::Pin,
+    stage::{Claims, Staged},
     tags::{TagName, put_tag},
     tree::TreeBuilder,
 };
@@ -123,14 +124,18 @@ impl AddOptions {
         Root { hash, format }
     }
 
-    fn report(&self, bytes: u64) {
+    pub(super) fn report(&self, bytes: u64) {
         if let Some(progress) = &self.progress {
             progress(bytes);
         }
     }
 
-    fn tag_edits(&self, root: Root) -> Result<Vec<Edit>> {
-        self.tag.iter().map(|tag| put_tag(tag, root)).collect()
+    fn claims(&self, pin: &Pin) -> Result<Claims> {
+        let edits = self.tag.iter().map(|tag| put_tag(tag, pin.root()));
+        Ok(Claims {
+            edits: edits.collect::<Result<_>>()?,
+            ..Claims::default()
+        })
     }
 }
 
@@ -153,15 +158,7 @@ impl Blobs {
     /// As [`add`](Self::add), with a format, a tag or progress.
     pub async fn add_with(&self, source: impl Into<Source>, options: AddOptions) -> Result<Pin> {
         let _running = self.0.enter("blobs.add")?;
-        let mut windows = match source.into() {
-            Source::Bytes(bytes) => Windows::Bytes(bytes),
-            Source::Path(path) => Windows::open(path).await?,
-            Source::Stream(stream) => Windows::Stream {
-                stream,
-                rest: Bytes::new(),
-                done: false,
-            },
-        };
+        let mut windows = Windows::of(source.into()).await?;
         let first = windows.next().await?;
         if first.len() as u64 <= GROUP_LEN {
             self.0.add_inline(Hash::of(&first), first, options).await
@@ -180,34 +177,20 @@ impl Inner {
         options: AddOptions,
     ) -> Result<Pin> {
         let size = bytes.len() as u64;
-        let root = options.root(hash);
-        let pin = self.pins.pin(root).await.with_size(size);
+        let pin = self.pins.pin(options.root(hash), Some(size)).await;
         options.report(size);
-        if hash == Hash::EMPTY {
-            return self.tag(pin, &options).await;
-        }
         let entry = BlobEntry {
             added: now(),
             state: State::Inline(bytes),
         };
-        // Most often the blob is new, so the commit itself asks.
-        let (put, absent) = put_new(hash, &entry);
-        let mut edits = options.tag_edits(root)?;
-        edits.push(put);
-        match self
-            .collections
-            .commit(Batch::of(edits).expecting(absent))
-            .await
-        {
-            Ok(_) => {
-                self.changed(hash);
-                Ok(pin)
-            }
-            Err(error) if error.kind() == Kind::Conflict => {
-                self.claim(pin, entry, None, &options).await
-            }
-            Err(error) => Err(error),
+        let mut staged = Vec::new();
+        // The empty blob has no entry.
+        if hash != Hash::EMPTY {
+            staged.push(Staged::new(pin.clone(), entry, None));
         }
+        let claims = options.claims(&pin)?;
+        self.put_together(&mut staged, &claims).await?;
+        Ok(pin)
     }
 
     async fn add_payload(
@@ -216,18 +199,30 @@ impl Inner {
         windows: Windows,
         options: AddOptions,
     ) -> Result<Pin> {
+        let staged = self.write_draft(first, windows, &options).await?;
+        let pin = staged.pin.clone();
+        let claims = options.claims(&pin)?;
+        self.put_together(&mut vec![staged], &claims).await?;
+        Ok(pin)
+    }
+
+    /// Writes a payload that nothing claims yet; durable when it returns.
+    pub(super) async fn write_draft(
+        self: &Arc<Self>,
+        first: Bytes,
+        windows: Windows,
+        options: &AddOptions,
+    ) -> Result<Staged> {
         let draft = self.draft().await?;
-        match self.write_payload(draft.id, first, windows, &options).await {
+        match self.write_payload(&draft, first, windows, options).await {
             Ok((hash, size)) => {
-                let pin = self.pins.pin(options.root(hash)).await.with_size(size);
+                let pin = self.pins.pin(options.root(hash), Some(size)).await;
+                let payload = draft.id;
                 let entry = BlobEntry {
                     added: now(),
-                    state: State::Complete {
-                        size,
-                        payload: draft.id,
-                    },
+                    state: State::Complete { size, payload },
                 };
-                self.claim(pin, entry, Some(draft), &options).await
+                Ok(Staged::new(pin, entry, Some(draft)))
             }
             Err(error) => {
                 draft.discard().await;
@@ -236,53 +231,10 @@ impl Inner {
         }
     }
 
-    /// Makes `entry` the blob's, unless a complete one is there, and sets the tag.
-    async fn claim(
-        &self,
-        pin: Pin,
-        entry: BlobEntry,
-        draft: Option<Draft>,
-        options: &AddOptions,
-    ) -> Result<Pin> {
-        loop {
-            let old = self.lookup(pin.hash()).await?;
-            let complete = old
-                .as_ref()
-                .is_some_and(|old| !matches!(old.entry.state, State::Partial(_)));
-            if complete {
-                if let Some(draft) = draft {
-                    draft.discard().await;
-                }
-                return self.tag(pin, options).await;
-            }
-            let edits = options.tag_edits(pin.root())?;
-            match self
-                .replace(pin.hash(), old.as_ref(), Some(&entry), edits)
-                .await?
-            {
-                Replaced::Done(_) => {
-                    if let Some(draft) = draft {
-                        draft.keep();
-                    }
-                    return Ok(pin);
-                }
-                Replaced::Conflict => continue,
-            }
-        }
-    }
-
-    async fn tag(&self, pin: Pin, options: &AddOptions) -> Result<Pin> {
-        let edits = options.tag_edits(pin.root())?;
-        if !edits.is_empty() {
-            self.collections.commit(Batch::of(edits)).await?;
-        }
-        Ok(pin)
-    }
-
     /// Writes a payload while it is hashed; durable when it returns.
     async fn write_payload(
         &self,
-        id: PayloadId,
+        draft: &Draft,
         first: Bytes,
         mut windows: Windows,
         options: &AddOptions,
@@ -311,7 +263,7 @@ impl Inner {
                 index: written / self.block_len,
                 bytes: window.clone(),
             });
-            let write = self.payloads.write(id, blocks);
+            let write = draft.write(blocks);
             let hash = hash_window(builder, window);
             let ((), hashed, next) = future::try_join3(write, hash, windows.next()).await?;
             (builder, window) = (hashed, next);
@@ -320,16 +272,16 @@ impl Inner {
             if written - synced >= SYNC_EVERY && syncing.as_ref().is_none_or(|s| s.is_finished()) {
                 ended(syncing.take()).await?;
                 synced = written;
-                let payloads = self.payloads.clone();
+                let (payloads, id) = (self.payloads.clone(), draft.id);
                 syncing = Some(tokio::spawn(async move { payloads.sync(vec![id]).await }));
             }
         }
         ended(syncing.take()).await?;
         let blocks = outboard.take_whole(&mut builder);
         let (hash, size, rest) = builder.finish();
-        self.payloads.write(id, blocks).await?;
-        self.payloads.write(id, outboard.take_rest(rest)).await?;
-        self.payloads.sync(vec![id]).await?;
+        draft.write(blocks).await?;
+        draft.write(outboard.take_rest(rest)).await?;
+        self.payloads.sync(vec![draft.id]).await?;
         Ok((Hash::from(hash), size))
     }
 }
@@ -394,11 +346,11 @@ impl Outboard {
 }
 
 /// A source, cut into windows.
-enum Windows {
+pub(super) enum Windows {
     Bytes(Bytes),
     File {
         path: PathBuf,
-        file: Option<File>,
+        file: Option<(File, Permit)>,
     },
     Stream {
         stream: ByteStream,
@@ -408,7 +360,21 @@ enum Windows {
 }
 
 impl Windows {
+    pub(super) async fn of(source: Source) -> Result<Self> {
+        Ok(match source {
+            Source::Bytes(bytes) => Self::Bytes(bytes),
+            Source::Path(path) => Self::open(path).await?,
+            Source::Stream(stream) => Self::Stream {
+                stream,
+                rest: Bytes::new(),
+                done: false,
+            },
+        })
+    }
+
     async fn open(path: PathBuf) -> Result<Self> {
+        // Held until the file is read, while only calls into the store are waited for.
+        let permit = Descriptors::of_process().file().await;
         blocking("blobs.add", move || {
             let file = File::open(&path).map_err(|e| Error::io("blobs.add", &path, e))?;
             let is_dir = file
@@ -423,21 +389,21 @@ impl Windows {
                 )
                 .with("path", path.display()));
             }
-            let file = Some(file);
+            let file = Some((file, permit));
             Ok(Self::File { path, file })
         })
         .await?
     }
 
     /// The next [`WINDOW_LEN`] bytes; fewer at the end, and then none.
-    async fn next(&mut self) -> Result<Bytes> {
+    pub(super) async fn next(&mut self) -> Result<Bytes> {
         match self {
             Windows::Bytes(bytes) => {
                 let len = bytes.len().min(WINDOW_LEN as usize);
                 Ok(bytes.split_to(len))
             }
             Windows::File { path, file } => {
-                let Some(mut open) = file.take() else {
+                let Some((mut open, permit)) = file.take() else {
                     return Ok(Bytes::new());
                 };
                 let name = path.clone();
@@ -449,7 +415,7 @@ impl Windows {
                 })
                 .await??;
                 // A file that grows faster than it is read would never end otherwise.
-                *file = (bytes.len() as u64 == WINDOW_LEN).then_some(open);
+                *file = (bytes.len() as u64 == WINDOW_LEN).then_some((open, permit));
                 Ok(bytes.into())
             }
             Windows::Stream { stream, rest, done } => next_of(stream, rest, done).await,

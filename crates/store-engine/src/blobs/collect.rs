@@ -15,14 +15,14 @@ use std::{
 
 use async_trait::async_trait;
 use futures_util::{StreamExt, TryStreamExt};
-use store_api::{Batch, Edit, Error, Expect, Kind, Result};
+use store_api::{Error, Kind, Result};
 
 use super::{
     Blobs, Inner,
+    change::{Change, Outcome},
     entry::Indexed,
-    index::{BLOBS, discard, key},
     marks::Marks,
-    pins::{Deleting, Watch},
+    pins::{Collecting, Deleting, Watch},
     read::Status,
     tags::Tags,
 };
@@ -66,8 +66,8 @@ impl Blobs {
     /// before it deletes more; what is simply not here is no error. One runs at a time.
     pub async fn collect(&self, keep_newer: SystemTime) -> Result<Collected> {
         let _running = self.0.enter("blobs.collect")?;
-        let _one = self.0.collecting.lock().await;
-        Collection::begin(self.0.clone(), keep_newer)
+        let one = self.0.collecting.clone().lock_owned().await;
+        Collection::begin(self.0.clone(), keep_newer, Arc::new(one))
             .mark()
             .await?
             .sweep()
@@ -79,13 +79,11 @@ impl Blobs {
     pub async fn delete(&self, hashes: Vec<Hash>) -> Result<()> {
         let _running = self.0.enter("blobs.delete")?;
         for hashes in hashes.chunks(STEP) {
-            let deleting = self.0.pins.begin_deleting(hashes);
-            if let Some(pinned) = hashes.iter().find(|h| !deleting.hashes.contains(h)) {
-                return Err(
-                    Error::new(Kind::Conflict, "blobs.delete", "the blob is in use")
-                        .with("hash", pinned),
-                );
-            }
+            let deleting = self.0.pins.delete(hashes).await;
+            let deleting = deleting.map_err(|pinned| {
+                Error::new(Kind::Conflict, "blobs.delete", "the blob is in use")
+                    .with("hash", pinned)
+            })?;
             let mut doomed = Vec::new();
             for hash in hashes {
                 if *hash != Hash::EMPTY
@@ -105,10 +103,11 @@ struct Collection {
     watch: Watch,
     keep_newer: u64,
     marks: Marks,
+    one: Collecting,
 }
 
 impl Collection {
-    fn begin(inner: Arc<Inner>, keep_newer: SystemTime) -> Self {
+    fn begin(inner: Arc<Inner>, keep_newer: SystemTime, one: Collecting) -> Self {
         // What is added from now on is never collected.
         let keep_newer = keep_newer.min(SystemTime::now());
         let since = keep_newer.duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -117,6 +116,7 @@ impl Collection {
             marks: Marks::new(inner.clone()),
             inner,
             keep_newer: u64::try_from(since.as_millis()).unwrap_or(u64::MAX),
+            one,
         }
     }
 
@@ -172,7 +172,7 @@ impl Collection {
                     .map(|(hash, _)| *hash)
                     .collect();
                 if let Some(deleting) = self.watch.begin_deleting(&doomed) {
-                    break deleting;
+                    break deleting.by(&self.one);
                 }
             };
             let total = entries.len() as u64;
@@ -190,47 +190,25 @@ impl Inner {
     /// Deletes entries as they were read, and their payloads; says how many there were, and how
     /// many bytes. What was changed meanwhile stays.
     async fn delete_step(
-        &self,
+        self: &Arc<Self>,
         doomed: &[(Hash, Indexed)],
         deleting: Deleting,
     ) -> Result<(u64, u64)> {
         if doomed.is_empty() {
             return Ok((0, 0));
         }
-        let (mut expect, mut edits, mut garbage) = (Vec::new(), Vec::new(), Vec::new());
+        let mut change = Change::default().deleting(deleting);
         for (hash, found) in doomed {
-            let (collection, key) = (BLOBS, key(*hash));
-            expect.push(Expect::At {
-                collection: BLOBS,
-                key: key.clone(),
-                revision: found.revision,
-            });
-            edits.push(Edit::Delete { collection, key });
-            if let Some(payload) = found.entry.payload() {
-                edits.extend(discard(payload));
-                garbage.push(payload);
-            }
+            change.replace(*hash, Some(found), None);
         }
-        let mut batch = Batch::of(edits);
-        batch.expect = expect;
-        match self.collections.commit(batch).await {
-            Ok(_) => {}
-            Err(error) if error.kind() == Kind::Conflict => {
-                // One of them was changed since it was read: the next collection sees them again.
-                tracing::debug!(
-                    blobs = doomed.len(),
-                    "entries changed while being collected"
-                );
-                return Ok((0, 0));
-            }
-            Err(error) => return Err(error),
+        if let Outcome::Conflict(_) = self.commit(change).await? {
+            // One of them was changed since it was read: the next collection sees them again.
+            tracing::debug!(
+                blobs = doomed.len(),
+                "entries changed while being collected"
+            );
+            return Ok((0, 0));
         }
-        for (hash, _) in doomed {
-            // An error says that nobody observes.
-            self.changes.send(*hash).ok();
-        }
-        drop(deleting);
-        self.remove_garbage(garbage).await;
         let freed = doomed
             .iter()
             .map(|(_, found)| match Status::of(&found.entry) {

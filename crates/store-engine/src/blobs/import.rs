@@ -12,18 +12,18 @@ use std::{
 use super::{
     Blobs, Inner, Running,
     bitfield::Bitfield,
-    entry::State,
     items::Encoded,
     pins::Pin,
     tree::{Cv, hash_pair, hash_subtree},
 };
-use crate::{Hash, Root};
+use crate::{Hash, Root, to_end::ToEnd};
 use bao_tree::io::{Leaf, Parent};
+use futures_util::future::BoxFuture;
 use store_api::{Error, GROUP_LEN, Kind, Result};
 
 mod live;
 
-use live::Live;
+use live::{Live, Node};
 
 /// What was verified is recorded after this many bytes, or
 /// [`RECORD_EVERY`], whichever comes first: so much is fetched again after a crash.
@@ -128,10 +128,8 @@ impl Blobs {
     /// store can keep; `None` where the size contradicts what is proven here.
     pub(crate) async fn import_verified(&self, hash: Hash, size: u64) -> Result<Option<Import>> {
         let running = self.0.enter("blobs.import")?;
-        let shared = self.0.share_import(hash, size).await?;
-        Ok(shared
-            .ok()
-            .map(|shared| Import::of(shared, Trust::Verified, running)))
+        let shared = self.0.share_import(hash, size).await?.ok();
+        Ok(shared.map(|shared| Import::of(shared, Trust::Verified, running)))
     }
 }
 
@@ -151,46 +149,51 @@ fn wrong_size(hash: Hash, size: u64, known: u64) -> Error {
 }
 
 impl Inner {
-    /// The import of a blob, which all that import it share; the size that is proven, where it is
-    /// another.
+    /// The import of a blob, which all that import it share; or the size that is proven here, where
+    /// it is another.
     async fn share_import(
         self: &Arc<Self>,
         hash: Hash,
         size: u64,
     ) -> Result<Result<Arc<Shared>, u64>> {
-        let pin = self.pins.pin(Root::raw(hash)).await;
-        let entry = self.lookup(hash).await?;
-        if let Some(found) = &entry {
-            let proven = match &found.entry.state {
-                State::Partial(partial) => partial.bitfield().size_is_proven(),
-                _ => true,
-            };
-            if proven && found.entry.size() != size {
-                return Ok(Err(found.entry.size()));
-            }
-        }
-        let mut imports = self.imports.lock();
+        let pin = self.pins.pin(Root::raw(hash), None).await;
+        let shared = match self.imports.share(self, pin, size) {
+            Ok(shared) => shared,
+            known => return Ok(known),
+        };
+        // Only now: what an earlier import recorded is in the index before it is no longer shared.
+        let known = shared.live.lock().await.load(&shared).await?;
+        Ok(known.map_or(Ok(shared), Err))
+    }
+}
+
+impl Imports {
+    fn share(&self, inner: &Arc<Inner>, pin: Pin, size: u64) -> Result<Arc<Shared>, u64> {
+        let hash = pin.hash();
+        // Dropped after the lock, which the last of an import takes.
+        let mut others = Vec::new();
+        let mut imports = self.lock();
         if let Some(shared) = imports.get(&(hash, size)).and_then(Weak::upgrade) {
-            return Ok(Ok(shared));
+            return Ok(shared);
         }
         // Who only said another size must not be able to hold up who knows it: both go on, apart.
-        let others = imports.iter().filter(|((other, _), _)| *other == hash);
-        for shared in others.filter_map(|(_, shared)| shared.upgrade()) {
-            if shared.proven.load(Ordering::Acquire) {
-                return Ok(Err(shared.size));
-            }
+        let same = imports.iter().filter(|((other, _), _)| *other == hash);
+        others.extend(same.filter_map(|(_, shared)| shared.upgrade()));
+        let proven = |shared: &&Arc<Shared>| shared.proven.load(Ordering::Acquire);
+        if let Some(shared) = others.iter().find(proven) {
+            return Err(shared.size);
         }
         let shared = Arc::new_cyclic(|this| Shared {
             this: this.clone(),
             hash,
             size,
-            inner: self.clone(),
+            inner: inner.clone(),
             _pin: pin,
             proven: AtomicBool::new(false),
-            live: tokio::sync::Mutex::new(Live::begin(size, entry)),
+            live: tokio::sync::Mutex::default(),
         });
         imports.insert((hash, size), Arc::downgrade(&shared));
-        Ok(Ok(shared))
+        Ok(shared)
     }
 }
 
@@ -212,7 +215,8 @@ impl Import {
 
     /// Takes the next item. A wrong one is [`Kind::Invalid`]: what was verified before it stays.
     ///
-    /// After an error of the store the import is over. Cancelling it may lose this item.
+    /// After an error of the store the import is over. Cancelling it may lose this item, which is
+    /// then missing when the import is finished.
     pub async fn push(&mut self, item: Encoded) -> Result<()> {
         match item {
             Encoded::Size(size) if size == self.shared.size => Ok(()),
@@ -239,9 +243,17 @@ impl Import {
         } else if count < 2 {
             return Err(self.wrong(start));
         }
-        let mut live = self.shared.live.lock().await;
-        let result = live.put_node(&self.shared, start, count, left, right).await;
-        live.note(result)
+        let node = Node {
+            start,
+            count,
+            children: [left, right],
+        };
+        let block_len = self.shared.inner.block_len;
+        if self.shared.live.lock().await.take_node(block_len, &node) {
+            return Ok(());
+        }
+        self.work(move |live, shared| Box::pin(async move { live.put_node(shared, &node).await }))
+            .await
     }
 
     async fn push_leaf(&mut self, leaf: Leaf) -> Result<()> {
@@ -267,9 +279,38 @@ impl Import {
         if end == Some(self.shared.size) {
             self.shared.proven.store(true, Ordering::Release);
         }
-        let mut live = self.shared.live.lock().await;
-        let result = live.put_leaf(&self.shared, leaf).await;
-        live.note(result)
+        let size = self.shared.size;
+        let rest = {
+            let mut live = self.shared.live.lock().await;
+            let rest = live.take_leaf(size, leaf);
+            let rest = live.note(rest)?;
+            if rest.is_none() && !live.is_due(size) {
+                return Ok(());
+            }
+            rest
+        };
+        self.work(move |live, shared| {
+            Box::pin(async move {
+                if let Some(leaf) = rest {
+                    live.put_leaf(shared, leaf).await?;
+                }
+                live.record_if_due(shared).await
+            })
+        })
+        .await
+    }
+
+    /// Reads and writes. Once begun, it runs to its end; until then others wait.
+    fn work<T: Send + 'static>(
+        &self,
+        work: impl for<'a> FnOnce(&'a mut Live, &'a Shared) -> BoxFuture<'a, Result<T>> + Send + 'static,
+    ) -> ToEnd<Result<T>> {
+        let shared = self.shared.clone();
+        self.shared.inner.to_end(async move {
+            let mut live = shared.live.lock().await;
+            let result = work(&mut live, &shared).await;
+            live.note(result)
+        })
     }
 
     /// The verified hash of a subtree. Items come in order, so what lies before is not needed any
@@ -300,8 +341,7 @@ impl Import {
 
     /// Makes everything that was pushed durable, and says what is here of the blob.
     pub async fn finish(self) -> Result<Bitfield> {
-        let mut live = self.shared.live.lock().await;
-        let result = live.finish(&self.shared).await;
-        live.note(result)
+        self.work(|live, shared| Box::pin(live.finish(shared)))
+            .await
     }
 }

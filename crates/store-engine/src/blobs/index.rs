@@ -4,14 +4,17 @@
 //! * `larder/payloads`: payload → hash of the blob that claims it.
 //! * `larder/garbage`: payloads that nothing claims any more, to be deleted.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt};
 use store_api::{
-    Batch, CollectionId, Durability, Edit, Expect, Kind, Listing, PayloadId, Result, Revision, Scan,
+    Batch, CollectionId, Durability, Edit, Kind, Listing, PayloadId, Result, Revision, Scan,
 };
 
 use super::{
     Blobs, Inner,
+    change::{Change, Outcome},
     entry::{BlobEntry, Indexed, State},
     read::Status,
 };
@@ -35,20 +38,6 @@ pub(crate) fn hash_of_key(key: &Bytes) -> Result<Hash> {
             .with("key", key.escape_ascii())
     })?;
     Ok(Hash::from(bytes))
-}
-
-/// What puts the entry of a blob that is not there yet.
-pub(crate) fn put_new(hash: Hash, entry: &BlobEntry) -> (Edit, Expect) {
-    let put = Edit::Put {
-        collection: BLOBS,
-        key: key(hash),
-        value: entry.encode(),
-    };
-    let absent = Expect::Absent {
-        collection: BLOBS,
-        key: key(hash),
-    };
-    (put, absent)
 }
 
 /// Whether a change was made, or somebody else was first.
@@ -79,69 +68,20 @@ impl Inner {
             .transpose()
     }
 
-    /// Puts (or, with `None`, deletes) the entry of `hash` in place of `old`, in one commit with
-    /// `edits`, and deletes the payload that is no longer claimed.
+    /// Puts (or, with `None`, deletes) the entry of `hash` in place of `old`, and deletes the payload
+    /// that is no longer claimed.
     pub(crate) async fn replace(
-        &self,
+        self: &Arc<Self>,
         hash: Hash,
         old: Option<&Indexed>,
         new: Option<&BlobEntry>,
-        edits: Vec<Edit>,
     ) -> Result<Replaced> {
-        let changes = Changes {
-            expect: match old {
-                Some(old) => Expect::At {
-                    collection: BLOBS,
-                    key: key(hash),
-                    revision: old.revision,
-                },
-                None => Expect::Absent {
-                    collection: BLOBS,
-                    key: key(hash),
-                },
-            },
-            old: old.and_then(|old| old.entry.payload()),
-            new: new.and_then(BlobEntry::payload),
-        };
-        let garbage = changes.garbage();
-        let mut batch = Batch {
-            expect: vec![changes.expect],
-            edits,
-            durability: Durability::OnWrite,
-        };
-        batch.edits.push(match new {
-            Some(new) => Edit::Put {
-                collection: BLOBS,
-                key: key(hash),
-                value: new.encode(),
-            },
-            None => Edit::Delete {
-                collection: BLOBS,
-                key: key(hash),
-            },
-        });
-        if changes.old != changes.new {
-            if let Some(payload) = changes.old {
-                batch.edits.extend(discard(payload));
-            }
-            if let Some(payload) = changes.new {
-                batch.edits.push(Edit::Put {
-                    collection: PAYLOADS,
-                    key: payload_key(payload),
-                    value: key(hash),
-                });
-            }
-        }
-        let revision = match self.collections.commit(batch).await {
-            Ok(revision) => revision,
-            Err(error) if error.kind() == Kind::Conflict => return Ok(Replaced::Conflict),
-            Err(error) => return Err(error),
-        };
-        self.changed(hash);
-        if let Some(payload) = garbage {
-            self.remove_garbage(vec![payload]).await;
-        }
-        Ok(Replaced::Done(revision))
+        let mut change = Change::of(Vec::new());
+        change.replace(hash, old, new);
+        Ok(match self.commit(change).await? {
+            Outcome::Done(revision) => Replaced::Done(revision),
+            Outcome::Conflict(_) => Replaced::Conflict,
+        })
     }
 
     /// Tells collections and observers that the entry of a blob changed.
@@ -173,7 +113,7 @@ impl Inner {
         let mut batch = Batch::of(edits);
         // Deleting again what is gone does no harm.
         batch.durability = Durability::OnSync;
-        self.collections.commit(batch).await?;
+        self.collections.commit_reserved(batch).await?;
         Ok(())
     }
 
@@ -189,15 +129,12 @@ impl Inner {
     }
 }
 
-struct Changes {
-    expect: Expect,
-    old: Option<PayloadId>,
-    new: Option<PayloadId>,
-}
-
-impl Changes {
-    fn garbage(&self) -> Option<PayloadId> {
-        self.old.filter(|_| self.old != self.new)
+/// The edit by which a blob claims a payload.
+pub(crate) fn claim(payload: PayloadId, hash: Hash) -> Edit {
+    Edit::Put {
+        collection: PAYLOADS,
+        key: payload_key(payload),
+        value: key(hash),
     }
 }
 

@@ -3,6 +3,7 @@
 mod add;
 mod ahead;
 mod bitfield;
+mod change;
 mod collect;
 mod entry;
 mod error;
@@ -21,8 +22,10 @@ mod read;
 mod reader;
 mod scrub;
 mod segment;
+mod stage;
 mod tags;
 mod together;
+mod transaction;
 pub(crate) mod tree;
 mod walk;
 
@@ -50,9 +53,10 @@ pub use self::{
     scrub::{Finding, Repair, Scrubbed},
     tags::{MAX_TAG_NAME_LEN, Tag, TagName, Tags},
     together::Hashed,
+    transaction::{MAX_STAGED_BLOBS, MAX_STAGED_BYTES, Transaction},
 };
 use self::{import::Imports, payload::Ids, pins::Pins, segment::Segments};
-use crate::{Hash, Root};
+use crate::{Collections, Hash, Root};
 
 /// How many changes an observer may lag behind before it reads anew.
 const CHANGES: usize = 256;
@@ -66,7 +70,7 @@ pub struct Blobs(Arc<Inner>);
 
 pub(crate) struct Inner {
     payloads: Arc<dyn BlobStore>,
-    collections: Arc<dyn CollectionStore>,
+    collections: Collections,
     block_len: u64,
     pins: Arc<Pins>,
     roots: Mutex<Vec<Arc<dyn Roots>>>,
@@ -74,7 +78,7 @@ pub(crate) struct Inner {
     imports: Imports,
     ids: Ids,
     changes: broadcast::Sender<Hash>,
-    collecting: tokio::sync::Mutex<()>,
+    collecting: Arc<tokio::sync::Mutex<()>>,
     closed: AtomicBool,
     running: AtomicUsize,
     idle: Notify,
@@ -90,11 +94,12 @@ impl fmt::Debug for Inner {
 }
 
 impl Blobs {
-    /// Opens the blobs of two stores, and sweeps what an unclean end of the last run left behind:
+    /// Opens the blobs of two stores (of the second, a handle may be given that is there already, or
+    /// the store itself), and sweeps what an unclean end of the last run left behind:
     /// the cost follows what that run wrote, not what is stored.
     pub async fn open(
         payloads: Arc<dyn BlobStore>,
-        collections: Arc<dyn CollectionStore>,
+        collections: impl Into<Collections>,
     ) -> Result<Self> {
         let block_len = u64::from(payloads.capabilities().block_len);
         if block_len == 0 || !block_len.is_multiple_of(GROUP_LEN) {
@@ -108,7 +113,7 @@ impl Blobs {
         }
         let inner = Arc::new(Inner {
             payloads,
-            collections,
+            collections: collections.into(),
             block_len,
             pins: Arc::default(),
             roots: Mutex::default(),
@@ -116,7 +121,7 @@ impl Blobs {
             imports: Imports::default(),
             ids: Ids::default(),
             changes: broadcast::Sender::new(CHANGES),
-            collecting: tokio::sync::Mutex::default(),
+            collecting: Arc::default(),
             closed: AtomicBool::new(false),
             running: AtomicUsize::new(0),
             idle: Notify::new(),
@@ -146,13 +151,19 @@ impl Blobs {
 
     /// The store of collections below.
     pub fn collection_store(&self) -> &Arc<dyn CollectionStore> {
+        self.0.collections.store()
+    }
+
+    /// The collections through which blobs commit, and with them whatever else lies in that store. Who
+    /// watches a clone of them hears of these commits too.
+    pub fn collections(&self) -> &Collections {
         &self.0.collections
     }
 
     /// Keeps `root` from being collected until the pin and its clones are dropped; it need not be
     /// there yet. Whatever a call finds after this one returned stays.
     pub async fn pin(&self, root: Root) -> Pin {
-        self.0.pins.pin(root).await
+        self.0.pins.pin(root, None).await
     }
 
     /// What is pinned now.

@@ -12,14 +12,16 @@ use std::sync::{
 use bytes::Bytes;
 use futures_util::StreamExt;
 use store_api::{
-    Batch, CollectionId, Durability, Edit, Entry, Error, Expect, Kind, PayloadId, Result, Scan,
+    Batch, Block, CollectionId, Durability, Edit, Entry, Error, Expect, Kind, PayloadId, Result,
+    Scan,
 };
-use tokio::{sync::OnceCell, task::JoinHandle};
+use tokio::sync::{OnceCell, RwLock};
 
 use super::{
     Inner,
     index::{GARBAGE, PAYLOADS, hash_of_key, payload_key},
 };
+use crate::to_end::ToEnd;
 
 const META: CollectionId = CollectionId::from_static("larder/meta");
 /// The last session that began.
@@ -34,7 +36,7 @@ pub(crate) struct Ids {
     session: OnceCell<u64>,
     number: AtomicU64,
     /// Whether something unclaimed may be left.
-    unclean: AtomicBool,
+    pub(super) unclean: AtomicBool,
 }
 
 impl Ids {
@@ -75,41 +77,95 @@ fn put_number(key: Bytes, number: u64) -> Edit {
 pub(crate) struct Draft {
     pub id: PayloadId,
     inner: Arc<Inner>,
-    kept: bool,
+    /// Shared by the writes under way; a deletion waits for them, for a write that took effect after
+    /// it would bring the payload back.
+    writes: Arc<RwLock<()>>,
+    fate: Fate,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    /// Nothing claims it: it is deleted when it is dropped.
+    Unclaimed,
+    /// A commit that claims it is under way: until that has ended, nobody knows.
+    Claiming,
+    /// It is claimed, or its deletion has begun.
+    Settled,
 }
 
 impl Draft {
+    /// Writes blocks. Dropped, a write that was begun still ends.
+    pub(crate) fn write(&self, blocks: Vec<Block>) -> ToEnd<Result<()>> {
+        let (inner, id, writes) = (self.inner.clone(), self.id, self.writes.clone());
+        self.inner.to_end(async move {
+            let _writing = writes.read().await;
+            inner.payloads.write(id, blocks).await
+        })
+    }
+
+    /// A commit that claims it begins.
+    pub(crate) fn begin_claim(&mut self) {
+        self.fate = Fate::Claiming;
+    }
+
+    /// The commit ended, and nothing was claimed.
+    pub(crate) fn end_claim(&mut self) {
+        self.fate = Fate::Unclaimed;
+    }
+
     /// It is claimed now.
     pub(crate) fn keep(mut self) {
-        self.kept = true;
+        self.fate = Fate::Settled;
+    }
+
+    /// The commit that claims it failed: deletes what was written, in the background, where it is
+    /// known that it is not claimed.
+    pub(crate) fn doubt(mut self) {
+        self.fate = Fate::Settled;
+        discard_unclaimed(&self.inner, self.id);
     }
 
     /// Deletes what was written.
     pub(crate) async fn discard(mut self) {
-        self.kept = true;
-        discard(self.inner.clone(), self.id).await;
+        let inner = self.inner.clone();
+        let discarding = inner.to_end(async move {
+            self.fate = Fate::Settled;
+            discard(&self.inner, self.id, &self.writes).await;
+        });
+        discarding.await;
     }
 }
 
-async fn discard(inner: Arc<Inner>, id: PayloadId) {
+impl Drop for Draft {
+    fn drop(&mut self) {
+        match self.fate {
+            Fate::Settled => {}
+            Fate::Unclaimed => {
+                let (inner, id, writes) = (self.inner.clone(), self.id, self.writes.clone());
+                tidy(&self.inner, async move {
+                    discard(&inner, id, &writes).await;
+                });
+            }
+            // The runtime ends in the middle of a commit.
+            Fate::Claiming => self.inner.ids.unclean.store(true, Ordering::SeqCst),
+        }
+    }
+}
+
+async fn discard(inner: &Inner, id: PayloadId, writes: &RwLock<()>) {
+    let _none_is_written = writes.write().await;
     if let Err(error) = inner.remove_payloads(vec![id]).await {
         inner.ids.unclean.store(true, Ordering::SeqCst);
         tracing::warn!(%error, payload = %id, "an unclaimed payload stays until the next start");
     }
 }
 
-impl Drop for Draft {
-    fn drop(&mut self) {
-        if !self.kept {
-            tidy(&self.inner, discard(self.inner.clone(), self.id));
-        }
-    }
-}
-
-/// Does `work` in the background. Where that is not possible, the next start tidies up.
+/// Does `work` in the background; `close` waits for it. Where that is not possible, the next start
+/// tidies up.
 fn tidy(inner: &Arc<Inner>, work: impl Future<Output = ()> + Send + 'static) {
     match tokio::runtime::Handle::try_current() {
         Ok(runtime) => {
+            let work = inner.to_end(work);
             let running = inner.hold();
             runtime.spawn(async move {
                 work.await;
@@ -120,27 +176,22 @@ fn tidy(inner: &Arc<Inner>, work: impl Future<Output = ()> + Send + 'static) {
     }
 }
 
-/// Deletes a payload in the background if no blob claims it once `recording` has ended, which may
-/// claim it.
-pub(crate) fn discard_unclaimed<T: Send + 'static>(
-    inner: &Arc<Inner>,
-    id: PayloadId,
-    recording: Option<JoinHandle<T>>,
-) {
+/// Deletes a payload, in the background, if no blob claims it and none can be about to.
+pub(crate) fn discard_unclaimed(inner: &Arc<Inner>, id: PayloadId) {
     let work = {
         let inner = inner.clone();
         async move {
-            if let Some(recording) = recording {
-                // What it came to, the claim says.
-                recording.await.ok();
-            }
-            match inner.is_claimed(id).await {
-                Ok(true) => {}
-                Ok(false) => discard(inner, id).await,
-                Err(error) => {
-                    inner.ids.unclean.store(true, Ordering::SeqCst);
-                    tracing::warn!(%error, payload = %id, "a payload may stay unclaimed");
+            let removed = async {
+                // A store that cannot know what became of a failed commit refuses this.
+                inner.collections.sync().await?;
+                if !inner.is_claimed(id).await? {
+                    inner.remove_payloads(vec![id]).await?;
                 }
+                Ok::<_, Error>(())
+            };
+            if let Err(error) = removed.await {
+                inner.ids.unclean.store(true, Ordering::SeqCst);
+                tracing::warn!(%error, payload = %id, "a payload may stay unclaimed until the next start");
             }
         }
     };
@@ -150,16 +201,26 @@ pub(crate) fn discard_unclaimed<T: Send + 'static>(
 impl Inner {
     /// A new payload. The first of a run costs a durable commit, which opens its session.
     pub(crate) async fn draft(self: &Arc<Self>) -> Result<Draft> {
-        let session = self
-            .ids
-            .session
-            .get_or_try_init(|| self.begin_session())
-            .await?;
+        let session = match self.ids.session.get() {
+            Some(session) => *session,
+            None => {
+                let inner = self.clone();
+                let beginning = self.to_end(async move {
+                    let session = &inner.ids.session;
+                    session
+                        .get_or_try_init(|| inner.begin_session())
+                        .await
+                        .copied()
+                });
+                beginning.await?
+            }
+        };
         let number = self.ids.number.fetch_add(1, Ordering::Relaxed);
         Ok(Draft {
-            id: id(*session, number),
+            id: id(session, number),
             inner: self.clone(),
-            kept: false,
+            writes: Arc::default(),
+            fate: Fate::Unclaimed,
         })
     }
 
@@ -178,7 +239,7 @@ impl Inner {
             },
         };
         let batch = Batch::of(vec![put_number(SESSION, session)]).expecting(expect);
-        self.collections.commit(batch).await?;
+        self.collections.commit_reserved(batch).await?;
         Ok(session)
     }
 
@@ -194,7 +255,7 @@ impl Inner {
                 tracing::info!(orphans, "deleted payloads that nothing claims");
             }
             let batch = Batch::of(vec![put_number(SWEPT, session)]);
-            self.collections.commit(batch).await?;
+            self.collections.commit_reserved(batch).await?;
         }
         self.sweep_garbage().await
     }
@@ -265,7 +326,7 @@ impl Inner {
         {
             let mut batch = Batch::of(vec![put_number(SWEPT, *session)]);
             batch.durability = Durability::OnSync;
-            self.collections.commit(batch).await?;
+            self.collections.commit_reserved(batch).await?;
         }
         Ok(())
     }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use store_api::{Error, Kind, Result};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, OwnedMutexGuard};
 
 use crate::{Format, Hash, Root};
 
@@ -23,7 +23,7 @@ pub struct Pin(Arc<Held>);
 #[derive(Debug)]
 struct Held {
     root: Root,
-    size: u64,
+    size: Option<u64>,
     pins: Arc<Pins>,
 }
 
@@ -38,18 +38,9 @@ impl Pin {
         self.0.root
     }
 
-    /// The blob's size where it was just added, else zero.
-    pub fn size(&self) -> u64 {
+    /// The blob's size, where it was just added.
+    pub fn size(&self) -> Option<u64> {
         self.0.size
-    }
-
-    pub(crate) fn with_size(&self, size: u64) -> Pin {
-        self.0.pins.lock().hold(self.0.root);
-        Pin(Arc::new(Held {
-            root: self.0.root,
-            size,
-            pins: self.0.pins.clone(),
-        }))
     }
 }
 
@@ -98,6 +89,12 @@ impl News {
 }
 
 impl Protection {
+    fn is_pinned(&self, hash: Hash) -> bool {
+        // Raw is the first of the formats.
+        let mut from = self.counts.range(Root::raw(hash)..);
+        from.next().is_some_and(|(root, _)| root.hash == hash)
+    }
+
     fn hold(&mut self, root: Root) {
         *self.counts.entry(root).or_default() += 1;
         if let Some(news) = &mut self.news {
@@ -113,9 +110,9 @@ impl Pins {
             .expect("no code panics while it holds the pins")
     }
 
-    /// Protects `root` from now on. Waits while it is being deleted, so that whatever the caller
-    /// then finds stays.
-    pub(crate) async fn pin(self: &Arc<Self>, root: Root) -> Pin {
+    /// Protects `root`, of a blob of `size` bytes where that is known, from now on. Waits while it is
+    /// being deleted, so that whatever the caller then finds stays.
+    pub(crate) async fn pin(self: &Arc<Self>, root: Root, size: Option<u64>) -> Pin {
         loop {
             let deleted = self.deleted.notified();
             tokio::pin!(deleted);
@@ -131,7 +128,7 @@ impl Pins {
                     state.hold(root);
                     return Pin(Arc::new(Held {
                         root,
-                        size: 0,
+                        size,
                         pins: self.clone(),
                     }));
                 }
@@ -157,21 +154,41 @@ impl Pins {
         Watch(self.clone())
     }
 
+    /// Marks all of `hashes` as dying, once nothing else deletes one of them; or says which is pinned.
+    pub(crate) async fn delete(self: &Arc<Self>, hashes: &[Hash]) -> Result<Deleting, Hash> {
+        loop {
+            let deleted = self.deleted.notified();
+            {
+                let mut state = self.lock();
+                if let Some(pinned) = hashes.iter().find(|hash| state.is_pinned(**hash)) {
+                    return Err(*pinned);
+                }
+                if !hashes.iter().any(|hash| state.dying.contains(hash)) {
+                    state.dying.extend(hashes);
+                    return Ok(self.deleting(hashes.to_vec()));
+                }
+            }
+            deleted.await;
+        }
+    }
+
     /// Marks what is neither pinned nor already dying as dying, and returns it.
     pub(crate) fn begin_deleting(self: &Arc<Self>, hashes: &[Hash]) -> Deleting {
         let mut state = self.lock();
         let mut doomed = Vec::with_capacity(hashes.len());
         for hash in hashes {
-            // Raw is the first of the formats.
-            let mut from = state.counts.range(Root::raw(*hash)..);
-            let pinned = from.next().is_some_and(|(root, _)| root.hash == *hash);
-            if !pinned && state.dying.insert(*hash) {
+            if !state.is_pinned(*hash) && state.dying.insert(*hash) {
                 doomed.push(*hash);
             }
         }
+        self.deleting(doomed)
+    }
+
+    fn deleting(self: &Arc<Self>, hashes: Vec<Hash>) -> Deleting {
         Deleting {
-            hashes: doomed,
+            hashes,
             pins: self.clone(),
+            collecting: None,
         }
     }
 }
@@ -221,6 +238,19 @@ impl Drop for Watch {
 pub(crate) struct Deleting {
     pub hashes: Vec<Hash>,
     pins: Arc<Pins>,
+    /// The collection whose step it is: the next one waits for it, though this one is given up.
+    collecting: Option<Collecting>,
+}
+
+/// Held by the one collection that runs.
+pub(crate) type Collecting = Arc<OwnedMutexGuard<()>>;
+
+impl Deleting {
+    #[must_use]
+    pub(crate) fn by(mut self, collecting: &Collecting) -> Self {
+        self.collecting = Some(collecting.clone());
+        self
+    }
 }
 
 impl Drop for Deleting {
@@ -241,7 +271,7 @@ mod tests {
     #[tokio::test]
     async fn a_pin_ends_with_its_last_clone() {
         let pins = Arc::new(Pins::default());
-        let pin = pins.pin(Root::raw(Hash::EMPTY)).await;
+        let pin = pins.pin(Root::raw(Hash::EMPTY), None).await;
         let clone = pin.clone();
         drop(pin);
         assert_eq!(pins.roots().len(), 1);
@@ -265,7 +295,7 @@ mod tests {
             Root::hash_seq(middle),
             Root::tree(middle, 9),
         ] {
-            let _pin = pins.pin(root).await;
+            let _pin = pins.pin(root, None).await;
             let deleting = pins.begin_deleting(&hashes);
             assert_eq!(deleting.hashes, [hashes[0], hashes[2]]);
         }
@@ -277,7 +307,7 @@ mod tests {
         let deleting = pins.begin_deleting(&[Hash::EMPTY]);
         let waiting = tokio::spawn({
             let pins = pins.clone();
-            async move { pins.pin(Root::raw(Hash::EMPTY)).await }
+            async move { pins.pin(Root::raw(Hash::EMPTY), None).await }
         });
         tokio::task::yield_now().await;
         assert!(!waiting.is_finished());
@@ -289,7 +319,7 @@ mod tests {
     async fn a_collection_sees_what_was_pinned_and_dropped() {
         let pins = Arc::new(Pins::default());
         let watch = pins.begin();
-        drop(pins.pin(Root::raw(Hash::EMPTY)).await);
+        drop(pins.pin(Root::raw(Hash::EMPTY), None).await);
         assert!(watch.begin_deleting(&[Hash::of(b"x")]).is_none());
         assert_eq!(watch.news().unwrap().roots.len(), 1);
         assert!(watch.begin_deleting(&[Hash::of(b"x")]).is_some());

@@ -1,6 +1,6 @@
 //! Reading: everything is verified as it is read.
 
-use std::ops::Range;
+use std::{ops::Range, sync::Arc};
 
 use async_stream::try_stream;
 use bao_tree::{ChunkNum, ChunkRanges, io::Leaf};
@@ -91,6 +91,17 @@ impl Blobs {
         self.0.check_open("blobs.read")?;
         let found = self.0.lookup(hash).await?;
         let entry = found.ok_or_else(|| not_found("blobs.read", hash))?.entry;
+        self.0.read_entry_to_bytes(hash, entry, range).await
+    }
+}
+
+impl Inner {
+    pub(crate) async fn read_entry_to_bytes(
+        self: &Arc<Self>,
+        hash: Hash,
+        entry: BlobEntry,
+        range: Range<u64>,
+    ) -> Result<Bytes> {
         let range = clip(range, entry.size());
         if range.end - range.start > MAX_READ_TO_BYTES {
             return Err(Error::new(
@@ -106,10 +117,10 @@ impl Blobs {
             State::Complete { size, payload }
                 if group_span(&range).end - group_span(&range).start <= WINDOW_LEN / GROUP_LEN =>
             {
-                self.0.read_short(hash, payload, size, range).await
+                self.read_short(hash, payload, size, range).await
             }
             _ => {
-                let mut pieces = self.0.clone().read_entry(hash, entry, range);
+                let mut pieces = self.clone().read_entry(hash, entry, range);
                 let mut all = BytesMut::new();
                 while let Some(piece) = pieces.try_next().await? {
                     all.extend_from_slice(&piece);
@@ -146,7 +157,7 @@ pub(crate) fn verify_inline(hash: Hash, bytes: Bytes) -> Result<Bytes> {
 
 impl Inner {
     pub(crate) fn read_entry(
-        self: std::sync::Arc<Self>,
+        self: Arc<Self>,
         hash: Hash,
         entry: BlobEntry,
         range: Range<u64>,
@@ -236,7 +247,7 @@ impl Inner {
     }
 
     fn read_partial(
-        self: std::sync::Arc<Self>,
+        self: Arc<Self>,
         hash: Hash,
         partial: Partial,
         range: Range<u64>,

@@ -42,7 +42,7 @@ impl Blobs {
     /// here; of a partial blob, what is here can be read.
     pub async fn reader(&self, hash: Hash) -> Result<Reader> {
         self.0.check_open("blobs.reader")?;
-        let pin = self.0.pins.pin(Root::raw(hash)).await;
+        let pin = self.0.pins.pin(Root::raw(hash), None).await;
         let found = self.0.lookup(hash).await?;
         let entry = found.ok_or_else(|| not_found("blobs.reader", hash))?.entry;
         Ok(Reader {

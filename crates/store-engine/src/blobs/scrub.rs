@@ -15,7 +15,7 @@ use super::{
     segment::SEGMENT_GROUPS,
     tree::{Cv, TreeBuilder, group_count, group_range, hash_subtree},
 };
-use crate::{Hash, blocking};
+use crate::{Hash, Root, blocking};
 
 /// How many groups are read at a time.
 const WINDOW_GROUPS: u64 = 64;
@@ -138,7 +138,7 @@ impl Inner {
     }
 
     async fn scrub_unreadable(
-        &self,
+        self: Arc<Self>,
         hash: Hash,
         revision: Revision,
         repair: Repair,
@@ -147,8 +147,7 @@ impl Inner {
             let state = State::Inline(Bytes::new());
             let entry = BlobEntry { added: 0, state };
             let unreadable = Indexed { entry, revision };
-            self.replace(hash, Some(&unreadable), None, Vec::new())
-                .await?;
+            self.replace(hash, Some(&unreadable), None).await?;
         }
         Ok(Scrubbed {
             hash: Some(hash),
@@ -198,7 +197,7 @@ impl Inner {
         let (root, ..) = builder.finish();
         if bad.is_empty() && Hash::from(root) == hash {
             if repair == Repair::Yes {
-                self.rebuild_outboard(payload, size).await?;
+                self.rebuild_outboard(hash, payload, size).await?;
             }
             return Ok((Finding::Outboard, bad));
         }
@@ -208,8 +207,14 @@ impl Inner {
         Ok((damage(&bad, &[(0, total)], size), bad))
     }
 
-    /// Writes the outboard of sound data anew.
-    async fn rebuild_outboard(&self, payload: PayloadId, size: u64) -> Result<()> {
+    /// Writes the outboard of sound data anew, unless the blob was deleted meanwhile: the payload must
+    /// not come back.
+    async fn rebuild_outboard(&self, hash: Hash, payload: PayloadId, size: u64) -> Result<()> {
+        let _pin = self.pins.pin(Root::raw(hash), None).await;
+        let found = self.lookup(hash).await?;
+        if found.and_then(|found| found.entry.payload()) != Some(payload) {
+            return Ok(());
+        }
         let block_len = usize::try_from(self.block_len).unwrap_or(usize::MAX);
         let mut builder = TreeBuilder::default();
         let mut index = 0;
@@ -311,7 +316,7 @@ impl Inner {
 
     /// Makes what is damaged missing.
     async fn forget(
-        &self,
+        self: &Arc<Self>,
         hash: Hash,
         found: &Indexed,
         finding: &Finding,
@@ -337,7 +342,7 @@ impl Inner {
             (Finding::Lost, _) => None,
             _ => return Ok(()),
         };
-        let replaced = self.replace(hash, Some(found), entry.as_ref(), Vec::new());
+        let replaced = self.replace(hash, Some(found), entry.as_ref());
         if replaced.await? == Replaced::Conflict {
             tracing::info!(%hash, "a damaged blob changed while it was scrubbed");
         }

@@ -13,11 +13,12 @@ use std::{
 
 use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::StreamExt;
-use store_api::{
-    Batch, CollectionId, Durability, Edit, Error, Expect, Kind, Listing, Order, Result, Scan,
-};
+use store_api::{CollectionId, Edit, Error, Expect, Kind, Listing, Order, Result, Scan};
 
-use super::Inner;
+use super::{
+    Inner,
+    change::{Change, Outcome},
+};
 use crate::{Format, Hash, MAX_TREE_DEPTH, Root};
 
 pub(crate) const TAGS: CollectionId = CollectionId::from_static("larder/tags");
@@ -164,9 +165,9 @@ impl Tags {
     pub async fn set(&self, name: TagName, root: Root) -> Result<()> {
         let _running = self.0.enter("tags.set")?;
         // A collection that has read the tags already must still learn of this one.
-        let _pin = self.0.pins.pin(root).await;
-        let batch = Batch::of(vec![put_tag(&name, root)?]);
-        self.0.collections.commit(batch).await?;
+        let pin = self.0.pins.pin(root, None).await;
+        let change = Change::of(vec![put_tag(&name, root)?]).keeping(&pin);
+        self.0.commit(change).await?;
         Ok(())
     }
 
@@ -216,7 +217,7 @@ impl Tags {
                 edits.push(Edit::Delete { collection, key });
             }
             deleted += edits.len() as u64;
-            self.0.collections.commit(Batch::of(edits)).await?;
+            self.0.commit(Change::of(edits)).await?;
         }
         Ok(deleted)
     }
@@ -240,7 +241,7 @@ impl Tags {
                 );
             };
             let root = decode(&entry.key, &entry.value)?;
-            let _pin = self.0.pins.pin(root).await;
+            let pin = self.0.pins.pin(root, None).await;
             let mut edits = vec![put_tag(&to, root)?];
             if *from != to {
                 edits.push(Edit::Delete {
@@ -248,14 +249,14 @@ impl Tags {
                     key: from.0.clone(),
                 });
             }
-            let batch = Batch::of(edits).expecting(Expect::At {
+            let change = Change::of(edits).keeping(&pin).expecting(Expect::At {
                 collection: TAGS,
                 key: entry.key,
                 revision: entry.revision,
             });
-            match self.0.collections.commit(batch).await {
-                Err(error) if error.kind() == Kind::Conflict => continue,
-                other => return other.map(drop),
+            match self.0.commit(change).await? {
+                Outcome::Done(_) => return Ok(()),
+                Outcome::Conflict(_) => {}
             }
         }
     }
@@ -263,22 +264,19 @@ impl Tags {
     /// Sets a new tag with a name of its own, `auto-` and the time.
     pub async fn create(&self, root: Root) -> Result<TagName> {
         let _running = self.0.enter("tags.create")?;
-        let _pin = self.0.pins.pin(root).await;
+        let pin = self.0.pins.pin(root, None).await;
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
         let mut nanos = now.unwrap_or(Duration::ZERO).as_nanos();
         loop {
             let name = TagName(Bytes::from(format!("auto-{nanos:024}")));
-            let batch = Batch {
-                expect: vec![Expect::Absent {
-                    collection: TAGS,
-                    key: name.0.clone(),
-                }],
-                edits: vec![put_tag(&name, root)?],
-                durability: Durability::OnWrite,
-            };
-            match self.0.collections.commit(batch).await {
-                Err(error) if error.kind() == Kind::Conflict => nanos += 1,
-                other => return other.map(|_| name),
+            let change = Change::of(vec![put_tag(&name, root)?]);
+            let change = change.keeping(&pin).expecting(Expect::Absent {
+                collection: TAGS,
+                key: name.0.clone(),
+            });
+            match self.0.commit(change).await? {
+                Outcome::Done(_) => return Ok(name),
+                Outcome::Conflict(_) => nanos += 1,
             }
         }
     }

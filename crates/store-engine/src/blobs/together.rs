@@ -4,14 +4,14 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
 use futures_util::future::try_join_all;
-use store_api::{Batch, GROUP_LEN, Kind, Result};
+use store_api::{GROUP_LEN, Result};
 
 use super::{
     Blobs, Inner,
-    add::{AddOptions, now},
+    add::now,
     entry::{BlobEntry, State},
-    index::put_new,
     pins::Pin,
+    stage::{Claims, Staged},
 };
 use crate::{Hash, Root};
 
@@ -76,30 +76,16 @@ impl Blobs {
 impl Inner {
     /// Adds blobs of up to 16 KiB, all different.
     async fn add_together(self: &Arc<Self>, blobs: &[(Hash, Bytes)]) -> Result<Vec<Pin>> {
-        let mut pins = Vec::with_capacity(blobs.len());
-        let mut batch = Batch::of(Vec::with_capacity(blobs.len()));
+        let mut staged = Vec::with_capacity(blobs.len());
         let added = now();
         for (hash, bytes) in blobs {
-            let pin = self.pins.pin(Root::raw(*hash)).await;
-            pins.push(pin.with_size(bytes.len() as u64));
+            let size = bytes.len() as u64;
+            let pin = self.pins.pin(Root::raw(*hash), Some(size)).await;
             let state = State::Inline(bytes.clone());
-            let (put, absent) = put_new(*hash, &BlobEntry { added, state });
-            batch.edits.push(put);
-            batch.expect.push(absent);
+            staged.push(Staged::new(pin, BlobEntry { added, state }, None));
         }
-        match self.collections.commit(batch).await {
-            Ok(_) => {
-                blobs.iter().for_each(|(hash, _)| self.changed(*hash));
-                Ok(pins)
-            }
-            // Something is there of one of them, so that each is looked at by itself.
-            Err(error) if error.kind() == Kind::Conflict => {
-                let each = blobs.iter().map(|(hash, bytes)| {
-                    self.add_inline(*hash, bytes.clone(), AddOptions::default())
-                });
-                try_join_all(each).await
-            }
-            Err(error) => Err(error),
-        }
+        let pins = staged.iter().map(|staged| staged.pin.clone()).collect();
+        self.put_together(&mut staged, &Claims::default()).await?;
+        Ok(pins)
     }
 }

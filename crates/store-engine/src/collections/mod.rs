@@ -32,8 +32,8 @@ pub const RESERVED: &[u8] = b"larder/";
 ///
 /// A clone is cheap and the same collections. Give clones of one handle to everybody who shares a
 /// store: where the store has no watch of its own, a watcher hears of the commits that went through
-/// its handle's clones, and of no others.
-/// Such a store's commits run as tasks, and need a tokio runtime.
+/// its handle's clones, and of no others. [`Blobs::collections`](crate::Blobs::collections) is the
+/// handle through which blobs commit.
 ///
 /// Everything that a [`CollectionStore`] promises holds here too. Cancelling a call is safe: a
 /// commit is then applied whole or not at all.
@@ -60,6 +60,18 @@ pub enum Swap {
     },
 }
 
+impl From<Arc<dyn CollectionStore>> for Collections {
+    fn from(store: Arc<dyn CollectionStore>) -> Self {
+        Self::new(store)
+    }
+}
+
+impl<S: CollectionStore> From<Arc<S>> for Collections {
+    fn from(store: Arc<S>) -> Self {
+        Self::new(store)
+    }
+}
+
 impl Collections {
     /// The collections of `store`.
     pub fn new(store: Arc<dyn CollectionStore>) -> Self {
@@ -77,6 +89,16 @@ impl Collections {
     /// The store's short name, for people.
     pub fn name(&self) -> &str {
         self.0.store.name()
+    }
+
+    /// The store below.
+    pub fn store(&self) -> &Arc<dyn CollectionStore> {
+        &self.0.store
+    }
+
+    /// Whether both are clones of one handle.
+    pub(crate) fn is(&self, other: &Collections) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
     }
 
     /// Facts about the store. Whatever its [`ScanOrder`], scans through this handle are ordered.
@@ -201,14 +223,7 @@ impl Collections {
     /// A failed expectation is [`Kind::Conflict`], a batch over a limit [`Kind::TooLarge`], an edit
     /// of a [`RESERVED`] collection [`Kind::Denied`]; nothing changes then.
     pub async fn commit(&self, batch: Batch) -> Result<Revision> {
-        if let Some(collection) = batch.edits.iter().map(edited).find(|id| is_reserved(id)) {
-            return Err(Error::new(
-                Kind::Denied,
-                "collections.commit",
-                "collections whose name begins with \"larder/\" belong to the engine",
-            )
-            .with("collection", collection));
-        }
+        batch.edits.iter().try_for_each(deny_reserved)?;
         self.commit_reserved(batch).await
     }
 
@@ -272,12 +287,24 @@ pub(crate) fn expect(collection: &CollectionId, key: &Bytes, revision: Option<Re
     }
 }
 
-fn is_reserved(collection: &CollectionId) -> bool {
-    collection.as_bytes().starts_with(RESERVED)
+/// Whether `found`, the entry of the key that it names, is what it expects.
+pub(crate) fn holds(expect: &Expect, found: Option<&Entry>) -> bool {
+    match expect {
+        Expect::Absent { .. } => found.is_none(),
+        Expect::At { revision, .. } => found.is_some_and(|found| found.revision == *revision),
+    }
 }
 
-fn edited(edit: &Edit) -> &CollectionId {
-    match edit {
-        Edit::Put { collection, .. } | Edit::Delete { collection, .. } => collection,
+/// Refuses to edit what belongs to the engine.
+pub(crate) fn deny_reserved(edit: &Edit) -> Result<()> {
+    let (Edit::Put { collection, .. } | Edit::Delete { collection, .. }) = edit;
+    if !collection.as_bytes().starts_with(RESERVED) {
+        return Ok(());
     }
+    Err(Error::new(
+        Kind::Denied,
+        "collections.commit",
+        "collections whose name begins with \"larder/\" belong to the engine",
+    )
+    .with("collection", collection))
 }

@@ -7,13 +7,13 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::stream;
-use store_api::{
-    Batch, Change, CollectionId, CollectionStore, Edit, Error, Kind, Listing, Result, Revision,
-};
+use store_api::{Batch, Change, CollectionId, CollectionStore, Edit, Listing, Result, Revision};
 use tokio::sync::{
     Semaphore,
     broadcast::{self, error::RecvError},
 };
+
+use crate::to_end::ToEnd;
 
 /// How many changes a watcher may lag behind before it misses some and is told to resync.
 pub const WATCH_BACKLOG: usize = 256;
@@ -38,8 +38,8 @@ impl Announcer {
         }
     }
 
-    /// Commits and announces. It runs in a task of its own: were the caller to go away between the
-    /// two, watchers would never hear of what is stored.
+    /// Commits and announces, even if the caller goes away between the two: watchers would otherwise
+    /// never hear of what is stored.
     pub(super) async fn commit(
         &self,
         store: &Arc<dyn CollectionStore>,
@@ -50,7 +50,7 @@ impl Announcer {
             .await
             .expect("nobody closes the semaphore");
         let (store, changes) = (Arc::clone(store), self.changes.clone());
-        let commit = tokio::spawn(async move {
+        let commit = ToEnd::new(async move {
             let keys = changed(&batch);
             let revision = store.commit(batch).await?;
             for change in announcement(keys, revision) {
@@ -60,14 +60,7 @@ impl Announcer {
             drop(permit);
             Ok(revision)
         });
-        commit.await.map_err(|error| {
-            let (kind, what) = if error.is_cancelled() {
-                (Kind::Closed, "the runtime shut down")
-            } else {
-                (Kind::Internal, "the store panicked")
-            };
-            Error::new(kind, "collections.commit", what).because(error)
-        })?
+        commit.await
     }
 
     pub(super) fn watch(&self) -> Listing<Change> {

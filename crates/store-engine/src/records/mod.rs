@@ -15,6 +15,7 @@ mod key;
 mod limits;
 mod proof;
 mod put;
+pub(crate) mod stage;
 mod stored;
 mod verified;
 
@@ -33,6 +34,7 @@ pub use intact::Intact;
 pub use key::{generate_key, public_key};
 pub use limits::{MAX_RECORD_LEN, MAX_SLOTS, MAX_VALUE_LEN, MAX_WRITERS};
 pub use proof::{ID_CONTEXT, SIGNATURE_CONTEXT, record_id, sign, verify};
+pub use stage::SlotState;
 
 use crate::collections::{Collections, expect};
 use stored::{RECORDS, Record, SLOTS, State};
@@ -74,6 +76,11 @@ impl Records {
             turns: Arc::new(std::array::from_fn(|_| Mutex::new(()))),
             verified: Arc::new(Verified::new()),
         }
+    }
+
+    /// The collections that they lie in.
+    pub(crate) fn collections(&self) -> &Collections {
+        &self.collections
     }
 
     /// The record's descriptor, or `None` where the record is not known here.

@@ -2,26 +2,18 @@
 
 use bytes::Bytes;
 use ed25519_dalek::SigningKey;
-use futures_util::TryStreamExt;
 use store_api::{
-    Batch, Edit, Entry, Error, Kind, PublicKey, Put, PutRecord, RecordId, Result, SeqExpect,
-    Signed, Slot,
+    Batch, Entry, Error, Kind, PublicKey, Put, PutRecord, RecordId, Result, SeqExpect, Signed, Slot,
 };
 
 use super::{
-    MAX_ATTEMPTS, Records, format, key,
-    limits::{self, MAX_RECORD_LEN, MAX_SLOTS},
-    proof,
-    stored::{self, RECORDS, Record, SLOTS, State},
-    too_busy,
-    verified::Verified,
+    MAX_ATTEMPTS, Records, key, limits, proof, stage::Staging, stored, too_busy, verified::Verified,
 };
-use crate::collections::expect;
 
-const PUT: &str = "records.put";
+pub(super) const PUT: &str = "records.put";
 
 /// What somebody wants to put.
-enum Wanted {
+pub(super) enum Wanted {
     Write {
         value: Bytes,
         key: SigningKey,
@@ -31,13 +23,14 @@ enum Wanted {
 }
 
 /// What follows from the slot as it is.
-enum Decision {
+pub(super) enum Decision {
     Store(Signed),
     Done(Put),
 }
 
 /// A slot as it is stored.
-enum Current {
+#[derive(Debug, Clone)]
+pub(super) enum Current {
     Absent,
     Is(Signed),
     /// It does not decode or verify: only somebody who has the value can replace it.
@@ -57,20 +50,17 @@ impl Records {
         for _ in 0..MAX_ATTEMPTS {
             let record = self.live(PUT, id).await?;
             let writer = record.writer_of(PUT, id, slot)?;
-            wanted.check(id, slot, writer, &self.verified)?;
-            let entry = self
-                .collections
-                .get(SLOTS, stored::slot_key(id, slot))
-                .await?;
-            let current = Current::of(id, slot, writer, entry.as_ref(), &self.verified);
-            let signed = match wanted.decide(id, slot, &current)? {
-                Decision::Store(signed) => signed,
-                Decision::Done(put) => return Ok(put),
-            };
-            let len = self.len_after(id, slot, &record, &current, &signed).await?;
-            let batch = batch(id, slot, &record, entry.as_ref(), len, &signed)?;
+            let state = self.read_slot(id, slot, writer).await?;
+            let mut staging = Staging::default();
+            let put = self.stage(&mut staging, record, &state, &wanted).await?;
+            if staging.is_empty() {
+                return Ok(put);
+            }
+            let (expect, edits) = staging.batch()?;
+            let mut batch = Batch::of(edits);
+            batch.expect = expect;
             match self.collections.commit_reserved(batch).await {
-                Ok(_) => return Ok(Put::Published { seq: signed.seq }),
+                Ok(_) => return Ok(put),
                 // Somebody changed this slot, or the record's sum by another one: look again.
                 Err(error) if error.kind() == Kind::Conflict => {}
                 Err(error) => return Err(error),
@@ -78,82 +68,10 @@ impl Records {
         }
         Err(too_busy(PUT, id))
     }
-
-    /// The sum of the record's values once `signed` is the slot's, within the limit.
-    async fn len_after(
-        &self,
-        id: RecordId,
-        slot: Slot,
-        record: &Record,
-        current: &Current,
-        signed: &Signed,
-    ) -> Result<u32> {
-        let others = match current {
-            Current::Absent => u64::from(record.len),
-            Current::Is(old) => u64::from(record.len).saturating_sub(old.value.len() as u64),
-            // How long the damaged value was is not known any more.
-            Current::Damaged(_) => self.len_of_others(id, slot).await?,
-        };
-        let len = others + signed.value.len() as u64;
-        match u32::try_from(len) {
-            Ok(len) if len <= MAX_RECORD_LEN => Ok(len),
-            _ => Err(Error::new(
-                Kind::TooLarge,
-                PUT,
-                format!("a record's values have at most {MAX_RECORD_LEN} bytes together"),
-            )
-            .with("record", id)
-            .with("slot", slot)
-            .with("len", len)),
-        }
-    }
-
-    /// The sum of the values of all slots but this one, counted.
-    async fn len_of_others(&self, id: RecordId, slot: Slot) -> Result<u64> {
-        let mut len = 0;
-        let mut entries = self.collections.scan(stored::scan_slots(id, 0..MAX_SLOTS));
-        while let Some(entry) = entries.try_next().await? {
-            if stored::decode_slot_key(PUT, id, &entry.key)? != slot {
-                len += entry.value.len().saturating_sub(format::SIGNED_OVERHEAD) as u64;
-            }
-        }
-        Ok(len)
-    }
-}
-
-/// Stores `signed` if the record and the slot are still what was read.
-fn batch(
-    id: RecordId,
-    slot: Slot,
-    record: &Record,
-    entry: Option<&Entry>,
-    len: u32,
-    signed: &Signed,
-) -> Result<Batch> {
-    let slot_key = stored::slot_key(id, slot);
-    let record_key = stored::record_key(id);
-    let slot_expect = expect(&SLOTS, &slot_key, entry.map(|entry| entry.revision));
-    let record_expect = expect(&RECORDS, &record_key, Some(record.revision));
-    let mut edits = vec![Edit::Put {
-        collection: SLOTS,
-        key: slot_key,
-        value: format::encode_signed(signed)?,
-    }];
-    // Left alone where it would say the same, so that such puts do not hinder each other.
-    if entry.is_none() || len != record.len {
-        edits.push(Edit::Put {
-            collection: RECORDS,
-            key: record_key,
-            value: stored::encode_record(State::Live, len, &record.descriptor)?,
-        });
-    }
-    Ok(Batch::of(edits)
-        .expecting(slot_expect)
-        .expecting(record_expect))
 }
 
 impl Current {
-    fn of(
+    pub(super) fn of(
         id: RecordId,
         slot: Slot,
         writer: PublicKey,
@@ -188,7 +106,7 @@ impl From<PutRecord> for Wanted {
 }
 
 impl Wanted {
-    fn value(&self) -> &Bytes {
+    pub(super) fn value(&self) -> &Bytes {
         match self {
             Self::Write { value, .. } => value,
             Self::Import(signed) => &signed.value,
@@ -196,7 +114,7 @@ impl Wanted {
     }
 
     /// Refuses what `writer`, to whom the slot belongs, did not or cannot sign.
-    fn check(
+    pub(super) fn check(
         &self,
         id: RecordId,
         slot: Slot,
@@ -221,7 +139,7 @@ impl Wanted {
         }
     }
 
-    fn decide(&self, id: RecordId, slot: Slot, current: &Current) -> Result<Decision> {
+    pub(super) fn decide(&self, id: RecordId, slot: Slot, current: &Current) -> Result<Decision> {
         match self {
             Self::Write { value, key, expect } => {
                 let current = match current {

@@ -20,7 +20,7 @@ use chacha20poly1305::{
 use store_api::{Error, Kind, Result, Secret, SecretName};
 use zeroize::Zeroizing;
 
-use super::Unlock;
+use super::unlock::Unlock;
 use crate::chance::random;
 
 const MAGIC: &[u8] = b"larder secrets\n";

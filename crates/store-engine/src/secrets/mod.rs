@@ -1,10 +1,10 @@
-//! Keepers of secrets for systems that have none of their own: memory, and an encrypted file.
+//! An encrypted file of secrets, for systems that have no keeper of their own.
 
 mod file;
 mod format;
 #[cfg(fuzzing)]
 pub(crate) mod fuzz;
-mod memory;
+mod private;
+mod unlock;
 
-pub use file::{FileSecrets, Unlock};
-pub use memory::MemorySecrets;
+pub use self::{file::FileSecrets, unlock::Unlock};

@@ -125,7 +125,7 @@ async fn add_and_tell(
         }
     };
     if size.is_none() {
-        tell(tx, AddProgressItem::Size(pin.size())).await;
+        tell(tx, AddProgressItem::Size(pin.size().unwrap_or(0))).await;
     }
     tell(tx, AddProgressItem::CopyDone).await;
     Ok(pin)

@@ -1,21 +1,14 @@
 //! Stores to test against.
 
-#[cfg(feature = "suite")]
 mod broken;
-#[cfg(feature = "suite")]
 mod faulty;
-mod memory;
-#[cfg(feature = "suite")]
+mod late;
 mod power;
-#[cfg(feature = "suite")]
 mod strict;
 
-#[cfg(feature = "suite")]
 pub use broken::{BrokenStore, Defect};
-#[cfg(feature = "suite")]
 pub use faulty::{Fault, Faults, FaultyStore, Operation, When};
-pub use memory::MemoryStore;
-#[cfg(feature = "suite")]
+pub use late::LateStore;
 pub use power::PowerStore;
-#[cfg(feature = "suite")]
+pub use store_memory::MemoryStore;
 pub use strict::StrictStore;

@@ -17,7 +17,7 @@ use store_api::{
     Revision, Scan,
 };
 
-use super::{MemoryStore, memory::split};
+use store_memory::{MemoryStore, split};
 
 /// How many changes wait for a sync at most; then the oldest is made durable, as systems do.
 const MAX_PENDING: usize = 64 * 1024;

@@ -19,7 +19,7 @@ use store_api::{
 };
 use tokio::task::yield_now;
 
-use super::{MemoryStore, memory::Facts};
+use store_memory::{Facts, MemoryStore};
 
 /// Larger than most callers assume.
 const BLOCK_LEN: u32 = 64 * 1024;

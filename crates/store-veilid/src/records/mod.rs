@@ -12,6 +12,7 @@ mod open;
 mod recover;
 mod retry;
 mod watch;
+mod watches;
 
 use std::{fmt, ops::Range, sync::Arc};
 

@@ -25,7 +25,7 @@ use super::{
     limits,
     open::{Record, State, Table},
     retry::retrying,
-    watch::Watches,
+    watches::Watches,
 };
 
 /// How often a write that expects nothing goes after the newer value that it found.

@@ -1,11 +1,6 @@
 //! Watching records: one watch of Veilid's a record, whoever listens.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    ops::Range,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{collections::BTreeMap, ops::Range, sync::Arc, time::Duration};
 
 use store_api::{Error, Freshness, Kind, Listing, RecordEvent, RecordId, Result, Slot};
 use tokio::{
@@ -21,6 +16,7 @@ use super::{
     limits,
     network::{Network, Reach},
     open::{Record, State},
+    watches::{Leave, tell},
 };
 
 /// How many records can be watched at once: each costs other nodes something.
@@ -35,48 +31,6 @@ const POLL: Duration = Duration::from_secs(30);
 const AGAIN: Duration = Duration::from_secs(2);
 
 const OPERATION: &str = "record.watch";
-
-/// The records that are watched.
-#[derive(Debug, Default)]
-pub(super) struct Watches(Mutex<HashMap<RecordId, broadcast::Sender<RecordEvent>>>);
-
-impl Watches {
-    /// Tells who watches the record that this store has written to it.
-    pub(super) fn changed(&self, id: RecordId, slot: Slot) {
-        let watches = self
-            .0
-            .lock()
-            .expect("nothing panics while it holds the lock");
-        if let Some(sender) = watches.get(&id) {
-            tell(sender, vec![slot]);
-        }
-    }
-
-    /// Ends a record's watch, unless somebody listens again; whether it ended.
-    fn leave(&self, id: RecordId, sender: &broadcast::Sender<RecordEvent>, leave: Leave) -> bool {
-        let mut watches = self
-            .0
-            .lock()
-            .expect("nothing panics while it holds the lock");
-        let ends = leave == Leave::Now || sender.receiver_count() == 0;
-        if ends && watches.get(&id).is_some_and(|own| own.same_channel(sender)) {
-            watches.remove(&id);
-        }
-        ends
-    }
-}
-
-/// When to end a watch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Leave {
-    Now,
-    IfUnheard,
-}
-
-fn tell(sender: &broadcast::Sender<RecordEvent>, slots: Vec<Slot>) {
-    // Without listeners there is nobody to miss it.
-    drop(sender.send(RecordEvent::Changed { slots, value: None }));
-}
 
 /// What changes in these slots from now on.
 pub(super) fn watch(

@@ -4,13 +4,13 @@ use bytes::Bytes;
 use store_api::{PublicKey, Secret};
 
 use super::{
+    Policy,
     contacts::{decode_contact, encode_contact},
     kept::{
         decode_addresses, decode_keys, decode_named, decode_other, decode_promised, decode_root,
         decode_whole, encode_addresses, encode_keys, encode_other, encode_promised, encode_root,
         encode_whole, named,
     },
-    policy::Policy,
 };
 
 /// What is remembered of groups. The first byte chooses which; what is read is written as it was.

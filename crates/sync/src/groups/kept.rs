@@ -33,14 +33,14 @@ use store_api::{
 use store_engine::{Collections, Hash, record_format};
 use zeroize::Zeroizing;
 
-use super::{
-    Inner,
-    policy::{Wants, WantsDigest},
-};
+use super::Inner;
 use crate::{
     codec::Fields,
     keys::{Access, GroupKeys, GroupSecret, LocateKey, ReadKey},
-    tree::Root,
+    tree::{
+        Root,
+        wants::{Wants, WantsDigest},
+    },
 };
 
 const GROUPS: CollectionId = CollectionId::from_static("sync/groups");
@@ -459,7 +459,9 @@ mod tests {
             assert!(decode_keys(keys.group(), &secret).unwrap() == keys);
             for len in 0..secret.expose().len() {
                 let cut = Secret::new(&secret.expose()[..len]).unwrap();
-                assert!(decode_keys(keys.group(), &cut).is_err(), "{len} bytes");
+                let error = decode_keys(keys.group(), &cut).unwrap_err();
+                assert_eq!(error.kind(), Kind::Invalid, "{len} bytes");
+                assert_eq!(error.message(), "the bytes end too early", "{len} bytes");
             }
         }
     }
@@ -507,7 +509,8 @@ mod tests {
         crate::golden::check_hex("kept.hex", &cases);
         assert_eq!(decode_other(&bytes).unwrap(), signed);
         for len in 0..bytes.len() - signed.value.len() {
-            assert!(decode_other(&bytes.slice(..len)).is_err(), "{len} bytes");
+            let error = decode_other(&bytes.slice(..len)).unwrap_err();
+            assert_eq!(error.kind(), Kind::Invalid, "{len} bytes");
         }
     }
 }

@@ -29,17 +29,16 @@ use tokio::sync::broadcast;
 
 #[cfg(test)]
 pub(crate) use self::group::first_slot;
+pub(crate) use self::kept::Whole;
 pub use self::{
     files::{Content, Staged},
     group::{Group, Member},
-    policy::{MAX_PINNED, MAX_PREFIXES, Policy},
+    policy::MAX_PINNED,
     repo::{Changes, Repo},
     values::{RecordPut, RecordValue},
 };
-pub(crate) use self::{
-    kept::Whole,
-    policy::{Wants, WantsDigest},
-};
+pub use crate::tree::wants::{MAX_PREFIXES, Policy};
+pub(crate) use crate::tree::wants::{Wants, WantsDigest};
 use crate::{
     invite::{Invite, MAX_ADDRESSES},
     keys::{GroupKeys, GroupSecret},

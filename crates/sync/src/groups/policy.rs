@@ -1,16 +1,14 @@
 //! Which contents of others' repos a device wants to have; which files there are always comes.
 //!
 //! ```text
-//! sync/policies    group id [32], or group id [32] | repo id [32]
-//!                    -> version u8 = 1 | what u8 (1 everything, 2 names, 3 pinned, 4 selected)
-//!                       | selected: up to u64 | count u16 | for each prefix: length u16 | text
+//! sync/policies    group id [32], or group id [32] | repo id [32] -> policy (tree/wants.rs)
 //! sync/pinned      group id [32] | repo id [32] | BLAKE3 of the path [32]
 //!                    -> version u8 = 1 | path
 //! ```
 
 use std::collections::BTreeSet;
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use futures_util::TryStreamExt;
 use store_api::{CollectionId, Error, Kind, RecordId, Result};
 use store_engine::Hash;
@@ -18,12 +16,12 @@ use store_engine::Hash;
 use super::{Event, Group, Inner, Repo};
 use crate::{
     codec::Fields,
-    seal::file::sealed_len,
-    tree::{MAX_NAME_LEN, Name},
+    tree::{
+        Name,
+        wants::{Policy, Wants},
+    },
 };
 
-/// The most prefixes that a policy has.
-pub const MAX_PREFIXES: usize = 64;
 /// The most paths of a repo that are pinned.
 pub const MAX_PINNED: usize = 4096;
 
@@ -33,163 +31,6 @@ const VERSION: u8 = 1;
 const SET: &str = "sync.policy.set";
 const READ: &str = "sync.policy.read";
 const PIN: &str = "sync.pin";
-
-/// Which contents a member wants to have of others' repos. What is pinned is always wanted, and so is all
-/// of its own.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub enum Policy {
-    /// Everything.
-    #[default]
-    Everything,
-    /// Files that are chosen by path and size. A replica, which sees no paths, goes by size alone.
-    Selected {
-        /// What their paths begin with, one of these; any path where there is none.
-        prefixes: Vec<String>,
-        /// How many bytes they have at most.
-        up_to: u64,
-    },
-    /// None, but when they are read; what was read stays.
-    Names,
-    /// None but what is pinned. What was read nevertheless stays until it is
-    /// [freed](crate::replicate::Replicator::free).
-    Pinned,
-}
-
-impl Policy {
-    pub(super) fn encode(&self) -> Result<Bytes> {
-        let mut bytes = BytesMut::new();
-        bytes.put_u8(VERSION);
-        match self {
-            Self::Everything => bytes.put_u8(1),
-            Self::Names => bytes.put_u8(2),
-            Self::Pinned => bytes.put_u8(3),
-            Self::Selected { prefixes, up_to } => {
-                let fits = |prefix: &String| prefix.len() <= MAX_NAME_LEN;
-                if prefixes.len() > MAX_PREFIXES || !prefixes.iter().all(fits) {
-                    return Err(Error::new(
-                        Kind::TooLarge,
-                        SET,
-                        "these prefixes are too many or too long",
-                    )
-                    .with("most", MAX_PREFIXES)
-                    .with("longest", MAX_NAME_LEN));
-                }
-                bytes.put_u8(4);
-                bytes.put_u64(*up_to);
-                let short = "it was just compared with a small constant";
-                bytes.put_u16(prefixes.len().try_into().expect(short));
-                for prefix in prefixes {
-                    bytes.put_u16(prefix.len().try_into().expect(short));
-                    bytes.put_slice(prefix.as_bytes());
-                }
-            }
-        }
-        Ok(bytes.freeze())
-    }
-
-    pub(super) fn decode(value: &[u8]) -> Result<Self> {
-        let mut fields = Fields::versioned(READ, VERSION, value)?;
-        let policy = match fields.u8()? {
-            1 => Self::Everything,
-            2 => Self::Names,
-            3 => Self::Pinned,
-            4 => {
-                let (up_to, count) = (fields.u64()?, fields.u16()?.into());
-                if count > MAX_PREFIXES {
-                    return Err(fields.invalid("too many prefixes"));
-                }
-                let mut prefixes = Vec::with_capacity(count);
-                for _ in 0..count {
-                    let len = fields.u16()?;
-                    let text = str::from_utf8(fields.bytes(len.into())?);
-                    let text = text.map_err(|error| fields.invalid("no text").because(error))?;
-                    prefixes.push(text.to_owned());
-                }
-                Self::Selected { prefixes, up_to }
-            }
-            other => {
-                let error = fields.invalid("a policy that is not known here");
-                return Err(error.with("policy", other));
-            }
-        };
-        fields.end()?;
-        Ok(policy)
-    }
-}
-
-/// What a device wants of one repo: its policy, and what is pinned.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Wants {
-    policy: Policy,
-    pinned: BTreeSet<String>,
-}
-
-/// Tells apart what was wanted at different times.
-pub(crate) type WantsDigest = [u8; 8];
-
-impl Wants {
-    pub(crate) const EVERYTHING: Self = Self {
-        policy: Policy::Everything,
-        pinned: BTreeSet::new(),
-    };
-
-    /// Whether every file is wanted.
-    pub(crate) fn all(&self) -> bool {
-        self.policy == Policy::Everything
-    }
-
-    /// Whether none is.
-    pub(crate) fn none(&self) -> bool {
-        matches!(self.policy, Policy::Names | Policy::Pinned) && self.pinned.is_empty()
-    }
-
-    /// Whether this file is.
-    pub(crate) fn wants(&self, name: &Name, size: u64) -> bool {
-        let name = name.as_str();
-        let selected = match &self.policy {
-            Policy::Everything => true,
-            Policy::Names | Policy::Pinned => false,
-            Policy::Selected { prefixes, up_to } => {
-                let begins = |prefix: &String| name.starts_with(prefix.as_str());
-                size <= *up_to && (prefixes.is_empty() || prefixes.iter().any(begins))
-            }
-        };
-        selected || self.is_pinned(name)
-    }
-
-    /// Whether what was read of others stays although it is not wanted otherwise.
-    pub(crate) fn keeps_read(&self) -> bool {
-        self.policy == Policy::Names
-    }
-
-    fn is_pinned(&self, name: &str) -> bool {
-        !self.pinned.is_empty()
-            && (self.pinned.contains(name)
-                || name
-                    .match_indices('/')
-                    .any(|(at, _)| self.pinned.contains(&name[..at])))
-    }
-
-    /// The longest sealed file that a replica wants, which sees no names.
-    pub(crate) fn longest_sealed(&self) -> u64 {
-        match &self.policy {
-            Policy::Everything => u64::MAX,
-            Policy::Selected { up_to, .. } => sealed_len(*up_to),
-            Policy::Names | Policy::Pinned => 0,
-        }
-    }
-
-    pub(crate) fn digest(&self) -> Result<WantsDigest> {
-        let mut hasher = blake3::Hasher::new();
-        hasher.update(&self.policy.encode()?);
-        for path in &self.pinned {
-            hasher.update(&(path.len() as u64).to_be_bytes());
-            hasher.update(path.as_bytes());
-        }
-        let digest = *hasher.finalize().as_bytes();
-        Ok(*digest.first_chunk().expect("a hash has 32 bytes"))
-    }
-}
 
 fn damaged(error: Error) -> Error {
     Error::new(
@@ -295,7 +136,7 @@ impl Group {
     ///
     /// # Errors
     /// [`Kind::Unsupported`] for prefixes on a replica, [`Kind::TooLarge`] for more than
-    /// [`MAX_PREFIXES`].
+    /// [`MAX_PREFIXES`](crate::groups::MAX_PREFIXES).
     pub async fn set_policy(&self, policy: Option<&Policy>) -> Result<()> {
         check(self, policy)?;
         let (inner, key) = (self.inner(), self.id().0.to_vec());
@@ -375,7 +216,7 @@ impl Repo {
             Policy::Everything => BTreeSet::new(),
             _ => self.pinned().await?,
         };
-        Ok(Wants { policy, pinned })
+        Ok(Wants::new(policy, pinned))
     }
 }
 
@@ -383,77 +224,14 @@ impl Repo {
 mod tests {
     use super::*;
 
-    fn selected(prefixes: &[&str]) -> Policy {
-        Policy::Selected {
-            prefixes: prefixes.iter().map(|p| (*p).to_owned()).collect(),
-            up_to: 20 << 20,
-        }
-    }
-
     #[test]
-    fn the_layout_stays() {
-        let all = [
-            Policy::Everything,
-            Policy::Names,
-            Policy::Pinned,
-            selected(&[]),
-            selected(&["photos/", "ü"]),
-        ];
-        let bytes = all.each_ref().map(|policy| policy.encode().unwrap());
+    fn the_layout_of_pins_stays() {
         let path = encode_path("photos/a b");
-        let mut cases: Vec<&[u8]> = bytes.iter().map(|bytes| &bytes[..]).collect();
-        cases.push(&path);
-        crate::golden::check_hex("policies.hex", &cases);
-        for (policy, bytes) in all.iter().zip(&bytes) {
-            assert_eq!(Policy::decode(bytes).unwrap(), *policy);
-            for len in 0..bytes.len() {
-                assert!(Policy::decode(&bytes[..len]).is_err(), "{len} bytes");
-            }
-            let more = [&bytes[..], b"x"].concat();
-            assert!(Policy::decode(&more).is_err());
-        }
+        crate::golden::check_hex("pinned.hex", &[&path]);
         assert_eq!(decode_path(&path).unwrap(), "photos/a b");
-        assert!(decode_path(b"\x02x").is_err() && decode_path(b"\x01\xff").is_err());
-        let digests = all.map(|policy| {
-            let pinned = BTreeSet::new();
-            Wants { policy, pinned }.digest().unwrap()
-        });
-        assert_eq!(BTreeSet::from(digests).len(), 5);
-    }
-
-    #[test]
-    fn what_is_too_much_is_refused() {
-        let prefixes = |count, len| vec!["x".repeat(len); count];
-        for (count, len, fits) in [
-            (MAX_PREFIXES, MAX_NAME_LEN, true),
-            (MAX_PREFIXES + 1, 1, false),
-            (1, MAX_NAME_LEN + 1, false),
-        ] {
-            let prefixes = prefixes(count, len);
-            let encoded = Policy::Selected { prefixes, up_to: 1 }.encode();
-            assert_eq!(encoded.is_ok(), fits, "{count} of {len}");
-        }
-        let many = [&[1, 4][..], &[0; 8], &[0, 65], &[0; 130]].concat();
-        assert!(Policy::decode(&many).is_err());
-    }
-
-    #[test]
-    fn pins_cover_what_is_below() {
-        let wants = Wants {
-            policy: Policy::Pinned,
-            pinned: BTreeSet::from(["a/b".to_owned(), "c".to_owned()]),
-        };
-        for (name, is_wanted) in [
-            ("a/b", true),
-            ("a/b/x/y", true),
-            ("c/d", true),
-            ("a", false),
-            ("a/bc", false),
-            ("cd", false),
-            ("x/c", false),
-        ] {
-            let name = Name::new(name).unwrap();
-            assert_eq!(wants.wants(&name, 1), is_wanted, "{name}");
+        let version = "the bytes have a version that is not known here";
+        for (bytes, expected) in [(b"\x02x", version), (b"\x01\xff", "no text")] {
+            assert_eq!(decode_path(bytes).unwrap_err().message(), expected);
         }
     }
 }

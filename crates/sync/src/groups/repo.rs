@@ -452,7 +452,8 @@ impl Repo {
         if let Err(error) = self.check_open("sync.repo.read") {
             return Box::pin(futures_util::stream::once(std::future::ready(Err(error))));
         }
-        open_range(self.0.group.blobs(), entry, range)
+        let blobs = self.0.group.blobs();
+        open_range(blobs, entry.blob, entry.size, &entry.key, range)
     }
 
     /// All of a small file: [`read`](Self::read), gathered.

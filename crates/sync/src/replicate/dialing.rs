@@ -100,11 +100,12 @@ impl Shared {
                 Err(error) => tracing::warn!(%error, "a group's routes cannot be read"),
             }
             for text in texts {
-                // What another network understands is not for us.
-                let Ok(address) = Address::new(text) else {
+                // A group may tell addresses of several networks.
+                let Ok(address) = text.parse::<Address>() else {
                     continue;
                 };
-                if !own.contains(&address)
+                if self.network.understands(&address)
+                    && !own.contains(&address)
                     && !all.contains(&address)
                     && !self.is_avoided(&Avoided::Address(address.clone()))
                 {

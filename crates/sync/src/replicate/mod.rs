@@ -12,6 +12,7 @@ mod free;
 #[cfg(fuzzing)]
 pub(crate) mod fuzz;
 mod holders;
+mod limits;
 mod links;
 mod progress;
 mod promises;
@@ -48,8 +49,10 @@ use tokio::{
 pub use self::status::{Lack, MemberStatus, RepoStatus, Request, Status, Synced};
 use self::{
     dialing::{Avoided, BackOff},
+    limits::{GOOD_BYE, MAX_CONNECTIONS, MAX_STREAMS, PATIENCE},
     links::{Link, Side},
     session::{Session, Slots, versions_of},
+    wire::{is_stall, silent},
 };
 pub use self::{
     free::{Copies, Freed},
@@ -59,15 +62,6 @@ use crate::{
     groups::{Event, Groups, Policy, Repo},
     network::{Address, Network},
 };
-
-/// The most connections at a time.
-const MAX_CONNECTIONS: usize = 256;
-/// The most streams of one connection that are answered at a time.
-const MAX_STREAMS: usize = 64;
-/// How long a peer may take to say its first words on a stream.
-const PATIENCE: Duration = Duration::from_secs(20);
-/// How long peers have to hear that our routes are withdrawn.
-const GOOD_BYE: Duration = Duration::from_secs(1);
 
 /// Whether a change is told at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -329,15 +323,4 @@ impl Shared {
 /// Whether only a peer that lies, or speaks another language, can be the cause.
 fn is_lie(error: &Error) -> bool {
     matches!(error.kind(), Kind::Invalid | Kind::TooLarge)
-}
-
-const STALLED: &str = "the peer says nothing";
-
-fn silent() -> Error {
-    Error::new(Kind::Unavailable, "sync.peer.read", STALLED)
-}
-
-/// Whether a peer did not go on in time.
-fn is_stall(error: &Error) -> bool {
-    error.kind() == Kind::Unavailable && error.message() == STALLED
 }

@@ -3,9 +3,10 @@
 
 use store_api::{Kind, PublicKey, Put, PutRecord, RecordStore, Result, SeqExpect, Slot};
 
-use super::Shared;
+use super::{Replicator, Shared};
 use crate::{
     groups::{Group, Repo},
+    network::Address,
     records::{FIRST_ROUTE, REPO_SLOTS, Route},
 };
 
@@ -47,7 +48,20 @@ async fn routes_of(repo: &Repo) -> Result<Vec<(Slot, Route)>> {
     Ok(routes)
 }
 
+impl Replicator {
+    /// Returns the device that an address belongs to, as far as the address tells this network. It is
+    /// only what a member says.
+    pub fn peer_of(&self, address: &str) -> Option<PublicKey> {
+        self.0.peer_of(address)
+    }
+}
+
 impl Shared {
+    pub(super) fn peer_of(&self, address: &str) -> Option<PublicKey> {
+        let address = address.parse::<Address>().ok()?;
+        self.network.peer_of(&address)
+    }
+
     async fn ours(&self) -> Result<Vec<Repo>> {
         let mut ours = Vec::new();
         for group in self.groups.groups() {

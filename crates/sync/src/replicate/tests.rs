@@ -3,14 +3,14 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use store_api::{PublicKey, RecordStore, SecretKey};
-use store_engine::{Blobs, Collections, MemorySecrets, public_key};
-use store_testkit::MemoryStore;
+use store_engine::{Blobs, Collections, public_key};
+use store_testkit::{MemorySecrets, MemoryStore};
+use sync_sim::{Link, SimNetwork};
 
 use super::{Options, Replicator, Synced, lock};
 use crate::{
     groups::{Group, Groups, Stores, first_slot},
     invite::InviteKind,
-    network::sim::{Link, SimNetwork},
 };
 
 const PATIENCE: Duration = Duration::from_secs(600);

@@ -10,9 +10,9 @@ use store_api::PublicKey;
 use sync::{
     groups::{Policy, Repo},
     invite::InviteKind::{Read, Replica, Write},
-    network::sim::{Link, SimNetwork, garble},
     replicate::{Copies, Push, Synced},
 };
+use sync_sim::{Link, SimNetwork, garble};
 
 use crate::{
     liars::{PROOF, nonsense, other_length},

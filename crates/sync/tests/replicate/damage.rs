@@ -9,10 +9,10 @@ use store_api::{
 use sync::{
     groups::Groups,
     invite::InviteKind::{Read, Replica, Write},
-    network::sim::SimNetwork,
     records::{REPO_PROFILE, REPO_ROOT},
     replicate::Synced,
 };
+use sync_sim::SimNetwork;
 
 use crate::{
     link,

@@ -10,10 +10,10 @@ use rand_chacha::ChaCha8Rng;
 use sync::{
     groups::Policy,
     invite::InviteKind::{self, Replica, Write},
-    network::sim::{Link, SimNetwork},
     replicate::Synced,
     tree::Root,
 };
+use sync_sim::{Link, SimNetwork};
 
 use crate::{
     link, noise, seeds,

@@ -8,12 +8,12 @@ use store_engine::{Hash, Records, Source, TagName};
 use sync::{
     groups::{Policy, Repo},
     invite::InviteKind::{Read, Replica, Write},
-    network::sim::{Link, SimNetwork},
     records::{REPO_ROOT, RepoRoot},
     replicate::{Copies, Freed, Synced},
     seal::file::FileKey,
     tree::{FileEntry, Name, Root, Tree},
 };
+use sync_sim::{Link, SimNetwork};
 
 use crate::{
     agree, link, noise,

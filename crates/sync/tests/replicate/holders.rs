@@ -8,10 +8,10 @@ use store_engine::Hash;
 use sync::{
     groups::{Changes, Policy},
     invite::InviteKind::{Read, Replica, Write},
-    network::sim::{SimNetwork, garble},
     replicate::Synced,
     tree::Name,
 };
+use sync_sim::{SimNetwork, garble};
 
 use crate::{
     liars::PROOF,

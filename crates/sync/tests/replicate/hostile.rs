@@ -9,10 +9,11 @@ use store_engine::{Hash, Records};
 use sync::{
     groups::Repo,
     invite::InviteKind::{Read, Replica, Write},
-    network::{Stream, sim::SimNetwork},
+    network::Stream,
     records::REPO_ROOT,
     replicate::{Synced, wire},
 };
+use sync_sim::SimNetwork;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::{

@@ -10,12 +10,12 @@ use store_api::{PublicKey, Signed};
 use store_engine::Hash;
 use sync::{
     invite::InviteKind::{Read, Write},
-    network::sim::{Crossing, Link, SimNetwork, Tamper, garble},
     replicate::{
         Synced,
         wire::{Message, Version, Which},
     },
 };
+use sync_sim::{Crossing, Link, SimNetwork, Tamper, garble};
 
 use crate::{
     link, noise,

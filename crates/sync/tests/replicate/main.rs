@@ -20,9 +20,9 @@ use store_api::{Kind, PublicKey, Result};
 use sync::{
     groups::{Policy, Repo},
     invite::InviteKind::{Read, Replica, Write},
-    network::sim::{Flow, Link, SimNetwork},
     replicate::{Push, Synced},
 };
+use sync_sim::{Flow, Link, SimNetwork};
 use world::{Device, PATIENCE, contents, options, own, world};
 
 fn link() -> Link {

@@ -8,9 +8,9 @@ use store_engine::Status;
 use sync::{
     groups::{Policy, Repo},
     invite::InviteKind::{Read, Replica, Write},
-    network::sim::SimNetwork,
     replicate::{Copies, Freed, Synced},
 };
+use sync_sim::SimNetwork;
 
 use crate::{
     agree, link, noise, read,

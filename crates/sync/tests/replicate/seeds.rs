@@ -9,7 +9,7 @@ use std::{
 };
 
 use store_engine::simulation;
-use sync::network::sim::SimNetwork;
+use sync_sim::SimNetwork;
 
 const SEEDS: u64 = 16;
 const THREADS: usize = 2;

@@ -8,9 +8,9 @@ use store_api::{CollectionId, PublicKey};
 use sync::{
     groups::Policy,
     invite::InviteKind::{Read, Replica, Write},
-    network::sim::{Crossing, Link, SimNetwork, Tamper},
     replicate::{Lack, MemberStatus, Push, Synced},
 };
+use sync_sim::{Crossing, Link, SimNetwork, Tamper};
 
 use crate::{
     link, noise,

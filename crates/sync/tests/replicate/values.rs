@@ -6,9 +6,9 @@ use store_api::{Kind, SeqExpect};
 use sync::{
     groups::{Event, Groups, RecordPut},
     invite::InviteKind::{Read, Replica, Write},
-    network::sim::SimNetwork,
     replicate::Synced,
 };
+use sync_sim::SimNetwork;
 
 use crate::{
     link,

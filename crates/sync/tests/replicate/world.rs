@@ -4,14 +4,14 @@ use std::{cell::Cell, collections::BTreeMap, sync::Arc, time::Duration};
 
 use futures_util::TryStreamExt;
 use store_api::{PublicKey, Result};
-use store_engine::{Blobs, Collections, MemorySecrets};
-use store_testkit::MemoryStore;
+use store_engine::{Blobs, Collections};
+use store_testkit::{MemorySecrets, MemoryStore};
 use sync::{
     groups::{Clock, Group, Groups, Policy, Repo, Stores},
     invite::InviteKind,
-    network::sim::SimNetwork,
     replicate::{Options, Push, Replicator, Synced},
 };
+use sync_sim::SimNetwork;
 use tokio::time::Instant;
 
 /// When every world begins, in milliseconds since 1970.

@@ -259,6 +259,5 @@ async fn addresses(store: &Store, told: Vec<String>) -> Result<Vec<String>> {
     if !told.is_empty() {
         return Ok(told);
     }
-    let key = larder::engine::public_key(&store.identity(unlock).await?);
-    Ok(vec![format!("iroh:{key}")])
+    Ok(vec![store.address(unlock).await?.to_string()])
 }

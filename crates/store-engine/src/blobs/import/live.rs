@@ -1,7 +1,8 @@
 //! The state of an import: what is verified, what is written of it, what is recorded.
 //!
-//! The order is always: bytes and nodes written, then synced, then the entry that claims them. A
-//! cancelled call leaves what it did not write where it was, and the next call writes it.
+//! The order is always: bytes and nodes written, then synced, then the entry that claims them. What
+//! reads or writes runs to its end even if its caller goes away: blocks are changed in memory and
+//! written whole, so a write that took effect after a later one would undo it.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -15,11 +16,11 @@ use crate::blobs::{
     Inner,
     add::now,
     bitfield::Bitfield,
+    change::{Change, Outcome},
     entry::{
         BlobEntry, Fragment, Indexed, MAX_FRAGMENTS, Partial, State, add_group, has_group,
         limit_runs,
     },
-    index::Replaced,
     payload::{Draft, discard_unclaimed},
     tree::{Cv, PAIR_LEN, group_count, group_range, outboard_len, pair_index},
 };
@@ -36,6 +37,8 @@ const MAX_UNRECORDED: u64 = 4 * RECORD_EVERY_BYTES;
 
 #[derive(Debug)]
 pub(super) struct Live {
+    /// What was recorded earlier is known.
+    is_loaded: bool,
     /// Everything is here and recorded; nothing more is taken.
     complete: bool,
     /// A store failed: what is recorded stays, nothing more is taken.
@@ -79,6 +82,32 @@ struct LiveFragment {
     bytes: Option<BytesMut>,
 }
 
+/// A verified node over `count` chunks from chunk `start`.
+pub(super) struct Node {
+    pub start: u64,
+    pub count: u64,
+    pub children: [Cv; 2],
+}
+
+impl Node {
+    /// Whether it lies below a group, and so not in the outboard.
+    fn is_in_group(&self) -> bool {
+        self.count <= 16
+    }
+
+    /// The block of the outboard that it belongs to, and where in it.
+    fn place(&self, block_len: u64) -> (u64, usize) {
+        let at = pair_index(self.start / 16, self.count.div_ceil(16)) * PAIR_LEN;
+        (at / block_len, (at % block_len) as usize)
+    }
+
+    fn copy_to(&self, place: &mut [u8]) {
+        let (left, right) = place.split_at_mut(32);
+        left.copy_from_slice(&self.children[0]);
+        right[..32].copy_from_slice(&self.children[1]);
+    }
+}
+
 /// What a record came to.
 #[derive(Debug)]
 enum Recorded {
@@ -87,11 +116,10 @@ enum Recorded {
     Elsewhere,
 }
 
-impl Live {
-    pub(super) fn begin(size: u64, recorded: Option<Indexed>) -> Self {
-        let entry = recorded.as_ref().map(|found| &found.entry);
-        let entry = entry.filter(|entry| entry.size() == size);
-        let mut live = Self {
+impl Default for Live {
+    fn default() -> Self {
+        Self {
+            is_loaded: false,
             complete: false,
             failed: None,
             recorded: None,
@@ -104,26 +132,41 @@ impl Live {
             unrecorded: 0,
             recorded_at: Instant::now(),
             recording: None,
-        };
-        match entry.map(|entry| &entry.state) {
-            Some(State::Partial(partial)) => {
-                live.payload = Some(partial.payload);
-                live.runs.clone_from(&partial.runs);
-                live.fragments = partial
-                    .fragments
-                    .iter()
-                    .map(|fragment| {
-                        let fragment = fragment.clone();
-                        let bytes = None;
-                        (fragment.group, LiveFragment { fragment, bytes })
-                    })
-                    .collect();
-            }
-            Some(_) => live.complete = true,
-            None => {}
         }
-        live.recorded = recorded;
-        live
+    }
+}
+
+impl Live {
+    /// Reads what was recorded, where that was not done yet. Returns the size that is proven here,
+    /// where it is another.
+    pub(super) async fn load(&mut self, shared: &Shared) -> Result<Option<u64>> {
+        if self.is_loaded {
+            return Ok(None);
+        }
+        let recorded = shared.inner.lookup(shared.hash).await?;
+        if let Some(found) = &recorded {
+            let size = found.entry.size();
+            match &found.entry.state {
+                State::Partial(partial) if size == shared.size => self.resume(partial),
+                State::Partial(partial) if !partial.bitfield().size_is_proven() => {}
+                _ if size == shared.size => self.complete = true,
+                _ => return Ok(Some(size)),
+            }
+        }
+        self.recorded = recorded;
+        self.is_loaded = true;
+        Ok(None)
+    }
+
+    fn resume(&mut self, partial: &Partial) {
+        self.payload = Some(partial.payload);
+        self.runs.clone_from(&partial.runs);
+        let fragments = partial.fragments.iter().map(|fragment| {
+            let fragment = fragment.clone();
+            let bytes = None;
+            (fragment.group, LiveFragment { fragment, bytes })
+        });
+        self.fragments = fragments.collect();
     }
 
     /// Sees to it that no payload stays that nothing claims: somebody else may have completed the
@@ -134,8 +177,14 @@ impl Live {
         let is_ours = recorded.is_some_and(|found| found.entry.payload() == Some(payload));
         // A draft sees to itself, and a complete blob keeps its payload.
         if self.draft.is_none() && !(self.complete && is_ours) {
-            discard_unclaimed(inner, payload, self.recording.take());
+            discard_unclaimed(inner, payload);
         }
+    }
+
+    /// Whether what is verified must be recorded now.
+    pub(super) fn is_due(&self, size: u64) -> bool {
+        self.unrecorded >= RECORD_EVERY_BYTES
+            || (size > GROUP_LEN && self.recorded_at.elapsed() >= RECORD_EVERY)
     }
 
     /// Whether an item of `group` is still of use.
@@ -156,37 +205,60 @@ impl Live {
         result
     }
 
-    /// Takes a verified node over `count` chunks from chunk `start`.
-    pub(super) async fn put_node(
-        &mut self,
-        shared: &Shared,
-        start: u64,
-        count: u64,
-        left: Cv,
-        right: Cv,
-    ) -> Result<()> {
+    /// Takes a verified node over `count` chunks from chunk `start`, if it needs memory alone; says
+    /// whether it did.
+    pub(super) fn take_node(&mut self, block_len: u64, node: &Node) -> bool {
+        if self.complete {
+            return true;
+        }
+        if node.is_in_group() {
+            return false;
+        }
+        let (index, from) = node.place(block_len);
+        let block = self.outboard.get_mut(&index);
+        block.is_some_and(|block| {
+            node.copy_to(&mut block[from..]);
+            true
+        })
+    }
+
+    /// Takes a verified node.
+    pub(super) async fn put_node(&mut self, shared: &Shared, node: &Node) -> Result<()> {
         if self.complete {
             return Ok(());
         }
-        let group = start / 16;
-        if count <= 16 {
+        let group = node.start / 16;
+        if node.is_in_group() {
             if self.wants(group)? {
                 let fragment = self.fragment(shared, group).await?;
-                let level = count.next_power_of_two().trailing_zeros() as u8;
-                let node = ((start % 16) as u8, level, [left, right]);
+                let level = node.count.next_power_of_two().trailing_zeros() as u8;
+                let node = ((node.start % 16) as u8, level, node.children);
                 if !fragment.fragment.nodes.contains(&node) {
                     fragment.fragment.nodes.push(node);
                 }
             }
             return Ok(());
         }
-        let at = pair_index(group, count.div_ceil(16)) * PAIR_LEN;
-        let block_len = shared.inner.block_len;
-        let block = self.outboard_block(shared, at / block_len).await?;
-        let from = (at % block_len) as usize;
-        block[from..from + 32].copy_from_slice(&left);
-        block[from + 32..from + 64].copy_from_slice(&right);
+        let (index, from) = node.place(shared.inner.block_len);
+        let block = self.outboard_block(shared, index).await?;
+        node.copy_to(&mut block[from..]);
         Ok(())
+    }
+
+    /// Takes a verified leaf, if it needs memory alone; gives it back otherwise.
+    pub(super) fn take_leaf(&mut self, size: u64, leaf: Leaf) -> Result<Option<Leaf>> {
+        let group = leaf.offset / GROUP_LEN;
+        if !self.wants(group)? {
+            return Ok(None);
+        }
+        let len = leaf.data.len() as u64;
+        let whole = group_range(group, size);
+        if len != whole.end - whole.start || !self.gather(group, &leaf.data) {
+            return Ok(Some(leaf));
+        }
+        self.fragments.remove(&group);
+        self.unrecorded += len;
+        Ok(None)
     }
 
     /// Takes a verified leaf: a group, or some chunks of one.
@@ -217,35 +289,37 @@ impl Live {
             }
         }
         self.unrecorded += len;
-        let due = self.unrecorded >= RECORD_EVERY_BYTES
-            || (self.recorded_at.elapsed() >= RECORD_EVERY && shared.size > GROUP_LEN);
-        if due {
-            self.record(shared).await?;
-        }
         Ok(())
     }
 
-    async fn put_group(&mut self, shared: &Shared, group: u64, bytes: Bytes) -> Result<()> {
+    /// Adds a group to those that wait to be written, if there is room.
+    fn gather(&mut self, group: u64, bytes: &Bytes) -> bool {
         let len = bytes.len() as u64;
-        let before = self.pending.iter().position(|run| run.end() == group);
-        match before {
-            Some(at) if self.pending[at].len < WRITE_LEN => {
-                self.pending[at].len += len;
-                self.pending[at].groups.push(bytes);
-                return Ok(());
+        if let Some(run) = self.pending.iter_mut().find(|run| run.end() == group) {
+            let has_room = run.len < WRITE_LEN;
+            if has_room {
+                run.len += len;
+                run.groups.push(bytes.clone());
             }
-            Some(at) => self.flush(shared, at).await?,
-            None if self.pending.len() >= MAX_PENDING => {
-                // The one that was begun first: nobody may go on there any more.
-                self.flush(shared, 0).await?;
-            }
-            None => {}
+            return has_room;
         }
-        self.pending.push(Pending {
-            start: group,
-            groups: vec![bytes],
-            len,
-        });
+        let has_room = self.pending.len() < MAX_PENDING;
+        if has_room {
+            self.pending.push(Pending {
+                start: group,
+                groups: vec![bytes.clone()],
+                len,
+            });
+        }
+        has_room
+    }
+
+    async fn put_group(&mut self, shared: &Shared, group: u64, bytes: Bytes) -> Result<()> {
+        while !self.gather(group, &bytes) {
+            let before = self.pending.iter().position(|run| run.end() == group);
+            // Else the one that was begun first: nobody may go on there any more.
+            self.flush(shared, before.unwrap_or(0)).await?;
+        }
         Ok(())
     }
 
@@ -441,6 +515,14 @@ impl Live {
         }
     }
 
+    /// Begins to record where it is time to.
+    pub(super) async fn record_if_due(&mut self, shared: &Shared) -> Result<()> {
+        match self.is_due(shared.size) {
+            true => self.record(shared).await,
+            false => Ok(()),
+        }
+    }
+
     /// Begins to record what is verified. At most one record is under way; where the import is far
     /// ahead of it, waits.
     async fn record(&mut self, shared: &Shared) -> Result<()> {
@@ -486,17 +568,12 @@ impl Live {
             if let Some(payload) = entry.payload() {
                 inner.payloads.sync(vec![payload]).await?;
             }
-            let replaced = inner
-                .replace(hash, old.as_ref(), Some(&entry), Vec::new())
-                .await?;
-            match replaced {
-                Replaced::Done(revision) => {
-                    if let Some(draft) = draft {
-                        draft.keep();
-                    }
-                    Ok(Recorded::Entry(Indexed { entry, revision }))
-                }
-                Replaced::Conflict => {
+            let mut change = Change::default();
+            change.replace(hash, old.as_ref(), Some(&entry));
+            draft.into_iter().for_each(|draft| change.claim(draft));
+            match inner.commit(change).await? {
+                Outcome::Done(revision) => Ok(Recorded::Entry(Indexed { entry, revision })),
+                Outcome::Conflict(_) => {
                     let found = inner.lookup(hash).await?;
                     let complete =
                         found.is_some_and(|found| !matches!(found.entry.state, State::Partial(_)));

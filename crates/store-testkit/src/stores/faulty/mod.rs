@@ -10,13 +10,15 @@ use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use store_api::{
     Batch, BlobCapabilities, BlobStore, Block, Change, CollectionCapabilities, CollectionId,
-    CollectionStore, Entry, Error, Kind, Layer, Listing, Part, PayloadId, Result, Revision, Scan,
+    CollectionStore, Entry, Kind, Layer, Listing, Part, PayloadId, Result, Revision, Scan,
 };
 
 use plan::Verdict;
 pub use plan::{Fault, Faults, Operation, When};
 
-use super::{memory::split, power::tear};
+use store_memory::split;
+
+use super::power::tear;
 
 /// A store whose calls fail as its [`Faults`] say.
 ///
@@ -191,10 +193,7 @@ impl<S: CollectionStore> CollectionStore for FaultyStore<S> {
     async fn commit(&self, batch: Batch) -> Result<Revision> {
         const OPERATION: &str = "collection.commit";
         let verdict = self.faults.verdict(Operation::Commit).await;
-        if self.faults.is_broken() {
-            let message = "an earlier commit failed without an answer; open the store again";
-            return Err(Error::new(Kind::Internal, OPERATION, message));
-        }
+        self.faults.check_unbroken(OPERATION)?;
         match verdict {
             Verdict::Fail(error) | Verdict::Tear(error) => Err(error),
             Verdict::Lose(error) => {
@@ -216,7 +215,9 @@ impl<S: CollectionStore> CollectionStore for FaultyStore<S> {
     }
 
     async fn sync(&self) -> Result<()> {
-        match self.faults.verdict(Operation::SyncCollections).await {
+        let verdict = self.faults.verdict(Operation::SyncCollections).await;
+        self.faults.check_unbroken("collection.sync")?;
+        match verdict {
             Verdict::Skip => Ok(()),
             Verdict::Lose(error) => self.inner.sync().await.and(Err(error)),
             verdict => {

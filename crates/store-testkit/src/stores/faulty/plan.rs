@@ -76,7 +76,7 @@ pub enum Fault {
     /// It fails half-way: of a write, some blocks are there and one is torn; of a delete, some
     /// payloads are gone. Everything else fails with nothing done.
     Torn(Kind),
-    /// It is done, and fails all the same. After a commit, all further ones fail until
+    /// It is done, and fails all the same. After a commit, all further commits and syncs fail until
     /// [`Faults::reopen`], as the contract asks of a store that cannot know what it did.
     LostAnswer(Kind),
     /// A sync that does nothing and says that it did: a lying disk. Other calls are done.
@@ -242,8 +242,13 @@ impl Faults {
         self.plan().rng.random_range(0..end)
     }
 
-    pub(super) fn is_broken(&self) -> bool {
-        self.plan().commits == Commits::Broken
+    /// Refuses to go on after a commit whose answer was lost.
+    pub(super) fn check_unbroken(&self, operation: &'static str) -> Result<()> {
+        if self.plan().commits == Commits::Possible {
+            return Ok(());
+        }
+        let message = "an earlier commit failed without an answer; open the store again";
+        Err(Error::new(Kind::Internal, operation, message))
     }
 
     pub(super) fn break_commits(&self) {

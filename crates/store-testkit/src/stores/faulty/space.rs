@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use store_api::{Block, CollectionId, Edit, Error, Kind, Part, PayloadId, Result};
 
-use super::super::memory::split;
+use store_memory::split;
 
 #[derive(Default)]
 pub(crate) struct Space {

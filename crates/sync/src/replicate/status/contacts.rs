@@ -15,7 +15,6 @@ use crate::{
         Group, Policy,
         contacts::{Contact, MAX_CONTACTS},
     },
-    network::Address,
     replicate::{
         Shared, lock,
         session::{Session, Slots, Versions, versions_of},
@@ -310,9 +309,7 @@ impl Shared {
         routes.sort_by_key(|(_, route)| std::cmp::Reverse(route.expires));
         let mut members = BTreeMap::new();
         for (repo, route) in routes {
-            // What another network understands is not for us.
-            let address = Address::new(route.address).ok();
-            if let Some(device) = address.and_then(|address| self.network.peer_of(&address)) {
+            if let Some(device) = self.peer_of(&route.address) {
                 members.entry(device).or_insert(repo);
             }
         }

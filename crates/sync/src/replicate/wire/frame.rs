@@ -5,7 +5,19 @@ use store_api::{Error, Kind, Result};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::{MAX_FRAME_LEN, READ, WRITE};
-use crate::replicate::{PATIENCE, silent};
+use crate::replicate::limits::PATIENCE;
+
+const STALLED: &str = "the peer says nothing";
+
+/// Returns the error for a peer that did not go on in time.
+pub(in crate::replicate) fn silent() -> Error {
+    Error::new(Kind::Unavailable, READ, STALLED)
+}
+
+/// Whether a peer did not go on in time.
+pub(in crate::replicate) fn is_stall(error: &Error) -> bool {
+    error.kind() == Kind::Unavailable && error.message() == STALLED
+}
 
 pub(in crate::replicate) fn lost(error: std::io::Error) -> Error {
     Error::new(Kind::Unavailable, READ, "the peer is gone").because(error)

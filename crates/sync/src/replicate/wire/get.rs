@@ -7,7 +7,7 @@ use store_api::{Error, Kind, PublicKey, RecordId, Result};
 use store_engine::Hash;
 
 use super::{READ, WRITE};
-use crate::{codec::Fields, tree::MAX_LEVEL};
+use crate::{codec::Fields, root::MAX_LEVEL};
 
 /// The most ranges that a get may ask for, over all blobs; a blob of which nothing or all is wanted counts
 /// too.

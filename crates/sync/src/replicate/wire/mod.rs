@@ -33,7 +33,7 @@ pub use self::get::Get;
 #[cfg(fuzzing)]
 pub(super) use self::get::MAX_RANGES;
 pub(super) use self::{
-    frame::{lost, next_frame, read_frame, write_frame},
+    frame::{is_stall, lost, next_frame, read_frame, silent, write_frame},
     get::Answer,
 };
 use crate::codec::Fields;

@@ -1,0 +1,31 @@
+//! Why connections end.
+
+use iroh::endpoint::ConnectionError;
+use net_api::cut_reason;
+use store_api::{Error, Kind};
+
+/// Why a connection has ended.
+pub(crate) fn ended(error: &ConnectionError) -> Error {
+    let closed = |why: &'static str| Error::new(Kind::Closed, "network.connection", why);
+    match error {
+        ConnectionError::LocallyClosed => closed("it was closed here"),
+        ConnectionError::ApplicationClosed(close) => {
+            closed("the other side closed it").with("reason", reason(&close.reason))
+        }
+        _ => Error::new(Kind::Unavailable, "network.connection", "it was lost")
+            .because(error.clone()),
+    }
+}
+
+/// What the other side says, as text that can be shown.
+fn reason(bytes: &[u8]) -> String {
+    let show = |c: char| {
+        if c.is_control() {
+            char::REPLACEMENT_CHARACTER
+        } else {
+            c
+        }
+    };
+    let text: String = String::from_utf8_lossy(bytes).chars().map(show).collect();
+    cut_reason(&text).to_owned()
+}

@@ -1,0 +1,482 @@
+//! Transactions: blobs, tags, slots of records and entries of collections that become durable in one
+//! commit, all or nothing.
+//!
+//! Whoever writes something that consists of several things stages them in a [`Transaction`] and
+//! commits it once. Blobs are staged first: their hashes are known at once, and their bytes can be
+//! read from the transaction. What is to be said about them comes next, and last the commit.
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> store_api::Result<()> {
+//! use std::sync::Arc;
+//! use store_api::{Kind, PutRecord, RecordDescriptor, RecordStore, SeqExpect};
+//! use store_engine::{Blobs, Hashed, Records, Root, TagName, generate_key, public_key};
+//! use store_testkit::MemoryStore;
+//!
+//! let store = Arc::new(MemoryStore::new());
+//! let blobs = Blobs::open(store.clone(), store).await?;
+//! let records = Records::new(blobs.collections().clone());
+//! let writer = generate_key()?;
+//! let (owner, owner_slots, members) = (public_key(&writer), 1, Vec::new());
+//! let id = records.create(RecordDescriptor { owner, owner_slots, members }).await?;
+//!
+//! let transaction = blobs.transaction()?;
+//! // Bytes of any length; those that are there already cost nothing.
+//! let file = transaction.add("a sealed file").await?;
+//! loop {
+//!     // What the next value follows from.
+//!     let slot = records.slot(id, 0).await?;
+//!     let page = Hashed::new(file.hash().as_bytes().to_vec());
+//!     transaction.add_all(vec![page.clone()]).await?;
+//!     // What is staged can be read before it is committed.
+//!     assert_eq!(transaction.read_to_bytes(page.hash(), 0..32).await?, page.bytes());
+//!
+//!     let root = Root::hash_seq(page.hash());
+//!     transaction.set_tag(TagName::try_from("newest")?, root).await?;
+//!     transaction.delete_tag(TagName::try_from("older")?)?;
+//!     let value = page.hash().as_bytes().to_vec().into();
+//!     let put = PutRecord::Write { value, writer: writer.clone(), expect: SeqExpect::Any };
+//!     transaction.put_slot(&records, &slot, put).await?;
+//!     match transaction.commit().await {
+//!         Ok(_) => break,
+//!         // Somebody changed the slot: decide anew. The blobs stay staged.
+//!         Err(error) if error.kind() == Kind::Conflict => transaction.begin_again()?,
+//!         Err(error) => return Err(error),
+//!     }
+//! }
+//! assert_eq!(blobs.read_to_bytes(file.hash(), 2..8).await?, "sealed");
+//! # Ok(())
+//! # }
+//! ```
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    ops::Range,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use bytes::Bytes;
+use store_api::{Edit, Error, Expect, GROUP_LEN, Kind, Put, PutRecord, Result, Revision};
+
+use super::{
+    AddOptions, Blobs, Hashed, Inner, Progress, Running, Source,
+    add::{Windows, now},
+    entry::{BlobEntry, Indexed, State},
+    pins::Pin,
+    read::Status,
+    stage::{Claims, Staged},
+    tags::{TAGS, TagName, put_tag},
+};
+use crate::{
+    Format, Hash, Root,
+    collections::deny_reserved,
+    records::{Records, SlotState, stage::Staging},
+};
+
+/// How many bytes of blobs within their entries are staged at most: beyond it, blobs are committed
+/// before the rest.
+pub const MAX_STAGED_BYTES: usize = 4 * 1024 * 1024;
+/// How many blobs are staged at most: beyond it, they are committed before the rest.
+pub const MAX_STAGED_BLOBS: usize = 4096;
+
+/// Blobs, tags, slots of records and entries of collections that become durable in one commit, all or
+/// nothing. Made by [`Blobs::transaction`]. A clone is the same transaction; when the last is dropped
+/// uncommitted, nothing was said, and what was written is deleted.
+///
+/// Up to [`MAX_STAGED_BLOBS`] blobs with [`MAX_STAGED_BYTES`] within their entries are one commit, if
+/// the store takes a batch of so many edits: [`max_batch_len`](store_api::CollectionCapabilities)
+/// says how many, each blob takes up to three of them. Of more, blobs are committed first, as if they
+/// had been added before; all that is said about them is still one commit, the last. Tags, slots and
+/// entries that are too many for one are refused.
+///
+/// The transaction keeps its blobs from being collected until it is dropped. [`Blobs::close`] waits
+/// for that.
+#[derive(Debug, Clone)]
+pub struct Transaction(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    inner: Arc<Inner>,
+    state: Mutex<Stage>,
+    records: tokio::sync::Mutex<Staging>,
+    /// One commit of it at a time.
+    committing: tokio::sync::Mutex<()>,
+    /// Dropped last: what is dropped before it may need to be tidied up.
+    _running: Running,
+}
+
+#[derive(Debug)]
+struct Stage {
+    phase: Phase,
+    /// What is staged and not committed; for readers also what is being committed.
+    entries: HashMap<Hash, BlobEntry>,
+    staged: Vec<Staged>,
+    /// How many bytes lie within the entries of `staged`.
+    bytes: usize,
+    pins: Vec<Pin>,
+    /// `None` deletes the tag.
+    tags: BTreeMap<TagName, Option<Pin>>,
+    expect: Vec<Expect>,
+    edits: Vec<Edit>,
+}
+
+#[derive(Debug)]
+enum Phase {
+    Open,
+    Committing,
+    Committed(Option<Revision>),
+    /// An expectation did not hold.
+    Conflict(Error),
+    /// A store failed.
+    Failed(Error),
+}
+
+impl Blobs {
+    /// Begins a transaction; see there. [`Kind::Closed`] where the store is closed.
+    pub fn transaction(&self) -> Result<Transaction> {
+        let running = self.0.enter("blobs.transaction")?;
+        Ok(Transaction(Arc::new(Shared {
+            inner: self.0.clone(),
+            state: Mutex::new(Stage::new()),
+            records: tokio::sync::Mutex::default(),
+            committing: tokio::sync::Mutex::default(),
+            _running: running,
+        })))
+    }
+}
+
+impl Stage {
+    fn new() -> Self {
+        Self {
+            phase: Phase::Open,
+            entries: HashMap::new(),
+            staged: Vec::new(),
+            bytes: 0,
+            pins: Vec::new(),
+            tags: BTreeMap::new(),
+            expect: Vec::new(),
+            edits: Vec::new(),
+        }
+    }
+
+    fn check_open(&self) -> Result<()> {
+        let message = match &self.phase {
+            Phase::Open => return Ok(()),
+            Phase::Conflict(error) | Phase::Failed(error) => return Err(error.clone()),
+            Phase::Committing => "the transaction is being committed; begin another one",
+            Phase::Committed(_) => "the transaction was committed; begin another one",
+        };
+        Err(Error::new(Kind::Invalid, "blobs.transaction", message))
+    }
+
+    /// Whether more is staged than is kept.
+    fn is_full(&self) -> bool {
+        self.bytes > MAX_STAGED_BYTES || self.staged.len() > MAX_STAGED_BLOBS
+    }
+
+    fn take(&mut self) -> Vec<Staged> {
+        self.bytes = 0;
+        std::mem::take(&mut self.staged)
+    }
+}
+
+impl Transaction {
+    fn state(&self) -> MutexGuard<'_, Stage> {
+        // Nothing panics while it holds the lock but what would be a defect of its own.
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Stages a blob, and returns a pin that keeps it; its bytes are written once, while they are
+    /// hashed. What is there already is not staged.
+    pub async fn add(&self, source: impl Into<Source>) -> Result<Pin> {
+        self.add_with(source, Format::Raw, None).await
+    }
+
+    /// The same; the pin keeps what `format` says, and `progress` is told how many bytes were taken.
+    pub async fn add_with(
+        &self,
+        source: impl Into<Source>,
+        format: Format,
+        progress: Option<Progress>,
+    ) -> Result<Pin> {
+        self.state().check_open()?;
+        let options = AddOptions {
+            format: Some(format),
+            tag: None,
+            progress,
+        };
+        let mut windows = Windows::of(source.into()).await?;
+        let first = windows.next().await?;
+        if first.len() as u64 <= GROUP_LEN {
+            options.report(first.len() as u64);
+            return self.add_inline(Hash::of(&first), first, format).await;
+        }
+        let staged = self.0.inner.write_draft(first, windows, &options).await?;
+        self.stage(staged).await
+    }
+
+    /// Stages blobs, and returns pins that keep them, one for each, in the same order.
+    pub async fn add_all(&self, blobs: Vec<Hashed>) -> Result<Vec<Pin>> {
+        self.state().check_open()?;
+        let mut pins = Vec::with_capacity(blobs.len());
+        for blob in blobs {
+            pins.push(match blob.bytes().len() as u64 <= GROUP_LEN {
+                true => {
+                    let bytes = blob.bytes().clone();
+                    self.add_inline(blob.hash(), bytes, Format::Raw).await?
+                }
+                false => self.add(blob.bytes().clone()).await?,
+            });
+        }
+        Ok(pins)
+    }
+
+    async fn add_inline(&self, hash: Hash, bytes: Bytes, format: Format) -> Result<Pin> {
+        let root = Root { hash, format };
+        let pin = self.0.inner.pins.pin(root, Some(bytes.len() as u64)).await;
+        let entry = BlobEntry {
+            added: now(),
+            state: State::Inline(bytes),
+        };
+        self.stage(Staged::new(pin, entry, None)).await
+    }
+
+    async fn stage(&self, mut staged: Staged) -> Result<Pin> {
+        let pin = staged.pin.clone();
+        let hash = pin.hash();
+        // Of a small one the commit itself asks. A payload takes space as long as it is there.
+        if staged.draft.is_some() {
+            let found = self.0.inner.lookup(hash).await?;
+            if found.as_ref().is_some_and(Indexed::is_complete) {
+                self.state().pins.push(pin.clone());
+                staged.discard().await;
+                return Ok(pin);
+            }
+            staged.old = found;
+        }
+        let (again, is_full) = {
+            let mut state = self.state();
+            state.check_open()?;
+            state.pins.push(pin.clone());
+            if hash == Hash::EMPTY || state.entries.contains_key(&hash) {
+                (Some(staged), false)
+            } else {
+                if let State::Inline(bytes) = &staged.entry.state {
+                    state.bytes += bytes.len();
+                }
+                state.entries.insert(hash, staged.entry.clone());
+                state.staged.push(staged);
+                (None, state.is_full())
+            }
+        };
+        if let Some(again) = again {
+            again.discard().await;
+        }
+        if is_full {
+            self.commit_first().await?;
+        }
+        Ok(pin)
+    }
+
+    /// Commits the blobs that are staged, before the rest.
+    async fn commit_first(&self) -> Result<()> {
+        let this = self.clone();
+        let committing = self.0.inner.to_end(async move {
+            let _one = this.0.committing.lock().await;
+            let mut staged = {
+                let mut state = this.state();
+                state.check_open()?;
+                match state.is_full() {
+                    true => state.take(),
+                    false => return Ok(()),
+                }
+            };
+            let hashes: Vec<_> = staged.iter().map(|staged| staged.pin.hash()).collect();
+            let put = this.0.inner.put(&mut staged, &Claims::default()).await;
+            let mut state = this.state();
+            match put {
+                Ok(_) => hashes.iter().for_each(|hash| {
+                    state.entries.remove(hash);
+                }),
+                Err(error) => {
+                    state.phase = Phase::Failed(error.clone());
+                    return Err(error);
+                }
+            }
+            Ok(())
+        });
+        committing.await
+    }
+
+    /// What is here of a blob, staged or committed; `None` where nothing is.
+    pub async fn status(&self, hash: Hash) -> Result<Option<Status>> {
+        let staged = self.state().entries.get(&hash).map(Status::of);
+        match staged {
+            Some(status) => Ok(Some(status)),
+            None => self.blobs().status(hash).await,
+        }
+    }
+
+    /// The bytes of `range`, verified, of a blob that is staged or committed, as
+    /// [`Blobs::read_to_bytes`] gives them.
+    pub async fn read_to_bytes(&self, hash: Hash, range: Range<u64>) -> Result<Bytes> {
+        let staged = self.state().entries.get(&hash).cloned();
+        match staged {
+            Some(entry) => self.0.inner.read_entry_to_bytes(hash, entry, range).await,
+            None => self.blobs().read_to_bytes(hash, range).await,
+        }
+    }
+
+    /// The store that it belongs to.
+    pub fn blobs(&self) -> Blobs {
+        Blobs(self.0.inner.clone())
+    }
+
+    /// Sets a tag, whatever it was. The blob need not be there.
+    pub async fn set_tag(&self, name: TagName, root: Root) -> Result<()> {
+        put_tag(&name, root)?;
+        // A collection that has read the tags already must still learn of this one.
+        let pin = self.0.inner.pins.pin(root, None).await;
+        let mut state = self.state();
+        state.check_open()?;
+        state.tags.insert(name, Some(pin));
+        Ok(())
+    }
+
+    /// Deletes a tag; no error where there is none.
+    pub fn delete_tag(&self, name: TagName) -> Result<()> {
+        let mut state = self.state();
+        state.check_open()?;
+        state.tags.insert(name, None);
+        Ok(())
+    }
+
+    /// Puts into a slot of a record, if it is still as it was read; on top of what was put into it by
+    /// this transaction. [`Put::Published`] says what the slot has once the transaction is committed;
+    /// where the answer is [`Put::Superseded`], nothing was staged.
+    ///
+    /// `records` must be those of [`Blobs::collections`], else the answer is [`Kind::Invalid`].
+    /// Other errors are those of [`RecordStore::put`](store_api::RecordStore::put).
+    pub async fn put_slot(
+        &self,
+        records: &Records,
+        slot: &SlotState,
+        put: PutRecord,
+    ) -> Result<Put> {
+        self.state().check_open()?;
+        if !records.collections().is(&self.0.inner.collections) {
+            let message = "the records are not those of this store's collections";
+            return Err(Error::new(Kind::Invalid, "records.put", message));
+        }
+        let mut staging = self.0.records.lock().await;
+        records.stage_put(&mut staging, slot, put).await
+    }
+
+    /// Edits an entry of an app's collection; of two edits of one key, the later wins. A collection
+    /// that belongs to the engine is [`Kind::Denied`].
+    pub fn edit(&self, edit: Edit) -> Result<()> {
+        deny_reserved(&edit)?;
+        let mut state = self.state();
+        state.check_open()?;
+        state.edits.push(edit);
+        Ok(())
+    }
+
+    /// Commits only if this holds.
+    pub fn expect(&self, expect: Expect) -> Result<()> {
+        let mut state = self.state();
+        state.check_open()?;
+        state.expect.push(expect);
+        Ok(())
+    }
+
+    /// Commits all that is staged, all or nothing, durable when it returns; `None` says that all was
+    /// there already. Once begun it runs to its end, even if the call is dropped; called again, it
+    /// then says what became of it.
+    ///
+    /// [`Kind::Conflict`] says that an expectation does not hold, or a slot is another than was read.
+    /// Then nothing was said, and [`begin_again`](Self::begin_again) goes on. After any other error
+    /// the transaction is over.
+    pub async fn commit(&self) -> Result<Option<Revision>> {
+        let this = self.clone();
+        let committing = self.0.inner.to_end(async move { this.commit_now().await });
+        committing.await
+    }
+
+    async fn commit_now(&self) -> Result<Option<Revision>> {
+        let _one = self.0.committing.lock().await;
+        let records = self.0.records.lock().await;
+        let (mut staged, claims) = {
+            let mut state = self.state();
+            if let Phase::Committed(revision) = state.phase {
+                return Ok(revision);
+            }
+            state.check_open()?;
+            let claims = state.claims(&records)?;
+            state.phase = Phase::Committing;
+            (state.take(), claims)
+        };
+        let put = self.0.inner.put(&mut staged, &claims).await;
+        let mut state = self.state();
+        match &put {
+            Ok(revision) => {
+                state.phase = Phase::Committed(*revision);
+                state.entries.clear();
+            }
+            Err(error) if error.kind() == Kind::Conflict => {
+                state.phase = Phase::Conflict(error.clone());
+                let hashes: Vec<_> = staged.iter().map(|staged| staged.pin.hash()).collect();
+                state.entries.retain(|hash, _| hashes.contains(hash));
+                state.staged = staged;
+            }
+            Err(error) => state.phase = Phase::Failed(error.clone()),
+        }
+        put
+    }
+
+    /// After a [`Kind::Conflict`]: forgets all tags, slots, entries and expectations, which followed
+    /// from what was read before. The blobs stay staged. After another error, or once it is
+    /// committed, the transaction is over, and this says so.
+    pub fn begin_again(&self) -> Result<()> {
+        let Ok(mut records) = self.0.records.try_lock() else {
+            let message = "the transaction is in use; wait until its other calls have ended";
+            return Err(Error::new(Kind::Unavailable, "blobs.transaction", message));
+        };
+        let mut state = self.state();
+        if !matches!(state.phase, Phase::Conflict(_)) {
+            state.check_open()?;
+        }
+        state.phase = Phase::Open;
+        state.tags.clear();
+        state.expect.clear();
+        state.edits.clear();
+        *records = Staging::default();
+        Ok(())
+    }
+}
+
+impl Stage {
+    fn claims(&self, records: &Staging) -> Result<Claims> {
+        let (mut expect, mut edits) = records.batch()?;
+        expect.extend_from_slice(&self.expect);
+        edits.extend_from_slice(&self.edits);
+        let mut pins = Vec::new();
+        for (name, pin) in &self.tags {
+            edits.push(match pin {
+                Some(pin) => {
+                    pins.push(pin.clone());
+                    put_tag(name, pin.root())?
+                }
+                None => Edit::Delete {
+                    collection: TAGS,
+                    key: name.as_bytes().clone(),
+                },
+            });
+        }
+        Ok(Claims {
+            expect,
+            edits,
+            pins,
+        })
+    }
+}

@@ -1,0 +1,53 @@
+//! Steps below the contracts, for stores that lose power: single blocks as they are, and copies.
+
+use bytes::Bytes;
+use store_api::{Edit, Part, PayloadId, Result};
+
+use super::{Facts, Guarded, MemoryStore, Shared};
+
+impl MemoryStore {
+    /// The block, however long it is.
+    pub fn block_now(&self, id: PayloadId, part: Part, index: u64) -> Result<Option<Bytes>> {
+        self.0.blobs.read("blobs.read", |payloads| {
+            let payload = payloads.get(&id);
+            Ok(payload.and_then(|payload| payload.part(part).get(&index).cloned()))
+        })
+    }
+
+    /// Sets a block without the checks of a write: a crash keeps no rules.
+    pub fn force(&self, id: PayloadId, part: Part, index: u64, bytes: Bytes) -> Result<()> {
+        self.0.blobs.write("blobs.write", |payloads| {
+            let blocks = payloads.entry(id).or_default().part_mut(part);
+            blocks.insert(index, bytes);
+            Ok(())
+        })
+    }
+
+    /// Applies edits that are known to hold.
+    pub fn apply_now(&self, edits: Vec<Edit>) -> Result<()> {
+        self.0
+            .collections
+            .write("collection.commit", |collections| {
+                collections.apply(edits);
+                Ok(())
+            })
+    }
+
+    /// A store of its own with the same content, revisions included.
+    pub fn copy(&self) -> Result<Self> {
+        let facts: Facts = self.0.facts;
+        let blobs = self
+            .0
+            .blobs
+            .read("blobs.read", |payloads| Ok(payloads.clone()))?;
+        let collections = self
+            .0
+            .collections
+            .read("collection.scan", |c| Ok(c.copy()))?;
+        Ok(Self(std::sync::Arc::new(Shared {
+            facts,
+            blobs: Guarded::new(blobs),
+            collections: Guarded::new(collections),
+        })))
+    }
+}

@@ -1,0 +1,198 @@
+//! The state of the thread that commits and compacts, and the steps that both need.
+
+use std::{
+    collections::{HashSet, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use store_api::{Batch, Change, Error, Kind, Result, Revision};
+use tokio::sync::{broadcast, mpsc, oneshot};
+
+use crate::{
+    append::Appender,
+    core::Core,
+    frame::FrameBuilder,
+    item::{Applied, Item, item_value},
+    log::{Frames, Pointer, Position},
+    overlay::Freeze,
+};
+
+/// How many requests may wait; further callers wait for room.
+pub(crate) const QUEUE_LEN: usize = 1024;
+/// How long to wait for the index before looking again whether it can make progress.
+const INDEX_PAUSE: Duration = Duration::from_millis(20);
+
+pub(crate) type Reply<T> = oneshot::Sender<Result<T>>;
+
+/// What the writer is asked.
+#[derive(Debug)]
+pub(crate) enum Request {
+    Commit(Batch, Reply<Revision>),
+    Sync(Reply<()>),
+    /// Answered when the index is up to date and compaction has nothing left to do.
+    Settle(Reply<()>),
+    /// Answered when all is in the log and the index; the thread then ends.
+    Close(Reply<()>),
+    /// The index made progress: look for work.
+    Nudge,
+    /// Nothing was committed for a while: hand what there is to the index.
+    Idle,
+}
+
+/// An edit of the group being built.
+#[derive(Debug)]
+pub(crate) struct Pending {
+    pub(crate) key: Bytes,
+    pub(crate) value: Option<Bytes>,
+    pub(crate) revision: u64,
+    /// Where in the frame.
+    pub(crate) place: (usize, usize),
+}
+
+/// A segment being copied.
+#[derive(Debug)]
+pub(crate) struct Compaction {
+    pub(crate) segment: u32,
+    pub(crate) frames: Frames,
+    pub(crate) keep_deletes: bool,
+}
+
+/// The state of the thread that commits.
+#[derive(Debug)]
+pub(crate) struct Writer {
+    pub(crate) core: Arc<Core>,
+    pub(crate) appender: Appender,
+    /// The last commit.
+    pub(crate) revision: u64,
+    pub(crate) queue: mpsc::Receiver<Request>,
+    pub(crate) waiting: VecDeque<Request>,
+    pub(crate) buffer: Vec<u8>,
+    pub(crate) compaction: Option<Compaction>,
+    /// Whether there is work that need not wait for a request.
+    pub(crate) has_work: bool,
+    /// Segments whose live records were copied, each with the frame that the index must have
+    /// before the segment can go.
+    pub(crate) retiring: Vec<(u32, u64)>,
+    pub(crate) settling: Vec<Reply<()>>,
+    /// How far the index was when it was last decided what to compact.
+    pub(crate) judged: Option<Applied>,
+    /// Damaged segments, which are left alone.
+    pub(crate) stuck: HashSet<u32>,
+    /// The watchers; they end with this thread.
+    pub(crate) changes: broadcast::Sender<Change>,
+}
+
+impl Writer {
+    pub(crate) fn new(
+        core: Arc<Core>,
+        appender: Appender,
+        queue: mpsc::Receiver<Request>,
+        changes: broadcast::Sender<Change>,
+    ) -> Self {
+        Self {
+            core,
+            revision: appender.last().revision,
+            appender,
+            queue,
+            waiting: VecDeque::with_capacity(QUEUE_LEN),
+            buffer: Vec::new(),
+            compaction: None,
+            has_work: false,
+            retiring: Vec::new(),
+            settling: Vec::new(),
+            judged: None,
+            stuck: HashSet::new(),
+            changes,
+        }
+    }
+
+    /// Appends copies of records, which change nothing but where they are.
+    pub(crate) fn append_copies(
+        &mut self,
+        frame: &mut FrameBuilder,
+        pending: &[Pending],
+    ) -> Result<()> {
+        let start = self.appender.append(frame, self.revision)?;
+        self.publish(pending, start);
+        Ok(())
+    }
+
+    pub(crate) fn publish(&self, pending: &[Pending], start: Position) {
+        let end = Applied {
+            position: self.appender.position(),
+            sequence: self.appender.last().sequence,
+            revision: self.revision,
+        };
+        let items = pending
+            .iter()
+            .map(|pending| (pending.key.clone(), pending.item(start)));
+        self.core.overlay.publish(items, end);
+    }
+
+    /// Hands a full generation to the index, and waits where the index is behind.
+    pub(crate) fn make_room(&mut self) -> Result<()> {
+        while self.core.overlay.is_full() {
+            if self.freeze()? == Freeze::Busy {
+                self.wait_for_index()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Hands what was committed to the index.
+    pub(crate) fn freeze(&mut self) -> Result<Freeze> {
+        // The log comes first: the index must never know what the log may lose.
+        self.appender.sync()?;
+        let freeze = self.core.overlay.freeze();
+        if freeze == Freeze::Frozen {
+            self.core.notify();
+        }
+        Ok(freeze)
+    }
+
+    pub(crate) fn is_settling(&self) -> bool {
+        !self.settling.is_empty()
+    }
+
+    pub(crate) fn wait_for_index(&self) -> Result<()> {
+        let applying = self.core.applying();
+        if let Some(error) = &applying.failed {
+            let message = "the index cannot be written; open the store again";
+            return Err(
+                Error::new(Kind::Unavailable, "collection.commit", message).because(error.clone())
+            );
+        }
+        if self
+            .core
+            .pages
+            .full
+            .load(std::sync::atomic::Ordering::Acquire)
+        {
+            let message = "the index has no room on the disk";
+            return Err(Error::new(Kind::Full, "collection.commit", message));
+        }
+        if self.core.overlay.frozen().is_some() {
+            drop(self.core.wait(applying, INDEX_PAUSE));
+        }
+        Ok(())
+    }
+}
+
+impl Pending {
+    /// The item, in a frame that begins at `frame`.
+    fn item(&self, frame: Position) -> Item {
+        let (offset, len) = self.place;
+        let offset = u32::try_from(frame.offset + offset as u64);
+        Item {
+            revision: self.revision,
+            at: Pointer {
+                segment: frame.segment,
+                offset: offset.expect("segments are shorter than 4 GiB"),
+                len: u32::try_from(len).expect("records are shorter than their segment"),
+            },
+            value: item_value(self.value.as_deref()),
+        }
+    }
+}

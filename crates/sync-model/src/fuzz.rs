@@ -1,0 +1,200 @@
+//! Entry points of the fuzzer: each takes any bytes to a parser of this crate, and checks what comes out.
+//! Only in builds with `--cfg fuzzing`; the targets are in `fuzz/` of the repository.
+
+use std::num::NonZeroU64;
+
+use store_api::RecordId;
+use store_engine::Hash;
+
+use crate::{
+    invite::Invite,
+    keys::{LocateKey, ReadKey},
+    records::{
+        FIRST_APP, Profile, RepoRoot, Route, decode_app_value, decode_member, decode_name,
+        open_app_value, open_group_name, open_member,
+    },
+    seal::{
+        app::{open_app, seal_app},
+        file::{self, FileKey},
+        page::PageKeys,
+        value::{open_value, seal_value},
+    },
+    tree::{
+        FileEntry, Name,
+        page::{Child, Item, Page},
+    },
+};
+
+const RECORD: RecordId = RecordId([3; 32]);
+
+fn read() -> ReadKey {
+    ReadKey::from_bytes([1; 32], 2)
+}
+
+fn locate() -> LocateKey {
+    LocateKey::from_bytes([2; 32], 2)
+}
+
+/// The text of an invite: printed and read again, it is the same one.
+pub fn invite(bytes: &[u8]) {
+    let Ok(text) = str::from_utf8(bytes) else {
+        return;
+    };
+    if let Ok(invite) = text.parse::<Invite>() {
+        let again = invite.to_string();
+        assert_eq!(again.parse::<Invite>().expect("it was printed"), invite);
+    }
+}
+
+/// What is in the slots of records. The first byte chooses which.
+///
+/// Most inputs go below the seal, which random bytes never get past.
+pub fn records(bytes: &[u8]) {
+    let Some((&which, bytes)) = bytes.split_first() else {
+        return;
+    };
+    match which % 8 {
+        0 => {
+            if let Ok(name) = decode_name(bytes) {
+                assert_eq!(name.as_bytes(), &bytes[1..]);
+            }
+        }
+        1 => {
+            if let Ok(repo) = decode_member(bytes) {
+                assert_eq!(repo.0, bytes[1..]);
+            }
+        }
+        2 => {
+            if let Ok(profile) = Profile::decode(bytes) {
+                let again = serde_json::to_vec(&profile).expect("it was read");
+                assert_eq!(Profile::decode(&again).expect("it was written"), profile);
+            }
+        }
+        3 => {
+            if let Ok(root) = RepoRoot::decode(bytes) {
+                assert_eq!(root.encode().expect("it was read"), bytes);
+            }
+        }
+        4 => {
+            if let Ok(route) = Route::decode(bytes) {
+                assert_eq!(route.encode().expect("it was read"), bytes);
+            }
+        }
+        5 => {
+            // As it comes from others: nothing that was not sealed opens.
+            assert!(open_group_name(&read(), RECORD, bytes).is_err());
+            assert!(open_member(&locate(), RECORD, 1, bytes).is_err());
+            assert!(open_app_value(&read(), RECORD, FIRST_APP, bytes).is_err());
+            assert!(Profile::open(&read(), RECORD, bytes).is_err());
+            assert!(RepoRoot::open(&locate(), RECORD, bytes).is_err());
+            assert!(Route::open(&locate(), RECORD, 2, bytes).is_err());
+        }
+        6 => {
+            if let Ok(value) = decode_app_value(bytes) {
+                assert_eq!(value, bytes[1..]);
+            }
+        }
+        _ => {
+            // What somebody with the keys has sealed, whatever it is.
+            let seal = |slot| seal_value(&locate(), RECORD, slot, bytes);
+            let Ok(sealed) = seal(1) else { return };
+            drop(open_member(&locate(), RECORD, 1, &sealed));
+            drop(RepoRoot::open(&locate(), RECORD, &sealed));
+            let sealed = seal(2).expect("it is as long");
+            drop(Route::open(&locate(), RECORD, 2, &sealed));
+        }
+    }
+}
+
+/// A page of a tree: what is one is encoded as it was.
+pub fn page(bytes: &[u8]) {
+    let level = bytes.get(1).copied().unwrap_or_default();
+    let count = bytes.get(2..4).map_or(0, |count| {
+        usize::from(u16::from_be_bytes([count[0], count[1]]))
+    });
+    // Nobody guesses 32 bytes: the sequence is made to fit, as a dishonest owner does.
+    let count = count.min(1024);
+    decode_page::<FileEntry>(bytes, level, &blobs_in(bytes, count));
+    decode_page::<Child>(bytes, level, &vec![Hash::of(b"below"); count]);
+    if let Ok(name) = str::from_utf8(bytes).map(Name::new)
+        && let Ok(name) = name
+    {
+        assert_eq!(name.as_str().as_bytes(), bytes);
+    }
+}
+
+fn decode_page<T: Item + std::fmt::Debug>(bytes: &[u8], level: u8, links: &[Hash]) {
+    if let Ok(page) = Page::<T>::decode(bytes, level, links) {
+        assert_eq!(page.encode(), bytes);
+        assert_eq!(page.sequence(Hash::EMPTY).len(), 32 * (1 + links.len()));
+        for (at, (name, _)) in page.items.iter().enumerate() {
+            assert_eq!(page.position(name.as_str()), at);
+        }
+    }
+}
+
+/// The blobs that a page of level 0 names, as far as its lengths lead to any.
+fn blobs_in(bytes: &[u8], count: usize) -> Vec<Hash> {
+    let mut at = 4;
+    let mut found = Vec::new();
+    for _ in 0..count {
+        let Some(rest) = bytes.get(at + 2..at + 4) else {
+            break;
+        };
+        let entry = at + 4 + usize::from(u16::from_be_bytes([rest[0], rest[1]]));
+        let Some(blob) = bytes.get(entry + 48..entry + 80) else {
+            break;
+        };
+        found.push(Hash::from(<[u8; 32]>::try_from(blob).expect("32 bytes")));
+        at = entry + FileEntry::LEN;
+    }
+    found.resize(count, Hash::EMPTY);
+    found
+}
+
+/// Sealed pages, values, an app's data and files: nothing opens that was not sealed, and what was, as it was.
+pub fn sealed(bytes: &[u8]) {
+    let pages = PageKeys::new(&read());
+    let key = FileKey::from_bytes([5; 32]);
+    if let Ok(plain) = pages.open(bytes) {
+        assert_eq!(pages.seal(&plain), bytes);
+    }
+    if let Ok(plain) = open_value(&read(), RECORD, 3, bytes) {
+        assert_eq!(bytes.len(), plain.len() + crate::seal::value::OVERHEAD);
+    }
+    if let Ok(plain) = open_app(&read(), RECORD, b"context", bytes) {
+        assert_eq!(bytes.len(), plain.len() + crate::seal::app::OVERHEAD);
+    }
+    drop(file::open_all(&key, bytes));
+
+    // The last bytes say what is changed of what was sealed: where, and how.
+    let Some((plain, [high, low, flip])) = bytes.split_last_chunk() else {
+        return;
+    };
+    let Some(flip) = NonZeroU64::new(u64::from(*flip)) else {
+        return;
+    };
+    let flip = flip.get() as u8;
+    let change = |bytes: &[u8]| {
+        let mut bytes = bytes.to_vec();
+        let at = usize::from(u16::from_be_bytes([*high, *low])) % bytes.len();
+        bytes[at] ^= flip;
+        bytes
+    };
+    let page = pages.seal(plain);
+    assert_eq!(pages.open(&page).expect("it was sealed"), plain);
+    assert!(pages.open(&change(&page)).is_err());
+    if let Ok(value) = seal_value(&read(), RECORD, 3, plain) {
+        let opened = open_value(&read(), RECORD, 3, &value);
+        assert_eq!(opened.expect("it was sealed"), plain);
+        assert!(open_value(&read(), RECORD, 3, &change(&value)).is_err());
+    }
+    let data = seal_app(&read(), RECORD, b"context", plain).expect("it is not that long");
+    let opened = open_app(&read(), RECORD, b"context", &data);
+    assert_eq!(opened.expect("it was sealed"), plain);
+    assert!(open_app(&read(), RECORD, b"context", &change(&data)).is_err());
+    let file = file::seal_all(&key, plain);
+    assert_eq!(file::sealed_len(plain.len() as u64), file.len() as u64);
+    assert_eq!(file::open_all(&key, &file).expect("it was sealed"), plain);
+    assert!(file::open_all(&key, &change(&file)).is_err());
+}

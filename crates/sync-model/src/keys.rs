@@ -1,0 +1,349 @@
+//! The keys of a group: who holds which can do what.
+//!
+//! ```text
+//! group secret (ed25519)          writes the group's record; derives both keys of every epoch
+//!   ├─ locate key of an epoch     finds members and copies what they have, sealed
+//!   └─ read key of an epoch       opens names, pages and files
+//! key of an epoch                 BLAKE3 derive_key(context, secret [32] | epoch u32)
+//! ```
+
+use std::fmt;
+
+use store_api::{Error, Kind, PublicKey, RecordId, Result, SecretKey};
+use store_engine::{generate_key, public_key};
+use zeroize::{ZeroizeOnDrop, Zeroizing};
+
+use crate::ids::group_id;
+
+/// The context of BLAKE3's key derivation that makes a locate key.
+pub const LOCATE_CONTEXT: &str = "larder 2026 group locate key v1";
+
+/// The context of BLAKE3's key derivation that makes a read key.
+pub const READ_CONTEXT: &str = "larder 2026 group read key v1";
+
+/// The secret of a group: writes its record, and derives all its keys.
+#[derive(Clone)]
+pub struct GroupSecret(SecretKey);
+
+impl GroupSecret {
+    /// A new one, from the operating system's randomness; [`Kind::Unavailable`] where it has none.
+    pub fn generate() -> Result<Self> {
+        generate_key().map(Self)
+    }
+
+    /// The secret that is this key.
+    pub fn from_key(key: SecretKey) -> Self {
+        Self(key)
+    }
+
+    /// The key that signs the group's record.
+    pub fn key(&self) -> &SecretKey {
+        &self.0
+    }
+
+    /// The public key of the group's record.
+    pub fn public(&self) -> PublicKey {
+        public_key(&self.0)
+    }
+
+    fn derive(&self, context: &str, epoch: u32) -> [u8; 32] {
+        let mut material = Zeroizing::new([0; 36]);
+        material[..32].copy_from_slice(self.0.expose());
+        material[32..].copy_from_slice(&epoch.to_be_bytes());
+        blake3::derive_key(context, &*material)
+    }
+}
+
+impl fmt::Debug for GroupSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("GroupSecret(…)")
+    }
+}
+
+mod sealed {
+    pub trait Sealed {
+        /// The key for one use, named by `context`.
+        fn derive(&self, context: &str) -> zeroize::Zeroizing<[u8; 32]>;
+    }
+}
+
+/// A key of a group in one epoch: a [`LocateKey`] or a [`ReadKey`].
+pub trait EpochKey: sealed::Sealed + fmt::Debug + Send + Sync {
+    /// The epoch that the key is of; the first is 0.
+    fn epoch(&self) -> u32;
+}
+
+macro_rules! epoch_key {
+    ($(#[$doc:meta])* $name:ident, $context:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, ZeroizeOnDrop)]
+        pub struct $name {
+            key: [u8; 32],
+            #[zeroize(skip)]
+            epoch: u32,
+        }
+
+        impl $name {
+            /// The key of `epoch` in the group with this secret.
+            pub fn derive(secret: &GroupSecret, epoch: u32) -> Self {
+                let key = secret.derive($context, epoch);
+                Self { key, epoch }
+            }
+
+            /// A key from its parts.
+            pub fn from_bytes(key: [u8; 32], epoch: u32) -> Self {
+                Self { key, epoch }
+            }
+
+            /// The 32 bytes, for whoever hands the key on.
+            pub fn expose(&self) -> &[u8; 32] {
+                &self.key
+            }
+
+            /// The epoch that the key is of.
+            pub fn epoch(&self) -> u32 {
+                self.epoch
+            }
+        }
+
+        impl sealed::Sealed for $name {
+            fn derive(&self, context: &str) -> Zeroizing<[u8; 32]> {
+                Zeroizing::new(blake3::derive_key(context, &self.key))
+            }
+        }
+
+        impl EpochKey for $name {
+            fn epoch(&self) -> u32 {
+                self.epoch
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{}(…, epoch {})", stringify!($name), self.epoch)
+            }
+        }
+
+        impl PartialEq for $name {
+            /// In constant time.
+            fn eq(&self, other: &Self) -> bool {
+                same(&self.key, &other.key) && self.epoch == other.epoch
+            }
+        }
+
+        impl Eq for $name {}
+    };
+}
+
+epoch_key! {
+    /// Finds a group's members and opens what is needed to copy their data, but not the data.
+    LocateKey, LOCATE_CONTEXT
+}
+
+epoch_key! {
+    /// Opens the names, pages and files of a group.
+    ReadKey, READ_CONTEXT
+}
+
+/// Returns whether two secrets are equal, in constant time.
+pub fn same(a: &[u8; 32], b: &[u8; 32]) -> bool {
+    blake3::Hash::from_bytes(*a) == blake3::Hash::from_bytes(*b)
+}
+
+/// Derives a key for one use, which `context` names, from a key of a group.
+pub fn derive(key: &impl EpochKey, context: &str) -> Zeroizing<[u8; 32]> {
+    sealed::Sealed::derive(key, context)
+}
+
+/// What a member can do in a group, with the keys for it.
+#[derive(Debug, Clone)]
+pub enum Access {
+    /// Read everything, and write the group's record.
+    Write {
+        /// Writes the group's record.
+        secret: GroupSecret,
+        /// Opens the data.
+        read: ReadKey,
+        /// Finds and copies it.
+        locate: LocateKey,
+    },
+    /// Read everything.
+    Read {
+        /// Opens the data.
+        read: ReadKey,
+        /// Finds and copies it.
+        locate: LocateKey,
+    },
+    /// Keep a copy of everything, sealed.
+    Replica {
+        /// Finds and copies the data.
+        locate: LocateKey,
+    },
+}
+
+/// What a member holds of a group: its name, and the keys of one epoch.
+#[derive(Debug, Clone)]
+pub struct GroupKeys {
+    group: PublicKey,
+    access: Access,
+}
+
+impl GroupKeys {
+    /// All the keys of an epoch.
+    pub fn write(secret: GroupSecret, epoch: u32) -> Self {
+        Self {
+            group: secret.public(),
+            access: Access::Write {
+                read: ReadKey::derive(&secret, epoch),
+                locate: LocateKey::derive(&secret, epoch),
+                secret,
+            },
+        }
+    }
+
+    /// The keys of a reader; [`Kind::Invalid`] where they are of two epochs.
+    pub fn read_only(group: PublicKey, read: ReadKey, locate: LocateKey) -> Result<Self> {
+        if read.epoch() != locate.epoch() {
+            let message = "the read key and the locate key are of two epochs";
+            return Err(Error::new(Kind::Invalid, "sync.keys", message)
+                .with("read", read.epoch())
+                .with("locate", locate.epoch()));
+        }
+        let access = Access::Read { read, locate };
+        Ok(Self { group, access })
+    }
+
+    /// The key of a replica.
+    pub fn replica(group: PublicKey, locate: LocateKey) -> Self {
+        let access = Access::Replica { locate };
+        Self { group, access }
+    }
+
+    /// The same group for somebody who may only read; `None` where these keys cannot read either.
+    pub fn to_read_only(&self) -> Option<Self> {
+        let access = Access::Read {
+            read: self.read()?.clone(),
+            locate: self.locate().clone(),
+        };
+        let group = self.group;
+        Some(Self { group, access })
+    }
+
+    /// The same group for somebody who may only keep a copy.
+    pub fn to_replica(&self) -> Self {
+        Self::replica(self.group, self.locate().clone())
+    }
+
+    /// The public key of the group's record.
+    pub fn group(&self) -> PublicKey {
+        self.group
+    }
+
+    /// The name of the group: its record's id.
+    pub fn id(&self) -> RecordId {
+        group_id(self.group)
+    }
+
+    /// What these keys allow.
+    pub fn access(&self) -> &Access {
+        &self.access
+    }
+
+    /// The epoch that the keys are of.
+    pub fn epoch(&self) -> u32 {
+        self.locate().epoch()
+    }
+
+    /// The key that everybody holds.
+    pub fn locate(&self) -> &LocateKey {
+        match &self.access {
+            Access::Write { locate, .. }
+            | Access::Read { locate, .. }
+            | Access::Replica { locate } => locate,
+        }
+    }
+
+    /// The key of those who may read.
+    pub fn read(&self) -> Option<&ReadKey> {
+        match &self.access {
+            Access::Write { read, .. } | Access::Read { read, .. } => Some(read),
+            Access::Replica { .. } => None,
+        }
+    }
+
+    /// The secret of those who may write the group's record.
+    pub fn secret(&self) -> Option<&GroupSecret> {
+        match &self.access {
+            Access::Write { secret, .. } => Some(secret),
+            _ => None,
+        }
+    }
+}
+
+impl PartialEq for GroupKeys {
+    fn eq(&self, other: &Self) -> bool {
+        self.group == other.group
+            && self.secret().is_some() == other.secret().is_some()
+            && self.read() == other.read()
+            && self.locate() == other.locate()
+    }
+}
+
+impl Eq for GroupKeys {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn secret() -> GroupSecret {
+        GroupSecret::from_key(SecretKey::from_bytes([7; 32]))
+    }
+
+    #[test]
+    fn keys_are_pinned() {
+        let hex = |key: &[u8; 32]| blake3::Hash::from_bytes(*key).to_string();
+        let keys = GroupKeys::write(secret(), 3);
+        let lines = [
+            hex(&keys.group().0),
+            hex(&keys.id().0),
+            hex(keys.locate().expose()),
+            hex(keys.read().unwrap().expose()),
+        ];
+        crate::golden::check("keys.hex", &lines);
+    }
+
+    #[test]
+    fn epochs_and_uses_differ() {
+        let (a, b) = (ReadKey::derive(&secret(), 0), ReadKey::derive(&secret(), 1));
+        assert_ne!(a.expose(), b.expose());
+        assert_ne!(a.expose(), LocateKey::derive(&secret(), 0).expose());
+        assert_ne!(derive(&a, "one"), derive(&a, "two"));
+    }
+
+    #[test]
+    fn lesser_keys_lack_the_greater_ones() {
+        let keys = GroupKeys::write(secret(), 0);
+        let read = keys.to_read_only().unwrap();
+        assert!(read.secret().is_none() && read.read().is_some());
+        let replica = read.to_replica();
+        assert!(replica.read().is_none() && replica.to_read_only().is_none());
+        assert_eq!(replica.id(), keys.id());
+        let later = LocateKey::derive(&secret(), 1);
+        let read = keys.read().unwrap().clone();
+        let error = GroupKeys::read_only(keys.group(), read, later).unwrap_err();
+        assert_eq!(error.kind(), Kind::Invalid);
+    }
+
+    #[test]
+    fn nothing_secret_is_printed() {
+        let text = format!("{:?}", GroupKeys::write(secret(), 5));
+        for part in [
+            "GroupSecret(…)",
+            "ReadKey(…, epoch 5)",
+            "LocateKey(…, epoch 5)",
+        ] {
+            assert!(text.contains(part), "{text}");
+        }
+        assert!(!text.contains("7, 7") && !text.contains("0707"), "{text}");
+    }
+}

@@ -1,0 +1,157 @@
+//! What the records of a group and of a repo have in their slots.
+//!
+//! ```text
+//! group's record   owner: the group's key, 1024 slots
+//!   0              name: version u8 = 1 | text                                     read key
+//!   1..            a member's repo: version u8 = 1 | public key [32]               locate key
+//!   960..          a value of the app's: version u8 = 1 | value                    read key
+//! repo's record    owner: the repo's key, 64 slots
+//!   0              profile: JSON {"name": text}                                    read key
+//!   1              root: version u8 = 1 | hash [32] | level u8 | files u64 | bytes u64
+//!                  | time i64 | earlier u8 | for each: hash [32], level u8, time i64
+//!                                                                                  locate key
+//!   2..            a route: version u8 = 1 | expires i64 | address                 locate key
+//! ```
+//!
+//! Each value is sealed for its slot ([`value`](crate::seal::value)), under the key named. Times
+//! are milliseconds since 1970.
+
+mod app;
+mod root;
+mod route;
+#[cfg(test)]
+mod tests;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use store_api::{Error, Kind, PublicKey, RecordId, Result, Slot};
+
+#[cfg(fuzzing)]
+pub(crate) use self::app::decode_app_value;
+pub use self::{
+    app::{MAX_APP_VALUE_LEN, open_app_value, seal_app_value},
+    root::{Earlier, RepoRoot},
+    route::Route,
+};
+pub use crate::ids::{
+    APP_SLOTS, FIRST_APP, FIRST_MEMBER, FIRST_ROUTE, GROUP_NAME, GROUP_SLOTS, REPO_PROFILE,
+    REPO_ROOT, REPO_SLOTS, group_id, group_record, repo_id, repo_record,
+};
+use crate::{
+    codec::Fields,
+    keys::{LocateKey, ReadKey},
+    seal::value::{open_value, seal_value},
+};
+
+/// The version of every layout here.
+pub const VERSION: u8 = 1;
+
+/// The longest name of a group or of a member, in bytes.
+pub const MAX_LABEL_LEN: usize = 1024;
+
+/// The longest address in a route or an invite, in bytes.
+pub const MAX_ADDRESS_LEN: usize = 1024;
+
+/// The most earlier roots that a repo tells.
+pub const MAX_EARLIER: usize = 64;
+
+const NAME: &str = "sync.group.name";
+const MEMBER: &str = "sync.group.member";
+const PROFILE: &str = "sync.repo.profile";
+
+fn check_label(operation: &'static str, label: &str) -> Result<()> {
+    if label.len() <= MAX_LABEL_LEN {
+        return Ok(());
+    }
+    let message = format!("a name has at most {MAX_LABEL_LEN} bytes");
+    Err(Error::new(Kind::TooLarge, operation, message).with("len", label.len()))
+}
+
+fn check_slot(operation: &'static str, slot: Slot, first: Slot, slots: u16) -> Result<()> {
+    if (first..slots).contains(&slot) {
+        return Ok(());
+    }
+    let message = "the record has something else in this slot";
+    Err(Error::new(Kind::Invalid, operation, message).with("slot", slot))
+}
+
+/// Seals a group's name for its slot.
+pub fn seal_group_name(key: &ReadKey, group: RecordId, name: &str) -> Result<Bytes> {
+    check_label(NAME, name)?;
+    let plain = [&[VERSION], name.as_bytes()].concat();
+    seal_value(key, group, GROUP_NAME, &plain)
+}
+
+/// Opens a group's name.
+pub fn open_group_name(key: &ReadKey, group: RecordId, sealed: &[u8]) -> Result<String> {
+    let plain = open_value(key, group, GROUP_NAME, sealed)?;
+    decode_name(&plain)
+}
+
+pub(crate) fn decode_name(plain: &[u8]) -> Result<String> {
+    let name = text(NAME, Fields::versioned(NAME, VERSION, plain)?)?;
+    check_label(NAME, &name)?;
+    Ok(name)
+}
+
+fn text(operation: &'static str, rest: Fields<'_>) -> Result<String> {
+    String::from_utf8(rest.rest().to_vec()).map_err(|error| {
+        Error::new(Kind::Invalid, operation, "the value is no text").because(error)
+    })
+}
+
+/// Seals the public key of a member's repo for a slot of the group's record.
+pub fn seal_member(key: &LocateKey, group: RecordId, slot: Slot, repo: PublicKey) -> Result<Bytes> {
+    check_slot(MEMBER, slot, FIRST_MEMBER, GROUP_SLOTS)?;
+    let plain = [&[VERSION], &repo.0[..]].concat();
+    seal_value(key, group, slot, &plain)
+}
+
+/// Opens the public key of a member's repo.
+pub fn open_member(
+    key: &LocateKey,
+    group: RecordId,
+    slot: Slot,
+    sealed: &[u8],
+) -> Result<PublicKey> {
+    check_slot(MEMBER, slot, FIRST_MEMBER, GROUP_SLOTS)?;
+    decode_member(&open_value(key, group, slot, sealed)?)
+}
+
+pub(crate) fn decode_member(plain: &[u8]) -> Result<PublicKey> {
+    let mut fields = Fields::versioned(MEMBER, VERSION, plain)?;
+    let repo = PublicKey(fields.take()?);
+    fields.end()?;
+    Ok(repo)
+}
+
+/// What a member tells of itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Profile {
+    /// What it is called. Later versions may tell more.
+    pub name: String,
+}
+
+impl Profile {
+    /// Seals it for its slot.
+    pub fn seal(&self, key: &ReadKey, repo: RecordId) -> Result<Bytes> {
+        check_label(PROFILE, &self.name)?;
+        let plain = serde_json::to_vec(self).map_err(|error| {
+            Error::new(Kind::Internal, PROFILE, "it cannot be written").because(error)
+        })?;
+        seal_value(key, repo, REPO_PROFILE, &plain)
+    }
+
+    /// Opens one.
+    pub fn open(key: &ReadKey, repo: RecordId, sealed: &[u8]) -> Result<Self> {
+        Self::decode(&open_value(key, repo, REPO_PROFILE, sealed)?)
+    }
+
+    pub(crate) fn decode(plain: &[u8]) -> Result<Self> {
+        let profile: Self = serde_json::from_slice(plain).map_err(|error| {
+            Error::new(Kind::Invalid, PROFILE, "the value is no profile").because(error)
+        })?;
+        check_label(PROFILE, &profile.name)?;
+        Ok(profile)
+    }
+}

@@ -1,0 +1,39 @@
+//! The root of a tree: what names all of it.
+
+use store_engine::{Hash, MAX_TREE_DEPTH};
+
+/// The highest level of a page.
+pub const MAX_LEVEL: u8 = MAX_TREE_DEPTH - 1;
+
+/// The root of a tree: all of it follows from its hash.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Root {
+    /// The sequence of the topmost page; [`Hash::EMPTY`] where there is no file.
+    pub hash: Hash,
+    /// The level of that page.
+    pub level: u8,
+    /// How many files there are.
+    pub files: u64,
+    /// The sum of their sizes, before sealing.
+    pub bytes: u64,
+}
+
+impl Root {
+    /// The tree without files.
+    pub const EMPTY: Root = Root {
+        hash: Hash::EMPTY,
+        level: 0,
+        files: 0,
+        bytes: 0,
+    };
+
+    /// Whether there is no file.
+    pub fn is_empty(&self) -> bool {
+        self.files == 0
+    }
+
+    /// What to tag or pin to keep the whole tree, and its files, alive.
+    pub fn keep(&self) -> store_engine::Root {
+        store_engine::Root::tree(self.hash, self.level.saturating_add(1))
+    }
+}

@@ -1,0 +1,394 @@
+//! How much of one tree is not in another, as far as its pages are here.
+
+use std::collections::{HashMap, HashSet};
+
+use store_api::{Kind, Result};
+use store_engine::{Blobs, Hash, Status};
+
+use super::{
+    FileEntry, MAX_LEVEL, Name, Root, Tree,
+    page::{Child, Item, Page},
+    walk::{Part, children},
+    wants::Wants,
+};
+
+/// The most pages that are opened to count; what is below the others is guessed.
+const MAX_OPENED: usize = 1024;
+
+/// Files, and the bytes in them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Count {
+    /// The number of files.
+    pub files: u64,
+    /// The sum of their bytes.
+    pub bytes: u64,
+    /// True where something had to be guessed.
+    pub is_guess: bool,
+}
+
+impl Count {
+    /// Adds what another count found.
+    pub fn add(&mut self, other: Self) {
+        self.files = self.files.saturating_add(other.files);
+        self.bytes = self.bytes.saturating_add(other.bytes);
+        self.is_guess |= other.is_guess;
+    }
+}
+
+/// Which files count.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Which {
+    /// Those that are wanted and of which something is not here, with the bytes that are not.
+    Missing(Wants),
+    /// Those that are here.
+    Here,
+    /// All of them, without their bytes.
+    Names,
+}
+
+/// Files and bytes, where they are known.
+type Totals = Option<(u64, u64)>;
+
+/// A page that is not in the other tree, with what is in it.
+type Named = (Hash, Totals);
+
+/// What is in a page.
+enum Items {
+    Pages(Vec<Named>),
+    /// Blobs, with the sizes of their files as far as they are known, and whether they count.
+    Files(Vec<(Hash, Option<u64>, bool)>),
+}
+
+/// Counts the files of `new` that are not in `old`. A file is its blob: one that only has another name
+/// is in both. Pages that both have are not opened, so the cost follows the difference, up to a
+/// bound.
+///
+/// Without a `tree` that can read the pages, sizes are those of the sealed files; of those that are not
+/// here at all the average is taken.
+pub async fn count(
+    blobs: &Blobs,
+    tree: Option<&Tree>,
+    new: Root,
+    old: Root,
+    which: &Which,
+) -> Result<Count> {
+    let mut counter = Counter {
+        blobs,
+        tree,
+        opened: 0,
+        which,
+        average: new.bytes.checked_div(new.files).unwrap_or_default(),
+        count: Count::default(),
+    };
+    let (mut above, mut under) = (Vec::<Named>::new(), HashMap::<Hash, Totals>::new());
+    for level in (0..=new.level.max(old.level).min(MAX_LEVEL)).rev() {
+        if level == new.level && new.hash != Hash::EMPTY {
+            above.push((new.hash, Some((new.files, new.bytes))));
+        }
+        if level == old.level && old.hash != Hash::EMPTY {
+            under.insert(old.hash, Some((old.files, old.bytes)));
+        }
+        let is_shared = |(hash, _): &Named| under.contains_key(hash);
+        let shared: HashSet<Hash> = above.iter().filter(|p| is_shared(p)).map(|p| p.0).collect();
+        above.retain(|(hash, _)| !shared.contains(hash));
+        under.retain(|hash, _| !shared.contains(hash));
+        if above.is_empty() && (level <= new.level) {
+            break;
+        }
+        let before = total(under.values());
+        let (mut below, mut files) = (HashMap::new(), HashSet::new());
+        for page in std::mem::take(&mut under).into_keys() {
+            match counter.open(page, level).await? {
+                Some(Items::Pages(pages)) => below.extend(pages),
+                Some(Items::Files(named)) => files.extend(named.into_iter().map(|(blob, ..)| blob)),
+                None => counter.count.is_guess = true,
+            }
+        }
+        let (mut left, mut next) = (Vec::new(), Vec::new());
+        for (page, known) in std::mem::take(&mut above) {
+            match counter.open(page, level).await? {
+                Some(Items::Pages(pages)) => next.extend(pages),
+                Some(Items::Files(named)) => {
+                    for (blob, size, counts) in named {
+                        if counts && !files.contains(&blob) {
+                            counter.file(blob, size).await?;
+                        }
+                    }
+                }
+                None => left.push(known),
+            }
+        }
+        if !left.is_empty() {
+            counter.guess(total(&left), before);
+        }
+        (above, under) = (next, below);
+    }
+    Ok(counter.count)
+}
+
+fn total<'a>(pages: impl IntoIterator<Item = &'a Totals>) -> (u64, u64) {
+    let known = pages.into_iter().flatten();
+    known.fold((0, 0), |(files, bytes), page| {
+        (files.saturating_add(page.0), bytes.saturating_add(page.1))
+    })
+}
+
+struct Counter<'a> {
+    blobs: &'a Blobs,
+    tree: Option<&'a Tree>,
+    opened: usize,
+    which: &'a Which,
+    /// How long a file is of which nothing is known.
+    average: u64,
+    count: Count,
+}
+
+impl Counter<'_> {
+    /// What a page names; `None` where that is not known: it is not here, or is none.
+    async fn open(&mut self, page: Hash, level: u8) -> Result<Option<Items>> {
+        self.opened += 1;
+        if self.opened > MAX_OPENED {
+            return Ok(None);
+        }
+        let opened = match self.tree {
+            Some(tree) if level == 0 => tree.peek(page, level).await.map(|page| {
+                let counts = |name: &Name, size| match self.which {
+                    Which::Missing(wants) => wants.wants(name, size),
+                    Which::Here | Which::Names => true,
+                };
+                page.files(counts)
+            }),
+            Some(tree) => tree.peek(page, level).await.map(|page| page.pages()),
+            None => children(self.blobs, page, level).await.map(unread),
+        };
+        match opened {
+            Ok(items) => Ok(Some(items)),
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    Kind::NotFound | Kind::Corrupt | Kind::Denied | Kind::Invalid
+                ) =>
+            {
+                tracing::debug!(%page, %error, "a page cannot be counted");
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn file(&mut self, blob: Hash, size: Option<u64>) -> Result<()> {
+        let mut one = Count {
+            files: 1,
+            ..Count::default()
+        };
+        if *self.which != Which::Names {
+            let status = match blob {
+                Hash::EMPTY => Some(Status::Complete { size: 0 }),
+                _ => self.blobs.status(blob).await?,
+            };
+            match (self.which, status) {
+                (Which::Here, Some(Status::Complete { size: sealed })) => {
+                    one.bytes = size.unwrap_or(sealed);
+                }
+                (Which::Missing(_), None) => {
+                    one.bytes = size.unwrap_or(self.average);
+                    one.is_guess = size.is_none();
+                }
+                (
+                    Which::Missing(wants),
+                    Some(Status::Partial {
+                        size: sealed,
+                        proven,
+                        present,
+                    }),
+                ) => {
+                    let is_too_long = size.is_none() && proven && sealed > wants.longest_sealed();
+                    if is_too_long {
+                        return Ok(());
+                    }
+                    // A length that nothing proves is only what somebody said.
+                    one.is_guess = size.is_none() && !proven;
+                    let all = size.unwrap_or(sealed);
+                    one.bytes = all.saturating_sub(present);
+                }
+                _ => return Ok(()),
+            }
+        }
+        self.count.add(one);
+        Ok(())
+    }
+
+    /// Pages with so many files could not be opened; what they are compared with has as many as
+    /// `before`.
+    fn guess(&mut self, left: (u64, u64), before: (u64, u64)) {
+        let bytes = match self.which {
+            Which::Names => 0,
+            Which::Missing(_) | Which::Here => left.1.saturating_sub(before.1),
+        };
+        self.count.add(Count {
+            files: left.0.saturating_sub(before.0),
+            bytes,
+            is_guess: true,
+        });
+    }
+}
+
+impl Page<FileEntry> {
+    fn files(&self, counts: impl Fn(&Name, u64) -> bool) -> Items {
+        let files = self.items.iter();
+        let files = files.map(|(name, e)| (e.blob, Some(e.size), counts(name, e.size)));
+        Items::Files(files.collect())
+    }
+}
+
+impl Page<Child> {
+    fn pages(&self) -> Items {
+        let pages = self.items.iter();
+        Items::Pages(
+            pages
+                .map(|(_, child)| (child.hash, Some((child.files(), child.bytes()))))
+                .collect(),
+        )
+    }
+}
+
+/// What a sequence names, as it shows to those who cannot read the page.
+fn unread(named: Vec<super::walk::Reached>) -> Items {
+    let (mut pages, mut files) = (Vec::new(), Vec::new());
+    let mut is_leaf = false;
+    for child in named {
+        match child.part {
+            Part::Sequence { .. } => pages.push((child.hash, None)),
+            Part::File => files.push((child.hash, None, true)),
+            Part::Page => {}
+        }
+        is_leaf |= child.part == Part::File;
+    }
+    match is_leaf {
+        true => Items::Files(files),
+        false => Items::Pages(pages),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeMap, sync::Arc};
+
+    use store_testkit::MemoryStore;
+
+    use super::*;
+    use crate::{keys::ReadKey, seal::file::FileKey};
+
+    const MISSING: Which = Which::Missing(Wants::EVERYTHING);
+
+    /// Files with these numbers, of so many bytes; only the blobs of those with even numbers are here.
+    async fn root(tree: &Tree, numbers: impl IntoIterator<Item = u64>, size: u64) -> Root {
+        let mut files = BTreeMap::new();
+        for n in numbers {
+            let content = n.to_be_bytes();
+            let blob = match n % 2 {
+                0 => tree.blobs().add(content.to_vec()).await.unwrap().hash(),
+                _ => Hash::of(content),
+            };
+            let entry = FileEntry {
+                size,
+                modified: 0,
+                hash: blob,
+                blob,
+                key: FileKey::from_bytes([1; 32]),
+            };
+            files.insert(Name::new(format!("{n:05}")).unwrap(), Some(entry));
+        }
+        tree.edit(Root::EMPTY, files).await.unwrap().root
+    }
+
+    async fn blobs() -> Blobs {
+        let store = Arc::new(MemoryStore::new());
+        Blobs::open(store.clone(), store).await.unwrap()
+    }
+
+    async fn tree() -> Tree {
+        Tree::new(blobs().await, &ReadKey::from_bytes([7; 32], 0))
+    }
+
+    fn exactly(files: u64, bytes: u64) -> Count {
+        Count {
+            files,
+            bytes,
+            is_guess: false,
+        }
+    }
+
+    #[tokio::test]
+    async fn what_differs_is_counted() {
+        let tree = tree().await;
+        let old = root(&tree, 0..3000, 10).await;
+        let new = root(&tree, 100..3100, 10).await;
+        let of = async |new, old, which| {
+            count(tree.blobs(), Some(&tree), new, old, &which)
+                .await
+                .unwrap()
+        };
+        assert_eq!(of(new, old, MISSING).await, exactly(50, 500));
+        assert_eq!(of(new, old, Which::Here).await, exactly(50, 500));
+        assert_eq!(of(new, old, Which::Names).await, exactly(100, 0));
+        assert_eq!(of(new, new, Which::Names).await, exactly(0, 0));
+        assert_eq!(of(Root::EMPTY, old, Which::Names).await, exactly(0, 0));
+        let all = of(new, Root::EMPTY, Which::Names).await;
+        // Too many pages are not opened, and what their parents say of them comes to the same.
+        assert_eq!((all.files, all.bytes), (3000, 0));
+
+        // Who cannot read it knows the lengths of the blobs only.
+        let unread = async |which| count(tree.blobs(), None, new, old, &which).await.unwrap();
+        assert_eq!(unread(Which::Here).await, exactly(50, 400));
+        let missing = unread(MISSING).await;
+        assert_eq!((missing.files, missing.bytes), (50, 500));
+        assert!(missing.is_guess);
+    }
+
+    #[tokio::test]
+    async fn what_is_not_here_is_guessed() {
+        let (tree, other) = (tree().await, tree().await);
+        let old = root(&tree, 0..1000, 10).await;
+        let new = root(&other, 0..1100, 10).await;
+        let found = count(tree.blobs(), Some(&tree), new, old, &MISSING).await;
+        let expected = Count {
+            is_guess: true,
+            ..exactly(100, 1000)
+        };
+        assert_eq!(found.unwrap(), expected);
+        let found = count(tree.blobs(), None, new, old, &MISSING).await;
+        assert_eq!(found.unwrap(), expected);
+        // What it is compared with is not here: nothing is known to be in both.
+        let found = count(tree.blobs(), Some(&tree), old, new, &Which::Here).await;
+        let expected = Count {
+            is_guess: true,
+            ..exactly(500, 5000)
+        };
+        assert_eq!(found.unwrap(), expected);
+    }
+
+    #[tokio::test]
+    async fn absurd_sizes_are_only_large() {
+        let tree = tree().await;
+        let files = [1, 2, 3, 4, 5, 6, 7, 8, 9];
+        let huge = root(&tree, files, u64::MAX / 10).await;
+        let of = async |new: Root, tree: Option<&Tree>, which| {
+            let blobs = tree.map_or(blobs().await, |tree| tree.blobs().clone());
+            count(&blobs, tree, new, Root::EMPTY, &which).await.unwrap()
+        };
+        assert_eq!(of(huge, Some(&tree), MISSING).await.files, 5);
+        let lie = Root {
+            hash: Hash::of("nothing"),
+            level: u8::MAX,
+            files: 1,
+            bytes: u64::MAX,
+        };
+        let whole = of(lie, Some(&tree), MISSING).await;
+        assert!(whole.is_guess || whole == exactly(0, 0), "{whole:?}");
+        let mut all = of(Root { level: 3, ..lie }, None, MISSING).await;
+        assert_eq!((all.files, all.bytes, all.is_guess), (1, u64::MAX, true));
+        all.add(all);
+        assert_eq!((all.files, all.bytes), (2, u64::MAX));
+    }
+}

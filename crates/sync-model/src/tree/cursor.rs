@@ -1,0 +1,93 @@
+//! Going through the pages of one level, from left to right.
+
+use std::sync::Arc;
+
+use store_api::Result;
+use store_engine::Hash;
+
+use super::{
+    Root, Tree,
+    page::{Child, Item, Page},
+};
+
+/// A page above another one, and which of its items that is.
+pub(super) type Step = (Arc<Page<Child>>, usize);
+
+/// A place among the pages of one level of a tree.
+pub(super) struct Cursor {
+    tree: Tree,
+    root: Root,
+    level: u8,
+    /// The pages above, from the root down, and which of their items is below.
+    path: Vec<Step>,
+}
+
+impl Cursor {
+    pub(super) fn new(tree: &Tree, root: Root, level: u8) -> Self {
+        Self {
+            tree: tree.clone(),
+            root,
+            level,
+            path: Vec::new(),
+        }
+    }
+
+    /// The page that `name` belongs into: the first that ends with it or after it, or the last
+    /// page. `None` where the tree has no page on this level.
+    pub(super) async fn seek<T: Item>(&mut self, name: &str) -> Result<Option<Arc<Page<T>>>> {
+        self.path.clear();
+        if self.root.is_empty() || self.root.level < self.level {
+            return Ok(None);
+        }
+        if self.root.level == self.level {
+            return self.tree.load_root(self.root).await.map(Some);
+        }
+        let mut page = self.tree.load_root::<Child>(self.root).await?;
+        loop {
+            // Only in the root can the name be beyond all: below, pages end as their parents say.
+            let at = page.position(name).min(page.items.len() - 1);
+            let level = page.level;
+            self.path.push((page, at));
+            if level == self.level + 1 {
+                return self.tree.load_below(&self.path).await.map(Some);
+            }
+            page = self.tree.load_below(&self.path).await?;
+        }
+    }
+
+    /// The page after the current one, or `None` after the last.
+    pub(super) async fn next<T: Item>(&mut self) -> Result<Option<Arc<Page<T>>>> {
+        while let Some((page, at)) = self.path.last_mut() {
+            if *at + 1 < page.items.len() {
+                *at += 1;
+                break;
+            }
+            self.path.pop();
+        }
+        loop {
+            let Some((page, _)) = self.path.last() else {
+                return Ok(None);
+            };
+            if page.level == self.level + 1 {
+                return self.tree.load_below(&self.path).await.map(Some);
+            }
+            let page = self.tree.load_below::<Child>(&self.path).await?;
+            self.path.push((page, 0));
+        }
+    }
+
+    /// What the current page is called.
+    pub(super) fn hash(&self) -> Hash {
+        match self.path.last() {
+            Some((page, at)) => page.items[*at].1.hash,
+            None => self.root.hash,
+        }
+    }
+
+    /// Whether the current page is the last.
+    pub(super) fn is_last(&self) -> bool {
+        self.path
+            .iter()
+            .all(|(page, at)| *at + 1 == page.items.len())
+    }
+}

@@ -1,0 +1,45 @@
+//! What keeps one side of a connection open.
+
+use std::sync::Arc;
+
+use net_api::cut_reason;
+
+use super::{
+    error::closed,
+    search::Tail,
+    world::{Shared, SideState},
+};
+
+/// One side of a connection, as the connection and its streams share it: dropping it closes the connection.
+pub(super) struct Anchor {
+    pub(super) sim: Arc<Shared>,
+    pub(super) id: u64,
+    pub(super) side: usize,
+    pub(super) state: Arc<SideState>,
+}
+
+impl Anchor {
+    pub(super) fn close(&self, reason: &str) {
+        let reason = cut_reason(reason);
+        self.sim.with(|world| {
+            let Some(conn) = world.connections.get(&self.id) else {
+                return;
+            };
+            if conn.sides[self.side].ended.get().is_some() {
+                return;
+            }
+            let nodes = [conn.nodes[self.side], conn.nodes[1 - self.side]];
+            let mut tail = Tail::default();
+            world.look(nodes, self.id, None, 0, &mut tail, reason.as_bytes());
+            let here = closed("it was closed here").with("reason", reason);
+            let there = closed("the other side closed it").with("reason", reason);
+            world.close(self.id, self.side, here, there);
+        });
+    }
+}
+
+impl Drop for Anchor {
+    fn drop(&mut self) {
+        self.close("dropped");
+    }
+}

@@ -1,0 +1,12 @@
+//! Bounds on what peers may use and how long they may take.
+
+use std::time::Duration;
+
+/// The most connections at a time.
+pub(super) const MAX_CONNECTIONS: usize = 256;
+/// The most streams of one connection that are answered at a time.
+pub(super) const MAX_STREAMS: usize = 64;
+/// The time that a peer has for its first words on a stream, and for the rest of a frame.
+pub(super) const PATIENCE: Duration = Duration::from_secs(20);
+/// The time that peers have to hear that our routes are withdrawn.
+pub(super) const GOOD_BYE: Duration = Duration::from_secs(1);
