@@ -55,6 +55,9 @@ const ALLOWED: [(&str, &[&str]); 16] = [
     ("cli", &["larder"]),
 ];
 
+/// Crates that run nothing and connect nothing themselves.
+const PURE: [&str; 2] = ["sync-model", "net-api"];
+
 /// What the traits may need: no runtime, no storage library.
 const STORE_API: [&str; 4] = ["async-trait", "bytes", "futures-core", "zeroize"];
 
@@ -140,6 +143,21 @@ fn crates_depend_only_downwards() {
             placed || ["tests", "benches"].contains(&name.as_str()),
             "{name}"
         );
+    }
+}
+
+#[test]
+fn what_is_pure_asks_tokio_for_its_traits_alone() {
+    for package in list(&metadata()["packages"]) {
+        if !PURE.contains(&text(&package["name"]).as_str()) {
+            continue;
+        }
+        let dependencies = list(&package["dependencies"]).into_iter();
+        let mut tokio = dependencies.filter(|dep| dep["kind"].is_null() && dep["name"] == "tokio");
+        let features = tokio.next().map(|tokio| list(&tokio["features"]));
+        for feature in features.unwrap_or_default() {
+            assert_eq!(feature, "io-util", "{}", package["name"]);
+        }
     }
 }
 

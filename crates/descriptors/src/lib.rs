@@ -219,6 +219,35 @@ mod tests {
         assert!(next.is_ok(), "a file was given back");
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn everybody_gets_to_the_end() {
+        const TASKS: u64 = 200;
+        let descriptors = Arc::new(Descriptors::new(SMALLEST_LIMIT));
+        let mut tasks = tokio::task::JoinSet::new();
+        for number in 0..TASKS {
+            let descriptors = Arc::clone(&descriptors);
+            tasks.spawn(async move {
+                // Half of them read or write a file meanwhile.
+                let _file = match number % 2 {
+                    0 => Some(descriptors.file().await),
+                    _ => None,
+                };
+                for _ in 0..3 {
+                    let _call = descriptors.call().await;
+                    tokio::time::sleep(Duration::from_millis(number % 7)).await;
+                }
+            });
+        }
+        let all = async { while tasks.join_next().await.is_some() {} };
+        let ended = tokio::time::timeout(Duration::from_secs(60), all).await;
+        assert!(
+            ended.is_ok(),
+            "some wait for ever: {:?}",
+            free(&descriptors)
+        );
+        assert_eq!(free(&descriptors), [FILES.0, CALLS.0, 8]);
+    }
+
     #[test]
     fn what_is_kept_is_given_back() {
         let descriptors = Descriptors::new(SMALLEST_LIMIT);

@@ -13,6 +13,7 @@ pub(crate) mod fuzz;
 mod import;
 mod index;
 mod items;
+mod keys;
 mod marks;
 mod observe;
 mod payload;
