@@ -17,7 +17,7 @@ use tests::{
     data::{KIB, MIB, bytes},
     memory::Peak,
     node::{connection, get, loopback, our_node},
-    store::{open, read, unsound},
+    store::{open, read, try_open, unsound},
 };
 
 const GROUP: usize = 16 * KIB;
@@ -105,6 +105,22 @@ async fn refused(blobs: &Blobs, root: Root, peer: Peer, options: FetchOptions) -
     endpoint.close().await;
     router.shutdown().await.unwrap();
     error
+}
+
+/// Opens a store whose handles were dropped, once what they had begun has ended and let it go.
+async fn open_again(dir: &Path) -> larder::Store {
+    let opening = async {
+        loop {
+            match try_open(dir).await {
+                Err(error) if error.kind() == Kind::Unavailable => {
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+                opened => break opened.expect("the store opens"),
+            }
+        }
+    };
+    let opened = tokio::time::timeout(Duration::from_secs(60), opening).await;
+    opened.expect("the store is let go")
 }
 
 /// How much is here.
@@ -219,7 +235,7 @@ async fn hostile(dir: &Path) {
         assert!(growth <= MOST, "{what} took {growth} bytes");
         // As after a crash: nothing is closed. What was verified stays, and is right.
         drop(store);
-        let store = open(&dir).await;
+        let store = open_again(&dir).await;
         let present = here(store.blobs(), good.root.hash).await;
         match kept {
             Some(groups) => assert_eq!(present, (groups * GROUP) as u64, "{what}"),
