@@ -347,8 +347,9 @@ async fn a_tree_that_comes_while_collecting_stays() {
             let bytes = from.read_to_bytes(*hash, 0..u64::MAX).await.unwrap();
             held.push(blobs.add(bytes).await.unwrap());
         }
-        // From here on only the tree keeps them.
+        // From here on only the tree keeps them, and no round spares them for their age.
         drop(held);
+        soon();
         // One round that began after that has ended.
         let rounds = *ended.borrow_and_update();
         let round = ended.wait_for(|ended| *ended >= rounds + 2);
