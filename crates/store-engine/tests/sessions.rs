@@ -231,10 +231,16 @@ async fn nobody_collects_beside_others() {
     let refused = two.blobs.collect(std::time::SystemTime::now()).await;
     assert_eq!(refused.unwrap_err().kind(), Kind::Unavailable);
     assert_has(&two.blobs, pin.hash()).await;
-    one.blobs.collect(std::time::SystemTime::now()).await.unwrap();
+    one.blobs
+        .collect(std::time::SystemTime::now())
+        .await
+        .unwrap();
     drop(pin);
     one.blobs.close().await.unwrap();
-    two.blobs.collect(std::time::SystemTime::now()).await.unwrap();
+    two.blobs
+        .collect(std::time::SystemTime::now())
+        .await
+        .unwrap();
 }
 
 #[tokio::test(start_paused = true)]
@@ -345,7 +351,7 @@ async fn live(seed: u64) -> (u32, u32) {
 #[tokio::test(start_paused = true)]
 async fn whatever_happens_nothing_acknowledged_is_lost() {
     let (mut killed, mut refused) = (0, 0);
-    for seed in 0..60 {
+    for seed in 0..120 {
         let happened = live(seed).await;
         killed += happened.0;
         refused += happened.1;

@@ -124,7 +124,7 @@ impl Blobs {
         let inner = self.0.clone();
         let _running = inner.enter("blobs.scrub")?;
         match self.0.lookup(hash).await {
-            Ok(Some(found)) => inner.scrub_blob(hash, found, repair).await.map(Some),
+            Ok(Some(found)) => inner.scrub_blob(hash, found, repair).await,
             Ok(None) => Ok(None),
             Err(error) => Err(error),
         }

@@ -41,7 +41,10 @@ async fn adding_and_tagging() {
                 let store = iroh_store(&blobs);
                 let add = async || {
                     let tag = store.add_slice(&data).temp_tag().await?;
-                    store.tags().set("name", HashAndFormat::raw(tag.hash())).await
+                    store
+                        .tags()
+                        .set("name", HashAndFormat::raw(tag.hash()))
+                        .await
                 };
                 cut.call(add()).await;
                 if repeated {
