@@ -129,13 +129,11 @@ impl CollectionStore for Maps {
     }
 
     fn capabilities(&self) -> CollectionCapabilities {
-        CollectionCapabilities {
-            max_key_len: MAX_KEY_LEN as u32,
-            max_value_len: MAX_VALUE_LEN as u32,
-            max_batch_len: MAX_BATCH_LEN as u32,
-            scan_order: ScanOrder::Ordered,
-            durability: Durability::Memory,
-        }
+        let mut facts = CollectionCapabilities::least();
+        facts.max_key_len = MAX_KEY_LEN as u32;
+        facts.max_value_len = MAX_VALUE_LEN as u32;
+        facts.max_batch_len = MAX_BATCH_LEN as u32;
+        facts
     }
 
     async fn get(&self, collection: CollectionId, key: Bytes) -> Result<Option<Entry>> {

@@ -221,8 +221,19 @@ pub enum ScanOrder {
     Unordered,
 }
 
+/// Whether several may work on one store at the same time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sharing {
+    /// One opener at a time: the store is locked, or lives within its process. What earlier openers
+    /// left behind is nobody's.
+    Exclusive,
+    /// Others may have it open too, elsewhere, and work on it.
+    Shared,
+}
+
 /// Facts about a [`CollectionStore`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct CollectionCapabilities {
     /// The longest key, in bytes; at least 256.
     pub max_key_len: u32,
@@ -234,9 +245,25 @@ pub struct CollectionCapabilities {
     pub scan_order: ScanOrder,
     /// The strongest durability that a commit can have.
     pub durability: Durability,
+    /// Whether others may work on it at the same time.
+    pub sharing: Sharing,
 }
 
 impl CollectionCapabilities {
+    /// Returns the least that a store promises: keys of 256 bytes, values of 64 KiB, batches of 128
+    /// expectations and edits, ordered scans, in memory, for one opener. A backend changes what is
+    /// otherwise with it.
+    pub const fn least() -> Self {
+        Self {
+            max_key_len: 256,
+            max_value_len: 64 * 1024,
+            max_batch_len: 128,
+            scan_order: ScanOrder::Ordered,
+            durability: Durability::Memory,
+            sharing: Sharing::Exclusive,
+        }
+    }
+
     /// Whether `batch` is within the limits: for backends.
     ///
     /// # Errors

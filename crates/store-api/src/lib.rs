@@ -36,7 +36,7 @@ pub use blob::{BlobCapabilities, BlobStore, Block, GROUP_LEN, Part, PayloadId};
 pub use bytes::Bytes;
 pub use collection::{
     Batch, Change, CollectionCapabilities, CollectionId, CollectionStore, Edit, Entry, Expect,
-    MAX_COLLECTION_ID_LEN, Order, Revision, Scan, ScanOrder,
+    MAX_COLLECTION_ID_LEN, Order, Revision, Scan, ScanOrder, Sharing,
 };
 pub use error::{Error, Kind, Result, Retry, is_out_of_descriptors};
 pub use futures_core::Stream;

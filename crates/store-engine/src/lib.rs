@@ -41,10 +41,10 @@ pub use bao_tree::{
     io::{Leaf, Parent},
 };
 pub use blobs::{
-    AddOptions, Bitfield, Blobs, ByteStream, Collected, Encoded, Finding, Hashed, Import,
-    MAX_READ_TO_BYTES, MAX_STAGED_BLOBS, MAX_STAGED_BYTES, MAX_TAG_NAME_LEN, Marks, Pin, Progress,
-    RECORD_EVERY, RECORD_EVERY_BYTES, Reader, Repair, Roots, Scrubbed, Source, Status, Tag,
-    TagName, Tags, Transaction, Trust,
+    AddOptions, BEAT, Bitfield, Blobs, ByteStream, Collected, Encoded, Finding, Hashed, Import,
+    LEASE, MAX_READ_TO_BYTES, MAX_STAGED_BLOBS, MAX_STAGED_BYTES, MAX_TAG_NAME_LEN, Marks, Pin,
+    Progress, RECORD_EVERY, RECORD_EVERY_BYTES, Reader, Repair, Roots, Scrubbed, Source, Status,
+    Tag, TagName, Tags, Transaction, Trust,
 };
 pub use blocking::blocking;
 pub use chance::random;

@@ -18,7 +18,6 @@ use std::{
 use futures_util::{TryStreamExt, future, stream};
 use store_api::{
     BlobCapabilities, CollectionCapabilities, Durability, Error, GROUP_LEN, Kind, Listing, Result,
-    ScanOrder,
 };
 
 pub use self::{blobs::split, secrets::MemorySecrets};
@@ -88,6 +87,10 @@ impl MemoryStore {
             block_len > 0 && u64::from(block_len).is_multiple_of(GROUP_LEN),
             "a block's length is a positive multiple of {GROUP_LEN}"
         );
+        let mut collections = CollectionCapabilities::least();
+        collections.max_key_len = MAX_KEY_LEN;
+        collections.max_value_len = MAX_VALUE_LEN;
+        collections.max_batch_len = MAX_BATCH_LEN;
         Self::with_facts(Facts {
             blobs: BlobCapabilities {
                 block_len,
@@ -95,13 +98,7 @@ impl MemoryStore {
                 durability: Durability::Memory,
                 concurrency: 1,
             },
-            collections: CollectionCapabilities {
-                max_key_len: MAX_KEY_LEN,
-                max_value_len: MAX_VALUE_LEN,
-                max_batch_len: MAX_BATCH_LEN,
-                scan_order: ScanOrder::Ordered,
-                durability: Durability::Memory,
-            },
+            collections,
         })
     }
 

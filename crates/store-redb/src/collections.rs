@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures_util::stream;
 use store_api::{
     Batch, Change, CollectionCapabilities, CollectionId, CollectionStore, Durability, Entry,
-    Listing, Order, Result, Revision, Scan, ScanOrder,
+    Listing, Order, Result, Revision, Scan, Sharing,
 };
 use tokio::sync::broadcast::error::RecvError;
 
@@ -34,13 +34,14 @@ impl CollectionStore for RedbStore {
     }
 
     fn capabilities(&self) -> CollectionCapabilities {
-        CollectionCapabilities {
-            max_key_len: MAX_KEY_LEN,
-            max_value_len: MAX_VALUE_LEN,
-            max_batch_len: MAX_BATCH_LEN,
-            scan_order: ScanOrder::Ordered,
-            durability: Durability::OnWrite,
-        }
+        let mut facts = CollectionCapabilities::least();
+        facts.max_key_len = MAX_KEY_LEN;
+        facts.max_value_len = MAX_VALUE_LEN;
+        facts.max_batch_len = MAX_BATCH_LEN;
+        facts.durability = Durability::OnWrite;
+        // The folder is locked.
+        facts.sharing = Sharing::Exclusive;
+        facts
     }
 
     async fn get(&self, collection: CollectionId, key: Bytes) -> Result<Option<Entry>> {

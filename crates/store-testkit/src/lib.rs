@@ -36,6 +36,7 @@
 //! * [`stores`] has others that make life hard for what is built on stores:
 //!   [`StrictStore`](stores::StrictStore) finds wrong assumptions, [`FaultyStore`](stores::FaultyStore)
 //!   fails on demand, [`LateStore`](stores::LateStore) finishes what a dropped call began,
+//!   [`GatedStore`](stores::GatedStore) sleeps, or is killed, beside others,
 //!   [`PowerStore`](stores::PowerStore) loses power, and [`BrokenStore`](stores::BrokenStore) shows
 //!   what the suites are worth.
 

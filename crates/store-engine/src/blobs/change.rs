@@ -1,6 +1,6 @@
 //! The one door through which blobs and tags change what the index says.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::sync::Arc;
 
 use store_api::{Batch, Durability, Edit, Expect, Kind, PayloadId, Result, Revision};
 
@@ -131,7 +131,7 @@ impl Inner {
 
     async fn make(self: &Arc<Self>, change: Change) -> Result<Outcome> {
         let Change {
-            expect,
+            mut expect,
             edits,
             changed,
             deleted,
@@ -140,6 +140,7 @@ impl Inner {
             pins,
             deleting,
         } = change;
+        expect.extend(self.sessions.expectation());
         let batch = Batch {
             expect,
             edits,
@@ -160,6 +161,7 @@ impl Inner {
             }
             Err(error) if error.kind() == Kind::Conflict => {
                 drafts.iter_mut().for_each(Draft::end_claim);
+                self.check_session("blobs.commit").await?;
                 Ok(Outcome::Conflict(drafts))
             }
             Err(error) => {
@@ -201,7 +203,7 @@ struct Ending {
 impl Drop for Ending {
     fn drop(&mut self) {
         if !self.has_ended {
-            self.inner.ids.unclean.store(true, Ordering::SeqCst);
+            self.inner.sessions.leave_unclean();
         }
     }
 }

@@ -28,8 +28,9 @@ use super::{
 };
 use crate::{Hash, Root};
 
-/// How many blobs one step deletes.
-const STEP: usize = 32;
+/// How many blobs one step deletes: each is an expectation and up to three edits, and every store takes
+/// 128 of them, the session's among them.
+const STEP: usize = 31;
 
 /// Pins that are kept elsewhere, as the temporary tags of iroh are.
 #[async_trait]
@@ -62,10 +63,13 @@ impl Blobs {
 
     /// Deletes every blob that no tag and no pin reaches and that was added before `keep_newer`.
     ///
-    /// Safe at any time, beside anything. Any error, also of reading what a tag reaches, ends it
+    /// Safe at any time, beside anything in this process. What other processes have pinned is not known
+    /// here: while another one has a session in the same store, the answer is
+    /// [`Kind::Unavailable`]. Any error, also of reading what a tag reaches, ends it
     /// before it deletes more; what is simply not here is no error. One runs at a time.
     pub async fn collect(&self, keep_newer: SystemTime) -> Result<Collected> {
         let _running = self.0.enter("blobs.collect")?;
+        self.0.check_alone("blobs.collect").await?;
         let one = self.0.collecting.clone().lock_owned().await;
         Collection::begin(self.0.clone(), keep_newer, Arc::new(one))
             .mark()

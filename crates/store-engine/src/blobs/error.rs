@@ -26,13 +26,3 @@ pub(crate) fn damaged_tree(hash: Hash, offset: u64) -> Error {
         .with("hash", hash)
         .with("offset", offset)
 }
-
-/// Turns the absence of a payload that the index claims into damage; leaves other errors alone.
-pub(crate) fn claimed(hash: Hash) -> impl Fn(Error) -> Error {
-    move |error| match error.kind() {
-        Kind::NotFound => Error::new(Kind::Corrupt, "blobs.read", "the payload is missing")
-            .with("hash", hash)
-            .because(error),
-        _ => error,
-    }
-}

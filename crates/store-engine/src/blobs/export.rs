@@ -11,7 +11,7 @@ use super::{
     Blobs, Inner,
     ahead::{Verified, ahead},
     entry::State,
-    error::{claimed, not_found},
+    error::not_found,
     items::Encoded,
     plan::{Step, Window, windows},
     tree::clip,
@@ -102,9 +102,9 @@ pub(crate) fn verified_windows(
 impl Inner {
     async fn verify_window(&self, hash: Hash, window: Window) -> Verified<Vec<Encoded>> {
         let runs = runs(&window.steps);
-        let data = match self.read_runs(window.payload, &runs).await {
+        let data = match self.read_runs(hash, window.payload, &runs).await {
             Ok(data) => data,
-            Err(error) => return (None, Err(claimed(hash)(error))),
+            Err(error) => return (None, Err(error)),
         };
         let len: usize = data.iter().map(Bytes::len).sum();
         let check = move || verify(hash, window.steps, &runs, &data);
@@ -116,8 +116,13 @@ impl Inner {
     }
 
     /// The bytes of each of `runs`, read as many at a time as the store likes.
-    async fn read_runs(&self, payload: PayloadId, runs: &[Range<u64>]) -> Result<Vec<Bytes>> {
-        let read = |run: &Range<u64>| self.payloads.read(payload, Part::Data, run.clone());
+    async fn read_runs(
+        &self,
+        hash: Hash,
+        payload: PayloadId,
+        runs: &[Range<u64>],
+    ) -> Result<Vec<Bytes>> {
+        let read = |run: &Range<u64>| self.read_part(hash, payload, Part::Data, run.clone());
         if let [run] = runs {
             return Ok(vec![read(run).await?]);
         }

@@ -1,6 +1,7 @@
 //! Blobs: immutable bytes, named by their hash, over any payload store and any collection store.
 
 mod add;
+mod again;
 mod ahead;
 mod bitfield;
 mod change;
@@ -23,6 +24,7 @@ mod read;
 mod reader;
 mod scrub;
 mod segment;
+mod sessions;
 mod stage;
 mod tags;
 mod together;
@@ -52,11 +54,12 @@ pub use self::{
     read::{MAX_READ_TO_BYTES, Status},
     reader::Reader,
     scrub::{Finding, Repair, Scrubbed},
+    sessions::{BEAT, LEASE},
     tags::{MAX_TAG_NAME_LEN, Tag, TagName, Tags},
     together::Hashed,
     transaction::{MAX_STAGED_BLOBS, MAX_STAGED_BYTES, Transaction},
 };
-use self::{import::Imports, payload::Ids, pins::Pins, segment::Segments};
+use self::{import::Imports, pins::Pins, segment::Segments, sessions::Sessions};
 use crate::{Collections, Hash, Root};
 
 /// How many changes an observer may lag behind before it reads anew.
@@ -65,7 +68,10 @@ const CHANGES: usize = 256;
 /// A store of blobs: what an app holds, the same type whatever is plugged in. A cheap handle; its
 /// clones are the same store.
 ///
-/// One `Blobs` at a time works on a pair of stores.
+/// Where the stores are [exclusive](store_api::Sharing), one `Blobs` at a time works on them. Where they are
+/// shared, several processes may add, read and tag; a process that does not answer for [`LEASE`] may be
+/// told with [`Kind::Closed`] that it must open them again. [Collecting](Self::collect), and importing
+/// one blob, is for one process at a time.
 #[derive(Debug, Clone)]
 pub struct Blobs(Arc<Inner>);
 
@@ -77,7 +83,7 @@ pub(crate) struct Inner {
     roots: Mutex<Vec<Arc<dyn Roots>>>,
     segments: Segments,
     imports: Imports,
-    ids: Ids,
+    sessions: Sessions,
     changes: broadcast::Sender<Hash>,
     collecting: Arc<tokio::sync::Mutex<()>>,
     closed: AtomicBool,
@@ -120,14 +126,15 @@ impl Blobs {
             roots: Mutex::default(),
             segments: Segments::default(),
             imports: Imports::default(),
-            ids: Ids::default(),
+            sessions: Sessions::default(),
             changes: broadcast::Sender::new(CHANGES),
             collecting: Arc::default(),
             closed: AtomicBool::new(false),
             running: AtomicUsize::new(0),
             idle: Notify::new(),
         });
-        inner.sweep().await?;
+        inner.sweep_sessions().await?;
+        inner.sweep_garbage().await?;
         Ok(Self(inner))
     }
 
@@ -142,7 +149,7 @@ impl Blobs {
             }
             idle.await;
         }
-        self.0.note_clean().await
+        self.0.end_own_session().await
     }
 
     /// The store of payloads below.
@@ -196,6 +203,7 @@ impl Inner {
     fn enter(self: &Arc<Self>, operation: &'static str) -> Result<Running> {
         let running = self.hold();
         self.check_open(operation)?;
+        self.sessions.check(operation)?;
         Ok(running)
     }
 }

@@ -1,21 +1,10 @@
-//! Payloads: their ids, drafts that nothing claims yet, and the sweep of what a crash left.
-//!
-//! An id is `session u64 · number u64`, big-endian. A session is one run of an engine that wrote
-//! payloads, counted in `larder/meta`; so what an unclean run may have left behind is found by
-//! listing the payloads of that session alone.
+//! Payloads: drafts that nothing claims yet, and the sweep of what is left of them.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, AtomicU64, Ordering},
-};
+use std::sync::Arc;
 
-use bytes::Bytes;
 use futures_util::StreamExt;
-use store_api::{
-    Batch, Block, CollectionId, Durability, Edit, Entry, Error, Expect, Kind, PayloadId, Result,
-    Scan,
-};
-use tokio::sync::{OnceCell, RwLock};
+use store_api::{Block, Error, Kind, PayloadId, Result, Scan};
+use tokio::sync::RwLock;
 
 use super::{
     Inner,
@@ -23,54 +12,8 @@ use super::{
 };
 use crate::to_end::ToEnd;
 
-const META: CollectionId = CollectionId::from_static("larder/meta");
-/// The last session that began.
-const SESSION: Bytes = Bytes::from_static(b"session");
-/// The last session of which nothing unclaimed is left.
-const SWEPT: Bytes = Bytes::from_static(b"swept");
 /// How many payloads are looked up, or deleted, at once.
 const SWEEP_BATCH: usize = 64;
-
-#[derive(Debug, Default)]
-pub(crate) struct Ids {
-    session: OnceCell<u64>,
-    number: AtomicU64,
-    /// Whether something unclaimed may be left.
-    pub(super) unclean: AtomicBool,
-}
-
-impl Ids {
-    /// Whether a payload may be one that this run is writing.
-    pub(crate) fn is_current(&self, payload: PayloadId) -> bool {
-        self.session
-            .get()
-            .is_some_and(|session| payload.0[..8] == session.to_be_bytes())
-    }
-}
-
-fn id(session: u64, number: u64) -> PayloadId {
-    let mut bytes = [0; 16];
-    bytes[..8].copy_from_slice(&session.to_be_bytes());
-    bytes[8..].copy_from_slice(&number.to_be_bytes());
-    PayloadId(bytes)
-}
-
-fn number_of(entry: Option<&Entry>) -> Result<u64> {
-    let Some(entry) = entry else { return Ok(0) };
-    let bytes = entry.value[..].try_into().map_err(|_| {
-        Error::new(Kind::Corrupt, "blobs.open", "a counter cannot be read")
-            .with("key", entry.key.escape_ascii())
-    })?;
-    Ok(u64::from_be_bytes(bytes))
-}
-
-fn put_number(key: Bytes, number: u64) -> Edit {
-    Edit::Put {
-        collection: META,
-        key,
-        value: Bytes::copy_from_slice(&number.to_be_bytes()),
-    }
-}
 
 /// A payload that nothing claims yet. Unless it is kept, dropping it deletes what was written.
 #[derive(Debug)]
@@ -147,7 +90,7 @@ impl Drop for Draft {
                 });
             }
             // The runtime ends in the middle of a commit.
-            Fate::Claiming => self.inner.ids.unclean.store(true, Ordering::SeqCst),
+            Fate::Claiming => self.inner.sessions.leave_unclean(),
         }
     }
 }
@@ -155,7 +98,7 @@ impl Drop for Draft {
 async fn discard(inner: &Inner, id: PayloadId, writes: &RwLock<()>) {
     let _none_is_written = writes.write().await;
     if let Err(error) = inner.remove_payloads(vec![id]).await {
-        inner.ids.unclean.store(true, Ordering::SeqCst);
+        inner.sessions.leave_unclean();
         tracing::warn!(%error, payload = %id, "an unclaimed payload stays until the next start");
     }
 }
@@ -172,7 +115,7 @@ fn tidy(inner: &Arc<Inner>, work: impl Future<Output = ()> + Send + 'static) {
                 drop(running);
             });
         }
-        Err(_) => inner.ids.unclean.store(true, Ordering::SeqCst),
+        Err(_) => inner.sessions.leave_unclean(),
     }
 }
 
@@ -190,7 +133,7 @@ pub(crate) fn discard_unclaimed(inner: &Arc<Inner>, id: PayloadId) {
                 Ok::<_, Error>(())
             };
             if let Err(error) = removed.await {
-                inner.ids.unclean.store(true, Ordering::SeqCst);
+                inner.sessions.leave_unclean();
                 tracing::warn!(%error, payload = %id, "a payload may stay unclaimed until the next start");
             }
         }
@@ -199,69 +142,28 @@ pub(crate) fn discard_unclaimed(inner: &Arc<Inner>, id: PayloadId) {
 }
 
 impl Inner {
-    /// A new payload. The first of a run costs a durable commit, which opens its session.
+    /// A new payload. The first of a run costs a durable commit, which begins its session.
     pub(crate) async fn draft(self: &Arc<Self>) -> Result<Draft> {
-        let session = match self.ids.session.get() {
-            Some(session) => *session,
-            None => {
-                let inner = self.clone();
-                let beginning = self.to_end(async move {
-                    let session = &inner.ids.session;
-                    session
-                        .get_or_try_init(|| inner.begin_session())
-                        .await
-                        .copied()
-                });
-                beginning.await?
-            }
-        };
-        let number = self.ids.number.fetch_add(1, Ordering::Relaxed);
         Ok(Draft {
-            id: id(session, number),
+            id: self.new_payload().await?,
             inner: self.clone(),
             writes: Arc::default(),
             fate: Fate::Unclaimed,
         })
     }
 
-    async fn begin_session(&self) -> Result<u64> {
-        let last = self.collections.get(META, SESSION).await?;
-        let session = number_of(last.as_ref())? + 1;
-        let expect = match last {
-            Some(entry) => Expect::At {
-                collection: META,
-                key: SESSION,
-                revision: entry.revision,
-            },
-            None => Expect::Absent {
-                collection: META,
-                key: SESSION,
-            },
+    /// Deletes the payloads after `after` that nothing claims, as long as `these` says that they are
+    /// meant; says how many there were.
+    pub(super) async fn sweep(
+        &self,
+        after: Option<PayloadId>,
+        these: impl Fn(PayloadId) -> bool,
+    ) -> Result<u64> {
+        let payloads = self.payloads.list(after);
+        let meant = |payload: &Result<PayloadId>| {
+            std::future::ready(!payload.as_ref().is_ok_and(|payload| !these(*payload)))
         };
-        let batch = Batch::of(vec![put_number(SESSION, session)]).expecting(expect);
-        self.collections.commit_reserved(batch).await?;
-        Ok(session)
-    }
-
-    /// Deletes what earlier sessions left unclaimed.
-    pub(crate) async fn sweep(&self) -> Result<()> {
-        let session = self.collections.get(META, SESSION).await?;
-        let session = number_of(session.as_ref())?;
-        let swept = self.collections.get(META, SWEPT).await?;
-        let swept = number_of(swept.as_ref())?;
-        if session > swept {
-            let orphans = self.sweep_after(id(swept, u64::MAX)).await?;
-            if orphans > 0 {
-                tracing::info!(orphans, "deleted payloads that nothing claims");
-            }
-            let batch = Batch::of(vec![put_number(SWEPT, session)]);
-            self.collections.commit_reserved(batch).await?;
-        }
-        self.sweep_garbage().await
-    }
-
-    async fn sweep_after(&self, after: PayloadId) -> Result<u64> {
-        let mut payloads = self.payloads.list(Some(after)).chunks(SWEEP_BATCH);
+        let mut payloads = payloads.take_while(meant).chunks(SWEEP_BATCH);
         let mut count = 0;
         while let Some(chunk) = payloads.next().await {
             let mut orphans = Vec::new();
@@ -301,7 +203,7 @@ impl Inner {
         }
     }
 
-    async fn sweep_garbage(&self) -> Result<()> {
+    pub(super) async fn sweep_garbage(&self) -> Result<()> {
         let garbage = self.collections.scan(Scan::all(GARBAGE));
         let mut garbage = garbage.chunks(SWEEP_BATCH);
         while let Some(chunk) = garbage.next().await {
@@ -315,18 +217,6 @@ impl Inner {
                 payloads.push(PayloadId(bytes));
             }
             self.try_remove_garbage(payloads).await?;
-        }
-        Ok(())
-    }
-
-    /// Notes that this run left nothing unclaimed.
-    pub(crate) async fn note_clean(&self) -> Result<()> {
-        if let Some(session) = self.ids.session.get()
-            && !self.ids.unclean.load(Ordering::SeqCst)
-        {
-            let mut batch = Batch::of(vec![put_number(SWEPT, *session)]);
-            batch.durability = Durability::OnSync;
-            self.collections.commit_reserved(batch).await?;
         }
         Ok(())
     }

@@ -204,13 +204,12 @@ impl<'a> OutboardBlocks<'a> {
             }
             None => {
                 let end = (begin + self.inner.block_len).min(outboard_len(self.size));
-                let read = self
-                    .inner
-                    .payloads
-                    .read(self.payload, Part::Outboard, begin..end);
+                let read =
+                    self.inner
+                        .read_part(self.hash, self.payload, Part::Outboard, begin..end);
                 let block = match read.await {
                     Ok(block) => block,
-                    Err(error) if error.kind() == Kind::NotFound => {
+                    Err(error) if error.kind() == Kind::Corrupt => {
                         return Err(damaged().because(error));
                     }
                     Err(error) => return Err(error),

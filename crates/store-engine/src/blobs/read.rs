@@ -12,7 +12,7 @@ use super::{
     Blobs, Inner,
     ahead::{Verified, WINDOW_LEN, ahead},
     entry::{BlobEntry, Partial, State},
-    error::{claimed, corrupt, not_found},
+    error::{corrupt, not_found},
     export::verified_windows,
     items::Encoded,
     segment::Segment,
@@ -204,9 +204,9 @@ impl Inner {
         }
         let span = span_of_groups(&range, size);
         let hashes = self.group_hashes(hash, payload, size, group_span(&range));
-        let data = self.payloads.read(payload, Part::Data, span.clone());
+        let data = self.read_part(hash, payload, Part::Data, span);
         let (hashes, data) = futures_util::future::join(hashes, data).await;
-        let data = data.map_err(claimed(hash))?;
+        let data = data?;
         let window = Window {
             hash,
             size,
@@ -228,8 +228,8 @@ impl Inner {
         hashes: Segment,
     ) -> Verified<Bytes> {
         let span = span_of_groups(&range, size);
-        let read = self.payloads.read(payload, Part::Data, span).await;
-        let data = match read.map_err(claimed(hash)) {
+        let read = self.read_part(hash, payload, Part::Data, span).await;
+        let data = match read {
             Ok(data) => data,
             Err(error) => return (None, Err(error)),
         };

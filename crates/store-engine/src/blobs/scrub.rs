@@ -23,6 +23,9 @@ const WINDOW_GROUPS: u64 = 64;
 /// How many blobs are scrubbed ahead.
 const SCRUB_AHEAD: usize = 4;
 
+/// How often a blob is judged anew that changes meanwhile.
+const MAX_ATTEMPTS: usize = 8;
+
 /// Whether a scrub changes anything.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Repair {
@@ -68,7 +71,7 @@ pub enum Finding {
 impl Blobs {
     /// Reads everything that is stored, and says of every blob whether it is what its hash says.
     ///
-    /// Blobs that change meanwhile are judged as they were, and not repaired. Where the collection
+    /// Blobs that are replaced meanwhile are judged anew, and those that are deleted left out. Where the collection
     /// store itself cannot be listed, the stream ends with its error.
     pub fn scrub(&self, repair: Repair) -> Listing<Scrubbed> {
         let inner = self.0.clone();
@@ -95,12 +98,14 @@ impl Blobs {
                 })
                 .buffered(SCRUB_AHEAD);
             for await scrubbed in scrubs {
-                yield scrubbed?;
+                if let Some(scrubbed) = scrubbed? {
+                    yield scrubbed;
+                }
             }
             let payloads = inner.payloads.list(None);
             for await payload in payloads {
                 let payload = payload?;
-                if !inner.ids.is_current(payload) && !inner.is_claimed(payload).await? {
+                if inner.is_orphan(payload).await? {
                     if repair == Repair::Yes {
                         inner.remove_payloads(vec![payload]).await?;
                     }
@@ -119,7 +124,7 @@ impl Blobs {
         let inner = self.0.clone();
         let _running = inner.enter("blobs.scrub")?;
         match self.0.lookup(hash).await {
-            Ok(Some(found)) => inner.scrub_blob(hash, found, repair).await.map(Some),
+            Ok(Some(found)) => inner.scrub_blob(hash, found, repair).await,
             Ok(None) => Ok(None),
             Err(error) => Err(error),
         }
@@ -127,29 +132,54 @@ impl Blobs {
 }
 
 impl Inner {
+    /// Whether no blob claims a payload, and none is about to.
+    async fn is_orphan(&self, payload: PayloadId) -> Result<bool> {
+        if self.is_claimed(payload).await? || self.is_session_live(payload).await? {
+            return Ok(false);
+        }
+        // Its session may have claimed it, and ended, between the two. Now it claims nothing more.
+        Ok(!self.is_claimed(payload).await?)
+    }
+
+    /// Judges a blob, whose entry was read; `None` where it was deleted meanwhile.
     async fn scrub_blob(
         self: Arc<Self>,
         hash: Hash,
-        found: Indexed,
+        mut found: Indexed,
         repair: Repair,
-    ) -> Result<Scrubbed> {
-        let size = found.entry.size();
-        let (finding, bad) = match &found.entry.state {
-            State::Inline(bytes) if Hash::of(bytes) == hash => (Finding::Sound, Vec::new()),
-            State::Inline(_) => (Finding::Lost, Vec::new()),
-            State::Complete { size, payload } => {
-                self.scrub_complete(hash, *payload, *size, repair).await?
+    ) -> Result<Option<Scrubbed>> {
+        for _ in 0..MAX_ATTEMPTS {
+            let size = found.entry.size();
+            let (finding, bad) = match &found.entry.state {
+                State::Inline(bytes) if Hash::of(bytes) == hash => (Finding::Sound, Vec::new()),
+                State::Inline(_) => (Finding::Lost, Vec::new()),
+                State::Complete { size, payload } => {
+                    self.scrub_complete(hash, *payload, *size, repair).await?
+                }
+                State::Partial(partial) => self.scrub_partial(hash, partial).await?,
+            };
+            if finding != Finding::Sound {
+                // What was read may have been deleted or replaced, and not damaged.
+                let Some(now) = self.lookup(hash).await? else {
+                    return Ok(None);
+                };
+                if now.revision != found.revision {
+                    found = now;
+                    continue;
+                }
             }
-            State::Partial(partial) => self.scrub_partial(hash, partial).await?,
-        };
-        if repair == Repair::Yes {
-            self.forget(hash, &found, &finding, &bad).await?;
+            if repair == Repair::Yes {
+                self.forget(hash, &found, &finding, &bad).await?;
+            }
+            let hash = Some(hash);
+            return Ok(Some(Scrubbed {
+                hash,
+                size,
+                finding,
+            }));
         }
-        Ok(Scrubbed {
-            hash: Some(hash),
-            size,
-            finding,
-        })
+        tracing::info!(%hash, "a blob changed again and again while it was scrubbed");
+        Ok(None)
     }
 
     async fn scrub_unreadable(
@@ -157,18 +187,18 @@ impl Inner {
         hash: Hash,
         revision: Revision,
         repair: Repair,
-    ) -> Result<Scrubbed> {
+    ) -> Result<Option<Scrubbed>> {
         if repair == Repair::Yes {
             let state = State::Inline(Bytes::new());
             let entry = BlobEntry { added: 0, state };
             let unreadable = Indexed { entry, revision };
             self.replace(hash, Some(&unreadable), None).await?;
         }
-        Ok(Scrubbed {
+        Ok(Some(Scrubbed {
             hash: Some(hash),
             size: 0,
             finding: Finding::Lost,
-        })
+        }))
     }
 
     /// What is wrong, and with which groups.

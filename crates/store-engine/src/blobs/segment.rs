@@ -12,7 +12,6 @@ use store_api::{Kind, Part, PayloadId, Result};
 
 use super::{
     Inner,
-    error::claimed,
     tree::{Cv, PAIR_LEN, group_count, hash_pair, left_groups, pair_index, pairs_before, split},
 };
 use crate::Hash;
@@ -101,7 +100,8 @@ impl Inner {
         let mut damaged = vec![None; count as usize];
         let (mut start, mut groups, mut expected) = (0, total, *hash.as_bytes());
         while groups > count || start != first {
-            let pair = self.read_pairs(payload, pair_index(start, groups), 1).await;
+            let pair = self.read_pairs(hash, payload, pair_index(start, groups), 1);
+            let pair = pair.await;
             let Some((left, right)) = known(pair, hash)?.and_then(|pair| split(&pair, 0)) else {
                 return Ok(damaged);
             };
@@ -120,7 +120,7 @@ impl Inner {
             return Ok(damaged);
         }
         let pairs = self
-            .read_pairs(payload, pairs_before(first), count - 1)
+            .read_pairs(hash, payload, pairs_before(first), count - 1)
             .await;
         if let Some(pairs) = known(pairs, hash)? {
             let is_root = count == total;
@@ -129,9 +129,15 @@ impl Inner {
         Ok(damaged)
     }
 
-    async fn read_pairs(&self, payload: PayloadId, index: u64, count: u64) -> Result<Bytes> {
+    async fn read_pairs(
+        &self,
+        hash: Hash,
+        payload: PayloadId,
+        index: u64,
+        count: u64,
+    ) -> Result<Bytes> {
         let range = index * PAIR_LEN..(index + count) * PAIR_LEN;
-        self.payloads.read(payload, Part::Outboard, range).await
+        self.read_part(hash, payload, Part::Outboard, range).await
     }
 }
 
@@ -143,7 +149,7 @@ fn known(pairs: Result<Bytes>, hash: Hash) -> Result<Option<Bytes>> {
             tracing::warn!(%hash, %error, "an outboard is damaged");
             Ok(None)
         }
-        Err(error) => Err(claimed(hash)(error)),
+        Err(error) => Err(error),
     }
 }
 

@@ -15,8 +15,7 @@ use super::{
 };
 use crate::{Hash, Root};
 
-/// How many blobs a commit adds: each is an expectation and an edit, of which every store takes
-/// this many.
+/// How many blobs a commit adds, where the store takes so many.
 const TOGETHER: usize = 64;
 
 /// How many of the longer ones are added at a time.
@@ -85,7 +84,7 @@ impl Inner {
             staged.push(Staged::new(pin, BlobEntry { added, state }, None));
         }
         let pins = staged.iter().map(|staged| staged.pin.clone()).collect();
-        self.put_together(&mut staged, &Claims::default()).await?;
+        self.put(&mut staged, &Claims::default()).await?;
         Ok(pins)
     }
 }

@@ -50,7 +50,7 @@
 //! ```
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     ops::Range,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -425,8 +425,8 @@ impl Transaction {
             }
             Err(error) if error.kind() == Kind::Conflict => {
                 state.phase = Phase::Conflict(error.clone());
-                let hashes: Vec<_> = staged.iter().map(|staged| staged.pin.hash()).collect();
-                state.entries.retain(|hash, _| hashes.contains(hash));
+                let left: HashSet<_> = staged.iter().map(|staged| staged.pin.hash()).collect();
+                state.entries.retain(|hash, _| left.contains(hash));
                 state.staged = staged;
             }
             Err(error) => state.phase = Phase::Failed(error.clone()),

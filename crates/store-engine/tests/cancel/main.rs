@@ -6,8 +6,12 @@
 mod common;
 
 mod adds;
+mod fetches;
 mod imports;
 mod others;
+#[path = "../fetch/peers.rs"]
+#[allow(dead_code, reason = "here all peers are honest")]
+mod peers;
 mod said;
 mod secrets;
 mod world;

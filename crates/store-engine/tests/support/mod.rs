@@ -43,13 +43,8 @@ impl BareStore {
 
     pub fn with_limits(change: impl FnOnce(&mut CollectionCapabilities)) -> Self {
         let memory = MemoryStore::new();
-        let mut limits = CollectionCapabilities {
-            max_key_len: 256,
-            max_value_len: 64 * 1024,
-            max_batch_len: 128,
-            scan_order: ScanOrder::Unordered,
-            durability: memory.capabilities().durability,
-        };
+        let mut limits = CollectionCapabilities::least();
+        limits.scan_order = ScanOrder::Unordered;
         change(&mut limits);
         Self(Arc::new(Inner {
             memory,

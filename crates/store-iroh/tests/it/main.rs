@@ -2,6 +2,7 @@
 //! against peers that break the rules. One binary, for linking iroh takes longer than running it.
 #![allow(clippy::unwrap_used)]
 
+mod cancel;
 mod collections;
 mod commands;
 mod endpoints;

@@ -345,10 +345,9 @@ impl CollectionStore for PowerStore {
     }
 
     fn capabilities(&self) -> CollectionCapabilities {
-        CollectionCapabilities {
-            durability: Durability::OnWrite,
-            ..CollectionStore::capabilities(&self.0.now)
-        }
+        let mut facts = CollectionStore::capabilities(&self.0.now);
+        facts.durability = Durability::OnWrite;
+        facts
     }
 
     async fn get(&self, collection: CollectionId, key: Bytes) -> Result<Option<Entry>> {

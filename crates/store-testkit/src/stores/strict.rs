@@ -82,6 +82,10 @@ struct Uses {
 impl StrictStore {
     /// An empty store that scans in order and has a watch.
     pub fn new() -> Self {
+        let mut collections = CollectionCapabilities::least();
+        collections.max_key_len = MAX_KEY_LEN;
+        collections.max_value_len = MAX_VALUE_LEN;
+        collections.max_batch_len = MAX_BATCH_LEN;
         let facts = Facts {
             blobs: BlobCapabilities {
                 block_len: BLOCK_LEN,
@@ -89,13 +93,7 @@ impl StrictStore {
                 durability: Durability::Memory,
                 concurrency: 1,
             },
-            collections: CollectionCapabilities {
-                max_key_len: MAX_KEY_LEN,
-                max_value_len: MAX_VALUE_LEN,
-                max_batch_len: MAX_BATCH_LEN,
-                scan_order: ScanOrder::Ordered,
-                durability: Durability::Memory,
-            },
+            collections,
         };
         Self {
             inner: MemoryStore::with_facts(facts),
@@ -303,10 +301,9 @@ impl CollectionStore for StrictStore {
     }
 
     fn capabilities(&self) -> CollectionCapabilities {
-        CollectionCapabilities {
-            scan_order: self.rules.scan_order,
-            ..CollectionStore::capabilities(&self.inner)
-        }
+        let mut facts = CollectionStore::capabilities(&self.inner);
+        facts.scan_order = self.rules.scan_order;
+        facts
     }
 
     async fn get(&self, collection: CollectionId, key: Bytes) -> Result<Option<Entry>> {

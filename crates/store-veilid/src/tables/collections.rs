@@ -4,7 +4,7 @@ use async_stream::try_stream;
 use async_trait::async_trait;
 use store_api::{
     Batch, Bytes, Change, CollectionCapabilities, CollectionId, CollectionStore, Durability, Edit,
-    Entry, Expect, Listing, Result, Revision, Scan, ScanOrder,
+    Entry, Expect, Listing, Result, Revision, Scan, Sharing,
 };
 
 use super::{
@@ -27,13 +27,14 @@ impl CollectionStore for VeilidStore {
     }
 
     fn capabilities(&self) -> CollectionCapabilities {
-        CollectionCapabilities {
-            max_key_len: MAX_KEY_LEN,
-            max_value_len: MAX_VALUE_LEN,
-            max_batch_len: MAX_BATCH_LEN,
-            scan_order: ScanOrder::Ordered,
-            durability: Durability::OnWrite,
-        }
+        let mut facts = CollectionCapabilities::least();
+        facts.max_key_len = MAX_KEY_LEN;
+        facts.max_value_len = MAX_VALUE_LEN;
+        facts.max_batch_len = MAX_BATCH_LEN;
+        facts.durability = Durability::OnWrite;
+        // A node belongs to one process.
+        facts.sharing = Sharing::Exclusive;
+        facts
     }
 
     async fn get(&self, collection: CollectionId, key: Bytes) -> Result<Option<Entry>> {

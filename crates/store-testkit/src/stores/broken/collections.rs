@@ -94,16 +94,13 @@ impl<S: CollectionStore> CollectionStore for BrokenStore<S> {
     }
 
     fn capabilities(&self) -> CollectionCapabilities {
-        let facts = self.inner.capabilities();
-        match self.defect {
-            Defect::LimitsAreNotKept => CollectionCapabilities {
-                max_key_len: facts.max_key_len / 2,
-                max_value_len: facts.max_value_len / 2,
-                max_batch_len: facts.max_batch_len / 2,
-                ..facts
-            },
-            _ => facts,
+        let mut facts = self.inner.capabilities();
+        if self.defect == Defect::LimitsAreNotKept {
+            facts.max_key_len /= 2;
+            facts.max_value_len /= 2;
+            facts.max_batch_len /= 2;
         }
+        facts
     }
 
     async fn get(&self, collection: CollectionId, key: Bytes) -> Result<Option<Entry>> {
