@@ -271,7 +271,10 @@ pub async fn agree(devices: &[Device]) {
             if !status.compared || !status.has_all() {
                 return false;
             }
-            let roots = status.repos.iter().map(|repo| (repo.repo, repo.known.hash));
+            let roots = status
+                .repos
+                .iter()
+                .map(|repo| (repo.repo, repo.state.announced.hash));
             all.insert(roots.collect::<BTreeMap<_, _>>());
         }
         all.len() == 1

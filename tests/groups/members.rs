@@ -79,10 +79,8 @@ pub async fn who_leaves_keeps_nothing(world: &World) {
 
     // The others go on, with what it wrote.
     members[0].write("later", "x").await;
-    until("the reader has it", async || {
-        members[1].files().await.len() == 3
-    })
-    .await;
+    members[0].synced(Synced::Everywhere).await;
+    assert_eq!(members[1].files().await.len(), 3);
     assert!(leaves.groups().groups().is_empty());
     // And whoever comes back gets everything again.
     leaves.join(&members[0], Read, &members).await;

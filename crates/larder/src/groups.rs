@@ -52,8 +52,8 @@ use store_engine::{Unlock, public_key};
 pub use net_iroh::{IrohNetwork, IrohOptions, Reach};
 pub use sync::{
     groups::{
-        Changes, Content, Event, Group, Groups, Member, Policy, RecordPut, RecordValue, Repo,
-        Staged, Stores, TAG_PREFIX,
+        Changes, Content, Event, Group, Groups, Member, Missing, MissingFile, Policy, RecordPut,
+        RecordValue, Repo, RepoState, Staged, Stores, TAG_PREFIX,
     },
     invite::{Invite, InviteKind},
     network,

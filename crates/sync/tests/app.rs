@@ -247,11 +247,9 @@ async fn closing_a_repo_waits_for_changes_and_refuses_more() -> Result<()> {
     assert_eq!(kind(repo.name().await), Kind::Closed);
     assert_eq!(kind(repo.root().await), Kind::Closed);
     assert_eq!(kind(repo.known_root().await), Kind::Closed);
-    assert_eq!(kind(repo.newest_root().await), Kind::Closed);
-    assert_eq!(
-        kind(repo.wanted_root(&Policy::Everything).await),
-        Kind::Closed
-    );
+    assert_eq!(kind(repo.state(&Policy::Everything).await), Kind::Closed);
+    assert_eq!(kind(repo.missing(&Policy::Everything).await), Kind::Closed);
+    assert_eq!(kind(repo.has(&entry).await), Kind::Closed);
     assert_eq!(kind(repo.history().await), Kind::Closed);
     assert_eq!(kind(repo.entry("before").await), Kind::Closed);
     assert_eq!(kind(repo.read_to_bytes("before").await), Kind::Closed);

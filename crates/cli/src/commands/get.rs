@@ -1,17 +1,27 @@
 //! `larder get`: a stored file or folder, written to disk.
 
 use anyhow::Result;
-use futures_util::TryStreamExt;
-use larder::{Blobs, Format, Store, iroh::load_collection};
+use futures_util::{StreamExt, TryStreamExt, stream};
+use larder::{
+    Blobs, Format, Store,
+    groups::{Policy, Repo},
+    iroh::load_collection,
+};
 
 use crate::{
     app::App,
     args,
     export::{Stored, write_out},
     find::{Named, find, is_absence},
-    groups::{Place, known, place},
+    groups::{Place, known, member_name, place},
+    output::Shown,
     problem::{Exit, Problem},
 };
+
+/// How many files are looked at at once.
+const IN_FLIGHT: usize = 8;
+/// How many files a message names.
+const MAX_SHOWN: usize = 10;
 
 /// The files of a folder come directly into DIR, a file under its name. Every name is checked
 /// before anything is written: none can leave DIR. Files that are there with the same content are
@@ -28,13 +38,61 @@ pub(crate) struct Args {
 pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
     let store = app.existing_store().await?;
     let blobs = store.blobs();
+    let mut absent = Vec::new();
     let files = match in_group(&store, &args.name).await? {
-        Some(place) => files_in(&place).await?,
+        Some(place) => {
+            let (here, not_here) = split(files_in(&place).await?).await?;
+            absent = not_here;
+            here
+        }
         None => files_of(blobs, find(blobs, &args.name).await?).await?,
     };
+    if files.is_empty() && !absent.is_empty() {
+        return Err(not_here(&absent).into());
+    }
     let written = write_out(app, blobs, files, &args.to.output, args.to.how).await?;
     app.out.result(&written, &written)?;
-    Ok(Exit::Done)
+    match absent.is_empty() {
+        true => Ok(Exit::Done),
+        // What is here is written: one that is lost must not keep the others back.
+        false => Err(not_here(&absent).into()),
+    }
+}
+
+/// The files of a repo whose bytes are here, and the names of the others.
+async fn split(files: Vec<(String, Stored)>) -> Result<(Vec<(String, Stored)>, Vec<String>)> {
+    let mut looked = stream::iter(files)
+        .map(|(name, stored)| async move {
+            let is_here = match &stored {
+                Stored::Sealed(repo, entry) => repo.has(entry).await?,
+                Stored::Plain(_) => true,
+            };
+            Ok::<_, larder::Error>((name, stored, is_here))
+        })
+        .buffered(IN_FLIGHT);
+    let (mut here, mut absent) = (Vec::new(), Vec::new());
+    while let Some((name, stored, is_here)) = looked.try_next().await? {
+        match is_here {
+            true => here.push((name, stored)),
+            false => absent.push(name),
+        }
+    }
+    Ok((here, absent))
+}
+
+/// Says which files could not be written.
+fn not_here(absent: &[String]) -> Problem {
+    let mut what = format!("{} file(s) are not here and were not written", absent.len());
+    for name in absent.iter().take(MAX_SHOWN) {
+        what += &format!("\n  {name}");
+    }
+    if absent.len() > MAX_SHOWN {
+        what += "\n  …";
+    }
+    Problem::new(
+        what,
+        "`larder sync` fetches them from whoever has them; `larder status` says whether anybody has",
+    )
 }
 
 /// What `text` stands for where it begins with a group. What the store has under this name itself comes
@@ -71,7 +129,10 @@ async fn files_in(place: &Place) -> Result<Vec<(String, Stored)>> {
     }
     let prefix = path.map_or(String::new(), |path| format!("{path}/"));
     let listed: Vec<_> = repo.list(&prefix).await?.try_collect().await?;
-    if listed.is_empty() && !prefix.is_empty() {
+    if listed.is_empty() && path.is_none() {
+        return Err(nothing_in(place, repo).await?.into());
+    }
+    if listed.is_empty() {
         return Err(Problem::new(
             format!(
                 "there is no file {:?} in that repo",
@@ -85,6 +146,22 @@ async fn files_in(place: &Place) -> Result<Vec<(String, Stored)>> {
         (name.as_str()[prefix.len()..].to_owned(), stored(entry))
     };
     Ok(listed.into_iter().map(named).collect())
+}
+
+/// Why there is nothing to write of a whole repo.
+async fn nothing_in(place: &Place, repo: &Repo) -> Result<Problem> {
+    let member = member_name(&place.group, repo.key()).await?;
+    let state = repo.state(&Policy::Everything).await?;
+    Ok(match state.announced.is_empty() {
+        true => Problem::new(
+            format!("no file of {} is known here", Shown(&member)),
+            "`larder sync` fetches what there is",
+        ),
+        false => Problem::new(
+            format!("the files of {} have not come here yet", Shown(&member)),
+            "`larder sync` fetches them",
+        ),
+    })
 }
 
 /// The names and hashes that a stored file or folder is written as.

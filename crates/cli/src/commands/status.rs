@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::{
     app::{App, unlock},
-    groups::{label, member_name, of_repo, pick, short},
+    groups::{self, label, member_name, of_repo, pick, short},
     output::{Bytes, Count, Shown},
     problem::Exit,
 };
@@ -34,6 +34,8 @@ struct Line {
     here: bool,
     /// Whether all of it is.
     complete: bool,
+    /// How many files are wanted and were not to be had.
+    missing: u64,
     /// Earlier states that are still named.
     earlier: usize,
 }
@@ -171,25 +173,27 @@ async fn show(app: &App, group: &Group) -> Result<()> {
     ))?;
     for member in members {
         let item = of_repo(&member).await?;
+        let state = member.repo.state(&Policy::Everything).await?;
+        let missing = member.repo.missing(&Policy::Everything).await?;
+        let is_newest = state.wanted.hash == state.announced.hash;
         let line = Line {
             group: name.clone(),
             member: item.name.clone(),
             is_ours: member.repo.is_ours(),
             files: item.files.unwrap_or(0),
             bytes: item.size,
-            here: {
-                let wanted = member.repo.wanted_root(&Policy::Everything).await?;
-                let newest = member.repo.newest_root().await?.unwrap_or(wanted);
-                wanted.hash == newest.hash
-            },
+            here: state.is_here(),
             complete: item.complete,
+            missing: missing.files,
             earlier: member.repo.history().await?.len(),
         };
         let state = match (line.is_ours, line.here, line.complete) {
-            (true, ..) => "yours",
-            (_, true, true) => "here",
-            (_, true, false) => "here as far as it is wanted",
-            (_, false, _) => "a newer state is known and not here yet: `larder sync`",
+            (true, true, _) => "yours".to_owned(),
+            (true, false, _) if is_newest => format!("yours, but for {} file(s)", line.missing),
+            (_, true, true) => "here".to_owned(),
+            (_, true, false) => "here as far as it is wanted".to_owned(),
+            (_, false, _) if is_newest => format!("here but for {} file(s)", line.missing),
+            (_, false, _) => "a newer state is known and not here yet: `larder sync`".to_owned(),
         };
         let text = format!(
             "  {:<20} {:>9} file(s) {:>10}  {state}",
@@ -198,6 +202,7 @@ async fn show(app: &App, group: &Group) -> Result<()> {
             Bytes(line.bytes)
         );
         app.out.result(&line, text)?;
+        groups::say_missing(app, &name, &line.member, &missing)?;
     }
     for status in group.members_status(&Policy::Everything).await? {
         let short = status.device.map(|device| short(&device));

@@ -148,6 +148,16 @@ async fn not_synced(
                 behind.push(format!("{name} (the others have left)"))
             }
             false if status.has_all() => behind.push(format!("{name} (others lack something)")),
+            false if status.missing_files() > 0 => {
+                for repo in status.repos.iter().filter(|repo| !repo.missing.is_empty()) {
+                    let member = groups::member_name(group, repo.repo).await?;
+                    behind.push(format!(
+                        "{name} (nobody who is connected has {} of {})",
+                        groups::some_of(&repo.missing),
+                        Shown(&member)
+                    ));
+                }
+            }
             false => behind.push(format!("{name} (something has not come)")),
         }
     }

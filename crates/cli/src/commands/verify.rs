@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use futures_util::TryStreamExt;
 use larder::{
     Blobs, Error, Format, Hash, Kind, Repair, Scrubbed, Status, Store, engine::Finding,
-    iroh::load_collection,
+    groups::Groups, iroh::load_collection,
 };
 use serde::Serialize;
 
@@ -66,10 +66,10 @@ struct Recovery {
 }
 
 pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
-    let summary = match verify(app, args.repair).await {
+    let summary = match verify(app, args.repair, false).await {
         Err(error) if is_damaged(&error) && args.repair => {
             recover(app).await?;
-            verify(app, args.repair).await?
+            verify(app, args.repair, true).await?
         }
         Err(error) if is_damaged(&error) => {
             return Err(error.context(Problem::damaged(
@@ -85,11 +85,12 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
     }
     if args.repair {
         app.out
-            .note("what was damaged is missing now: add or fetch it again");
+            .note("what was damaged is missing now: add, put, fetch or sync it again");
         return Ok(Exit::Done);
     }
     app.out.note(
-        "`larder verify --repair` makes it missing, so that adding or fetching it again restores it",
+        "`larder verify --repair` makes it missing, so that adding, putting, fetching or syncing it \
+         again restores it",
     );
     Ok(Exit::Damaged)
 }
@@ -127,9 +128,12 @@ async fn recover(app: &App) -> Result<()> {
     Ok(app.out.result(&recovery, text)?)
 }
 
-async fn verify(app: &App, repair: bool) -> Result<Summary> {
+async fn verify(app: &App, repair: bool, mut is_damaged: bool) -> Result<Summary> {
     let store = app.existing_store().await?;
     let blobs = store.blobs();
+    if is_damaged {
+        Groups::forget_files(store.collections()).await?;
+    }
     let bar = app.out.progress(Unit::Bytes, None, "verifying");
     let mut summary = Summary {
         repaired: repair,
@@ -141,6 +145,11 @@ async fn verify(app: &App, repair: bool) -> Result<Summary> {
         bar.inc(scrubbed.size);
         summary.take(&scrubbed);
         if let Some(line) = Line::of(&scrubbed, repair) {
+            if repair && !is_damaged {
+                // Groups take what was here for what is here.
+                Groups::forget_files(store.collections()).await?;
+                is_damaged = true;
+            }
             if let Some(hash) = scrubbed.hash
                 && scrubbed.finding != Finding::Outboard
                 && damaged.len() < MAX_NAMED

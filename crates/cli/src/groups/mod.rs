@@ -2,6 +2,7 @@
 
 mod find;
 mod invites;
+mod missing;
 mod network;
 mod progress;
 mod put;
@@ -11,6 +12,7 @@ mod watch;
 pub(crate) use self::{
     find::{Place, known, pick, place},
     invites::{INPUT, Kind, print as print_invite, read as read_invite, read_all as read_invites},
+    missing::{say_missing, some_of},
     network::{Network, start},
     put::{Put, PutOptions, put},
     shown::{label, member_name, of_file, of_group, of_repo, short},

@@ -140,7 +140,7 @@ async fn find(app: &App, path: &Path, top: &str, how: &PutOptions) -> Result<Wal
 
 type Staged = Option<(Name, larder::groups::Staged)>;
 
-/// Seals a file, unless it is in the repo as it is.
+/// Seals a file, unless it is in the repo as it is, and its bytes are here.
 async fn stage(
     repo: &Repo,
     file: &Found,
@@ -153,14 +153,19 @@ async fn stage(
         let is_same = |known: &larder::groups::FileEntry| {
             (known.size, known.modified) == (file.size, modified)
         };
-        if !read_all && known.as_ref().is_some_and(is_same) {
+        let is_here = match &known {
+            Some(known) => repo.has(known).await?,
+            None => false,
+        };
+        if is_here && !read_all && known.as_ref().is_some_and(is_same) {
             return Ok(None);
         }
         let staged = repo
             .stage(Content::Path(file.path.clone()), modified)
             .await?;
         let is_equal = known.is_some_and(|known| known == staged.entry);
-        Ok((!is_equal).then_some((name, staged)))
+        // What was lost is put again, though the tree has named it all along.
+        Ok((!is_equal || !is_here).then_some((name, staged)))
     };
     stage.await.map_err(|error| (file.path.clone(), error))
 }

@@ -4,7 +4,7 @@ use anyhow::Result;
 use larder::{
     Blobs, Hash, Status,
     api::PublicKey,
-    groups::{FileEntry, Group, Member, Name},
+    groups::{FileEntry, Group, Member, Name, Policy},
 };
 
 use crate::item::{Item, ItemKind};
@@ -48,15 +48,26 @@ pub(crate) async fn of_group(group: &Group) -> Result<Item> {
 /// A repo as a line.
 pub(crate) async fn of_repo(member: &Member) -> Result<Item> {
     let repo = &member.repo;
-    let here = repo.whole_root().await?;
-    let newest = repo.newest_root().await?.unwrap_or(here);
+    let state = repo.state(&Policy::Everything).await?;
+    let (here, newest) = (state.complete, state.announced);
+    let policy = match repo.policy().await? {
+        Some(policy) => Some(policy),
+        None => repo.group().policy().await?,
+    };
+    let wants_all = matches!(policy, None | Some(Policy::Everything));
+    let mut present = here.bytes;
+    if (wants_all || repo.is_ours()) && state.wanted.hash == newest.hash {
+        // All of it but for what nobody could give.
+        let missing = repo.missing(&Policy::Everything).await?;
+        present = newest.bytes.saturating_sub(missing.bytes);
+    }
     Ok(Item {
         name: member.name.clone().unwrap_or_else(|| short(&repo.key())),
         kind: ItemKind::Repo,
         hash: Hash::from(repo.key().0),
         size: newest.bytes,
         files: Some(newest.files),
-        present: here.bytes.min(newest.bytes),
+        present: present.min(newest.bytes),
         complete: here.hash == newest.hash,
     })
 }

@@ -9,7 +9,7 @@ use anyhow::Result;
 use larder::{
     Hash,
     api::{PublicKey, RecordId},
-    groups::{Group, Replicator, RepoStatus},
+    groups::{Group, Replicator},
 };
 use serde::Serialize;
 
@@ -41,6 +41,8 @@ pub(crate) enum Event {
         bytes: u64,
         /// Whether what is in the files is here too, and not only their names.
         complete: bool,
+        /// How many of the files that are wanted nobody who is connected has.
+        missing: u64,
     },
     /// Everybody who is connected has everything, as far as they want it.
     Synced {
@@ -65,15 +67,17 @@ impl Event {
                 files,
                 bytes,
                 complete,
+                missing,
             } => format!(
                 "{}: {} has {} file(s), {}, {}",
                 Shown(group),
                 Shown(member),
                 Count(*files),
                 output::Bytes(*bytes),
-                match complete {
-                    true => "all here",
-                    false => "of which the names are here",
+                match (complete, missing) {
+                    (true, _) => "all here".to_owned(),
+                    (false, 0) => "of which the names are here".to_owned(),
+                    (false, n) => format!("but nobody who is connected has {} of them", Count(*n)),
                 }
             ),
             Self::Synced {
@@ -97,7 +101,8 @@ impl Event {
 #[derive(Debug, Default)]
 struct Seen {
     peers: BTreeMap<PublicKey, String>,
-    here: BTreeMap<PublicKey, Hash>,
+    /// The root of each repo that is here, and how many files of it are not.
+    here: BTreeMap<PublicKey, (Hash, u64)>,
     /// What was said to be in sync; `None` while it is not.
     synced: Option<(usize, u64, u64)>,
     /// Whether it was in sync at any time.
@@ -187,17 +192,20 @@ impl<'a> Watch<'a> {
 
         let (mut files, mut bytes) = (0, 0);
         for repo in &status.repos {
-            files = u64::saturating_add(files, repo.known.files);
-            bytes = u64::saturating_add(bytes, repo.known.bytes);
-            let before = seen.here.insert(repo.repo, repo.held.hash);
-            let is_news = before.unwrap_or(Hash::EMPTY) != repo.held.hash;
-            if is_news && !repo.is_ours && repo.held.hash == repo.known.hash {
+            let state = repo.state;
+            files = u64::saturating_add(files, state.announced.files);
+            bytes = u64::saturating_add(bytes, state.announced.bytes);
+            let here = (state.wanted.hash, repo.missing.files);
+            let before = seen.here.insert(repo.repo, here);
+            let is_news = before.unwrap_or((Hash::EMPTY, 0)) != here;
+            if is_news && !repo.is_ours && repo.is_settled() {
                 events.push(Event::Updated {
                     group: name.clone(),
                     member: member_name(group, repo.repo).await?,
-                    files: repo.held.files,
-                    bytes: repo.held.bytes,
-                    complete: is_whole(group, repo).await?,
+                    files: state.wanted.files,
+                    bytes: state.wanted.bytes,
+                    complete: state.complete.hash == state.wanted.hash,
+                    missing: repo.missing.files,
                 });
             }
         }
@@ -251,12 +259,4 @@ async fn device(replicator: &Replicator, group: &Group, peer: PublicKey) -> Resu
         }
     }
     Ok(None)
-}
-
-/// Whether the tree that is here is here with all its files.
-async fn is_whole(group: &Group, status: &RepoStatus) -> Result<bool> {
-    match group.repo(status.repo).await? {
-        Some(repo) => Ok(repo.whole_root().await?.hash == status.held.hash),
-        None => Ok(false),
-    }
 }

@@ -261,3 +261,125 @@ fn what_is_not_there_is_said() {
     // No group hides what the store has besides, and the other way round.
     assert_eq!(names(&place.json(&["ls"])), ["a", "g", "g"]);
 }
+
+/// Deletes the bytes of one of the store's payloads, of which each file here has one.
+fn lose_one(place: &Place) {
+    let mut folders = vec![place.path("store").join("payload")];
+    let mut found = Vec::new();
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            match path.is_dir() {
+                true => folders.push(path),
+                false if path.extension().is_some_and(|end| end == "data") => found.push(path),
+                false => {}
+            }
+        }
+    }
+    found.sort();
+    std::fs::remove_file(&found[0]).unwrap();
+}
+
+#[test]
+fn one_lost_file_holds_up_no_other() {
+    let (here, there) = (Place::new(), Place::new());
+    for n in 0..5 {
+        here.write(&format!("d/f{n}"), &noise(40_005)[n..40_000 + n]);
+    }
+    here.ok(&["group", "create", "g", "--as", "ann"]);
+    here.ok(&["put", "d"]);
+    lose_one(&here);
+    let (mut running, invite) = watch(&here, "write");
+    there.ok(&["group", "join", &invite, "--as", "bob"]);
+    let said = there.fails(1, &["sync", "--loopback", "--timeout", "3s"]);
+    assert!(
+        said.contains("nobody who is connected has 1 file(s): d/f"),
+        "{said}"
+    );
+    let listed = there.json(&["ls", "g/ann"]);
+    let here_of = |listed: &[Value]| {
+        listed
+            .iter()
+            .filter(|file| file["complete"] == true)
+            .count()
+    };
+    assert_eq!((listed.len(), here_of(&listed)), (5, 4));
+    let status = there.json(&["status", "g"]);
+    let missing: Vec<_> = status
+        .iter()
+        .filter(|line| line["kind"] == "missing")
+        .collect();
+    assert_eq!((missing.len(), &missing[0]["damaged"]), (1, &false.into()));
+    let lost = missing[0]["path"].as_str().unwrap().to_owned();
+    let said = there.fails(1, &["get", "g/ann/d", "-o", "out"]);
+    assert!(
+        said.contains("1 file(s) are not here and were not written") && said.contains(&lost[2..]),
+        "{said}"
+    );
+    assert_eq!(tree(&there.path("out")).len(), 4);
+    let said = there.fails(1, &["get", &format!("g/ann/{lost}"), "-o", "none"]);
+    assert!(said.contains("are not here"), "{said}");
+    assert!(!there.path("none").exists());
+
+    // A later state comes.
+    here.write("later", "later");
+    running.write(b"later\n");
+    there.fails(1, &["sync", "--loopback", "--timeout", "3s"]);
+    assert_eq!(here_of(&there.json(&["ls", "g/ann"])), 5);
+    running.end_input();
+    running.end();
+
+    // Its owner is told, and putting it again heals it: what is lost need not be found out first.
+    let again = &here.json(&["put", "d"])[0];
+    assert_eq!(
+        (&again["files"], &again["unchanged"]),
+        (&1.into(), &4.into())
+    );
+    here.ok(&["get", "g/ann/d", "-o", "copy"]);
+    assert_eq!(tree(&here.path("copy")), tree(&here.path("d")));
+    // So it does after a repair.
+    lose_one(&here);
+    here.ok(&["verify", "--repair"]);
+    let status = here.json(&["status", "g"]);
+    let missing: Vec<_> = status
+        .iter()
+        .filter(|line| line["kind"] == "missing")
+        .collect();
+    assert_eq!((missing.len(), &missing[0]["damaged"]), (1, &true.into()));
+    assert_eq!(here.json(&["put", "d"])[0]["files"], 1);
+    assert!(
+        here.json(&["status", "g"])
+            .iter()
+            .all(|line| line["kind"] != "missing")
+    );
+
+    // It listens elsewhere now.
+    let (_running, invite) = watch(&here, "write");
+    there.ok(&["group", "join", &invite]);
+    there.ok(&["sync", "--loopback"]);
+    there.ok(&["get", "g/ann/d", "-o", "out"]);
+    assert_eq!(tree(&there.path("out")), tree(&here.path("d")));
+    // What was had and lost comes again from those who have it.
+    lose_one(&there);
+    there.ok(&["verify", "--repair"]);
+    there.ok(&["sync", "--loopback"]);
+    there.ok(&["get", "g/ann", "-o", "all"]);
+    assert_eq!(tree(&there.path("all")).len(), 6);
+}
+
+#[test]
+fn what_has_not_come_is_not_said_to_be_written() {
+    let (here, there) = (Place::new(), Place::new());
+    here.ok(&["group", "create", "g", "--as", "ann"]);
+    let said = here.fails(1, &["get", "g/ann", "-o", "out"]);
+    assert!(said.contains("no file of ann is known here"), "{said}");
+    assert!(!here.path("out").exists());
+    here.write("a", noise(40_000));
+    here.ok(&["put", "a"]);
+    let invite = here.json(&["group", "invite", "--at", "iroh:nowhere"]);
+    let invite = invite[0]["invite"].as_str().unwrap();
+    let joined = &there.json(&["group", "join", invite, "--as", "bob"])[0];
+    let bob = format!("{}/bob", &joined["id"].as_str().unwrap()[..10]);
+    let said = there.fails(1, &["get", &bob, "-o", "out"]);
+    assert!(said.contains("no file of bob is known here"), "{said}");
+}

@@ -9,6 +9,8 @@ mod errors;
 mod get;
 mod groups;
 #[cfg(unix)]
+mod interrupted;
+#[cfg(unix)]
 mod killed;
 mod meeting;
 mod network;

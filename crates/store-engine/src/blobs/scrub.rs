@@ -114,6 +114,20 @@ impl Blobs {
     }
 }
 
+impl Blobs {
+    /// Reads all that is stored of one blob, as [`scrub`](Self::scrub) does; `None` where nothing of it is
+    /// here.
+    pub async fn scrub_one(&self, hash: Hash, repair: Repair) -> Result<Option<Scrubbed>> {
+        let inner = self.0.clone();
+        let _running = inner.enter("blobs.scrub")?;
+        match self.0.lookup(hash).await {
+            Ok(Some(found)) => inner.scrub_blob(hash, found, repair).await.map(Some),
+            Ok(None) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
+
 impl Inner {
     async fn scrub_blob(
         self: Arc<Self>,

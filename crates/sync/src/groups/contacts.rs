@@ -5,7 +5,7 @@
 //!                  | flags u8 (1 in sync, 2 the member is known) | last contact i64
 //!                  | in sync since i64, or 0 | key of the member's repo [32], or zeroes
 //!                  | for each repo whose tree it said it holds, ascending, at most 256:
-//!                    key [32] | hash of the root [32]
+//!                    key [32] | hash of the root [32] | files that it lacks u64 | their bytes u64
 //! ```
 //!
 //! Times are milliseconds since 1970, by the clock of this device.
@@ -32,6 +32,50 @@ const MAX_ROOTS: usize = 256;
 /// The most devices of a group that are remembered.
 pub(crate) const MAX_CONTACTS: usize = 1024;
 
+/// How much of a repo's tree a device has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Holding {
+    /// The root. All names are there, and all files that the device wants but for those that it lacks.
+    pub root: Hash,
+    /// How many files it wants and has not got.
+    pub lacks_files: u64,
+    /// The sum of their lengths, as far as these are known.
+    pub lacks_bytes: u64,
+}
+
+impl Holding {
+    /// The length of its encoding.
+    pub(crate) const LEN: usize = 48;
+
+    /// All of a tree that is wanted.
+    pub fn all(root: Hash) -> Self {
+        Self {
+            root,
+            lacks_files: 0,
+            lacks_bytes: 0,
+        }
+    }
+
+    /// Whether it is all of the tree with this root that is wanted.
+    pub fn is_all_of(&self, root: Hash) -> bool {
+        self.root == root && self.lacks_files == 0
+    }
+
+    pub(crate) fn put(&self, bytes: &mut BytesMut) {
+        bytes.put_slice(self.root.as_bytes());
+        bytes.put_u64(self.lacks_files);
+        bytes.put_u64(self.lacks_bytes);
+    }
+
+    pub(crate) fn take(fields: &mut Fields<'_>) -> Result<Self> {
+        Ok(Self {
+            root: Hash::from(fields.take::<32>()?),
+            lacks_files: fields.u64()?,
+            lacks_bytes: fields.u64()?,
+        })
+    }
+}
+
 /// What is known of another device of a group.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Contact {
@@ -41,22 +85,22 @@ pub(crate) struct Contact {
     pub(crate) synced_since: Option<i64>,
     /// The repo of the member whose device it is, where that was known.
     pub(crate) repo: Option<PublicKey>,
-    /// The roots whose trees it said that it holds, by repo.
-    pub(crate) holds: BTreeMap<PublicKey, Hash>,
+    /// What it said that it holds, by repo.
+    pub(crate) holds: BTreeMap<PublicKey, Holding>,
 }
 
 pub(super) fn encode_contact(contact: &Contact) -> Bytes {
     let roots = contact.holds.iter().take(MAX_ROOTS);
-    let mut bytes = BytesMut::with_capacity(50 + 64 * roots.len());
+    let mut bytes = BytesMut::with_capacity(50 + (32 + Holding::LEN) * roots.len());
     bytes.put_u8(VERSION);
     let synced = contact.synced_since.map_or(0, |_| SYNCED);
     bytes.put_u8(synced | contact.repo.map_or(0, |_| MEMBER));
     bytes.put_i64(contact.last);
     bytes.put_i64(contact.synced_since.unwrap_or_default());
     bytes.put_slice(&contact.repo.map_or([0; 32], |repo| repo.0));
-    for (repo, root) in roots {
+    for (repo, holding) in roots {
         bytes.put_slice(&repo.0);
-        bytes.put_slice(root.as_bytes());
+        holding.put(&mut bytes);
     }
     bytes.freeze()
 }
@@ -84,7 +128,7 @@ pub(super) fn decode_contact(value: &[u8]) -> Result<Contact> {
         if holds.len() == MAX_ROOTS {
             return Err(fields.invalid("there are too many roots"));
         }
-        holds.insert(repo, Hash::from(fields.take::<32>()?));
+        holds.insert(repo, Holding::take(&mut fields)?);
     }
     Ok(Contact {
         last,
@@ -190,8 +234,15 @@ mod tests {
             synced_since: Some(-1),
             repo: Some(PublicKey([7; 32])),
             holds: BTreeMap::from([
-                (PublicKey([1; 32]), Hash::of("root")),
-                (PublicKey([2; 32]), Hash::EMPTY),
+                (
+                    PublicKey([1; 32]),
+                    Holding {
+                        root: Hash::of("root"),
+                        lacks_files: 3,
+                        lacks_bytes: 4,
+                    },
+                ),
+                (PublicKey([2; 32]), Holding::all(Hash::EMPTY)),
             ]),
         };
         let behind = Contact {
@@ -214,7 +265,7 @@ mod tests {
         for (contact, bytes) in contacts().iter().zip(&encoded) {
             assert_eq!(decode_contact(bytes).unwrap(), *contact);
             for len in 0..bytes.len() {
-                let is_whole = len >= 50 && (len - 50) % 64 == 0;
+                let is_whole = len >= 50 && (len - 50) % (32 + Holding::LEN) == 0;
                 assert_eq!(decode_contact(&bytes[..len]).is_ok(), is_whole, "{len}");
             }
         }
@@ -228,11 +279,13 @@ mod tests {
             PublicKey(key)
         };
         let mut contact = contacts()[0].clone();
-        contact.holds = (0..1000).map(|n| (key(n), Hash::EMPTY)).collect();
+        contact.holds = (0..1000)
+            .map(|n| (key(n), Holding::all(Hash::EMPTY)))
+            .collect();
         let bytes = encode_contact(&contact);
         let read = decode_contact(&bytes).unwrap();
         assert_eq!(read.holds.len(), MAX_ROOTS);
-        let more = [&bytes[..], &[0xff; 64]].concat();
+        let more = [&bytes[..], &[0xff; 32 + Holding::LEN]].concat();
         let error = decode_contact(&more).unwrap_err();
         assert_eq!(error.message(), "there are too many roots");
     }

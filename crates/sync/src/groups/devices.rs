@@ -1,7 +1,7 @@
 //! Several devices of one owner: what one of them wrote is remembered by the others until its tree is
 //! there, and is then followed, or merged with what they wrote themselves.
 //!
-//! So the record of a repo of ours always names a root whose tree is here. A crash between any two
+//! So the record of a repo of ours always names a root whose pages are here. A crash between any two
 //! steps leaves the root remembered, and what was begun is done again.
 
 use bytes::Bytes;
@@ -208,19 +208,17 @@ impl Repo {
     /// has not come yet is that of another device.
     pub(super) async fn adopt(&self) -> Result<()> {
         let (group, records) = (&self.0.group, self.0.group.records());
-        if group.inner().ever_held(self.id()).await?.is_none() {
+        let Some(local) = group.inner().ever_local(self.id()).await? else {
             return Ok(());
-        }
+        };
         // Only where everything was wanted all of it is here.
-        let whole = group.inner().whole(self.id()).await?;
-        let everything = Wants::EVERYTHING.digest()?;
-        let whole = whole.filter(|whole| whole.wanted == everything);
+        let complete = local.complete_for(Wants::EVERYTHING.digest()?);
         let _turn = self.turn().await;
         let found = records.get(self.id(), REPO_ROOT, Freshness::Local).await?;
         let known = found.map(|signed| self.open_root(signed));
         let is_here = |known: &SignedRoot| {
             let root = known.root.root;
-            root.is_empty() || whole.is_some_and(|whole| whole.root.hash == root.hash)
+            root.is_empty() || complete.hash == root.hash
         };
         if let Some(known) = known
             && !known.as_ref().is_ok_and(is_here)
@@ -235,6 +233,6 @@ impl Repo {
             records.forget(self.id()).await?;
             records.create(repo_record(self.key())).await?;
         }
-        group.inner().forget_held(self.id()).await
+        group.inner().forget_local(self.id()).await
     }
 }

@@ -45,6 +45,17 @@ impl std::fmt::Debug for Content {
     }
 }
 
+impl Content {
+    /// The same once more, where it can be read twice.
+    pub(super) fn again(&self) -> Option<Self> {
+        match self {
+            Self::Bytes(bytes) => Some(Self::Bytes(bytes.clone())),
+            Self::Path(path) => Some(Self::Path(path.clone())),
+            Self::Stream(_) => None,
+        }
+    }
+}
+
 impl From<Bytes> for Content {
     fn from(bytes: Bytes) -> Self {
         Self::Bytes(bytes)

@@ -7,10 +7,10 @@ use super::{
     Policy,
     contacts::{decode_contact, encode_contact},
     kept::{
-        decode_addresses, decode_keys, decode_named, decode_other, decode_promised, decode_root,
-        decode_whole, encode_addresses, encode_keys, encode_other, encode_promised, encode_root,
-        encode_whole, named,
+        decode_addresses, decode_keys, decode_named, decode_other, decode_promised,
+        encode_addresses, encode_keys, encode_other, encode_promised, named,
     },
+    local::{decode_local, decode_settled, encode_local, encode_settled},
 };
 
 /// What is remembered of groups. The first byte chooses which; what is read is written as it was.
@@ -30,8 +30,8 @@ pub fn kept(bytes: &[u8]) {
             }
         }
         2 => {
-            if let Ok(root) = decode_root(bytes) {
-                assert_eq!(encode_root(root), bytes);
+            if let Ok(settled) = decode_settled(bytes) {
+                assert_eq!(encode_settled(&settled), bytes);
             }
         }
         3 => {
@@ -46,10 +46,8 @@ pub fn kept(bytes: &[u8]) {
             }
         }
         6 => {
-            // One of the first version is written as one of the second.
-            if let Ok(whole) = decode_whole(bytes) {
-                let again = decode_whole(&encode_whole(whole)).expect("it was read");
-                assert_eq!(again, whole);
+            if let Ok(local) = decode_local(bytes) {
+                assert_eq!(encode_local(&local), bytes);
             }
         }
         7 => {

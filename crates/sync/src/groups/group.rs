@@ -505,7 +505,8 @@ impl Group {
         repos.extend(self.ours().await?);
         for repo in repos {
             repo.keep_only(&[]).await?;
-            self.inner().forget_held(repo.id()).await?;
+            self.inner().forget_local(repo.id()).await?;
+            self.inner().forget_damage(repo.id()).await?;
             self.records().forget(repo.id()).await?;
         }
         self.records().forget(self.0.id).await

@@ -5,10 +5,7 @@
 //! sync/groups      group id [32]                  -> version u8 = 1 | group's key [32]
 //! sync/repos       group id [32] | repo id [32]   -> version u8 = 1 | repo's key [32]      ours
 //! sync/addresses   group id [32]                  -> version u8 = 1 | for each: length u16 | text
-//! sync/held        repo id [32]                   -> version u8 = 1 | root                 theirs
-//! sync/whole       repo id [32]                   -> version u8 = 2 | root
-//!                                                    | digest of what was wanted [8]
-//!                  the same, where those of its files are here too that were wanted (policy.rs)
+//! sync/local, sync/damaged   how much of each repo is here (local.rs)
 //! sync/others      group id [32] | repo id [32]   -> version u8 = 1 | signed value (record_format)
 //!                                    the root of another device of ours, until its tree is here
 //! sync/promised    "until"                        -> version u8 = 1 | milliseconds since 1970, i64
@@ -18,7 +15,6 @@
 //!                  | secret [32]; or read key [32] | locate key [32]; or locate key [32]
 //!                  (the group's key is in the collection)
 //! secret repo/ID   the repo's secret key [32]
-//! root             hash [32] | level u8 | files u64 | bytes u64
 //! ```
 //!
 //! A secret is put before the entry that says that it is there. What a crash leaves is a secret that
@@ -30,30 +26,22 @@ use store_api::{
     CollectionId, Error, Kind, PublicKey, RecordId, Result, Secret, SecretKey, SecretName, Secrets,
     Signed,
 };
-use store_engine::{Collections, Hash, record_format};
+use store_engine::{Collections, record_format};
 use zeroize::Zeroizing;
 
 use super::Inner;
 use crate::{
     codec::Fields,
     keys::{Access, GroupKeys, GroupSecret, LocateKey, ReadKey},
-    tree::{
-        Root,
-        wants::{Wants, WantsDigest},
-    },
 };
 
 const GROUPS: CollectionId = CollectionId::from_static("sync/groups");
 const REPOS: CollectionId = CollectionId::from_static("sync/repos");
 const ADDRESSES: CollectionId = CollectionId::from_static("sync/addresses");
-const WHOLE: CollectionId = CollectionId::from_static("sync/whole");
-const HELD: CollectionId = CollectionId::from_static("sync/held");
 const PROMISED: CollectionId = CollectionId::from_static("sync/promised");
 const UNTIL: &[u8] = b"until";
 const OTHERS: CollectionId = CollectionId::from_static("sync/others");
 const VERSION: u8 = 1;
-/// That of `sync/whole`: in version 1 there was no digest, and everything was wanted.
-const WHOLE_VERSION: u8 = 2;
 const WRITE: u8 = 1;
 const READ: u8 = 2;
 const REPLICA: u8 = 3;
@@ -160,62 +148,6 @@ pub(super) fn decode_addresses(value: &[u8]) -> Result<Vec<String>> {
     Ok(all)
 }
 
-fn put_root(bytes: &mut BytesMut, root: Root) {
-    bytes.put_slice(root.hash.as_bytes());
-    bytes.put_u8(root.level);
-    bytes.put_u64(root.files);
-    bytes.put_u64(root.bytes);
-}
-
-fn take_root(fields: &mut Fields<'_>) -> Result<Root> {
-    Ok(Root {
-        hash: Hash::from(fields.take::<32>()?),
-        level: fields.u8()?,
-        files: fields.u64()?,
-        bytes: fields.u64()?,
-    })
-}
-
-pub(super) fn encode_root(root: Root) -> Bytes {
-    let mut bytes = BytesMut::with_capacity(50);
-    bytes.put_u8(VERSION);
-    put_root(&mut bytes, root);
-    bytes.freeze()
-}
-
-pub(super) fn decode_root(value: &[u8]) -> Result<Root> {
-    let mut fields = Fields::versioned(OPEN, VERSION, value)?;
-    let root = take_root(&mut fields)?;
-    fields.end()?;
-    Ok(root)
-}
-
-/// A tree of which all is here that was wanted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Whole {
-    pub(crate) root: Root,
-    pub(crate) wanted: WantsDigest,
-}
-
-pub(super) fn encode_whole(whole: Whole) -> Bytes {
-    let mut bytes = BytesMut::with_capacity(58);
-    bytes.put_u8(WHOLE_VERSION);
-    put_root(&mut bytes, whole.root);
-    bytes.put_slice(&whole.wanted);
-    bytes.freeze()
-}
-
-pub(super) fn decode_whole(value: &[u8]) -> Result<Whole> {
-    if value.first() == Some(&VERSION) {
-        let (root, wanted) = (decode_root(value)?, Wants::EVERYTHING.digest()?);
-        return Ok(Whole { root, wanted });
-    }
-    let mut fields = Fields::versioned(OPEN, WHOLE_VERSION, value)?;
-    let (root, wanted) = (take_root(&mut fields)?, fields.take()?);
-    fields.end()?;
-    Ok(Whole { root, wanted })
-}
-
 pub(super) fn encode_promised(until: i64) -> Bytes {
     [&[VERSION], &until.to_be_bytes()[..]].concat().into()
 }
@@ -242,6 +174,17 @@ pub(super) async fn copy_keys(from: &dyn Secrets, to: &dyn Secrets) -> Result<u6
         }
     }
     Ok(copied)
+}
+
+/// The repos that this device writes, in all groups. Needs none of the keys.
+pub(super) async fn our_repos(collections: &Collections) -> Result<Vec<RecordId>> {
+    let mut entries = collections.scan_range(REPOS, ..);
+    let mut repos = Vec::new();
+    while let Some(entry) = entries.try_next().await? {
+        let repo = decode_named(&entry.value).map_err(damaged)?;
+        repos.push(crate::records::repo_id(repo));
+    }
+    Ok(repos)
 }
 
 pub(super) async fn has_groups(collections: &Collections) -> Result<bool> {
@@ -351,52 +294,6 @@ impl Inner {
         Ok(())
     }
 
-    /// The root of somebody's repo that is here as far as the policy wants it.
-    pub(crate) async fn held(&self, repo: RecordId) -> Result<Root> {
-        Ok(self.ever_held(repo).await?.unwrap_or(Root::EMPTY))
-    }
-
-    /// The same; `None` where nothing was ever fetched.
-    pub(super) async fn ever_held(&self, repo: RecordId) -> Result<Option<Root>> {
-        let entry = self.collections.get(HELD, repo.0.to_vec()).await?;
-        entry
-            .map(|entry| decode_root(&entry.value).map_err(damaged))
-            .transpose()
-    }
-
-    pub(crate) async fn keep_held(&self, repo: RecordId, root: Root) -> Result<()> {
-        self.collections
-            .put(HELD, repo.0.to_vec(), encode_root(root))
-            .await?;
-        Ok(())
-    }
-
-    /// The root of somebody's repo that is here with all its files that were wanted then.
-    pub(crate) async fn whole(&self, repo: RecordId) -> Result<Option<Whole>> {
-        let entry = self.collections.get(WHOLE, repo.0.to_vec()).await?;
-        entry
-            .map(|entry| decode_whole(&entry.value).map_err(damaged))
-            .transpose()
-    }
-
-    pub(crate) async fn keep_whole(&self, repo: RecordId, whole: Whole) -> Result<()> {
-        self.collections
-            .put(WHOLE, repo.0.to_vec(), encode_whole(whole))
-            .await?;
-        Ok(())
-    }
-
-    pub(crate) async fn forget_whole(&self, repo: RecordId) -> Result<()> {
-        self.collections.delete(WHOLE, repo.0.to_vec()).await?;
-        Ok(())
-    }
-
-    pub(crate) async fn forget_held(&self, repo: RecordId) -> Result<()> {
-        self.forget_whole(repo).await?;
-        self.collections.delete(HELD, repo.0.to_vec()).await?;
-        Ok(())
-    }
-
     /// Until when something may be kept for others that would be freed.
     pub(crate) async fn promised(&self) -> Result<Option<i64>> {
         let entry = self.collections.get(PROMISED, UNTIL).await?;
@@ -472,25 +369,11 @@ mod tests {
         assert_eq!(lens.each_ref().map(Vec::len), [38, 70, 38]);
         assert_eq!(lens[0][..6], [1, 1, 0, 0, 0, 3]);
         assert_eq!(lens[0][6..], [7; 32]);
-        let root = Root {
-            hash: Hash::of("x"),
-            level: 2,
-            files: 3,
-            bytes: 4,
-        };
-        assert_eq!(decode_root(&encode_root(root)).unwrap(), root);
         let key = PublicKey([9; 32]);
         assert_eq!(decode_named(&named(key)).unwrap(), key);
         let at = ["mem://a".to_owned(), "ü".to_owned()];
         assert_eq!(decode_addresses(&encode_addresses(&at)).unwrap(), at);
-        let whole = Whole {
-            root,
-            wanted: [8; 8],
-        };
-        let old = decode_whole(&encode_root(root)).unwrap();
-        assert_eq!(old.root, root);
-        assert_eq!(old.wanted, Wants::EVERYTHING.digest().unwrap());
-        let (named, at, root) = (named(key), encode_addresses(&at), encode_root(root));
+        let (named, at) = (named(key), encode_addresses(&at));
         let signed = Signed {
             value: Bytes::from_static(b"value"),
             seq: 7,
@@ -498,11 +381,8 @@ mod tests {
             signature: Bytes::from_static(&[4; 64]),
         };
         let bytes = encode_other(&signed).unwrap();
-        let wholes = encode_whole(whole);
-        assert_eq!(decode_whole(&wholes).unwrap(), whole);
-        let mut cases: Vec<&[u8]> = vec![&named, &at, &root, &bytes];
+        let mut cases: Vec<&[u8]> = vec![&named, &at, &bytes];
         cases.extend(lens.iter().map(|secret| &secret[..]));
-        cases.push(&wholes);
         let promised = encode_promised(1_700_000_000_000);
         assert_eq!(decode_promised(&promised).unwrap(), 1_700_000_000_000);
         cases.push(&promised);

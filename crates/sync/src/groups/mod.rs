@@ -4,6 +4,7 @@
 mod app;
 mod close;
 pub(crate) mod contacts;
+mod damaged;
 mod devices;
 mod files;
 #[cfg(fuzzing)]
@@ -12,6 +13,8 @@ mod gate;
 mod group;
 mod heal;
 mod kept;
+pub(crate) mod local;
+pub(crate) mod missing;
 mod policy;
 mod repo;
 mod values;
@@ -29,10 +32,11 @@ use tokio::sync::broadcast;
 
 #[cfg(test)]
 pub(crate) use self::group::first_slot;
-pub(crate) use self::kept::Whole;
 pub use self::{
+    contacts::Holding,
     files::{Content, Staged},
     group::{Group, Member},
+    missing::{Missing, MissingFile, RepoState},
     policy::MAX_PINNED,
     repo::{Changes, Repo},
     values::{RecordPut, RecordValue},
@@ -75,7 +79,7 @@ pub enum Event {
         /// The record.
         record: RecordId,
     },
-    /// The newest tree of a repo is here.
+    /// More of the newest tree of a repo is here: its names, or all of it that anybody could give.
     Held {
         /// The group.
         group: RecordId,
@@ -108,6 +112,7 @@ pub(crate) struct Inner {
     /// Creating, joining and leaving come one after the other.
     joining: tokio::sync::Mutex<()>,
     gate: gate::Gate,
+    pub(crate) damaged: damaged::Damaged,
 }
 
 impl fmt::Debug for Inner {
@@ -155,6 +160,13 @@ impl Groups {
         kept::has_groups(collections).await
     }
 
+    /// Says that files of this store may not be here any more, as after a repair of its blobs: those of all
+    /// repos are looked for when groups are replicated next. Needs none of the keys.
+    pub async fn forget_files(collections: &Collections) -> Result<()> {
+        let ours = kept::our_repos(collections).await?;
+        local::forget_files(collections, &ours).await
+    }
+
     /// Copies the keys of all groups, and of our repos in them, that `to` lacks. With the collections
     /// of the store they make another device of what they are copied to.
     pub async fn copy_keys(from: &dyn Secrets, to: &dyn Secrets) -> Result<u64> {
@@ -175,6 +187,7 @@ impl Groups {
             events: broadcast::Sender::new(EVENTS),
             joining: tokio::sync::Mutex::default(),
             gate: gate::Gate::default(),
+            damaged: damaged::Damaged::default(),
         };
         let groups = Self(Arc::new(inner), Arc::default());
         for keys in groups.0.load_groups().await? {
@@ -246,9 +259,9 @@ impl Groups {
             let id = records::repo_id(repo);
             // Its record may be here, and its tree not.
             if !known.as_ref().is_some_and(|known| known.is_ours(id))
-                && self.0.ever_held(id).await?.is_none()
+                && self.0.ever_local(id).await?.is_none()
             {
-                self.0.keep_held(id, crate::tree::Root::EMPTY).await?;
+                self.0.keep_local(id, &local::Local::NOTHING).await?;
             }
             self.0.keep_repo(keys.id(), repo, secret).await?;
         }

@@ -5,13 +5,13 @@ use std::{collections::BTreeMap, sync::Arc};
 use bytes::Bytes;
 use futures_util::TryStreamExt;
 use store_api::{
-    Error, Freshness, Kind, Listing, PublicKey, Put, PutRecord, RecordId, RecordStore, Result,
-    SecretKey, SeqExpect,
+    Error, Freshness, GROUP_LEN, Kind, Listing, PublicKey, Put, PutRecord, RecordId, RecordStore,
+    Result, SecretKey, SeqExpect,
 };
-use store_engine::{Tag, TagName};
+use store_engine::{Blobs, Hash, Repair, Status, Tag, TagName};
 
 use super::{
-    Group, Policy, TAG_PREFIX, Wants,
+    Event, Group, TAG_PREFIX,
     devices::Turn,
     files::{Content, Staged, stage},
     gate::Gate,
@@ -75,6 +75,28 @@ impl Changes {
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
+}
+
+/// Whether a file's blob is here, and its first and last bytes can be read.
+async fn is_sound(blobs: &Blobs, entry: &FileEntry) -> Result<bool> {
+    let size = match blobs.status(entry.blob).await? {
+        _ if entry.blob == Hash::EMPTY => return Ok(true),
+        Some(Status::Complete { size }) => size,
+        Some(Status::Partial { .. }) | None => return Ok(false),
+    };
+    for at in [0, size.saturating_sub(1)] {
+        match blobs.read_to_bytes(entry.blob, at..at + 1).await {
+            Ok(_) => {}
+            Err(error) if matches!(error.kind(), Kind::Corrupt | Kind::NotFound) => {
+                return Ok(false);
+            }
+            Err(error) => return Err(error),
+        }
+        if size <= GROUP_LEN {
+            break;
+        }
+    }
+    Ok(true)
 }
 
 impl Repo {
@@ -153,7 +175,8 @@ impl Repo {
         }
     }
 
-    /// The tree that reads see: our own newest one; of another member the newest that has come here.
+    /// The tree that reads see: our own newest one; of another member the newest whose names are all here.
+    /// Some of its files may not be: [`state`](Self::state).
     pub async fn root(&self) -> Result<Root> {
         self.check_open("sync.repo.root")?;
         self.seen_root().await
@@ -163,61 +186,7 @@ impl Repo {
     pub(super) async fn seen_root(&self) -> Result<Root> {
         match self.is_ours() {
             true => Ok(self.load_root().await?.map_or(Root::EMPTY, |(_, r)| r.root)),
-            false => self.0.group.inner().held(self.0.id).await,
-        }
-    }
-
-    /// The newest root that is known here, whoever made it; `None` where there is none that can be
-    /// read.
-    pub async fn newest_root(&self) -> Result<Option<Root>> {
-        self.check_open("sync.repo.root")?;
-        match self.other().await? {
-            Some(other) => Ok(Some(other.root.root)),
-            None => Ok(self.readable_root().await?.map(|known| known.root)),
-        }
-    }
-
-    /// The tree that is known to be here with all its files, whatever is [wanted](Policy): of our own the
-    /// newest that can be read.
-    pub async fn whole_root(&self) -> Result<Root> {
-        self.check_open("sync.repo.root")?;
-        if self.is_ours() {
-            return self.wanted_root(&Policy::Everything).await;
-        }
-        let whole = self.0.group.inner().whole(self.0.id).await?;
-        let all = Wants::EVERYTHING.digest()?;
-        let whole = whole.filter(|whole| whole.wanted == all);
-        Ok(whole.map_or(Root::EMPTY, |whole| whole.root))
-    }
-
-    /// The tree that is here with all its files that this device wants: of our own the newest that can
-    /// be read. `default` is what is wanted where [nothing was said](Group::policy).
-    pub async fn wanted_root(&self, default: &Policy) -> Result<Root> {
-        self.check_open("sync.repo.root")?;
-        if self.is_ours() {
-            let known = self.readable_root().await?;
-            return Ok(known.map_or(Root::EMPTY, |known| known.root));
-        }
-        let wants = self.wants(default).await?;
-        let inner = self.0.group.inner();
-        if wants.none() {
-            return inner.held(self.0.id).await;
-        }
-        let whole = inner.whole(self.0.id).await?;
-        let digest = wants.digest()?;
-        let whole = whole.filter(|whole| whole.wanted == digest);
-        Ok(whole.map_or(Root::EMPTY, |whole| whole.root))
-    }
-
-    /// Whether there is a tree to fetch: a newer one of another member, or one that another device of
-    /// ours made.
-    pub(crate) async fn is_behind(&self, default: &Policy) -> Result<bool> {
-        if self.is_ours() {
-            return Ok(self.other().await?.is_some());
-        }
-        match self.readable_root().await? {
-            Some(known) => Ok(self.wanted_root(default).await?.hash != known.root.hash),
-            None => Ok(false),
+            false => Ok(self.0.group.inner().local(self.0.id).await?.shown),
         }
     }
 
@@ -249,8 +218,42 @@ impl Repo {
     async fn stage_inside(&self, content: Content, modified: i64) -> Result<Staged> {
         self.owner(WRITE)?;
         let group = &self.0.group;
-        let read = group.read_key(WRITE)?;
-        stage(group.blobs(), read, content, modified).await
+        let (blobs, read) = (group.blobs(), group.read_key(WRITE)?);
+        let again = content.again();
+        let staged = stage(blobs, read, content, modified).await?;
+        let blob = staged.entry.blob;
+        if is_sound(blobs, &staged.entry).await? {
+            return Ok(staged);
+        }
+        // What was there under this hash is damaged, and stood in the way of what was just given.
+        let Some(content) = again else {
+            return Ok(staged);
+        };
+        tracing::warn!(%blob, "a damaged blob is stored again");
+        blobs.scrub_one(blob, Repair::Yes).await?;
+        let staged = stage(blobs, read, content, modified).await?;
+        self.restored(blob);
+        Ok(staged)
+    }
+
+    /// A blob that was damaged or gone is here again.
+    fn restored(&self, blob: Hash) {
+        let (group, inner) = (&self.0.group, self.0.group.inner());
+        inner.damaged.forget(blob);
+        inner.tell(Event::Held {
+            group: group.id(),
+            repo: self.0.id,
+        });
+    }
+
+    /// Whether all bytes of a file are here, as far as that shows without reading all of them: the index has
+    /// them, and the first and the last can be read.
+    ///
+    /// # Errors
+    /// As of [`read`](Self::read), but for what is missing or damaged.
+    pub async fn has(&self, entry: &FileEntry) -> Result<bool> {
+        self.check_open("sync.repo.has")?;
+        is_sound(self.0.group.blobs(), entry).await
     }
 
     /// Removes a path. Removing what is absent is no error and changes nothing.

@@ -84,8 +84,8 @@ impl Replicator {
         for repo in group.repos().await? {
             let wants = repo.wants(&shared.options.policy).await?;
             if !repo.is_ours() && !wants.all() && !wants.keeps_read() {
-                let held = shared.groups.0.held(repo.id()).await?;
-                freeing = freeing.free(&repo, held, &wants).await?;
+                let shown = shared.groups.0.local(repo.id()).await?.shown;
+                freeing = freeing.free(&repo, shown, &wants).await?;
             }
         }
         Ok(freeing.freed)
@@ -116,9 +116,9 @@ struct Batch {
 }
 
 impl Freeing {
-    async fn free(mut self, repo: &Repo, held: Root, wants: &Wants) -> Result<Self> {
+    async fn free(mut self, repo: &Repo, shown: Root, wants: &Wants) -> Result<Self> {
         let blobs = repo.group().blobs();
-        let mut pages = pages(blobs, held);
+        let mut pages = pages(blobs, shown);
         while let Some(page) = pages.try_next().await? {
             if page.level > 0 || !page.is_here() {
                 continue;

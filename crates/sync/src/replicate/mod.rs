@@ -40,6 +40,7 @@ use std::{
 
 use bytes::Bytes;
 use store_api::{Error, Kind, Listing, PublicKey, RecordId, Result};
+use store_engine::Hash;
 use tokio::{
     sync::{Notify, broadcast::error::RecvError},
     task::JoinSet,
@@ -59,7 +60,7 @@ pub use self::{
     progress::{FileProgress, Progress},
 };
 use crate::{
-    groups::{Event, Groups, Policy, Repo},
+    groups::{Event, Groups, Missing, Policy, Repo},
     network::{Address, Network},
 };
 
@@ -125,6 +126,8 @@ pub(crate) struct Shared {
     /// How often something was freed.
     freed: AtomicU64,
     promises: promises::Promises,
+    /// What nobody could give of the trees with these roots, where that is too much to be written.
+    given_up: Mutex<BTreeMap<RecordId, (Hash, Missing)>>,
 }
 
 impl fmt::Debug for Shared {
@@ -160,6 +163,7 @@ impl Replicator {
             freeing: tokio::sync::Mutex::default(),
             freed: AtomicU64::new(0),
             promises: promises::Promises::default(),
+            given_up: Mutex::default(),
         });
         shared.spawn(Arc::clone(&shared).accept());
         shared.spawn(Arc::clone(&shared).dial());

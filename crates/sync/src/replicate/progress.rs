@@ -12,7 +12,11 @@ use std::{
 use store_api::Kind;
 use store_api::{RecordId, Result};
 
-use super::{Replicator, Shared, lock};
+use super::{
+    Replicator, Shared,
+    fetch::{Fetched, nobody_has},
+    lock,
+};
 use crate::{
     groups::{Repo, Wants},
     tree::{Name, Root},
@@ -21,7 +25,7 @@ use crate::{
 /// How often it is said how far something is.
 const TELL_EVERY: Duration = Duration::from_millis(100);
 /// Of how many repos it is remembered.
-const MAX_COUNTED: usize = 4096;
+pub(super) const MAX_COUNTED: usize = 4096;
 
 /// How far fetching a tree is. What is to come grows while the tree is looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -163,8 +167,10 @@ impl Shared {
                 return Ok(Root::EMPTY);
             };
             let everything = Wants::EVERYTHING;
-            if self.fetch_root(repo, known.root, &everything).await? {
-                return Ok(known.root);
+            match self.fetch_root(repo, known.root, &everything).await? {
+                Fetched::All => return Ok(known.root),
+                Fetched::Some => return Err(nobody_has("sync.fetch").with("repo", repo.key())),
+                Fetched::Again => {}
             }
         }
     }

@@ -3,8 +3,8 @@
 
 use std::sync::Arc;
 
-use futures_util::TryStreamExt;
-use store_api::{Error, Kind, Result};
+use futures_util::{StreamExt, TryStreamExt};
+use store_api::{Error, Kind, Listing, PublicKey, Result};
 use store_engine::{ChunkRanges, Encoded, Hash};
 use tokio::io::{AsyncWrite, AsyncWriteExt, BufWriter};
 
@@ -15,7 +15,7 @@ use super::{
     wire::{ABSENT, Answer, Get, SHOW, lost, read_frame},
 };
 use crate::{
-    groups::Group,
+    groups::{Group, Repo, local::Place},
     network::Stream,
     tree::walk::{Part, children},
 };
@@ -23,8 +23,31 @@ use crate::{
 /// How much of an answer is gathered before it is written.
 const BUFFER: usize = 128 * 1024;
 
-/// Blobs that a peer may have, with what it wants of each.
-type Wanted = Vec<(Hash, ChunkRanges)>;
+/// Part of a blob that a peer may have.
+struct Wanted {
+    place: Place,
+    hash: Hash,
+    ranges: ChunkRanges,
+}
+
+/// Why nothing is given.
+enum Refusal {
+    /// It is not here, or cannot be read here.
+    NotHere,
+    /// The peer has no right to it.
+    Denied(&'static str),
+    /// Our own store failed.
+    Local(Error),
+}
+
+impl From<Error> for Refusal {
+    fn from(error: Error) -> Self {
+        match error.kind() {
+            Kind::NotFound => Self::NotHere,
+            _ => Self::Local(error),
+        }
+    }
+}
 
 impl Shared {
     /// Gives what is asked for; or shows it, to somebody who then lets its own copy go.
@@ -38,27 +61,32 @@ impl Shared {
         let frame = frame.map_err(|_| silent())??;
         let get = Get::decode(&frame.ok_or_else(silent)?)?;
         let mut send = BufWriter::with_capacity(BUFFER, stream.send);
-        let (answer, wanted) = match self.find(link, &get).await {
-            Ok(wanted) => (Answer::Here, wanted),
-            Err(error) if error.kind() == Kind::NotFound => (Answer::NotHere, Wanted::new()),
-            Err(error) if error.kind() == Kind::Denied => (Answer::Denied, Wanted::new()),
-            Err(error) => return Err(error),
+        let peer = link.connection.peer();
+        let (answer, repo, wanted) = match self.find(link, &get).await {
+            Ok((repo, wanted)) => (Answer::Here, Some(repo), wanted),
+            Err(Refusal::NotHere) => (Answer::NotHere, None, Vec::new()),
+            Err(Refusal::Denied(why)) => {
+                tracing::debug!(%peer, why, "a request is refused");
+                (Answer::Denied, None, Vec::new())
+            }
+            // That is no reason to end the connection: others of its requests can be answered.
+            Err(Refusal::Local(error)) => {
+                tracing::warn!(%peer, %error, "a request cannot be answered");
+                (Answer::NotHere, None, Vec::new())
+            }
         };
         send.write_all(&[answer.encode()]).await.map_err(lost)?;
-        let peer = link.connection.peer();
-        for (hash, ranges) in wanted {
-            if what == SHOW && !self.promise(hash, peer).await? {
-                send.write_all(&ABSENT.to_le_bytes()).await.map_err(lost)?;
-                continue;
+        if let Some(repo) = repo {
+            for wanted in wanted {
+                self.send_blob(&mut send, &repo, wanted, (what == SHOW).then_some(peer))
+                    .await?;
             }
-            self.send_blob(&mut send, hash, ranges).await?;
         }
         send.shutdown().await.map_err(lost)
     }
 
     /// What is asked for, once it is clear that the peer may have it.
-    async fn find(&self, link: &Link, get: &Get) -> Result<Wanted> {
-        let refuse = |kind, message: &'static str| Error::new(kind, "sync.peer.get", message);
+    async fn find(&self, link: &Link, get: &Get) -> Result<(Repo, Vec<Wanted>), Refusal> {
         let group = {
             let sessions = lock(&self.sessions);
             let is_proven = |group: &&Group| group.id() == get.group;
@@ -70,9 +98,9 @@ impl Shared {
                 .find(is_proven)
                 .cloned()
         };
-        let group = group.ok_or_else(|| refuse(Kind::Denied, "the group was not proven"))?;
+        let group = group.ok_or(Refusal::Denied("the group was not proven"))?;
         let repo = group.repo(get.repo).await?;
-        let repo = repo.ok_or_else(|| refuse(Kind::Denied, "the group has no such repo"))?;
+        let repo = repo.ok_or(Refusal::Denied("the group has no such repo"))?;
         let top = get.chain[0];
         let mut roots = Vec::new();
         if let Some(other) = repo.other().await? {
@@ -82,71 +110,141 @@ impl Shared {
             roots.push((known.root.hash, known.root.level));
             roots.extend(known.earlier.iter().map(|root| (root.hash, root.level)));
         }
-        let held = self.groups.0.held(repo.id()).await?;
-        roots.push((held.hash, held.level));
+        let local = self.groups.0.local(repo.id()).await?;
+        roots.extend(local.roots().map(|root| (root.hash, root.level)));
         let found = roots.iter().find(|(hash, _)| *hash == top);
-        let &(_, mut level) =
-            found.ok_or_else(|| refuse(Kind::NotFound, "the root is not known here"))?;
+        let &(_, mut level) = found.ok_or(Refusal::NotHere)?;
         let blobs = group.blobs();
         for pair in get.chain.windows(2) {
             let named = children(blobs, pair[0], level).await?;
             let below = level.checked_sub(1);
-            let below = below.ok_or_else(|| refuse(Kind::Denied, "files have no pages"))?;
+            let below = below.ok_or(Refusal::Denied("files have no pages"))?;
             let is_next = |hash: Hash| hash == pair[1];
             let part = Part::Sequence { level: below };
             if !named.iter().any(|n| n.part == part && is_next(n.hash)) {
-                return Err(refuse(Kind::Denied, "the page does not name the next"));
+                return Err(Refusal::Denied("the page does not name the next"));
             }
             level = below;
         }
         let page = get.chain[get.chain.len() - 1];
         let named = children(blobs, page, level).await?;
-        let mut wanted = Wanted::with_capacity(get.ranges.len());
+        let mut wanted = Vec::with_capacity(get.ranges.len());
         for (offset, ranges) in &get.ranges {
             let hash = match offset.checked_sub(1) {
                 None => page,
                 Some(child) => {
                     let child = usize::try_from(child).ok().and_then(|n| named.get(n));
-                    let named = child
-                        .ok_or_else(|| refuse(Kind::Denied, "the page does not name so many"))?;
-                    named.hash
+                    child
+                        .ok_or(Refusal::Denied("the page does not name so many"))?
+                        .hash
                 }
             };
-            wanted.push((hash, ranges.clone()));
+            let place = Place {
+                chain: get.chain.clone(),
+                // The page itself is two blobs.
+                offset: match level {
+                    0 if *offset > 1 => (*offset).try_into().expect("a page has few files"),
+                    _ => Place::PAGE,
+                },
+            };
+            wanted.push(Wanted {
+                place,
+                hash,
+                ranges: ranges.clone(),
+            });
         }
-        Ok(wanted)
+        Ok((repo, wanted))
     }
 
-    /// As iroh-blobs does: the size, and then what proves each group, and the group.
+    /// As iroh-blobs does: the size, and then what proves each group, and the group. What cannot be read
+    /// here is as if it were absent.
     async fn send_blob(
         &self,
         send: &mut (impl AsyncWrite + Unpin),
-        hash: Hash,
-        ranges: ChunkRanges,
+        repo: &Repo,
+        wanted: Wanted,
+        show_to: Option<PublicKey>,
     ) -> Result<()> {
+        let hash = wanted.hash;
+        match self.begin_blob(&wanted, show_to).await {
+            Ok(Some((first, rest))) => {
+                for item in first {
+                    self.send_item(send, item).await?;
+                }
+                let mut rest = rest;
+                while let Some(item) = rest.next().await {
+                    // The peer sees that the answer ends within this blob.
+                    let item = item.inspect_err(|error| self.cannot_read(repo, &wanted, error))?;
+                    self.send_item(send, item).await?;
+                }
+                if self.groups.0.damaged.forget(hash) {
+                    self.tell_held(repo);
+                }
+                return Ok(());
+            }
+            Ok(None) => {}
+            Err(error) => self.cannot_read(repo, &wanted, &error),
+        }
+        send.write_all(&ABSENT.to_le_bytes()).await.map_err(lost)
+    }
+
+    /// The beginning of what is to be sent of a blob, and the rest; `None` where the blob is not here.
+    async fn begin_blob(
+        &self,
+        wanted: &Wanted,
+        show_to: Option<PublicKey>,
+    ) -> Result<Option<(Vec<Encoded>, Listing<Encoded>)>> {
         let blobs = &self.groups.0.blobs;
-        if hash == Hash::EMPTY {
-            return send.write_all(&0_u64.to_le_bytes()).await.map_err(lost);
+        if let Some(peer) = show_to
+            && !self.promise(wanted.hash, peer).await?
+        {
+            return Ok(None);
         }
-        if !has(blobs, hash, &ranges).await? {
-            return send.write_all(&ABSENT.to_le_bytes()).await.map_err(lost);
+        if wanted.hash == Hash::EMPTY {
+            let rest = Box::pin(futures_util::stream::empty());
+            return Ok(Some((vec![Encoded::Size(0)], rest)));
         }
-        let mut items = blobs.export(hash, ranges);
-        while let Some(item) = items.try_next().await? {
-            let written = match item {
-                Encoded::Size(size) => send.write_all(&size.to_le_bytes()).await,
-                Encoded::Parent(parent) => {
-                    let (left, right) = &parent.pair;
-                    let pair = [&left.as_bytes()[..], &right.as_bytes()[..]].concat();
-                    send.write_all(&pair).await
-                }
-                Encoded::Leaf(leaf) => {
-                    self.requests.count_sent(leaf.data.len() as u64);
-                    send.write_all(&leaf.data).await
-                }
-            };
-            written.map_err(lost)?;
+        if !has(blobs, wanted.hash, &wanted.ranges).await? {
+            return Ok(None);
         }
-        Ok(())
+        let mut items = blobs.export(wanted.hash, wanted.ranges.clone());
+        let mut first = Vec::with_capacity(2);
+        // The size alone does not show that anything can be read.
+        while first.len() < 2
+            && let Some(item) = items.try_next().await?
+        {
+            first.push(item);
+        }
+        Ok(Some((first, items)))
+    }
+
+    async fn send_item(&self, send: &mut (impl AsyncWrite + Unpin), item: Encoded) -> Result<()> {
+        let written = match item {
+            Encoded::Size(size) => send.write_all(&size.to_le_bytes()).await,
+            Encoded::Parent(parent) => {
+                let (left, right) = &parent.pair;
+                let pair = [&left.as_bytes()[..], &right.as_bytes()[..]].concat();
+                send.write_all(&pair).await
+            }
+            Encoded::Leaf(leaf) => {
+                self.requests.count_sent(leaf.data.len() as u64);
+                send.write_all(&leaf.data).await
+            }
+        };
+        written.map_err(lost)
+    }
+
+    /// Notes that something cannot be read that is here.
+    fn cannot_read(&self, repo: &Repo, wanted: &Wanted, error: &Error) {
+        let hash = wanted.hash;
+        if error.kind() != Kind::Corrupt {
+            tracing::warn!(repo = %repo.key(), %hash, %error, "a blob cannot be read now");
+            return;
+        }
+        let damaged = &self.groups.0.damaged;
+        if damaged.note(repo.id(), wanted.place.clone(), hash) {
+            tracing::warn!(repo = %repo.key(), %hash, %error, "a blob is damaged");
+            self.tell_held(repo);
+        }
     }
 }

@@ -12,7 +12,6 @@ use std::{
 use store_api::{
     Error, Freshness, Kind, PublicKey, Put, PutRecord, RecordId, RecordStore, Result, Signed, Slot,
 };
-use store_engine::Hash;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     sync::Notify,
@@ -25,7 +24,7 @@ use super::{
     wire::{HELLO, Message, Version, Which, lost, next_frame, read_frame, write_frame},
 };
 use crate::{
-    groups::{Group, Repo},
+    groups::{Group, Holding, Repo},
     network::Stream,
     records::{self, FIRST_ROUTE, REPO_ROOT},
 };
@@ -42,9 +41,9 @@ pub(crate) struct Session {
     /// What the peer is known to have.
     known: Mutex<BTreeMap<Which, BTreeMap<Slot, Version>>>,
     /// The trees that it holds.
-    holds: Mutex<BTreeMap<PublicKey, Hash>>,
+    holds: Mutex<BTreeMap<PublicKey, Holding>>,
     /// What it was told that we hold.
-    told: Mutex<BTreeMap<PublicKey, Hash>>,
+    told: Mutex<BTreeMap<PublicKey, Holding>>,
     /// Whether it has said all that it has at least once.
     compared: AtomicBool,
     /// When it was last heard, by the clock of the groups.
@@ -72,13 +71,13 @@ impl Session {
         self.compared.load(Ordering::SeqCst)
     }
 
-    /// The root of a repo's tree that the peer holds.
-    pub(super) fn holds(&self, repo: PublicKey) -> Option<Hash> {
+    /// How much of a repo's tree the peer holds.
+    pub(super) fn holds(&self, repo: PublicKey) -> Option<Holding> {
         lock(&self.holds).get(&repo).copied()
     }
 
     /// All of them, by repo.
-    pub(super) fn holdings(&self) -> BTreeMap<PublicKey, Hash> {
+    pub(super) fn holdings(&self) -> BTreeMap<PublicKey, Holding> {
         lock(&self.holds).clone()
     }
 
@@ -277,17 +276,17 @@ impl Shared {
             }
         }
         for repo in group.repos().await? {
-            let root = match repo.wanted_root(&self.options.policy).await {
-                Ok(root) => root.hash,
+            let holding = match self.holding(&repo).await {
+                Ok(holding) => holding,
                 // Our own root is damaged: there is nothing to say of it until it is healed.
                 Err(error) if error.kind() == Kind::Corrupt => continue,
                 Err(error) => return Err(error),
             };
-            let told = lock(&session.told).insert(repo.key(), root);
-            if told != Some(root) {
+            let told = lock(&session.told).insert(repo.key(), holding);
+            if told != Some(holding) {
                 let holds = Message::Holds {
                     repo: repo.key(),
-                    root,
+                    holding,
                 };
                 write_frame(send, &holds.encode()?).await?;
             }
@@ -318,11 +317,11 @@ impl Shared {
                     slot,
                     signed,
                 } => self.take_slot(session, record, slot, signed).await?,
-                Message::Holds { repo, root } => {
+                Message::Holds { repo, holding } => {
                     // Also of a repo that is not known here yet: it is not said again.
                     let mut holds = lock(&session.holds);
                     if holds.len() < MAX_HOLDINGS || holds.contains_key(&repo) {
-                        holds.insert(repo, root);
+                        holds.insert(repo, holding);
                     }
                     drop(holds);
                     self.stirred.notify_waiters();

@@ -7,9 +7,9 @@ use futures_util::TryStreamExt;
 use store_api::{Kind, RecordId, Result};
 use store_engine::{Blobs, Format, Hash, Marks, Status, TagName};
 
-use super::{Shared, fetch::wanted_of, holders::Asked};
+use super::{Shared, holders::Asked};
 use crate::{
-    groups::{Repo, Wants, WantsDigest},
+    groups::{Repo, Wants, WantsDigest, missing::wanted_files},
     tree::{
         MAX_LEVEL, Root,
         walk::{Part, children},
@@ -50,10 +50,12 @@ impl Stays {
                 }
                 let wants = repo.wants(&shared.options.policy).await?;
                 // Nobody may go on from a time when something else was wanted.
-                let (whole, digest) = (inner.whole(repo.id()).await?, wants.digest()?);
-                if whole.is_some_and(|whole| whole.wanted != digest) {
-                    inner.forget_whole(repo.id()).await?;
+                let turn = repo.turn().await;
+                let mut local = inner.local(repo.id()).await?;
+                if local.forget_files_but(wants.digest()?) {
+                    inner.keep_local(repo.id(), &local).await?;
                 }
+                drop(turn);
                 for tag in repo.kept().await? {
                     of_others.insert(tag.name, (repo.clone(), wants.clone()));
                 }
@@ -169,9 +171,9 @@ pub(super) fn pages(blobs: &Blobs, root: Root) -> store_api::Listing<Page> {
 pub(super) async fn files_of(repo: &Repo, page: Hash, wants: &Wants) -> Result<Vec<(Asked, bool)>> {
     let blobs = repo.group().blobs();
     let can_read = repo.group().keys().read().is_some();
-    let (wanted, all_stay): (HashSet<u64>, bool) = match wanted_of(repo, page, wants).await {
+    let (wanted, all_stay): (HashSet<u64>, bool) = match wanted_files(repo, page, wants).await {
         Ok(wanted) => (
-            wanted.iter().map(|file| file.offset).collect(),
+            wanted.iter().map(|file| file.offset.into()).collect(),
             wants.keeps_read(),
         ),
         Err(error) if matches!(error.kind(), Kind::NotFound | Kind::Corrupt | Kind::Denied) => {

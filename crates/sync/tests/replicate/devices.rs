@@ -47,7 +47,7 @@ async fn roots(device: &Device) -> Vec<Root> {
     assert!(status.has_all(), "{status:?}");
     let mut repos = status.repos;
     repos.sort_by_key(|repo| repo.repo);
-    repos.iter().map(|repo| repo.held).collect()
+    repos.iter().map(|repo| repo.state.wanted).collect()
 }
 
 async fn agree(devices: &[Device]) {

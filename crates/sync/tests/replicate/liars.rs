@@ -12,7 +12,7 @@ use sync::{
     invite::InviteKind::{Read, Write},
     replicate::{
         Synced,
-        wire::{Message, Version, Which},
+        wire::{Holding, Message, Version, Which},
     },
 };
 use sync_sim::{Crossing, Link, SimNetwork, Tamper, garble};
@@ -101,7 +101,11 @@ fn any_message(rng: &mut ChaCha8Rng, repos: &[PublicKey]) -> Message {
         1 | 2 => Message::Compared,
         3 | 4 => Message::Holds {
             repo,
-            root: Hash::from(rng.random::<[u8; 32]>()),
+            holding: Holding {
+                root: Hash::from(rng.random::<[u8; 32]>()),
+                lacks_files: rng.random_range(0..3),
+                lacks_bytes: rng.random(),
+            },
         },
         _ => Message::Have {
             record,

@@ -8,6 +8,7 @@ mod free;
 mod holders;
 mod hostile;
 mod liars;
+mod lost;
 mod policies;
 mod seeds;
 mod status;

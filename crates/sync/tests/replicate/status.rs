@@ -333,10 +333,10 @@ impl Frames {
             return byte;
         }
         if self.at == 0 {
-            self.is_holds = self.left == 65 && byte == 4;
+            self.is_holds = self.left == 81 && byte == 4;
         }
         (self.left, self.at) = (self.left - 1, self.at + 1);
-        match self.is_holds && self.at > 33 {
+        match self.is_holds && (34..=65).contains(&self.at) {
             true => 7,
             false => byte,
         }

@@ -184,7 +184,7 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
 async fn check_left(group: &Group) -> Result<()> {
     let mut files = 0;
     for repo in group.repos().await?.iter().filter(|repo| repo.is_ours()) {
-        files = u64::saturating_add(files, repo.whole_root().await?.files);
+        files = u64::saturating_add(files, repo.root().await?.files);
     }
     if files > 0 {
         return Err(Problem::new(

@@ -76,6 +76,14 @@ impl Job {
         }
     }
 
+    /// The same for these of its files; `None` where there are none.
+    pub(super) fn of(&self, wanted: Vec<Wanted>) -> Option<Self> {
+        (!wanted.is_empty()).then(|| Self {
+            is_piece: self.is_piece,
+            ..Self::files(self.chain.clone(), wanted)
+        })
+    }
+
     pub(super) fn piece(chain: Chain, wanted: Wanted) -> Self {
         Self {
             is_piece: true,

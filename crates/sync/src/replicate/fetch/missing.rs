@@ -12,9 +12,8 @@ use super::{
     receive::MAX_FILE_LEN,
 };
 use crate::{
-    groups::{Repo, Wants},
-    seal::file::sealed_len,
-    tree::walk::{Part, children},
+    groups::{local::Place, missing::WantedFile},
+    tree::walk::children,
 };
 
 /// The longest piece of a file that one request asks for.
@@ -24,57 +23,17 @@ const MAX_PIECES: usize = 1024;
 /// How many files of a page one request asks for.
 const FILES: usize = 64;
 
-/// The files of a page that are wanted, with where each is in the page's sequence.
-pub(in crate::replicate) async fn wanted_of(
-    repo: &Repo,
-    page: Hash,
-    wants: &Wants,
-) -> Result<Vec<Named>> {
-    if wants.none() {
-        return Ok(Vec::new());
-    }
-    let group = repo.group();
-    let files = match group.tree("sync.fetch") {
-        Ok(tree) => match tree.files_of(page).await {
-            Ok(files) => files,
-            // Where everything is wanted, what its author made of the page need not be understood: one
-            // who writes nonsense must not keep the group from being in sync.
-            Err(error) if wants.all() && matches!(error.kind(), Kind::Corrupt | Kind::Denied) => {
-                tracing::debug!(repo = %repo.key(), %page, %error, "a page cannot be read");
-                return all_of(group.blobs(), page).await;
-            }
-            Err(error) => return Err(error),
-        },
-        Err(_replica) if wants.longest_sealed() == 0 => return Ok(Vec::new()),
-        Err(_replica) => return all_of(group.blobs(), page).await,
-    };
-    // The sealed page is the first.
-    let wanted = (2..)
-        .zip(files)
-        .filter(|(_, (name, entry))| wants.wants(name, entry.size));
-    let named = wanted.map(|(offset, (name, entry))| {
-        let len = sealed_len(entry.size);
-        Named {
-            offset,
-            hash: entry.blob,
-            len: Some(len),
-            coming: (len > PIECE).then(|| Coming::new(name, len)),
+impl From<WantedFile> for Named {
+    fn from(file: WantedFile) -> Self {
+        let len = file.sealed_len();
+        let long = file.named.zip(len).filter(|(_, len)| *len > PIECE);
+        Self {
+            offset: file.offset.into(),
+            hash: file.blob,
+            len,
+            coming: long.map(|((name, _), len)| Coming::new(name, len)),
         }
-    });
-    Ok(named.collect())
-}
-
-/// All files of a page, as its sequence names them to who cannot read it.
-async fn all_of(blobs: &Blobs, page: Hash) -> Result<Vec<Named>> {
-    let named = (1..).zip(children(blobs, page, 0).await?);
-    let files = named.filter(|(_, child)| child.part == Part::File);
-    let files = files.map(|(offset, child)| Named {
-        offset,
-        hash: child.hash,
-        len: None,
-        coming: None,
-    });
-    Ok(files.collect())
+    }
 }
 
 /// The files of a page of which something is not here.
@@ -120,6 +79,14 @@ impl Files {
     pub(super) async fn still_missing(self, blobs: &Blobs) -> Result<Option<Self>> {
         let named = self.missing.into_iter().map(|(file, _)| file);
         Self::missing(blobs, self.chain, named, self.longest).await
+    }
+
+    /// Where they are.
+    pub(super) fn places(&self) -> impl Iterator<Item = Place> {
+        self.missing.iter().map(|(file, _)| Place {
+            chain: self.chain.clone(),
+            offset: file.offset.try_into().expect("a page has few files"),
+        })
     }
 
     /// How many files there are, and how many bytes of them are missing, as far as that is known.

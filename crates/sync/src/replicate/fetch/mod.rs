@@ -9,73 +9,155 @@ mod missing;
 mod run;
 mod tree;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use store_api::{Kind, RecordId, Result};
-use store_engine::Hash;
+use store_engine::{Hash, Repair};
+use tokio::time::Instant;
 
-pub(super) use self::missing::{has, wanted_of};
+pub(super) use self::{missing::has, tree::nobody_has};
 use super::{PATIENCE, Shared, is_lie, is_stall, lock, progress, receive, session, status, wire};
 use crate::{
-    groups::{Event, Group, Repo, Wants, Whole},
+    groups::{
+        Event, Group, Holding, Repo, Wants, WantsDigest,
+        local::{Place, Settled},
+    },
     tree::Root,
 };
 
 /// How many repos are fetched at a time.
 const REPOS: usize = 16;
-/// How long to wait after nobody could give what is missing.
-const PAUSE: Duration = Duration::from_secs(1);
-/// How long to wait before a tree that could not be fetched is tried again, if nothing happens.
+/// How long to wait before what could not be fetched is tried again, if nothing happens; then twice as long,
+/// and so on.
 const AGAIN: Duration = Duration::from_secs(5);
+/// The longest that it is waited.
+const AT_THE_LATEST: Duration = Duration::from_secs(300);
 
 /// Pages from the root down to one.
 type Chain = Vec<Hash>;
 
+/// How fetching a tree ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fetched {
+    /// All that is wanted is here.
+    All,
+    /// Nobody who is connected could give some of it.
+    Some,
+    /// Something changed meanwhile: it is to be done again.
+    Again,
+}
+
+/// What was tried to fetch of a repo, and who was asked.
+#[derive(PartialEq, Eq)]
+struct Tried {
+    root: Option<Hash>,
+    wanted: WantsDigest,
+    holders: BTreeMap<u64, Option<Holding>>,
+}
+
+/// When to try it again.
+struct Attempt {
+    tried: Tried,
+    /// Whether it is under way.
+    runs: bool,
+    turn: u64,
+    pause: Duration,
+    at: Instant,
+}
+
+/// The repos of which something was to be fetched.
+#[derive(Default)]
+struct Attempts {
+    of: BTreeMap<RecordId, Attempt>,
+    turns: u64,
+}
+
+impl Attempts {
+    /// Whether to try again: something is different, or it is long enough ago.
+    fn is_due(&self, repo: RecordId, now: &Tried) -> bool {
+        self.of.get(&repo).is_none_or(|attempt| {
+            !attempt.runs && (attempt.tried != *now || attempt.at <= Instant::now())
+        })
+    }
+
+    fn begin(&mut self, repo: RecordId, tried: Tried) {
+        let before = self.of.remove(&repo);
+        let before = before.filter(|before| before.tried == tried);
+        self.turns += 1;
+        let attempt = Attempt {
+            tried,
+            runs: true,
+            turn: self.turns,
+            pause: before.map_or(AGAIN, |before| (before.pause * 2).min(AT_THE_LATEST)),
+            at: Instant::now(),
+        };
+        self.of.insert(repo, attempt);
+    }
+
+    fn end(&mut self, repo: RecordId, fetched: Fetched) {
+        if fetched != Fetched::Some {
+            self.of.remove(&repo);
+        } else if let Some(attempt) = self.of.get_mut(&repo) {
+            attempt.runs = false;
+            attempt.at = Instant::now() + attempt.pause;
+        }
+    }
+
+    fn count_running(&self) -> usize {
+        self.of.values().filter(|attempt| attempt.runs).count()
+    }
+
+    /// When the next one is due that does not run.
+    fn next(&self) -> Instant {
+        let waiting = self.of.values().filter(|attempt| !attempt.runs);
+        let next = waiting.map(|attempt| attempt.at).min();
+        next.unwrap_or(Instant::now() + AT_THE_LATEST)
+    }
+}
+
 impl Shared {
     /// Fetches whatever of the newest trees is not here, for ever.
     pub(super) async fn fetch_all(self: Arc<Self>) {
-        let mut fetching: FuturesUnordered<BoxFuture<'static, RecordId>> = FuturesUnordered::new();
-        let mut under_way = BTreeSet::new();
-        let (mut tried, mut turns) = (BTreeMap::new(), 0_u64);
+        let mut fetching: FuturesUnordered<BoxFuture<'static, (RecordId, Fetched)>> =
+            FuturesUnordered::new();
+        let mut attempts = Attempts::default();
         loop {
             let stirred = self.stirred.notified();
             let mut all = self.to_fetch().await;
+            attempts.of.retain(|id, attempt| {
+                attempt.runs || all.iter().any(|(_, repo, _)| repo.id() == *id)
+            });
+            all.retain(|(_, repo, tried)| attempts.is_due(repo.id(), tried));
             // Who has waited longest is next, so that those whom nobody can give hold up no others.
-            tried.retain(|id, _| all.iter().any(|(_, repo)| repo.id() == *id));
-            all.sort_by_key(|(_, repo)| tried.get(&repo.id()).copied());
-            for (group, repo) in all {
-                if under_way.len() < REPOS && under_way.insert(repo.id()) {
-                    turns += 1;
-                    tried.insert(repo.id(), turns);
-                    let shared = Arc::clone(&self);
-                    fetching.push(Box::pin(async move {
-                        shared.fetch_repo(&group, &repo).await;
-                        repo.id()
-                    }));
+            all.sort_by_key(|(_, repo, _)| attempts.of.get(&repo.id()).map(|attempt| attempt.turn));
+            for (group, repo, tried) in all {
+                if attempts.count_running() >= REPOS {
+                    break;
                 }
+                attempts.begin(repo.id(), tried);
+                let shared = Arc::clone(&self);
+                fetching.push(Box::pin(async move {
+                    let fetched = shared.fetch_repo(&group, &repo).await;
+                    (repo.id(), fetched)
+                }));
             }
             tokio::select! {
                 biased;
-                Some(repo) = fetching.next() => {
-                    under_way.remove(&repo);
-                }
+                Some((repo, fetched)) = fetching.next() => attempts.end(repo, fetched),
                 () = stirred => {}
-                () = tokio::time::sleep(AGAIN) => {}
+                () = tokio::time::sleep_until(attempts.next()) => {}
             }
         }
     }
 
     /// The repos whose newest trees are not here, of groups that somebody is connected for. What is
     /// wrong with one holds up no other: its owner may have written what is no root.
-    async fn to_fetch(&self) -> Vec<(Group, Repo)> {
+    async fn to_fetch(&self) -> Vec<(Group, Repo, Tried)> {
         let mut all = Vec::new();
         for group in self.groups.groups() {
-            if self.sessions_of(group.id()).is_empty() {
+            let sessions = self.sessions_of(group.id());
+            if sessions.is_empty() {
                 continue;
             }
             let repos = match group.repos().await {
@@ -86,9 +168,18 @@ impl Shared {
                 }
             };
             for repo in repos {
-                match repo.is_behind(&self.options.policy).await {
-                    Ok(true) => all.push((group.clone(), repo)),
-                    Ok(false) => {}
+                let holders = sessions.iter();
+                let holders = holders.map(|session| (session.id, session.holds(repo.key())));
+                match self.is_behind(&repo).await {
+                    Ok(Some((root, wanted))) => {
+                        let tried = Tried {
+                            root,
+                            wanted,
+                            holders: holders.collect(),
+                        };
+                        all.push((group.clone(), repo, tried));
+                    }
+                    Ok(None) => {}
                     Err(error) => tracing::debug!(repo = %repo.key(), %error, "a repo has no root"),
                 }
             }
@@ -96,93 +187,216 @@ impl Shared {
         all
     }
 
-    async fn fetch_repo(&self, group: &Group, repo: &Repo) {
+    /// What is to be fetched of a repo, and what is wanted of it; `None` where all of that is here.
+    async fn is_behind(&self, repo: &Repo) -> Result<Option<(Option<Hash>, WantsDigest)>> {
+        let wants = repo.wants(&self.options.policy).await?;
+        let wanted = wants.digest()?;
+        let inner = &self.groups.0;
+        self.give_up_damaged(repo, &wants).await?;
+        if repo.is_ours() {
+            let other = repo.other().await?.map(|other| other.root.root.hash);
+            let is_damaged = inner.damage(repo.id()).await?.is_some();
+            return Ok((other.is_some() || is_damaged).then_some((other, wanted)));
+        }
+        let Some(known) = repo.readable_root().await? else {
+            return Ok(None);
+        };
+        let local = inner.local(repo.id()).await?;
+        let settled = local.settled_for(wanted);
+        // Nothing was ever wanted of an empty tree.
+        let is_here = local.settled_for == wanted || known.root.is_empty();
+        let is_here = is_here
+            && settled.root.hash == known.root.hash
+            && local.shown.hash == known.root.hash
+            && settled.missing.is_empty();
+        Ok((!is_here).then_some((Some(known.root.hash), wanted)))
+    }
+
+    /// Makes what could not be read of a repo's tree missing, so that it is fetched: but only where somebody
+    /// is connected who says to have all of the tree.
+    async fn give_up_damaged(&self, repo: &Repo, wants: &Wants) -> Result<()> {
+        let inner = &self.groups.0;
+        if !inner.damaged.has(repo.id()) {
+            return Ok(());
+        }
+        let root = repo.settled(wants).await?.root;
+        let damaged = inner.damaged.of(repo.id(), root.hash);
+        let is_whole = |session: &Arc<session::Session>| {
+            let holds = session.holds(repo.key());
+            holds.is_some_and(|holds| holds.is_all_of(root.hash))
+        };
+        if damaged.is_empty() || !self.sessions_of(repo.group().id()).iter().any(is_whole) {
+            return Ok(());
+        }
+        let _turn = repo.turn().await;
+        for (_, blob) in &damaged {
+            tracing::warn!(repo = %repo.key(), %blob, "what is damaged is fetched again");
+            repo.group().blobs().scrub_one(*blob, Repair::Yes).await?;
+        }
+        if repo.is_ours() {
+            inner.keep_damage(repo.id(), &Settled::NOTHING).await?;
+        } else {
+            let mut local = inner.local(repo.id()).await?;
+            local.forget_files();
+            inner.keep_local(repo.id(), &local).await?;
+        }
+        for (_, blob) in &damaged {
+            inner.damaged.forget(*blob);
+        }
+        Ok(())
+    }
+
+    async fn fetch_repo(&self, group: &Group, repo: &Repo) -> Fetched {
         let fetched = async {
             if repo.is_ours() {
-                return self.fetch_other(group, repo).await;
+                return self.fetch_ours(group, repo).await;
             }
             let _one = repo.fetching().await;
             match repo.readable_root().await? {
                 Some(known) => {
                     let wants = repo.wants(&self.options.policy).await?;
-                    self.fetch_root(repo, known.root, &wants).await.map(drop)
+                    self.fetch_root(repo, known.root, &wants).await
                 }
-                None => Ok(()),
+                None => Ok(Fetched::All),
             }
         };
         match fetched.await {
-            Ok(()) => {}
+            Ok(fetched) => fetched,
             // Somebody else may have it later.
             Err(error) if matches!(error.kind(), Kind::Unavailable | Kind::NotFound) => {
                 tracing::debug!(repo = %repo.key(), %error, "a tree could not be fetched yet");
-                tokio::time::sleep(PAUSE).await;
+                Fetched::Some
             }
             Err(error) => {
                 tracing::warn!(repo = %repo.key(), %error, "a tree could not be fetched");
-                tokio::time::sleep(AGAIN).await;
+                Fetched::Some
             }
         }
     }
 
-    /// Fetches what of a tree is not here, and makes it the one that is held. One at a time. False
-    /// where something was freed meanwhile: then it is to be done again.
-    pub(super) async fn fetch_root(&self, repo: &Repo, root: Root, wants: &Wants) -> Result<bool> {
+    /// Fetches what of a tree is not here, shows it as soon as its names are here, and remembers what
+    /// nobody could give. One at a time.
+    pub(super) async fn fetch_root(
+        &self,
+        repo: &Repo,
+        root: Root,
+        wants: &Wants,
+    ) -> Result<Fetched> {
         let group = repo.group();
         let inner = &self.groups.0;
         let wanted = wants.digest()?;
         let freed = self.freed();
-        let held = inner.held(repo.id()).await?;
-        let whole = inner.whole(repo.id()).await?;
-        let old = match whole {
-            _ if wants.none() => held,
-            Some(whole) if whole.wanted == wanted => whole.root,
-            // Something else was wanted before: of every page it is looked which files are missing.
-            _ => Root::EMPTY,
-        };
-        if wants.none() && whole.is_some_and(|whole| whole.root.hash != root.hash) {
-            // From now on nothing keeps those files.
-            inner.forget_whole(repo.id()).await?;
-        }
-        let turn = repo.turn().await;
-        if group.is_ours(repo.id()) {
-            // It became ours just now.
-            return Ok(true);
-        }
-        // From now on what comes stays, also over a restart.
-        repo.keep(root).await?;
-        // What came of roots in between, which were never whole, goes.
-        repo.keep_only(&[held, old, root]).await?;
-        drop(turn);
-        if !root.is_empty() {
-            self.fetch_tree(repo, root, old, wants, &self.begin_moving(repo))
+        let local = {
+            let turn = repo.turn().await;
+            if group.is_ours(repo.id()) {
+                // It became ours just now.
+                return Ok(Fetched::Again);
+            }
+            let local = inner.local(repo.id()).await?;
+            // From now on what comes stays, also over a restart; and what came of roots in between goes.
+            repo.keep(root).await?;
+            repo.keep_only(&[&local.roots()[..], &[root]].concat())
                 .await?;
+            drop(turn);
+            local
+        };
+        let before = local.settled_for(wanted);
+        let progress = self.begin_moving(repo);
+        let mut pages = self.fetch_pages(repo, root, &before, &progress).await?;
+        let lost = std::mem::take(&mut pages.missing);
+        if lost.is_empty() && local.shown != root {
+            let turn = repo.turn().await;
+            if group.is_ours(repo.id()) {
+                return Ok(Fetched::Again);
+            }
+            let mut local = inner.local(repo.id()).await?;
+            local.shown = root;
+            // What must be kept is kept already.
+            inner.keep_local(repo.id(), &local).await?;
+            drop(turn);
+            self.tell_held(repo);
         }
+        let missing = self.fetch_files_of(repo, pages, wants, &progress).await?;
         let _one = self.freeing.lock().await;
         if freed != self.freed() {
             // What was looked at may not be here any more.
-            return Ok(false);
+            return Ok(Fetched::Again);
         }
-        let turn = repo.turn().await;
+        let _turn = repo.turn().await;
         if group.is_ours(repo.id()) {
-            return Ok(true);
+            return Ok(Fetched::Again);
         }
-        inner.keep_held(repo.id(), root).await?;
-        if !wants.none() {
-            inner.keep_whole(repo.id(), Whole { root, wanted }).await?;
+        self.remember_missing(repo, root, &lost, &missing, wants)
+            .await?;
+        if !lost.is_empty() {
+            return Ok(Fetched::Some);
         }
-        repo.keep_only(&[root]).await?;
-        drop(turn);
-        inner.tell(Event::Held {
-            group: group.id(),
-            repo: repo.id(),
-        });
-        Ok(true)
+        let fetched = match missing.is_empty() {
+            true => Fetched::All,
+            false => Fetched::Some,
+        };
+        let mut local = inner.local(repo.id()).await?;
+        let before = local.clone();
+        if fetched == Fetched::All {
+            (local.complete_for, local.complete) = (wanted, root);
+        }
+        if Settled::fits(&missing) {
+            local.settled_for = wanted;
+            local.settled = Settled { root, missing };
+        }
+        if local != before {
+            inner.keep_local(repo.id(), &local).await?;
+        }
+        repo.keep_only(&[&local.roots()[..], &[root]].concat())
+            .await?;
+        if local != before {
+            self.tell_held(repo);
+        }
+        Ok(fetched)
     }
 
-    /// Fetches what of another device's tree is not here, and goes on from both.
-    async fn fetch_other(&self, group: &Group, repo: &Repo) -> Result<()> {
-        let Some(other) = repo.other().await? else {
+    /// Remembers what of a tree nobody could give where that is too much to be written, or pages.
+    async fn remember_missing(
+        &self,
+        repo: &Repo,
+        root: Root,
+        pages: &[Place],
+        files: &[Place],
+        wants: &Wants,
+    ) -> Result<()> {
+        if pages.is_empty() && Settled::fits(files) {
+            lock(&self.given_up).remove(&repo.id());
             return Ok(());
+        }
+        let missing = repo.name_missing(&[pages, files].concat(), wants).await?;
+        let mut given_up = lock(&self.given_up);
+        if given_up.len() >= progress::MAX_COUNTED {
+            given_up.clear();
+        }
+        given_up.insert(repo.id(), (root.hash, missing));
+        Ok(())
+    }
+
+    /// Tells that there is more or less of a repo's tree here than before.
+    pub(super) fn tell_held(&self, repo: &Repo) {
+        self.groups.0.tell(Event::Held {
+            group: repo.group().id(),
+            repo: repo.id(),
+        });
+    }
+
+    /// Fetches what of another device's tree is not here, and goes on from both; and what of ours is
+    /// damaged.
+    async fn fetch_ours(&self, group: &Group, repo: &Repo) -> Result<Fetched> {
+        match repo.other().await? {
+            Some(_) => self.fetch_other(group, repo).await,
+            None => self.fetch_damaged(repo).await,
+        }
+    }
+
+    async fn fetch_other(&self, group: &Group, repo: &Repo) -> Result<Fetched> {
+        let Some(other) = repo.other().await? else {
+            return Ok(Fetched::Again);
         };
         let root = other.root.root;
         // Also if a newer one comes meanwhile, whose tree is then kept in its place.
@@ -192,25 +406,79 @@ impl Shared {
             repo.keep_both(&turn).await?
         };
         let freed = self.freed();
-        if !root.is_empty() {
-            self.fetch_tree(
-                repo,
-                root,
-                ours,
-                &Wants::EVERYTHING,
-                &self.begin_moving(repo),
-            )
-            .await?;
+        let before = Settled {
+            root: ours,
+            missing: Vec::new(),
+        };
+        let progress = self.begin_moving(repo);
+        let pages = self.fetch_pages(repo, root, &before, &progress).await?;
+        if !pages.missing.is_empty() {
+            return Ok(Fetched::Some);
         }
+        let everything = Wants::EVERYTHING;
+        let missing = self
+            .fetch_files_of(repo, pages, &everything, &progress)
+            .await?;
         let _one = self.freeing.lock().await;
         if freed != self.freed() {
-            return Ok(());
+            return Ok(Fetched::Again);
+        }
+        if !missing.is_empty() {
+            // It is looked for again: what is merged has other pages.
+            let nothing = Settled::NOTHING;
+            self.groups.0.keep_damage(repo.id(), &nothing).await?;
         }
         repo.settle(&other).await?;
-        self.groups.0.tell(Event::Held {
-            group: group.id(),
-            repo: repo.id(),
-        });
-        Ok(())
+        self.tell_held(repo);
+        Ok(Fetched::Again)
+    }
+
+    /// Fetches what of a repo of ours was lost here.
+    async fn fetch_damaged(&self, repo: &Repo) -> Result<Fetched> {
+        let inner = &self.groups.0;
+        let Some(before) = inner.damage(repo.id()).await? else {
+            return Ok(Fetched::All);
+        };
+        let root = repo.root().await?;
+        let _pin = repo.group().blobs().pin(root.keep()).await;
+        let everything = Wants::EVERYTHING;
+        let progress = self.begin_moving(repo);
+        let mut pages = self
+            .fetch_pages(repo, root, &Settled::NOTHING, &progress)
+            .await?;
+        let mut missing = std::mem::take(&mut pages.missing);
+        missing.extend(
+            self.fetch_files_of(repo, pages, &everything, &progress)
+                .await?,
+        );
+        let _turn = repo.turn().await;
+        if repo.root().await? != root {
+            return Ok(Fetched::Again);
+        }
+        if missing.is_empty() {
+            inner.forget_damage(repo.id()).await?;
+            self.tell_held(repo);
+            return Ok(Fetched::All);
+        }
+        if Settled::fits(&missing) {
+            let damage = Settled { root, missing };
+            if damage != before {
+                inner.keep_damage(repo.id(), &damage).await?;
+                self.tell_held(repo);
+            }
+        }
+        Ok(Fetched::Some)
+    }
+
+    /// How much of a repo's tree this device tells others that it has.
+    pub(super) async fn holding(&self, repo: &Repo) -> Result<Holding> {
+        let wants = repo.wants(&self.options.policy).await?;
+        let settled = repo.settled(&wants).await?;
+        let missing = repo.missing_of(&settled, &wants).await?;
+        Ok(Holding {
+            root: settled.root.hash,
+            lacks_files: missing.files,
+            lacks_bytes: missing.bytes,
+        })
     }
 }

@@ -1,9 +1,6 @@
 //! Does jobs with all who are connected.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use bao_tree::ChunkRanges;
 use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
@@ -19,7 +16,7 @@ use super::{
     receive::{MAX_FILE_LEN, Opened, Received, Receiver, add},
     session::Session,
     status::Request,
-    wire::{GET, Get},
+    wire::{self, GET, Get},
 };
 use crate::{
     groups::Repo,
@@ -48,26 +45,35 @@ struct Done {
     longer: Vec<(Named, u64)>,
     /// What the peer has not.
     absent: Vec<Wanted>,
+    /// What the peer was not asked for in the end: its answer ended before.
+    left: Vec<Wanted>,
     /// Keeps what came.
     pins: Vec<Pin>,
 }
 
+/// What came of jobs.
+#[derive(Default)]
+pub(super) struct Ran {
+    /// Keeps what came.
+    pub(super) pins: Vec<Pin>,
+    /// Whether nobody who is connected can do what is left.
+    pub(super) is_given_up: bool,
+}
+
 impl Shared {
-    /// Does jobs with all sessions of the group, until all are done. [`Kind::Unavailable`] where
-    /// nobody can do what is left.
-    pub(super) async fn run(
-        &self,
-        repo: &Repo,
-        jobs: Vec<Job>,
-        moved: &Arc<Moved>,
-    ) -> Result<Vec<Pin>> {
+    /// Does jobs with all sessions of the group, until all are done or nobody can do what is left.
+    pub(super) async fn run(&self, repo: &Repo, jobs: Vec<Job>, moved: &Arc<Moved>) -> Result<Ran> {
         let Some(top) = jobs.first().map(|job| job.chain[0]) else {
-            return Ok(Vec::new());
+            return Ok(Ran::default());
         };
         let work = Work::new(jobs);
         let done = self.run_all(&work, repo, top, moved).await;
         let finished = work.opened.finish().await;
-        done.and_then(|pins| finished.map(|()| pins))
+        let pins = done.and_then(|pins| finished.map(|()| pins))?;
+        Ok(Ran {
+            pins,
+            is_given_up: !work.is_done(),
+        })
     }
 
     async fn run_all(
@@ -84,16 +90,17 @@ impl Shared {
         let mut pins = Vec::new();
         let mut workers: FuturesUnordered<BoxFuture<'_, (u64, Result<Vec<Pin>>)>> =
             FuturesUnordered::new();
-        // How many work on each session, and who has said that it has the tree.
+        // How many work on each session, and what each has said that it has of the tree.
         let mut at_work: BTreeMap<u64, usize> = BTreeMap::new();
-        let mut holders = BTreeSet::new();
+        let mut holders = BTreeMap::new();
         loop {
             let stirred = self.stirred.notified();
             for session in self.sessions_of(repo.group().id()) {
                 let is_new = !at_work.contains_key(&session.id);
                 let count = at_work.entry(session.id).or_default();
+                let holds = session.holds(repo.key()).filter(|holds| holds.root == top);
                 let has_it_now =
-                    session.holds(repo.key()) == Some(top) && holders.insert(session.id);
+                    holds.is_some_and(|holds| holders.insert(session.id, holds) != Some(holds));
                 if has_it_now && !is_new {
                     // It was asked before it had it.
                     work.forgive(session.id);
@@ -111,10 +118,8 @@ impl Shared {
                 return Ok(pins);
             }
             if workers.is_empty() {
-                let message = "nobody who is connected can give what is missing";
-                return Err(
-                    Error::new(Kind::Unavailable, "sync.fetch", message).with("repo", repo.key())
-                );
+                tracing::debug!(repo = %repo.key(), "nobody who is connected can give what is missing");
+                return Ok(pins);
             }
             tokio::select! {
                 biased;
@@ -163,11 +168,11 @@ impl Shared {
                     let rest = ChunkRanges::all() - first_piece();
                     let more = done.longer.iter();
                     let more = more.flat_map(|(file, size)| pieces(&job.chain, file, *size, &rest));
+                    let mut more: Vec<Job> = more.collect();
+                    more.extend(job.of(done.left));
                     match done.absent.is_empty() {
-                        true => work.finish(number, more.collect()),
-                        false => {
-                            work.finish_but(number, session.id, &done.absent, more.collect());
-                        }
+                        true => work.finish(number, more),
+                        false => work.finish_but(number, session.id, &done.absent, more),
                     }
                 }
                 Err(error) => {
@@ -259,7 +264,8 @@ impl Shared {
         let opened = job.is_piece.then_some(opened);
         let mut adding: JoinSet<Result<Pin>> = JoinSet::new();
         let mut ended = Ok(());
-        for wanted in wanted {
+        let mut wanted = wanted.into_iter();
+        for wanted in wanted.by_ref() {
             let (file, ranges) = (&wanted.file, &wanted.ranges);
             let longest = file.len.unwrap_or(MAX_FILE_LEN).min(MAX_FILE_LEN);
             match receiver
@@ -286,12 +292,19 @@ impl Shared {
                 }
                 // The next may be there.
                 Ok(Received::Absent) => done.absent.push(wanted),
+                // The answer ended within this file, which the peer may not be able to read.
+                Err(error) if wire::is_lost(&error) && session.link.connection_lives() => {
+                    tracing::debug!(hash = %file.hash, %error, "a peer stopped giving a file");
+                    done.absent.push(wanted);
+                    break;
+                }
                 Err(error) => {
                     ended = Err(error);
                     break;
                 }
             }
         }
+        done.left = wanted.collect();
         while let Some(added) = adding.join_next().await {
             done.pins.push(joined(added)?);
         }

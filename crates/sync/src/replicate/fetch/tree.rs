@@ -1,6 +1,9 @@
-//! What of a tree is not here, level by level.
+//! Fetches what of a tree is not here: its pages level by level, then its files.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+};
 
 use store_api::{Error, Kind, Result};
 use store_engine::{Hash, Pin};
@@ -8,11 +11,15 @@ use store_engine::{Hash, Pin};
 use super::{
     Chain, Shared,
     jobs::{Job, Named},
-    missing::{Files, is_page_here, wanted_of},
+    missing::{Files, is_page_here},
     progress::{Coming, Moved},
 };
 use crate::{
-    groups::{Repo, Wants},
+    groups::{
+        Repo, Wants,
+        local::{Place, Settled},
+        missing::wanted_files,
+    },
     seal::file::sealed_len,
     tree::{
         FileEntry, Name, Root,
@@ -20,109 +27,190 @@ use crate::{
     },
 };
 
-/// How often it is looked in vain whether more of the files of a level is here: all of them is, the first
-/// time, unless one is very long or somebody lied about how long one is.
+/// After how many rounds that bring nothing files are given up. One round brings everything, unless a file is
+/// very long or somebody lied about how long one is.
 const ROUNDS: usize = 4;
 
+/// The pages of a tree, as far as somebody could give them.
+pub(super) struct Pages {
+    /// The pages of level 0 that are here and not in the tree that was here before.
+    leaves: Vec<Chain>,
+    /// Files of other pages that were missing before.
+    carried: Vec<Place>,
+    /// Files that were here before.
+    old_files: HashSet<Hash>,
+    /// The pages that nobody could give.
+    pub(super) missing: Vec<Place>,
+    /// Keeps what came.
+    pins: Vec<Pin>,
+}
+
+fn last(chain: &Chain) -> Hash {
+    *chain.last().expect("a chain has a page")
+}
+
 impl Shared {
-    /// Fetches what of a tree is not here, as far as it is wanted. All of `held` is here so far, as far
-    /// as that is wanted.
-    pub(in crate::replicate) async fn fetch_tree(
+    /// Fetches the pages of a tree. All of `before` is here so far, as far as it is wanted, but for what it
+    /// lacks.
+    pub(super) async fn fetch_pages(
         &self,
         repo: &Repo,
         root: Root,
-        held: Root,
-        wants: &Wants,
+        before: &Settled,
         progress: &Arc<Moved>,
-    ) -> Result<()> {
+    ) -> Result<Pages> {
         let blobs = repo.group().blobs();
+        let mut pages = Pages {
+            leaves: Vec::new(),
+            carried: Vec::new(),
+            old_files: HashSet::new(),
+            missing: Vec::new(),
+            pins: Vec::new(),
+        };
         let mut new: Vec<Chain> = Vec::new();
         let mut old: HashSet<Hash> = HashSet::new();
-        let mut pins = Vec::new();
-        for level in (0..=root.level.max(held.level)).rev() {
-            if level == root.level {
+        for level in (0..=root.level.max(before.root.level)).rev() {
+            if level == root.level && !root.is_empty() {
                 new.push(vec![root.hash]);
             }
-            if level == held.level && !held.is_empty() {
-                old.insert(held.hash);
+            if level == before.root.level && !before.root.is_empty() {
+                old.insert(before.root.hash);
             }
-            let last = |chain: &Chain| *chain.last().expect("a chain has a page");
-            let shared: HashSet<Hash> = new
-                .iter()
-                .map(last)
-                .filter(|hash| old.contains(hash))
-                .collect();
-            new.retain(|chain| !shared.contains(&last(chain)));
-            old.retain(|hash| !shared.contains(hash));
+            let (shared, differ): (Vec<_>, Vec<_>) = new
+                .into_iter()
+                .partition(|chain| old.contains(&last(chain)));
+            new = differ;
+            for chain in shared {
+                old.remove(&last(&chain));
+                pages.carried.extend(carried(before, level, &chain));
+            }
 
             let mut jobs = Vec::new();
             for chain in &new {
-                let page = last(chain);
-                if !is_page_here(blobs, page, level).await? {
+                if !is_page_here(blobs, last(chain), level).await? {
                     jobs.push(Job::page(chain.clone()));
                 }
             }
-            pins.extend(self.run(repo, jobs, progress).await?);
+            let is_asked_for = !jobs.is_empty();
+            pages
+                .pins
+                .extend(self.run(repo, jobs, progress).await?.pins);
+            let mut here = Vec::with_capacity(new.len());
+            for chain in new {
+                match !is_asked_for || is_page_here(blobs, last(&chain), level).await? {
+                    true => here.push(chain),
+                    false => pages.missing.push(Place::of_page(chain)),
+                }
+            }
 
-            let (mut old_below, mut old_files) = (HashSet::new(), HashSet::new());
+            let mut old_below = HashSet::new();
             for page in std::mem::take(&mut old) {
                 let known = match children(blobs, page, level).await {
                     Ok(known) => known,
                     // A page that was damaged and is gone: what is below is looked for one by one.
-                    Err(error) if error.kind() == Kind::NotFound => continue,
+                    Err(error) if matches!(error.kind(), Kind::NotFound | Kind::Corrupt) => {
+                        continue;
+                    }
                     Err(error) => return Err(error),
                 };
-                for child in known {
+                let is_missing = |offset| {
+                    let mut missing = before.missing.iter();
+                    missing.any(|place| place.offset == offset && place.page() == page)
+                };
+                for (offset, child) in (1..).zip(known) {
                     match child.part {
                         Part::Sequence { .. } => drop(old_below.insert(child.hash)),
-                        Part::File => drop(old_files.insert(child.hash)),
+                        Part::File if is_missing(offset) => {}
+                        Part::File => drop(pages.old_files.insert(child.hash)),
                         Part::Page => {}
                     }
                 }
             }
-            let mut below = Vec::new();
+            old = old_below;
+            if level == 0 {
+                pages.leaves = here;
+                break;
+            }
+            new = Vec::new();
             // An author may name a page again and again, and that level by level.
             let mut seen = HashSet::new();
-            let mut files = Vec::new();
-            for chain in std::mem::take(&mut new) {
-                if level > 0 {
-                    for child in children(blobs, last(&chain), level).await? {
-                        if let Part::Sequence { .. } = child.part
-                            && seen.insert(child.hash)
-                        {
-                            let mut chain = chain.clone();
-                            chain.push(child.hash);
-                            below.push(chain);
-                        }
+            for chain in here {
+                for child in children(blobs, last(&chain), level).await? {
+                    if let Part::Sequence { .. } = child.part
+                        && seen.insert(child.hash)
+                    {
+                        let chain = chain.iter().copied().chain([child.hash]);
+                        new.push(chain.collect());
                     }
-                    continue;
-                }
-                let mut named = wanted_of(repo, last(&chain), wants).await?;
-                if wants.all() {
-                    // A file of an old page is here.
-                    named.retain(|file| !old_files.contains(&file.hash));
-                }
-                let longest = wants_at_most(repo, wants);
-                if let Some(files_of) = Files::missing(blobs, chain, named, longest).await? {
-                    let (count, bytes) = files_of.sum();
-                    progress.expect(count, bytes);
-                    files.push(files_of);
                 }
             }
-            pins.extend(self.fetch_files(repo, files, progress).await?);
-            (new, old) = (below, old_below);
         }
-        drop(pins);
-        Ok(())
+        Ok(pages)
     }
 
-    /// Fetches what of these files is not here.
+    /// Fetches the files of these pages, as far as they are wanted; gives those that nobody could give.
+    pub(super) async fn fetch_files_of(
+        &self,
+        repo: &Repo,
+        pages: Pages,
+        wants: &Wants,
+        progress: &Arc<Moved>,
+    ) -> Result<Vec<Place>> {
+        let mut files = Vec::new();
+        for chain in pages.leaves {
+            let mut wanted = wanted_files(repo, last(&chain), wants).await?;
+            if wants.all() {
+                wanted.retain(|file| !pages.old_files.contains(&file.blob));
+            }
+            let wanted = wanted.into_iter().map(Named::from);
+            files.extend(
+                self.missing_of(repo, chain, wanted, wants, progress)
+                    .await?,
+            );
+        }
+        let mut carried: BTreeMap<Chain, HashSet<u32>> = BTreeMap::new();
+        for place in pages.carried {
+            let offsets = carried.entry(place.chain).or_default();
+            offsets.insert(place.offset);
+        }
+        for (chain, offsets) in carried {
+            let mut wanted = wanted_files(repo, last(&chain), wants).await?;
+            wanted.retain(|file| offsets.contains(&file.offset));
+            let wanted = wanted.into_iter().map(Named::from);
+            files.extend(
+                self.missing_of(repo, chain, wanted, wants, progress)
+                    .await?,
+            );
+        }
+        let (pins, left) = self.fetch_files(repo, files, progress).await?;
+        drop((pages.pins, pins));
+        Ok(left.iter().flat_map(Files::places).collect())
+    }
+
+    async fn missing_of(
+        &self,
+        repo: &Repo,
+        chain: Chain,
+        wanted: impl IntoIterator<Item = Named>,
+        wants: &Wants,
+        progress: &Arc<Moved>,
+    ) -> Result<Option<Files>> {
+        let longest = wants_at_most(repo, wants);
+        let files = Files::missing(repo.group().blobs(), chain, wanted, longest).await?;
+        if let Some(files) = &files {
+            let (count, bytes) = files.sum();
+            progress.expect(count, bytes);
+        }
+        Ok(files)
+    }
+
+    /// Fetches what of these files is not here; gives what nobody could give.
     async fn fetch_files(
         &self,
         repo: &Repo,
         mut files: Vec<Files>,
         progress: &Arc<Moved>,
-    ) -> Result<Vec<Pin>> {
+    ) -> Result<(Vec<Pin>, Vec<Files>)> {
         let mut pins = Vec::new();
         let mut rounds = 0..ROUNDS;
         let mut least = u64::MAX;
@@ -131,19 +219,21 @@ impl Shared {
             if left < least {
                 (least, rounds) = (left, 0..ROUNDS);
             } else if rounds.next().is_none() {
-                let message = "files are not whole, whoever is asked";
-                let error = Error::new(Kind::Unavailable, "sync.fetch", message);
-                return Err(error.with("repo", repo.key()));
+                break;
             }
             let jobs = files.iter().flat_map(Files::jobs).collect();
-            pins.extend(self.run(repo, jobs, progress).await?);
+            let ran = self.run(repo, jobs, progress).await?;
+            pins.extend(ran.pins);
             let mut left = Vec::new();
             for known in files {
                 left.extend(known.still_missing(repo.group().blobs()).await?);
             }
             files = left;
+            if ran.is_given_up {
+                break;
+            }
         }
-        Ok(pins)
+        Ok((pins, files))
     }
 
     /// Fetches one file of the tree that reads see, and says what is said of it.
@@ -171,9 +261,35 @@ impl Shared {
         let missing = Files::missing(group.blobs(), chain, [file], u64::MAX).await?;
         // From now on the tree keeps it.
         let files = missing.into_iter().collect();
-        drop(self.fetch_files(repo, files, &Arc::default()).await?);
-        Ok(entry)
+        let (_pins, left) = self.fetch_files(repo, files, &Arc::default()).await?;
+        match left.is_empty() {
+            true => Ok(entry),
+            false => Err(nobody_has(OPERATION).with("path", path.escape_debug())),
+        }
     }
+}
+
+/// Nobody could give what is missing.
+pub(in crate::replicate) fn nobody_has(operation: &'static str) -> Error {
+    let message = "nobody who is connected can give what is missing";
+    Error::new(Kind::Unavailable, operation, message)
+}
+
+/// The files that `before` lacks below the page at the end of this chain, which both trees have on this
+/// level: where they are now.
+fn carried(before: &Settled, level: u8, chain: &Chain) -> Vec<Place> {
+    let Some(depth) = before.root.level.checked_sub(level).map(usize::from) else {
+        return Vec::new();
+    };
+    let page = last(chain);
+    let below = before.missing.iter();
+    let below = below.filter(|place| place.chain.get(depth) == Some(&page));
+    below
+        .map(|place| Place {
+            chain: [&chain[..], &place.chain[depth + 1..]].concat(),
+            offset: place.offset,
+        })
+        .collect()
 }
 
 /// How long a file is at most that is wanted, where that does not show in its page.

@@ -7,12 +7,11 @@ use std::{
 };
 
 use store_api::{PublicKey, RecordId, Result};
-use store_engine::Hash;
 use tokio::{sync::Notify, time::Instant};
 
 use crate::{
     groups::{
-        Group, Policy,
+        Group, Holding, Policy,
         contacts::{Contact, MAX_CONTACTS},
     },
     replicate::{
@@ -73,19 +72,18 @@ impl Newest {
     pub(super) async fn of(group: &Group, default: &Policy) -> Result<Self> {
         let (mut roots, mut are_here) = (BTreeMap::new(), true);
         for repo in group.repos().await? {
-            let held = repo.wanted_root(default).await?;
-            let newest = repo.newest_root().await?.unwrap_or(held);
-            are_here &= newest.hash == held.hash;
-            roots.insert(repo.key(), newest);
+            let state = repo.state(default).await?;
+            are_here &= state.is_here();
+            roots.insert(repo.key(), state.announced);
         }
         Ok(Self { roots, are_here })
     }
 
     /// Whether we have all of them, and so has who holds these.
-    pub(super) fn are_held(&self, holds: &BTreeMap<PublicKey, Hash>) -> bool {
+    pub(super) fn are_held(&self, holds: &BTreeMap<PublicKey, Holding>) -> bool {
         self.are_here
             && self.roots.iter().all(|(repo, root)| match holds.get(repo) {
-                Some(hash) => *hash == root.hash,
+                Some(holding) => holding.is_all_of(root.hash),
                 // Before there is anything nothing is told.
                 None => root.is_empty(),
             })

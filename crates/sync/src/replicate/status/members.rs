@@ -11,7 +11,7 @@ use store_engine::Hash;
 use super::contacts::Newest;
 use crate::{
     groups::{
-        Group, Policy, Repo,
+        Group, Holding, Missing, Policy, Repo,
         contacts::{Contact, MAX_CONTACTS},
     },
     records::RepoRoot,
@@ -209,7 +209,7 @@ async fn status_of(
 /// What both sides lack, over all repos.
 async fn compare(
     repos: &mut [Compared],
-    holds: &BTreeMap<PublicKey, Hash>,
+    holds: &BTreeMap<PublicKey, Holding>,
 ) -> Result<(Lack, Lack)> {
     let (mut they_have, mut we_have) = (Lack::NOTHING, Lack::NOTHING);
     for repo in repos {
@@ -221,45 +221,67 @@ async fn compare(
     Ok((they_have, we_have))
 }
 
+/// A root that somebody holds, and how many files and bytes of it they lack.
+type Held = (Hash, u64, u64);
+
 /// A repo, compared with what others hold of it.
 struct Compared {
     repo: Repo,
-    /// The tree that is here.
+    /// The tree that is here, as far as anybody could give it.
     here: Root,
+    /// What of it is missing.
+    missing: Missing,
     /// All roots that are known, the newest first.
     known: Vec<Root>,
     /// Those of another device of ours that waits for its tree.
     other: Vec<Root>,
     wants: Which,
     /// What was found for what somebody holds: many hold the same.
-    found: BTreeMap<Option<Hash>, (Lack, Lack)>,
+    found: BTreeMap<Option<Held>, (Lack, Lack)>,
 }
 
 impl Compared {
     async fn new(default: &Policy, repo: Repo) -> Result<Self> {
-        let here = repo.wanted_root(default).await?;
+        let wants = repo.wants(default).await?;
+        let settled = repo.settled(&wants).await?;
+        let missing = repo.missing_of(&settled, &wants).await?;
         let known = repo.readable_root().await?;
         let other = repo.other().await?;
         Ok(Self {
-            here,
+            here: settled.root,
+            missing,
             known: known.as_ref().map_or(Vec::new(), roots),
             other: other.map_or(Vec::new(), |other| roots(&other.root)),
-            wants: match repo.wants(default).await? {
-                wants if wants.none() => Which::Names,
-                wants => Which::Missing(wants),
+            wants: match wants.none() {
+                true => Which::Names,
+                false => Which::Missing(wants),
             },
             found: BTreeMap::new(),
             repo,
         })
     }
 
-    async fn with(&mut self, theirs: Option<Hash>) -> Result<(Lack, Lack)> {
-        if let Some(found) = self.found.get(&theirs) {
+    async fn with(&mut self, theirs: Option<Holding>) -> Result<(Lack, Lack)> {
+        let key = theirs.map(|theirs| (theirs.root, theirs.lacks_files, theirs.lacks_bytes));
+        if let Some(found) = self.found.get(&key) {
             return Ok(*found);
         }
-        let found = self.compare(theirs).await?;
-        self.found.insert(theirs, found);
-        Ok(found)
+        let (mut they_have, mut we_have) = self.compare(theirs.map(|theirs| theirs.root)).await?;
+        if let Some(theirs) = theirs {
+            // What both lack nobody has.
+            let (ours, both) = (&self.missing, self.missing.files.min(theirs.lacks_files));
+            let lacks = ours.files > 0 || theirs.lacks_files > 0;
+            let is_guess = (both > 0 && ours.files != theirs.lacks_files)
+                || (lacks && theirs.root != self.here.hash);
+            they_have.add(lack(ours.files - both, ours.bytes, is_guess));
+            we_have.add(lack(
+                theirs.lacks_files - both,
+                theirs.lacks_bytes,
+                is_guess,
+            ));
+        }
+        self.found.insert(key, (they_have, we_have));
+        Ok((they_have, we_have))
     }
 
     /// How many roots came after it; the tree without files is the oldest of all, unless it is told.
@@ -315,6 +337,15 @@ impl Compared {
         };
         let counted = count(group.blobs(), tree.as_ref(), new, old, which).await?;
         Ok(counted.into())
+    }
+}
+
+/// So many files, with these bytes where there are any.
+fn lack(files: u64, bytes: u64, is_guess: bool) -> Lack {
+    Lack {
+        files,
+        bytes: if files == 0 { 0 } else { bytes },
+        exact: !is_guess,
     }
 }
 

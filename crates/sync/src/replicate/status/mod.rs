@@ -17,28 +17,38 @@ pub use self::{
     requests::Request,
 };
 use super::{
-    Replicator,
+    Replicator, lock,
     session::{Session, Slots, versions_of},
 };
-use crate::tree::Root;
+use crate::groups::{Missing, RepoState};
 
 /// How far a repo of a group is.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct RepoStatus {
     /// The repo.
     pub repo: PublicKey,
     /// Whether it is ours.
     pub is_ours: bool,
-    /// The newest root that is known.
-    pub known: Root,
-    /// The root whose tree is here, as far as the policy wants it.
-    pub held: Root,
+    /// How much of it is here.
+    pub state: RepoState,
+    /// The files that are wanted, and that nobody who is connected could give.
+    pub missing: Missing,
     /// The connected members that hold the newest, as far as they want it.
     pub holders: Vec<PublicKey>,
 }
 
+impl RepoStatus {
+    /// Whether nothing more of it can come from those who are connected: its newest tree is here, but for
+    /// what is [missing](Self::missing).
+    pub fn is_settled(&self) -> bool {
+        self.state.announced.hash == self.state.wanted.hash
+    }
+}
+
 /// How far a group is.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Status {
     /// The connected members, by the keys of their devices.
     pub peers: Vec<PublicKey>,
@@ -51,14 +61,20 @@ pub struct Status {
 impl Status {
     /// Whether everything that we know of is here.
     pub fn has_all(&self) -> bool {
-        let is_here = |repo: &RepoStatus| repo.known.hash == repo.held.hash;
-        self.repos.iter().all(is_here)
+        self.repos.iter().all(|repo| repo.state.is_here())
+    }
+
+    /// How many files nobody who is connected could give.
+    pub fn missing_files(&self) -> u64 {
+        let missing = self.repos.iter().map(|repo| repo.missing.files);
+        missing.fold(0, u64::saturating_add)
     }
 
     /// Whether every connected member holds the newest of everything.
     pub fn all_have(&self) -> bool {
         let is_there = |repo: &RepoStatus| {
-            repo.known.is_empty() || self.peers.iter().all(|peer| repo.holders.contains(peer))
+            repo.state.announced.is_empty()
+                || self.peers.iter().all(|peer| repo.holders.contains(peer))
         };
         self.repos.iter().all(is_there)
     }
@@ -94,15 +110,23 @@ impl Replicator {
         }
         let mut repos = Vec::new();
         for repo in group.repos().await? {
-            let held = repo.wanted_root(&self.0.options.policy).await?;
-            let known = repo.newest_root().await?.unwrap_or(held);
-            let holds = |s: &&Arc<Session>| s.holds(repo.key()) == Some(known.hash);
+            let state = repo.state(&self.0.options.policy).await?;
+            let newest = state.announced.hash;
+            let holds = |s: &&Arc<Session>| {
+                let holds = s.holds(repo.key());
+                holds.is_some_and(|holds| holds.is_all_of(newest))
+            };
             let holders = sessions.iter().filter(holds);
+            let given_up = lock(&self.0.given_up).get(&repo.id()).cloned();
+            let missing = match given_up {
+                Some((root, missing)) if root == newest => missing,
+                _ => repo.missing(&self.0.options.policy).await?,
+            };
             repos.push(RepoStatus {
                 repo: repo.key(),
                 is_ours: repo.is_ours(),
-                known,
-                held,
+                state,
+                missing,
                 holders: holders.map(|s| s.link.connection.peer()).collect(),
             });
         }
@@ -127,7 +151,8 @@ impl Replicator {
     /// Waits until the group is in sync with at least one connected member, and says how far it is.
     ///
     /// # Errors
-    /// [`Kind::Unavailable`] where it is not within `limit`.
+    /// [`Kind::Unavailable`] where it is not within `limit`; where all has come but for files that nobody
+    /// who is connected has, the error says so, and [`status`](Self::status) names them.
     pub async fn wait_synced(
         &self,
         group: RecordId,
@@ -152,14 +177,16 @@ impl Replicator {
                 }
             }
         };
-        tokio::time::timeout(limit, waiting).await.map_err(|_| {
-            Error::new(
-                Kind::Unavailable,
-                "sync.wait",
-                "the group is not in sync yet",
-            )
+        if let Ok(status) = tokio::time::timeout(limit, waiting).await {
+            return status;
+        }
+        let missing = self.status(group).await?.missing_files();
+        let message = match missing {
+            0 => "the group is not in sync yet".into(),
+            n => format!("the group is not in sync: nobody who is connected has {n} file(s) of it"),
+        };
+        Err(Error::new(Kind::Unavailable, "sync.wait", message)
             .with("group", group)
-            .with("limit", format_args!("{limit:?}"))
-        })?
+            .with("limit", format_args!("{limit:?}")))
     }
 }

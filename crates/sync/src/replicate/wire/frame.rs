@@ -19,8 +19,15 @@ pub(in crate::replicate) fn is_stall(error: &Error) -> bool {
     error.kind() == Kind::Unavailable && error.message() == STALLED
 }
 
+const LOST: &str = "the peer is gone";
+
 pub(in crate::replicate) fn lost(error: std::io::Error) -> Error {
-    Error::new(Kind::Unavailable, READ, "the peer is gone").because(error)
+    Error::new(Kind::Unavailable, READ, LOST).because(error)
+}
+
+/// Whether a stream ended early.
+pub(in crate::replicate) fn is_lost(error: &Error) -> bool {
+    error.kind() == Kind::Unavailable && error.message() == LOST
 }
 
 pub(in crate::replicate) async fn write_frame(

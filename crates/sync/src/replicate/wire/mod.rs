@@ -8,7 +8,8 @@
 //! have             1 u8 | record | count u16 | for each: slot u16, seq u64, digest [8]
 //! compared         2 u8                         all that I have was said: tell me what is newer
 //! slot             3 u8 | record | slot u16 | signed value (record_format)
-//! holds            4 u8 | repo's key [32] | hash of a root [32]
+//! holds            4 u8 | repo's key [32] | hash of a root [32] | files that the sender wants and lacks u64
+//!                  | their bytes u64
 //! digest           the beginning of the value's BLAKE3 hash
 //! record           0 u8, the group's; or 1 u8 | repo's key [32]
 //! get              group id [32] | repo's key [32] | depth u8 | for each page: hash [32]
@@ -27,16 +28,17 @@ mod get;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use store_api::{Error, Kind, PublicKey, Result, Signed, Slot};
-use store_engine::{Hash, record_format};
+use store_engine::record_format;
 
 pub use self::get::Get;
 #[cfg(fuzzing)]
 pub(super) use self::get::MAX_RANGES;
 pub(super) use self::{
-    frame::{is_stall, lost, next_frame, read_frame, silent, write_frame},
+    frame::{is_lost, is_stall, lost, next_frame, read_frame, silent, write_frame},
     get::Answer,
 };
 use crate::codec::Fields;
+pub use crate::groups::Holding;
 
 /// The version of the protocol.
 pub const VERSION: u8 = 1;
@@ -115,12 +117,12 @@ pub enum Message {
         /// The value; not verified yet.
         signed: Signed,
     },
-    /// The sender has a tree whole, as far as it wants it.
+    /// The sender has a tree, as far as it wants it and could get it.
     Holds {
         /// The repo.
         repo: PublicKey,
-        /// The hash of its root.
-        root: Hash,
+        /// How much of it.
+        holding: Holding,
     },
 }
 
@@ -157,10 +159,10 @@ impl Message {
                 bytes.put_u16(*slot);
                 bytes.put_slice(&record_format::encode_signed(signed)?);
             }
-            Self::Holds { repo, root } => {
+            Self::Holds { repo, holding } => {
                 bytes.put_u8(HOLDS);
                 bytes.put_slice(&repo.0);
-                bytes.put_slice(root.as_bytes());
+                holding.put(&mut bytes);
             }
         }
         Ok(bytes.freeze())
@@ -203,7 +205,7 @@ impl Message {
             }
             HOLDS => Self::Holds {
                 repo: PublicKey(fields.take()?),
-                root: Hash::from(fields.take::<32>()?),
+                holding: Holding::take(&mut fields)?,
             },
             other => {
                 let error = fields.invalid("the peer says what is not known here");
@@ -236,6 +238,7 @@ fn take_record(fields: &mut Fields<'_>) -> Result<Which> {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use store_engine::Hash;
 
     use super::*;
 
@@ -291,7 +294,11 @@ mod tests {
             },
             Message::Holds {
                 repo: PublicKey([6; 32]),
-                root: Hash::of("root"),
+                holding: Holding {
+                    root: Hash::of("root"),
+                    lacks_files: 3,
+                    lacks_bytes: 4,
+                },
             },
         ]
     }

@@ -1,0 +1,391 @@
+//! Which wanted files of a repo are not here.
+
+use std::collections::{BTreeMap, HashSet, btree_map::Entry};
+
+use store_api::{Kind, Result};
+use store_engine::{Blobs, Hash, Status};
+
+use super::{
+    Policy, Repo, Wants,
+    local::{Place, Settled},
+};
+use crate::{
+    seal::file::sealed_len,
+    tree::{
+        MAX_LEVEL, Name, Root,
+        walk::{Part, children},
+    },
+};
+
+/// The most files that are named.
+const MAX_NAMED: usize = 64;
+
+/// A file that a page names, and that is wanted.
+#[derive(Debug, Clone)]
+pub(crate) struct WantedFile {
+    /// Where in the page's sequence: 0 is the sequence itself, 1 the page, then files.
+    pub(crate) offset: u32,
+    pub(crate) blob: Hash,
+    /// Its name and length, where the page can be read here.
+    pub(crate) named: Option<(Name, u64)>,
+}
+
+impl WantedFile {
+    /// The length of its blob, where the page can be read here.
+    pub(crate) fn sealed_len(&self) -> Option<u64> {
+        self.named.as_ref().map(|(_, size)| sealed_len(*size))
+    }
+}
+
+/// The files of a page of level 0 that are wanted.
+pub(crate) async fn wanted_files(
+    repo: &Repo,
+    page: Hash,
+    wants: &Wants,
+) -> Result<Vec<WantedFile>> {
+    if wants.none() {
+        return Ok(Vec::new());
+    }
+    let group = repo.group();
+    let files = match group.tree("sync.wanted") {
+        Ok(tree) => match tree.files_of(page).await {
+            Ok(files) => files,
+            // Where everything is wanted, what its author made of the page need not be understood: one
+            // who writes nonsense must not keep the group from being in sync.
+            Err(error) if wants.all() && matches!(error.kind(), Kind::Corrupt | Kind::Denied) => {
+                tracing::debug!(repo = %repo.key(), %page, %error, "a page cannot be read");
+                return unread_files(group.blobs(), page).await;
+            }
+            Err(error) => return Err(error),
+        },
+        Err(_replica) if wants.longest_sealed() == 0 => return Ok(Vec::new()),
+        Err(_replica) => return unread_files(group.blobs(), page).await,
+    };
+    // The sealed page is the first.
+    let wanted = (2..)
+        .zip(files)
+        .filter(|(_, (name, entry))| wants.wants(name, entry.size));
+    let wanted = wanted.map(|(offset, (name, entry))| WantedFile {
+        offset,
+        blob: entry.blob,
+        named: Some((name, entry.size)),
+    });
+    Ok(wanted.collect())
+}
+
+/// All files of a page, as its sequence names them to those who cannot read it.
+async fn unread_files(blobs: &Blobs, page: Hash) -> Result<Vec<WantedFile>> {
+    let named = (1..).zip(children(blobs, page, 0).await?);
+    let files = named.filter(|(_, child)| child.part == Part::File);
+    let files = files.map(|(offset, child)| WantedFile {
+        offset,
+        blob: child.hash,
+        named: None,
+    });
+    Ok(files.collect())
+}
+
+/// Whether all of a blob is here that is wanted, where longer ones than `longest` are not.
+pub(crate) async fn is_file_here(blobs: &Blobs, blob: Hash, longest: u64) -> Result<bool> {
+    if blob == Hash::EMPTY {
+        return Ok(true);
+    }
+    Ok(match blobs.status(blob).await? {
+        Some(Status::Complete { .. }) => true,
+        Some(Status::Partial {
+            size, proven: true, ..
+        }) => size > longest,
+        Some(Status::Partial { .. }) | None => false,
+    })
+}
+
+/// How much of a repo's trees is here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RepoState {
+    /// The newest root that is known, whoever made it; its tree may not be here.
+    pub announced: Root,
+    /// The tree that reads see: all its names are here.
+    pub local: Root,
+    /// The tree that was fetched as far as anybody could give it: all its names are here, and all files
+    /// that this device [wants](Policy) but for `missing`.
+    pub wanted: Root,
+    /// How many files of `wanted` are not here.
+    pub missing: u64,
+    /// The latest tree that is here with all its files, whatever is wanted; empty where there is none.
+    pub complete: Root,
+}
+
+impl RepoState {
+    /// Whether the newest tree is here, with every file that this device wants.
+    pub fn is_here(&self) -> bool {
+        self.announced.hash == self.wanted.hash && self.missing == 0
+    }
+}
+
+/// A file that is wanted and not here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct MissingFile {
+    /// Its path; `None` where the names of the repo cannot be read here, and for a page of names.
+    pub path: Option<String>,
+    /// The blob that it is sealed in.
+    pub blob: Hash,
+    /// Whether this device should have it: it was here, and its stored bytes are damaged or gone.
+    pub is_damaged: bool,
+}
+
+/// The files that are wanted and that nobody who was asked could give.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Missing {
+    /// How many.
+    pub files: u64,
+    /// How many of their bytes are not here, as far as that is known.
+    pub bytes: u64,
+    /// The first of them.
+    pub named: Vec<MissingFile>,
+}
+
+impl Missing {
+    /// Whether nothing is missing.
+    pub fn is_empty(&self) -> bool {
+        self.files == 0
+    }
+
+    pub(crate) fn add(&mut self, size: u64, file: MissingFile) {
+        self.files += 1;
+        self.bytes = self.bytes.saturating_add(size);
+        if self.named.len() < MAX_NAMED {
+            self.named.push(file);
+        }
+    }
+}
+
+impl Repo {
+    /// How much of it is here. `default` is what is wanted where [nothing was said](super::Group::policy).
+    ///
+    /// # Errors
+    /// As of [`root`](Self::root).
+    pub async fn state(&self, default: &Policy) -> Result<RepoState> {
+        self.check_open("sync.repo.state")?;
+        let wants = self.wants(default).await?;
+        let announced = match self.other().await? {
+            Some(other) => Some(other.root.root),
+            None => self.readable_root().await?.map(|known| known.root),
+        };
+        if self.is_ours() {
+            let known = self.readable_root().await?;
+            let root = known.map_or(Root::EMPTY, |known| known.root);
+            let settled = self.settled(&wants).await?;
+            let missing = self.count_missing(&settled);
+            return Ok(RepoState {
+                announced: announced.unwrap_or(root),
+                local: root,
+                wanted: root,
+                missing,
+                complete: if missing == 0 { root } else { Root::EMPTY },
+            });
+        }
+        let local = self.group().inner().local(self.id()).await?;
+        let settled = local.settled_for(wants.digest()?);
+        Ok(RepoState {
+            announced: announced.unwrap_or(local.shown),
+            local: local.shown,
+            wanted: settled.root,
+            missing: self.count_missing(&settled),
+            complete: local.complete_for(Wants::EVERYTHING.digest()?),
+        })
+    }
+
+    /// What could not be read of a tree, and is not known to be missing.
+    fn damaged_of(&self, settled: &Settled) -> Vec<Place> {
+        let damaged = &self.group().inner().damaged;
+        let places = damaged.of(self.id(), settled.root.hash).into_iter();
+        let places = places.map(|(place, _)| place);
+        places
+            .filter(|place| !settled.missing.contains(place))
+            .collect()
+    }
+
+    fn count_missing(&self, settled: &Settled) -> u64 {
+        (settled.missing.len() + self.damaged_of(settled).len()) as u64
+    }
+
+    /// Which files are wanted and not here, of the tree that is here as far as anybody could give it; and
+    /// those that are damaged, as far as that is known. What is still to be asked for is not among them.
+    ///
+    /// # Errors
+    /// As of [`root`](Self::root).
+    pub async fn missing(&self, default: &Policy) -> Result<Missing> {
+        self.check_open("sync.repo.missing")?;
+        let wants = self.wants(default).await?;
+        let settled = self.settled(&wants).await?;
+        self.missing_of(&settled, &wants).await
+    }
+
+    /// Names what is missing or damaged of a tree.
+    pub(crate) async fn missing_of(&self, settled: &Settled, wants: &Wants) -> Result<Missing> {
+        let mut missing = self.name_missing(&settled.missing, wants).await?;
+        let damaged = self.name_missing(&self.damaged_of(settled), wants).await?;
+        missing.files += damaged.files;
+        missing.bytes = missing.bytes.saturating_add(damaged.bytes);
+        let damaged = damaged.named.into_iter().map(|file| MissingFile {
+            is_damaged: true,
+            ..file
+        });
+        let room = MAX_NAMED.saturating_sub(missing.named.len());
+        missing.named.extend(damaged.take(room));
+        Ok(missing)
+    }
+
+    /// What is known of the files at these places.
+    pub(crate) async fn name_missing(&self, places: &[Place], wants: &Wants) -> Result<Missing> {
+        let mut of_pages: BTreeMap<Hash, HashSet<u32>> = BTreeMap::new();
+        for place in places {
+            let offsets = of_pages.entry(place.page()).or_default();
+            offsets.insert(place.offset);
+        }
+        let mut missing = Missing::default();
+        for (page, offsets) in of_pages {
+            if offsets.contains(&Place::PAGE) {
+                let file = MissingFile {
+                    path: None,
+                    blob: page,
+                    is_damaged: self.is_ours(),
+                };
+                missing.add(0, file);
+                continue;
+            }
+            let files = match wanted_files(self, page, wants).await {
+                Ok(files) => files,
+                // It is damaged too.
+                Err(error) if matches!(error.kind(), Kind::NotFound | Kind::Corrupt) => {
+                    missing.files += offsets.len() as u64;
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            for file in files {
+                if offsets.contains(&file.offset) {
+                    let (path, size) = match file.named {
+                        Some((name, size)) => (Some(name.as_str().to_owned()), size),
+                        None => (None, 0),
+                    };
+                    let here = match self.group().blobs().status(file.blob).await? {
+                        Some(Status::Partial { present, .. }) => present,
+                        Some(Status::Complete { .. }) | None => 0,
+                    };
+                    let size = size.saturating_sub(here);
+                    let file = MissingFile {
+                        path,
+                        blob: file.blob,
+                        is_damaged: self.is_ours(),
+                    };
+                    missing.add(size, file);
+                }
+            }
+        }
+        missing.named.sort_by(|a, b| a.path.cmp(&b.path));
+        Ok(missing)
+    }
+
+    /// The tree that is here as far as anybody could give it, and what of it is not. Of a repo of ours
+    /// that is its newest one.
+    pub(crate) async fn settled(&self, wants: &Wants) -> Result<Settled> {
+        let inner = self.group().inner();
+        if !self.is_ours() {
+            let local = inner.local(self.id()).await?;
+            let mut settled = local.settled_for(wants.digest()?);
+            settled.missing = self.still_missing(settled.missing, wants).await?;
+            return Ok(settled);
+        }
+        let known = self.readable_root().await?;
+        let root = known.map_or(Root::EMPTY, |known| known.root);
+        let missing = match inner.damage(self.id()).await? {
+            None => Vec::new(),
+            Some(damage) if damage.root.hash == root.hash => {
+                self.still_missing(damage.missing, wants).await?
+            }
+            Some(_) => self.look_for_missing(root, wants).await?,
+        };
+        Ok(Settled { root, missing })
+    }
+
+    /// Those of these files that have not been stored since.
+    async fn still_missing(&self, places: Vec<Place>, wants: &Wants) -> Result<Vec<Place>> {
+        let blobs = self.group().blobs();
+        let mut found = BTreeMap::new();
+        let mut missing = Vec::with_capacity(places.len());
+        for place in places {
+            let page = place.page();
+            if let Entry::Vacant(entry) = found.entry(page) {
+                let files = match wanted_files(self, page, wants).await {
+                    Ok(files) => files,
+                    Err(error) if matches!(error.kind(), Kind::NotFound | Kind::Corrupt) => {
+                        Vec::new()
+                    }
+                    Err(error) => return Err(error),
+                };
+                let files = files.into_iter().map(|file| (file.offset, file.blob));
+                entry.insert(files.collect::<BTreeMap<_, _>>());
+            }
+            let is_here = match found[&page].get(&place.offset) {
+                Some(blob) => is_file_here(blobs, *blob, u64::MAX).await?,
+                None => false,
+            };
+            if !is_here {
+                missing.push(place);
+            }
+        }
+        Ok(missing)
+    }
+
+    /// Looks through a whole tree for files that are wanted and not here.
+    async fn look_for_missing(&self, root: Root, wants: &Wants) -> Result<Vec<Place>> {
+        let blobs = self.group().blobs();
+        let mut missing = Vec::new();
+        let mut left = Vec::new();
+        if !root.is_empty() && root.level <= MAX_LEVEL {
+            left.push((vec![root.hash], root.level));
+        }
+        let mut seen = HashSet::new();
+        while let Some((chain, level)) = left.pop() {
+            let page = *chain.last().expect("a chain has a page");
+            let named = match level {
+                0 => wanted_files(self, page, wants)
+                    .await
+                    .map(|files| (Vec::new(), files)),
+                _ => children(blobs, page, level)
+                    .await
+                    .map(|named| (named, Vec::new())),
+            };
+            let (named, files) = match named {
+                Ok(named) => named,
+                Err(error) if matches!(error.kind(), Kind::NotFound | Kind::Corrupt) => {
+                    tracing::debug!(repo = %self.key(), %page, %error, "a page is not here");
+                    missing.push(Place::of_page(chain));
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            for child in named.into_iter().rev() {
+                if let Part::Sequence { level } = child.part
+                    && seen.insert((child.hash, level))
+                {
+                    let chain = chain.iter().copied().chain([child.hash]);
+                    left.push((chain.collect(), level));
+                }
+            }
+            for file in files {
+                if !is_file_here(blobs, file.blob, u64::MAX).await? {
+                    missing.push(Place {
+                        chain: chain.clone(),
+                        offset: file.offset,
+                    });
+                }
+            }
+        }
+        Ok(missing)
+    }
+}
