@@ -274,7 +274,9 @@ impl<C: Clone + Send + Sync + 'static> Fetch<C> {
                 None => drop(lock(&shared.parts).remove(&blob.hash)),
                 // Nobody could give a part of it.
                 Some(_) if waits.contains_key(&blob.hash) => {}
-                Some(Missing::Of(size, ranges)) => jobs.extend(one_each(&of, pieces(&blob, size, &ranges))),
+                Some(Missing::Of(size, ranges)) => {
+                    jobs.extend(one_each(&of, pieces(&blob, size, &ranges)))
+                }
                 Some(Missing::All) => jobs.push(Job::new(of, vec![Wanted::first(&blob)])),
             }
         }
@@ -335,7 +337,9 @@ impl<C: Clone + Send + Sync + 'static> Shared<C> {
 
 /// A request for each.
 fn one_each<C: Clone>(of: &C, wanted: Vec<Wanted>) -> impl Iterator<Item = Job<C>> {
-    wanted.into_iter().map(|one| Job::new(of.clone(), vec![one]))
+    wanted
+        .into_iter()
+        .map(|one| Job::new(of.clone(), vec![one]))
 }
 
 /// One of the streams of a provider.
