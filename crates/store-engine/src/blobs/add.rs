@@ -18,7 +18,7 @@ use tokio::task::JoinHandle;
 
 use super::{
     Blobs, Inner,
-    entry::{BlobEntry, State},
+    entry::{BlobEntry, State, Stored, is_outboard_inline},
     payload::Draft,
     pins::Pin,
     stage::{Claims, Staged},
@@ -215,12 +215,11 @@ impl Inner {
     ) -> Result<Staged> {
         let draft = self.draft().await?;
         match self.write_payload(&draft, first, windows, options).await {
-            Ok((hash, size)) => {
-                let pin = self.pins.pin(options.root(hash), Some(size)).await;
-                let payload = draft.id;
+            Ok((hash, stored)) => {
+                let pin = self.pins.pin(options.root(hash), Some(stored.size)).await;
                 let entry = BlobEntry {
                     added: now(),
-                    state: State::Complete { size, payload },
+                    state: State::Complete(stored),
                 };
                 Ok(Staged::new(pin, entry, Some(draft)))
             }
@@ -238,7 +237,7 @@ impl Inner {
         first: Bytes,
         mut windows: Windows,
         options: &AddOptions,
-    ) -> Result<(Hash, u64)> {
+    ) -> Result<(Hash, Stored)> {
         let limit = self.payloads.capabilities().max_part_len;
         let mut builder = TreeBuilder::default();
         let mut outboard = Outboard::new(self.block_len);
@@ -279,10 +278,21 @@ impl Inner {
         ended(syncing.take()).await?;
         let blocks = outboard.take_whole(&mut builder);
         let (hash, size, rest) = builder.finish();
-        draft.write(blocks).await?;
-        draft.write(outboard.take_rest(rest)).await?;
+        let outboard = if is_outboard_inline(size) {
+            // It is shorter than a block, so that nothing of it was written.
+            Some(rest.into())
+        } else {
+            draft.write(blocks).await?;
+            draft.write(outboard.take_rest(rest)).await?;
+            None
+        };
         self.payloads.sync(vec![draft.id]).await?;
-        Ok((Hash::from(hash), size))
+        let stored = Stored {
+            size,
+            payload: draft.id,
+            outboard,
+        };
+        Ok((Hash::from(hash), stored))
     }
 }
 

@@ -34,11 +34,11 @@ impl Inner {
             let now = match found {
                 None => return Err(not_here(hash, gone)),
                 Some(State::Inline(bytes)) => return inline(hash, bytes, part, &range, gone),
-                Some(State::Complete { payload, .. }) => payload,
-                Some(State::Partial(partial)) if partial.payload == payload => payload,
+                Some(State::Complete(stored)) => stored.payload,
+                Some(State::Partial(partial)) if partial.stored.payload == payload => payload,
                 Some(State::Partial(partial)) => {
                     // It may not have come this far.
-                    let read = self.payloads.read(partial.payload, part, range);
+                    let read = self.payloads.read(partial.stored.payload, part, range);
                     return read.await.map_err(|error| match error.kind() {
                         Kind::NotFound => not_here(hash, error),
                         _ => error,

@@ -3,17 +3,21 @@
 //! ```text
 //! version u8 = 1 · kind u8 · added u64 (milliseconds since 1970) · then by kind
 //!   0 inline    the bytes themselves, at most 16 KiB
-//!   1 complete  size u64 · payload [16]
-//!   2 partial   size u64 · payload [16] · postcard of the verified groups and fragments
+//!   1 complete  size u64 · payload [16] · outboard
+//!   2 partial   size u64 · payload [16] · outboard · postcard of the verified groups and fragments
 //! ```
-//! Integers are little-endian.
+//! Integers are little-endian. The outboard is here where it has at most 4 KiB, with zeros for nodes
+//! that are not known; a longer one is a part of the payload, and nothing here.
 
 use bao_tree::{ChunkNum, ChunkRanges};
 use bytes::{BufMut, Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 use store_api::{Error, GROUP_LEN, Kind, PayloadId, Result, Revision};
 
-use super::{bitfield::Bitfield, tree::group_count};
+use super::{
+    bitfield::Bitfield,
+    tree::{group_count, outboard_len},
+};
 use crate::Hash;
 
 const VERSION: u8 = 1;
@@ -21,6 +25,8 @@ const INLINE: u8 = 0;
 const COMPLETE: u8 = 1;
 const PARTIAL: u8 = 2;
 const HEAD_LEN: usize = 10;
+/// The longest outboard that an entry holds: that of a blob of 1 MiB and a group.
+pub(crate) const MAX_INLINE_OUTBOARD: u64 = 4096;
 
 /// The most runs of verified groups that an entry keeps; of more, the shortest are forgotten and
 /// fetched again.
@@ -39,14 +45,22 @@ pub(crate) struct BlobEntry {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum State {
     Inline(Bytes),
-    Complete { size: u64, payload: PayloadId },
+    Complete(Stored),
     Partial(Partial),
+}
+
+/// Where the bytes of a blob and its hash tree are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Stored {
+    pub size: u64,
+    pub payload: PayloadId,
+    /// The outboard where it is short; a longer one is a part of the payload.
+    pub outboard: Option<Bytes>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Partial {
-    pub size: u64,
-    pub payload: PayloadId,
+    pub stored: Stored,
     /// The verified groups, as sorted runs `start..end`.
     pub runs: Vec<(u64, u64)>,
     /// Verified parts of groups that are not whole.
@@ -80,23 +94,25 @@ impl BlobEntry {
     pub(crate) fn encode(&self) -> Bytes {
         let mut out = BytesMut::with_capacity(match &self.state {
             State::Inline(bytes) => HEAD_LEN + bytes.len(),
-            _ => 64,
+            State::Complete(stored) | State::Partial(Partial { stored, .. }) => {
+                HEAD_LEN + 64 + stored.outboard.as_ref().map_or(0, Bytes::len)
+            }
         });
         out.put_u8(VERSION);
-        let (kind, payload) = match &self.state {
-            State::Inline(_) => (INLINE, None),
-            State::Complete { size, payload } => (COMPLETE, Some((*size, *payload))),
-            State::Partial(partial) => (PARTIAL, Some((partial.size, partial.payload))),
-        };
-        out.put_u8(kind);
+        out.put_u8(match &self.state {
+            State::Inline(_) => INLINE,
+            State::Complete(_) => COMPLETE,
+            State::Partial(_) => PARTIAL,
+        });
         out.put_u64_le(self.added);
-        if let Some((size, payload)) = payload {
-            out.put_u64_le(size);
-            out.put_slice(&payload.0);
+        if let Some(stored) = self.stored() {
+            out.put_u64_le(stored.size);
+            out.put_slice(&stored.payload.0);
+            out.put_slice(stored.outboard.as_deref().unwrap_or_default());
         }
         match &self.state {
             State::Inline(bytes) => out.put_slice(bytes),
-            State::Complete { .. } => {}
+            State::Complete(_) => {}
             State::Partial(partial) => {
                 let verified = Verified {
                     runs: partial.runs.clone(),
@@ -133,24 +149,21 @@ impl BlobEntry {
             return None;
         }
         let added = u64::from_le_bytes(head[2..].try_into().ok()?);
-        let payload = || {
-            let size = u64::from_le_bytes(bytes.get(HEAD_LEN..HEAD_LEN + 8)?.try_into().ok()?);
-            let id = bytes.get(HEAD_LEN + 8..HEAD_LEN + 24)?.try_into().ok()?;
-            Some((size, PayloadId(id)))
-        };
         let state = match head[1] {
             INLINE if bytes.len() as u64 <= HEAD_LEN as u64 + GROUP_LEN => {
                 State::Inline(bytes.slice(HEAD_LEN..))
             }
-            COMPLETE if bytes.len() == HEAD_LEN + 24 => {
-                let (size, payload) = payload()?;
-                State::Complete { size, payload }
+            COMPLETE => {
+                let (stored, rest) = Stored::parse(&bytes.slice(HEAD_LEN..))?;
+                if !rest.is_empty() {
+                    return None;
+                }
+                State::Complete(stored)
             }
             PARTIAL => {
-                let (size, payload) = payload()?;
-                let (verified, rest) =
-                    postcard::take_from_bytes::<Verified>(&bytes[HEAD_LEN + 24..]).ok()?;
-                let groups = group_count(size);
+                let (stored, rest) = Stored::parse(&bytes.slice(HEAD_LEN..))?;
+                let (verified, rest) = postcard::take_from_bytes::<Verified>(&rest).ok()?;
+                let groups = group_count(stored.size);
                 let mut last = 0;
                 for (start, end) in &verified.runs {
                     if start >= end || *end > groups || (*start < last) {
@@ -162,8 +175,7 @@ impl BlobEntry {
                     return None;
                 }
                 State::Partial(Partial {
-                    size,
-                    payload,
+                    stored,
                     runs: verified.runs,
                     fragments: verified.fragments,
                 })
@@ -176,17 +188,20 @@ impl BlobEntry {
     pub(crate) fn size(&self) -> u64 {
         match &self.state {
             State::Inline(bytes) => bytes.len() as u64,
-            State::Complete { size, .. } => *size,
-            State::Partial(partial) => partial.size,
+            State::Complete(stored) | State::Partial(Partial { stored, .. }) => stored.size,
+        }
+    }
+
+    /// Where its bytes are; `None` where they are in the entry.
+    pub(crate) fn stored(&self) -> Option<&Stored> {
+        match &self.state {
+            State::Inline(_) => None,
+            State::Complete(stored) | State::Partial(Partial { stored, .. }) => Some(stored),
         }
     }
 
     pub(crate) fn payload(&self) -> Option<PayloadId> {
-        match &self.state {
-            State::Inline(_) => None,
-            State::Complete { payload, .. } => Some(*payload),
-            State::Partial(partial) => Some(partial.payload),
-        }
+        self.stored().map(|stored| stored.payload)
     }
 
     pub(crate) fn bitfield(&self) -> Bitfield {
@@ -197,9 +212,36 @@ impl BlobEntry {
     }
 }
 
+/// Whether the outboard of a blob of `size` bytes is in its entry.
+pub(crate) fn is_outboard_inline(size: u64) -> bool {
+    outboard_len(size) <= MAX_INLINE_OUTBOARD
+}
+
+impl Stored {
+    /// Reads it, and returns what follows.
+    fn parse(bytes: &Bytes) -> Option<(Self, Bytes)> {
+        let size = u64::from_le_bytes(bytes.get(..8)?.try_into().ok()?);
+        let payload = PayloadId(bytes.get(8..24)?.try_into().ok()?);
+        let mut rest = bytes.slice(24..);
+        let outboard = match is_outboard_inline(size) {
+            true => {
+                let len = usize::try_from(outboard_len(size)).ok()?;
+                (len <= rest.len()).then(|| Some(rest.split_to(len)))?
+            }
+            false => None,
+        };
+        let stored = Self {
+            size,
+            payload,
+            outboard,
+        };
+        Some((stored, rest))
+    }
+}
+
 impl Partial {
     pub(crate) fn bitfield(&self) -> Bitfield {
-        let mut ranges = group_ranges(&self.runs, self.size);
+        let mut ranges = group_ranges(&self.runs, self.stored.size);
         for fragment in &self.fragments {
             for chunk in 0..16 {
                 if fragment.chunks & (1 << chunk) != 0 {
@@ -208,7 +250,7 @@ impl Partial {
                 }
             }
         }
-        Bitfield::new(ranges, self.size)
+        Bitfield::new(ranges, self.stored.size)
     }
 }
 
@@ -269,8 +311,11 @@ mod tests {
         BlobEntry {
             added: 7,
             state: State::Partial(Partial {
-                size: 100_000,
-                payload: PayloadId([9; 16]),
+                stored: Stored {
+                    size: 100_000,
+                    payload: PayloadId([9; 16]),
+                    outboard: Some(Bytes::from(vec![7; 6 * 64])),
+                },
                 runs: vec![(0, 2), (4, 5)],
                 fragments: vec![Fragment {
                     group: 6,
@@ -292,20 +337,33 @@ mod tests {
             state: State::Inline(Bytes::from_static(b"hi")),
         };
         assert_eq!(hex(&inline.encode()), "010001000000000000006869");
-        let complete = BlobEntry {
+        let complete = |size: u64, outboard: Option<&'static [u8]>| BlobEntry {
             added: 258,
-            state: State::Complete {
-                size: 65536,
+            state: State::Complete(Stored {
+                size,
                 payload: PayloadId([0xab; 16]),
-            },
+                outboard: outboard.map(Bytes::from_static),
+            }),
         };
-        assert_eq!(
-            hex(&complete.encode()),
-            "010102010000000000000000010000000000abababababababababababababababab"
-        );
+        let short = complete(65536, Some(&[0xcd; 3 * 64]));
         let expected = format!(
-            "01020700000000000000a086010000000000{}020002040501060101{}{}{}",
+            "010102010000000000000000010000000000abababababababababababababababab{}",
+            "cd".repeat(3 * 64)
+        );
+        assert_eq!(hex(&short.encode()), expected);
+        // The longest that has its outboard here, and the shortest that has not.
+        let longest = complete(65 * GROUP_LEN, Some(&[0; 4096]));
+        assert_eq!(longest.encode().len(), 34 + 4096);
+        let shortest = complete(65 * GROUP_LEN + 1, None);
+        assert_eq!(shortest.encode().len(), 34);
+        for entry in [short, longest, shortest] {
+            let again = BlobEntry::decode(Hash::EMPTY, &entry.encode());
+            assert_eq!(again.unwrap(), entry);
+        }
+        let expected = format!(
+            "01020700000000000000a086010000000000{}{}020002040501060101{}{}{}",
             "09".repeat(16),
+            "07".repeat(6 * 64),
             "0001",
             "01".repeat(32),
             "02".repeat(32)
@@ -324,10 +382,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn decoding_is_total(mut bytes in prop::collection::vec(any::<u8>(), 0..200), kind in 0..4u8) {
+        fn decoding_is_total(mut bytes in prop::collection::vec(any::<u8>(), 0..200), kind in 0..4u8, len in any::<u16>()) {
             if bytes.len() > 1 {
                 bytes[0] = VERSION;
                 bytes[1] = kind;
+            }
+            // Sizes whose outboards are here, too.
+            if bytes.len() > HEAD_LEN + 8 {
+                bytes[HEAD_LEN..HEAD_LEN + 8].copy_from_slice(&u64::from(len).to_le_bytes());
             }
             let bytes = Bytes::from(bytes);
             if let Ok(entry) = BlobEntry::decode(Hash::EMPTY, &bytes) {

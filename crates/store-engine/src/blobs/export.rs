@@ -57,8 +57,8 @@ impl Inner {
             }));
         }
         let size = match &state {
-            State::Complete { size, .. } => *size,
-            State::Partial(partial) => partial.size,
+            State::Complete(stored) => stored.size,
+            State::Partial(partial) => partial.stored.size,
             State::Inline(bytes) => bytes.len() as u64,
         };
         let windows = verified_windows(self, hash, state, ranges);

@@ -19,7 +19,7 @@ pub(crate) fn entry(bytes: &[u8]) {
     assert_eq!(again.expect("it was written"), entry);
     let field = entry.bitfield();
     assert!(field.present_bytes() <= entry.size());
-    if matches!(entry.state, State::Complete { .. }) {
+    if matches!(entry.state, State::Complete(_)) {
         assert!(field.is_complete() && entry.payload().is_some());
     }
 }

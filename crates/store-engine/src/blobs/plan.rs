@@ -7,12 +7,12 @@ use async_stream::try_stream;
 use bao_tree::{BaoTree, BlockSize, ChunkRanges, io::Parent, iter::BaoChunk};
 use bytes::Bytes;
 use futures_util::Stream;
-use store_api::{GROUP_LEN, Kind, Part, PayloadId, Result};
+use store_api::{GROUP_LEN, Kind, PayloadId, Result};
 
 use super::{
     Inner,
     ahead::WINDOW_LEN,
-    entry::{Fragment, Partial, State, has_group},
+    entry::{Fragment, Partial, State, Stored, has_group},
     error::{damaged_tree, not_found},
     items::Encoded,
     tree::{Cv, PAIR_LEN, clip, hash_pair, node_groups, outboard_len, pair_index, split},
@@ -62,14 +62,15 @@ pub(crate) fn windows(
     ranges: ChunkRanges,
 ) -> impl Stream<Item = Result<Window>> + Send {
     try_stream! {
-        let (size, payload, partial) = match state {
-            State::Complete { size, payload } => (size, payload, None),
-            State::Partial(partial) => (partial.size, partial.payload, Some(partial)),
+        let (stored, partial) = match state {
+            State::Complete(stored) => (stored, None),
+            State::Partial(partial) => (partial.stored.clone(), Some(partial)),
             State::Inline(_) => return,
         };
+        let Stored { size, payload, .. } = stored;
         let tree = BaoTree::new(size, BLOCK_SIZE);
         let ranges = clip(&ranges, size);
-        let mut outboard = OutboardBlocks::new(&inner, hash, payload, size);
+        let mut outboard = OutboardBlocks::new(&inner, hash, &stored);
         let mut expected: Vec<Cv> = vec![*hash.as_bytes()];
         let mut steps = Vec::new();
         let mut window_len = 0;
@@ -175,18 +176,16 @@ impl Group {
 struct OutboardBlocks<'a> {
     inner: &'a Inner,
     hash: Hash,
-    payload: PayloadId,
-    size: u64,
+    stored: &'a Stored,
     blocks: Vec<(u64, Bytes)>,
 }
 
 impl<'a> OutboardBlocks<'a> {
-    fn new(inner: &'a Inner, hash: Hash, payload: PayloadId, size: u64) -> Self {
+    fn new(inner: &'a Inner, hash: Hash, stored: &'a Stored) -> Self {
         Self {
             inner,
             hash,
-            payload,
-            size,
+            stored,
             blocks: Vec::new(),
         }
     }
@@ -203,10 +202,8 @@ impl<'a> OutboardBlocks<'a> {
                 self.blocks[0].1.clone()
             }
             None => {
-                let end = (begin + self.inner.block_len).min(outboard_len(self.size));
-                let read =
-                    self.inner
-                        .read_part(self.hash, self.payload, Part::Outboard, begin..end);
+                let end = (begin + self.inner.block_len).min(outboard_len(self.stored.size));
+                let read = self.inner.read_outboard(self.hash, self.stored, begin..end);
                 let block = match read.await {
                     Ok(block) => block,
                     Err(error) if error.kind() == Kind::Corrupt => {

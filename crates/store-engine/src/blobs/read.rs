@@ -11,7 +11,7 @@ use store_api::{Error, GROUP_LEN, Kind, Listing, Part, PayloadId, Result};
 use super::{
     Blobs, Inner,
     ahead::{Verified, WINDOW_LEN, ahead},
-    entry::{BlobEntry, Partial, State},
+    entry::{BlobEntry, Partial, State, Stored},
     error::{corrupt, not_found},
     export::verified_windows,
     items::Encoded,
@@ -51,7 +51,7 @@ impl Status {
             State::Partial(partial) => {
                 let bitfield = partial.bitfield();
                 Status::Partial {
-                    size: partial.size,
+                    size: partial.stored.size,
                     proven: bitfield.size_is_proven(),
                     present: bitfield.present_bytes(),
                 }
@@ -114,10 +114,10 @@ impl Inner {
         }
         match entry.state {
             State::Inline(bytes) => Ok(verify_inline(hash, bytes)?.slice(as_usize(&range))),
-            State::Complete { size, payload }
+            State::Complete(stored)
                 if group_span(&range).end - group_span(&range).start <= WINDOW_LEN / GROUP_LEN =>
             {
-                self.read_short(hash, payload, size, range).await
+                self.read_short(hash, &stored, range).await
             }
             _ => {
                 let mut pieces = self.clone().read_entry(hash, entry, range);
@@ -170,7 +170,8 @@ impl Inner {
             State::Inline(bytes) => Box::pin(stream::once(async move {
                 Ok(verify_inline(hash, bytes)?.slice(as_usize(&range)))
             })),
-            State::Complete { size, payload } => {
+            State::Complete(stored) => {
+                let (size, payload) = (stored.size, stored.payload);
                 let most = self.windows_ahead();
                 let inner = self.clone();
                 let windows = try_stream! {
@@ -178,7 +179,7 @@ impl Inner {
                         let part = (window * WINDOW_LEN).max(range.start)
                             ..((window + 1) * WINDOW_LEN).min(range.end);
                         let groups = group_span(&part);
-                        let hashes = inner.group_hashes(hash, payload, size, groups).await?;
+                        let hashes = inner.group_hashes(hash, &stored, groups).await?;
                         yield (part, hashes);
                     }
                 };
@@ -192,19 +193,14 @@ impl Inner {
     }
 
     /// Reads and verifies a range of a complete blob that is no longer than a window.
-    async fn read_short(
-        &self,
-        hash: Hash,
-        payload: PayloadId,
-        size: u64,
-        range: Range<u64>,
-    ) -> Result<Bytes> {
+    async fn read_short(&self, hash: Hash, stored: &Stored, range: Range<u64>) -> Result<Bytes> {
         if range.is_empty() {
             return Ok(Bytes::new());
         }
+        let (size, payload) = (stored.size, stored.payload);
         let span = span_of_groups(&range, size);
-        let hashes = self.group_hashes(hash, payload, size, group_span(&range));
-        let data = self.read_part(hash, payload, Part::Data, span);
+        let hashes = self.group_hashes(hash, stored, group_span(&range));
+        let data = self.read_part(hash, payload, Part::Data, span.clone());
         let (hashes, data) = futures_util::future::join(hashes, data).await;
         let data = data?;
         let window = Window {

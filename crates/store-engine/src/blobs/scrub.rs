@@ -10,7 +10,9 @@ use store_api::{Block, GROUP_LEN, Kind, Listing, Part, PayloadId, Result, Revisi
 
 use super::{
     Blobs, Inner,
-    entry::{BlobEntry, Indexed, Partial, State, add_group, group_ranges, has_group, limit_runs},
+    entry::{
+        BlobEntry, Indexed, Partial, State, Stored, add_group, group_ranges, has_group, limit_runs,
+    },
     index::Replaced,
     keys::{BLOBS, hash_of_key},
     segment::SEGMENT_GROUPS,
@@ -153,9 +155,7 @@ impl Inner {
             let (finding, bad) = match &found.entry.state {
                 State::Inline(bytes) if Hash::of(bytes) == hash => (Finding::Sound, Vec::new()),
                 State::Inline(_) => (Finding::Lost, Vec::new()),
-                State::Complete { size, payload } => {
-                    self.scrub_complete(hash, *payload, *size, repair).await?
-                }
+                State::Complete(stored) => self.scrub_complete(hash, stored, repair).await?,
                 State::Partial(partial) => self.scrub_partial(hash, partial).await?,
             };
             if finding != Finding::Sound {
@@ -203,17 +203,17 @@ impl Inner {
 
     /// What is wrong, and with which groups.
     async fn scrub_complete(
-        &self,
+        self: &Arc<Self>,
         hash: Hash,
-        payload: PayloadId,
-        size: u64,
+        stored: &Stored,
         repair: Repair,
     ) -> Result<(Finding, Vec<(u64, u64)>)> {
+        let (size, payload) = (stored.size, stored.payload);
         let total = group_count(size);
         let mut builder = TreeBuilder::default();
         let (mut bad, mut unproven) = (Vec::new(), Vec::new());
         for segment in 0..total.div_ceil(SEGMENT_GROUPS) {
-            let known = self.load_segment(hash, payload, size, segment).await?;
+            let known = self.load_segment(hash, stored, segment).await?;
             let first = segment * SEGMENT_GROUPS;
             let end = first + known.len() as u64;
             for start in (first..end).step_by(WINDOW_GROUPS as usize) {
@@ -242,7 +242,7 @@ impl Inner {
         let (root, ..) = builder.finish();
         if bad.is_empty() && Hash::from(root) == hash {
             if repair == Repair::Yes {
-                self.rebuild_outboard(hash, payload, size).await?;
+                self.rebuild_outboard(hash, stored).await?;
             }
             return Ok((Finding::Outboard, bad));
         }
@@ -254,12 +254,13 @@ impl Inner {
 
     /// Writes the outboard of sound data anew, unless the blob was deleted meanwhile: the payload must
     /// not come back.
-    async fn rebuild_outboard(&self, hash: Hash, payload: PayloadId, size: u64) -> Result<()> {
+    async fn rebuild_outboard(self: &Arc<Self>, hash: Hash, stored: &Stored) -> Result<()> {
+        let (size, payload) = (stored.size, stored.payload);
         let _pin = self.pins.pin(Root::raw(hash), None).await;
         let found = self.lookup(hash).await?;
-        if found.and_then(|found| found.entry.payload()) != Some(payload) {
+        let Some(found) = found.filter(|found| found.entry.stored() == Some(stored)) else {
             return Ok(());
-        }
+        };
         let block_len = usize::try_from(self.block_len).unwrap_or(usize::MAX);
         let mut builder = TreeBuilder::default();
         let mut index = 0;
@@ -275,10 +276,22 @@ impl Inner {
             index = self.write_outboard(payload, index, whole).await?;
         }
         let (_, _, rest) = builder.finish();
-        for block in rest.chunks(block_len) {
-            index = self.write_outboard(payload, index, block.to_vec()).await?;
+        if stored.outboard.is_some() {
+            let entry = BlobEntry {
+                added: found.entry.added,
+                state: State::Complete(Stored {
+                    outboard: Some(rest.into()),
+                    ..stored.clone()
+                }),
+            };
+            // Where it changed meanwhile, it is judged the next time.
+            self.replace(hash, Some(&found), Some(&entry)).await?;
+        } else {
+            for block in rest.chunks(block_len) {
+                index = self.write_outboard(payload, index, block.to_vec()).await?;
+            }
+            self.payloads.sync(vec![payload]).await?;
         }
-        self.payloads.sync(vec![payload]).await?;
         self.segments.clear();
         Ok(())
     }
@@ -342,7 +355,7 @@ impl Inner {
     ) -> Result<(Finding, Vec<(u64, u64)>)> {
         let mut bad = Vec::new();
         for group in partial.runs.iter().flat_map(|(start, end)| *start..*end) {
-            let range = group_range(group, partial.size);
+            let range = group_range(group, partial.stored.size);
             let entry = BlobEntry {
                 added: 0,
                 state: State::Partial(partial.clone()),
@@ -356,7 +369,7 @@ impl Inner {
         if bad.is_empty() {
             return Ok((Finding::Sound, bad));
         }
-        Ok((damage(&bad, &partial.runs, partial.size), bad))
+        Ok((damage(&bad, &partial.runs, partial.stored.size), bad))
     }
 
     /// Makes what is damaged missing.
@@ -371,13 +384,12 @@ impl Inner {
             State::Partial(partial) => (partial.runs.clone(), partial.fragments.clone()),
             _ => (vec![(0, group_count(found.entry.size()))], Vec::new()),
         };
-        let entry = match (finding, found.entry.payload()) {
-            (Finding::Damaged { .. }, Some(payload)) => {
+        let entry = match (finding, found.entry.stored()) {
+            (Finding::Damaged { .. }, Some(stored)) => {
                 let mut runs = without(&runs, bad);
                 limit_runs(&mut runs);
                 let state = State::Partial(Partial {
-                    size: found.entry.size(),
-                    payload,
+                    stored: stored.clone(),
                     runs,
                     fragments,
                 });

@@ -12,6 +12,7 @@ use store_api::{Kind, Part, PayloadId, Result};
 
 use super::{
     Inner,
+    entry::Stored,
     tree::{Cv, PAIR_LEN, group_count, hash_pair, left_groups, pair_index, pairs_before, split},
 };
 use crate::Hash;
@@ -59,21 +60,20 @@ impl Inner {
     pub(crate) async fn group_hashes(
         &self,
         hash: Hash,
-        payload: PayloadId,
-        size: u64,
+        stored: &Stored,
         groups: Range<u64>,
     ) -> Result<Segment> {
         let mut hashes =
             Vec::with_capacity(usize::try_from(groups.end - groups.start).unwrap_or(0));
         for index in groups.start / SEGMENT_GROUPS..groups.end.div_ceil(SEGMENT_GROUPS) {
-            let segment = match self.segments.get(payload, index) {
+            let segment = match self.segments.get(stored.payload, index) {
                 Some(segment) => segment,
                 None => {
-                    let segment = self.load_segment(hash, payload, size, index).await?;
+                    let segment = self.load_segment(hash, stored, index).await?;
                     let segment = Arc::new(segment);
                     // Damage is not remembered: it may be repaired, or have been a bad read.
                     if segment.iter().all(Option::is_some) {
-                        self.segments.put(payload, index, segment.clone());
+                        self.segments.put(stored.payload, index, segment.clone());
                     }
                     segment
                 }
@@ -90,18 +90,18 @@ impl Inner {
     pub(crate) async fn load_segment(
         &self,
         hash: Hash,
-        payload: PayloadId,
-        size: u64,
+        stored: &Stored,
         index: u64,
     ) -> Result<Segment> {
-        let total = group_count(size);
+        let total = group_count(stored.size);
         let first = index * SEGMENT_GROUPS;
         let count = (total - first).min(SEGMENT_GROUPS);
         let mut damaged = vec![None; count as usize];
         let (mut start, mut groups, mut expected) = (0, total, *hash.as_bytes());
         while groups > count || start != first {
-            let pair = self.read_pairs(hash, payload, pair_index(start, groups), 1);
-            let pair = pair.await;
+            let pair = self
+                .read_pairs(hash, stored, pair_index(start, groups), 1)
+                .await;
             let Some((left, right)) = known(pair, hash)?.and_then(|pair| split(&pair, 0)) else {
                 return Ok(damaged);
             };
@@ -120,7 +120,7 @@ impl Inner {
             return Ok(damaged);
         }
         let pairs = self
-            .read_pairs(hash, payload, pairs_before(first), count - 1)
+            .read_pairs(hash, stored, pairs_before(first), count - 1)
             .await;
         if let Some(pairs) = known(pairs, hash)? {
             let is_root = count == total;
@@ -132,12 +132,29 @@ impl Inner {
     async fn read_pairs(
         &self,
         hash: Hash,
-        payload: PayloadId,
+        stored: &Stored,
         index: u64,
         count: u64,
     ) -> Result<Bytes> {
         let range = index * PAIR_LEN..(index + count) * PAIR_LEN;
-        self.read_part(hash, payload, Part::Outboard, range).await
+        self.read_outboard(hash, stored, range).await
+    }
+
+    /// Bytes of an outboard, from wherever it is.
+    pub(crate) async fn read_outboard(
+        &self,
+        hash: Hash,
+        stored: &Stored,
+        range: Range<u64>,
+    ) -> Result<Bytes> {
+        match &stored.outboard {
+            // An entry has all of its outboard, and only a node of it is ever asked for.
+            Some(outboard) => Ok(outboard.slice(range.start as usize..range.end as usize)),
+            None => {
+                self.read_part(hash, stored.payload, Part::Outboard, range)
+                    .await
+            }
+        }
     }
 }
 

@@ -3,7 +3,6 @@
 use bao_tree::{ChunkNum, ChunkRanges};
 use store_api::Result;
 
-use super::jobs::Job;
 use crate::{Blobs, Hash, Status, blobs::tree::clip};
 
 /// The longest part of a blob that one request asks for: several providers, and several streams of
@@ -140,25 +139,20 @@ pub(super) async fn missing(blobs: &Blobs, hash: Hash, longest: u64) -> Result<O
     Ok(Some(Missing::Of(here.size, all - here.ranges)))
 }
 
-/// The requests for the chunks `missing` of a blob of `size` bytes, one a piece.
-pub(super) fn pieces<C: Clone>(
-    of: &C,
-    blob: &Blob,
-    size: u64,
-    missing: &ChunkRanges,
-) -> Vec<Job<C>> {
+/// The pieces that bring the chunks `missing` of a blob of `size` bytes, each for a request of its own.
+pub(super) fn pieces(blob: &Blob, size: u64, missing: &ChunkRanges) -> Vec<Wanted> {
     let mut left = missing & &ChunkRanges::from(..ChunkNum::chunks(size));
-    let mut jobs = Vec::new();
-    while jobs.len() < MAX_PIECES
+    let mut pieces = Vec::new();
+    while pieces.len() < MAX_PIECES
         && let Some(next) = left.boundaries().first()
     {
         let start = next.to_bytes() / PIECE_LEN * PIECE_LEN;
         let end = ChunkNum((start + PIECE_LEN) / 1024);
         let piece = first_of(&(&left & &ChunkRanges::from(..end)));
-        jobs.push(Job::new(of.clone(), vec![Wanted::part(blob, piece)]));
+        pieces.push(Wanted::part(blob, piece));
         left &= ChunkRanges::from(end..);
     }
-    jobs
+    pieces
 }
 
 /// As many ranges as fit a request.

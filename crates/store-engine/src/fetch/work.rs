@@ -179,7 +179,7 @@ impl<C: Clone + Send + Sync + 'static> Fetch<C> {
                 Missing::Of(size, ranges) => {
                     let here = Bitfield { size, ranges };
                     shared.intake.announce(blob.hash, here.present_bytes())?;
-                    jobs.extend(pieces(&of, &blob, size, &here.ranges));
+                    jobs.extend(one_each(&of, pieces(&blob, size, &here.ranges)));
                     shared.comes_in_parts(&of, blob);
                 }
             }
@@ -274,7 +274,9 @@ impl<C: Clone + Send + Sync + 'static> Fetch<C> {
                 None => drop(lock(&shared.parts).remove(&blob.hash)),
                 // Nobody could give a part of it.
                 Some(_) if waits.contains_key(&blob.hash) => {}
-                Some(Missing::Of(size, ranges)) => jobs.extend(pieces(&of, &blob, size, &ranges)),
+                Some(Missing::Of(size, ranges)) => {
+                    jobs.extend(one_each(&of, pieces(&blob, size, &ranges)))
+                }
                 Some(Missing::All) => jobs.push(Job::new(of, vec![Wanted::first(&blob)])),
             }
         }
@@ -331,6 +333,13 @@ impl<C: Clone + Send + Sync + 'static> Shared<C> {
         vain.received = received;
         vain.rounds < ROUNDS
     }
+}
+
+/// A request for each.
+fn one_each<C: Clone>(of: &C, wanted: Vec<Wanted>) -> impl Iterator<Item = Job<C>> {
+    wanted
+        .into_iter()
+        .map(|one| Job::new(of.clone(), vec![one]))
 }
 
 /// One of the streams of a provider.
@@ -613,7 +622,7 @@ where
         done: &mut Done<C>,
     ) {
         let blob = one.blob(hash);
-        done.more.extend(pieces(of, &blob, size, left));
+        done.more.extend(one_each(of, pieces(&blob, size, left)));
         self.shared.comes_in_parts(of, blob);
     }
 

@@ -210,7 +210,8 @@ async fn scrubbing() {
             };
             let lost = damage(20_000, Part::Data, 0).await;
             let partly = damage(100_000, Part::Data, 1).await;
-            let tree = damage(40_000, Part::Outboard, 0).await;
+            // Longer than what has its hash tree in its entry.
+            let tree = damage(1_100_000, Part::Outboard, 0).await;
             let stray = store_api::PayloadId([0; 16]);
             let block = Block {
                 part: Part::Data,
@@ -230,7 +231,7 @@ async fn scrubbing() {
             for scrubbed in found {
                 assert_eq!(scrubbed.finding, Finding::Sound, "{:?}", scrubbed.hash);
             }
-            world.assert_has(*tree, &bytes(40_000, 40_000)).await;
+            world.assert_has(*tree, &bytes(1_100_000, 1_100_000)).await;
             let end = world.blobs.read_to_bytes(*partly, 32 * 1024..100_000).await;
             assert!(end.unwrap() == bytes(100_000, 100_000)[32 * 1024..]);
         },

@@ -1,13 +1,6 @@
 //! One call of a fetch: the root first, and then what it names.
 
-use std::{
-    collections::HashSet,
-    num::NonZeroUsize,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-};
+use std::{collections::HashSet, num::NonZeroUsize, sync::Arc};
 
 use bytes::Bytes;
 use futures_util::future::join_all;
@@ -15,12 +8,13 @@ use iroh::endpoint::Connection;
 use store_api::{Error, Kind, Result};
 use store_engine::{
     Blobs, Format, Hash, Pin, Root, Status,
-    fetch::{Blob, Fault, Fetch, Left, Misconduct, Options, ProviderId, Settled, Watch},
+    fetch::{Blob, Fault, Fetch, Left, Misconduct, Options, ProviderId, Settled},
 };
 
 use super::{
-    FetchOptions, FetchProgress, Fetched, MAX_HASH_SEQ_LEN, MAX_STREAMS,
+    FetchOptions, Fetched, MAX_HASH_SEQ_LEN, MAX_STREAMS,
     peer::Peer,
+    progress::Progress,
     request::{LEAST_BLOBS, MOST_RANGES},
 };
 
@@ -38,21 +32,6 @@ pub(super) struct Call {
     progress: Arc<Progress>,
 }
 
-/// Counts what comes.
-pub(super) struct Progress {
-    root: Root,
-    options: FetchOptions,
-    /// Blobs that are here.
-    done: AtomicU64,
-    /// Blobs that this call fetched.
-    fetched: AtomicU64,
-    /// Zero where it is not known.
-    total: AtomicU64,
-    received: AtomicU64,
-    /// Payload bytes that the peers claim they will send.
-    claimed: AtomicU64,
-}
-
 impl Call {
     pub(super) fn new(
         blobs: &Blobs,
@@ -60,23 +39,15 @@ impl Call {
         root: Root,
         options: FetchOptions,
     ) -> Self {
-        let progress = Arc::new(Progress {
-            root,
-            options,
-            done: AtomicU64::new(0),
-            fetched: AtomicU64::new(0),
-            total: AtomicU64::new(0),
-            received: AtomicU64::new(0),
-            claimed: AtomicU64::new(0),
-        });
         let most = NonZeroUsize::new(MAX_STREAMS).expect("it is not zero");
         let mut how = Options::default();
-        how.streams = progress.options.streams.min(most);
-        how.patience = progress.options.idle_timeout;
+        how.streams = options.streams.min(most);
+        how.patience = options.idle_timeout;
         how.least_blobs = LEAST_BLOBS;
         how.most_blobs = usize::MAX;
         how.most_ranges = MOST_RANGES;
         how.most_lacking = MAX_LACKING;
+        let progress = Arc::new(Progress::new(root, options));
         let peer = |connection: &Connection| {
             Arc::new(Peer {
                 connection: connection.clone(),
@@ -96,7 +67,7 @@ impl Call {
     pub(super) async fn fetch_root(&mut self) -> Result<()> {
         let mut root = Blob::new(0, self.root.hash);
         match self.root.format {
-            Format::Raw => self.progress.total.store(1, Ordering::Relaxed),
+            Format::Raw => self.progress.total_is(1),
             Format::HashSeq | Format::Tree { .. } => root.longest = MAX_HASH_SEQ_LEN,
         }
         if self.fetch.want(self.root.hash, [root]).await? == 0 {
@@ -117,7 +88,7 @@ impl Call {
             .collect();
         drop(seen);
         let total = children.len() as u64 + 1;
-        self.progress.total.store(total, Ordering::Relaxed);
+        self.progress.total_is(total);
         let missing = self.fetch.want(self.root.hash, children).await?;
         self.progress.here(total - 1 - missing);
         self.run().await?;
@@ -128,8 +99,8 @@ impl Call {
         Fetched {
             pin,
             blobs,
-            blobs_fetched: self.progress.fetched.load(Ordering::Relaxed),
-            bytes_received: self.progress.received.load(Ordering::Relaxed),
+            blobs_fetched: self.progress.blobs_fetched(),
+            bytes_received: self.progress.bytes_received(),
         }
     }
 
@@ -197,59 +168,5 @@ impl Call {
             Format::Raw => error,
             Format::HashSeq | Format::Tree { .. } => error.with("lacking", lacking),
         }
-    }
-}
-
-impl Progress {
-    /// So many blobs are here already.
-    fn here(&self, blobs: u64) {
-        self.done.fetch_add(blobs, Ordering::Relaxed);
-        self.tell();
-    }
-
-    /// So many payload bytes came.
-    pub(super) fn received(&self, bytes: u64) {
-        self.received.fetch_add(bytes, Ordering::Relaxed);
-        self.tell();
-    }
-
-    fn tell(&self) {
-        let Some(progress) = &self.options.progress else {
-            return;
-        };
-        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let known = |value: u64| (value > 0).then_some(value);
-        let raw = self.root.format == Format::Raw;
-        progress(FetchProgress {
-            blobs_done: load(&self.done),
-            blobs_total: known(load(&self.total)),
-            bytes_received: load(&self.received),
-            bytes_total: known(load(&self.claimed)).filter(|_| raw),
-        });
-    }
-}
-
-impl Watch for Progress {
-    fn announced(&self, hash: Hash, bytes: u64) -> Result<()> {
-        let before = self.claimed.fetch_add(bytes, Ordering::Relaxed);
-        let claimed = before.saturating_add(bytes);
-        match self.options.max_bytes {
-            Some(limit) if claimed > limit => Err(Error::new(
-                Kind::TooLarge,
-                "blobs.fetch",
-                "the peer wants to send more than is allowed",
-            )
-            .with("limit", limit)
-            .with("claimed", claimed)
-            .with("hash", hash)),
-            _ => Ok(()),
-        }
-    }
-
-    fn complete(&self, pin: Pin) {
-        drop(pin);
-        self.fetched.fetch_add(1, Ordering::Relaxed);
-        self.done.fetch_add(1, Ordering::Relaxed);
-        self.tell();
     }
 }

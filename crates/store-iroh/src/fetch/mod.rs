@@ -7,6 +7,7 @@ mod failure;
 pub(crate) mod fuzz;
 mod observe;
 mod peer;
+mod progress;
 mod request;
 
 use std::{fmt, num::NonZeroUsize, sync::Arc, time::Duration};

@@ -18,9 +18,9 @@ use store_engine::{
 use tokio::io::{AsyncRead, ReadBuf};
 
 use super::{
-    call::Progress,
     failure::{connection_failed, stream_failed},
     observe::observe,
+    progress::Progress,
     request::{of_what_is_had, request},
 };
 

@@ -18,8 +18,8 @@ use crate::blobs::{
     bitfield::Bitfield,
     change::{Change, Outcome},
     entry::{
-        BlobEntry, Fragment, Indexed, MAX_FRAGMENTS, Partial, State, add_group, has_group,
-        limit_runs,
+        BlobEntry, Fragment, Indexed, MAX_FRAGMENTS, Partial, State, Stored, add_group, has_group,
+        is_outboard_inline, limit_runs,
     },
     payload::{Draft, discard_unclaimed},
     tree::{Cv, PAIR_LEN, group_count, group_range, outboard_len, pair_index},
@@ -52,7 +52,7 @@ pub(super) struct Live {
     runs: Vec<(u64, u64)>,
     fragments: BTreeMap<u64, LiveFragment>,
     pending: Vec<Pending>,
-    /// Blocks of the outboard that are not written yet.
+    /// Blocks of the outboard that are not written yet; all of one that goes into the entry.
     outboard: BTreeMap<u64, BytesMut>,
     /// Verified since the last record began.
     unrecorded: u64,
@@ -159,7 +159,10 @@ impl Live {
     }
 
     fn resume(&mut self, partial: &Partial) {
-        self.payload = Some(partial.payload);
+        self.payload = Some(partial.stored.payload);
+        if let Some(outboard) = &partial.stored.outboard {
+            self.outboard.insert(0, BytesMut::from(&outboard[..]));
+        }
         self.runs.clone_from(&partial.runs);
         let fragments = partial.fragments.iter().map(|fragment| {
             let fragment = fragment.clone();
@@ -366,7 +369,9 @@ impl Live {
             let begin = index * shared.inner.block_len;
             let end = (begin + shared.inner.block_len).min(outboard_len(shared.size));
             let mut block = BytesMut::zeroed((end - begin) as usize);
-            if let Some(payload) = self.payload {
+            if let Some(payload) = self.payload
+                && !is_outboard_inline(shared.size)
+            {
                 let read = shared
                     .inner
                     .payloads
@@ -399,7 +404,8 @@ impl Live {
     }
 
     async fn write_outboard(&mut self, shared: &Shared) -> Result<()> {
-        if self.outboard.is_empty() {
+        // A short one goes into the entry.
+        if self.outboard.is_empty() || is_outboard_inline(shared.size) {
             return Ok(());
         }
         let payload = self.payload(shared).await?;
@@ -500,7 +506,20 @@ impl Live {
         self.complete || pending + written == group_count(size)
     }
 
-    fn partial(&self, size: u64, payload: PayloadId) -> Partial {
+    /// Where the blob is, with what is known of its outboard where that goes into the entry.
+    fn stored(&self, size: u64, payload: PayloadId) -> Stored {
+        let outboard = is_outboard_inline(size).then(|| match self.outboard.get(&0) {
+            Some(outboard) => Bytes::copy_from_slice(outboard),
+            None => vec![0; outboard_len(size) as usize].into(),
+        });
+        Stored {
+            size,
+            payload,
+            outboard,
+        }
+    }
+
+    fn partial(&self, stored: Stored) -> Partial {
         let mut runs = self.runs.clone();
         limit_runs(&mut runs);
         let fragments = self.fragments.values();
@@ -508,8 +527,7 @@ impl Live {
             .filter(|live| live.fragment.chunks != 0)
             .map(|live| live.fragment.clone());
         Partial {
-            size,
-            payload,
+            stored,
             runs,
             fragments: fragments.collect(),
         }
@@ -539,12 +557,11 @@ impl Live {
         let Some(payload) = self.payload else {
             return Ok(());
         };
-        let all = self.has_all(shared.size);
-        let state = if all {
-            let size = shared.size;
-            State::Complete { size, payload }
+        let stored = self.stored(shared.size, payload);
+        let state = if self.has_all(shared.size) {
+            State::Complete(stored)
         } else {
-            State::Partial(self.partial(shared.size, payload))
+            State::Partial(self.partial(stored))
         };
         self.spawn_record(shared, state);
         Ok(())
