@@ -2,11 +2,12 @@
 
 use std::{sync::Arc, time::Duration};
 
-use store_api::{Error, PublicKey};
+use store_api::PublicKey;
 use tokio::{task::JoinSet, time::Instant};
 
 use super::{
-    MAX_CONNECTIONS, MAX_STREAMS, Shared, is_stall,
+    MAX_CONNECTIONS, MAX_STREAMS, Replicator, Shared,
+    fault::{Fault, Misconduct},
     links::{Link, Side},
     lock,
 };
@@ -36,8 +37,9 @@ impl Shared {
     pub(super) async fn dial(self: Arc<Self>) {
         let mut addresses = self.network.watch_addresses();
         loop {
-            if let Err(error) = self.announce_routes().await {
-                tracing::warn!(%error, "our routes could not be announced");
+            match self.announce_routes().await {
+                Ok(()) => self.troubles.clear(None, "routes"),
+                Err(error) => self.troubles.note(None, "routes", &error),
             }
             let mut dialing = JoinSet::new();
             for address in self.candidates().await {
@@ -152,27 +154,46 @@ impl Shared {
         avoided.insert(whom, BackOff { until, last });
     }
 
-    /// Ends a connection with who lied, and leaves it alone for a while.
-    pub(super) fn avoid_peer(&self, link: &Link, error: &Error) {
-        // What several of its streams suffer from is one lie.
-        if link.connection_lives() {
-            let peer = link.connection.peer();
-            tracing::warn!(%peer, %error, "a peer lied");
-            self.avoid(Avoided::Peer(peer));
-            link.connection.close("that was not right");
+    /// Does what follows from a fault on one of a connection's streams. Who lied or was silent for too long
+    /// is left alone for a while. A store of ours that failed is no reason to do anything to the peer, and
+    /// neither is a stream that was lost.
+    pub(super) fn blame(&self, link: &Link, fault: &Fault) {
+        let peer = link.connection.peer();
+        match fault {
+            // What several of its streams suffer from is one lie.
+            Fault::Peer(Misconduct::Lies, error) if link.connection_lives() => {
+                tracing::warn!(%peer, %error, "a peer lied");
+                self.avoid(Avoided::Peer(peer));
+                link.connection.close("that was not right");
+            }
+            Fault::Peer(Misconduct::Stalls, error) if link.connection_lives() => {
+                tracing::debug!(%peer, %error, "a peer stalls");
+                self.avoid(Avoided::Peer(peer));
+                link.connection.close("nothing came any more");
+            }
+            fault => tracing::debug!(%peer, %fault, "a peer's stream ended"),
         }
     }
 
-    /// Ends a connection whose session ended: only a new one begins it anew. Who was silent for too long
-    /// is left alone for a while; others may just have been started again.
-    pub(super) fn give_up(&self, link: &Link, error: &Error) {
+    /// A session ended, and only a new connection begins it anew.
+    pub(super) fn end_session(&self, link: &Link, fault: &Fault) {
+        self.blame(link, fault);
         if link.connection_lives() {
-            let peer = link.connection.peer();
-            tracing::debug!(%peer, %error, "a session ended");
-            if is_stall(error) {
-                self.avoid(Avoided::Peer(peer));
-            }
             link.connection.close("a session ended");
         }
+    }
+}
+
+impl Replicator {
+    /// The peers that are left alone for a while because they lied or stalled.
+    pub fn left_alone(&self) -> Vec<PublicKey> {
+        let now = Instant::now();
+        let avoided = lock(&self.0.avoided);
+        let avoided = avoided.iter().filter(|(_, back)| back.until > now);
+        let peers = avoided.filter_map(|(whom, _)| match whom {
+            Avoided::Peer(peer) => Some(*peer),
+            Avoided::Address(_) => None,
+        });
+        peers.collect()
     }
 }

@@ -2,12 +2,16 @@
 
 use std::{sync::Arc, time::Duration};
 
-use store_api::{Error, Kind, PublicKey, Result};
+use store_api::{Kind, PublicKey};
 use tokio::{io::AsyncReadExt, task::JoinSet, time::Instant};
 
 use super::{
-    MAX_CONNECTIONS, MAX_STREAMS, PATIENCE, Shared, dialing::Avoided, is_lie, is_stall, lock,
-    session::Session, silent, wire,
+    MAX_CONNECTIONS, MAX_STREAMS, PATIENCE, Shared,
+    dialing::Avoided,
+    fault::{Fault, Misconduct, Outcome, lost},
+    lock,
+    session::Session,
+    wire,
 };
 use crate::network::{Connection, Stream};
 
@@ -102,11 +106,13 @@ impl Shared {
             }
             let (shared, link) = (Arc::clone(self), Arc::clone(link));
             self.spawn(async move {
-                if let Err(error) = shared.ask(&link, group).await {
-                    tracing::debug!(%error, "a group could not be proven");
-                    if error.kind() != Kind::Denied {
-                        shared.give_up(&link, &error);
+                match shared.ask(&link, group).await {
+                    Ok(()) => {}
+                    // It may be a member of another of our groups.
+                    Err(fault) if fault.is_peers(Misconduct::Refuses) => {
+                        tracing::debug!(%fault, "a group could not be proven");
                     }
+                    Err(fault) => shared.end_session(&link, &fault),
                 }
             });
         }
@@ -128,13 +134,8 @@ impl Shared {
                 Ok(stream) => {
                     let (shared, link) = (Arc::clone(self), Arc::clone(link));
                     answering.spawn(async move {
-                        if let Err(error) = shared.answer(&link, stream).await {
-                            tracing::debug!(%error, "a peer's stream ended");
-                            if is_lie(&error) {
-                                shared.avoid_peer(&link, &error);
-                            } else if is_stall(&error) {
-                                shared.give_up(&link, &error);
-                            }
+                        if let Err(fault) = shared.answer(&link, stream).await {
+                            shared.blame(&link, &fault);
                         }
                     });
                 }
@@ -143,15 +144,15 @@ impl Shared {
         }
     }
 
-    async fn answer(self: &Arc<Self>, link: &Arc<Link>, mut stream: Stream) -> Result<()> {
+    async fn answer(self: &Arc<Self>, link: &Arc<Link>, mut stream: Stream) -> Outcome<()> {
         let first = tokio::time::timeout(PATIENCE, stream.recv.read_u8()).await;
-        let first = first.map_err(|_| silent())?.map_err(wire::lost)?;
+        let first = first.map_err(|_| Fault::stalls())?.map_err(lost)?;
         match first {
             wire::HELLO => self.answer_hello(link, stream).await,
             wire::GET | wire::SHOW => self.answer_get(link, first, stream).await,
             other => {
-                let message = "the peer begins with what is not known here";
-                Err(Error::new(Kind::Invalid, "sync.peer.read", message).with("what", other))
+                Err(Fault::lies("the peer's stream begins with an unknown byte")
+                    .with("what", other))
             }
         }
     }

@@ -7,6 +7,7 @@
 //! again now and then is what guarantees that nothing is missed.
 
 mod dialing;
+mod fault;
 mod fetch;
 mod free;
 #[cfg(fuzzing)]
@@ -39,7 +40,9 @@ use std::{
 };
 
 use bytes::Bytes;
-use store_api::{Error, Kind, Listing, PublicKey, RecordId, Result};
+#[cfg(doc)]
+use store_api::Kind;
+use store_api::{Listing, PublicKey, RecordId, Result};
 use store_engine::Hash;
 use tokio::{
     sync::{Notify, broadcast::error::RecvError},
@@ -53,9 +56,9 @@ use self::{
     limits::{GOOD_BYE, MAX_CONNECTIONS, MAX_STREAMS, PATIENCE},
     links::{Link, Side},
     session::{Session, Slots, versions_of},
-    wire::{is_stall, silent},
 };
 pub use self::{
+    fault::Trouble,
     free::{Copies, Freed},
     progress::{FileProgress, Progress},
 };
@@ -128,6 +131,7 @@ pub(crate) struct Shared {
     promises: promises::Promises,
     /// What nobody could give of the trees with these roots, where that is too much to be written.
     given_up: Mutex<BTreeMap<RecordId, (Hash, Missing)>>,
+    troubles: fault::Troubles,
 }
 
 impl fmt::Debug for Shared {
@@ -164,6 +168,7 @@ impl Replicator {
             freed: AtomicU64::new(0),
             promises: promises::Promises::default(),
             given_up: Mutex::default(),
+            troubles: fault::Troubles::default(),
         });
         shared.spawn(Arc::clone(&shared).accept());
         shared.spawn(Arc::clone(&shared).dial());
@@ -322,9 +327,4 @@ impl Shared {
         sessions.retain(|session| session.group.id() == group);
         sessions
     }
-}
-
-/// Whether only a peer that lies, or speaks another language, can be the cause.
-fn is_lie(error: &Error) -> bool {
-    matches!(error.kind(), Kind::Invalid | Kind::TooLarge)
 }

@@ -7,21 +7,25 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicI64, Ordering},
     },
+    time::Duration,
 };
 
 use store_api::{
-    Error, Freshness, Kind, PublicKey, Put, PutRecord, RecordId, RecordStore, Result, Signed, Slot,
+    Error, Freshness, Kind, PublicKey, Put, PutRecord, RecordDescriptor, RecordId, RecordStore,
+    Result, Signed, Slot,
 };
+use store_engine::{MAX_VALUE_LEN, verify};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     sync::Notify,
 };
 
 use super::{
-    Link, PATIENCE, Shared, is_lie, lock,
+    Link, PATIENCE, Shared,
+    fault::{Blame, Fault, Outcome, lost},
+    lock,
     proof::{self, ANSWER_LEN, Ends},
-    silent,
-    wire::{HELLO, Message, Version, Which, lost, next_frame, read_frame, write_frame},
+    wire::{HELLO, Message, Version, Which, next_frame, read_frame, write_frame},
 };
 use crate::{
     groups::{Group, Holding, Repo},
@@ -32,6 +36,11 @@ use crate::{
 /// Of how many repos it is known what a peer holds: of those that a group has room for, and of others that
 /// were replaced in its record.
 const MAX_HOLDINGS: usize = 2 * records::GROUP_SLOTS as usize;
+
+/// How long to wait after a store of ours failed; then twice as long, and so on.
+const RETRY: Duration = Duration::from_secs(2);
+/// The longest that it is waited.
+const MAX_RETRY: Duration = Duration::from_secs(60);
 
 /// One group on one connection.
 pub(crate) struct Session {
@@ -51,6 +60,14 @@ pub(crate) struct Session {
     must_compare: AtomicBool,
     must_push: AtomicBool,
     wake: Notify,
+    retry: Mutex<Retry>,
+}
+
+/// When the peer is asked again for what could not be stored.
+#[derive(Debug, Default)]
+struct Retry {
+    waits: bool,
+    pause: Duration,
 }
 
 impl Session {
@@ -148,24 +165,22 @@ async fn versions(group: &Group, id: RecordId) -> Result<Vec<(Slot, Version)>> {
 
 impl Shared {
     /// Proves a group to a peer, and runs the session if the peer proves it too.
-    pub(super) async fn ask(self: &Arc<Self>, link: &Arc<Link>, group: Group) -> Result<()> {
+    pub(super) async fn ask(self: &Arc<Self>, link: &Arc<Link>, group: Group) -> Outcome<()> {
         let ends = Ends {
             binding: link.connection.binding(),
             asker: self.network.key(),
             answerer: link.connection.peer(),
         };
-        let mut stream = link.connection.open().await?;
-        let (hello, nonce) = proof::hello(&ends, group.keys())?;
+        let mut stream = link.connection.open().await.link()?;
+        let (hello, nonce) = proof::hello(&ends, group.keys()).local()?;
         stream.send.write_all(&[HELLO]).await.map_err(lost)?;
         write_frame(&mut stream.send, &hello).await?;
         let mut answer = [0; ANSWER_LEN];
         let answered = tokio::time::timeout(PATIENCE, stream.recv.read_exact(&mut answer)).await;
-        answered.map_err(|_| silent())?.map_err(lost)?;
+        answered.map_err(|_| Fault::stalls())?.map_err(lost)?;
         if !proof::check(&ends, group.keys(), &nonce, &answer) {
-            // It may be a member of another of our groups: no reason to avoid it.
-            let message = "the peer is no member of the group";
-            return Err(Error::new(Kind::Denied, "sync.peer.prove", message)
-                .with("peer", link.connection.peer()));
+            let peer = link.connection.peer();
+            return Err(Fault::refuses("the peer is no member of the group").with("peer", peer));
         }
         self.run_session(link, group, stream).await
     }
@@ -174,15 +189,15 @@ impl Shared {
         self: &Arc<Self>,
         link: &Arc<Link>,
         mut stream: Stream,
-    ) -> Result<()> {
+    ) -> Outcome<()> {
         let ends = Ends {
             binding: link.connection.binding(),
             asker: link.connection.peer(),
             answerer: self.network.key(),
         };
         let hello = tokio::time::timeout(PATIENCE, read_frame(&mut stream.recv)).await;
-        let hello = hello.map_err(|_| silent())??;
-        let hello = hello.ok_or_else(silent)?;
+        let hello = hello.map_err(|_| Fault::stalls())??;
+        let hello = hello.ok_or_else(|| Fault::lies("the peer's hello is missing"))?;
         let groups = self.groups.groups();
         let (found, answer) = proof::answer(&ends, groups.iter().map(Group::keys), &hello)?;
         let found = found.map(|keys| keys.id());
@@ -203,7 +218,7 @@ impl Shared {
         link: &Arc<Link>,
         group: Group,
         stream: Stream,
-    ) -> Result<()> {
+    ) -> Outcome<()> {
         let session = Arc::new(Session {
             id: self.number(),
             link: Arc::clone(link),
@@ -216,6 +231,7 @@ impl Shared {
             must_compare: AtomicBool::new(true),
             must_push: AtomicBool::new(false),
             wake: Notify::new(),
+            retry: Mutex::default(),
         });
         session.wake.notify_one();
         lock(&self.sessions).insert(session.id, Arc::clone(&session));
@@ -228,40 +244,60 @@ impl Shared {
         };
         lock(&self.sessions).remove(&session.id);
         self.stirred.notify_waiters();
-        if let Err(error) = &ended
-            && is_lie(error)
-        {
-            self.avoid_peer(link, error);
+        if let Err(fault) = &ended {
+            self.blame(link, fault);
         }
         ended
     }
 
-    async fn speak(&self, session: &Session, mut send: impl AsyncWrite + Unpin) -> Result<()> {
+    async fn speak(&self, session: &Session, mut send: impl AsyncWrite + Unpin) -> Outcome<()> {
+        let group = Some(session.group.id());
+        let mut pause = RETRY;
         loop {
             session.wake.notified().await;
-            if session.must_compare.swap(false, Ordering::SeqCst) {
-                for (record, id) in records_of(&session.group).await? {
-                    let slots = versions(&session.group, id).await?;
-                    let have = Message::Have { record, slots };
-                    write_frame(&mut send, &have.encode()?).await?;
+            match self.say(session, &mut send).await {
+                Ok(()) => {
+                    self.troubles.clear(group, "compare");
+                    pause = RETRY;
                 }
-                write_frame(&mut send, &Message::Compared.encode()?).await?;
-            }
-            // Before it has said what it has, everything would be sent.
-            if session.has_compared() && session.must_push.swap(false, Ordering::SeqCst) {
-                self.send_newer(session, &mut send).await?;
+                // That is not the peer's fault, and may be over soon.
+                Err(Fault::Local(error)) => {
+                    self.troubles.note(group, "compare", &error);
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(MAX_RETRY);
+                    session.compare();
+                    session.push();
+                }
+                Err(fault) => return Err(fault),
             }
         }
+    }
+
+    /// Says what is to be said.
+    async fn say(&self, session: &Session, send: &mut (impl AsyncWrite + Unpin)) -> Outcome<()> {
+        if session.must_compare.swap(false, Ordering::SeqCst) {
+            for (record, id) in records_of(&session.group).await.local()? {
+                let slots = versions(&session.group, id).await.local()?;
+                let have = Message::Have { record, slots };
+                write_frame(send, &have.encode().local()?).await?;
+            }
+            write_frame(send, &Message::Compared.encode().local()?).await?;
+        }
+        // Before it has said what it has, everything would be sent.
+        if session.has_compared() && session.must_push.swap(false, Ordering::SeqCst) {
+            self.send_newer(session, send).await?;
+        }
+        Ok(())
     }
 
     async fn send_newer(
         &self,
         session: &Session,
         send: &mut (impl AsyncWrite + Unpin),
-    ) -> Result<()> {
+    ) -> Outcome<()> {
         let group = &session.group;
-        for (record, id) in records_of(group).await? {
-            for (slot, signed) in group.intact(id).await? {
+        for (record, id) in records_of(group).await.local()? {
+            for (slot, signed) in group.intact(id).await.local()? {
                 let version = Version::of(&signed);
                 if !session.lacks(record, slot, version) {
                     continue;
@@ -271,16 +307,16 @@ impl Shared {
                     slot,
                     signed,
                 };
-                write_frame(send, &message.encode()?).await?;
+                write_frame(send, &message.encode().local()?).await?;
                 session.note(record, slot, version);
             }
         }
-        for repo in group.repos().await? {
+        for repo in group.repos().await.local()? {
             let holding = match self.holding(&repo).await {
                 Ok(holding) => holding,
                 // Our own root is damaged: there is nothing to say of it until it is healed.
                 Err(error) if error.kind() == Kind::Corrupt => continue,
-                Err(error) => return Err(error),
+                Err(error) => return Err(Fault::Local(error)),
             };
             let told = lock(&session.told).insert(repo.key(), holding);
             if told != Some(holding) {
@@ -288,7 +324,7 @@ impl Shared {
                     repo: repo.key(),
                     holding,
                 };
-                write_frame(send, &holds.encode()?).await?;
+                write_frame(send, &holds.encode().local()?).await?;
             }
         }
         // The peer says nothing to what it was sent.
@@ -296,10 +332,10 @@ impl Shared {
         Ok(())
     }
 
-    async fn hear(&self, session: &Session, mut recv: impl AsyncRead + Unpin) -> Result<()> {
+    async fn hear(&self, session: &Arc<Session>, mut recv: impl AsyncRead + Unpin) -> Outcome<()> {
         while let Some(frame) = next_frame(&mut recv).await? {
             session.heard.store(self.groups.0.now(), Ordering::SeqCst);
-            match Message::decode(&frame)? {
+            match Message::decode(&frame).peer()? {
                 Message::Have { record, slots } => {
                     let mut known = lock(&session.known);
                     // As many as a group has repos, and the group.
@@ -316,7 +352,15 @@ impl Shared {
                     record,
                     slot,
                     signed,
-                } => self.take_slot(session, record, slot, signed).await?,
+                } => match self.take_slot(session, record, slot, signed).await {
+                    Ok(()) => self.troubles.clear(Some(session.group.id()), "store"),
+                    Err(Fault::Local(error)) => {
+                        self.troubles
+                            .note(Some(session.group.id()), "store", &error);
+                        self.ask_again(session);
+                    }
+                    Err(fault) => return Err(fault),
+                },
                 Message::Holds { repo, holding } => {
                     // Also of a repo that is not known here yet: it is not said again.
                     let mut holds = lock(&session.holds);
@@ -338,17 +382,22 @@ impl Shared {
         record: Which,
         slot: Slot,
         signed: Signed,
-    ) -> Result<()> {
+    ) -> Outcome<()> {
         let group = &session.group;
         let repo = match record {
             Which::Group => None,
-            Which::Repo(key) => match group.repo(key).await? {
+            Which::Repo(key) => match group.repo(key).await.local()? {
                 Some(repo) => Some(repo),
                 // The group has it not, or not yet: it will be said again when comparing.
                 None => return Ok(()),
             },
         };
         let id = repo.as_ref().map_or(group.id(), Repo::id);
+        let descriptor = match record {
+            Which::Group => records::group_record(group.keys().group()),
+            Which::Repo(key) => records::repo_record(key),
+        };
+        check(&descriptor, id, slot, &signed).peer()?;
         session.note(record, slot, Version::of(&signed));
         // A root is taken in turn with whoever changes the repo, or makes it ours.
         let repo = repo.as_ref().filter(|_| slot == REPO_ROOT);
@@ -359,14 +408,14 @@ impl Shared {
         if let Some((repo, turn)) = &turn
             && group.is_ours(id)
         {
-            if repo.remember(turn, signed).await.map_err(unsigned)? {
+            if repo.remember(turn, signed).await.local()? {
                 self.stirred.notify_waiters();
             }
             return Ok(());
         }
         let here = group.records().get(id, slot, Freshness::Local).await;
         let is_new = matches!(here, Ok(None));
-        let here = group.unless_damaged(id, slot, here)?;
+        let here = group.unless_damaged(id, slot, here).local()?;
         if here.as_ref().is_some_and(|here| here.seq > signed.seq) {
             return Ok(());
         }
@@ -375,18 +424,39 @@ impl Shared {
             return Ok(());
         }
         let put = group.records().put(id, slot, PutRecord::Import(signed));
-        match put.await.map_err(unsigned)? {
+        match put.await.local()? {
             Put::Published { .. } | Put::Queued { .. } => {
                 drop(turn);
                 group.record_changed(id);
                 if id == group.id() && !is_new {
-                    self.name_ours(id).await?;
+                    self.name_ours(id).await.local()?;
                 }
             }
             // Both have the same number, and ours stays.
             Put::Superseded { .. } => session.push(),
         }
         Ok(())
+    }
+
+    /// Has the peer say again, in a while, what could not be stored.
+    fn ask_again(&self, session: &Arc<Session>) {
+        let pause = {
+            let mut retry = lock(&session.retry);
+            if retry.waits {
+                return;
+            }
+            retry.waits = true;
+            retry.pause = (retry.pause * 2).clamp(RETRY, MAX_RETRY);
+            retry.pause
+        };
+        let session = Arc::downgrade(session);
+        self.spawn(async move {
+            tokio::time::sleep(pause).await;
+            if let Some(session) = session.upgrade() {
+                lock(&session.retry).waits = false;
+                session.compare();
+            }
+        });
     }
 
     /// What was in a slot of the group's record was replaced: that may have been a repo of ours.
@@ -399,13 +469,22 @@ impl Shared {
     }
 }
 
-/// What is wrong with a value that is not signed by its writer.
-fn unsigned(error: Error) -> Error {
-    if error.kind() != Kind::Denied {
-        return error;
+/// Checks what a peer may send for a slot, before anything of it is stored: so what goes wrong then is not its
+/// fault.
+fn check(descriptor: &RecordDescriptor, id: RecordId, slot: Slot, signed: &Signed) -> Result<()> {
+    let wrong = |message| {
+        let error = Error::new(Kind::Invalid, "sync.peer.read", message);
+        error.with("record", id).with("slot", slot)
+    };
+    let writer = descriptor.writer_of(slot);
+    let writer = writer.ok_or_else(|| wrong("the record has no such slot"))?;
+    if signed.writer != writer {
+        return Err(wrong("the slot belongs to another writer"));
     }
-    let message = "the peer's value is not signed by its writer";
-    Error::new(Kind::Invalid, "sync.peer.read", message).because(error)
+    if signed.value.len() > MAX_VALUE_LEN as usize {
+        return Err(wrong("the value is longer than one can be"));
+    }
+    verify(id, slot, signed)
 }
 
 impl Session {

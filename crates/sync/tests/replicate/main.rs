@@ -3,6 +3,7 @@
 mod chaos;
 mod damage;
 mod devices;
+mod faults;
 mod free;
 mod holders;
 mod hostile;
@@ -24,7 +25,7 @@ use sync::{
     replicate::{Push, Synced},
 };
 use sync_sim::{Flow, Link, SimNetwork};
-use world::{Device, PATIENCE, contents, options, own, world};
+use world::{Device, contents, options, own, world};
 
 fn link() -> Link {
     Link {
@@ -370,7 +371,6 @@ async fn a_file_comes_from_all_who_have_it() {
     // One alone would take 3.4 s.
     assert!(took < Duration::from_millis(2700), "{took:?}, {sent:?}");
     assert!(sent[0] > 16 << 20 && sent[1] > 16 << 20, "{sent:?}");
-    assert!(PATIENCE > took);
 }
 
 #[tokio::test(start_paused = true)]

@@ -12,12 +12,12 @@ mod tree;
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
-use store_api::{Kind, RecordId, Result};
+use store_api::{RecordId, Result};
 use store_engine::{Hash, Repair};
 use tokio::time::Instant;
 
 pub(super) use self::{missing::has, tree::nobody_has};
-use super::{PATIENCE, Shared, is_lie, is_stall, lock, progress, receive, session, status, wire};
+use super::{PATIENCE, Shared, fault, lock, progress, receive, session, status, wire};
 use crate::{
     groups::{
         Event, Group, Holding, Repo, Wants, WantsDigest,
@@ -163,7 +163,7 @@ impl Shared {
             let repos = match group.repos().await {
                 Ok(repos) => repos,
                 Err(error) => {
-                    tracing::warn!(group = %group.id(), %error, "a group cannot be read");
+                    self.troubles.note(Some(group.id()), "read", &error);
                     continue;
                 }
             };
@@ -261,14 +261,13 @@ impl Shared {
             }
         };
         match fetched.await {
-            Ok(fetched) => fetched,
-            // Somebody else may have it later.
-            Err(error) if matches!(error.kind(), Kind::Unavailable | Kind::NotFound) => {
-                tracing::debug!(repo = %repo.key(), %error, "a tree could not be fetched yet");
-                Fetched::Some
+            Ok(fetched) => {
+                self.troubles.clear(Some(group.id()), "fetch");
+                fetched
             }
+            // No peer is to blame: what they do wrong ends their part of it.
             Err(error) => {
-                tracing::warn!(repo = %repo.key(), %error, "a tree could not be fetched");
+                self.troubles.note(Some(group.id()), "fetch", &error);
                 Fetched::Some
             }
         }

@@ -9,14 +9,15 @@ use store_engine::{Blobs, Hash, Pin};
 use tokio::{task::JoinSet, time::Instant};
 
 use super::{
-    Shared, is_lie, is_stall,
+    Shared,
+    fault::{Blame, Fault, Misconduct, Outcome},
     jobs::{Job, Named, SLOW, Take, Wanted, Work},
     missing::{PIECE, first_piece, has, pieces},
     progress::Moved,
     receive::{MAX_FILE_LEN, Opened, Received, Receiver, add},
     session::Session,
     status::Request,
-    wire::{self, GET, Get},
+    wire::{GET, Get},
 };
 use crate::{
     groups::Repo,
@@ -175,26 +176,16 @@ impl Shared {
                         false => work.finish_but(number, session.id, &done.absent, more),
                     }
                 }
-                Err(error) => {
+                Err(fault) => {
                     work.fail(number, session.id);
-                    match error.kind() {
-                        // Our own disk's errors are not the peer's.
-                        Kind::Full | Kind::Corrupt | Kind::Closed | Kind::Internal => {
-                            if session.link.connection_lives() {
-                                return Err(error);
-                            }
+                    match fault {
+                        // Nobody else can help either.
+                        Fault::Local(error) => return Err(error),
+                        Fault::Peer(Misconduct::Lacks, _) => {}
+                        fault => {
+                            self.blame(&session.link, &fault);
                             return Ok(pins);
                         }
-                        Kind::NotFound => {}
-                        _ if is_lie(&error) => {
-                            self.avoid_peer(&session.link, &error);
-                            return Ok(pins);
-                        }
-                        _ if is_stall(&error) => {
-                            self.give_up(&session.link, &error);
-                            return Ok(pins);
-                        }
-                        _ => return Ok(pins),
                     }
                 }
             }
@@ -208,12 +199,12 @@ impl Shared {
         repo: &Repo,
         opened: &Opened,
         moved: &Arc<Moved>,
-    ) -> Result<Done> {
+    ) -> Outcome<Done> {
         let (group, blobs) = (repo.group(), repo.group().blobs());
         let page = *job.chain.last().expect("a chain has a page");
         let mut wanted = job.wanted.clone();
         if job.is_tried() && !job.is_page {
-            wanted = lacking(blobs, wanted).await?;
+            wanted = lacking(blobs, wanted).await.local()?;
             if wanted.is_empty() {
                 return Ok(Done::default());
             }
@@ -251,9 +242,11 @@ impl Shared {
                 .next(blobs, page, &all, MAX_SEQUENCE_LEN, &running, None)
                 .await?;
             done.pins.extend(keep(blobs, first).await?);
-            let sealed = children(blobs, page, 0).await?;
+            // What its owner made of it is not the peer's fault.
+            let sealed = children(blobs, page, 0).await.local()?;
             let sealed = sealed.first().map(|child| child.hash).ok_or_else(|| {
-                Error::new(Kind::Invalid, "sync.fetch", "the page is none").with("page", page)
+                let error = Error::new(Kind::Corrupt, "sync.fetch", "the page has no content");
+                Fault::Local(error.with("page", page))
             })?;
             let second = receiver
                 .next(blobs, sealed, &all, MAX_SEALED_LEN, &running, None)
@@ -278,7 +271,7 @@ impl Shared {
                     if adding.len() >= ADDING
                         && let Some(added) = adding.join_next().await
                     {
-                        done.pins.push(joined(added)?);
+                        done.pins.push(joined(added).local()?);
                     }
                     moved.file_is_here();
                 }
@@ -286,14 +279,14 @@ impl Shared {
                     done.pins.extend(_pin);
                     if size > PIECE && ranges.is_subset(&first_piece()) {
                         done.longer.push((wanted.file, size));
-                    } else if has(blobs, file.hash, &ChunkRanges::all()).await? {
+                    } else if has(blobs, file.hash, &ChunkRanges::all()).await.local()? {
                         moved.file_is_here();
                     }
                 }
                 // The next may be there.
                 Ok(Received::Absent) => done.absent.push(wanted),
                 // The answer ended within this file, which the peer may not be able to read.
-                Err(error) if wire::is_lost(&error) && session.link.connection_lives() => {
+                Err(Fault::Link(error)) if session.link.connection_lives() => {
                     tracing::debug!(hash = %file.hash, %error, "a peer stopped giving a file");
                     done.absent.push(wanted);
                     break;
@@ -306,7 +299,7 @@ impl Shared {
         }
         done.left = wanted.collect();
         while let Some(added) = adding.join_next().await {
-            done.pins.push(joined(added)?);
+            done.pins.push(joined(added).local()?);
         }
         ended.map(|()| done)
     }
@@ -328,13 +321,10 @@ fn joined(added: std::result::Result<Result<Pin>, tokio::task::JoinError>) -> Re
         .map_err(|error| Error::new(Kind::Internal, "sync.fetch", "a task failed").because(error))?
 }
 
-async fn keep(blobs: &Blobs, received: Received) -> Result<Option<Pin>> {
+async fn keep(blobs: &Blobs, received: Received) -> Outcome<Option<Pin>> {
     match received {
-        Received::Small(bytes) => add(blobs, bytes).await.map(Some),
+        Received::Small(bytes) => add(blobs, bytes).await.map(Some).local(),
         Received::Stored { _pin, .. } => Ok(_pin),
-        Received::Absent => {
-            let message = "the peer has not got it";
-            Err(Error::new(Kind::NotFound, "sync.peer.get", message))
-        }
+        Received::Absent => Err(Fault::lacks()),
     }
 }

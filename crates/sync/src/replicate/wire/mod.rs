@@ -34,7 +34,7 @@ pub use self::get::Get;
 #[cfg(fuzzing)]
 pub(super) use self::get::MAX_RANGES;
 pub(super) use self::{
-    frame::{is_lost, is_stall, lost, next_frame, read_frame, silent, write_frame},
+    frame::{next_frame, read_frame, write_frame},
     get::Answer,
 };
 use crate::codec::Fields;
