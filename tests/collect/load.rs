@@ -25,6 +25,8 @@ pub struct Load {
     /// Another node, which has all of them.
     pub peer: Blobs,
     pub done: Arc<AtomicBool>,
+    /// How much was done.
+    pub steps: Arc<AtomicU64>,
     /// How often something was looked for and found.
     pub checks: Arc<AtomicU64>,
 }
@@ -77,18 +79,16 @@ impl Worker {
         }
     }
 
-    /// Works until told to stop; says how much was done.
-    pub async fn run(mut self) -> u64 {
-        let mut steps = 0;
+    /// Works until told to stop.
+    pub async fn run(mut self) {
         while !self.load.done.load(Ordering::Relaxed) {
             self.step().await;
-            steps += 1;
+            self.load.steps.fetch_add(1, Ordering::Relaxed);
             if self.kept.len() > MOST_KEPT {
                 self.let_go().await;
             }
             self.check().await;
         }
-        steps
     }
 
     async fn step(&mut self) {

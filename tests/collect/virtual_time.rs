@@ -50,11 +50,12 @@ async fn in_many_orders() {
             blobs: Blobs::open(store.clone(), store.clone()).await.unwrap(),
             peer: Blobs::open(memory.clone(), memory).await.unwrap(),
             done: Arc::default(),
+            steps: Arc::default(),
             checks: Arc::default(),
         };
         fill(&load.peer).await;
         let workers = (0..WORKERS).map(|name| Worker::new(&load, name, seed).run());
-        let mut workers: tokio::task::JoinSet<u64> = workers.collect();
+        let mut workers: tokio::task::JoinSet<()> = workers.collect();
         for _ in 0..COLLECTIONS {
             let collected = load.blobs.collect(SystemTime::now()).await.unwrap();
             deleted += collected.deleted;
@@ -65,8 +66,9 @@ async fn in_many_orders() {
         }
         load.done.store(true, Ordering::Relaxed);
         while let Some(worker) = workers.join_next().await {
-            steps += worker.unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+            worker.unwrap_or_else(|error| panic!("seed {seed}: {error}"));
         }
+        steps += load.steps.load(Ordering::Relaxed);
         load.blobs.close().await.unwrap();
         let blobs = Blobs::open(store.clone(), store.clone()).await.unwrap();
         assert_eq!(unsound(&blobs).await, [], "seed {seed}");

@@ -13,10 +13,23 @@ use tests::{
     store::{claimed_payloads, open_url, read, stored_payloads, unsound},
 };
 
-const ROUNDS: u64 = 24;
-/// So many acknowledged blobs show something; a slow machine takes more rounds for them.
-const ACKNOWLEDGED: usize = 500;
-const MOST_ROUNDS: u64 = 20 * ROUNDS;
+/// How often a child is killed.
+struct Rounds {
+    least: u64,
+    /// So many acknowledged blobs show something; a slow machine takes more rounds for them.
+    acknowledged: usize,
+}
+
+const FEW: Rounds = Rounds {
+    least: 4,
+    acknowledged: 80,
+};
+const MANY: Rounds = Rounds {
+    least: 24,
+    acknowledged: 500,
+};
+/// A slow machine takes at most so many times the least rounds.
+const MOST_TIMES: u64 = 20;
 const WORKERS: u64 = 8;
 const LONGEST: usize = 3 * MIB;
 /// A child that wrote so much waits to be killed, so that the test does not depend on the disk.
@@ -34,16 +47,38 @@ struct Added {
 #[test]
 fn what_was_acknowledged_survives_a_kill() {
     const TEST: &str = "adds::what_was_acknowledged_survives_a_kill";
-    killed(TEST, StoreUrl::Redb);
+    killed(TEST, StoreUrl::Redb, &FEW);
 }
 
 #[test]
 fn what_a_veilid_node_keeps_survives_a_kill() {
     const TEST: &str = "adds::what_a_veilid_node_keeps_survives_a_kill";
-    killed(TEST, |dir| StoreUrl::Veilid(dir, DeviceKey::InsecureFile));
+    killed(TEST, veilid, &FEW);
 }
 
-fn killed(test: &str, url: impl Fn(std::path::PathBuf) -> StoreUrl) {
+mod slow {
+    use super::*;
+
+    #[test]
+    #[ignore = "slow: many rounds"]
+    fn what_was_acknowledged_survives_many_kills() {
+        const TEST: &str = "adds::slow::what_was_acknowledged_survives_many_kills";
+        killed(TEST, StoreUrl::Redb, &MANY);
+    }
+
+    #[test]
+    #[ignore = "slow: many rounds"]
+    fn what_a_veilid_node_keeps_survives_many_kills() {
+        const TEST: &str = "adds::slow::what_a_veilid_node_keeps_survives_many_kills";
+        killed(TEST, veilid, &MANY);
+    }
+}
+
+fn veilid(dir: std::path::PathBuf) -> StoreUrl {
+    StoreUrl::Veilid(dir, DeviceKey::InsecureFile)
+}
+
+fn killed(test: &str, url: impl Fn(std::path::PathBuf) -> StoreUrl, rounds: &Rounds) {
     if let Some(job) = child::job() {
         let url = child::argument("URL").parse().unwrap();
         return child::run(add_until_killed(&url, &job));
@@ -55,8 +90,8 @@ fn killed(test: &str, url: impl Fn(std::path::PathBuf) -> StoreUrl) {
     let argument = url.to_string();
     let arguments: [(&str, &dyn AsRef<std::ffi::OsStr>); 1] = [("URL", &argument)];
     let (mut known, mut total) = (Vec::new(), 0);
-    for round in 0..MOST_ROUNDS {
-        if round >= ROUNDS && total > ACKNOWLEDGED {
+    for round in 0..MOST_TIMES * rounds.least {
+        if round >= rounds.least && total > rounds.acknowledged {
             break;
         }
         // Every second child also collects: only what has a tag is sure to stay.
@@ -88,7 +123,7 @@ fn killed(test: &str, url: impl Fn(std::path::PathBuf) -> StoreUrl) {
         });
     }
     assert!(
-        total > ACKNOWLEDGED,
+        total > rounds.acknowledged,
         "only {total} blobs were acknowledged: too few to show anything"
     );
 }

@@ -2,6 +2,7 @@
 #![allow(missing_docs, reason = "tests are named for what they show")]
 
 mod adds;
+mod dropped;
 mod fetches;
 mod power;
 mod records;

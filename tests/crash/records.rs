@@ -18,7 +18,6 @@ use tests::{
     data::{Seed, rng},
 };
 
-const ROUNDS: u64 = 20;
 const RECORDS: u16 = 3;
 const SLOTS: Slot = 4;
 /// A child is killed after at most so many milliseconds.
@@ -91,7 +90,20 @@ fn parse(line: &str) -> Option<((usize, Slot), Value)> {
 
 #[test]
 fn what_was_put_into_records_survives_a_kill() {
-    const TEST: &str = "records::what_was_put_into_records_survives_a_kill";
+    killed("records::what_was_put_into_records_survives_a_kill", 4, 40);
+}
+
+mod slow {
+    #[test]
+    #[ignore = "slow: many rounds"]
+    fn what_was_put_into_records_survives_many_kills() {
+        const TEST: &str = "records::slow::what_was_put_into_records_survives_many_kills";
+        super::killed(TEST, 20, 200);
+    }
+}
+
+/// Kills the child of `test` in so many rounds, in which at least so many puts are acknowledged.
+fn killed(test: &str, rounds: u64, least: usize) {
     if let Some(job) = child::job() {
         let dir = child::argument("DIR");
         return child::run(put_until_killed(Path::new(&dir), job.parse().unwrap()));
@@ -102,9 +114,9 @@ fn what_was_put_into_records_survives_a_kill() {
     let dir = folder.path();
     let mut last: BTreeMap<(usize, Slot), Value> = BTreeMap::new();
     let mut total = 0;
-    for round in 0..ROUNDS {
+    for round in 0..rounds {
         let job = (seed.number() ^ (round << 32)).to_string();
-        let child = Child::start(TEST, &job, &[("DIR", &dir)]);
+        let child = Child::start(test, &job, &[("DIR", &dir)]);
         child.hear("open");
         std::thread::sleep(Duration::from_millis(rng.random_range(0..LIFE)));
         for (place, value) in child.kill().iter().filter_map(|line| parse(line)) {
@@ -126,5 +138,5 @@ fn what_was_put_into_records_survives_a_kill() {
             records.node().shutdown().await;
         });
     }
-    assert!(total > 200, "only {total} puts: too few to show anything");
+    assert!(total > least, "only {total} puts: too few to show anything");
 }

@@ -13,27 +13,35 @@ use serde_json::Value;
 use modules::Modules;
 
 /// What each crate may depend on of ours.
-const ALLOWED: [(&str, &[&str]); 15] = [
+const ALLOWED: [(&str, &[&str]); 16] = [
     ("store-api", &[]),
-    ("store-engine", &["store-api"]),
+    ("descriptors", &["store-api"]),
+    ("store-engine", &["store-api", "descriptors"]),
     ("store-memory", &["store-api"]),
     ("store-testkit", &["store-api", "store-memory"]),
-    ("store-redb", &["store-api"]),
+    ("store-redb", &["store-api", "descriptors"]),
     ("veilid-node", &["store-api"]),
     ("store-veilid", &["store-api", "veilid-node"]),
-    ("store-iroh", &["store-api", "store-engine"]),
+    ("store-iroh", &["store-api", "descriptors", "store-engine"]),
     ("sync-model", &["store-api", "store-engine"]),
     ("net-api", &["store-api"]),
     ("net-iroh", &["store-api", "net-api"]),
     ("sync-sim", &["store-api", "net-api"]),
     (
         "sync",
-        &["store-api", "store-engine", "sync-model", "net-api"],
+        &[
+            "store-api",
+            "descriptors",
+            "store-engine",
+            "sync-model",
+            "net-api",
+        ],
     ),
     (
         "larder",
         &[
             "store-api",
+            "descriptors",
             "store-engine",
             "store-memory",
             "store-redb",
@@ -46,6 +54,9 @@ const ALLOWED: [(&str, &[&str]); 15] = [
     ),
     ("cli", &["larder"]),
 ];
+
+/// Crates that run nothing and connect nothing themselves.
+const PURE: [&str; 2] = ["sync-model", "net-api"];
 
 /// What the traits may need: no runtime, no storage library.
 const STORE_API: [&str; 4] = ["async-trait", "bytes", "futures-core", "zeroize"];
@@ -132,6 +143,21 @@ fn crates_depend_only_downwards() {
             placed || ["tests", "benches"].contains(&name.as_str()),
             "{name}"
         );
+    }
+}
+
+#[test]
+fn what_is_pure_asks_tokio_for_its_traits_alone() {
+    for package in list(&metadata()["packages"]) {
+        if !PURE.contains(&text(&package["name"]).as_str()) {
+            continue;
+        }
+        let dependencies = list(&package["dependencies"]).into_iter();
+        let mut tokio = dependencies.filter(|dep| dep["kind"].is_null() && dep["name"] == "tokio");
+        let features = tokio.next().map(|tokio| list(&tokio["features"]));
+        for feature in features.unwrap_or_default() {
+            assert_eq!(feature, "io-util", "{}", package["name"]);
+        }
     }
 }
 

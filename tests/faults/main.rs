@@ -2,6 +2,8 @@
 #![allow(missing_docs, reason = "tests are named for what they show")]
 
 mod damage;
+#[cfg(unix)]
+mod descriptors;
 mod full;
 mod hostile;
 mod memory;

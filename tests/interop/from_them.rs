@@ -92,7 +92,7 @@ async fn what_is_not_here_yet(backend: Backend) {
         let names = read(blobs, names).await.len();
         let distinct: BTreeSet<&[u8]> = files.iter().map(|(_, data)| &data[..]).collect();
         let all: usize = distinct.iter().map(|data| data.len()).sum();
-        let already = 1440 * KIB + small.size() as usize;
+        let already = 1440 * KIB + small.size().expect("it was just added") as usize;
         assert_eq!(
             fetched.bytes_received as usize,
             all + links.len() + names - already

@@ -122,7 +122,9 @@ impl Child {
         job: &str,
         arguments: &[(&str, &dyn AsRef<OsStr>)],
     ) -> Self {
-        command.args([test, "--exact", "--nocapture", "--test-threads=1"]);
+        // Whatever test was started wants its child, though others like it are left out.
+        command.args([test, "--exact", "--include-ignored"]);
+        command.args(["--nocapture", "--test-threads=1"]);
         command.env(JOB, job);
         for (name, value) in arguments {
             command.env(name, value);

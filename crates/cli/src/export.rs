@@ -11,6 +11,7 @@ use anyhow::{Context, Result};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use larder::{
     Blobs, Hash, Listing, Status,
+    descriptors::Descriptors,
     groups::{FileEntry, Repo},
 };
 use serde::Serialize;
@@ -313,6 +314,8 @@ fn is_absent(error: &io::Error) -> bool {
 /// Whether the file at `path` has the very bytes of what is stored.
 pub(crate) async fn is_same(blobs: &Blobs, stored: &Stored, path: &Path) -> Result<bool> {
     let cannot_read = || format!("cannot read {}", path.display());
+    // Held until both are read, while only calls into the store are waited for.
+    let _permit = Descriptors::of_process().file().await;
     let mut file = tokio::fs::File::open(path)
         .await
         .with_context(cannot_read)?;
@@ -375,6 +378,7 @@ async fn write_one(
     let folder = file.path.parent().expect("it was joined to a folder");
     let path = folder.join(format!(".larder-{:016x}.tmp", rand::random::<u64>()));
     let mut options = tokio::fs::OpenOptions::new();
+    let _permit = Descriptors::of_process().file().await;
     let mut out = options.write(true).create_new(true).open(&path).await?;
     let temporary = Temporary(Some(path.clone()));
     let mut pieces = file.stored.read(blobs);

@@ -13,6 +13,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use indicatif::ProgressBar;
 use larder::{
     AddOptions, Blobs, Pin, TagName,
+    api::is_out_of_descriptors,
     engine::Progress,
     iroh::{MAX_ENTRIES, store_collection},
 };
@@ -182,8 +183,11 @@ async fn add_file(blobs: &Blobs, path: &Path, bar: &ProgressBar) -> larder::Resu
     blobs.add_with(path, options).await
 }
 
-/// Whether it was the file, and not the store, that failed.
+/// Whether it was the file that failed, and not the store or the whole process.
 pub(crate) fn is_about(error: &larder::Error, path: &Path) -> bool {
+    if is_out_of_descriptors(error) {
+        return false;
+    }
     let path = path.display().to_string();
     error
         .context()

@@ -17,6 +17,7 @@ mod walk;
 
 use std::{io, process::ExitCode, time::Duration};
 
+use anyhow::Context;
 use clap::{CommandFactory, Parser};
 use tracing_subscriber::EnvFilter;
 
@@ -41,10 +42,14 @@ pub fn main() -> ExitCode {
         .with_env_filter(filter)
         .with_writer(io::stderr)
         .init();
-    let runtime = match tokio::runtime::Runtime::new() {
+    // Where the system refuses, the program shares out what it has.
+    if let Err(error) = larder::descriptors::raise_limit() {
+        tracing::debug!(%error, "the limit of open files stays as it is");
+    }
+    let runtime = match tokio::runtime::Runtime::new().context("cannot start") {
         Ok(runtime) => runtime,
         Err(error) => {
-            output::to_stderr(format_args!("error: cannot start: {error}"));
+            output::to_stderr(&Report::of(&error));
             return ExitCode::from(Exit::Failed.code());
         }
     };

@@ -2,9 +2,13 @@
 
 use std::fmt;
 
-use larder::{Error, Kind};
+use larder::{Error, Kind, api::is_out_of_descriptors};
 
 use crate::output::Shown;
+
+/// What to do where no file can be opened any more.
+const RAISE_THE_LIMIT: &str = "let it open more files, for example with `ulimit -n 1024`, or end \
+                               programs that have many open; then run it again: what was stored stays";
 
 /// Something that a person can set right, with the words for it.
 #[derive(Debug)]
@@ -103,6 +107,7 @@ impl Report {
             error: words(error),
             advice: match (problem, store) {
                 (Some(problem), _) => Some(problem.advice.clone()),
+                _ if error.chain().any(is_out_of_descriptors) => Some(RAISE_THE_LIMIT.to_owned()),
                 (None, Some(error)) => advice(error),
                 (None, None) => error
                     .chain()
@@ -276,6 +281,24 @@ mod tests {
         assert!(text(error).contains("larder verify --repair"));
         let error = Error::new(Kind::Corrupt, "blobs.fetch", "");
         assert!(text(error).contains("somebody else"));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn too_many_open_files_are_no_defect() {
+        let system = || std::io::Error::from_raw_os_error(24);
+        let error = Error::io("payload.read", Path::new("/s/p"), system());
+        assert_eq!(
+            text(error),
+            "error: payload.read: unavailable: too many files and sockets are open; close some, or \
+             raise the limit (path=/s/p): Too many open files (os error 24)\n  now: let it open more \
+             files, for example with `ulimit -n 1024`, or end programs that have many open; then run \
+             it again: what was stored stays"
+        );
+        let error = Err::<(), _>(system())
+            .context("cannot read /x")
+            .unwrap_err();
+        assert!(text(error).contains("ulimit"));
     }
 
     #[test]

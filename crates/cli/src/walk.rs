@@ -7,6 +7,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use larder::api::is_out_of_descriptors;
 use serde::Serialize;
 
 /// The file that marks a folder as a cache (<https://bford.info/cachedir/>), and how it begins.
@@ -24,6 +25,13 @@ pub(crate) struct WalkOptions {
     pub(crate) skip_unreadable: bool,
     /// Folders that are never entered: a store that is open must not be added to itself.
     pub(crate) never: Vec<PathBuf>,
+}
+
+impl WalkOptions {
+    /// Whether what failed may be left out. A process that can open no more files has read nothing.
+    fn may_skip(&self, error: &anyhow::Error) -> bool {
+        self.skip_unreadable && !error.chain().any(is_out_of_descriptors)
+    }
 }
 
 /// A file that was found.
@@ -100,7 +108,7 @@ pub(crate) fn walk(root: &Path, options: &WalkOptions) -> Result<Walk> {
     let mut folders = vec![(root.to_owned(), String::new())];
     while let Some((folder, prefix)) = folders.pop() {
         if let Err(error) = visit(&folder, &prefix, options, &mut walk, &mut folders) {
-            if !options.skip_unreadable {
+            if !options.may_skip(&error) {
                 return Err(error);
             }
             tracing::warn!(folder = %folder.display(), "left out: {error:#}");
@@ -119,7 +127,7 @@ fn visit(
     folders: &mut Vec<(PathBuf, String)>,
 ) -> Result<()> {
     if !prefix.is_empty() {
-        if !options.include_caches && is_cache(folder) {
+        if !options.include_caches && is_cache(folder)? {
             walk.skipped.caches += 1;
             return Ok(());
         }
@@ -136,7 +144,7 @@ fn visit(
         let entry = entry.with_context(|| cannot_read(folder))?;
         empty = false;
         if let Err(error) = visit_entry(&entry, prefix, walk, folders) {
-            if !options.skip_unreadable {
+            if !options.may_skip(&error) {
                 return Err(error);
             }
             tracing::warn!(path = %entry.path().display(), "left out: {error:#}");
@@ -191,12 +199,17 @@ fn cannot_read(path: &Path) -> String {
     format!("cannot read {}", path.display())
 }
 
-/// Whether a folder is marked as a cache. What cannot be read is not.
-fn is_cache(folder: &Path) -> bool {
+/// Whether a folder is marked as a cache. One whose mark cannot be read is not.
+fn is_cache(folder: &Path) -> Result<bool> {
     let mut start = [0; CACHE_TAG.1.len()];
-    fs::File::open(folder.join(CACHE_TAG.0))
-        .and_then(|mut file| io::Read::read_exact(&mut file, &mut start))
-        .is_ok_and(|()| start == CACHE_TAG.1)
+    let read = fs::File::open(folder.join(CACHE_TAG.0))
+        .and_then(|mut file| io::Read::read_exact(&mut file, &mut start));
+    match read {
+        Err(error) if is_out_of_descriptors(&error) => {
+            Err(error).with_context(|| cannot_read(folder))
+        }
+        read => Ok(read.is_ok() && start == CACHE_TAG.1),
+    }
 }
 
 #[cfg(test)]

@@ -35,6 +35,8 @@ mod url;
 #[cfg(feature = "veilid")]
 mod veilid_folder;
 
+/// The budget of file descriptors that all stores of a process share.
+pub use descriptors;
 /// The traits that a backend implements, and their types.
 pub use store_api as api;
 pub use store_api::{Bytes, Error, Kind, Listing, Result};

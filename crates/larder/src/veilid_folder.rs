@@ -5,6 +5,7 @@ use std::{
     path::Path,
 };
 
+use descriptors::Descriptors;
 use store_api::{Error, Kind, Result};
 use store_veilid::VeilidStore;
 use veilid_node::{Node, NodeConfig, Protection};
@@ -15,8 +16,13 @@ const NAME_FILE: &str = "larder-node";
 /// How many bytes of chance a name has.
 const NAME_LEN: usize = 8;
 
+/// How many descriptors a node and its store need: about thirty for the databases of its tables, and
+/// some for whatever else the process does.
+const DESCRIPTORS: u64 = 64;
+
 /// Starts the node in `dir`, offline, and makes it where there is none.
 pub(crate) async fn start(dir: &Path, protection: Protection) -> Result<Node> {
+    Descriptors::of_process().check("store.open", DESCRIPTORS)?;
     let mut config = NodeConfig::new(dir, protection);
     config.namespace = name(dir)?;
     Node::start(config).await

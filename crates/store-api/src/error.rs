@@ -110,7 +110,12 @@ impl Error {
 
     /// An input or output error of the operating system, by what its kind means to a store.
     pub fn io(operation: &'static str, path: &Path, source: io::Error) -> Self {
-        Self::new(kind_of_io(&source), operation, "")
+        let message = if is_out_of_descriptors(&source) {
+            TOO_MANY_OPEN
+        } else {
+            ""
+        };
+        Self::new(kind_of_io(&source), operation, message)
             .with("path", path.display())
             .because(source)
     }
@@ -164,9 +169,37 @@ impl Error {
     }
 }
 
+const TOO_MANY_OPEN: &str = "too many files and sockets are open; close some, or raise the limit";
+
+/// Whether an error, or what caused it, is that no file or socket can be opened now, because this
+/// process or the whole system has as many open as it may.
+pub fn is_out_of_descriptors(error: &(dyn StdError + 'static)) -> bool {
+    // The standard library has no kind for this. ENFILE and EMFILE have these numbers on every Unix;
+    // Windows has ERROR_TOO_MANY_OPEN_FILES.
+    let numbers: &[i32] = match cfg!(windows) {
+        true => &[4],
+        false => &[23, 24],
+    };
+    let mut next = Some(error);
+    while let Some(error) = next {
+        next = match error.downcast_ref::<io::Error>() {
+            Some(system) => match system.raw_os_error() {
+                Some(number) => return numbers.contains(&number),
+                // The source of an error that carries another leaves out the one that it carries.
+                None => system.get_ref().map(|inner| inner as _),
+            },
+            None => error.source(),
+        };
+    }
+    false
+}
+
 /// What an operating-system error means to a store.
 fn kind_of_io(error: &io::Error) -> Kind {
     use io::ErrorKind as Io;
+    if is_out_of_descriptors(error) {
+        return Kind::Unavailable;
+    }
     match error.kind() {
         Io::NotFound => Kind::NotFound,
         Io::StorageFull | Io::QuotaExceeded | Io::FileTooLarge => Kind::Full,
@@ -244,6 +277,39 @@ mod tests {
             format!("{full:?}"),
             "log.append: no space left (path=/data/log/1): no storage space"
         );
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn too_many_open_files_can_be_tried_again() {
+        for number in [23, 24] {
+            let system = io::Error::from_raw_os_error(number);
+            assert!(is_out_of_descriptors(&system));
+            let error = Error::io("blobs.read", Path::new("/data/p"), system);
+            assert_eq!(error.kind(), Kind::Unavailable);
+            assert_eq!(error.can_retry(), Retry::Later);
+            assert_eq!(
+                error.to_string(),
+                "blobs.read: unavailable: too many files and sockets are open; close some, or raise \
+                 the limit (path=/data/p)"
+            );
+        }
+        let inner = Error::io(
+            "blobs.read",
+            Path::new("p"),
+            io::Error::from_raw_os_error(24),
+        );
+        let outer = Error::new(Kind::Unavailable, "blobs.add", "the source failed");
+        let outer = outer.because(io::Error::other(inner));
+        assert!(is_out_of_descriptors(&outer), "a cause of it is");
+        let absent = io::Error::from(io::ErrorKind::NotFound);
+        assert!(!is_out_of_descriptors(&absent));
+        let denied = Error::io(
+            "blobs.read",
+            Path::new("p"),
+            io::Error::from_raw_os_error(13),
+        );
+        assert!(!is_out_of_descriptors(&denied));
     }
 
     #[test]

@@ -38,7 +38,7 @@ pub use collection::{
     Batch, Change, CollectionCapabilities, CollectionId, CollectionStore, Edit, Entry, Expect,
     MAX_COLLECTION_ID_LEN, Order, Revision, Scan, ScanOrder,
 };
-pub use error::{Error, Kind, Result, Retry};
+pub use error::{Error, Kind, Result, Retry, is_out_of_descriptors};
 pub use futures_core::Stream;
 pub use layer::Layer;
 pub use record::{

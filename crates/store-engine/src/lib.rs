@@ -26,6 +26,7 @@ mod blobs;
 mod blocking;
 mod chance;
 mod collections;
+pub mod fetch;
 #[cfg(fuzzing)]
 pub mod fuzz;
 mod hash;

@@ -17,6 +17,7 @@ use store_api::{BlobStore, Kind, Result};
 use store_engine::{
     AddOptions, Blobs, ChunkNum, ChunkRanges, Collected, Format, Hash, Root, Roots, TagName,
 };
+use tokio::sync::watch;
 
 fn soon() -> SystemTime {
     // What was added in this very millisecond is spared.
@@ -327,15 +328,17 @@ async fn a_tree_that_is_not_here_yet_keeps_what_comes() {
 async fn a_tree_that_comes_while_collecting_stays() {
     let (blobs, _) = engine().await;
     let (from, _) = engine().await;
-    let done = Arc::new(AtomicBool::new(false));
+    let (rounds, mut ended) = watch::channel(0_u64);
     let collecting = tokio::spawn({
-        let (blobs, done) = (blobs.clone(), done.clone());
+        let blobs = blobs.clone();
         async move {
-            while !done.load(Ordering::SeqCst) {
+            loop {
                 blobs.collect(SystemTime::now()).await.unwrap();
+                rounds.send_modify(|rounds| *rounds += 1);
             }
         }
     });
+    let mut before: Vec<Hash> = Vec::new();
     for seed in 0..20 {
         let (root, all) = tree(&from, seed).await;
         let pin = blobs.pin(Root::tree(root, 3)).await;
@@ -346,12 +349,19 @@ async fn a_tree_that_comes_while_collecting_stays() {
         }
         // From here on only the tree keeps them.
         drop(held);
-        tokio::time::sleep(Duration::from_millis(5)).await;
+        // One round that began after that has ended.
+        let rounds = *ended.borrow_and_update();
+        let round = ended.wait_for(|ended| *ended >= rounds + 2);
+        round.await.expect("the collections go on");
         for hash in &all {
             assert!(here(&blobs, *hash).await);
         }
+        // Nothing kept the tree before, so that the collections do collect.
+        for hash in before.iter().filter(|hash| !all.contains(hash)) {
+            assert!(!here(&blobs, *hash).await);
+        }
+        before = all;
         drop(pin);
     }
-    done.store(true, Ordering::SeqCst);
-    collecting.await.unwrap();
+    collecting.abort();
 }

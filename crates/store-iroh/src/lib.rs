@@ -66,7 +66,8 @@ pub use self::{
     convert::{to_engine_hash, to_engine_root, to_iroh_hash, to_iroh_root},
     endpoint::{EndpointOptions, Reach, bind, connect, ticket},
     fetch::{
-        FetchOptions, FetchProgress, FetchProgressFn, Fetched, MAX_HASH_SEQ_LEN, MAX_STREAMS, fetch,
+        FetchOptions, FetchProgress, FetchProgressFn, Fetched, MAX_HASH_SEQ_LEN, MAX_STREAMS,
+        fetch, fetch_from,
     },
     serve::{
         MAX_CONNECTIONS, MAX_OPEN_CHILDREN, MAX_REQUESTS, MAX_SHARES, Provider, REQUEST_TIMEOUT,

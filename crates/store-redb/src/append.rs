@@ -258,6 +258,8 @@ fn create_segment(
 
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
+    use descriptors::Descriptors;
+
     use super::*;
     use crate::frame::Record;
 
@@ -272,7 +274,7 @@ mod tests {
     }
 
     fn appender(dir: &std::path::Path) -> Appender {
-        let log = Arc::new(Log::open(dir).expect("an empty log"));
+        let log = Arc::new(Log::open(dir, Arc::new(Descriptors::new(64))).expect("an empty log"));
         Appender::create(log, 1, Counters::default()).expect("a segment")
     }
 

@@ -10,6 +10,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use descriptors::{Descriptors, Permit};
 use store_api::{Error, Result};
 
 /// Locks; a panic elsewhere while it was held left nothing half done that matters here.
@@ -102,60 +103,75 @@ pub(crate) fn remove_file(operation: &'static str, path: &Path) -> Result<()> {
     }
 }
 
-/// Open files by name, at most `limit`; the one that was not used for longest makes room.
+/// A bounded cache of open files by name. The file that was not used for longest makes room. Each has
+/// a permit of the process's budget; where that has none left, the cache keeps fewer files.
 #[derive(Debug)]
 pub(crate) struct Handles<K> {
     limit: usize,
+    descriptors: Arc<Descriptors>,
     inner: Mutex<Inner<K>>,
 }
 
 #[derive(Debug)]
 struct Inner<K> {
-    files: HashMap<K, (Arc<File>, bool)>,
+    files: HashMap<K, Kept>,
     /// In the order of the second-chance clock: used ones are passed over once.
     clock: VecDeque<K>,
 }
 
+/// An open file in the cache.
+#[derive(Debug)]
+struct Kept {
+    file: Arc<File>,
+    used: bool,
+    permit: Permit,
+}
+
 impl<K: Copy + Eq + Hash> Handles<K> {
-    pub(crate) fn new(limit: usize) -> Self {
+    /// Returns an empty cache that keeps at most `limit` files, and fewer where the budget is small.
+    pub(crate) fn new(limit: usize, descriptors: Arc<Descriptors>) -> Self {
         let inner = Inner {
             files: HashMap::new(),
             clock: VecDeque::new(),
         };
         Self {
-            limit,
+            limit: limit.min(descriptors.most_kept()),
+            descriptors,
             inner: Mutex::new(inner),
         }
     }
 
     pub(crate) fn get(&self, key: K) -> Option<Arc<File>> {
         let mut inner = lock(&self.inner);
-        let (file, used) = inner.files.get_mut(&key)?;
-        *used = true;
-        Some(Arc::clone(file))
+        let kept = inner.files.get_mut(&key)?;
+        kept.used = true;
+        Some(Arc::clone(&kept.file))
     }
 
+    /// Keeps a file, in place of an older one where there is no room. A file that cannot be kept,
+    /// because other caches have every permit, is closed after its use.
     pub(crate) fn insert(&self, key: K, file: Arc<File>) {
         // Dropped after the lock: closing a file can take long.
         let mut closed = None;
         let mut inner = lock(&self.inner);
-        if let Some(old) = inner.files.insert(key, (file, false)) {
-            closed.replace(old.0);
+        if let Some(kept) = inner.files.get_mut(&key) {
+            closed = Some(std::mem::replace(&mut kept.file, file));
         } else {
-            inner.clock.push_back(key);
-        }
-        while inner.files.len() > self.limit {
-            let Some(oldest) = inner.clock.pop_front() else {
-                break;
-            };
-            match inner.files.get_mut(&oldest) {
-                Some((_, used)) if *used => {
-                    *used = false;
-                    inner.clock.push_back(oldest);
-                }
-                _ => {
-                    closed = inner.files.remove(&oldest).map(|(file, _)| file).or(closed);
-                }
+            let has_room = inner.files.len() < self.limit;
+            let free = has_room.then(|| self.descriptors.keep()).flatten();
+            let permit = free.or_else(|| {
+                let oldest = inner.take_oldest()?;
+                closed = Some(oldest.file);
+                Some(oldest.permit)
+            });
+            if let Some(permit) = permit {
+                let kept = Kept {
+                    file,
+                    used: false,
+                    permit,
+                };
+                inner.files.insert(key, kept);
+                inner.clock.push_back(key);
             }
         }
         drop(inner);
@@ -178,5 +194,78 @@ impl<K: Copy + Eq + Hash> Handles<K> {
         let closed = std::mem::take(&mut inner.files);
         drop(inner);
         drop(closed);
+    }
+}
+
+impl<K: Copy + Eq + Hash> Inner<K> {
+    /// Takes out the file that was not used for longest; `None` where there is none.
+    fn take_oldest(&mut self) -> Option<Kept> {
+        while let Some(oldest) = self.clock.pop_front() {
+            match self.files.get_mut(&oldest) {
+                Some(kept) if kept.used => {
+                    kept.used = false;
+                    self.clock.push_back(oldest);
+                }
+                Some(_) => return self.files.remove(&oldest),
+                None => {}
+            }
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file() -> Arc<File> {
+        Arc::new(tempfile::tempfile().expect("a file"))
+    }
+
+    #[test]
+    fn a_cache_keeps_its_share_and_what_is_used_stays() {
+        let descriptors = Arc::new(Descriptors::new(1024));
+        let share = descriptors.most_kept();
+        let handles = Handles::new(usize::MAX, Arc::clone(&descriptors));
+        handles.insert(0, file());
+        for key in 1..2 * share {
+            handles.insert(key, file());
+            assert!(handles.get(0).is_some(), "{key}: it is used all the time");
+        }
+        let kept = (0..2 * share).filter(|key| handles.get(*key).is_some());
+        assert_eq!(kept.count(), share);
+        assert!(handles.get(share / 2).is_none(), "an old one made room");
+    }
+
+    #[test]
+    fn caches_share_what_there_is_and_work_without() {
+        let descriptors = Arc::new(Descriptors::new(descriptors::SMALLEST_LIMIT));
+        let others: Vec<_> = std::iter::from_fn(|| descriptors.keep()).collect();
+        let handles = Handles::new(8, Arc::clone(&descriptors));
+        handles.insert(1, file());
+        assert!(handles.get(1).is_none(), "nothing is free");
+        drop(others);
+        handles.insert(1, file());
+        assert!(handles.get(1).is_some());
+        let others: Vec<_> = std::iter::from_fn(|| descriptors.keep()).collect();
+        handles.insert(2, file());
+        assert!(handles.get(1).is_none(), "its permit is the next one's");
+        assert!(handles.get(2).is_some());
+        handles.remove(2);
+        assert!(descriptors.keep().is_some(), "it was given back");
+        handles.insert(3, file());
+        handles.clear();
+        let freed: Vec<_> = std::iter::from_fn(|| descriptors.keep()).collect();
+        assert_eq!(freed.len() + others.len(), 8);
+    }
+
+    #[test]
+    fn a_file_that_is_kept_again_takes_no_second_permit() {
+        let descriptors = Arc::new(Descriptors::new(descriptors::SMALLEST_LIMIT));
+        let handles = Handles::new(8, Arc::clone(&descriptors));
+        handles.insert(1, file());
+        handles.insert(1, file());
+        let rest: Vec<_> = std::iter::from_fn(|| descriptors.keep()).collect();
+        assert_eq!(rest.len(), 7);
     }
 }

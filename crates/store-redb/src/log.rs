@@ -8,6 +8,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
+use descriptors::Descriptors;
 use store_api::{Error, Kind, Result};
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -18,7 +19,7 @@ use crate::{
 
 /// A segment that is at least this long gets no more frames.
 pub(crate) const SEGMENT_LEN: u64 = 64 << 20;
-/// How many segments are open at once for reading.
+/// The most segments that are kept open for reading; fewer where the process may have few.
 const OPEN_SEGMENTS: usize = 128;
 /// What a segment begins with: magic `LS01`, number (4 bytes), salt (8), the sequence number of the
 /// last frame before it (8), the last revision before it (8), XXH3 of these 32 bytes (8).
@@ -100,7 +101,7 @@ pub(crate) struct Log {
 
 impl Log {
     /// The segments that are in `dir`.
-    pub(crate) fn open(dir: &Path) -> Result<Self> {
+    pub(crate) fn open(dir: &Path, descriptors: Arc<Descriptors>) -> Result<Self> {
         let fail = |error| Error::io("log.open", dir, error);
         let mut segments = BTreeMap::new();
         for entry in fs::read_dir(dir).map_err(fail)? {
@@ -114,7 +115,7 @@ impl Log {
         Ok(Self {
             dir: dir.to_owned(),
             segments: Mutex::new(segments),
-            handles: Handles::new(OPEN_SEGMENTS),
+            handles: Handles::new(OPEN_SEGMENTS, descriptors),
         })
     }
 

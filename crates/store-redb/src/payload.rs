@@ -11,6 +11,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use descriptors::Descriptors;
 use store_api::{Block, Error, GROUP_LEN, Kind, Part, PayloadId, Result};
 
 use crate::disk::{self, Handles, lock};
@@ -19,7 +20,7 @@ use crate::disk::{self, Handles, lock};
 pub(crate) const BLOCK_LEN: u32 = GROUP_LEN as u32;
 /// The longest part.
 pub(crate) const MAX_PART_LEN: u64 = 1 << 43;
-/// How many payload files are open at once.
+/// The most payload files that are kept open; fewer where the process may have few.
 const OPEN_FILES: usize = 256;
 /// How often a write makes its folder again that a delete removed meanwhile.
 const FOLDER_RETRIES: usize = 16;
@@ -47,10 +48,10 @@ fn part_name(part: Part) -> &'static str {
 }
 
 impl Payloads {
-    pub(crate) fn new(dir: PathBuf) -> Self {
+    pub(crate) fn new(dir: PathBuf, descriptors: Arc<Descriptors>) -> Self {
         Self {
             dir,
-            handles: Handles::new(OPEN_FILES),
+            handles: Handles::new(OPEN_FILES, descriptors),
             names: RwLock::default(),
             unsynced: Mutex::default(),
         }

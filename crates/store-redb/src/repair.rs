@@ -8,9 +8,11 @@ use std::{
     fs::{self, File},
     hash::{BuildHasher, RandomState},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use bytes::Bytes;
+use descriptors::{Descriptors, SMALLEST_LIMIT};
 use store_api::{CollectionId, Error, Result};
 
 use crate::{
@@ -43,9 +45,10 @@ pub struct Repaired {
 }
 
 /// Repairs the log of the store in `dir`, and removes its index.
-pub(crate) fn repair(dir: &Path) -> Result<Repaired> {
+pub(crate) fn repair(dir: &Path, descriptors: Arc<Descriptors>) -> Result<Repaired> {
+    descriptors.check(OPERATION, SMALLEST_LIMIT)?;
     let folder = Folder::open_existing(dir)?;
-    let log = Log::open(&folder.log())?;
+    let log = Log::open(&folder.log(), descriptors)?;
     let mut repaired = Repaired::default();
     let mut before: Option<(u32, Counters)> = None;
     let segments: Vec<u32> = log.segments().into_keys().collect();

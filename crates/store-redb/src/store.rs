@@ -10,6 +10,7 @@ use std::{
     thread::JoinHandle,
 };
 
+use descriptors::{Descriptors, SMALLEST_LIMIT};
 use store_api::{Error, Kind, Result};
 use tokio::sync::{OnceCell, Semaphore, broadcast, mpsc, oneshot};
 
@@ -54,9 +55,30 @@ impl fmt::Debug for RedbStore {
 }
 
 /// How to open a store.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 #[non_exhaustive]
-pub struct Options {}
+pub struct Options {
+    /// The descriptors that the store shares with the rest of the process; by default, those of the
+    /// [whole process](Descriptors::of_process).
+    pub descriptors: Arc<Descriptors>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            descriptors: Descriptors::of_process(),
+        }
+    }
+}
+
+impl Options {
+    /// Returns the same options with another budget of descriptors.
+    #[must_use]
+    pub fn descriptors(mut self, descriptors: Arc<Descriptors>) -> Self {
+        self.descriptors = descriptors;
+        self
+    }
+}
 
 /// The order of the fields matters: the queues end before the threads are waited for.
 pub(crate) struct Inner {
@@ -66,6 +88,7 @@ pub(crate) struct Inner {
     pub(crate) writer: mpsc::Sender<Request>,
     pub(crate) readers: mpsc::Sender<Job>,
     pub(crate) blocking: Arc<Semaphore>,
+    descriptors: Arc<Descriptors>,
     is_closed: AtomicBool,
     closing: OnceCell<Result<()>>,
     threads: Mutex<Threads>,
@@ -91,10 +114,13 @@ impl RedbStore {
         run_blocking("store.open", move || Self::open_blocking(&dir, &options)).await
     }
 
-    fn open_blocking(dir: &Path, _options: &Options) -> Result<Self> {
+    fn open_blocking(dir: &Path, options: &Options) -> Result<Self> {
+        let descriptors = &options.descriptors;
+        descriptors.check("store.open", SMALLEST_LIMIT)?;
         let folder = Folder::open(dir)?;
-        let log = Arc::new(Log::open(&folder.log())?);
-        let payloads = Arc::new(Payloads::new(folder.payload()));
+        let log = Arc::new(Log::open(&folder.log(), Arc::clone(descriptors))?);
+        let payloads = Payloads::new(folder.payload(), Arc::clone(descriptors));
+        let payloads = Arc::new(payloads);
         let pages = Arc::new(PageState::default());
         let (index, applied) = open_index(&folder, &pages)?;
         let snapshot = index.snapshot()?;
@@ -126,6 +152,7 @@ impl RedbStore {
             writer,
             readers,
             blocking: Arc::new(Semaphore::new(BLOCKING_CALLS)),
+            descriptors: Arc::clone(descriptors),
             is_closed: AtomicBool::new(false),
             closing: OnceCell::new(),
             threads: Mutex::new(threads),
@@ -168,7 +195,9 @@ impl RedbStore {
     pub async fn repair(dir: impl Into<PathBuf>, options: Options) -> Result<Repaired> {
         let dir = dir.into();
         let folder = dir.clone();
-        let repaired = run_blocking("store.repair", move || repair::repair(&folder)).await?;
+        let descriptors = Arc::clone(&options.descriptors);
+        let repair = move || repair::repair(&folder, descriptors);
+        let repaired = run_blocking("store.repair", repair).await?;
         Self::open(dir, options).await?.close().await?;
         Ok(repaired)
     }
@@ -230,10 +259,11 @@ impl RedbStore {
         self.check_open(operation)?;
         let permit = Arc::clone(&self.inner.blocking).acquire_owned().await;
         let permit = permit.map_err(|_| closed(operation))?;
+        let descriptors = self.inner.descriptors.call().await;
         let payloads = Arc::clone(&self.inner.payloads);
         let call = move || {
             let result = call(&payloads);
-            drop(permit);
+            drop((permit, descriptors));
             result
         };
         run_blocking(operation, call).await

@@ -1,8 +1,9 @@
 //! The store as a caller sees it: what is put is found, now and after opening again.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use descriptors::Descriptors;
 use futures_util::{StreamExt, TryStreamExt};
 use store_api::{
     Batch, BlobStore, Block, Change, CollectionId, CollectionStore, Durability, Edit, Expect, Kind,
@@ -32,6 +33,21 @@ async fn open(dir: &TempDir) -> RedbStore {
     RedbStore::open(dir.path(), Options::default())
         .await
         .expect("it opens")
+}
+
+#[tokio::test]
+async fn a_budget_that_is_too_small_is_refused_and_makes_no_store() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let store = dir.path().join("store");
+    let few = || Options::default().descriptors(Arc::new(Descriptors::new(39)));
+    for error in [
+        RedbStore::open(&store, few()).await.expect_err("too few"),
+        RedbStore::repair(&store, few()).await.expect_err("too few"),
+    ] {
+        assert_eq!(error.kind(), Kind::Denied);
+        assert!(error.message().contains("raise its limit"), "{error}");
+    }
+    assert!(!store.exists());
 }
 
 async fn keys(store: &RedbStore, order: Order) -> Vec<Bytes> {

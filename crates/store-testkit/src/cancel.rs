@@ -45,6 +45,12 @@ enum State {
 }
 
 impl Cut {
+    /// A call that is dropped after so many polls.
+    pub fn after(polls: usize) -> Self {
+        let state = State::Unused;
+        Self { polls, state }
+    }
+
     /// How often the call is polled before it is dropped: 0 is dropped without having begun.
     pub fn polls(&self) -> usize {
         self.polls
@@ -96,8 +102,7 @@ impl Cut {
 /// Where a scenario does not make its call, or the call never completes.
 pub async fn at_every_await(scenario: impl AsyncFn(Cut) -> Cut) -> usize {
     for polls in 0..MAX_POLLS {
-        let state = State::Unused;
-        let cut = scenario(Cut { polls, state }).await;
+        let cut = scenario(Cut::after(polls)).await;
         match cut.state {
             State::Unused => panic!("the scenario makes no call"),
             State::CutOff => {}

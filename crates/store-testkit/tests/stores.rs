@@ -8,7 +8,7 @@ use std::sync::{
 use store_api::Result;
 use store_testkit::{
     MemoryStore,
-    stores::{Faults, FaultyStore, PowerStore, StrictStore},
+    stores::{Faults, FaultyStore, LateStore, PowerStore, StrictStore},
     suite::Subject,
 };
 
@@ -29,6 +29,10 @@ async fn faulty() -> Result<Subject<FaultyStore<MemoryStore>>> {
         MemoryStore::new(),
         Faults::seeded(1),
     )))
+}
+
+async fn late() -> Result<Subject<LateStore<MemoryStore>>> {
+    Ok(Subject::new(LateStore::new(MemoryStore::new(), 1)))
 }
 
 /// Opened again, it is what was left after its power failed.
@@ -74,6 +78,20 @@ mod faulty_blobs {
 mod faulty_collections {
     store_testkit::collection_store_suite!(
         super::faulty,
+        lacks: [Reopen = "it lives in memory", Close = "what it wraps is closed"]
+    );
+}
+
+mod late_blobs {
+    store_testkit::blob_store_suite!(
+        super::late,
+        lacks: [Reopen = "it lives in memory", Close = "what it wraps is closed"]
+    );
+}
+
+mod late_collections {
+    store_testkit::collection_store_suite!(
+        super::late,
         lacks: [Reopen = "it lives in memory", Close = "what it wraps is closed"]
     );
 }

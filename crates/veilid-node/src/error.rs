@@ -4,11 +4,13 @@ use store_api::{Error, Kind};
 use veilid_core::VeilidAPIError;
 
 /// What Veilid says below its own errors, and what it means.
-const TEXTS: [(&str, Kind); 8] = [
+const TEXTS: [(&str, Kind); 10] = [
     ("database or disk is full", Kind::Full),
     ("No space left on device", Kind::Full),
     ("another veilid instance is using", Kind::Unavailable),
     ("database is locked", Kind::Unavailable),
+    ("Too many open files", Kind::Unavailable),
+    ("unable to open database file", Kind::Unavailable),
     ("readonly database", Kind::Denied),
     ("Permission denied", Kind::Denied),
     ("malformed", Kind::Corrupt),
@@ -55,6 +57,8 @@ mod tests {
         let kind = |text: &str| api_error("table.commit", VeilidAPIError::generic(text)).kind();
         assert_eq!(kind("commit failed: database or disk is full"), Kind::Full);
         assert_eq!(kind("database disk image is malformed"), Kind::Corrupt);
+        let text = "open failed: unable to open database file: /d/table_store/x";
+        assert_eq!(kind(text), Kind::Unavailable);
         assert_eq!(kind("whatever"), Kind::Internal);
         let error = api_error("record.get", VeilidAPIError::try_again("offline"));
         assert_eq!(error.kind(), Kind::Unavailable);

@@ -53,6 +53,29 @@ impl Network {
             compare_every: None,
         }
     }
+
+    fn reach(&self) -> Reach {
+        match (self.loopback, self.public) {
+            (true, _) => Reach::Loopback,
+            (_, true) => Reach::Public,
+            _ => Reach::LanOnly,
+        }
+    }
+
+    fn options(&self) -> Options {
+        Options {
+            policy: match self.names_only {
+                true => Policy::Names,
+                false => Policy::Everything,
+            },
+            push: match self.no_push {
+                true => Push::Never,
+                false => Push::AtOnce,
+            },
+            compare_every: self.compare_every.unwrap_or(COMPARE_EVERY),
+            ..Options::default()
+        }
+    }
 }
 
 /// A time that leaves the others in peace.
@@ -65,28 +88,61 @@ fn compare_every(text: &str) -> Result<Duration, String> {
 
 /// Connects the store's groups.
 pub(crate) async fn start(store: &Store, network: Network) -> Result<Replicator> {
-    let reach = match (network.loopback, network.public) {
-        (true, _) => Reach::Loopback,
-        (_, true) => Reach::Public,
-        _ => Reach::LanOnly,
-    };
-    let options = Options {
-        policy: match network.names_only {
-            true => Policy::Names,
-            false => Policy::Everything,
-        },
-        push: match network.no_push {
-            true => Push::Never,
-            false => Push::AtOnce,
-        },
-        compare_every: network.compare_every.unwrap_or(COMPARE_EVERY),
-        ..Options::default()
-    };
+    let options = network.options();
     let network = IrohOptions {
-        reach,
+        reach: network.reach(),
         port: network.port,
         secret_key: None,
     };
     let started = store.replicate(unlock, network, options).await;
     started.context("cannot connect the groups of this store")
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Args {
+        #[command(flatten)]
+        network: Network,
+    }
+
+    fn parse(args: &[&str]) -> Result<Network, String> {
+        let args = Args::try_parse_from([&["larder"], args].concat());
+        args.map(|args| args.network)
+            .map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn every_flag_reaches_its_option() {
+        let plain = parse(&[]).unwrap();
+        assert_eq!(plain.reach(), Reach::LanOnly);
+        let options = plain.options();
+        assert_eq!(options.policy, Policy::Everything);
+        assert_eq!(options.push, Push::AtOnce);
+        assert_eq!(options.compare_every, COMPARE_EVERY);
+        assert_eq!(parse(&["--public"]).unwrap().reach(), Reach::Public);
+        let quiet = parse(&[
+            "--loopback",
+            "--no-push",
+            "--names-only",
+            "--compare-every",
+            "1h",
+        ]);
+        let quiet = quiet.unwrap();
+        assert_eq!(quiet.reach(), Reach::Loopback);
+        let options = quiet.options();
+        assert_eq!(options.policy, Policy::Names);
+        assert_eq!(options.push, Push::Never);
+        assert_eq!(options.compare_every, Duration::from_secs(3600));
+        let said = parse(&["--compare-every", "10ms"]).unwrap_err();
+        assert!(
+            said.contains("that is too often: write 1s or more"),
+            "{said}"
+        );
+        parse(&["--public", "--loopback"]).unwrap_err();
+    }
 }

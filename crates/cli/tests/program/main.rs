@@ -3,9 +3,13 @@
 mod bench;
 mod copy;
 mod demo;
+#[cfg(unix)]
+mod descriptors;
 mod errors;
 mod get;
 mod groups;
+#[cfg(unix)]
+mod interrupted;
 #[cfg(unix)]
 mod killed;
 mod meeting;

@@ -104,7 +104,10 @@ async fn a_key_and_a_port_stay() {
     });
     let again = again.await;
     assert_eq!(again.addresses(), [address]);
-    assert!(!format!("{again:?}").is_empty());
+    // Its text names it by its key, and shows no secret.
+    let text = format!("{again:?}");
+    assert!(text.contains(&again.key().to_string()), "{text}");
+    assert!(!text.contains(&"05".repeat(32)), "{text}");
 }
 
 #[tokio::test]

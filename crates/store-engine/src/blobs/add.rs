@@ -11,6 +11,7 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
+use descriptors::{Descriptors, Permit};
 use futures_util::{Stream, StreamExt, future};
 use store_api::{Block, Error, GROUP_LEN, Kind, Part, Result};
 use tokio::task::JoinHandle;
@@ -349,7 +350,7 @@ pub(super) enum Windows {
     Bytes(Bytes),
     File {
         path: PathBuf,
-        file: Option<File>,
+        file: Option<(File, Permit)>,
     },
     Stream {
         stream: ByteStream,
@@ -372,6 +373,8 @@ impl Windows {
     }
 
     async fn open(path: PathBuf) -> Result<Self> {
+        // Held until the file is read, while only calls into the store are waited for.
+        let permit = Descriptors::of_process().file().await;
         blocking("blobs.add", move || {
             let file = File::open(&path).map_err(|e| Error::io("blobs.add", &path, e))?;
             let is_dir = file
@@ -386,7 +389,7 @@ impl Windows {
                 )
                 .with("path", path.display()));
             }
-            let file = Some(file);
+            let file = Some((file, permit));
             Ok(Self::File { path, file })
         })
         .await?
@@ -400,7 +403,7 @@ impl Windows {
                 Ok(bytes.split_to(len))
             }
             Windows::File { path, file } => {
-                let Some(mut open) = file.take() else {
+                let Some((mut open, permit)) = file.take() else {
                     return Ok(Bytes::new());
                 };
                 let name = path.clone();
@@ -412,7 +415,7 @@ impl Windows {
                 })
                 .await??;
                 // A file that grows faster than it is read would never end otherwise.
-                *file = (bytes.len() as u64 == WINDOW_LEN).then_some(open);
+                *file = (bytes.len() as u64 == WINDOW_LEN).then_some((open, permit));
                 Ok(bytes.into())
             }
             Windows::Stream { stream, rest, done } => next_of(stream, rest, done).await,

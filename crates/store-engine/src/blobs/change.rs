@@ -7,7 +7,7 @@ use store_api::{Batch, Durability, Edit, Expect, Kind, PayloadId, Result, Revisi
 use super::{
     Inner,
     entry::{BlobEntry, Indexed},
-    index::{self, key},
+    keys::{self, key},
     payload::Draft,
     pins::{Deleting, Pin},
 };
@@ -77,7 +77,7 @@ impl Change {
 
     /// Puts (or, with `None`, deletes) the entry of a blob in place of `old`, with its claims.
     pub(crate) fn replace(&mut self, hash: Hash, old: Option<&Indexed>, new: Option<&BlobEntry>) {
-        let (collection, key) = (index::BLOBS, key(hash));
+        let (collection, key) = (keys::BLOBS, key(hash));
         self.expect.push(match old {
             Some(old) => Expect::At {
                 collection: collection.clone(),
@@ -92,11 +92,11 @@ impl Change {
         let old = old.and_then(|old| old.entry.payload());
         let claimed = new.and_then(BlobEntry::payload);
         if let Some(payload) = old.filter(|_| old != claimed) {
-            self.edits.extend(index::discard(payload));
+            self.edits.extend(keys::discard(payload));
             self.garbage.push(payload);
         }
         if let Some(payload) = claimed.filter(|_| old != claimed) {
-            self.edits.push(index::claim(payload, hash));
+            self.edits.push(keys::claim(payload, hash));
         }
         match new {
             Some(new) => {

@@ -1,49 +1,26 @@
 //! Verified export: what a peer needs to verify a blob, or ranges of it, from its hash alone.
 
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
 
-use bao_tree::{ChunkRanges, io::Leaf, io::Parent};
+use bao_tree::ChunkRanges;
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, TryStreamExt, stream};
 use store_api::{Error, Listing, Part, PayloadId, Result};
 
 use super::{
     Blobs, Inner,
+    ahead::{Verified, ahead},
     entry::State,
-    plan::{Planned, Step, truncate, windows},
-    read::{claimed, not_found, ordered},
+    error::{claimed, not_found},
+    items::Encoded,
+    plan::{Step, Window, windows},
+    tree::clip,
     walk::Walk,
 };
 use crate::{
     Hash,
     blocking::{INLINE_HASH_LEN, blocking},
 };
-
-/// How many windows are read and verified ahead.
-const EXPORT_AHEAD: usize = 2;
-
-/// An item of the bao encoding of a blob, over groups of 16 KiB, in pre-order.
-#[derive(Debug)]
-pub enum Encoded {
-    /// The blob's size in bytes; the first item.
-    Size(u64),
-    /// A node of the tree.
-    Parent(Parent),
-    /// Up to 16 KiB of the blob.
-    Leaf(Leaf),
-}
-
-impl From<Planned> for Encoded {
-    fn from(item: Planned) -> Self {
-        match item {
-            Planned::Parent(parent) => Encoded::Parent(parent),
-            Planned::Leaf { offset, bytes } => Encoded::Leaf(Leaf {
-                offset,
-                data: bytes,
-            }),
-        }
-    }
-}
 
 impl Blobs {
     /// The chunks `ranges` of a blob with all that proves them, verified as they are read, in the
@@ -86,7 +63,7 @@ impl Inner {
         };
         let windows = verified_windows(self, hash, state, ranges);
         let items = windows
-            .map_ok(|window| stream::iter(window.into_iter().map(|item| Ok(item.into()))))
+            .map_ok(|window| stream::iter(window.into_iter().map(Ok)))
             .try_flatten();
         Box::pin(stream::once(async move { Ok(Encoded::Size(size)) }).chain(items))
     }
@@ -94,7 +71,7 @@ impl Inner {
 
 fn export_inline(hash: Hash, bytes: Bytes, ranges: &ChunkRanges) -> Result<Vec<Encoded>> {
     let size = bytes.len() as u64;
-    let ranges = truncate(ranges, size);
+    let ranges = clip(ranges, size);
     let walk = Walk {
         hash,
         offset: 0,
@@ -104,7 +81,6 @@ fn export_inline(hash: Hash, bytes: Bytes, ranges: &ChunkRanges) -> Result<Vec<E
     let mut items = Vec::new();
     let wanted = (!ranges.is_all()).then_some(&ranges);
     walk.run(*hash.as_bytes(), true, wanted, &mut items)?;
-    let items = items.into_iter().map(Encoded::from);
     Ok(std::iter::once(Encoded::Size(size)).chain(items).collect())
 }
 
@@ -114,70 +90,73 @@ pub(crate) fn verified_windows(
     hash: Hash,
     state: State,
     ranges: ChunkRanges,
-) -> impl Stream<Item = Result<Vec<Planned>>> + Send {
-    let payload = match &state {
-        State::Complete { payload, .. } => Some(*payload),
-        State::Partial(partial) => Some(partial.payload),
-        State::Inline(_) => None,
-    };
+) -> impl Stream<Item = Result<Vec<Encoded>>> + Send {
+    let most = inner.windows_ahead();
     let steps = windows(inner.clone(), hash, state, ranges);
-    let windows = steps.map(move |window| {
+    ahead(most, steps, move |window| {
         let inner = inner.clone();
-        async move {
-            let window = window?;
-            match payload {
-                Some(payload) => inner.verify_window(hash, payload, window).await,
-                None => Ok(Vec::new()),
-            }
-        }
-    });
-    ordered(windows.buffered(EXPORT_AHEAD))
+        async move { inner.verify_window(hash, window).await }
+    })
 }
 
 impl Inner {
-    async fn verify_window(
-        &self,
-        hash: Hash,
-        payload: PayloadId,
-        window: Vec<Step>,
-    ) -> Result<Vec<Planned>> {
-        let runs = runs(&window);
-        let reads = runs
-            .iter()
-            .map(|run| self.payloads.read(payload, Part::Data, run.start..run.end));
-        let data = futures_util::future::try_join_all(reads)
-            .await
-            .map_err(claimed(hash))?;
-        let len: usize = data.iter().map(Bytes::len).sum();
-        let check = move || {
-            let mut out = Vec::with_capacity(window.len());
-            let mut at = 0;
-            for step in window {
-                match step {
-                    Step::Parent(parent) => out.push(Planned::Parent(parent)),
-                    Step::Leaf(group) => {
-                        while group.offset >= runs[at].end && at + 1 < runs.len() {
-                            at += 1;
-                        }
-                        let from = usize::try_from(group.offset - runs[at].start).unwrap_or(0);
-                        let bytes = data[at].slice(from..from + group.len);
-                        group.verify(hash, bytes, &mut out)?;
-                    }
-                }
-            }
-            Ok(out)
+    async fn verify_window(&self, hash: Hash, window: Window) -> Verified<Vec<Encoded>> {
+        let runs = runs(&window.steps);
+        let data = match self.read_runs(window.payload, &runs).await {
+            Ok(data) => data,
+            Err(error) => return (None, Err(claimed(hash)(error))),
         };
+        let len: usize = data.iter().map(Bytes::len).sum();
+        let check = move || verify(hash, window.steps, &runs, &data);
         if len <= INLINE_HASH_LEN {
-            check()
-        } else {
-            blocking("blobs.export", check).await?
+            return check();
         }
+        let checked = blocking("blobs.export", check).await;
+        checked.unwrap_or_else(|error| (None, Err(error)))
+    }
+
+    /// The bytes of each of `runs`, read as many at a time as the store likes.
+    async fn read_runs(&self, payload: PayloadId, runs: &[Range<u64>]) -> Result<Vec<Bytes>> {
+        let read = |run: &Range<u64>| self.payloads.read(payload, Part::Data, run.clone());
+        if let [run] = runs {
+            return Ok(vec![read(run).await?]);
+        }
+        let at_once = usize::from(self.payloads.capabilities().concurrency).max(1);
+        let reads: Vec<_> = runs.iter().map(read).collect();
+        stream::iter(reads).buffered(at_once).try_collect().await
     }
 }
 
+/// The items of a window whose `runs` have these bytes, as far as they are right.
+fn verify(
+    hash: Hash,
+    steps: Vec<Step>,
+    runs: &[Range<u64>],
+    data: &[Bytes],
+) -> Verified<Vec<Encoded>> {
+    let mut out = Vec::with_capacity(steps.len());
+    let mut at = 0;
+    for step in steps {
+        match step {
+            Step::Parent(parent) => out.push(Encoded::Parent(parent)),
+            Step::Leaf(group) => {
+                while group.offset >= runs[at].end && at + 1 < runs.len() {
+                    at += 1;
+                }
+                let from = usize::try_from(group.offset - runs[at].start).unwrap_or(0);
+                let bytes = data[at].slice(from..from + group.len);
+                if let Err(error) = group.verify(hash, bytes, &mut out) {
+                    return (Some(out), Err(error));
+                }
+            }
+        }
+    }
+    (Some(out), Ok(()))
+}
+
 /// The consecutive bytes that the groups of a window cover.
-fn runs(window: &[Step]) -> Vec<std::ops::Range<u64>> {
-    let mut runs: Vec<std::ops::Range<u64>> = Vec::new();
+fn runs(window: &[Step]) -> Vec<Range<u64>> {
+    let mut runs: Vec<Range<u64>> = Vec::new();
     for step in window {
         let Step::Leaf(group) = step else { continue };
         match runs.last_mut() {

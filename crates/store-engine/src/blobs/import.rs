@@ -12,7 +12,7 @@ use std::{
 use super::{
     Blobs, Inner, Running,
     bitfield::Bitfield,
-    export::Encoded,
+    items::Encoded,
     pins::Pin,
     tree::{Cv, hash_pair, hash_subtree},
 };
@@ -118,13 +118,18 @@ impl Blobs {
             .with("hash", hash)
             .with("size", size));
         }
-        let shared = self.0.share_import(hash, size).await?;
-        Ok(Import {
-            shared,
-            trust,
-            expected: BTreeMap::from([(0, (chunk_count(size), *hash.as_bytes()))]),
-            _running: running,
-        })
+        match self.0.share_import(hash, size).await? {
+            Ok(shared) => Ok(Import::of(shared, trust, running)),
+            Err(known) => Err(wrong_size(hash, size, known)),
+        }
+    }
+
+    /// As [`import`](Self::import), for items that the caller verified, of a blob of a size that this
+    /// store can keep; `None` where the size contradicts what is proven here.
+    pub(crate) async fn import_verified(&self, hash: Hash, size: u64) -> Result<Option<Import>> {
+        let running = self.0.enter("blobs.import")?;
+        let shared = self.0.share_import(hash, size).await?.ok();
+        Ok(shared.map(|shared| Import::of(shared, Trust::Verified, running)))
     }
 }
 
@@ -144,17 +149,26 @@ fn wrong_size(hash: Hash, size: u64, known: u64) -> Error {
 }
 
 impl Inner {
-    async fn share_import(self: &Arc<Self>, hash: Hash, size: u64) -> Result<Arc<Shared>> {
+    /// The import of a blob, which all that import it share; or the size that is proven here, where
+    /// it is another.
+    async fn share_import(
+        self: &Arc<Self>,
+        hash: Hash,
+        size: u64,
+    ) -> Result<Result<Arc<Shared>, u64>> {
         let pin = self.pins.pin(Root::raw(hash), None).await;
-        let shared = self.imports.share(self, pin, size)?;
+        let shared = match self.imports.share(self, pin, size) {
+            Ok(shared) => shared,
+            known => return Ok(known),
+        };
         // Only now: what an earlier import recorded is in the index before it is no longer shared.
-        shared.live.lock().await.load(&shared).await?;
-        Ok(shared)
+        let known = shared.live.lock().await.load(&shared).await?;
+        Ok(known.map_or(Ok(shared), Err))
     }
 }
 
 impl Imports {
-    fn share(&self, inner: &Arc<Inner>, pin: Pin, size: u64) -> Result<Arc<Shared>> {
+    fn share(&self, inner: &Arc<Inner>, pin: Pin, size: u64) -> Result<Arc<Shared>, u64> {
         let hash = pin.hash();
         // Dropped after the lock, which the last of an import takes.
         let mut others = Vec::new();
@@ -167,7 +181,7 @@ impl Imports {
         others.extend(same.filter_map(|(_, shared)| shared.upgrade()));
         let proven = |shared: &&Arc<Shared>| shared.proven.load(Ordering::Acquire);
         if let Some(shared) = others.iter().find(proven) {
-            return Err(wrong_size(hash, size, shared.size));
+            return Err(shared.size);
         }
         let shared = Arc::new_cyclic(|this| Shared {
             this: this.clone(),
@@ -184,6 +198,16 @@ impl Imports {
 }
 
 impl Import {
+    fn of(shared: Arc<Shared>, trust: Trust, running: Running) -> Self {
+        let root = (chunk_count(shared.size), *shared.hash.as_bytes());
+        Self {
+            shared,
+            trust,
+            expected: BTreeMap::from([(0, root)]),
+            _running: running,
+        }
+    }
+
     /// The blob's hash.
     pub fn hash(&self) -> Hash {
         self.shared.hash

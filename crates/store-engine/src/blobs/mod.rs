@@ -1,15 +1,19 @@
 //! Blobs: immutable bytes, named by their hash, over any payload store and any collection store.
 
 mod add;
+mod ahead;
 mod bitfield;
 mod change;
 mod collect;
 mod entry;
+mod error;
 mod export;
 #[cfg(fuzzing)]
 pub(crate) mod fuzz;
 mod import;
 mod index;
+mod items;
+mod keys;
 mod marks;
 mod observe;
 mod payload;
@@ -23,7 +27,7 @@ mod stage;
 mod tags;
 mod together;
 mod transaction;
-mod tree;
+pub(crate) mod tree;
 mod walk;
 
 use std::{
@@ -41,8 +45,8 @@ pub use self::{
     add::{AddOptions, ByteStream, Progress, Source},
     bitfield::Bitfield,
     collect::{Collected, Roots},
-    export::Encoded,
     import::{Import, RECORD_EVERY, RECORD_EVERY_BYTES, Trust},
+    items::Encoded,
     marks::Marks,
     pins::Pin,
     read::{MAX_READ_TO_BYTES, Status},

@@ -19,7 +19,7 @@ use tokio::sync::{OnceCell, RwLock};
 
 use super::{
     Inner,
-    index::{GARBAGE, PAYLOADS, hash_of_key, payload_key},
+    keys::{GARBAGE, PAYLOADS, hash_of_key, payload_key},
 };
 use crate::to_end::ToEnd;
 

@@ -4,40 +4,40 @@
 use std::sync::Arc;
 
 use async_stream::try_stream;
-use bao_tree::{BaoTree, BlockSize, ChunkNum, ChunkRanges, TreeNode, io::Parent, iter::BaoChunk};
+use bao_tree::{BaoTree, BlockSize, ChunkRanges, io::Parent, iter::BaoChunk};
 use bytes::Bytes;
 use futures_util::Stream;
-use store_api::{Error, Kind, Part, PayloadId, Result};
+use store_api::{GROUP_LEN, Kind, Part, PayloadId, Result};
 
 use super::{
     Inner,
+    ahead::WINDOW_LEN,
     entry::{Fragment, Partial, State, has_group},
-    read::not_found,
-    segment::split,
-    tree::{Cv, PAIR_LEN, group_count, hash_pair, outboard_len, pair_index},
+    error::{damaged_tree, not_found},
+    items::Encoded,
+    tree::{Cv, PAIR_LEN, clip, hash_pair, node_groups, outboard_len, pair_index, split},
     walk::Walk,
 };
 use crate::Hash;
 
 const BLOCK_SIZE: BlockSize = BlockSize::from_chunk_log(4);
-/// How much data one window covers, and how many items it may have.
-const WINDOW_LEN: usize = 1024 * 1024;
+/// How many items a window may have.
 const WINDOW_ITEMS: usize = 1024;
 /// How many blocks of an outboard a plan keeps at hand.
 const OUTBOARD_BLOCKS: usize = 8;
-
-/// An item of the encoding, verified.
-#[derive(Debug)]
-pub(crate) enum Planned {
-    Parent(Parent),
-    Leaf { offset: u64, bytes: Bytes },
-}
 
 /// An item whose data is still to be read.
 #[derive(Debug)]
 pub(crate) enum Step {
     Parent(Parent),
     Leaf(Group),
+}
+
+/// Consecutive steps, which are read and verified together.
+#[derive(Debug)]
+pub(crate) struct Window {
+    pub payload: PayloadId,
+    pub steps: Vec<Step>,
 }
 
 /// A group to read and verify.
@@ -53,36 +53,25 @@ pub(crate) struct Group {
     fragment: Option<Fragment>,
 }
 
-/// Cuts `ranges` to a blob of `size` bytes. What is beyond its end asks for its last chunk: that
-/// is how the protocol asks for a proof of the size.
-pub(crate) fn truncate(ranges: &ChunkRanges, size: u64) -> ChunkRanges {
-    let last = ChunkNum(ChunkNum::chunks(size).0.saturating_sub(1));
-    let tail = ChunkRanges::from(last..);
-    if (ranges & &tail).is_empty() {
-        ranges.clone()
-    } else {
-        ranges | &tail
-    }
-}
-
-/// The steps of a verified read, in windows. Nodes are verified here, groups by [`Group::verify`].
+/// The steps of a verified read, in windows, of a blob that is not inline. Nodes are verified here,
+/// groups by [`Group::verify`].
 pub(crate) fn windows(
     inner: Arc<Inner>,
     hash: Hash,
     state: State,
     ranges: ChunkRanges,
-) -> impl Stream<Item = Result<Vec<Step>>> + Send {
+) -> impl Stream<Item = Result<Window>> + Send {
     try_stream! {
         let (size, payload, partial) = match state {
             State::Complete { size, payload } => (size, payload, None),
             State::Partial(partial) => (partial.size, partial.payload, Some(partial)),
-            State::Inline(_) => unreachable!("inline blobs are read whole"),
+            State::Inline(_) => return,
         };
         let tree = BaoTree::new(size, BLOCK_SIZE);
-        let ranges = truncate(&ranges, size);
+        let ranges = clip(&ranges, size);
         let mut outboard = OutboardBlocks::new(&inner, hash, payload, size);
         let mut expected: Vec<Cv> = vec![*hash.as_bytes()];
-        let mut window = Vec::new();
+        let mut steps = Vec::new();
         let mut window_len = 0;
         for item in tree.ranges_pre_order_chunks_iter_ref(&ranges, 0) {
             // The traversal visits a node only after its parent pushed its hash.
@@ -94,7 +83,7 @@ pub(crate) fn windows(
                     let pair = if here {
                         outboard.pair(start, groups, cv, is_root).await
                     } else {
-                        Err(not_found("blobs.read", hash).with("offset", start * 16384))
+                        Err(not_found("blobs.read", hash).with("offset", start * GROUP_LEN))
                     };
                     pair.map(|(l, r)| {
                         if right {
@@ -116,7 +105,7 @@ pub(crate) fn windows(
                             .find(|fragment| fragment.group == group)
                             .cloned()
                             .map(Some)
-                            .ok_or_else(|| not_found("blobs.read", hash).with("offset", group * 16384)),
+                            .ok_or_else(|| not_found("blobs.read", hash).with("offset", group * GROUP_LEN)),
                         _ => Ok(None),
                     };
                     fragment.map(|fragment| Step::Leaf(Group {
@@ -130,32 +119,24 @@ pub(crate) fn windows(
                 }
             };
             match step {
-                Ok(step) => window.push(step),
+                Ok(step) => steps.push(step),
                 Err(error) => {
                     // What was before it can be had.
-                    if !window.is_empty() {
-                        yield std::mem::take(&mut window);
+                    if !steps.is_empty() {
+                        yield Window { payload, steps: std::mem::take(&mut steps) };
                     }
                     Err(error)?;
                 }
             }
-            if window_len >= WINDOW_LEN || window.len() >= WINDOW_ITEMS {
+            if window_len as u64 >= WINDOW_LEN || steps.len() >= WINDOW_ITEMS {
                 window_len = 0;
-                yield std::mem::take(&mut window);
+                yield Window { payload, steps: std::mem::take(&mut steps) };
             }
         }
-        if !window.is_empty() {
-            yield window;
+        if !steps.is_empty() {
+            yield Window { payload, steps };
         }
     }
-}
-
-/// The first group below a node above the groups, and how many there are.
-pub(crate) fn node_groups(node: TreeNode, size: u64) -> (u64, u64) {
-    let chunks = node.chunk_range();
-    let start = chunks.start.0 / 16;
-    let end = chunks.end.0.div_ceil(16).min(group_count(size));
-    (start, end.saturating_sub(start))
 }
 
 impl Partial {
@@ -179,7 +160,7 @@ impl Group {
     }
 
     /// Checks the group's bytes, and gives the items of the encoding that were asked for.
-    pub(crate) fn verify(&self, hash: Hash, data: Bytes, out: &mut Vec<Planned>) -> Result<()> {
+    pub(crate) fn verify(&self, hash: Hash, data: Bytes, out: &mut Vec<Encoded>) -> Result<()> {
         let walk = Walk {
             hash,
             offset: self.offset,
@@ -212,11 +193,7 @@ impl<'a> OutboardBlocks<'a> {
 
     /// The verified child hashes of the node over `groups` groups from `start`.
     async fn pair(&mut self, start: u64, groups: u64, cv: Cv, is_root: bool) -> Result<(Cv, Cv)> {
-        let damaged = || {
-            Error::new(Kind::Corrupt, "blobs.read", "the hash tree is damaged")
-                .with("hash", self.hash)
-                .with("offset", start * 16384)
-        };
+        let damaged = || damaged_tree(self.hash, start * GROUP_LEN);
         let at = pair_index(start, groups);
         let index = at * PAIR_LEN / self.inner.block_len;
         let begin = index * self.inner.block_len;

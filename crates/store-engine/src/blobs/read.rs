@@ -1,28 +1,27 @@
 //! Reading: everything is verified as it is read.
 
-use std::ops::Range;
+use std::{ops::Range, sync::Arc};
 
-use bao_tree::{ChunkNum, ChunkRanges};
+use async_stream::try_stream;
+use bao_tree::{ChunkNum, ChunkRanges, io::Leaf};
 use bytes::{Bytes, BytesMut};
-use futures_util::{StreamExt, TryStreamExt, stream};
+use futures_util::{TryStreamExt, stream};
 use store_api::{Error, GROUP_LEN, Kind, Listing, Part, PayloadId, Result};
 
 use super::{
     Blobs, Inner,
+    ahead::{Verified, WINDOW_LEN, ahead},
     entry::{BlobEntry, Partial, State},
+    error::{claimed, corrupt, not_found},
     export::verified_windows,
-    plan::Planned,
-    tree::{Cv, group_count, group_range, hash_subtree},
+    items::Encoded,
+    segment::Segment,
+    tree::{group_count, group_range, hash_subtree},
 };
 use crate::{
     Hash,
     blocking::{INLINE_HASH_LEN, blocking},
 };
-
-/// How much is read and verified at a time.
-const WINDOW_LEN: u64 = 1024 * 1024;
-/// How many windows are read ahead.
-const READ_AHEAD: usize = 2;
 
 /// The most that [`Blobs::read_to_bytes`] reads.
 pub const MAX_READ_TO_BYTES: u64 = 64 * 1024 * 1024;
@@ -62,20 +61,6 @@ impl Status {
     }
 }
 
-pub(crate) fn not_found(operation: &'static str, hash: Hash) -> Error {
-    Error::new(Kind::NotFound, operation, "the blob is not here").with("hash", hash)
-}
-
-/// What reads of a payload that the index claims fail with: it should have been there.
-pub(crate) fn claimed(hash: Hash) -> impl Fn(Error) -> Error {
-    move |error| match error.kind() {
-        Kind::NotFound => Error::new(Kind::Corrupt, "blobs.read", "the payload is missing")
-            .with("hash", hash)
-            .because(error),
-        _ => error,
-    }
-}
-
 impl Blobs {
     /// What is here of a blob; `None` where nothing is.
     pub async fn status(&self, hash: Hash) -> Result<Option<Status>> {
@@ -112,7 +97,7 @@ impl Blobs {
 
 impl Inner {
     pub(crate) async fn read_entry_to_bytes(
-        self: &std::sync::Arc<Self>,
+        self: &Arc<Self>,
         hash: Hash,
         entry: BlobEntry,
         range: Range<u64>,
@@ -132,7 +117,7 @@ impl Inner {
             State::Complete { size, payload }
                 if group_span(&range).end - group_span(&range).start <= WINDOW_LEN / GROUP_LEN =>
             {
-                self.read_window(hash, payload, size, range).await
+                self.read_short(hash, payload, size, range).await
             }
             _ => {
                 let mut pieces = self.clone().read_entry(hash, entry, range);
@@ -170,19 +155,9 @@ pub(crate) fn verify_inline(hash: Hash, bytes: Bytes) -> Result<Bytes> {
     }
 }
 
-pub(crate) fn corrupt(hash: Hash, offset: u64) -> Error {
-    Error::new(
-        Kind::Corrupt,
-        "blobs.read",
-        "the stored bytes are not those of the hash",
-    )
-    .with("hash", hash)
-    .with("offset", offset)
-}
-
 impl Inner {
     pub(crate) fn read_entry(
-        self: std::sync::Arc<Self>,
+        self: Arc<Self>,
         hash: Hash,
         entry: BlobEntry,
         range: Range<u64>,
@@ -196,21 +171,28 @@ impl Inner {
                 Ok(verify_inline(hash, bytes)?.slice(as_usize(&range)))
             })),
             State::Complete { size, payload } => {
-                let starts = (range.start / WINDOW_LEN)..range.end.div_ceil(WINDOW_LEN);
-                let windows = stream::iter(starts).map(move |window| {
-                    let part = (window * WINDOW_LEN).max(range.start)
-                        ..((window + 1) * WINDOW_LEN).min(range.end);
+                let most = self.windows_ahead();
+                let inner = self.clone();
+                let windows = try_stream! {
+                    for window in range.start / WINDOW_LEN..range.end.div_ceil(WINDOW_LEN) {
+                        let part = (window * WINDOW_LEN).max(range.start)
+                            ..((window + 1) * WINDOW_LEN).min(range.end);
+                        let groups = group_span(&part);
+                        let hashes = inner.group_hashes(hash, payload, size, groups).await?;
+                        yield (part, hashes);
+                    }
+                };
+                Box::pin(ahead(most, windows, move |(part, hashes)| {
                     let inner = self.clone();
-                    async move { inner.read_window(hash, payload, size, part).await }
-                });
-                Box::pin(ordered(windows.buffered(READ_AHEAD)))
+                    async move { inner.read_window(hash, payload, size, part, hashes).await }
+                }))
             }
             State::Partial(partial) => self.read_partial(hash, partial, range),
         }
     }
 
-    /// Reads and verifies a range of a complete blob, within one window.
-    async fn read_window(
+    /// Reads and verifies a range of a complete blob that is no longer than a window.
+    async fn read_short(
         &self,
         hash: Hash,
         payload: PayloadId,
@@ -220,26 +202,52 @@ impl Inner {
         if range.is_empty() {
             return Ok(Bytes::new());
         }
-        let groups = group_span(&range);
-        let first = groups.start * GROUP_LEN;
-        let hashes = self.group_hashes(hash, payload, size, groups.clone());
-        let end = group_range(groups.end - 1, size).end;
-        let data = self.payloads.read(payload, Part::Data, first..end);
+        let span = span_of_groups(&range, size);
+        let hashes = self.group_hashes(hash, payload, size, group_span(&range));
+        let data = self.payloads.read(payload, Part::Data, span.clone());
         let (hashes, data) = futures_util::future::join(hashes, data).await;
-        let (hashes, data) = (hashes?, data.map_err(claimed(hash))?);
-        let single = group_count(size) == 1;
-        let wanted = as_usize(&(range.start - first..range.end - first));
-        let check = move || verify_groups(hash, first, &data, &hashes, single).map(|()| data);
-        let data = if end - first <= INLINE_HASH_LEN as u64 {
-            check()
-        } else {
-            blocking("blobs.read", check).await?
-        }?;
-        Ok(data.slice(wanted))
+        let data = data.map_err(claimed(hash))?;
+        let window = Window {
+            hash,
+            size,
+            range,
+            data,
+            hashes: hashes?,
+        };
+        let (good, ended) = window.verify().await?;
+        ended.map(|()| good.unwrap_or_default())
+    }
+
+    /// Reads and verifies a range of a complete blob, whose groups have these hashes.
+    async fn read_window(
+        &self,
+        hash: Hash,
+        payload: PayloadId,
+        size: u64,
+        range: Range<u64>,
+        hashes: Segment,
+    ) -> Verified<Bytes> {
+        let span = span_of_groups(&range, size);
+        let read = self.payloads.read(payload, Part::Data, span).await;
+        let data = match read.map_err(claimed(hash)) {
+            Ok(data) => data,
+            Err(error) => return (None, Err(error)),
+        };
+        let window = Window {
+            hash,
+            size,
+            range,
+            data,
+            hashes,
+        };
+        window
+            .verify()
+            .await
+            .unwrap_or_else(|error| (None, Err(error)))
     }
 
     fn read_partial(
-        self: std::sync::Arc<Self>,
+        self: Arc<Self>,
         hash: Hash,
         partial: Partial,
         range: Range<u64>,
@@ -252,13 +260,13 @@ impl Inner {
                 .map_ok(move |window| {
                     let range = range.clone();
                     let pieces = window.into_iter().filter_map(move |item| {
-                        let Planned::Leaf { offset, bytes } = item else {
+                        let Encoded::Leaf(Leaf { offset, data }) = item else {
                             return None;
                         };
                         let from = range.start.max(offset) - offset;
-                        let to = range.end.min(offset + bytes.len() as u64);
+                        let to = range.end.min(offset + data.len() as u64);
                         let to = to.saturating_sub(offset);
-                        (from < to).then(|| Ok(bytes.slice(as_usize(&(from..to)))))
+                        (from < to).then(|| Ok(data.slice(as_usize(&(from..to)))))
                     });
                     stream::iter(pieces)
                 })
@@ -267,32 +275,48 @@ impl Inner {
     }
 }
 
-/// Checks every group of `data`, which begins at byte `first` of the blob.
-fn verify_groups(
-    hash: Hash,
-    first: u64,
-    data: &[u8],
-    hashes: &[Option<Cv>],
-    single: bool,
-) -> Result<()> {
-    for (i, group) in data.chunks(GROUP_LEN as usize).enumerate() {
-        let offset = first + i as u64 * GROUP_LEN;
-        let actual = hash_subtree(offset, group, single);
-        if hashes.get(i).copied().flatten() != Some(actual) {
-            return Err(corrupt(hash, offset));
-        }
-    }
-    Ok(())
+/// The bytes of all groups that `range` touches, which is not empty.
+fn span_of_groups(range: &Range<u64>, size: u64) -> Range<u64> {
+    let groups = group_span(range);
+    groups.start * GROUP_LEN..group_range(groups.end - 1, size).end
 }
 
-/// Ends a stream after its first error.
-pub(crate) fn ordered<T>(
-    items: impl stream::Stream<Item = Result<T>>,
-) -> impl stream::Stream<Item = Result<T>> {
-    let mut failed = false;
-    items.take_while(move |item| {
-        let go_on = !failed;
-        failed |= item.is_err();
-        std::future::ready(go_on)
-    })
+/// Whole groups that were read, to be verified.
+struct Window {
+    hash: Hash,
+    size: u64,
+    /// What is wanted of them.
+    range: Range<u64>,
+    data: Bytes,
+    hashes: Segment,
+}
+
+impl Window {
+    async fn verify(self) -> Result<Verified<Bytes>> {
+        if self.data.len() <= INLINE_HASH_LEN {
+            Ok(self.check())
+        } else {
+            blocking("blobs.read", move || self.check()).await
+        }
+    }
+
+    /// What is wanted, as far as the groups are right.
+    fn check(self) -> Verified<Bytes> {
+        let first = self.range.start / GROUP_LEN * GROUP_LEN;
+        let single = group_count(self.size) == 1;
+        let groups = self.data.chunks(GROUP_LEN as usize);
+        let groups = (first..).step_by(GROUP_LEN as usize).zip(groups);
+        let wrong = groups.zip(0..).find(|((offset, group), at)| {
+            let expected = self.hashes.get(*at).copied().flatten();
+            expected != Some(hash_subtree(*offset, group, single))
+        });
+        let (end, ended) = match wrong {
+            Some(((offset, _), _)) => (offset, Err(corrupt(self.hash, offset))),
+            None => (self.range.end, Ok(())),
+        };
+        let good = clip(self.range, end);
+        let good = as_usize(&(good.start - first..good.end - first));
+        let good = (!good.is_empty()).then(|| self.data.slice(good));
+        (good, ended)
+    }
 }

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use store_api::{Error, Kind, Listing, Result};
 use tokio::io::{AsyncRead, AsyncSeek, ReadBuf};
 
-use super::{Blobs, entry::BlobEntry, pins::Pin, read::not_found};
+use super::{Blobs, entry::BlobEntry, error::not_found, pins::Pin};
 use crate::{Hash, Root};
 
 /// Reads a blob, verified, from any position. The blob is pinned meanwhile.

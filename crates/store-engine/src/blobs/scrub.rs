@@ -11,7 +11,8 @@ use store_api::{Block, GROUP_LEN, Kind, Listing, Part, PayloadId, Result, Revisi
 use super::{
     Blobs, Inner,
     entry::{BlobEntry, Indexed, Partial, State, add_group, group_ranges, has_group, limit_runs},
-    index::{BLOBS, Replaced, hash_of_key},
+    index::Replaced,
+    keys::{BLOBS, hash_of_key},
     segment::SEGMENT_GROUPS,
     tree::{Cv, TreeBuilder, group_count, group_range, hash_subtree},
 };

@@ -12,8 +12,8 @@ use store_api::{Kind, Part, PayloadId, Result};
 
 use super::{
     Inner,
-    read::claimed,
-    tree::{Cv, PAIR_LEN, group_count, hash_pair, left_groups, pair_index, pairs_before},
+    error::claimed,
+    tree::{Cv, PAIR_LEN, group_count, hash_pair, left_groups, pair_index, pairs_before, split},
 };
 use crate::Hash;
 
@@ -145,13 +145,6 @@ fn known(pairs: Result<Bytes>, hash: Hash) -> Result<Option<Bytes>> {
         }
         Err(error) => Err(claimed(hash)(error)),
     }
-}
-
-/// The pair at index `at` of `pairs`.
-pub(crate) fn split(pairs: &[u8], at: u64) -> Option<(Cv, Cv)> {
-    let at = usize::try_from(at * PAIR_LEN).ok()?;
-    let pair = pairs.get(at..at + PAIR_LEN as usize)?;
-    Some((pair[..32].try_into().ok()?, pair[32..].try_into().ok()?))
 }
 
 /// Verifies the subtree over `groups` groups from `start`, both relative to `pairs`, and takes the

@@ -6,6 +6,7 @@
 //! greatest power of two below `n` in its left child. It is what bao-tree calls a post-order
 //! outboard with a block size of 16 KiB.
 
+use bao_tree::{ChunkNum, ChunkRanges, TreeNode};
 use blake3::hazmat::{HasherExt, Mode, merge_subtrees_non_root, merge_subtrees_root};
 use store_api::GROUP_LEN;
 
@@ -45,6 +46,34 @@ pub(crate) fn pairs_before(start: u64) -> u64 {
 /// The index of the pair of the node over `groups` (at least two) groups from `start`.
 pub(crate) fn pair_index(start: u64, groups: u64) -> u64 {
     pairs_before(start) + groups - 2
+}
+
+/// The first group below a node above the groups, and the number of groups below it.
+pub(crate) fn node_groups(node: TreeNode, size: u64) -> (u64, u64) {
+    let chunks = node.chunk_range();
+    let start = chunks.start.0 / 16;
+    let end = chunks.end.0.div_ceil(16).min(group_count(size));
+    (start, end.saturating_sub(start))
+}
+
+/// The pair at index `at` of `pairs`; `None` where they end before.
+pub(crate) fn split(pairs: &[u8], at: u64) -> Option<(Cv, Cv)> {
+    let at = usize::try_from(at * PAIR_LEN).ok()?;
+    let pair = pairs.get(at..at + PAIR_LEN as usize)?;
+    Some((pair[..32].try_into().ok()?, pair[32..].try_into().ok()?))
+}
+
+/// Cuts `ranges` to a blob of `size` bytes. Chunks beyond its end ask for its last chunk: that is how
+/// the protocol asks for a proof of the size. Ranges that have the last chunk have no end, so that the
+/// last group comes in one piece.
+pub(crate) fn clip(ranges: &ChunkRanges, size: u64) -> ChunkRanges {
+    let last = ChunkNum(ChunkNum::chunks(size).0.saturating_sub(1));
+    let tail = ChunkRanges::from(last..);
+    if (ranges & &tail).is_empty() {
+        ranges.clone()
+    } else {
+        ranges | &tail
+    }
 }
 
 /// The hash of a group, or of any subtree of BLAKE3 that begins at byte `offset`.
@@ -171,7 +200,7 @@ mod tests {
                 let Some(offset) = tree.post_order_offset(node) else {
                     continue;
                 };
-                let (start, count) = crate::blobs::plan::node_groups(node, size);
+                let (start, count) = node_groups(node, size);
                 assert_eq!(offset.value(), pair_index(start, count));
                 seen += 1;
             }

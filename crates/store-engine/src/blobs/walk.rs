@@ -2,15 +2,15 @@
 
 use bao_tree::{
     ChunkNum, ChunkRanges, TreeNode,
-    io::{Parent, mixed::EncodedItem},
+    io::{Leaf, Parent, mixed::EncodedItem},
 };
 use bytes::Bytes;
 use store_api::Result;
 
 use super::{
     entry::Fragment,
-    plan::Planned,
-    read::{corrupt, not_found},
+    error::{corrupt, not_found},
+    items::Encoded,
     tree::{Cv, hash_pair, hash_subtree},
 };
 use crate::Hash;
@@ -36,18 +36,32 @@ impl Walk<'_> {
         expected: Cv,
         is_root: bool,
         ranges: Option<&ChunkRanges>,
-        out: &mut Vec<Planned>,
+        out: &mut Vec<Encoded>,
     ) -> Result<()> {
+        if ranges.is_none() && self.fragment.is_none() {
+            return self.whole(expected, is_root, out);
+        }
         let chunks = (self.data.len() as u64).div_ceil(CHUNK_LEN).max(1);
         let all = ChunkRanges::all();
         let mut names = Vec::new();
-        // Where all is here and wanted, no node below is given.
-        if (ranges.is_some() || self.fragment.is_some()) && chunks > 1 {
+        if chunks > 1 {
             names = nodes_of(ChunkNum(self.offset / CHUNK_LEN), self.data.len());
         }
         let ranges = ranges.unwrap_or(&all);
         let subtree = (0, chunks);
         self.visit(subtree, expected, is_root, ranges, &names, out)
+    }
+
+    /// Verifies the group where all of it is here and wanted: no node below it is given.
+    fn whole(&self, expected: Cv, is_root: bool, out: &mut Vec<Encoded>) -> Result<()> {
+        if hash_subtree(self.offset, self.data, is_root) != expected {
+            return Err(corrupt(self.hash, self.offset));
+        }
+        out.push(Encoded::Leaf(Leaf {
+            offset: self.offset,
+            data: self.data.clone(),
+        }));
+        Ok(())
     }
 
     fn visit(
@@ -57,7 +71,7 @@ impl Walk<'_> {
         is_root: bool,
         ranges: &ChunkRanges,
         names: &[TreeNode],
-        out: &mut Vec<Planned>,
+        out: &mut Vec<Encoded>,
     ) -> Result<()> {
         let at = self.offset / CHUNK_LEN + start;
         let offset = at * CHUNK_LEN;
@@ -72,7 +86,10 @@ impl Walk<'_> {
             if hash_subtree(offset, &bytes, is_root) != expected {
                 return Err(corrupt(self.hash, offset));
             }
-            out.push(Planned::Leaf { offset, bytes });
+            out.push(Encoded::Leaf(Leaf {
+                offset,
+                data: bytes,
+            }));
             return Ok(());
         }
         let half = chunks.next_power_of_two() / 2;
@@ -88,7 +105,7 @@ impl Walk<'_> {
         let level = half.trailing_zeros();
         let named = |node: &&TreeNode| node.chunk_range().start.0 == at && node.level() == level;
         let node = names.iter().find(named);
-        out.push(Planned::Parent(Parent {
+        out.push(Encoded::Parent(Parent {
             node: *node.expect("every inner subtree of a group has a name"),
             pair: (left.into(), right.into()),
         }));

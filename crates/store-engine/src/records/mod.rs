@@ -6,6 +6,7 @@
 //! of a value rewrites it in the same batch, and every put expects it unchanged. So the sum of the
 //! values stays exact, and a put and a forget cannot both win.
 
+mod decide;
 mod forget;
 pub mod format;
 #[cfg(fuzzing)]

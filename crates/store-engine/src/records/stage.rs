@@ -6,9 +6,10 @@ use futures_util::TryStreamExt;
 use store_api::{Edit, Entry, Error, Expect, Kind, Put, PutRecord, RecordId, Result, Signed, Slot};
 
 use super::{
-    Records, format,
+    Records,
+    decide::{Current, Decision, PUT, Wanted},
+    format,
     limits::{self, MAX_RECORD_LEN, MAX_SLOTS},
-    put::{Current, Decision, PUT, Wanted},
     stored::{self, RECORDS, Record, SLOTS, State},
 };
 use crate::collections::expect;

@@ -8,6 +8,8 @@ mod common;
 mod adds;
 mod imports;
 mod others;
+mod said;
+mod secrets;
 mod world;
 
 use world::{ALL, After, World, at_every_await};

@@ -3,12 +3,14 @@
 use bao_tree::ChunkRanges;
 use futures_util::FutureExt;
 use iroh_blobs::protocol::{MAX_MESSAGE_SIZE, ObserveItem, Request};
-use store_engine::Hash;
+use store_engine::{
+    Hash,
+    fetch::{Wanted, requests},
+};
 
 use super::{
     observe::{first_item, parse},
-    plan::{Job, batches, of_what_is_had, request},
-    receive::payload_len,
+    request::{MOST_RANGES, of_what_is_had, request},
 };
 use crate::serve::fuzz::is_within_bounds;
 
@@ -24,24 +26,19 @@ pub(crate) fn answer(bytes: &[u8]) {
     };
     let item: ObserveItem = postcard::from_bytes(&item).expect("it was read");
     assert_eq!(item.ranges, had);
-    assert!(payload_len(&had, item.size) <= item.size);
     let again = postcard::to_stdvec(&item).expect("it was read");
     assert_eq!(parse(&again).as_ref(), Some(&had));
 
     let hash = Hash::EMPTY;
-    let job = |offset| Job {
-        hash,
-        offset,
-        ranges: ChunkRanges::all(),
-    };
-    let jobs = (0..3).flat_map(|offset| of_what_is_had(&job(offset), &had));
+    let wanted = (0..3).map(|offset| Wanted::whole(offset, Some(hash), u64::MAX));
+    let parts = wanted.flat_map(|one| of_what_is_had(&one, &had));
     let mut asked = vec![ChunkRanges::empty(); 3];
-    for batch in batches(jobs.collect(), 1) {
-        let bytes = postcard::to_stdvec(&Request::Get(request(hash, &batch)));
+    for wanted in requests(parts, usize::MAX, MOST_RANGES) {
+        let bytes = postcard::to_stdvec(&Request::Get(request(hash, &wanted)));
         let bytes = bytes.expect("a request has bytes");
         assert!(bytes.len() <= MAX_MESSAGE_SIZE && is_within_bounds(&bytes));
-        for job in batch {
-            asked[job.offset as usize] |= job.ranges;
+        for one in wanted {
+            asked[one.offset as usize] |= one.ranges;
         }
     }
     assert_eq!(asked, vec![had; 3]);

@@ -1,38 +1,23 @@
-//! Fetching from a peer, pipelined: the network never waits for the disk to commit one blob before
-//! the next one comes, and nothing is acknowledged before all is durable.
+//! Fetching from peers that speak iroh-blobs' protocol: from one or several, over several streams of
+//! each. Nothing is acknowledged before all is durable.
 
-mod buffered;
-mod commit;
+mod call;
 mod failure;
 #[cfg(fuzzing)]
 pub(crate) mod fuzz;
 mod observe;
-mod plan;
-mod receive;
+mod peer;
+mod request;
 
-use std::{
-    collections::HashSet,
-    fmt,
-    num::NonZeroUsize,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::{fmt, num::NonZeroUsize, sync::Arc, time::Duration};
 
-use bytes::Bytes;
 use iroh::endpoint::Connection;
-use store_api::{Error, Kind, Result};
-use store_engine::{Blobs, Format, Hash, Pin, Root, Status};
-use tokio::{sync::watch, task::JoinSet};
+#[cfg(doc)]
+use store_api::Kind;
+use store_api::Result;
+use store_engine::{Blobs, Format, Pin, Root};
 
-use self::{
-    commit::Limits,
-    failure::LACKED,
-    plan::{Job, batches, missing},
-    receive::Receiver,
-};
+use self::call::Call;
 
 /// The longest hash sequence that can be fetched with what it names: two million hashes.
 pub const MAX_HASH_SEQ_LEN: u64 = 64 * 1024 * 1024;
@@ -41,10 +26,7 @@ pub const MAX_HASH_SEQ_LEN: u64 = 64 * 1024 * 1024;
 /// in 133 ms.
 const RECEIVE_WINDOW: u32 = 16 * 1024 * 1024;
 
-/// How many blobs a peer may lack before the fetch gives up; what it has of the others is fetched.
-const MAX_LACKING: u64 = 64;
-
-/// The most request streams at once.
+/// The most request streams of a connection at once.
 pub const MAX_STREAMS: usize = 16;
 
 /// Where a fetch is.
@@ -68,13 +50,12 @@ pub type FetchProgressFn = Arc<dyn Fn(FetchProgress) + Send + Sync>;
 pub struct FetchOptions {
     /// Told of progress.
     pub progress: Option<FetchProgressFn>,
-    /// How many requests run at once, each for other children; at most [`MAX_STREAMS`].
+    /// How many requests run at once on each connection; at most [`MAX_STREAMS`].
     pub streams: NonZeroUsize,
-    /// The most payload bytes to take, as the peer claims them: beyond it, the fetch ends with
+    /// The most payload bytes to take, as the peers claim them: beyond it, the fetch ends with
     /// [`Kind::TooLarge`] before they are received.
     pub max_bytes: Option<u64>,
-    /// How long the peer may take for a group of 16 KiB: then the fetch ends with
-    /// [`Kind::Unavailable`].
+    /// How long a peer may take for a group of 16 KiB: then nothing more is asked of it.
     pub idle_timeout: Duration,
 }
 
@@ -82,7 +63,7 @@ impl Default for FetchOptions {
     fn default() -> Self {
         Self {
             progress: None,
-            streams: NonZeroUsize::new(2).expect("two is not zero"),
+            streams: NonZeroUsize::new(4).expect("four is not zero"),
             max_bytes: None,
             idle_timeout: Duration::from_secs(30),
         }
@@ -131,229 +112,30 @@ pub async fn fetch(
     root: Root,
     options: FetchOptions,
 ) -> Result<Fetched> {
-    connection.set_receive_window(RECEIVE_WINDOW.into());
+    fetch_from(blobs, std::slice::from_ref(connection), root, options).await
+}
+
+/// As [`fetch`], from several peers at once. A peer that fails is not asked any more, and what it did
+/// not give comes from the others; the error is that of the first that failed, where nobody could give
+/// the rest.
+pub async fn fetch_from(
+    blobs: &Blobs,
+    connections: &[Connection],
+    root: Root,
+    options: FetchOptions,
+) -> Result<Fetched> {
+    for connection in connections {
+        connection.set_receive_window(RECEIVE_WINDOW.into());
+    }
     let _first = blobs.pin(root).await;
-    let call = Arc::new(Call {
-        blobs: blobs.clone(),
-        connection: connection.clone(),
-        root,
-        limits: Limits::default(),
-        counters: Counters::default(),
-        options,
-    });
-    call.clone().fetch_root().await?;
+    let mut call = Call::new(blobs, connections, root, options);
+    call.fetch_root().await?;
     // Once more, now that the sequence is here: a collection that runs learns what it names, and
     // what is found from here on stays.
     let pin = blobs.pin(root).await;
     let total = match root.format {
         Format::Raw => 1,
-        Format::HashSeq | Format::Tree { .. } => call.clone().fetch_children().await?,
+        Format::HashSeq | Format::Tree { .. } => call.fetch_children().await?,
     };
-    Ok(Fetched {
-        pin,
-        blobs: total,
-        blobs_fetched: call.counters.fetched.load(Ordering::Relaxed),
-        bytes_received: call.counters.received.load(Ordering::Relaxed),
-    })
-}
-
-/// One call of [`fetch`], as its tasks share it.
-struct Call {
-    blobs: Blobs,
-    connection: Connection,
-    root: Root,
-    options: FetchOptions,
-    limits: Limits,
-    counters: Counters,
-}
-
-#[derive(Default)]
-struct Counters {
-    /// Blobs that are here.
-    done: AtomicU64,
-    /// Blobs that this call fetched.
-    fetched: AtomicU64,
-    /// Zero where it is not known.
-    total: AtomicU64,
-    received: AtomicU64,
-    /// Payload bytes that the peer claims it will send.
-    claimed: AtomicU64,
-    /// Blobs that the peer does not have, or not whole.
-    lacking: AtomicU64,
-}
-
-impl Call {
-    async fn fetch_root(self: Arc<Self>) -> Result<()> {
-        if self.root.format == Format::Raw {
-            self.counters.total.store(1, Ordering::Relaxed);
-        }
-        let jobs = match missing(&self.blobs, self.root.hash).await? {
-            None => Vec::new(),
-            Some(ranges) => vec![Job {
-                hash: self.root.hash,
-                offset: 0,
-                ranges,
-            }],
-        };
-        if jobs.is_empty() {
-            self.counters.done.fetch_add(1, Ordering::Relaxed);
-            self.tell();
-        }
-        self.run(jobs).await
-    }
-
-    /// Fetches what the root names, and says how many blobs there are with it.
-    async fn fetch_children(self: Arc<Self>) -> Result<u64> {
-        let sequence = self.sequence().await?;
-        let (hashes, _) = sequence.as_chunks();
-        let mut seen = HashSet::from([self.root.hash]);
-        let children: Vec<(u64, Hash)> = (1..)
-            .zip(hashes.iter().map(|hash: &[u8; 32]| Hash::from(*hash)))
-            .filter(|(_, hash)| seen.insert(*hash))
-            .collect();
-        drop(seen);
-        let total = children.len() as u64 + 1;
-        self.counters.total.store(total, Ordering::Relaxed);
-        let jobs = plan::missing_of_all(&self.blobs, children).await?;
-        let here = total - 1 - jobs.len() as u64;
-        self.counters.done.fetch_add(here, Ordering::Relaxed);
-        self.tell();
-        self.run(jobs).await?;
-        Ok(total)
-    }
-
-    /// The hashes that the root names, as bytes.
-    async fn sequence(&self) -> Result<Bytes> {
-        let hash = self.root.hash;
-        let Some(Status::Complete { size }) = self.blobs.status(hash).await? else {
-            let message = "the root disappeared while it was fetched";
-            return Err(Error::new(Kind::Conflict, "blobs.fetch", message).with("hash", hash));
-        };
-        if size > MAX_HASH_SEQ_LEN {
-            return Err(self.sequence_too_long(size));
-        }
-        if !size.is_multiple_of(size_of::<Hash>() as u64) {
-            let message = "this blob is not a hash sequence; fetch it as a raw one";
-            return Err(Error::new(Kind::Invalid, "blobs.fetch", message).with("hash", hash));
-        }
-        self.blobs.read_to_bytes(hash, 0..size).await
-    }
-
-    fn sequence_too_long(&self, size: u64) -> Error {
-        let message = format!("a hash sequence has at most {MAX_HASH_SEQ_LEN} bytes");
-        Error::new(Kind::TooLarge, "blobs.fetch", message)
-            .with("hash", self.root.hash)
-            .with("claimed", size)
-    }
-
-    /// Runs jobs until each is complete, on several streams at once.
-    async fn run(self: Arc<Self>, mut jobs: Vec<Job>) -> Result<()> {
-        while !jobs.is_empty() {
-            let before = self.counters.received.load(Ordering::Relaxed);
-            let left = self.clone().run_once(jobs).await?;
-            if !left.is_empty() && self.counters.received.load(Ordering::Relaxed) == before {
-                let message = "the blob is still not complete; is something deleting it?";
-                return Err(
-                    Error::new(Kind::Conflict, "blobs.fetch", message).with("hash", left[0].hash)
-                );
-            }
-            jobs = left;
-        }
-        Ok(())
-    }
-
-    /// Requests every job once; returns those that are not complete after it: their ranges were too
-    /// many for one request.
-    async fn run_once(self: Arc<Self>, jobs: Vec<Job>) -> Result<Vec<Job>> {
-        let streams = self.options.streams.get().min(MAX_STREAMS);
-        let batches = Arc::new(std::sync::Mutex::new(batches(jobs, streams)));
-        let (stop, stopped) = watch::channel(false);
-        let mut workers = JoinSet::new();
-        for _ in 0..streams {
-            let receiver = Receiver::new(self.clone());
-            workers.spawn(receiver.run(batches.clone(), stopped.clone()));
-        }
-        let mut left = Vec::new();
-        let mut first_error = None;
-        while let Some(worker) = workers.join_next().await {
-            let worker = worker.unwrap_or_else(|error| {
-                let message = "a task of the fetch ended";
-                Err(Error::new(Kind::Internal, "blobs.fetch", message).because(error))
-            });
-            match worker {
-                Ok(rest) => left.extend(rest),
-                Err(error) => {
-                    // The others keep what they have verified, and end.
-                    stop.send_replace(true);
-                    first_error.get_or_insert(error);
-                }
-            }
-        }
-        let lacking = self.counters.lacking.load(Ordering::Relaxed);
-        match first_error {
-            Some(error) => Err(error),
-            None if lacking > 0 => Err(self.peer_lacks(lacking)),
-            None => Ok(left),
-        }
-    }
-
-    /// Takes note of a blob that the peer lacks, and fails once there are too many.
-    fn lacks(&self) -> Result<()> {
-        let lacking = self.counters.lacking.fetch_add(1, Ordering::Relaxed) + 1;
-        if lacking > MAX_LACKING {
-            return Err(self.peer_lacks(lacking));
-        }
-        Ok(())
-    }
-
-    fn peer_lacks(&self, lacking: u64) -> Error {
-        let error = Error::new(Kind::NotFound, "blobs.fetch", LACKED);
-        match self.root.format {
-            Format::Raw => error,
-            Format::HashSeq | Format::Tree { .. } => error.with("lacking", lacking),
-        }
-    }
-
-    /// Takes note of payload bytes that the peer is about to send.
-    fn claim(&self, hash: Hash, bytes: u64) -> Result<()> {
-        let before = self.counters.claimed.fetch_add(bytes, Ordering::Relaxed);
-        let claimed = before.saturating_add(bytes);
-        match self.options.max_bytes {
-            Some(limit) if claimed > limit => Err(Error::new(
-                Kind::TooLarge,
-                "blobs.fetch",
-                "the peer wants to send more than is allowed",
-            )
-            .with("limit", limit)
-            .with("claimed", claimed)
-            .with("hash", hash)),
-            _ => Ok(()),
-        }
-    }
-
-    fn received(&self, bytes: u64) {
-        self.counters.received.fetch_add(bytes, Ordering::Relaxed);
-        self.tell();
-    }
-
-    fn completed(&self) {
-        self.counters.fetched.fetch_add(1, Ordering::Relaxed);
-        self.counters.done.fetch_add(1, Ordering::Relaxed);
-        self.tell();
-    }
-
-    fn tell(&self) {
-        let Some(progress) = &self.options.progress else {
-            return;
-        };
-        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let known = |value: u64| (value > 0).then_some(value);
-        let raw = self.root.format == Format::Raw;
-        progress(FetchProgress {
-            blobs_done: load(&self.counters.done),
-            blobs_total: known(load(&self.counters.total)),
-            bytes_received: load(&self.counters.received),
-            bytes_total: known(load(&self.counters.claimed)).filter(|_| raw),
-        });
-    }
+    Ok(call.fetched(pin, total))
 }

@@ -7,6 +7,7 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
+use descriptors::Descriptors;
 use futures_util::StreamExt;
 use iroh_blobs::api::proto::{ExportPathMsg, ExportProgressItem};
 use irpc::channel::mpsc::Sender;
@@ -53,6 +54,7 @@ async fn export(
     beside.push(format!(".{}-{unique}.part", std::process::id()));
     let part = Part(Some(folder.join(beside)));
     let path = part.0.as_deref().expect("not yet renamed");
+    let _permit = Descriptors::of_process().file().await;
     let mut file = fs::File::create_new(path).await.map_err(failed)?;
     tx.send(ExportProgressItem::Size(size)).await.ok();
     let mut chunks = context.blobs.read(hash, 0..size);

@@ -44,15 +44,20 @@ async fn a_failure_is_not_absence() {
     let hash = tag.hash();
     faults.inject(Operation::Get, When::Always, Fault::Error(Kind::Internal));
     faults.inject(Operation::Scan, When::Always, Fault::Error(Kind::Internal));
-    store.status(hash).await.unwrap_err();
-    store.list().hashes().await.unwrap_err();
-    store.tags().get("x").await.unwrap_err();
-    store.observe(hash).await.unwrap_err();
-    store.get_bytes(hash).await.unwrap_err();
-    store.tags().delete("x").await.unwrap_err();
+    let text = |error: &dyn std::fmt::Debug| format!("{error:?}");
+    for t in [
+    text(&store.status(hash).await.unwrap_err()),
+    text(&store.list().hashes().await.unwrap_err()),
+    text(&store.tags().get("x").await.unwrap_err()),
+    text(&store.observe(hash).await.unwrap_err()),
+    text(&store.get_bytes(hash).await.unwrap_err()),
+    text(&store.tags().delete("x").await.unwrap_err()),
+    ] { eprintln!("AAA {t}"); }
     faults.inject(Operation::Commit, When::Always, Fault::Error(Kind::Full));
-    store.add_slice(b"x").temp_tag().await.unwrap_err();
-    store.tags().set("x", hash).await.unwrap_err();
+    for t in [
+    text(&store.add_slice(b"x").temp_tag().await.unwrap_err()),
+    text(&store.tags().set("x", hash).await.unwrap_err()),
+    ] { eprintln!("AAA {t}"); }
     faults.clear();
     let size = data.len() as u64;
     let status = store.status(hash).await.unwrap();

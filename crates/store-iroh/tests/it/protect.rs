@@ -1,5 +1,14 @@
 //! Temp tags and batches protect from the engine's collection.
 
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+
+use futures_util::future::try_join_all;
 use iroh_blobs::{Hash, HashAndFormat, hashseq::HashSeq};
 use store_engine::Blobs;
 use store_iroh::{iroh_store, to_engine_hash};
@@ -87,10 +96,14 @@ async fn a_batch_ends_all_its_temp_tags() {
     assert!(has(&blobs, Hash::new(b"first")).await);
     drop(batch);
     // The batch's end travels through two actors.
-    while has(&blobs, Hash::new(b"first")).await {
-        tokio::task::yield_now().await;
-        collect_all(&blobs).await;
-    }
+    let gone = async {
+        while has(&blobs, Hash::new(b"first")).await {
+            tokio::task::yield_now().await;
+            collect_all(&blobs).await;
+        }
+    };
+    let gone = tokio::time::timeout(Duration::from_secs(60), gone).await;
+    gone.expect("the temp tags end with their batch");
     assert!(!has(&blobs, second.hash()).await);
     assert!(has(&blobs, outside.hash()).await);
 }
@@ -112,26 +125,36 @@ async fn temp_tags_outlive_their_store() {
     assert!(!has(&blobs, hash).await);
 }
 
+/// How many blobs each adder adds at least.
+const LEAST: u32 = 250;
+
 /// What was given out is never collected, whatever the moment: with temp tags that come too late,
 /// about one in fifty is.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_that_was_given_out_is_collected() {
     let blobs = engine().await;
     let store = iroh_store(&blobs);
+    // How many collections deleted something while there were adders.
+    let busy = Arc::new(AtomicU32::new(0));
     let collector = tokio::spawn({
-        let blobs = blobs.clone();
+        let (blobs, busy) = (blobs.clone(), busy.clone());
         async move {
             loop {
-                collect_all(&blobs).await;
+                if collect_all(&blobs).await.deleted > 0 {
+                    busy.fetch_add(1, Ordering::SeqCst);
+                }
                 tokio::task::yield_now().await;
             }
         }
     });
     let adders: Vec<_> = (0..8_u32)
         .map(|adder| {
-            let store = store.clone();
+            let (store, busy) = (store.clone(), busy.clone());
             tokio::spawn(async move {
-                for i in 0..250_u32 {
+                let mut added = 0..;
+                // At least so many, and on until the collections have met them often enough.
+                while added.start < LEAST || busy.load(Ordering::SeqCst) < 20 {
+                    let i = added.next().expect("there are more numbers than that");
                     let data = [adder.to_le_bytes(), i.to_le_bytes()].concat();
                     let tag = if i % 2 == 0 {
                         store.add_slice(&data).temp_tag().await.unwrap()
@@ -149,16 +172,17 @@ async fn nothing_that_was_given_out_is_collected() {
                         assert!(store.has(Hash::new(&data)).await.unwrap());
                     }
                 }
+                added.start
             })
         })
         .collect();
-    for adder in adders {
-        adder.await.unwrap();
-    }
+    let deadline = Duration::from_secs(120);
+    let added = tokio::time::timeout(deadline, try_join_all(adders)).await;
+    let added = added.expect("the collections delete what nothing keeps").unwrap();
     collector.abort();
     assert!(collector.await.unwrap_err().is_cancelled());
-    for adder in 0..8_u32 {
-        for i in (0..250_u32).step_by(2) {
+    for (adder, added) in (0..8_u32).zip(added) {
+        for i in (0..added).step_by(2) {
             let data = [adder.to_le_bytes(), i.to_le_bytes()].concat();
             assert!(has(&blobs, Hash::new(&data)).await);
         }

@@ -89,11 +89,13 @@ mod tests {
                 open_member(&locate, GROUP, 1000, &sealed).is_ok(),
                 len == 32
             );
-            assert!(open_member(&other, GROUP, 1000, &sealed).is_err());
+            let error = open_member(&other, GROUP, 1000, &sealed).unwrap_err();
+            assert_eq!(error.kind(), Kind::Corrupt, "{len}");
         }
         let repo = store_api::PublicKey([9; 32]);
         let sealed = seal_member(&other, GROUP, 1000, repo).unwrap();
-        assert!(open_app_value(&read(), GROUP, 1000, &sealed).is_err());
+        let error = open_app_value(&read(), GROUP, 1000, &sealed).unwrap_err();
+        assert_eq!(error.kind(), Kind::Corrupt);
     }
 
     #[test]
@@ -105,7 +107,8 @@ mod tests {
         let sealed = seal(GROUP_SLOTS - 1, &[7; MAX_APP_VALUE_LEN]).unwrap();
         let opened = open_app_value(&read(), GROUP, GROUP_SLOTS - 1, &sealed);
         assert_eq!(opened.unwrap(), [7; MAX_APP_VALUE_LEN][..]);
-        assert!(open_app_value(&read(), GROUP, FIRST_APP, &sealed).is_err());
+        let error = open_app_value(&read(), GROUP, FIRST_APP, &sealed).unwrap_err();
+        assert_eq!(error.kind(), Kind::Corrupt);
         assert_eq!(
             kind(seal(FIRST_APP, &[7; MAX_APP_VALUE_LEN + 1])),
             Kind::TooLarge

@@ -86,7 +86,8 @@ fn what_is_sealed_opens_in_its_slot() {
     let key = PublicKey([9; 32]);
     let sealed = seal_member(&locate(), REPO, 1023, key).unwrap();
     assert_eq!(open_member(&locate(), REPO, 1023, &sealed).unwrap(), key);
-    assert!(open_member(&locate(), REPO, 1022, &sealed).is_err());
+    let error = open_member(&locate(), REPO, 1022, &sealed).unwrap_err();
+    assert_eq!(error.kind(), Kind::Corrupt);
     let profile = Profile { name: "Ada".into() };
     let sealed = profile.seal(&read(), REPO).unwrap();
     assert_eq!(Profile::open(&read(), REPO, &sealed).unwrap(), profile);

@@ -105,9 +105,11 @@ mod tests {
         let slot = u16::from_be_bytes([VERSION, 7]);
         let context = [7, VERSION];
         let sealed = seal_app(&key(), GROUP, &context, b"data").unwrap();
-        assert!(open_value(&key(), GROUP, slot, &sealed).is_err());
+        let error = open_value(&key(), GROUP, slot, &sealed).unwrap_err();
+        assert_eq!(error.kind(), Kind::Corrupt);
         let sealed = seal_value(&key(), GROUP, slot, b"value").unwrap();
-        assert!(open_app(&key(), GROUP, &context, &sealed).is_err());
+        let error = open_app(&key(), GROUP, &context, &sealed).unwrap_err();
+        assert_eq!(error.kind(), Kind::Corrupt);
     }
 
     #[test]

@@ -211,10 +211,12 @@ mod tests {
         for (policy, bytes) in all.iter().zip(&bytes) {
             assert_eq!(Policy::decode(bytes).unwrap(), *policy);
             for len in 0..bytes.len() {
-                assert!(Policy::decode(&bytes[..len]).is_err(), "{len} bytes");
+                let error = Policy::decode(&bytes[..len]).unwrap_err();
+                assert_eq!(error.message(), "the bytes end too early", "{len} bytes");
             }
             let more = [&bytes[..], b"x"].concat();
-            assert!(Policy::decode(&more).is_err());
+            let error = Policy::decode(&more).unwrap_err();
+            assert_eq!(error.message(), "there are bytes after the end");
         }
         let digests = all.map(|policy| {
             let pinned = BTreeSet::new();
@@ -236,7 +238,8 @@ mod tests {
             assert_eq!(encoded.is_ok(), fits, "{count} of {len}");
         }
         let many = [&[1, 4][..], &[0; 8], &[0, 65], &[0; 130]].concat();
-        assert!(Policy::decode(&many).is_err());
+        let error = Policy::decode(&many).unwrap_err();
+        assert_eq!(error.message(), "too many prefixes");
     }
 
     #[test]

@@ -286,24 +286,30 @@ mod tests {
         let read = decode_contact(&bytes).unwrap();
         assert_eq!(read.holds.len(), MAX_ROOTS);
         let more = [&bytes[..], &[0xff; 32 + Holding::LEN]].concat();
-        assert!(decode_contact(&more).is_err());
+        let error = decode_contact(&more).unwrap_err();
+        assert_eq!(error.message(), "there are too many roots");
     }
 
     #[test]
     fn garbage_is_refused() {
         let [met, behind, stranger] = contacts().each_ref().map(|c| encode_contact(c).to_vec());
-        let change = |bytes: &[u8], at: usize, to: u8| {
-            let mut bytes = bytes.to_vec();
-            assert_ne!(bytes[at], to);
+        let version = "the bytes have a version that is not known here";
+        let flags = "the flags do not fit what follows";
+        for (bytes, at, to, expected, case) in [
+            (&met, 0, 2, version, "a version"),
+            (&met, 1, 7, flags, "a flag"),
+            (&met, 1, MEMBER, flags, "a time that is none"),
+            (&behind, 1, 0, flags, "a member that is none"),
+            (&stranger, 20, 1, flags, "a member that is none"),
+            (&met, 50, 3, "the repos do not ascend", "repos in disorder"),
+        ] {
+            let mut bytes = bytes.clone();
+            assert_ne!(bytes[at], to, "{case}");
             bytes[at] = to;
-            decode_contact(&bytes)
-        };
-        assert!(change(&met, 0, 2).is_err(), "a version");
-        assert!(change(&met, 1, 7).is_err(), "a flag");
-        assert!(change(&met, 1, MEMBER).is_err(), "a time that is none");
-        assert!(change(&behind, 1, 0).is_err(), "a member that is none");
-        assert!(change(&stranger, 20, 1).is_err(), "the same");
-        assert!(change(&met, 50, 3).is_err(), "repos in disorder");
+            let error = decode_contact(&bytes).unwrap_err();
+            assert_eq!(error.kind(), Kind::Invalid, "{case}");
+            assert_eq!(error.message(), expected, "{case}");
+        }
     }
 
     proptest! {

@@ -9,6 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use descriptors::Descriptors;
 use store_api::{Error, Kind, Result};
 use store_engine::{Blobs, Hash, Pin, Source, blocking};
 use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
@@ -104,6 +105,8 @@ pub(crate) async fn stage(
         Content::Path(path) => {
             let fail = |error| Error::io(WRITE, &path, error);
             let open = || async { tokio::fs::File::open(&path).await.map_err(fail) };
+            // For both readings, which open the file one after the other.
+            let _permit = Descriptors::of_process().file().await;
             let (hash, size) = measure(open().await?).await.map_err(fail)?;
             let key = FileKey::convergent(read, hash, size);
             let (reader, seen) = Hashing::new(open().await?);

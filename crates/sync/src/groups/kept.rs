@@ -356,7 +356,9 @@ mod tests {
             assert!(decode_keys(keys.group(), &secret).unwrap() == keys);
             for len in 0..secret.expose().len() {
                 let cut = Secret::new(&secret.expose()[..len]).unwrap();
-                assert!(decode_keys(keys.group(), &cut).is_err(), "{len} bytes");
+                let error = decode_keys(keys.group(), &cut).unwrap_err();
+                assert_eq!(error.kind(), Kind::Invalid, "{len} bytes");
+                assert_eq!(error.message(), "the bytes end too early", "{len} bytes");
             }
         }
     }
@@ -387,7 +389,8 @@ mod tests {
         crate::golden::check_hex("kept.hex", &cases);
         assert_eq!(decode_other(&bytes).unwrap(), signed);
         for len in 0..bytes.len() - signed.value.len() {
-            assert!(decode_other(&bytes.slice(..len)).is_err(), "{len} bytes");
+            let error = decode_other(&bytes.slice(..len)).unwrap_err();
+            assert_eq!(error.kind(), Kind::Invalid, "{len} bytes");
         }
     }
 }

@@ -194,7 +194,13 @@ mod tests {
         let ours = keys(1);
         let (mut said, _) = hello(&ends(), &ours).unwrap();
         for len in 0..said.len() {
-            assert!(answer(&ends(), [&ours], &said[..len]).is_err(), "{len}");
+            let error = answer(&ends(), [&ours], &said[..len]).unwrap_err();
+            assert_eq!(error.kind(), Kind::Invalid, "{len}");
+            let expected = match len {
+                0 => "the peer's hello is empty",
+                _ => "the peer's hello has another length",
+            };
+            assert_eq!(error.message(), expected, "{len}");
         }
         said[0] = 2;
         let error = answer(&ends(), [&ours], &said).unwrap_err();

@@ -1,5 +1,6 @@
 //! Groups replicate over a simulated network, on virtual time.
 
+mod addresses;
 mod chaos;
 mod damage;
 mod devices;

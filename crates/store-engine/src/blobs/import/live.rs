@@ -11,7 +11,7 @@ use bytes::{Bytes, BytesMut};
 use store_api::{Block, Error, GROUP_LEN, Kind, Part, PayloadId, Result};
 use tokio::{task::JoinHandle, time::Instant};
 
-use super::{RECORD_EVERY, RECORD_EVERY_BYTES, Shared, wrong_size};
+use super::{RECORD_EVERY, RECORD_EVERY_BYTES, Shared};
 use crate::blobs::{
     Inner,
     add::now,
@@ -137,11 +137,11 @@ impl Default for Live {
 }
 
 impl Live {
-    /// Reads what was recorded, where that was not done yet. A size that contradicts what is proven
-    /// here is refused.
-    pub(super) async fn load(&mut self, shared: &Shared) -> Result<()> {
+    /// Reads what was recorded, where that was not done yet. Returns the size that is proven here,
+    /// where it is another.
+    pub(super) async fn load(&mut self, shared: &Shared) -> Result<Option<u64>> {
         if self.is_loaded {
-            return Ok(());
+            return Ok(None);
         }
         let recorded = shared.inner.lookup(shared.hash).await?;
         if let Some(found) = &recorded {
@@ -150,12 +150,12 @@ impl Live {
                 State::Partial(partial) if size == shared.size => self.resume(partial),
                 State::Partial(partial) if !partial.bitfield().size_is_proven() => {}
                 _ if size == shared.size => self.complete = true,
-                _ => return Err(wrong_size(shared.hash, shared.size, size)),
+                _ => return Ok(Some(size)),
             }
         }
         self.recorded = recorded;
         self.is_loaded = true;
-        Ok(())
+        Ok(None)
     }
 
     fn resume(&mut self, partial: &Partial) {

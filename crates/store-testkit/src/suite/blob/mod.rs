@@ -53,6 +53,7 @@ macro_rules! __blob_cases {
             concurrent_writes_all_arrive: Always,
             a_read_during_a_write_is_old_or_new: Always,
             a_cancelled_write_harms_no_other: Always,
+            a_cancelled_call_can_be_made_again: Always,
             a_dropped_listing_harms_nothing: Always,
             reopening_keeps_what_was_synced: Reopen,
             reopening_keeps_the_listing: Reopen,

@@ -1,12 +1,14 @@
 //! Calls at once, and calls given up half-way.
 
 use futures_util::{FutureExt, StreamExt, future::join_all};
-use store_api::{BlobStore, Part};
+use store_api::{BlobStore, Kind, Part};
 
 use super::super::{
     Fixture,
-    support::{all, sample},
+    support::{all, kind, sample},
 };
+use crate::cancel::Cut;
+
 use super::{block, block_len, expect, id, put};
 
 pub(super) async fn concurrent_writes_all_arrive(fixture: Fixture<dyn BlobStore>) {
@@ -89,6 +91,32 @@ pub(super) async fn a_cancelled_write_harms_no_other(fixture: Fixture<dyn BlobSt
     store.delete(vec![id(3)]).await.expect("a delete succeeds");
     let listed = all(store.list(None)).await.expect("a list");
     assert!(listed.contains(&id(1)) && !listed.contains(&id(3)));
+}
+
+pub(super) async fn a_cancelled_call_can_be_made_again(fixture: Fixture<dyn BlobStore>) {
+    let store = fixture.store();
+    let bytes = sample(1, 2 * block_len(store) + 5);
+    for polls in 0..8_u8 {
+        let payload = id(polls);
+        let cut = || Cut::after(polls.into());
+        let write = || store.write(payload, vec![block(Part::Data, 0, bytes.clone())]);
+        cut().call(write()).await;
+        write().await.expect("a write succeeds");
+        let read = || store.read(payload, Part::Data, 0..bytes.len() as u64);
+        cut().call(read()).await;
+        assert!(read().await.expect("it was written") == bytes);
+        cut().call(store.sync(vec![payload])).await;
+        store.sync(vec![payload]).await.expect("a sync succeeds");
+        assert!(read().await.expect("it was synced") == bytes);
+        // Of the first a cancelled write may come back.
+        let payload = id(100 + polls);
+        put(store, payload, Part::Data, &bytes).await;
+        cut().call(store.delete(vec![payload])).await;
+        let deleted = store.delete(vec![payload]).await;
+        deleted.expect("a delete succeeds");
+        let read = store.read(payload, Part::Data, 0..1).await;
+        assert_eq!(kind(read), Kind::NotFound);
+    }
 }
 
 pub(super) async fn a_dropped_listing_harms_nothing(fixture: Fixture<dyn BlobStore>) {

@@ -70,6 +70,7 @@ macro_rules! __collection_cases {
             of_concurrent_claims_one_wins: Always,
             a_commit_shows_whole: Always,
             a_cancelled_commit_is_whole_or_nothing: Always,
+            a_cancelled_commit_comes_before_later_ones: Always,
             watch_tells_of_puts_and_deletes: Watch,
             watch_tells_each_collection_of_a_commit: Watch,
             watch_begins_when_it_is_called: Watch,

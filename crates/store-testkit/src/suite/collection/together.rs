@@ -6,6 +6,8 @@ use futures_util::{FutureExt, future::join_all};
 use store_api::{Batch, CollectionStore, Kind};
 
 use super::super::{Fixture, support::kind};
+use crate::cancel::Cut;
+
 use super::{A, B, absent, at, commit, get, put, value};
 
 const TASKS: usize = 16;
@@ -173,4 +175,22 @@ pub(super) async fn a_cancelled_commit_is_whole_or_nothing(fixture: Fixture<dyn 
     commit(store, vec![put(&A, "after", "v")]).await;
     let claim = Batch::of(Vec::new()).expecting(absent(&A, "after"));
     assert_eq!(kind(store.commit(claim).await), Kind::Conflict);
+}
+
+pub(super) async fn a_cancelled_commit_comes_before_later_ones(
+    fixture: Fixture<dyn CollectionStore>,
+) {
+    let store = fixture.store();
+    for round in 0..40_u8 {
+        let earlier = store.commit(Batch::of(vec![put(&A, "k", [round, 0])]));
+        Cut::after(usize::from(round % 8)).call(earlier).await;
+        commit(store, vec![put(&A, "k", [round, 1])]).await;
+        for _ in 0..round {
+            tokio::task::yield_now().await;
+        }
+        // Whatever was under way has been applied before this.
+        commit(store, vec![put(&A, "other", "")]).await;
+        let found = value(store, &A, "k").await.expect("it was put");
+        assert_eq!(found[..], [round, 1]);
+    }
 }

@@ -4,7 +4,9 @@ use futures_util::StreamExt;
 use store_api::{Freshness, Kind, RecordId, RecordStore, SeqExpect, SlotSeq};
 
 use super::super::{Fixture, support::kind};
-use super::{OWNER, create, descriptor, get, owned, write, writing};
+use crate::cancel::Cut;
+
+use super::{OWNER, create, descriptor, get, owned, taken, write, writing};
 
 pub(super) async fn forget_removes_record_and_values(fixture: Fixture<dyn RecordStore>) {
     let store = fixture.store();
@@ -34,6 +36,24 @@ pub(super) async fn forget_of_what_is_unknown_is_no_error(fixture: Fixture<dyn R
     let id = create(store, descriptor()).await;
     for _ in 0..2 {
         store.forget(id).await.expect("forgotten is no error");
+    }
+}
+
+pub(super) async fn a_cancelled_call_can_be_made_again(fixture: Fixture<dyn RecordStore>) {
+    let store = fixture.store();
+    for polls in 0..8 {
+        let cut = || Cut::after(polls);
+        cut().call(store.create(descriptor())).await;
+        let id = create(store, descriptor()).await;
+        let put = || store.put(id, 0, writing("value", &OWNER, SeqExpect::Any));
+        cut().call(put()).await;
+        let seq = taken(put().await.expect("a put succeeds"));
+        let found = get(store, id, 0).await.expect("it was written");
+        assert_eq!((&found.value[..], found.seq), (&b"value"[..], seq));
+        cut().call(store.forget(id)).await;
+        store.forget(id).await.expect("a record is forgotten");
+        let found = store.get(id, 0, Freshness::Local).await;
+        assert_eq!(kind(found), Kind::NotFound);
     }
 }
 

@@ -63,6 +63,7 @@ macro_rules! __record_cases {
             a_watcher_that_lags_is_told: Watch,
             forget_removes_record_and_values: Always,
             forget_of_what_is_unknown_is_no_error: Always,
+            a_cancelled_call_can_be_made_again: Always,
             reopening_keeps_records: Reopen,
             reopening_keeps_them_forgotten: Reopen,
             a_closed_store_says_so: Close,

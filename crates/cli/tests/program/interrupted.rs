@@ -1,0 +1,60 @@
+//! Commands that are stopped in the middle, and made again: nothing is taken for stored that is not
+//! there.
+
+use std::time::{Duration, Instant};
+
+use super::support::{Place, Running, noise, tree};
+
+const FILES: usize = 200;
+const ROUNDS: u32 = 6;
+
+/// Runs a command and interrupts it at several moments of the time that it takes, each in a place of
+/// its own. Then what is there must be sound, and once the command succeeds, all of it must be there.
+fn interrupted(prepare: &[&[&str]], command: &[&str], get: &[&str]) {
+    let place = || {
+        let place = Place::new();
+        for n in 0..FILES {
+            place.write(&format!("folder/{n}"), noise(40_000 + n));
+        }
+        for command in prepare {
+            place.ok(command);
+        }
+        place
+    };
+    let whole = place();
+    let begun = Instant::now();
+    whole.ok(command);
+    let takes = begun.elapsed();
+    let mut stopped = 0;
+    for round in 0..ROUNDS {
+        let place = place();
+        let running = Running::start(place.command(command));
+        std::thread::sleep(takes * round / ROUNDS + Duration::from_millis(1));
+        let (code, said) = running.signal("-INT");
+        stopped += u32::from(code != Some(0));
+        // Before the store is there, there is nothing to verify.
+        if place.path("store/FORMAT").exists() {
+            place.ok(&["verify"]);
+        }
+        place.ok(command);
+        place.ok(&["verify"]);
+        place.ok(&[get, &["-o", "out"]].concat());
+        let (there, back) = (tree(&place.path("folder")), tree(&place.path("out")));
+        assert!(
+            there == back,
+            "round {round}: other files came back; {said}"
+        );
+    }
+    assert!(stopped > 0, "nothing was stopped in the middle");
+}
+
+#[test]
+fn an_add() {
+    interrupted(&[], &["add", "folder"], &["get", "folder"]);
+}
+
+#[test]
+fn a_put() {
+    let create = ["group", "create", "g", "--as", "me"];
+    interrupted(&[&create], &["put", "folder"], &["get", "g/me/folder"]);
+}

@@ -1,0 +1,138 @@
+//! Whose fault it is that something could not be fetched.
+
+use std::fmt;
+
+use store_api::{Error, Kind};
+
+use crate::Hash;
+
+const FETCH: &str = "blobs.fetch";
+
+/// Why a request ended before its answer was complete.
+///
+/// The variant says who is at fault. It is decided where the fault happens, and never guessed from
+/// an error's [`Kind`] or text: those are for people, and for callers that only pass errors on.
+#[derive(Debug, Clone)]
+pub enum Fault {
+    /// Our own store failed. No other peer can help, and no peer is to blame.
+    Local(Error),
+    /// The peer broke the rules, or does not give what was asked for.
+    Peer(Misconduct, Error),
+    /// The connection to the peer, or one stream of it, was lost. Nobody may be to blame.
+    Link(Error),
+}
+
+/// What a peer did, or did not do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Misconduct {
+    /// It sent bytes that are not those of the hash, or contradicts what is proven.
+    Lies,
+    /// It sent nothing for longer than the receiver's patience.
+    Stalls,
+    /// It refuses to give this.
+    Refuses,
+    /// It does not have all of it.
+    Lacks,
+    /// What it announced is longer than it may be. Nothing of it was taken.
+    TooLong,
+}
+
+impl Fault {
+    /// The bytes of `hash` at `offset` are wrong.
+    pub(crate) fn lie(hash: Hash, offset: u64) -> Self {
+        let wrong = Error::new(Kind::Invalid, FETCH, "this part of the blob is wrong");
+        Self::lies(wrong.with("hash", hash).with("offset", offset))
+    }
+
+    /// The peer announced a size that the blob cannot have.
+    pub(crate) fn wrong_size(hash: Hash, size: u64) -> Self {
+        let wrong = Error::new(Kind::Invalid, FETCH, "this is not the size of the blob");
+        Self::lies(wrong.with("hash", hash).with("size", size))
+    }
+
+    /// The peer sent something that is wrong, as `cause` says.
+    pub fn lies(cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        let message = "the peer sent bytes that are not those of the hash";
+        let error = Error::new(Kind::Corrupt, FETCH, message);
+        Self::Peer(Misconduct::Lies, error.because(cause))
+    }
+
+    /// The peer announced more than may come.
+    pub(crate) fn too_long(hash: Hash, size: u64, longest: u64) -> Self {
+        let message = "the peer announced a blob that is longer than it may be";
+        let error = Error::new(Kind::TooLarge, FETCH, message)
+            .with("hash", hash)
+            .with("claimed", size)
+            .with("limit", longest);
+        Self::Peer(Misconduct::TooLong, error)
+    }
+
+    /// The peer sends nothing any more.
+    pub fn stalls() -> Self {
+        let message = "the peer does not send anything any more";
+        let error = Error::new(Kind::Unavailable, FETCH, message);
+        Self::Peer(Misconduct::Stalls, error)
+    }
+
+    /// The peer does not have all that was asked for.
+    pub fn lacks() -> Self {
+        let message = "the peer does not have all of it";
+        Self::Peer(
+            Misconduct::Lacks,
+            Error::new(Kind::NotFound, FETCH, message),
+        )
+    }
+
+    /// The peer refuses to give what was asked for.
+    pub fn refuses() -> Self {
+        let message = "the peer refuses to give this";
+        Self::Peer(
+            Misconduct::Refuses,
+            Error::new(Kind::Denied, FETCH, message),
+        )
+    }
+
+    /// The connection to the peer was lost.
+    pub fn lost() -> Self {
+        let message = "the connection to the peer was lost";
+        Self::Link(Error::new(Kind::Unavailable, FETCH, message))
+    }
+
+    /// Adds what lies behind it.
+    #[must_use]
+    pub fn because(self, cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        match self {
+            Self::Local(error) => Self::Local(error.because(cause)),
+            Self::Peer(what, error) => Self::Peer(what, error.because(cause)),
+            Self::Link(error) => Self::Link(error.because(cause)),
+        }
+    }
+
+    /// The error for people.
+    pub fn error(&self) -> &Error {
+        match self {
+            Self::Local(error) | Self::Peer(_, error) | Self::Link(error) => error,
+        }
+    }
+
+    /// The error for people.
+    pub fn into_error(self) -> Error {
+        match self {
+            Self::Local(error) | Self::Peer(_, error) | Self::Link(error) => error,
+        }
+    }
+
+    /// Whether the peer did this.
+    pub fn is_peers(&self, what: Misconduct) -> bool {
+        matches!(self, Self::Peer(did, _) if *did == what)
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.error().fmt(f)
+    }
+}
+
+impl std::error::Error for Fault {}

@@ -1,0 +1,212 @@
+//! Blobs that are wanted: what of them is not here, and the requests that ask for it.
+
+use bao_tree::{ChunkNum, ChunkRanges};
+use store_api::Result;
+
+use super::jobs::Job;
+use crate::{Blobs, Hash, Status, blobs::tree::clip};
+
+/// The longest part of a blob that one request asks for: several providers, and several streams of
+/// one, bring the parts of a longer one.
+pub const PIECE_LEN: u64 = 8 * 1024 * 1024;
+/// How many pieces of a blob are asked for at a time; what is left then comes in the next round.
+const MAX_PIECES: usize = 1024;
+/// The most ranges of one blob in one request; what is left comes in the next round.
+pub(super) const MAX_RANGES: usize = 1024;
+
+/// A blob to be fetched, as the request names it.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Blob {
+    /// 0 for the blob that the request is of; from 1 for those that this one names, in its order.
+    pub offset: u64,
+    /// Its hash.
+    pub hash: Hash,
+    /// The most bytes that it may have: a longer one is refused before anything of it is taken.
+    pub longest: u64,
+    /// The chunks to ask for first where nothing of it is here, and so its size is not known.
+    pub first: ChunkRanges,
+}
+
+impl Blob {
+    /// A blob of any length, of which the first [`PIECE_LEN`] bytes are asked for first.
+    pub fn new(offset: u64, hash: Hash) -> Self {
+        Self {
+            offset,
+            hash,
+            longest: u64::MAX,
+            first: ChunkRanges::from(..ChunkNum(PIECE_LEN / 1024)),
+        }
+    }
+}
+
+/// A part of a blob that a request asks for.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Wanted {
+    /// See [`Blob::offset`].
+    pub offset: u64,
+    /// The hash; `None` where the blob at offset 0 of the same request names it.
+    pub hash: Option<Hash>,
+    /// The chunks.
+    pub ranges: ChunkRanges,
+    /// See [`Blob::longest`].
+    pub longest: u64,
+    /// Whether nothing of it is here: then its size becomes known with the answer.
+    pub(super) is_new: bool,
+    /// The chunks that are asked for first: the others follow once the size is known.
+    pub(super) first: Option<ChunkRanges>,
+}
+
+impl Wanted {
+    /// All of a blob that has at most `longest` bytes.
+    pub fn whole(offset: u64, hash: Option<Hash>, longest: u64) -> Self {
+        Self {
+            offset,
+            hash,
+            ranges: ChunkRanges::all(),
+            longest,
+            is_new: true,
+            first: None,
+        }
+    }
+
+    pub(super) fn first(blob: &Blob) -> Self {
+        Self {
+            ranges: blob.first.clone(),
+            first: Some(blob.first.clone()),
+            ..Self::whole(blob.offset, Some(blob.hash), blob.longest)
+        }
+    }
+
+    fn part(blob: &Blob, ranges: ChunkRanges) -> Self {
+        Self {
+            ranges,
+            is_new: false,
+            ..Self::whole(blob.offset, Some(blob.hash), blob.longest)
+        }
+    }
+
+    /// Just these chunks of the same blob.
+    #[must_use]
+    pub fn with_ranges(&self, ranges: ChunkRanges) -> Self {
+        Self {
+            ranges,
+            first: None,
+            ..self.clone()
+        }
+    }
+
+    /// The blob, with nothing that a request says of it.
+    pub(super) fn blob(&self, hash: Hash) -> Blob {
+        Blob {
+            longest: self.longest,
+            ..Blob::new(self.offset, hash)
+        }
+    }
+}
+
+/// What of a blob is not here.
+pub(super) enum Missing {
+    /// All of it.
+    All,
+    /// These chunks of so many bytes.
+    Of(u64, ChunkRanges),
+}
+
+/// Returns what of a blob is not here; `None` where all is, or where it is proven to have more than
+/// `longest` bytes.
+pub(super) async fn missing(blobs: &Blobs, hash: Hash, longest: u64) -> Result<Option<Missing>> {
+    if hash == Hash::EMPTY {
+        return Ok(None);
+    }
+    let is_too_long = match blobs.status(hash).await? {
+        Some(Status::Complete { .. }) => return Ok(None),
+        None => return Ok(Some(Missing::All)),
+        Some(Status::Partial { size, proven, .. }) => proven && size > longest,
+    };
+    if is_too_long {
+        return Ok(None);
+    }
+    let here = blobs.bitfield(hash).await?;
+    if here.is_complete() {
+        return Ok(None);
+    }
+    // It may have been collected since.
+    if here.size == 0 {
+        return Ok(Some(Missing::All));
+    }
+    let all = ChunkRanges::from(..ChunkNum::chunks(here.size));
+    Ok(Some(Missing::Of(here.size, all - here.ranges)))
+}
+
+/// The requests for the chunks `missing` of a blob of `size` bytes, one a piece.
+pub(super) fn pieces<C: Clone>(
+    of: &C,
+    blob: &Blob,
+    size: u64,
+    missing: &ChunkRanges,
+) -> Vec<Job<C>> {
+    let mut left = missing & &ChunkRanges::from(..ChunkNum::chunks(size));
+    let mut jobs = Vec::new();
+    while jobs.len() < MAX_PIECES
+        && let Some(next) = left.boundaries().first()
+    {
+        let start = next.to_bytes() / PIECE_LEN * PIECE_LEN;
+        let end = ChunkNum((start + PIECE_LEN) / 1024);
+        let piece = first_of(&(&left & &ChunkRanges::from(..end)));
+        jobs.push(Job::new(of.clone(), vec![Wanted::part(blob, piece)]));
+        left &= ChunkRanges::from(end..);
+    }
+    jobs
+}
+
+/// As many ranges as fit a request.
+fn first_of(ranges: &ChunkRanges) -> ChunkRanges {
+    if ranges.boundaries().len() <= 2 * MAX_RANGES {
+        return ranges.clone();
+    }
+    let end = ranges.boundaries()[2 * MAX_RANGES - 1];
+    ranges & &ChunkRanges::from(..end)
+}
+
+/// The chunks of a blob of `size` bytes that are left once `asked` have come; `None` where none are.
+pub(super) fn rest(asked: &ChunkRanges, size: u64) -> Option<ChunkRanges> {
+    let all = ChunkRanges::from(..ChunkNum::chunks(size));
+    let rest = all - clip(asked, size);
+    (!rest.is_empty()).then_some(rest)
+}
+
+/// Splits what is wanted, in the order of its offsets, into requests of at most so many blobs and
+/// ranges. Each asks for a blob once. A run of blobs of which the same is asked for counts as one range
+/// and its boundaries, as every other blob does.
+pub fn requests(
+    wanted: impl IntoIterator<Item = Wanted>,
+    most_blobs: usize,
+    most_ranges: usize,
+) -> Vec<Vec<Wanted>> {
+    let mut requests = Vec::new();
+    let mut request: Vec<Wanted> = Vec::new();
+    let mut ranges = 0;
+    for one in wanted {
+        let last = request.last();
+        let alone = 1 + one.ranges.boundaries().len();
+        // Neighbours that ask alike are one entry of a request.
+        let is_like = |last: &Wanted| last.offset + 1 == one.offset && last.ranges == one.ranges;
+        let cost = if last.is_some_and(is_like) { 0 } else { alone };
+        let is_same = last.is_some_and(|last| last.offset == one.offset);
+        if is_same || request.len() == most_blobs || ranges + cost > most_ranges {
+            if !request.is_empty() {
+                requests.push(std::mem::take(&mut request));
+            }
+            ranges = alone;
+        } else {
+            ranges += cost;
+        }
+        request.push(one);
+    }
+    if !request.is_empty() {
+        requests.push(request);
+    }
+    requests
+}

@@ -1,0 +1,670 @@
+//! Works on requests with all providers.
+
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    num::NonZeroUsize,
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use bao_tree::ChunkRanges;
+use bytes::Bytes;
+use futures_util::{StreamExt, TryStreamExt, stream};
+use store_api::{Error, Kind, Result};
+use tokio::{task::JoinSet, time::timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Provider, Watch,
+    fault::{Fault, Misconduct},
+    intake::{Intake, Received},
+    jobs::{Job, Jobs, ProviderId, SLOW, Take},
+    receiver::Receiver,
+    wanted::{Blob, Missing, Wanted, missing, pieces, requests},
+};
+use crate::{Bitfield, Blobs, Hash, blobs::tree::clip};
+
+/// How many blobs are looked up at a time.
+const LOOKUPS: usize = 64;
+/// How many rounds may end without having brought anything before the fetch gives up.
+const ROUNDS: u32 = 4;
+/// How many blobs a provider is asked about at a time, after it gave up an answer.
+const UNCLEAR: usize = 256;
+/// How many requests a stream makes of its share of many blobs, so that all streams end at about the
+/// same time.
+const REQUESTS_PER_STREAM: usize = 4;
+
+/// How to fetch.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Options {
+    /// How many requests of one provider run at a time.
+    pub streams: NonZeroUsize,
+    /// How long a provider may take to answer, and then for each group of 16 KiB.
+    pub patience: Duration,
+    /// A request asks for at least so many blobs, where there are so many.
+    pub least_blobs: usize,
+    /// A request asks for at most so many blobs.
+    pub most_blobs: usize,
+    /// A request asks for at most so many ranges; a run of blobs of which the same is asked for counts
+    /// as one.
+    pub most_ranges: usize,
+    /// A provider that lacks more blobs than these is not asked any more.
+    pub most_lacking: u64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            streams: NonZeroUsize::new(4).expect("four is not zero"),
+            patience: Duration::from_secs(30),
+            least_blobs: 64,
+            most_blobs: 64,
+            most_ranges: 4096,
+            most_lacking: u64::MAX,
+        }
+    }
+}
+
+/// How far a fetch is, once no provider works on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Settled {
+    /// All that was wanted is here and durable.
+    Done,
+    /// More can be asked for: let providers work again.
+    More,
+    /// No provider could give [what is left](Fetch::left).
+    Left,
+}
+
+/// What nobody could give: blobs of one request.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Left<C> {
+    /// What the request is of.
+    pub of: C,
+    /// The blobs.
+    pub wanted: Vec<Wanted>,
+    /// Why the last provider that was asked did not give them.
+    pub why: Option<Fault>,
+}
+
+/// A fetch of blobs that are wanted, of requests that are of a `C`. A cheap handle.
+///
+/// Dropping the last handle ends it: what was recorded by then stays.
+#[derive(Debug)]
+pub struct Fetch<C>(Arc<Shared<C>>);
+
+impl<C> Clone for Fetch<C> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+struct Shared<C> {
+    blobs: Blobs,
+    options: Options,
+    intake: Intake,
+    jobs: Jobs<C>,
+    /// The blobs that come in more than one request, until they are whole.
+    parts: Mutex<HashMap<Hash, Part<C>>>,
+    /// How many rounds brought nothing.
+    vain: Mutex<Vain>,
+}
+
+impl<C> std::fmt::Debug for Shared<C> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Fetch")
+            .field("options", &self.options)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A blob that comes in more than one request.
+#[derive(Clone)]
+struct Part<C> {
+    of: C,
+    blob: Blob,
+}
+
+#[derive(Default)]
+struct Vain {
+    received: u64,
+    rounds: u32,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex
+        .lock()
+        .expect("no code panics while it holds the state of a fetch")
+}
+
+impl<C: Clone + Send + Sync + 'static> Fetch<C> {
+    /// A fetch into `blobs` of which nothing is wanted yet.
+    pub fn new(blobs: &Blobs, options: Options, watch: Arc<dyn Watch>) -> Self {
+        Self(Arc::new(Shared {
+            blobs: blobs.clone(),
+            options,
+            intake: Intake::new(blobs, watch),
+            jobs: Jobs::default(),
+            parts: Mutex::default(),
+            vain: Mutex::default(),
+        }))
+    }
+
+    /// Adds blobs of one request, ascending by offset, to what is wanted. Returns how many of them are
+    /// not here as a whole.
+    pub async fn want(&self, of: C, blobs: impl IntoIterator<Item = Blob>) -> Result<u64> {
+        let shared = &self.0;
+        let found = blobs.into_iter().map(|blob| {
+            let blobs = shared.blobs.clone();
+            async move {
+                let missing = missing(&blobs, blob.hash, blob.longest).await?;
+                Ok::<_, Error>(missing.map(|missing| (blob, missing)))
+            }
+        });
+        let found: Vec<_> = stream::iter(found.collect::<Vec<_>>())
+            .buffered(LOOKUPS)
+            .try_filter_map(|found| async { Ok(found) })
+            .try_collect()
+            .await?;
+        let count = found.len() as u64;
+        let (mut new, mut jobs) = (Vec::new(), Vec::new());
+        for (blob, missing) in found {
+            match missing {
+                Missing::All => new.push(Wanted::first(&blob)),
+                Missing::Of(size, ranges) => {
+                    let here = Bitfield { size, ranges };
+                    shared.intake.announce(blob.hash, here.present_bytes())?;
+                    jobs.extend(pieces(&of, &blob, size, &here.ranges));
+                    shared.comes_in_parts(&of, blob);
+                }
+            }
+        }
+        let streams = shared.options.streams.get();
+        let share = new.len().div_ceil(streams * REQUESTS_PER_STREAM);
+        let new = shared.requests(new, share.max(shared.options.least_blobs));
+        jobs.extend(new.map(|wanted| Job::new(of.clone(), wanted)));
+        shared.jobs.add(jobs);
+        Ok(count)
+    }
+
+    /// Adds a request as it is to what is wanted, whatever is here of it.
+    pub fn want_request(&self, of: C, wanted: Vec<Wanted>) {
+        self.0.jobs.add([Job::new(of, wanted)]);
+    }
+
+    /// Lets a provider work until there is nothing left that it can do. Where it ends with a fault,
+    /// the provider is at fault, or our own store: then the whole fetch is over.
+    pub async fn provide<P: Provider<Of = C>>(
+        &self,
+        id: ProviderId,
+        provider: Arc<P>,
+    ) -> Result<(), Fault> {
+        let stop = self.0.intake.stop();
+        let lacks = Arc::new(AtomicU64::new(0));
+        let mut workers = JoinSet::new();
+        for _ in 0..self.0.options.streams.get() {
+            let worker: Worker<C, P> = Worker {
+                shared: self.0.clone(),
+                id,
+                provider: provider.clone(),
+                lacks: lacks.clone(),
+                stop: stop.clone(),
+            };
+            workers.spawn(worker.run());
+        }
+        let mut first = None;
+        while let Some(ended) = workers.join_next().await {
+            let ended = ended.unwrap_or_else(|error| {
+                let message = "a task of the fetch ended";
+                let error = Error::new(Kind::Internal, "blobs.fetch", message).because(error);
+                Err(Fault::Local(error))
+            });
+            if let Err(fault) = ended {
+                // The others keep what they have verified, and end.
+                stop.cancel();
+                if let Fault::Local(error) = &fault {
+                    self.0.intake.fail(error.clone());
+                }
+                first.get_or_insert(fault);
+            }
+        }
+        match (self.0.intake.failure(), first) {
+            // What the disk says comes first: it also ends the requests.
+            (Some(error), _) => Err(Fault::Local(error)),
+            (None, Some(fault)) => Err(fault),
+            (None, None) => Ok(()),
+        }
+    }
+
+    /// A provider that could not do some of the requests may be able to now.
+    pub fn forgive(&self, id: ProviderId) {
+        self.0.jobs.forgive(id);
+    }
+
+    /// Whether no request waits or runs.
+    pub fn is_idle(&self) -> bool {
+        self.0.jobs.is_empty()
+    }
+
+    /// How many verified bytes came.
+    pub fn received(&self) -> u64 {
+        self.0.intake.received()
+    }
+
+    /// Makes all that came durable, and says how far the fetch is. For when no provider works; also
+    /// after a fault, so that what came before it stays.
+    pub async fn settle(&self) -> Result<Settled> {
+        let shared = &self.0;
+        shared.intake.settle().await?;
+        // What several providers gave parts of, each left with the rest.
+        let mut waits = shared.jobs.waiting();
+        let here = shared.here(&waits).await?;
+        shared.jobs.forget(&here);
+        waits.retain(|hash, _| !here.contains(hash));
+        let parts: Vec<Part<C>> = lock(&shared.parts).values().cloned().collect();
+        let mut jobs = Vec::new();
+        for Part { of, blob } in parts {
+            let missing = missing(&shared.blobs, blob.hash, blob.longest).await?;
+            match missing {
+                None => drop(lock(&shared.parts).remove(&blob.hash)),
+                // Nobody could give a part of it.
+                Some(_) if waits.contains_key(&blob.hash) => {}
+                Some(Missing::Of(size, ranges)) => jobs.extend(pieces(&of, &blob, size, &ranges)),
+                Some(Missing::All) => jobs.push(Job::new(of, vec![Wanted::first(&blob)])),
+            }
+        }
+        let more = !jobs.is_empty();
+        shared.jobs.add(jobs);
+        Ok(match shared.jobs.is_empty() {
+            true => Settled::Done,
+            false if more && shared.goes_on() => Settled::More,
+            false => Settled::Left,
+        })
+    }
+
+    /// What no provider could give, or is still to be asked for.
+    pub fn left(&self) -> Vec<Left<C>> {
+        let jobs = self.0.jobs.left().into_iter();
+        let left = |Job {
+                        of, wanted, why, ..
+                    }| Left { of, wanted, why };
+        jobs.map(left).collect()
+    }
+}
+
+impl<C: Clone + Send + Sync + 'static> Shared<C> {
+    /// Requests for this, of at most so many blobs.
+    fn requests(&self, wanted: Vec<Wanted>, blobs: usize) -> std::vec::IntoIter<Vec<Wanted>> {
+        let blobs = blobs.min(self.options.most_blobs).max(1);
+        requests(wanted, blobs, self.options.most_ranges).into_iter()
+    }
+
+    fn comes_in_parts(&self, of: &C, blob: Blob) {
+        let of = of.clone();
+        lock(&self.parts).insert(blob.hash, Part { of, blob });
+    }
+
+    /// The blobs that are here by now.
+    async fn here(&self, wanted: &HashMap<Hash, u64>) -> Result<HashSet<Hash>> {
+        let mut here = HashSet::new();
+        for (hash, longest) in wanted {
+            if missing(&self.blobs, *hash, *longest).await?.is_none() {
+                here.insert(*hash);
+            }
+        }
+        Ok(here)
+    }
+
+    /// Whether another round can bring something, as far as the last ones show.
+    fn goes_on(&self) -> bool {
+        let mut vain = lock(&self.vain);
+        let received = self.intake.received();
+        vain.rounds = match received > vain.received {
+            true => 0,
+            false => vain.rounds + 1,
+        };
+        vain.received = received;
+        vain.rounds < ROUNDS
+    }
+}
+
+/// One of the streams of a provider.
+struct Worker<C, P> {
+    shared: Arc<Shared<C>>,
+    id: ProviderId,
+    provider: Arc<P>,
+    /// How many blobs the provider lacks.
+    lacks: Arc<AtomicU64>,
+    stop: CancellationToken,
+}
+
+/// What a provider made of a request.
+struct Done<C> {
+    /// Requests that came out of it.
+    more: Vec<Job<C>>,
+    /// What it could not give.
+    left: Vec<Wanted>,
+    /// Why, where it is the peer that could not.
+    why: Option<Fault>,
+}
+
+/// Why an answer is not read on.
+enum Ended {
+    Stopped,
+    Fault(Fault),
+}
+
+impl<C, P> Worker<C, P>
+where
+    C: Clone + Send + Sync + 'static,
+    P: Provider<Of = C>,
+{
+    async fn run(self) -> Result<(), Fault> {
+        let jobs = &self.shared.jobs;
+        while !self.stop.is_cancelled() {
+            let changed = jobs.changed();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            let taken = match jobs.take(self.id) {
+                Take::Job(taken) => taken,
+                Take::Nothing => break,
+                Take::Wait => {
+                    tokio::select! {
+                        () = self.stop.cancelled() => break,
+                        // Time makes others slow, which does not tell anybody.
+                        _ = timeout(SLOW, changed) => continue,
+                    }
+                }
+            };
+            let mut done = Done {
+                more: Vec::new(),
+                left: Vec::new(),
+                why: None,
+            };
+            let ended = tokio::select! {
+                biased;
+                () = taken.over.cancelled() => continue,
+                ended = self.work(&taken.job, &mut done) => ended,
+            };
+            taken.end(&done.left, done.more, done.why);
+            match ended {
+                Ok(()) => {}
+                Err(Ended::Stopped) => break,
+                Err(Ended::Fault(fault)) => return Err(fault),
+            }
+        }
+        Ok(())
+    }
+
+    /// Does a job, as far as the provider can.
+    async fn work(&self, job: &Job<C>, done: &mut Done<C>) -> Result<(), Ended> {
+        let mut wanted = job.wanted.clone();
+        if job.is_tried() {
+            wanted = self.lacking(&job.of, wanted, done).await.map_err(local)?;
+        }
+        let mut asks = VecDeque::from([Ask::All(wanted)]);
+        while let Some(ask) = asks.pop_front() {
+            let ended = self.ask(&job.of, ask, &mut asks, done).await;
+            if ended.is_err() || self.lacks_much() {
+                let rest = asks.into_iter().flat_map(Ask::into_wanted);
+                done.left.extend(rest);
+                ended?;
+                return Err(Ended::Fault(Fault::lacks()));
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks, and adds what is to be asked next in front of `asks`. What was asked for and did not come
+    /// is left.
+    async fn ask(
+        &self,
+        of: &C,
+        ask: Ask,
+        asks: &mut VecDeque<Ask>,
+        done: &mut Done<C>,
+    ) -> Result<(), Ended> {
+        let is_known = matches!(ask, Ask::Known(_));
+        let wanted = match ask {
+            Ask::All(wanted) | Ask::Known(wanted) => wanted,
+            Ask::Unclear(wanted) => {
+                return match self.narrow(of, &wanted, done).await {
+                    Ok(has) => {
+                        let has = self.shared.requests(has, usize::MAX).rev();
+                        has.for_each(|has| asks.push_front(Ask::Known(has)));
+                        Ok(())
+                    }
+                    Err(fault) => {
+                        done.left.extend(wanted);
+                        Err(Ended::Fault(fault))
+                    }
+                };
+            }
+        };
+        if wanted.is_empty() {
+            return Ok(());
+        }
+        let mut answered = 0;
+        let ended = self.request(of, &wanted, &mut answered, done).await;
+        let mut rest = wanted.into_iter().skip(answered);
+        match ended {
+            Ok(()) => Ok(()),
+            // It gave up the answer, and what it sent before may be lost with it: so nobody knows which
+            // of the blobs it lacks.
+            Err(Ended::Fault(Fault::Peer(Misconduct::Lacks, _))) if !is_known => {
+                let rest: Vec<_> = rest.collect();
+                let unclear = rest.chunks(UNCLEAR).rev();
+                unclear.for_each(|wanted| asks.push_front(Ask::Unclear(wanted.to_vec())));
+                Ok(())
+            }
+            // It cannot give what it says it has; or nothing of it was taken, so that what comes after it
+            // cannot be read.
+            Err(Ended::Fault(why @ Fault::Peer(Misconduct::Lacks | Misconduct::TooLong, _))) => {
+                self.lack(done, rest.next(), why);
+                asks.push_front(match is_known {
+                    true => Ask::Known(rest.collect()),
+                    false => Ask::All(rest.collect()),
+                });
+                Ok(())
+            }
+            Err(ended) => {
+                done.left.extend(rest);
+                Err(ended)
+            }
+        }
+    }
+
+    /// Takes note of what the provider cannot give.
+    fn lack(&self, done: &mut Done<C>, lacks: impl IntoIterator<Item = Wanted>, why: Fault) {
+        for one in lacks {
+            done.left.push(one);
+            done.why = Some(why.clone());
+            self.lacks.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn lacks_much(&self) -> bool {
+        self.lacks.load(Ordering::Relaxed) > self.shared.options.most_lacking
+    }
+
+    /// What of this is not here by now.
+    async fn lacking(
+        &self,
+        of: &C,
+        wanted: Vec<Wanted>,
+        done: &mut Done<C>,
+    ) -> Result<Vec<Wanted>> {
+        let mut lacking = Vec::with_capacity(wanted.len());
+        for mut one in wanted {
+            let Some(hash) = one.hash else {
+                lacking.push(one);
+                continue;
+            };
+            match missing(&self.shared.blobs, hash, one.longest).await? {
+                None => {}
+                Some(Missing::All) => lacking.push(one),
+                Some(Missing::Of(size, missing)) => {
+                    one.ranges = clip(&one.ranges, size) & missing.clone();
+                    if !one.ranges.is_empty() {
+                        lacking.push(one);
+                    } else if one.first.is_some() {
+                        self.goes_on_with(of, &one, hash, size, &missing, done);
+                    }
+                }
+            }
+        }
+        Ok(lacking)
+    }
+
+    /// What the provider has of blobs that were in an answer that it gave up.
+    async fn narrow(
+        &self,
+        of: &C,
+        wanted: &[Wanted],
+        done: &mut Done<C>,
+    ) -> Result<Vec<Wanted>, Fault> {
+        // Of a blob of which nothing is here, all is of use.
+        let all = |one: &Wanted| match one.first {
+            Some(_) => one.with_ranges(ChunkRanges::all()),
+            None => one.clone(),
+        };
+        let asked: Vec<_> = wanted.iter().map(all).collect();
+        let had = timeout(self.shared.options.patience, self.provider.has(of, &asked));
+        let mut had = had.await.unwrap_or_else(|_| Err(Fault::stalls()))?;
+        let mut parts: HashMap<u64, ChunkRanges> = HashMap::new();
+        for part in &had {
+            let known = parts.entry(part.offset).or_insert_with(ChunkRanges::empty);
+            *known |= part.ranges.clone();
+        }
+        let lacks = asked.into_iter().filter(|one| {
+            let has = parts.get(&one.offset);
+            has.is_none_or(|has| !(one.ranges.clone() - has.clone()).is_empty())
+        });
+        self.lack(done, lacks, Fault::lacks());
+        // A blob that the peer has whole comes as it was wanted, in pieces.
+        for part in had.iter_mut().filter(|part| part.ranges.is_all()) {
+            let one = wanted.binary_search_by_key(&part.offset, |one| one.offset);
+            if let Ok(at) = one {
+                *part = wanted[at].clone();
+            }
+        }
+        Ok(had)
+    }
+
+    /// Makes one request, and counts the blobs of it that were answered.
+    async fn request(
+        &self,
+        of: &C,
+        wanted: &[Wanted],
+        answered: &mut usize,
+        done: &mut Done<C>,
+    ) -> Result<(), Ended> {
+        let patience = self.shared.options.patience;
+        let answer = tokio::select! {
+            biased;
+            () = self.stop.cancelled() => return Err(Ended::Stopped),
+            answer = timeout(patience, self.provider.ask(of, wanted)) => answer,
+        };
+        let answer = answer.unwrap_or_else(|_| Err(Fault::stalls()));
+        let mut receiver = Receiver::new(answer.map_err(Ended::Fault)?, patience);
+        let names = wanted.iter().any(|one| one.hash.is_none());
+        let mut sequence = None;
+        for (i, one) in wanted.iter().enumerate() {
+            let hash = match (one.hash, &sequence) {
+                (Some(hash), _) => hash,
+                (None, Some(sequence)) => self.named(sequence, one.offset).await?,
+                (None, None) => {
+                    let message = "a request leaves out a hash that nothing in it names";
+                    return Err(local(Error::new(Kind::Invalid, "blobs.fetch", message)));
+                }
+            };
+            let at_once = names && i == 0;
+            let received =
+                self.shared
+                    .intake
+                    .receive(&mut receiver, hash, one, at_once, &self.stop);
+            match received.await.map_err(Ended::Fault)? {
+                Received::All(bytes) if at_once => sequence = Some(Sequence { hash, bytes }),
+                Received::All(_) => {}
+                Received::Rest(size, left) => {
+                    self.goes_on_with(of, one, hash, size, &left, done);
+                }
+                Received::Absent => self.lack(done, [one.clone()], Fault::lacks()),
+                Received::Stopped => return Err(Ended::Stopped),
+            }
+            *answered += 1;
+        }
+        Ok(())
+    }
+
+    /// More of a blob of which the first part is here.
+    fn goes_on_with(
+        &self,
+        of: &C,
+        one: &Wanted,
+        hash: Hash,
+        size: u64,
+        left: &ChunkRanges,
+        done: &mut Done<C>,
+    ) {
+        let blob = one.blob(hash);
+        done.more.extend(pieces(of, &blob, size, left));
+        self.shared.comes_in_parts(of, blob);
+    }
+
+    /// The hash that a sequence names, as the blob at an offset of its request.
+    async fn named(&self, sequence: &Sequence, offset: u64) -> Result<Hash, Ended> {
+        const LEN: u64 = size_of::<Hash>() as u64;
+        let at = offset.saturating_sub(1).saturating_mul(LEN);
+        let range = at..at.saturating_add(LEN);
+        let bytes = match &sequence.bytes {
+            Some(bytes) => bytes
+                .get(at as usize..(at + LEN) as usize)
+                .map(Bytes::copy_from_slice),
+            None => {
+                let read = self.shared.blobs.read_to_bytes(sequence.hash, range).await;
+                Some(read.map_err(local)?)
+            }
+        };
+        let hash = bytes.and_then(|bytes| <[u8; LEN as usize]>::try_from(&bytes[..]).ok());
+        hash.map(Hash::from).ok_or_else(|| {
+            let message = "the sequence that was asked for names nothing there";
+            let error = Error::new(Kind::Invalid, "blobs.fetch", message);
+            local(error.with("hash", sequence.hash).with("offset", offset))
+        })
+    }
+}
+
+/// A hash sequence that just came.
+struct Sequence {
+    hash: Hash,
+    /// Where it is short.
+    bytes: Option<Bytes>,
+}
+
+/// What to ask a provider for.
+enum Ask {
+    /// What is wanted.
+    All(Vec<Wanted>),
+    /// Just what the provider has of this.
+    Unclear(Vec<Wanted>),
+    /// What the provider says that it has.
+    Known(Vec<Wanted>),
+}
+
+impl Ask {
+    fn into_wanted(self) -> Vec<Wanted> {
+        match self {
+            Self::All(wanted) | Self::Unclear(wanted) | Self::Known(wanted) => wanted,
+        }
+    }
+}
+
+fn local(error: Error) -> Ended {
+    Ended::Fault(Fault::Local(error))
+}

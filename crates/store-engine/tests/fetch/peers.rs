@@ -1,0 +1,226 @@
+//! Peers of this process: other engines, honest or not.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::{Context, Poll},
+};
+
+use futures_util::TryStreamExt;
+use store_engine::{
+    Blobs, ChunkRanges, Encoded, Hash,
+    fetch::{Answer, Fault, Provider, Wanted},
+};
+use tokio::io::{AsyncRead, ReadBuf};
+
+/// The size that says that a blob is absent.
+pub const ABSENT: u64 = u64::MAX;
+
+/// What is wrong with a peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wrong {
+    /// Nothing.
+    No,
+    /// It flips a bit of this byte of each answer.
+    Flips(usize),
+    /// It sends so many bytes of each answer, and then nothing more.
+    Stalls(usize),
+    /// Its connection is lost after so many bytes of each answer.
+    Breaks(usize),
+    /// It ends each answer where it lacks something, as iroh-blobs does, and does not say what.
+    Ends,
+    /// It refuses.
+    Refuses,
+    /// It says that each blob is this long.
+    Claims(u64),
+}
+
+/// A peer with the blobs of an engine.
+#[derive(Debug)]
+pub struct Peer {
+    /// Different for each.
+    pub id: u64,
+    pub blobs: Blobs,
+    pub wrong: Wrong,
+    /// How many requests came.
+    pub asked: AtomicU64,
+    /// The blobs of each request.
+    pub requests: Mutex<Vec<Vec<Wanted>>>,
+    /// How many verified bytes came from it.
+    pub verified: Arc<AtomicU64>,
+}
+
+impl Peer {
+    pub fn new(blobs: &Blobs, wrong: Wrong) -> Arc<Self> {
+        static NEXT: AtomicU64 = AtomicU64::new(100);
+        Arc::new(Self {
+            id: NEXT.fetch_add(1, Ordering::Relaxed),
+            blobs: blobs.clone(),
+            wrong,
+            asked: AtomicU64::new(0),
+            requests: Mutex::default(),
+            verified: Arc::default(),
+        })
+    }
+
+    pub fn good(blobs: &Blobs) -> Arc<Self> {
+        Self::new(blobs, Wrong::No)
+    }
+
+    pub fn verified(&self) -> u64 {
+        self.verified.load(Ordering::Relaxed)
+    }
+
+    /// The bytes of one blob, or `None` where it lacks some of what is asked for.
+    async fn encode(&self, hash: Hash, ranges: ChunkRanges, out: &mut Vec<u8>) -> Option<()> {
+        let mut items = self.blobs.export(hash, ranges);
+        while let Some(item) = items.try_next().await.ok()? {
+            match item {
+                Encoded::Size(size) => out.extend(size.to_le_bytes()),
+                Encoded::Parent(parent) => {
+                    out.extend(parent.pair.0.as_bytes());
+                    out.extend(parent.pair.1.as_bytes());
+                }
+                Encoded::Leaf(leaf) => out.extend(leaf.data),
+            }
+        }
+        Some(())
+    }
+
+    /// The hash of what is asked for: of a sequence, as its bytes say.
+    async fn hash(&self, wanted: &[Wanted], at: usize) -> Hash {
+        match wanted[at].hash {
+            Some(hash) => hash,
+            None => {
+                let sequence = wanted[0].hash.expect("the first is the sequence");
+                let start = (wanted[at].offset - 1) * 32;
+                let read = self.blobs.read_to_bytes(sequence, start..start + 32);
+                let bytes: [u8; 32] = read.await.unwrap()[..].try_into().unwrap();
+                Hash::from(bytes)
+            }
+        }
+    }
+}
+
+impl Provider for Peer {
+    type Of = &'static str;
+    type Answer = Body;
+
+    async fn ask(&self, of: &&'static str, wanted: &[Wanted]) -> Result<Body, Fault> {
+        assert_eq!(*of, "root");
+        assert!(wanted.is_sorted_by(|a, b| a.offset < b.offset));
+        self.asked.fetch_add(1, Ordering::Relaxed);
+        self.requests.lock().unwrap().push(wanted.to_vec());
+        if self.wrong == Wrong::Refuses {
+            return Err(Fault::refuses());
+        }
+        let mut bytes = Vec::new();
+        let mut end = End::Ends;
+        for (i, one) in wanted.iter().enumerate() {
+            let hash = self.hash(wanted, i).await;
+            let start = bytes.len();
+            let whole = self.encode(hash, one.ranges.clone(), &mut bytes).await;
+            if let Wrong::Claims(size) = self.wrong {
+                bytes[start..start + 8].copy_from_slice(&size.to_le_bytes());
+            }
+            if whole.is_none() {
+                if self.wrong == Wrong::Ends {
+                    break;
+                }
+                bytes.truncate(start);
+                bytes.extend(ABSENT.to_le_bytes());
+            }
+        }
+        match self.wrong {
+            Wrong::Flips(at) if at < bytes.len() => bytes[at] ^= 4,
+            Wrong::Stalls(at) if at < bytes.len() => {
+                bytes.truncate(at);
+                end = End::Hangs;
+            }
+            Wrong::Breaks(at) if at < bytes.len() => {
+                bytes.truncate(at);
+                end = End::Breaks;
+            }
+            _ => {}
+        }
+        Ok(Body {
+            bytes: io::Cursor::new(bytes),
+            end,
+            verified: self.verified.clone(),
+        })
+    }
+
+    async fn has(&self, _of: &&'static str, wanted: &[Wanted]) -> Result<Vec<Wanted>, Fault> {
+        let mut has = Vec::new();
+        for one in wanted {
+            let here = self.blobs.bitfield(one.hash.unwrap()).await.unwrap();
+            let ranges = &here.ranges & &one.ranges;
+            if !ranges.is_empty() {
+                has.push(one.with_ranges(ranges));
+            }
+        }
+        Ok(has)
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+enum End {
+    Ends,
+    Hangs,
+    Breaks,
+}
+
+/// An answer, which then ends in one way or the other.
+pub struct Body {
+    bytes: io::Cursor<Vec<u8>>,
+    end: End,
+    verified: Arc<AtomicU64>,
+}
+
+impl Body {
+    pub fn of(bytes: Vec<u8>) -> Self {
+        Self {
+            bytes: io::Cursor::new(bytes),
+            end: End::Ends,
+            verified: Arc::default(),
+        }
+    }
+}
+
+impl AsyncRead for Body {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.bytes.position() == self.bytes.get_ref().len() as u64 {
+            match self.end {
+                End::Ends => {}
+                End::Hangs => return Poll::Pending,
+                End::Breaks => return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into())),
+            }
+        }
+        Pin::new(&mut self.bytes).poll_read(cx, buf)
+    }
+}
+
+impl Answer for Body {
+    fn is_absent(size: u64) -> bool {
+        size == ABSENT
+    }
+
+    fn fault(error: io::Error) -> Fault {
+        match error.kind() {
+            io::ErrorKind::UnexpectedEof => Fault::lacks(),
+            _ => Fault::lost().because(error),
+        }
+    }
+
+    fn verified(&mut self, bytes: u64) {
+        self.verified.fetch_add(bytes, Ordering::Relaxed);
+    }
+}
