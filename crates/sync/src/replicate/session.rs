@@ -344,6 +344,9 @@ impl Shared {
                     }
                 }
                 Message::Compared => {
+                    if !lock(&session.retry).waits {
+                        self.troubles.clear(Some(session.group.id()), "store");
+                    }
                     session.compared.store(true, Ordering::SeqCst);
                     session.push();
                     self.stirred.notify_waiters();

@@ -167,6 +167,7 @@ impl Shared {
                     continue;
                 }
             };
+            let mut failed = None;
             for repo in repos {
                 let holders = sessions.iter();
                 let holders = holders.map(|session| (session.id, session.holds(repo.key())));
@@ -180,8 +181,12 @@ impl Shared {
                         all.push((group.clone(), repo, tried));
                     }
                     Ok(None) => {}
-                    Err(error) => tracing::debug!(repo = %repo.key(), %error, "a repo has no root"),
+                    Err(error) => failed = Some(error),
                 }
+            }
+            match failed {
+                Some(error) => self.troubles.note(Some(group.id()), "read", &error),
+                None => self.troubles.clear(Some(group.id()), "read"),
             }
         }
         all

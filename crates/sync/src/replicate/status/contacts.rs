@@ -122,8 +122,9 @@ impl Shared {
             let of_group = |session: &&Arc<Session>| session.group.id() == group.id();
             let ended: Vec<_> = ended.values().filter(of_group).collect();
             let sessions: Vec<_> = sessions.values().filter(of_group).collect();
-            if let Err(error) = self.look_at(group, &ended, &sessions).await {
-                tracing::warn!(group = %group.id(), %error, "devices cannot be remembered");
+            match self.look_at(group, &ended, &sessions).await {
+                Ok(()) => self.troubles.clear(Some(group.id()), "contacts"),
+                Err(error) => self.troubles.note(Some(group.id()), "contacts", &error),
             }
         }
         let mut left: Vec<RecordId> = lock(&self.contacts.known).keys().copied().collect();
