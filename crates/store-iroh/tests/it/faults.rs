@@ -46,18 +46,22 @@ async fn a_failure_is_not_absence() {
     faults.inject(Operation::Scan, When::Always, Fault::Error(Kind::Internal));
     let text = |error: &dyn std::fmt::Debug| format!("{error:?}");
     for t in [
-    text(&store.status(hash).await.unwrap_err()),
-    text(&store.list().hashes().await.unwrap_err()),
-    text(&store.tags().get("x").await.unwrap_err()),
-    text(&store.observe(hash).await.unwrap_err()),
-    text(&store.get_bytes(hash).await.unwrap_err()),
-    text(&store.tags().delete("x").await.unwrap_err()),
-    ] { eprintln!("AAA {t}"); }
+        text(&store.status(hash).await.unwrap_err()),
+        text(&store.list().hashes().await.unwrap_err()),
+        text(&store.tags().get("x").await.unwrap_err()),
+        text(&store.observe(hash).await.unwrap_err()),
+        text(&store.get_bytes(hash).await.unwrap_err()),
+        text(&store.tags().delete("x").await.unwrap_err()),
+    ] {
+        eprintln!("AAA {t}");
+    }
     faults.inject(Operation::Commit, When::Always, Fault::Error(Kind::Full));
     for t in [
-    text(&store.add_slice(b"x").temp_tag().await.unwrap_err()),
-    text(&store.tags().set("x", hash).await.unwrap_err()),
-    ] { eprintln!("AAA {t}"); }
+        text(&store.add_slice(b"x").temp_tag().await.unwrap_err()),
+        text(&store.tags().set("x", hash).await.unwrap_err()),
+    ] {
+        eprintln!("AAA {t}");
+    }
     faults.clear();
     let size = data.len() as u64;
     let status = store.status(hash).await.unwrap();

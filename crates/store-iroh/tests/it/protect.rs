@@ -178,7 +178,9 @@ async fn nothing_that_was_given_out_is_collected() {
         .collect();
     let deadline = Duration::from_secs(120);
     let added = tokio::time::timeout(deadline, try_join_all(adders)).await;
-    let added = added.expect("the collections delete what nothing keeps").unwrap();
+    let added = added
+        .expect("the collections delete what nothing keeps")
+        .unwrap();
     collector.abort();
     assert!(collector.await.unwrap_err().is_cancelled());
     for (adder, added) in (0..8_u32).zip(added) {

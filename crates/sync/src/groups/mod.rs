@@ -61,12 +61,18 @@ pub type Clock = Arc<dyn Fn() -> i64 + Send + Sync>;
 /// What a store holds for groups: bytes, maps, and keys.
 #[derive(Debug, Clone)]
 pub struct Stores {
-    /// Files and trees.
+    /// Files and trees; and, in their collections, records and which groups there are: what belongs together
+    /// becomes durable together.
     pub blobs: Blobs,
-    /// Which groups there are, and records.
-    pub collections: Collections,
     /// The keys.
     pub secrets: Arc<dyn Secrets>,
+}
+
+impl Stores {
+    /// The collections that the blobs are in.
+    pub fn collections(&self) -> &Collections {
+        self.blobs.collections()
+    }
 }
 
 /// Something that changed, here or by what came from others.
@@ -179,9 +185,9 @@ impl Groups {
     /// As of [`open`](Self::open).
     pub async fn open_with(stores: Stores, clock: Clock) -> Result<Self> {
         let inner = Inner {
-            records: Records::new(stores.collections.clone()),
+            records: Records::new(stores.collections().clone()),
+            collections: stores.collections().clone(),
             blobs: stores.blobs,
-            collections: stores.collections,
             secrets: stores.secrets,
             clock,
             events: broadcast::Sender::new(EVENTS),

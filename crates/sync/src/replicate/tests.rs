@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use store_api::{PublicKey, RecordStore, SecretKey};
-use store_engine::{Blobs, Collections, public_key};
+use store_engine::{Blobs, public_key};
 use store_testkit::{MemorySecrets, MemoryStore};
 use sync_sim::{Link, SimNetwork};
 
@@ -26,7 +26,6 @@ impl Device {
         let store = Arc::new(MemoryStore::new());
         let stores = Stores {
             blobs: Blobs::open(store.clone(), store.clone()).await.unwrap(),
-            collections: Collections::new(store),
             secrets: Arc::new(MemorySecrets::new()),
         };
         let key = PublicKey([n; 32]);

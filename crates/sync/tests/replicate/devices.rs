@@ -111,7 +111,7 @@ async fn a_new_device_gets_what_its_owner_has() {
     // Once it has gone, nothing of it is left.
     let group = devices[3].group().id();
     devices[3].groups().leave(group).await.expect("it leaves");
-    let left = devices[3].stores.collections.scan_prefix(
+    let left = devices[3].stores.collections().scan_prefix(
         store_api::CollectionId::from_static("sync/others"),
         bytes::Bytes::new(),
     );

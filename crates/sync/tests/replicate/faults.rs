@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use store_api::Kind;
-use store_engine::{Blobs, Collections};
+use store_engine::Blobs;
 use store_testkit::{
     MemorySecrets, MemoryStore,
     stores::{Fault, Faults, FaultyStore, Operation, When},
@@ -44,7 +44,6 @@ async fn with_faults(n: u8, faults: &Faults) -> Device {
         blobs: Blobs::open(store.clone(), store.clone())
             .await
             .expect("blobs"),
-        collections: Collections::new(store),
         secrets: Arc::new(MemorySecrets::new()),
     };
     device

@@ -34,6 +34,9 @@ const AGAIN: Duration = Duration::from_secs(5);
 /// The longest that it is waited.
 const AT_THE_LATEST: Duration = Duration::from_secs(300);
 
+/// The most bytes of files that are waited for before the names are shown.
+const SOON: u64 = 256 * 1024;
+
 /// Pages from the root down to one.
 type Chain = Vec<Hash>;
 
@@ -298,9 +301,10 @@ impl Shared {
             }
             let local = inner.local(repo.id()).await?;
             // From now on what comes stays, also over a restart; and what came of roots in between goes.
-            repo.keep(root).await?;
-            repo.keep_only(&[&local.roots()[..], &[root]].concat())
-                .await?;
+            let transaction = group.blobs().transaction()?;
+            let roots = [&local.roots()[..], &[root]].concat();
+            repo.keep_only_in(&transaction, &roots).await?;
+            transaction.commit().await?;
             drop(turn);
             local
         };
@@ -308,7 +312,13 @@ impl Shared {
         let progress = self.begin_moving(repo);
         let mut pages = self.fetch_pages(repo, root, &before, &progress).await?;
         let lost = std::mem::take(&mut pages.missing);
-        if lost.is_empty() && local.shown != root {
+        let files = self
+            .missing_files(repo, &mut pages, wants, &progress)
+            .await?;
+        let bytes = files.iter().map(|files| files.sum().1);
+        let is_long = bytes.fold(0, u64::saturating_add) > SOON;
+        // What comes soon is shown with its files, in one commit.
+        if lost.is_empty() && local.shown != root && is_long {
             let turn = repo.turn().await;
             if group.is_ours(repo.id()) {
                 return Ok(Fetched::Again);
@@ -320,7 +330,7 @@ impl Shared {
             drop(turn);
             self.tell_held(repo);
         }
-        let missing = self.fetch_files_of(repo, pages, wants, &progress).await?;
+        let missing = self.fetch_missing(repo, pages, files, &progress).await?;
         let _one = self.freeing.lock().await;
         if freed != self.freed() {
             // What was looked at may not be here any more.
@@ -341,6 +351,7 @@ impl Shared {
         };
         let mut local = inner.local(repo.id()).await?;
         let before = local.clone();
+        local.shown = root;
         if fetched == Fetched::All {
             (local.complete_for, local.complete) = (wanted, root);
         }
@@ -349,11 +360,10 @@ impl Shared {
             local.settled = Settled { root, missing };
         }
         if local != before {
-            inner.keep_local(repo.id(), &local).await?;
-        }
-        repo.keep_only(&[&local.roots()[..], &[root]].concat())
-            .await?;
-        if local != before {
+            let transaction = group.blobs().transaction()?;
+            transaction.edit(inner.local_edit(repo.id(), &local))?;
+            repo.keep_only_in(&transaction, &local.roots()).await?;
+            transaction.commit().await?;
             self.tell_held(repo);
         }
         Ok(fetched)
@@ -419,10 +429,7 @@ impl Shared {
         if !pages.missing.is_empty() {
             return Ok(Fetched::Some);
         }
-        let everything = Wants::EVERYTHING;
-        let missing = self
-            .fetch_files_of(repo, pages, &everything, &progress)
-            .await?;
+        let missing = self.fetch_files_of(repo, pages, &progress).await?;
         let _one = self.freeing.lock().await;
         if freed != self.freed() {
             return Ok(Fetched::Again);
@@ -445,16 +452,12 @@ impl Shared {
         };
         let root = repo.root().await?;
         let _pin = repo.group().blobs().pin(root.keep()).await;
-        let everything = Wants::EVERYTHING;
         let progress = self.begin_moving(repo);
         let mut pages = self
             .fetch_pages(repo, root, &Settled::NOTHING, &progress)
             .await?;
         let mut missing = std::mem::take(&mut pages.missing);
-        missing.extend(
-            self.fetch_files_of(repo, pages, &everything, &progress)
-                .await?,
-        );
+        missing.extend(self.fetch_files_of(repo, pages, &progress).await?);
         let _turn = repo.turn().await;
         if repo.root().await? != root {
             return Ok(Fetched::Again);

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use bao_tree::ChunkRanges;
 use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use store_api::{Error, Kind, Result};
-use store_engine::{Blobs, Hash, Pin};
+use store_engine::{Blobs, Hash, Hashed, Pin};
 use tokio::{task::JoinSet, time::Instant};
 
 use super::{
@@ -241,17 +241,33 @@ impl Shared {
             let first = receiver
                 .next(blobs, page, &all, MAX_SEQUENCE_LEN, &running, None)
                 .await?;
-            done.pins.extend(keep(blobs, first).await?);
+            let sealed = match &first {
+                Received::Small(bytes) => bytes.first_chunk::<32>().map(|hash| Hash::from(*hash)),
+                Received::Stored { .. } => {
+                    let named = children(blobs, page, 0).await.local()?;
+                    named.first().map(|child| child.hash)
+                }
+                Received::Absent => return Err(Fault::lacks()),
+            };
             // What its owner made of it is not the peer's fault.
-            let sealed = children(blobs, page, 0).await.local()?;
-            let sealed = sealed.first().map(|child| child.hash).ok_or_else(|| {
+            let sealed = sealed.ok_or_else(|| {
                 let error = Error::new(Kind::Corrupt, "sync.fetch", "the page has no content");
                 Fault::Local(error.with("page", page))
             })?;
             let second = receiver
                 .next(blobs, sealed, &all, MAX_SEALED_LEN, &running, None)
                 .await?;
-            done.pins.extend(keep(blobs, second).await?);
+            match (first, second) {
+                // Both in one commit.
+                (Received::Small(first), Received::Small(second)) => {
+                    let both = vec![Hashed::new(second), Hashed::new(first)];
+                    done.pins.extend(blobs.add_all(both).await.local()?);
+                }
+                (first, second) => {
+                    done.pins.extend(keep(blobs, first).await?);
+                    done.pins.extend(keep(blobs, second).await?);
+                }
+            }
             return Ok(done);
         }
         let opened = job.is_piece.then_some(opened);
