@@ -123,7 +123,7 @@ impl Repo {
         match put.await? {
             Put::Published { .. } | Put::Queued { .. } => {
                 tracing::warn!(%repo, seq, "our damaged root is healed by a peer's");
-                group.record_changed(self.id());
+                group.record_changed(Some(repo), REPO_ROOT);
                 Ok(true)
             }
             Put::Superseded { .. } => Ok(false),

@@ -201,8 +201,8 @@ impl Repo {
     /// What could not be read of a tree, and is not known to be missing.
     fn damaged_of(&self, settled: &Settled) -> Vec<Place> {
         let damaged = &self.group().inner().damaged;
-        let places = damaged.of(self.id(), settled.root.hash).into_iter();
-        let places = places.map(|(place, _)| place);
+        let places = damaged.of((self.group().id(), self.key()), settled.root.hash);
+        let places = places.into_iter().map(|(place, _)| place);
         places
             .filter(|place| !settled.missing.contains(place))
             .collect()

@@ -26,7 +26,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use store_api::{Error, Kind, PublicKey, RecordId, RecordStore, Result, SecretKey, Secrets};
+use store_api::{Error, Kind, PublicKey, RecordId, RecordStore, Result, SecretKey, Secrets, Slot};
 use store_engine::{Blobs, Collections, Records};
 use tokio::sync::broadcast;
 
@@ -84,13 +84,17 @@ pub enum Event {
         group: RecordId,
         /// The record.
         record: RecordId,
+        /// The repo whose record it is; `None` for the group's own.
+        repo: Option<PublicKey>,
+        /// The slot that has another value.
+        slot: Slot,
     },
     /// More of the newest tree of a repo is here: its names, or all of it that anybody could give.
     Held {
         /// The group.
         group: RecordId,
         /// The repo.
-        repo: RecordId,
+        repo: PublicKey,
     },
     /// What this device [wants](Policy) of a group.
     Wants {
@@ -114,11 +118,18 @@ pub(crate) struct Inner {
     pub(crate) records: Records,
     pub(crate) secrets: Arc<dyn Secrets>,
     clock: Clock,
-    events: broadcast::Sender<Event>,
+    events: Mutex<Events>,
     /// Creating, joining and leaving come one after the other.
     joining: tokio::sync::Mutex<()>,
     gate: gate::Gate,
     pub(crate) damaged: damaged::Damaged,
+}
+
+/// Tells what happens, and how often that was.
+#[derive(Debug)]
+struct Events {
+    sender: broadcast::Sender<Event>,
+    count: u64,
 }
 
 impl fmt::Debug for Inner {
@@ -135,9 +146,26 @@ impl Inner {
         (self.clock)()
     }
 
+    fn events(&self) -> MutexGuard<'_, Events> {
+        self.events.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(crate) fn tell(&self, event: Event) {
+        let mut events = self.events();
+        events.count += 1;
         // An error says that nobody listens.
-        self.events.send(event).ok();
+        events.sender.send(event).ok();
+    }
+
+    /// How many events there were.
+    pub(crate) fn count_events(&self) -> u64 {
+        self.events().count
+    }
+
+    /// What happens from now on, and how many events there were before.
+    pub(crate) fn listen(&self) -> (u64, broadcast::Receiver<Event>) {
+        let events = self.events();
+        (events.count, events.sender.subscribe())
     }
 }
 
@@ -190,7 +218,10 @@ impl Groups {
             blobs: stores.blobs,
             secrets: stores.secrets,
             clock,
-            events: broadcast::Sender::new(EVENTS),
+            events: Mutex::new(Events {
+                sender: broadcast::Sender::new(EVENTS),
+                count: 0,
+            }),
             joining: tokio::sync::Mutex::default(),
             gate: gate::Gate::default(),
             damaged: damaged::Damaged::default(),
@@ -310,7 +341,7 @@ impl Groups {
 
     /// What changes from now on. A listener that lags is told how much it missed, and looks anew.
     pub fn events(&self) -> broadcast::Receiver<Event> {
-        self.0.events.subscribe()
+        self.0.listen().1
     }
 }
 

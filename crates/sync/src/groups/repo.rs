@@ -247,7 +247,7 @@ impl Repo {
         inner.damaged.forget(blob);
         inner.tell(Event::Held {
             group: group.id(),
-            repo: self.0.id,
+            repo: self.0.key,
         });
     }
 
@@ -356,7 +356,7 @@ impl Repo {
             match transaction.commit().await {
                 Ok(_) => {
                     if edited.root != old {
-                        group.record_changed(self.0.id);
+                        group.record_changed(Some(self.0.key), REPO_ROOT);
                     }
                     return Ok(edited.root);
                 }

@@ -42,7 +42,7 @@ impl Shared {
                 Err(error) => self.troubles.note(None, "routes", &error),
             }
             let mut dialing = JoinSet::new();
-            for address in self.candidates().await {
+            for address in self.candidates() {
                 let shared = Arc::clone(&self);
                 dialing.spawn(async move { shared.dial_one(address).await });
                 if dialing.len() >= MAX_STREAMS {
@@ -86,21 +86,17 @@ impl Shared {
     }
 
     /// Addresses of members that may be worth a try.
-    async fn candidates(&self) -> Vec<Address> {
+    fn candidates(&self) -> Vec<Address> {
         let mut all: Vec<Address> = Vec::new();
         let own = self.network.addresses();
         let now = self.groups.0.now();
         for group in self.groups.groups() {
             let mut texts = group.addresses();
-            match group.routes().await {
-                Ok(routes) => texts.extend(
-                    routes
-                        .into_iter()
-                        .filter(|(_, route)| route.expires > now)
-                        .map(|(_, route)| route.address),
-                ),
-                Err(error) => tracing::warn!(%error, "a group's routes cannot be read"),
-            }
+            self.index.look(group.id(), |index| {
+                let routes = index.routes.values();
+                let valid = routes.filter(|route| route.expires > now);
+                texts.extend(valid.map(|route| route.address.clone()));
+            });
             for text in texts {
                 // A group may tell addresses of several networks.
                 let Ok(address) = text.parse::<Address>() else {

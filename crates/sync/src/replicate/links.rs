@@ -9,6 +9,7 @@ use super::{
     MAX_CONNECTIONS, MAX_STREAMS, PATIENCE, Shared,
     dialing::Avoided,
     fault::{Fault, Misconduct, Outcome, lost},
+    index::Change,
     lock,
     session::Session,
     wire,
@@ -90,8 +91,17 @@ impl Shared {
             }
             shared.answer_streams(&link).await;
             lock(&shared.links).remove(&link.id);
-            lock(&shared.sessions).retain(|_, session| session.link.id != link.id);
-            shared.stirred.notify_waiters();
+            let mut ended = Vec::new();
+            lock(&shared.sessions).retain(|_, session| {
+                let stays = session.link.id != link.id;
+                if !stays {
+                    ended.push(session.group.id());
+                }
+                stays
+            });
+            for group in ended {
+                shared.tell(Change::Session { group });
+            }
         });
     }
 

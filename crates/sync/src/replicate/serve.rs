@@ -246,7 +246,7 @@ impl Shared {
             return;
         }
         let damaged = &self.groups.0.damaged;
-        if damaged.note(repo.id(), wanted.place.clone(), hash) {
+        if damaged.note((repo.group().id(), repo.key()), wanted.place.clone(), hash) {
             tracing::warn!(repo = %repo.key(), %hash, %error, "a blob is damaged");
             self.tell_held(repo);
         }

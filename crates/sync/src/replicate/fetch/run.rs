@@ -11,6 +11,7 @@ use tokio::{task::JoinSet, time::Instant};
 use super::{
     Shared,
     fault::{Blame, Fault, Misconduct, Outcome},
+    index::{Change, until},
     jobs::{Job, Named, SLOW, Take, Wanted, Work},
     missing::{PIECE, first_piece, has, pieces},
     progress::Moved,
@@ -94,8 +95,8 @@ impl Shared {
         // How many work on each session, and what each has said that it has of the tree.
         let mut at_work: BTreeMap<u64, usize> = BTreeMap::new();
         let mut holders = BTreeMap::new();
+        let mut changes = self.changes.subscribe();
         loop {
-            let stirred = self.stirred.notified();
             for session in self.sessions_of(repo.group().id()) {
                 let is_new = !at_work.contains_key(&session.id);
                 let count = at_work.entry(session.id).or_default();
@@ -130,7 +131,14 @@ impl Shared {
                         *count -= 1;
                     }
                 }
-                () = stirred => {}
+                // Somebody came, or has more of it.
+                () = until(&mut changes, |change| match change {
+                    Change::Session { group } => group == repo.group().id(),
+                    Change::Holding { group, repo: of } => {
+                        group == repo.group().id() && of == repo.key()
+                    }
+                    _ => false,
+                }) => {}
             }
         }
     }

@@ -138,7 +138,7 @@ impl Shared {
             let device = session.link.connection.peer();
             devices.entry(device).or_default().session = Some(session);
         }
-        for (device, repo) in self.members_of(group).await? {
+        for (device, repo) in self.members_of(group) {
             // What members tell has no other bound.
             if devices.contains_key(&device) || devices.len() < MAX_CONTACTS {
                 devices.entry(device).or_default().repo = Some(repo);
