@@ -217,9 +217,9 @@ impl Shared {
             let before = old.versions.get(which).unwrap_or(&nothing);
             let differ = slots
                 .iter()
-                .filter(|(slot, now)| before.get(slot) != Some(now));
+                .filter(|(slot, now)| before.get(*slot) != Some(*now));
             found.slots.extend(differ.map(|(slot, _)| (*which, *slot)));
-            let gone = before.keys().filter(|slot| !slots.contains_key(slot));
+            let gone = before.keys().filter(|slot| !slots.contains_key(*slot));
             found.slots.extend(gone.map(|slot| (*which, *slot)));
         }
         for (repo, now) in &new.repos {

@@ -28,7 +28,7 @@ use crate::{
         local::{Place, Settled},
     },
     records::{self, FIRST_ROUTE},
-    tree::Root,
+    tree::{MALFORMED, Root},
 };
 
 /// How many repos are fetched at a time.
@@ -280,7 +280,8 @@ impl Shared {
 
     async fn fetch_repo(&self, group: &Group, repo: PublicKey) -> Fetched {
         let fetched = async {
-            let Some(repo) = &group.repo(repo).await? else {
+            let found = group.repo(repo).await?;
+            let Some(repo) = &found else {
                 return Ok(Fetched::All);
             };
             if repo.is_ours() {
@@ -299,6 +300,11 @@ impl Shared {
             Ok(fetched) => {
                 self.troubles.clear(Some(group.id()), "fetch");
                 fetched
+            }
+            // Its owner wrote what is no tree.
+            Err(error) if error.operation() == MALFORMED => {
+                tracing::debug!(%repo, %error, "a tree cannot be fetched");
+                Fetched::Some
             }
             // No peer is to blame: what they do wrong ends their part of it.
             Err(error) => {

@@ -24,6 +24,7 @@ use crate::{
     groups::Repo,
     seal,
     tree::{
+        MALFORMED,
         page::{MAX_ITEMS, MAX_PAGE_LEN},
         walk::children,
     },
@@ -259,7 +260,7 @@ impl Shared {
             };
             // What its owner made of it is not the peer's fault.
             let sealed = sealed.ok_or_else(|| {
-                let error = Error::new(Kind::Corrupt, "sync.fetch", "the page has no content");
+                let error = Error::new(Kind::Corrupt, MALFORMED, "the page has no content");
                 Fault::Local(error.with("page", page))
             })?;
             let second = receiver
