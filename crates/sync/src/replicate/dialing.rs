@@ -1,36 +1,17 @@
 //! Connects to members that are not connected, and leaves those alone who lied or cannot be reached.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
-use store_api::PublicKey;
-use tokio::{task::JoinSet, time::Instant};
+use tokio::task::JoinSet;
 
 use super::{
-    MAX_CONNECTIONS, MAX_STREAMS, Replicator, Shared,
+    MAX_CONNECTIONS, MAX_STREAMS, Shared,
     fault::{Fault, Misconduct},
     links::{Link, Side},
     lock,
+    penalties::{Avoided, FIRST_BACK_OFF},
 };
 use crate::network::Address;
-
-/// How long a peer that lied, or could not be reached, is left alone the first time; then twice as
-/// long, and so on.
-const FIRST_BACK_OFF: Duration = Duration::from_secs(2);
-/// The longest that it is.
-const MAX_BACK_OFF: Duration = Duration::from_secs(300);
-
-/// Whom to leave alone for a while.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Avoided {
-    Peer(PublicKey),
-    Address(Address),
-}
-
-#[derive(Debug, Clone, Copy)]
-pub(super) struct BackOff {
-    until: Instant,
-    last: Duration,
-}
 
 impl Shared {
     /// Connects to members that are not connected, and keeps our own routes fresh.
@@ -69,7 +50,7 @@ impl Shared {
         let avoided = Avoided::Address(address.clone());
         match self.network.connect(&address, None).await {
             Ok(connection) => {
-                lock(&self.avoided).remove(&avoided);
+                self.penalties.forgive(&avoided);
                 let mut peers = lock(&self.peers);
                 if peers.len() >= MAX_CONNECTIONS {
                     peers.clear();
@@ -80,7 +61,7 @@ impl Shared {
             }
             Err(error) => {
                 tracing::debug!(%address, %error, "a member cannot be reached");
-                self.avoid(avoided);
+                self.penalties.avoid(avoided);
             }
         }
     }
@@ -105,7 +86,9 @@ impl Shared {
                 if self.network.understands(&address)
                     && !own.contains(&address)
                     && !all.contains(&address)
-                    && !self.is_avoided(&Avoided::Address(address.clone()))
+                    && !self
+                        .penalties
+                        .is_avoided(&Avoided::Address(address.clone()))
                 {
                     all.push(address);
                 }
@@ -117,37 +100,13 @@ impl Shared {
             let peer = self.network.peer_of(address);
             let peer = peer.or_else(|| peers.get(address).copied());
             peer.is_some_and(|peer| {
-                self.is_avoided(&Avoided::Peer(peer))
+                self.penalties.is_avoided(&Avoided::Peer(peer))
                     || links.values().any(|l| l.connection.peer() == peer)
             })
         };
         all.retain(|address| !is_of_no_use(address));
         drop(links);
         all
-    }
-
-    pub(super) fn is_avoided(&self, whom: &Avoided) -> bool {
-        let avoided = lock(&self.avoided);
-        avoided
-            .get(whom)
-            .is_some_and(|back| back.until > Instant::now())
-    }
-
-    fn avoid(&self, whom: Avoided) {
-        let mut avoided = lock(&self.avoided);
-        if avoided.len() >= MAX_CONNECTIONS {
-            let now = Instant::now();
-            avoided.retain(|_, back| back.until > now);
-        }
-        let now = Instant::now();
-        // Who has done well for long begins anew.
-        let last = avoided
-            .get(&whom)
-            .filter(|back| now < back.until + MAX_BACK_OFF)
-            .map(|back| back.last * 2);
-        let last = last.unwrap_or(FIRST_BACK_OFF).min(MAX_BACK_OFF);
-        let until = now + last;
-        avoided.insert(whom, BackOff { until, last });
     }
 
     /// Does what follows from a fault on one of a connection's streams. Who lied or was silent for too long
@@ -159,12 +118,12 @@ impl Shared {
             // What several of its streams suffer from is one lie.
             Fault::Peer(Misconduct::Lies, error) if link.connection_lives() => {
                 tracing::warn!(%peer, %error, "a peer lied");
-                self.avoid(Avoided::Peer(peer));
+                self.penalties.avoid(Avoided::Peer(peer));
                 link.connection.close("that was not right");
             }
             Fault::Peer(Misconduct::Stalls, error) if link.connection_lives() => {
                 tracing::debug!(%peer, %error, "a peer stalls");
-                self.avoid(Avoided::Peer(peer));
+                self.penalties.avoid(Avoided::Peer(peer));
                 link.connection.close("nothing came any more");
             }
             fault => tracing::debug!(%peer, %fault, "a peer's stream ended"),
@@ -177,19 +136,5 @@ impl Shared {
         if link.connection_lives() {
             link.connection.close("a session ended");
         }
-    }
-}
-
-impl Replicator {
-    /// The peers that are left alone for a while because they lied or stalled.
-    pub fn left_alone(&self) -> Vec<PublicKey> {
-        let now = Instant::now();
-        let avoided = lock(&self.0.avoided);
-        let avoided = avoided.iter().filter(|(_, back)| back.until > now);
-        let peers = avoided.filter_map(|(whom, _)| match whom {
-            Avoided::Peer(peer) => Some(*peer),
-            Avoided::Address(_) => None,
-        });
-        peers.collect()
     }
 }

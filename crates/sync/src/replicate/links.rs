@@ -7,10 +7,10 @@ use tokio::{io::AsyncReadExt, task::JoinSet, time::Instant};
 
 use super::{
     MAX_CONNECTIONS, MAX_STREAMS, PATIENCE, Shared,
-    dialing::Avoided,
     fault::{Fault, Misconduct, Outcome, lost},
     index::Change,
     lock,
+    penalties::Avoided,
     session::Session,
     wire,
 };
@@ -78,7 +78,7 @@ impl Shared {
                 other.connection.close("there is a newer connection");
                 links.remove(&other.id);
             }
-            if links.len() >= MAX_CONNECTIONS || self.is_avoided(&Avoided::Peer(peer)) {
+            if links.len() >= MAX_CONNECTIONS || self.penalties.is_avoided(&Avoided::Peer(peer)) {
                 link.connection.close("not now");
                 return;
             }

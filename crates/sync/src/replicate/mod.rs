@@ -16,6 +16,7 @@ mod holders;
 mod index;
 mod limits;
 mod links;
+mod penalties;
 mod progress;
 mod promises;
 mod proof;
@@ -56,18 +57,17 @@ use tokio::{
 };
 
 pub use self::status::{Lack, MemberStatus, RepoStatus, Request, Status, Synced};
+pub use self::{
+    fault::Trouble,
+    free::{Copies, Freed},
+    progress::{FileProgress, Progress},
+};
 use self::{
-    dialing::{Avoided, BackOff},
     index::Change,
     limits::{GOOD_BYE, MAX_CONNECTIONS, MAX_STREAMS, PATIENCE},
     links::{Link, Side},
     session::{Session, Slots},
     wire::Which,
-};
-pub use self::{
-    fault::Trouble,
-    free::{Copies, Freed},
-    progress::{FileProgress, Progress},
 };
 use crate::{
     groups::{Event, Group, Groups, Missing, Policy, Repo},
@@ -134,7 +134,7 @@ pub(crate) struct Shared {
     changes: broadcast::Sender<Change>,
     /// Tells that there may be somebody new to connect to.
     met: Notify,
-    avoided: Mutex<BTreeMap<Avoided, BackOff>>,
+    penalties: penalties::Penalties,
     /// Who answered at an address.
     peers: Mutex<BTreeMap<Address, PublicKey>>,
     requests: status::Requests,
@@ -178,7 +178,7 @@ impl Replicator {
             seen: watch::Sender::new(0),
             changes: broadcast::Sender::new(CHANGES),
             met: Notify::new(),
-            avoided: Mutex::default(),
+            penalties: penalties::Penalties::default(),
             peers: Mutex::default(),
             requests: status::Requests::default(),
             contacts: status::Contacts::default(),
