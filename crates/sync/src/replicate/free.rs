@@ -1,7 +1,7 @@
 //! Frees space: contents of others' files that this device does not want (any more).
 //!
 //! What is asked first is whether somebody else has them, who then keeps them for a while
-//! (`promises.rs`). A file is deleted only
+//! (`leases.rs`). A file is deleted only
 //!
 //! * where nothing else keeps or wants its blob (`stays.rs`): changes of ours wait meanwhile, so that
 //!   this is true when it is deleted;
@@ -23,7 +23,7 @@ use store_engine::{Blobs, Hash, Status};
 use super::{
     Replicator, Shared,
     holders::{Asked, MAX_ASKED},
-    promises::Asking,
+    leases::Asking,
     stays::{Stays, files_of, pages},
 };
 use crate::{
@@ -172,7 +172,7 @@ impl Freeing {
             return Ok(None);
         }
         let hashes = files.iter().map(|file| file.hash);
-        let asking = self.shared.ask_for(hashes).await?;
+        let asking = self.shared.leases.ask_for(hashes).await?;
         let asks_for = |file: &&Asked| asking.asks_for(&file.hash);
         let asked: Vec<Asked> = files.iter().filter(asks_for).copied().collect();
         let mut found = self

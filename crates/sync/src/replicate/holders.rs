@@ -1,5 +1,5 @@
 //! Who can really give a blob: whoever shows a part of it that was chosen at random, and keeps it for a
-//! while ([`promises`](super::promises)).
+//! while ([`leases`](super::leases)).
 
 use std::{collections::BTreeSet, io::Cursor, sync::Arc, time::Duration};
 

@@ -14,11 +14,11 @@ mod free;
 pub(crate) mod fuzz;
 mod holders;
 mod index;
+mod leases;
 mod limits;
 mod links;
 mod penalties;
 mod progress;
-mod promises;
 mod proof;
 mod receive;
 mod routes;
@@ -146,7 +146,7 @@ pub(crate) struct Shared {
     freeing: tokio::sync::Mutex<()>,
     /// How often something was freed.
     freed: AtomicU64,
-    promises: promises::Promises,
+    leases: Arc<leases::Leases>,
     /// What nobody could give of the trees with these roots, where that is too much to be written.
     given_up: Mutex<BTreeMap<RecordId, (Hash, Missing)>>,
     troubles: fault::Troubles,
@@ -168,6 +168,7 @@ impl Replicator {
     /// Begins to replicate. Must be called within a tokio runtime.
     pub fn start(groups: Groups, network: Arc<dyn Network>, options: Options) -> Self {
         let shared = Arc::new(Shared {
+            leases: leases::Leases::new(groups.clone(), network.key()),
             groups,
             network,
             options,
@@ -186,7 +187,6 @@ impl Replicator {
             moved: Mutex::default(),
             freeing: tokio::sync::Mutex::default(),
             freed: AtomicU64::new(0),
-            promises: promises::Promises::default(),
             given_up: Mutex::default(),
             troubles: fault::Troubles::default(),
         });
@@ -298,7 +298,7 @@ impl Shared {
                 () = tokio::time::sleep_until(wait) => {
                     if next <= Instant::now() {
                         next = Instant::now() + self.options.compare_every;
-                        self.lapse_promises();
+                        self.leases.lapse();
                         // What no event told, such as damage, is found now.
                         to_read.extend(self.index_groups().await.iter().map(Group::id));
                         to_read = self.read_groups(to_read).await;

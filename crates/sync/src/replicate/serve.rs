@@ -200,7 +200,7 @@ impl Shared {
     ) -> Result<Option<(Vec<Encoded>, Listing<Encoded>)>> {
         let blobs = &self.groups.0.blobs;
         if let Some(peer) = show_to
-            && !self.promise(wanted.hash, peer).await?
+            && !self.leases.promise(wanted.hash, peer).await?
         {
             return Ok(None);
         }
