@@ -48,7 +48,7 @@ impl Shared {
         asked: &[Asked],
     ) -> Vec<BTreeSet<PublicKey>> {
         let mut holders = vec![BTreeSet::new(); asked.len()];
-        let mut sessions = self.sessions_of(repo.group().id());
+        let mut sessions = self.sessions.of(repo.group().id());
         sessions.retain(|session| session.link.connection.peer() != self.network.key());
         let shown = sessions.iter().map(|session| async move {
             let mut shown = vec![false; asked.len()];

@@ -6,7 +6,8 @@
 //! is not here is fetched, from all who have it at once. Changes are pushed as they happen; comparing
 //! again now and then is what guarantees that nothing is missed.
 
-mod dialing;
+mod connections;
+mod dialer;
 mod fault;
 mod fetch;
 mod free;
@@ -16,7 +17,6 @@ mod holders;
 mod index;
 mod leases;
 mod limits;
-mod links;
 mod penalties;
 mod progress;
 mod proof;
@@ -24,6 +24,7 @@ mod receive;
 mod routes;
 mod serve;
 mod session;
+mod sessions;
 mod status;
 mod stays;
 #[cfg(test)]
@@ -34,10 +35,7 @@ pub mod wire;
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicU64},
     time::Duration,
 };
 
@@ -58,15 +56,16 @@ use tokio::{
 
 pub use self::status::{Lack, MemberStatus, RepoStatus, Request, Status, Synced};
 pub use self::{
+    connections::{Link, Side},
     fault::Trouble,
     free::{Copies, Freed},
     progress::{FileProgress, Progress},
 };
 use self::{
+    connections::{Link, Side},
     index::Change,
     limits::{GOOD_BYE, MAX_CONNECTIONS, MAX_STREAMS, PATIENCE},
-    links::{Link, Side},
-    session::{Session, Slots},
+    session::Slots,
     wire::Which,
 };
 use crate::{
@@ -124,9 +123,8 @@ pub(crate) struct Shared {
     groups: Groups,
     network: Arc<dyn Network>,
     options: Options,
-    links: Mutex<BTreeMap<u64, Arc<Link>>>,
-    sessions: Mutex<BTreeMap<u64, Arc<Session>>>,
-    next: AtomicU64,
+    connections: connections::Connections,
+    sessions: sessions::Sessions,
     index: index::Index,
     /// How many events of the groups are in the index.
     seen: watch::Sender<u64>,
@@ -135,8 +133,6 @@ pub(crate) struct Shared {
     /// Tells that there may be somebody new to connect to.
     met: Notify,
     penalties: penalties::Penalties,
-    /// Who answered at an address.
-    peers: Mutex<BTreeMap<Address, PublicKey>>,
     requests: status::Requests,
     contacts: status::Contacts,
     tasks: Mutex<JoinSet<()>>,
@@ -169,18 +165,16 @@ impl Replicator {
     pub fn start(groups: Groups, network: Arc<dyn Network>, options: Options) -> Self {
         let shared = Arc::new(Shared {
             leases: leases::Leases::new(groups.clone(), network.key()),
+            connections: connections::Connections::new(network.key()),
             groups,
             network,
             options,
-            links: Mutex::default(),
-            sessions: Mutex::default(),
-            next: AtomicU64::new(0),
+            sessions: sessions::Sessions::default(),
             index: index::Index::default(),
             seen: watch::Sender::new(0),
             changes: broadcast::Sender::new(CHANGES),
             met: Notify::new(),
             penalties: penalties::Penalties::default(),
-            peers: Mutex::default(),
             requests: status::Requests::default(),
             contacts: status::Contacts::default(),
             tasks: Mutex::new(JoinSet::new()),
@@ -252,8 +246,8 @@ impl Replicator {
     pub fn abort(&self) -> JoinSet<()> {
         let mut tasks = std::mem::take(&mut *lock(&self.0.tasks));
         tasks.abort_all();
-        lock(&self.0.sessions).clear();
-        lock(&self.0.links).clear();
+        self.0.sessions.clear();
+        self.0.connections.clear();
         tasks
     }
 }
@@ -264,10 +258,6 @@ impl Shared {
         // Those that ended need not be kept.
         while tasks.try_join_next().is_some() {}
         tasks.spawn(task);
-    }
-
-    fn number(&self) -> u64 {
-        self.next.fetch_add(1, Ordering::Relaxed)
     }
 
     /// Follows what changes here: brings the index up to date, and tells peers and those who wait for it.
@@ -302,7 +292,7 @@ impl Shared {
                         // What no event told, such as damage, is found now.
                         to_read.extend(self.index_groups().await.iter().map(Group::id));
                         to_read = self.read_groups(to_read).await;
-                        for session in self.sessions() {
+                        for session in self.sessions.all() {
                             session.compare_state();
                         }
                     }
@@ -338,7 +328,7 @@ impl Shared {
                     Ok(true) => {
                         let ours = self.index.version(group, which, slot);
                         let push = self.options.push == Push::AtOnce;
-                        for session in self.sessions_of(group) {
+                        for session in self.sessions.of(group) {
                             session.slot_changed(which, slot, ours, push);
                         }
                         self.tell(Change::Record { group, which, slot });
@@ -372,8 +362,7 @@ impl Shared {
             Event::Wants { group } => vec![group],
             Event::Groups => {
                 let groups = self.index_groups().await;
-                let links: Vec<_> = lock(&self.links).values().cloned().collect();
-                for link in links {
+                for link in self.connections.all() {
                     self.greet(&link);
                 }
                 self.met.notify_one();
@@ -385,7 +374,7 @@ impl Shared {
 
     fn repo_changed(&self, group: RecordId, repo: PublicKey) {
         if self.options.push == Push::AtOnce {
-            for session in self.sessions_of(group) {
+            for session in self.sessions.of(group) {
                 session.repos_changed([repo]);
             }
         }
@@ -409,7 +398,7 @@ impl Shared {
                 }
             };
             self.troubles.clear(Some(id), "read");
-            for session in self.sessions_of(id) {
+            for session in self.sessions.of(id) {
                 self.index
                     .look(id, |index| session.versions_are(&index.versions));
                 if is_new {
@@ -450,7 +439,7 @@ impl Shared {
         let told = async {
             self.caught_up().await;
             let mut changes = self.changes.subscribe();
-            for session in self.sessions() {
+            for session in self.sessions.all() {
                 while !session.is_level(Slots::All) {
                     if let Err(RecvError::Closed) = changes.recv().await {
                         return;
@@ -460,15 +449,5 @@ impl Shared {
         };
         // Who is not told in time finds out when the routes expire.
         drop(tokio::time::timeout(GOOD_BYE, told).await);
-    }
-
-    fn sessions(&self) -> Vec<Arc<Session>> {
-        lock(&self.sessions).values().cloned().collect()
-    }
-
-    fn sessions_of(&self, group: RecordId) -> Vec<Arc<Session>> {
-        let mut sessions = self.sessions();
-        sessions.retain(|session| session.group.id() == group);
-        sessions
     }
 }

@@ -12,11 +12,10 @@ use super::{
     Link, PATIENCE, Shared,
     fault::{Blame, Fault, Outcome, lost},
     fetch::has,
-    lock,
     wire::{ABSENT, Answer, Get, SHOW, read_frame},
 };
 use crate::{
-    groups::{Group, Repo, local::Place},
+    groups::{Repo, local::Place},
     network::Stream,
     tree::walk::{Part, children},
 };
@@ -89,17 +88,7 @@ impl Shared {
 
     /// What is asked for, once it is clear that the peer may have it.
     async fn find(&self, link: &Link, get: &Get) -> Result<(Repo, Vec<Wanted>), Refusal> {
-        let group = {
-            let sessions = lock(&self.sessions);
-            let is_proven = |group: &&Group| group.id() == get.group;
-            let groups = sessions
-                .values()
-                .filter(|session| session.link.id == link.id);
-            groups
-                .map(|session| &session.group)
-                .find(is_proven)
-                .cloned()
-        };
+        let group = self.sessions.proven(link, get.group);
         let group = group.ok_or(Refusal::Denied("the group was not proven"))?;
         let repo = group.repo(get.repo).await?;
         let repo = repo.ok_or(Refusal::Denied("the group has no such repo"))?;

@@ -277,7 +277,7 @@ impl Shared {
     ) -> Outcome<()> {
         let id = group.id();
         let session = Arc::new(Session {
-            id: self.number(),
+            id: self.sessions.number(),
             link: Arc::clone(link),
             group,
             peer: Mutex::default(),
@@ -288,7 +288,7 @@ impl Shared {
             retry: Mutex::default(),
         });
         session.compare();
-        lock(&self.sessions).insert(session.id, Arc::clone(&session));
+        self.sessions.add(&session);
         self.index
             .look(id, |index| session.versions_are(&index.versions));
         self.tell(Change::Session { group: id });
@@ -298,7 +298,7 @@ impl Shared {
             ended = self.hear(&session, recv) => ended,
             ended = self.speak(&session, send) => ended,
         };
-        lock(&self.sessions).remove(&session.id);
+        self.sessions.remove(&session);
         self.tell(Change::Session { group: id });
         if let Err(fault) = &ended {
             self.blame(link, fault);

@@ -7,7 +7,7 @@ use store_engine::{Blobs, public_key};
 use store_testkit::{MemorySecrets, MemoryStore};
 use sync_sim::{Link, SimNetwork};
 
-use super::{Options, Replicator, Synced, lock};
+use super::{Options, Replicator, Synced};
 use crate::{
     groups::{Group, Groups, Stores, first_slot},
     invite::InviteKind,
@@ -176,7 +176,8 @@ async fn what_is_said_of_a_repo_before_it_is_known_counts() {
         let at = &devices[1].running.0.network.addresses()[0];
         devices[2].running.connect(at).await.unwrap();
         // A second connection would begin everything anew.
-        lock(&devices[2].running.0.peers).insert(at.clone(), devices[1].key);
+        let connections = &devices[2].running.0.connections;
+        connections.answered(at.clone(), devices[1].key);
         agree(&devices).await;
         let begun = devices.iter().zip(colliding(2)).map(async |(device, key)| {
             let repo = device.group().create_repo_with("member", key).await;

@@ -41,7 +41,7 @@ impl Replicator {
         if places.is_empty() {
             return Err(none("no file has this hash").with("hash", hash));
         }
-        let sessions = self.0.sessions_of(group.id());
+        let sessions = self.0.sessions.of(group.id());
         let asked = sessions.iter().map(|session| {
             let shows = self.0.shows(session, &places);
             async move { shows.await.then(|| session.link.connection.peer()) }

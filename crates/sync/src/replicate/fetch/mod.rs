@@ -176,7 +176,7 @@ impl Shared {
     fn to_fetch(&self) -> Vec<(Group, PublicKey, Tried)> {
         let mut all = Vec::new();
         for group in self.groups.groups() {
-            let sessions = self.sessions_of(group.id());
+            let sessions = self.sessions.of(group.id());
             if sessions.is_empty() {
                 continue;
             }
@@ -235,7 +235,7 @@ impl Shared {
             let holds = session.holds(repo.key());
             holds.is_some_and(|holds| holds.is_all_of(root.hash))
         };
-        if damaged.is_empty() || !self.sessions_of(repo.group().id()).iter().any(is_whole) {
+        if damaged.is_empty() || !self.sessions.of(repo.group().id()).iter().any(is_whole) {
             return Ok(());
         }
         let _turn = repo.turn().await;

@@ -98,7 +98,7 @@ impl Shared {
         let mut holders = BTreeMap::new();
         let mut changes = self.changes.subscribe();
         loop {
-            for session in self.sessions_of(repo.group().id()) {
+            for session in self.sessions.of(repo.group().id()) {
                 let is_new = !at_work.contains_key(&session.id);
                 let count = at_work.entry(session.id).or_default();
                 let holds = session.holds(repo.key()).filter(|holds| holds.root == top);

@@ -142,7 +142,8 @@ impl Shared {
     ) {
         self.caught_up().await;
         let is_of = |group: RecordId| of.is_none_or(|of| of.contains(&group));
-        let sessions = lock(&self.sessions).clone();
+        let sessions = self.sessions.all().into_iter();
+        let sessions: BTreeMap<u64, _> = sessions.map(|session| (session.id, session)).collect();
         let mut ended = before.clone();
         ended.retain(|id, session| is_of(session.group.id()) && !sessions.contains_key(id));
         before.retain(|_, session| !is_of(session.group.id()));

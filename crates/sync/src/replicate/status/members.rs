@@ -134,7 +134,7 @@ impl Shared {
             known.repo = contact.repo;
             known.contact = Some(contact);
         }
-        for session in self.sessions_of(group.id()) {
+        for session in self.sessions.of(group.id()) {
             let device = session.link.connection.peer();
             devices.entry(device).or_default().session = Some(session);
         }

@@ -107,7 +107,7 @@ impl Shared {
 
     /// Whether a group is in sync, as far as the index says.
     fn is_synced(&self, group: RecordId, synced: Synced) -> bool {
-        let sessions = self.sessions_of(group);
+        let sessions = self.sessions.of(group);
         let is_there = |key: PublicKey, newest: Root| {
             let holds = |session: &Arc<Session>| {
                 let holds = session.holds(key);
@@ -134,7 +134,7 @@ impl Replicator {
                 .with("group", group)
         })?;
         self.0.caught_up().await;
-        let sessions = self.0.sessions_of(group.id());
+        let sessions = self.0.sessions.of(group.id());
         let compared = self.0.has_compared(group.id(), &sessions);
         let mut repos = Vec::new();
         for repo in group.repos().await? {

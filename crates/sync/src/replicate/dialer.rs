@@ -5,10 +5,9 @@ use std::sync::Arc;
 use tokio::task::JoinSet;
 
 use super::{
-    MAX_CONNECTIONS, MAX_STREAMS, Shared,
+    MAX_STREAMS, Shared,
+    connections::{Link, Side},
     fault::{Fault, Misconduct},
-    links::{Link, Side},
-    lock,
     penalties::{Avoided, FIRST_BACK_OFF},
 };
 use crate::network::Address;
@@ -51,12 +50,7 @@ impl Shared {
         match self.network.connect(&address, None).await {
             Ok(connection) => {
                 self.penalties.forgive(&avoided);
-                let mut peers = lock(&self.peers);
-                if peers.len() >= MAX_CONNECTIONS {
-                    peers.clear();
-                }
-                peers.insert(address, connection.peer());
-                drop(peers);
+                self.connections.answered(address, connection.peer());
                 self.add_link(connection, Side::Dialed);
             }
             Err(error) => {
@@ -94,18 +88,14 @@ impl Shared {
                 }
             }
         }
-        let peers = lock(&self.peers).clone();
-        let links = lock(&self.links);
         let is_of_no_use = |address: &Address| {
             let peer = self.network.peer_of(address);
-            let peer = peer.or_else(|| peers.get(address).copied());
+            let peer = peer.or_else(|| self.connections.who_answered(address));
             peer.is_some_and(|peer| {
-                self.penalties.is_avoided(&Avoided::Peer(peer))
-                    || links.values().any(|l| l.connection.peer() == peer)
+                self.penalties.is_avoided(&Avoided::Peer(peer)) || self.connections.has(peer)
             })
         };
         all.retain(|address| !is_of_no_use(address));
-        drop(links);
         all
     }
 
