@@ -16,7 +16,7 @@ use store_engine::{Blobs, Records, generate_key, public_key};
 
 use super::{
     Event, Inner, Ours,
-    heal::Told,
+    repair::Told,
     repo::{Repo, RepoInner},
 };
 use crate::{

@@ -1,23 +1,23 @@
 //! Groups, the repos in them and the files in those, as they lie in a store. None of this needs a
 //! network: what others do comes by [`replicate`](crate::replicate).
 
-mod app;
+mod app_crypto;
+mod app_values;
 mod close;
+mod close_guard;
 pub(crate) mod contacts;
 mod damaged;
-mod devices;
 mod files;
 #[cfg(fuzzing)]
 pub(crate) mod fuzz;
-mod gate;
 mod group;
-mod heal;
-mod kept;
 pub(crate) mod local;
+mod local_state;
+mod merge_devices;
 pub(crate) mod missing;
 mod policy;
+mod repair;
 mod repo;
-mod values;
 
 use std::{
     collections::BTreeMap,
@@ -33,13 +33,13 @@ use tokio::sync::broadcast;
 #[cfg(test)]
 pub(crate) use self::group::first_slot;
 pub use self::{
+    app_values::{RecordPut, RecordValue},
     contacts::Holding,
     files::{Content, Staged},
     group::{Group, Member},
     missing::{Missing, MissingFile, RepoState},
     policy::MAX_PINNED,
     repo::{Changes, Repo},
-    values::{RecordPut, RecordValue},
 };
 pub use crate::tree::wants::{MAX_PREFIXES, Policy};
 pub(crate) use crate::tree::wants::{Wants, WantsDigest};
@@ -121,7 +121,7 @@ pub(crate) struct Inner {
     events: Mutex<Events>,
     /// Creating, joining and leaving come one after the other.
     joining: tokio::sync::Mutex<()>,
-    gate: gate::Gate,
+    gate: close_guard::Gate,
     pub(crate) damaged: damaged::Damaged,
 }
 
@@ -191,20 +191,20 @@ impl Groups {
 
     /// Whether a store has any groups. Needs none of its keys.
     pub async fn are_in(collections: &Collections) -> Result<bool> {
-        kept::has_groups(collections).await
+        local_state::has_groups(collections).await
     }
 
     /// Says that files of this store may not be here any more, as after a repair of its blobs: those of all
     /// repos are looked for when groups are replicated next. Needs none of the keys.
     pub async fn forget_files(collections: &Collections) -> Result<()> {
-        let ours = kept::our_repos(collections).await?;
+        let ours = local_state::our_repos(collections).await?;
         local::forget_files(collections, &ours).await
     }
 
     /// Copies the keys of all groups, and of our repos in them, that `to` lacks. With the collections
     /// of the store they make another device of what they are copied to.
     pub async fn copy_keys(from: &dyn Secrets, to: &dyn Secrets) -> Result<u64> {
-        kept::copy_keys(from, to).await
+        local_state::copy_keys(from, to).await
     }
 
     /// The same as [`open`](Self::open), with a clock of your own.
@@ -223,7 +223,7 @@ impl Groups {
                 count: 0,
             }),
             joining: tokio::sync::Mutex::default(),
-            gate: gate::Gate::default(),
+            gate: close_guard::Gate::default(),
             damaged: damaged::Damaged::default(),
         };
         let groups = Self(Arc::new(inner), Arc::default());

@@ -12,8 +12,8 @@ use store_engine::{Blobs, Hash, Repair, SlotState, Status, Tag, TagName, Transac
 
 use super::{
     Event, Group, TAG_PREFIX,
+    close_guard::Gate,
     files::{Content, Sink, Staged, stage},
-    gate::Gate,
     missing::is_file_here,
 };
 use crate::{

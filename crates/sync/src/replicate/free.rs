@@ -3,7 +3,7 @@
 //! What is asked first is whether somebody else has them, who then keeps them for a while
 //! (`leases.rs`). A file is deleted only
 //!
-//! * where nothing else keeps or wants its blob (`stays.rs`): changes of ours wait meanwhile, so that
+//! * where nothing else keeps or wants its blob (`retained.rs`): changes of ours wait meanwhile, so that
 //!   this is true when it is deleted;
 //! * where the policy is still the one that it was looked at with. What is being fetched meanwhile is
 //!   looked at once more before it counts as here.
@@ -22,9 +22,9 @@ use store_engine::{Blobs, Hash, Status};
 
 use super::{
     Replicator, Shared,
-    holders::{Asked, MAX_ASKED},
     leases::Asking,
-    stays::{Stays, files_of, pages},
+    possession::{Asked, MAX_ASKED},
+    retained::{Stays, files_of, pages},
 };
 use crate::{
     groups::{Repo, Wants},

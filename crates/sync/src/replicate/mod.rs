@@ -13,23 +13,23 @@ mod fetch;
 mod free;
 #[cfg(fuzzing)]
 pub(crate) mod fuzz;
-mod holders;
 mod index;
 mod leases;
 mod limits;
+mod locate_file;
 mod penalties;
+mod possession;
 mod progress;
 mod proof;
 mod receive;
+mod retained;
 mod routes;
 mod serve;
 mod session;
 mod sessions;
 mod status;
-mod stays;
 #[cfg(test)]
 mod tests;
-mod who_has;
 pub mod wire;
 
 use std::{

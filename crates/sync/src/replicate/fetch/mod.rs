@@ -4,10 +4,10 @@
 //! pieces of [`PIECE`]. Each session takes jobs as fast as it can do them. A job that failed goes to
 //! another session; towards the end, those who are idle also take what others are slow with.
 
-mod jobs;
 mod missing;
-mod run;
+mod scheduler;
 mod tree;
+mod workers;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 

@@ -10,9 +10,9 @@ use store_engine::{Hash, Pin};
 
 use super::{
     Chain, Shared,
-    jobs::{Job, Named},
     missing::{Files, is_page_here},
     progress::{Coming, Moved},
+    scheduler::{Job, Named},
 };
 use crate::{
     groups::{

@@ -9,7 +9,7 @@ use store_engine::{Hash, Status};
 use super::{
     Replicator, Shared,
     fault::{Misconduct, Outcome},
-    holders::{Asked, length, show},
+    possession::{Asked, length, show},
     session::Session,
     wire::GET,
 };
