@@ -11,7 +11,7 @@ use std::{
 use bytes::Bytes;
 use descriptors::Descriptors;
 use store_api::{Error, Kind, Result};
-use store_engine::{Blobs, Hash, Pin, Source, Transaction, blocking};
+use store_engine::{Blobs, Hash, Pin, Source, Status, Transaction, blocking};
 use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
 
 use crate::{
@@ -231,4 +231,18 @@ impl<R: AsyncRead + Unpin> AsyncRead for Hashing<R> {
         }
         read
     }
+}
+
+/// Whether all of a blob is here that is wanted, where longer ones than `longest` are not.
+pub(crate) async fn is_file_here(blobs: &Blobs, blob: Hash, longest: u64) -> Result<bool> {
+    if blob == Hash::EMPTY {
+        return Ok(true);
+    }
+    Ok(match blobs.status(blob).await? {
+        Some(Status::Complete { .. }) => true,
+        Some(Status::Partial {
+            size, proven: true, ..
+        }) => size > longest,
+        Some(Status::Partial { .. }) | None => false,
+    })
 }

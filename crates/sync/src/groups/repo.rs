@@ -13,8 +13,7 @@ use store_engine::{Blobs, Hash, Repair, SlotState, Status, Tag, TagName, Transac
 use super::{
     Event, Group, TAG_PREFIX,
     close_guard::Gate,
-    files::{Content, Sink, Staged, stage},
-    missing::is_file_here,
+    files::{Content, Sink, Staged, is_file_here, stage},
 };
 use crate::{
     records::{Profile, REPO_PROFILE, REPO_ROOT, RepoRoot},

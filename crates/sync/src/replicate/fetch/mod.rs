@@ -4,6 +4,7 @@
 //! pieces of [`PIECE`]. Each session takes jobs as fast as it can do them. A job that failed goes to
 //! another session; towards the end, those who are idle also take what others are slow with.
 
+mod everything;
 mod missing;
 mod scheduler;
 mod tree;
@@ -16,7 +17,7 @@ use store_api::{PublicKey, RecordId, Result};
 use store_engine::{Hash, Repair};
 use tokio::time::Instant;
 
-pub(super) use self::{missing::has, tree::nobody_has};
+pub(super) use self::missing::has;
 use super::{
     PATIENCE, Shared, fault,
     index::{self, Behind, Change, until},

@@ -295,7 +295,7 @@ impl Shared {
 }
 
 /// Nobody could give what is missing.
-pub(in crate::replicate) fn nobody_has(operation: &'static str) -> Error {
+pub(super) fn nobody_has(operation: &'static str) -> Error {
     let message = "nobody who is connected can give what is missing";
     Error::new(Kind::Unavailable, operation, message)
 }
