@@ -293,6 +293,12 @@ impl Shared {
                         to_read.extend(self.index_groups().await.iter().map(Group::id));
                         to_read = self.read_groups(to_read).await;
                         for session in self.sessions.all() {
+                            let group = session.group.id();
+                            let repos = self.index.look(group, |index| {
+                                index.repos.keys().copied().collect::<Vec<_>>()
+                            });
+                            // Those of which it was told what there is are not told again.
+                            session.repos_changed(repos.unwrap_or_default());
                             session.compare_state();
                         }
                     }
