@@ -286,26 +286,50 @@ impl Shared {
         Ok(())
     }
 
-    /// Reads a slot that changed. False where that changes who is in the group, or the group is not known yet:
-    /// then all of it is to be read.
-    pub(super) async fn index_slot(&self, group: &Group, which: Which, slot: Slot) -> Result<bool> {
-        let keys = match which {
-            Which::Group => Some(group.repo_keys().await?),
-            Which::Repo(_) => None,
-        };
-        let is_known = self.index.look(group.id(), |index| {
-            keys.is_none_or(|keys| {
-                let is_known = |key| index.repos.contains_key(key);
-                keys.len() == index.repos.len() && keys.iter().all(is_known)
-            })
+    /// Reads who is in a group, after its record changed: the repos that came, and what is here of them.
+    pub(super) async fn index_members(&self, group: &Group) -> Result<Vec<PublicKey>> {
+        let keys = group.repo_keys().await?;
+        let known = self.index.look(group.id(), |index| {
+            let is_member = |key: &PublicKey| keys.contains(key);
+            index.repos.retain(|key, _| is_member(key));
+            index.routes.retain(|(key, _), _| is_member(key));
+            index.versions.retain(|which, _| match which {
+                Which::Group => true,
+                Which::Repo(key) => is_member(key),
+            });
+            index.digest = None;
+            index.repos.keys().copied().collect::<BTreeSet<_>>()
         });
-        if is_known != Some(true) {
+        let known = known.unwrap_or_default();
+        let mut new = Vec::new();
+        for key in keys.iter().filter(|key| !known.contains(key)) {
+            let Some(repo) = group.repo(*key).await? else {
+                continue;
+            };
+            let mut found = GroupIndex::default();
+            self.read_repo(&mut found, &repo).await?;
+            self.index.look(group.id(), |index| {
+                index.versions.append(&mut found.versions);
+                index.repos.append(&mut found.repos);
+                index.routes.append(&mut found.routes);
+                index.digest = None;
+            });
+            new.push(*key);
+        }
+        Ok(new)
+    }
+
+    /// Reads a slot that changed. False where the group is not known yet: then all of it is to be read.
+    pub(super) async fn index_slot(&self, group: &Group, which: Which, slot: Slot) -> Result<bool> {
+        let known = self.index.look(group.id(), |_| ());
+        if known.is_none() {
             return Ok(false);
         }
         let repo = match which {
             Which::Group => None,
             Which::Repo(key) => match group.repo(key).await? {
                 Some(repo) => Some(repo),
+                // It is not in the group, or not yet.
                 None => return Ok(true),
             },
         };

@@ -330,12 +330,23 @@ impl Shared {
                 let Some(found) = self.groups.group(group) else {
                     return Vec::new();
                 };
-                match self.index_slot(&found, which, slot).await {
-                    Ok(true) => {
+                let indexed = async {
+                    let is_known = self.index_slot(&found, which, slot).await?;
+                    let new = match which {
+                        Which::Group if is_known => self.index_members(&found).await?,
+                        _ => Vec::new(),
+                    };
+                    Result::Ok((is_known, new))
+                };
+                match indexed.await {
+                    Ok((true, new)) => {
                         let ours = self.index.version(group, which, slot);
                         let push = self.options.push == Push::AtOnce;
                         for session in self.sessions.of(group) {
                             session.slot_changed(which, slot, ours, push);
+                        }
+                        for repo in new {
+                            self.repo_came(group, repo);
                         }
                         self.tell(Change::Record { group, which, slot });
                         if let (Some(repo), REPO_ROOT) = (repo, slot) {
@@ -343,7 +354,7 @@ impl Shared {
                         }
                         Vec::new()
                     }
-                    Ok(false) => vec![group],
+                    Ok((false, _)) => vec![group],
                     Err(error) => {
                         self.troubles.note(Some(group), "read", &error);
                         vec![group]
@@ -376,6 +387,23 @@ impl Shared {
                 groups.iter().map(Group::id).collect()
             }
         }
+    }
+
+    /// A repo is in the group from now on.
+    fn repo_came(&self, group: RecordId, repo: PublicKey) {
+        let which = Which::Repo(repo);
+        let slots = self
+            .index
+            .look(group, |index| index.versions.get(&which).cloned());
+        let slots = slots.flatten().unwrap_or_default();
+        for session in self.sessions.of(group) {
+            session.record_is(which, &slots);
+            if self.options.push == Push::AtOnce {
+                session.push(slots.keys().map(|slot| (which, *slot)));
+            }
+        }
+        self.met.notify_one();
+        self.repo_changed(group, repo);
     }
 
     fn repo_changed(&self, group: RecordId, repo: PublicKey) {

@@ -150,6 +150,17 @@ impl Session {
         }
     }
 
+    /// These are the values of a record.
+    pub(super) fn record_is(&self, which: Which, ours: &BTreeMap<Slot, Version>) {
+        lock(&self.peer).compare_record(which, ours);
+    }
+
+    /// Sends these values, where the peer lacks them.
+    pub(super) fn push(&self, slots: impl IntoIterator<Item = (Which, Slot)>) {
+        lock(&self.to_say).slots.extend(slots);
+        self.wake.notify_one();
+    }
+
     /// There is more or less of these repos here.
     pub(super) fn repos_changed(&self, repos: impl IntoIterator<Item = PublicKey>) {
         lock(&self.to_say).repos.extend(repos);
