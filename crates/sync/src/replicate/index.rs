@@ -289,8 +289,9 @@ impl Shared {
     /// Reads who is in a group, after its record changed: the repos that came, and what is here of them.
     pub(super) async fn index_members(&self, group: &Group) -> Result<Vec<PublicKey>> {
         let keys = group.repo_keys().await?;
+        let members: BTreeSet<PublicKey> = keys.iter().copied().collect();
         let known = self.index.look(group.id(), |index| {
-            let is_member = |key: &PublicKey| keys.contains(key);
+            let is_member = |key: &PublicKey| members.contains(key);
             index.repos.retain(|key, _| is_member(key));
             index.routes.retain(|(key, _), _| is_member(key));
             index.versions.retain(|which, _| match which {
@@ -302,7 +303,7 @@ impl Shared {
         });
         let known = known.unwrap_or_default();
         let mut new = Vec::new();
-        for key in keys.iter().filter(|key| !known.contains(key)) {
+        for key in members.difference(&known) {
             let Some(repo) = group.repo(*key).await? else {
                 continue;
             };
