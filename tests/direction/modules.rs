@@ -96,7 +96,7 @@ impl Modules {
                 }
                 (Some("mod"), Some(name)) if folders.is_some() => {
                     let folders = folders.expect("it was just looked at");
-                    let child: ItemPath = [module, &[name.clone()]].concat();
+                    let child: ItemPath = [module, std::slice::from_ref(&name)].concat();
                     if let Some(TokenTree::Group(body)) = rest.get(2) {
                         self.0.entry(child.clone()).or_default();
                         let folders = folders.within(&name);
@@ -207,7 +207,7 @@ impl Modules {
             let words = module.words.iter().filter(|word| {
                 !module.defines.contains(*word) && !module.imports.contains_key(*word)
             });
-            words.map(move |word| [&glob[..], &[word.clone()]].concat())
+            words.map(move |word| [&glob[..], std::slice::from_ref(word)].concat())
         });
         paths
             .chain(by_glob)
@@ -222,7 +222,7 @@ impl Modules {
         let mut rest: Vec<String> = path.iter().rev().cloned().collect();
         for _ in 0..MAX_STEPS {
             let Some(name) = rest.pop() else { break };
-            let child = [&at[..], &[name.clone()]].concat();
+            let child = [&at[..], std::slice::from_ref(&name)].concat();
             // An item and a module may have one name; only the module leads further.
             let is_item = rest.is_empty() && self.0[&at].defines.contains(&name);
             if self.0.contains_key(&child) && !is_item {

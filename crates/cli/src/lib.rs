@@ -49,7 +49,7 @@ pub fn main() -> ExitCode {
     let runtime = match tokio::runtime::Runtime::new().context("cannot start") {
         Ok(runtime) => runtime,
         Err(error) => {
-            output::to_stderr(&Report::of(&error));
+            output::to_stderr(Report::of(&error));
             return ExitCode::from(Exit::Failed.code());
         }
     };

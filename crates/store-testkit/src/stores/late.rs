@@ -2,11 +2,13 @@
 
 use std::{
     fmt,
+    future::poll_fn,
     ops::Range,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
+    task::Poll,
 };
 
 use async_trait::async_trait;
@@ -89,11 +91,19 @@ impl<S> LateStore<S> {
     ) -> Result<T> {
         let (before, after) = (self.turns(TURNS_BEFORE), self.turns(TURNS_AFTER));
         let under_way = UnderWay::begin(&self.lags);
-        let commits = is_commit.then(|| self.lags.commits.clone());
+        let mut turn = is_commit.then(|| Box::pin(self.lags.commits.clone().lock_owned()));
+        let mut taken = None;
+        if let Some(turn) = &mut turn {
+            // Queues now: on several threads, a task that is spawned later may start earlier.
+            taken = match poll_fn(|cx| Poll::Ready(turn.as_mut().poll(cx))).await {
+                Poll::Ready(taken) => Some(taken),
+                Poll::Pending => None,
+            };
+        }
         let task = tokio::spawn(async move {
-            let turn = match commits {
-                Some(commits) => Some(commits.lock_owned().await),
-                None => None,
+            let turn = match (taken, turn) {
+                (None, Some(turn)) => Some(turn.await),
+                (taken, _) => taken,
             };
             pass(before).await;
             let result = operation.await;

@@ -49,7 +49,9 @@ pub(super) async fn a_cancelled_call_can_be_made_again(fixture: Fixture<dyn Reco
         cut().call(put()).await;
         let seq = taken(put().await.expect("a put succeeds"));
         let found = get(store, id, 0).await.expect("it was written");
-        assert_eq!((&found.value[..], found.seq), (&b"value"[..], seq));
+        assert_eq!(found.value[..], b"value"[..]);
+        // A network may still carry out the call that was dropped, after the one that was made again.
+        assert!(found.seq >= seq, "{} comes before {seq}", found.seq);
         cut().call(store.forget(id)).await;
         store.forget(id).await.expect("a record is forgotten");
         let found = store.get(id, 0, Freshness::Local).await;

@@ -221,6 +221,9 @@ async fn compare(
     Ok((they_have, we_have))
 }
 
+/// A root that somebody holds, and how many files and bytes of it they lack.
+type Held = (Hash, u64, u64);
+
 /// A repo, compared with what others hold of it.
 struct Compared {
     repo: Repo,
@@ -234,7 +237,7 @@ struct Compared {
     other: Vec<Root>,
     wants: Which,
     /// What was found for what somebody holds: many hold the same.
-    found: BTreeMap<Option<(Hash, u64, u64)>, (Lack, Lack)>,
+    found: BTreeMap<Option<Held>, (Lack, Lack)>,
 }
 
 impl Compared {
