@@ -73,14 +73,10 @@ const KNOWN_CIRCLES: [Circle; 4] = [
         &["app", "args", "commands", "export", "groups", "ingest"],
     ),
     // A group, its repos, and what merges and heals them are one knot.
-    ("sync", "groups", &["devices", "group", "heal", "repo"]),
-    // Connections, penalties and sessions are parts of one struct.
-    ("sync", "replicate", &["dialing", "links", "session"]),
-    // What is counted while files come is told as status, and counts what is fetched.
     (
         "sync",
-        "replicate",
-        &["fetch", "progress", "receive", "status"],
+        "groups",
+        &["group", "merge_devices", "repair", "repo"],
     ),
 ];
 

@@ -57,7 +57,6 @@ impl Device {
         let (store, secrets) = self.kept.open().await;
         let stores = Stores {
             blobs: store.blobs().clone(),
-            collections: store.collections().clone(),
             secrets,
         };
         let groups = Groups::open_with(stores, world.clock()).await;

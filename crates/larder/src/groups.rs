@@ -79,7 +79,6 @@ impl Store {
     pub async fn groups(&self, unlock: impl FnOnce() -> Result<Unlock> + Send) -> Result<Groups> {
         let stores = Stores {
             blobs: self.blobs().clone(),
-            collections: self.collections().clone(),
             secrets: self.secrets(unlock).await?,
         };
         Groups::open(stores).await

@@ -8,7 +8,7 @@ use std::{
 
 use futures_util::{StreamExt, stream};
 use store_api::{PublicKey, Result};
-use store_engine::{Blobs, Collections};
+use store_engine::Blobs;
 use store_testkit::{MemorySecrets, MemoryStore};
 use sync::{
     groups::Policy,
@@ -28,7 +28,6 @@ async fn member(net: &SimNetwork, n: u8, policy: Policy) -> Result<Replicator> {
     let store = Arc::new(MemoryStore::new());
     let groups = Groups::open(Stores {
         blobs: Blobs::open(store.clone(), store.clone()).await?,
-        collections: Collections::new(store),
         secrets: Arc::new(MemorySecrets::new()),
     });
     let options = Options {

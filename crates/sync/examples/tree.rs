@@ -10,7 +10,7 @@ use std::{
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use store_api::{Listing, Result};
-use store_engine::{Blobs, Collections, Hash};
+use store_engine::{Blobs, Hash};
 use store_redb::{Options, RedbStore};
 use store_testkit::MemorySecrets;
 use sync::{
@@ -101,7 +101,6 @@ async fn main() -> Result<()> {
 async fn whole_writes(store: &Arc<RedbStore>, blobs: &Blobs, count: u64) -> Result<()> {
     let groups = Groups::open(Stores {
         blobs: blobs.clone(),
-        collections: Collections::new(store.clone()),
         secrets: Arc::new(MemorySecrets::new()),
     });
     let groups = groups.await?;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::{FutureExt, TryStreamExt};
 use store_api::{Kind, PublicKey, PutRecord, RecordStore, Result, SeqExpect};
-use store_engine::{Blobs, Collections, Records};
+use store_engine::{Blobs, Records};
 use store_testkit::{MemorySecrets, MemoryStore};
 use sync::{
     groups::{Changes, Content, Group, Groups, Policy, RecordPut, RecordValue, Repo, Stores},
@@ -22,7 +22,6 @@ async fn stores() -> Result<Stores> {
     let store = Arc::new(MemoryStore::new());
     Ok(Stores {
         blobs: Blobs::open(store.clone(), store.clone()).await?,
-        collections: Collections::new(store),
         secrets: Arc::new(MemorySecrets::new()),
     })
 }
@@ -155,7 +154,7 @@ async fn write(stores: &Stores, group: &Group, slot: u16, value: Bytes) -> Resul
         writer: group.keys().secret().expect("it may write").key().clone(),
         expect: SeqExpect::Any,
     };
-    let records = Records::new(stores.collections.clone());
+    let records = Records::new(stores.collections().clone());
     records.put(group.id(), slot, write).await.map(drop)
 }
 
@@ -184,7 +183,7 @@ async fn a_member_in_a_slot_that_was_not_the_apps_stays_a_member() -> Result<()>
     let group = Groups::open(stores.clone()).await?.groups().remove(0);
     assert_eq!(group.record_get(3).await?, value("a", 3));
     assert!(group.has_repo(repo).await?);
-    let records = Records::new(stores.collections.clone());
+    let records = Records::new(stores.collections().clone());
     // The name, the member and the value, once each.
     assert_eq!(records.values(group.id(), 0..1024).await?.len(), 3);
     Ok(())

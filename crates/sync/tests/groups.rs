@@ -10,7 +10,7 @@ use std::{
 
 use futures_util::{StreamExt, TryStreamExt};
 use store_api::{CollectionStore, Kind, Result};
-use store_engine::{Blobs, Collections, Status};
+use store_engine::{Blobs, Status};
 use store_testkit::{MemorySecrets, MemoryStore, stores::StrictStore};
 use sync::{
     groups::{Changes, Content, Groups, Stores},
@@ -29,7 +29,6 @@ impl Device {
         let shared = Arc::new(store);
         let stores = Stores {
             blobs: Blobs::open(shared.clone(), shared.clone()).await?,
-            collections: Collections::new(shared),
             secrets: Arc::new(MemorySecrets::new()),
         };
         let clock = Arc::new(AtomicI64::new(1000));

@@ -5,18 +5,18 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use futures_util::{Stream, StreamExt, TryStreamExt, stream};
 use store_api::{Error, Kind, Listing, Result};
-use store_engine::{Hash, Pin};
+use store_engine::{Hash, Pin, Transaction};
 
 use super::{
     FileEntry, MAX_LEVEL, Name, Root, Tree,
     cursor::Cursor,
     page::{Child, Item, Node, Page},
-    write::{Builder, Writer},
+    write::{Builder, Sink, Writer},
 };
 
 const EDIT: &str = "sync.tree.edit";
 
-/// How many of the pages that an edit writes are kept at hand, at most.
+/// How many of the pages of level 0 that an edit writes are kept at hand, at most.
 const MAX_WRITTEN: usize = 32;
 
 /// A tree that was just made.
@@ -52,6 +52,19 @@ impl Tree {
             .await
     }
 
+    /// As [`edit`](Self::edit), with pages that become durable with the transaction. All of the old tree
+    /// must be durable already.
+    pub async fn edit_in(
+        &self,
+        transaction: &Transaction,
+        root: Root,
+        changes: BTreeMap<Name, Option<FileEntry>>,
+    ) -> Result<Edited> {
+        let changes = stream::iter(changes.into_iter().map(Ok)).boxed();
+        let sink = Sink::Transaction(transaction.clone());
+        self.edit_into(sink, root, changes).await
+    }
+
     /// As [`edit`](Self::edit) with changes that come one by one, ascending by name, for more of
     /// them than memory has room for. An error among them ends it, and nothing is changed; names
     /// that do not ascend are [`Kind::Invalid`].
@@ -62,17 +75,29 @@ impl Tree {
         root: Root,
         changes: impl Stream<Item = Result<(Name, Option<FileEntry>)>> + Send,
     ) -> Result<Edited> {
+        let sink = Sink::Store(self.0.blobs.clone());
+        self.edit_into(sink, root, Box::pin(changes)).await
+    }
+
+    async fn edit_into(
+        &self,
+        sink: Sink,
+        root: Root,
+        changes: stream::BoxStream<'_, Result<(Name, Option<FileEntry>)>>,
+    ) -> Result<Edited> {
         // What is taken over from the old tree stays, also while others replace and collect it.
         let _old = self.0.blobs.pin(root.keep()).await;
         let mut edit = Edit {
             tree: self,
             old: root,
-            writer: Writer::new(&self.0.blobs),
+            writer: Writer::new(sink),
             pages: 0,
             written: Vec::new(),
+            leaves: 0,
         };
-        let new = edit.run(Box::pin(changes)).await?;
+        let new = edit.run(changes).await?;
         edit.writer.finish().await?;
+        // Those that are not durable yet can be read from here alone.
         for (hash, node) in edit.written.drain(..) {
             self.pages().put(hash, node);
         }
@@ -116,8 +141,10 @@ struct Edit<'a> {
     old: Root,
     writer: Writer,
     pages: u64,
-    /// The latest pages, to be kept at hand once they are in the store.
+    /// The latest pages of level 0 and all others, to be kept at hand once they are in the store.
     written: Vec<(Hash, Node)>,
+    /// How many of those are of level 0.
+    leaves: usize,
 }
 
 /// Changes of one level, ascending, with the next one at hand.
@@ -274,9 +301,13 @@ impl<T: Item> Output<'_, '_, T> {
         for blob in blobs {
             self.edit.writer.add(blob).await?;
         }
-        if self.edit.written.len() >= MAX_WRITTEN {
-            self.edit.written.clear();
+        // Pages above others are few, and the topmost ones are looked at in the end.
+        if self.edit.leaves >= MAX_WRITTEN {
+            self.edit.leaves = 0;
+            let is_inner = |(_, node): &(Hash, Node)| matches!(node, Node::Inner(_));
+            self.edit.written.retain(is_inner);
         }
+        self.edit.leaves += usize::from(page.level == 0);
         self.edit
             .written
             .push((child.hash, T::node(Arc::new(page))));

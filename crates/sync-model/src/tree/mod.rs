@@ -52,6 +52,10 @@ use crate::{
     seal::{file::FileKey, page::PageKeys},
 };
 
+/// The operation of errors about pages that are here and are not what they must be: whoever made them is at
+/// fault, and not the store.
+pub const MALFORMED: &str = "sync.tree.read";
+
 /// How many opened pages of level 0 are kept at hand; each is at most 260 KiB.
 const CACHED_LEAVES: NonZeroUsize = NonZeroUsize::new(64).expect("64 is not zero");
 

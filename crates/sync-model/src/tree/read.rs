@@ -7,13 +7,11 @@ use store_api::{Error, Kind, Listing, Result};
 use store_engine::{Blobs, Hash};
 
 use super::{
-    FileEntry, MAX_LEVEL, Name, Named, Root, Tree,
+    FileEntry, MALFORMED, MAX_LEVEL, Name, Named, Root, Tree,
     cursor::{Cursor, Step},
     page::{Child, Item, MAX_ITEMS, MAX_PAGE_LEN, Page},
 };
 use crate::seal::page::OVERHEAD;
-
-const READ: &str = "sync.tree.read";
 
 /// The longest sequence, in hashes: the page and its items.
 const MAX_SEQUENCE: usize = 1 + MAX_ITEMS;
@@ -212,7 +210,7 @@ pub(super) struct Expect<'a> {
 }
 
 pub(super) fn corrupt(hash: Hash, message: &'static str) -> Error {
-    Error::new(Kind::Corrupt, READ, message).with("page", hash)
+    Error::new(Kind::Corrupt, MALFORMED, message).with("page", hash)
 }
 
 /// The hashes of a sequence; none of the empty one.

@@ -1,7 +1,7 @@
 //! Cutting items into pages, and writing pages to the store.
 
 use store_api::{Error, Kind, Result};
-use store_engine::{Blobs, Hashed, Pin};
+use store_engine::{Blobs, Hashed, Pin, Transaction};
 use tokio::task::JoinSet;
 
 use super::{
@@ -93,9 +93,27 @@ impl Tree {
     }
 }
 
-/// Adds blobs to the store, many at a time.
+/// Where the blobs of pages go.
+#[derive(Debug, Clone)]
+pub(super) enum Sink {
+    /// Into the store: they are durable before the edit ends.
+    Store(Blobs),
+    /// Into a transaction: they become durable with all else that it says.
+    Transaction(Transaction),
+}
+
+impl Sink {
+    async fn add_all(&self, blobs: Vec<Hashed>) -> Result<Vec<Pin>> {
+        match self {
+            Self::Store(store) => store.add_all(blobs).await,
+            Self::Transaction(transaction) => transaction.add_all(blobs).await,
+        }
+    }
+}
+
+/// Adds blobs, many at a time.
 pub(super) struct Writer {
-    blobs: Blobs,
+    sink: Sink,
     waiting: Vec<Hashed>,
     /// At most one batch, so that the next can be made meanwhile.
     adding: JoinSet<Result<Vec<Pin>>>,
@@ -105,9 +123,9 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub(super) fn new(blobs: &Blobs) -> Self {
+    pub(super) fn new(sink: Sink) -> Self {
         Self {
-            blobs: blobs.clone(),
+            sink,
             waiting: Vec::new(),
             adding: JoinSet::new(),
             pins: Vec::new(),
@@ -127,8 +145,8 @@ impl Writer {
     }
 
     fn batch(&mut self) -> impl Future<Output = Result<Vec<Pin>>> + Send + 'static {
-        let (blobs, batch) = (self.blobs.clone(), std::mem::take(&mut self.waiting));
-        async move { blobs.add_all(batch).await }
+        let (sink, batch) = (self.sink.clone(), std::mem::take(&mut self.waiting));
+        async move { sink.add_all(batch).await }
     }
 
     async fn wait(&mut self) -> Result<()> {
@@ -141,7 +159,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Waits until all is durable. What was added is pinned until the writer is dropped.
+    /// Waits until all is where it goes. What was added is pinned until the writer is dropped.
     pub(super) async fn finish(&mut self) -> Result<()> {
         self.wait().await?;
         let pins = self.batch().await?;

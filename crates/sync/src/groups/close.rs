@@ -2,7 +2,7 @@
 
 use store_api::Result;
 
-use super::{Group, Groups, Repo, gate::Pass};
+use super::{Group, Groups, Repo, close_guard::Pass};
 
 impl Groups {
     /// Closes all groups and repos: waits for changes that run, and lets nothing begin any more.

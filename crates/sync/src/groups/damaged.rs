@@ -1,11 +1,11 @@
 //! Files that this device has, as its index says, and could not read.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use store_api::RecordId;
+use store_api::{PublicKey, RecordId};
 use store_engine::Hash;
 
 use super::local::Place;
@@ -13,17 +13,20 @@ use super::local::Place;
 /// The most files of which it is remembered, over all repos.
 const MAX_DAMAGED: usize = 4096;
 
+/// A group, and a repo in it.
+type Of = (RecordId, PublicKey);
+
 /// Which files could not be read, until somebody stores them again or the program ends.
 #[derive(Debug, Default)]
-pub(crate) struct Damaged(Mutex<BTreeMap<(RecordId, Place), Hash>>);
+pub(crate) struct Damaged(Mutex<BTreeMap<(Of, Place), Hash>>);
 
 impl Damaged {
-    fn all(&self) -> MutexGuard<'_, BTreeMap<(RecordId, Place), Hash>> {
+    fn all(&self) -> MutexGuard<'_, BTreeMap<(Of, Place), Hash>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Notes a file. Says whether that is news.
-    pub(crate) fn note(&self, repo: RecordId, place: Place, blob: Hash) -> bool {
+    pub(crate) fn note(&self, repo: Of, place: Place, blob: Hash) -> bool {
         let mut all = self.all();
         all.len() < MAX_DAMAGED && all.insert((repo, place), blob).is_none()
     }
@@ -36,13 +39,13 @@ impl Damaged {
         all.len() < before
     }
 
-    /// Whether any file of a repo could not be read.
-    pub(crate) fn has(&self, repo: RecordId) -> bool {
-        self.all().keys().any(|(of, _)| *of == repo)
+    /// The repos of which a file could not be read, with their groups.
+    pub(crate) fn repos(&self) -> BTreeSet<(RecordId, PublicKey)> {
+        self.all().keys().map(|(repo, _)| *repo).collect()
     }
 
     /// Those in the tree of a repo that has this root, with their blobs.
-    pub(crate) fn of(&self, repo: RecordId, root: Hash) -> Vec<(Place, Hash)> {
+    pub(crate) fn of(&self, repo: Of, root: Hash) -> Vec<(Place, Hash)> {
         let all = self.all();
         let of_repo = all.iter().filter(|((of, _), _)| *of == repo);
         let places = of_repo.map(|((_, place), blob)| (place.clone(), *blob));
@@ -59,7 +62,8 @@ mod tests {
     #[test]
     fn what_is_damaged_is_known_until_it_is_whole() {
         let damaged = Damaged::default();
-        let (repo, root) = (RecordId([1; 32]), Hash::of("root"));
+        let repo = |n| (RecordId([9; 32]), PublicKey([n; 32]));
+        let (other, repo, root) = (repo(2), repo(1), Hash::of("root"));
         let place = |root, offset| Place {
             chain: vec![root],
             offset,
@@ -67,9 +71,9 @@ mod tests {
         assert!(damaged.note(repo, place(root, 2), Hash::of("a")));
         assert!(!damaged.note(repo, place(root, 2), Hash::of("a")));
         assert!(damaged.note(repo, place(Hash::of("older"), 2), Hash::of("a")));
-        assert!(damaged.note(RecordId([2; 32]), place(root, 3), Hash::of("b")));
+        assert!(damaged.note(other, place(root, 3), Hash::of("b")));
         assert_eq!(damaged.of(repo, root), [(place(root, 2), Hash::of("a"))]);
-        assert!(damaged.has(repo) && !damaged.has(RecordId([3; 32])));
+        assert_eq!(damaged.repos(), BTreeSet::from([repo, other]));
         assert!(damaged.forget(Hash::of("a")));
         assert!(!damaged.forget(Hash::of("a")));
         assert_eq!(damaged.of(repo, root), []);

@@ -11,7 +11,7 @@ use std::{
 use bytes::Bytes;
 use descriptors::Descriptors;
 use store_api::{Error, Kind, Result};
-use store_engine::{Blobs, Hash, Pin, Source, blocking};
+use store_engine::{Blobs, Hash, Pin, Source, Status, Transaction, blocking};
 use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
 
 use crate::{
@@ -88,9 +88,27 @@ pub struct Staged {
     pub(crate) pin: Pin,
 }
 
-/// Seals a file and stores it. Durable when it returns; until a tree names it, `Staged` keeps it.
+/// Where sealed files go.
+#[derive(Debug)]
+pub(crate) enum Sink<'a> {
+    /// Into the store: they are durable at once.
+    Store(&'a Blobs),
+    /// Into a transaction: they become durable with all else that it says.
+    Transaction(&'a Transaction),
+}
+
+impl Sink<'_> {
+    async fn add(&self, source: Source) -> Result<Pin> {
+        match self {
+            Self::Store(store) => store.add(source).await,
+            Self::Transaction(transaction) => transaction.add(source).await,
+        }
+    }
+}
+
+/// Seals a file and stores it. Until a tree names it, `Staged` keeps it.
 pub(crate) async fn stage(
-    blobs: &Blobs,
+    sink: &Sink<'_>,
     read: &ReadKey,
     content: Content,
     modified: i64,
@@ -99,7 +117,7 @@ pub(crate) async fn stage(
         Content::Bytes(bytes) => {
             let (hash, size) = (Hash::of(&bytes), bytes.len() as u64);
             let key = FileKey::convergent(read, hash, size);
-            let pin = seal(blobs, &key, io::Cursor::new(bytes)).await?;
+            let pin = seal(sink, &key, io::Cursor::new(bytes)).await?;
             Ok(staged(pin, key, hash, size, modified))
         }
         Content::Path(path) => {
@@ -110,7 +128,7 @@ pub(crate) async fn stage(
             let (hash, size) = measure(open().await?).await.map_err(fail)?;
             let key = FileKey::convergent(read, hash, size);
             let (reader, seen) = Hashing::new(open().await?);
-            let pin = seal(blobs, &key, reader).await?;
+            let pin = seal(sink, &key, reader).await?;
             if seen.result() != (hash, size) {
                 let message = "the file changed while it was read; write it again";
                 return Err(Error::new(Kind::Conflict, WRITE, message).with("path", path.display()));
@@ -120,7 +138,7 @@ pub(crate) async fn stage(
         Content::Stream(reader) => {
             let key = FileKey::random()?;
             let (reader, seen) = Hashing::new(reader);
-            let pin = seal(blobs, &key, reader).await?;
+            let pin = seal(sink, &key, reader).await?;
             let (hash, size) = seen.result();
             Ok(staged(pin, key, hash, size, modified))
         }
@@ -139,12 +157,12 @@ fn staged(pin: Pin, key: FileKey, hash: Hash, size: u64, modified: i64) -> Stage
 }
 
 async fn seal(
-    blobs: &Blobs,
+    sink: &Sink<'_>,
     key: &FileKey,
     reader: impl AsyncRead + Send + Unpin + 'static,
 ) -> Result<Pin> {
     let sealed = Box::pin(seal_stream(key, reader));
-    blobs.add(Source::Stream(sealed)).await
+    sink.add(Source::Stream(sealed)).await
 }
 
 async fn measure(mut file: tokio::fs::File) -> io::Result<(Hash, u64)> {
@@ -213,4 +231,18 @@ impl<R: AsyncRead + Unpin> AsyncRead for Hashing<R> {
         }
         read
     }
+}
+
+/// Whether all of a blob is here that is wanted, where longer ones than `longest` are not.
+pub(crate) async fn is_file_here(blobs: &Blobs, blob: Hash, longest: u64) -> Result<bool> {
+    if blob == Hash::EMPTY {
+        return Ok(true);
+    }
+    Ok(match blobs.status(blob).await? {
+        Some(Status::Complete { .. }) => true,
+        Some(Status::Partial {
+            size, proven: true, ..
+        }) => size > longest,
+        Some(Status::Partial { .. }) | None => false,
+    })
 }

@@ -6,11 +6,11 @@ use store_api::{PublicKey, Secret};
 use super::{
     Policy,
     contacts::{decode_contact, encode_contact},
-    kept::{
+    local::{decode_local, decode_settled, encode_local, encode_settled},
+    local_state::{
         decode_addresses, decode_keys, decode_named, decode_other, decode_promised,
         encode_addresses, encode_keys, encode_other, encode_promised, named,
     },
-    local::{decode_local, decode_settled, encode_local, encode_settled},
 };
 
 /// What is remembered of groups. The first byte chooses which; what is read is written as it was.

@@ -16,7 +16,7 @@ use store_engine::{Blobs, Records, generate_key, public_key};
 
 use super::{
     Event, Inner, Ours,
-    heal::Told,
+    repair::Told,
     repo::{Repo, RepoInner},
 };
 use crate::{
@@ -268,7 +268,7 @@ impl Group {
             };
             match self.records().put(self.0.id, slot, write).await? {
                 Put::Published { .. } | Put::Queued { .. } => {
-                    self.record_changed(self.0.id);
+                    self.record_changed(None, slot);
                     return Ok(());
                 }
                 // Somebody took it meanwhile.
@@ -351,7 +351,7 @@ impl Group {
             expect: SeqExpect::Any,
         };
         self.records().put(self.0.id, slot, write).await?;
-        self.record_changed(self.0.id);
+        self.record_changed(None, slot);
         Ok(())
     }
 
@@ -377,10 +377,11 @@ impl Group {
         Ok(keys)
     }
 
-    /// A record of the group has a new value.
-    pub(crate) fn record_changed(&self, record: RecordId) {
+    /// A slot of the record of a repo, or of the group's own, has a new value.
+    pub(crate) fn record_changed(&self, repo: Option<PublicKey>, slot: Slot) {
+        let record = repo.map_or(self.0.id, records::repo_id);
         self.told().forget(record);
-        if record == self.0.id {
+        if repo.is_none() {
             let mut members = lock(&self.0.state.members);
             members.generation += 1;
             members.keys = None;
@@ -388,6 +389,8 @@ impl Group {
         self.inner().tell(Event::Changed {
             group: self.0.id,
             record,
+            repo,
+            slot,
         });
     }
 

@@ -14,7 +14,7 @@
 //! for: nothing is known.
 
 use bytes::{BufMut, Bytes, BytesMut};
-use store_api::{CollectionId, Error, Kind, RecordId, Result};
+use store_api::{CollectionId, Edit, Error, Kind, RecordId, Result};
 use store_engine::{Collections, Hash};
 
 use super::{Inner, WantsDigest};
@@ -287,6 +287,15 @@ impl Inner {
         let value = encode_local(local);
         self.collections.put(LOCAL, repo.0.to_vec(), value).await?;
         Ok(())
+    }
+
+    /// The edit that [`keep_local`](Self::keep_local) makes, for a transaction.
+    pub(crate) fn local_edit(&self, repo: RecordId, local: &Local) -> Edit {
+        Edit::Put {
+            collection: LOCAL,
+            key: Bytes::copy_from_slice(&repo.0),
+            value: encode_local(local),
+        }
     }
 
     pub(crate) async fn forget_local(&self, repo: RecordId) -> Result<()> {

@@ -7,6 +7,7 @@ use store_engine::{Blobs, Hash, Status};
 
 use super::{
     Policy, Repo, Wants,
+    files::is_file_here,
     local::{Place, Settled},
 };
 use crate::{
@@ -83,20 +84,6 @@ async fn unread_files(blobs: &Blobs, page: Hash) -> Result<Vec<WantedFile>> {
         named: None,
     });
     Ok(files.collect())
-}
-
-/// Whether all of a blob is here that is wanted, where longer ones than `longest` are not.
-pub(crate) async fn is_file_here(blobs: &Blobs, blob: Hash, longest: u64) -> Result<bool> {
-    if blob == Hash::EMPTY {
-        return Ok(true);
-    }
-    Ok(match blobs.status(blob).await? {
-        Some(Status::Complete { .. }) => true,
-        Some(Status::Partial {
-            size, proven: true, ..
-        }) => size > longest,
-        Some(Status::Partial { .. }) | None => false,
-    })
 }
 
 /// How much of a repo's trees is here.
@@ -201,8 +188,8 @@ impl Repo {
     /// What could not be read of a tree, and is not known to be missing.
     fn damaged_of(&self, settled: &Settled) -> Vec<Place> {
         let damaged = &self.group().inner().damaged;
-        let places = damaged.of(self.id(), settled.root.hash).into_iter();
-        let places = places.map(|(place, _)| place);
+        let places = damaged.of((self.group().id(), self.key()), settled.root.hash);
+        let places = places.into_iter().map(|(place, _)| place);
         places
             .filter(|place| !settled.missing.contains(place))
             .collect()

@@ -1,23 +1,23 @@
 //! Groups, the repos in them and the files in those, as they lie in a store. None of this needs a
 //! network: what others do comes by [`replicate`](crate::replicate).
 
-mod app;
+mod app_crypto;
+mod app_values;
 mod close;
+mod close_guard;
 pub(crate) mod contacts;
 mod damaged;
-mod devices;
 mod files;
 #[cfg(fuzzing)]
 pub(crate) mod fuzz;
-mod gate;
 mod group;
-mod heal;
-mod kept;
 pub(crate) mod local;
+mod local_state;
+mod merge_devices;
 pub(crate) mod missing;
 mod policy;
+mod repair;
 mod repo;
-mod values;
 
 use std::{
     collections::BTreeMap,
@@ -26,20 +26,20 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use store_api::{Error, Kind, PublicKey, RecordId, RecordStore, Result, SecretKey, Secrets};
+use store_api::{Error, Kind, PublicKey, RecordId, RecordStore, Result, SecretKey, Secrets, Slot};
 use store_engine::{Blobs, Collections, Records};
 use tokio::sync::broadcast;
 
 #[cfg(test)]
 pub(crate) use self::group::first_slot;
 pub use self::{
+    app_values::{RecordPut, RecordValue},
     contacts::Holding,
     files::{Content, Staged},
     group::{Group, Member},
     missing::{Missing, MissingFile, RepoState},
     policy::MAX_PINNED,
     repo::{Changes, Repo},
-    values::{RecordPut, RecordValue},
 };
 pub use crate::tree::wants::{MAX_PREFIXES, Policy};
 pub(crate) use crate::tree::wants::{Wants, WantsDigest};
@@ -61,12 +61,18 @@ pub type Clock = Arc<dyn Fn() -> i64 + Send + Sync>;
 /// What a store holds for groups: bytes, maps, and keys.
 #[derive(Debug, Clone)]
 pub struct Stores {
-    /// Files and trees.
+    /// Files and trees; and, in their collections, records and which groups there are: what belongs together
+    /// becomes durable together.
     pub blobs: Blobs,
-    /// Which groups there are, and records.
-    pub collections: Collections,
     /// The keys.
     pub secrets: Arc<dyn Secrets>,
+}
+
+impl Stores {
+    /// The collections that the blobs are in.
+    pub fn collections(&self) -> &Collections {
+        self.blobs.collections()
+    }
 }
 
 /// Something that changed, here or by what came from others.
@@ -78,13 +84,17 @@ pub enum Event {
         group: RecordId,
         /// The record.
         record: RecordId,
+        /// The repo whose record it is; `None` for the group's own.
+        repo: Option<PublicKey>,
+        /// The slot that has another value.
+        slot: Slot,
     },
     /// More of the newest tree of a repo is here: its names, or all of it that anybody could give.
     Held {
         /// The group.
         group: RecordId,
         /// The repo.
-        repo: RecordId,
+        repo: PublicKey,
     },
     /// What this device [wants](Policy) of a group.
     Wants {
@@ -108,11 +118,18 @@ pub(crate) struct Inner {
     pub(crate) records: Records,
     pub(crate) secrets: Arc<dyn Secrets>,
     clock: Clock,
-    events: broadcast::Sender<Event>,
+    events: Mutex<Events>,
     /// Creating, joining and leaving come one after the other.
     joining: tokio::sync::Mutex<()>,
-    gate: gate::Gate,
+    gate: close_guard::Gate,
     pub(crate) damaged: damaged::Damaged,
+}
+
+/// Tells what happens, and how often that was.
+#[derive(Debug)]
+struct Events {
+    sender: broadcast::Sender<Event>,
+    count: u64,
 }
 
 impl fmt::Debug for Inner {
@@ -129,9 +146,26 @@ impl Inner {
         (self.clock)()
     }
 
+    fn events(&self) -> MutexGuard<'_, Events> {
+        self.events.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(crate) fn tell(&self, event: Event) {
+        let mut events = self.events();
+        events.count += 1;
         // An error says that nobody listens.
-        self.events.send(event).ok();
+        events.sender.send(event).ok();
+    }
+
+    /// How many events there were.
+    pub(crate) fn count_events(&self) -> u64 {
+        self.events().count
+    }
+
+    /// What happens from now on, and how many events there were before.
+    pub(crate) fn listen(&self) -> (u64, broadcast::Receiver<Event>) {
+        let events = self.events();
+        (events.count, events.sender.subscribe())
     }
 }
 
@@ -157,20 +191,20 @@ impl Groups {
 
     /// Whether a store has any groups. Needs none of its keys.
     pub async fn are_in(collections: &Collections) -> Result<bool> {
-        kept::has_groups(collections).await
+        local_state::has_groups(collections).await
     }
 
     /// Says that files of this store may not be here any more, as after a repair of its blobs: those of all
     /// repos are looked for when groups are replicated next. Needs none of the keys.
     pub async fn forget_files(collections: &Collections) -> Result<()> {
-        let ours = kept::our_repos(collections).await?;
+        let ours = local_state::our_repos(collections).await?;
         local::forget_files(collections, &ours).await
     }
 
     /// Copies the keys of all groups, and of our repos in them, that `to` lacks. With the collections
     /// of the store they make another device of what they are copied to.
     pub async fn copy_keys(from: &dyn Secrets, to: &dyn Secrets) -> Result<u64> {
-        kept::copy_keys(from, to).await
+        local_state::copy_keys(from, to).await
     }
 
     /// The same as [`open`](Self::open), with a clock of your own.
@@ -179,14 +213,17 @@ impl Groups {
     /// As of [`open`](Self::open).
     pub async fn open_with(stores: Stores, clock: Clock) -> Result<Self> {
         let inner = Inner {
-            records: Records::new(stores.collections.clone()),
+            records: Records::new(stores.collections().clone()),
+            collections: stores.collections().clone(),
             blobs: stores.blobs,
-            collections: stores.collections,
             secrets: stores.secrets,
             clock,
-            events: broadcast::Sender::new(EVENTS),
+            events: Mutex::new(Events {
+                sender: broadcast::Sender::new(EVENTS),
+                count: 0,
+            }),
             joining: tokio::sync::Mutex::default(),
-            gate: gate::Gate::default(),
+            gate: close_guard::Gate::default(),
             damaged: damaged::Damaged::default(),
         };
         let groups = Self(Arc::new(inner), Arc::default());
@@ -304,7 +341,7 @@ impl Groups {
 
     /// What changes from now on. A listener that lags is told how much it missed, and looks anew.
     pub fn events(&self) -> broadcast::Receiver<Event> {
-        self.0.events.subscribe()
+        self.0.listen().1
     }
 }
 

@@ -6,15 +6,14 @@ use bytes::Bytes;
 use futures_util::TryStreamExt;
 use store_api::{
     Error, Freshness, GROUP_LEN, Kind, Listing, PublicKey, Put, PutRecord, RecordId, RecordStore,
-    Result, SecretKey, SeqExpect,
+    Result, SecretKey, SeqExpect, Signed,
 };
-use store_engine::{Blobs, Hash, Repair, Status, Tag, TagName};
+use store_engine::{Blobs, Hash, Repair, SlotState, Status, Tag, TagName, Transaction};
 
 use super::{
     Event, Group, TAG_PREFIX,
-    devices::Turn,
-    files::{Content, Staged, stage},
-    gate::Gate,
+    close_guard::Gate,
+    files::{Content, Sink, Staged, is_file_here, stage},
 };
 use crate::{
     records::{Profile, REPO_PROFILE, REPO_ROOT, RepoRoot},
@@ -77,26 +76,23 @@ impl Changes {
     }
 }
 
-/// Whether a file's blob is here, and its first and last bytes can be read.
-async fn is_sound(blobs: &Blobs, entry: &FileEntry) -> Result<bool> {
-    let size = match blobs.status(entry.blob).await? {
-        _ if entry.blob == Hash::EMPTY => return Ok(true),
-        Some(Status::Complete { size }) => size,
-        Some(Status::Partial { .. }) | None => return Ok(false),
+/// Whether a blob is here, as the index says, and its first or last bytes cannot be read. One that lies in the
+/// index itself is verified with it.
+async fn is_damaged(blobs: &Blobs, blob: Hash) -> Result<bool> {
+    let size = match blobs.status(blob).await? {
+        Some(Status::Complete { size }) if size > GROUP_LEN => size,
+        _ => return Ok(false),
     };
-    for at in [0, size.saturating_sub(1)] {
-        match blobs.read_to_bytes(entry.blob, at..at + 1).await {
+    for at in [0, size - 1] {
+        match blobs.read_to_bytes(blob, at..at + 1).await {
             Ok(_) => {}
             Err(error) if matches!(error.kind(), Kind::Corrupt | Kind::NotFound) => {
-                return Ok(false);
+                return Ok(true);
             }
             Err(error) => return Err(error),
         }
-        if size <= GROUP_LEN {
-            break;
-        }
     }
-    Ok(true)
+    Ok(false)
 }
 
 impl Repo {
@@ -148,6 +144,10 @@ impl Repo {
     async fn load_root(&self) -> Result<Option<(u64, RepoRoot)>> {
         let records = self.0.group.records();
         let found = records.get(self.0.id, REPO_ROOT, Freshness::Local).await?;
+        self.open_known(found.as_ref())
+    }
+
+    fn open_known(&self, found: Option<&Signed>) -> Result<Option<(u64, RepoRoot)>> {
         let locate = self.0.group.keys().locate();
         found
             .map(|found| {
@@ -190,7 +190,8 @@ impl Repo {
         }
     }
 
-    /// Stores a file under a path, in place of another. Durable when it returns.
+    /// Stores a file under a path, in place of another. Durable when it returns: file, tree and root become
+    /// so in one commit, unless the file is long.
     ///
     /// # Errors
     /// [`Kind::Denied`] where the repo is not ours; [`Kind::Invalid`] for a path that is none.
@@ -198,11 +199,13 @@ impl Repo {
         let _open = self.enter(WRITE)?;
         let name = Name::new(path)?;
         let now = self.0.group.inner().now();
-        let staged = self.stage_inside(content.into(), now).await?;
+        let transaction = self.0.group.blobs().transaction()?;
+        let sink = Sink::Transaction(&transaction);
+        let staged = self.stage_into(&sink, content.into(), now).await?;
         let entry = staged.entry.clone();
         let mut changes = Changes::new();
         changes.put(name, staged);
-        self.change_inside(changes).await?;
+        self.change_inside(changes, transaction).await?;
         Ok(entry)
     }
 
@@ -212,17 +215,18 @@ impl Repo {
     /// As of [`write`](Self::write).
     pub async fn stage(&self, content: impl Into<Content>, modified: i64) -> Result<Staged> {
         let _open = self.enter(WRITE)?;
-        self.stage_inside(content.into(), modified).await
+        let sink = Sink::Store(self.0.group.blobs());
+        self.stage_into(&sink, content.into(), modified).await
     }
 
-    async fn stage_inside(&self, content: Content, modified: i64) -> Result<Staged> {
+    async fn stage_into(&self, sink: &Sink<'_>, content: Content, modified: i64) -> Result<Staged> {
         self.owner(WRITE)?;
         let group = &self.0.group;
         let (blobs, read) = (group.blobs(), group.read_key(WRITE)?);
         let again = content.again();
-        let staged = stage(blobs, read, content, modified).await?;
+        let staged = stage(sink, read, content, modified).await?;
         let blob = staged.entry.blob;
-        if is_sound(blobs, &staged.entry).await? {
+        if !is_damaged(blobs, blob).await? {
             return Ok(staged);
         }
         // What was there under this hash is damaged, and stood in the way of what was just given.
@@ -231,7 +235,7 @@ impl Repo {
         };
         tracing::warn!(%blob, "a damaged blob is stored again");
         blobs.scrub_one(blob, Repair::Yes).await?;
-        let staged = stage(blobs, read, content, modified).await?;
+        let staged = stage(sink, read, content, modified).await?;
         self.restored(blob);
         Ok(staged)
     }
@@ -242,7 +246,7 @@ impl Repo {
         inner.damaged.forget(blob);
         inner.tell(Event::Held {
             group: group.id(),
-            repo: self.0.id,
+            repo: self.0.key,
         });
     }
 
@@ -253,7 +257,9 @@ impl Repo {
     /// As of [`read`](Self::read), but for what is missing or damaged.
     pub async fn has(&self, entry: &FileEntry) -> Result<bool> {
         self.check_open("sync.repo.has")?;
-        is_sound(self.0.group.blobs(), entry).await
+        let (blobs, blob) = (self.0.group.blobs(), entry.blob);
+        let is_here = is_file_here(blobs, blob, u64::MAX).await?;
+        Ok(is_here && !is_damaged(blobs, blob).await?)
     }
 
     /// Removes a path. Removing what is absent is no error and changes nothing.
@@ -285,7 +291,8 @@ impl Repo {
                 Ok(BTreeMap::from_iter([(from, None), (to, Some(entry))]))
             }
         };
-        self.edit(OPERATION, edit).await.map(drop)
+        let transaction = self.0.group.blobs().transaction()?;
+        self.edit(OPERATION, transaction, edit).await.map(drop)
     }
 
     /// Makes several changes in one step, all or none. Durable when it returns; the root that it gives
@@ -296,11 +303,13 @@ impl Repo {
     /// same owner kept coming first.
     pub async fn change(&self, changes: Changes) -> Result<Root> {
         let _open = self.enter(WRITE)?;
-        self.change_inside(changes).await
+        let transaction = self.0.group.blobs().transaction()?;
+        self.change_inside(changes, transaction).await
     }
 
-    async fn change_inside(&self, changes: Changes) -> Result<Root> {
-        let pins: Vec<_> = changes
+    async fn change_inside(&self, changes: Changes, transaction: Transaction) -> Result<Root> {
+        // Until the tree keeps them.
+        let _pins: Vec<_> = changes
             .0
             .values()
             .flatten()
@@ -312,48 +321,61 @@ impl Repo {
             .iter()
             .map(|(name, staged)| (name.clone(), entry(staged)))
             .collect();
-        let root = self
-            .edit(WRITE, |_, _| std::future::ready(Ok(edits.clone())))
-            .await;
-        drop(pins);
-        root
+        self.edit(WRITE, transaction, |_, _| {
+            std::future::ready(Ok(edits.clone()))
+        })
+        .await
     }
 
-    /// Blob, tree, tag, then record: a crash between any two leaves the old root whole.
+    /// Makes the edits that follow from the tree as it is, in one commit with all else that the transaction
+    /// says.
     async fn edit<F>(
         &self,
         operation: &'static str,
+        transaction: Transaction,
         edits: impl Fn(Tree, Root) -> F,
     ) -> Result<Root>
     where
         F: Future<Output = Result<BTreeMap<Name, Option<FileEntry>>>>,
     {
         self.owner(operation)?;
-        let tree = self.0.group.tree(operation)?;
-        let turn = self.turn().await;
+        let group = &self.0.group;
+        let tree = group.tree(operation)?;
+        let _turn = self.turn().await;
         for _ in 0..MAX_ATTEMPTS {
-            let known = self.load_root().await?;
+            let slot = group.records().slot(self.0.id, REPO_ROOT).await?;
+            let known = self.open_known(slot.value()?)?;
             let old = known.as_ref().map_or(Root::EMPTY, |(_, root)| root.root);
-            let edited = tree.edit(old, edits(tree.clone(), old).await?).await?;
-            if edited.root == old {
-                return Ok(old);
+            let edits = edits(tree.clone(), old).await?;
+            let edited = tree.edit_in(&transaction, old, edits).await?;
+            if edited.root != old {
+                self.set_root(operation, &transaction, &slot, known, edited.root)
+                    .await?;
             }
-            if self.set_root(operation, &turn, known, edited.root).await? {
-                return Ok(edited.root);
+            match transaction.commit().await {
+                Ok(_) => {
+                    if edited.root != old {
+                        group.record_changed(Some(self.0.key), REPO_ROOT);
+                    }
+                    return Ok(edited.root);
+                }
+                Err(error) if error.kind() == Kind::Conflict => transaction.begin_again()?,
+                Err(error) => return Err(error),
             }
         }
         let message = "other devices of the same owner changed the repo first, again and again";
         Err(Error::new(Kind::Unavailable, operation, message).with("repo", self.0.key))
     }
 
-    /// Makes `root`, which is pinned, the repo's, unless another came first.
+    /// Has a transaction make `root` the repo's, with its tag in place of the tags of the roots before.
     async fn set_root(
         &self,
         operation: &'static str,
-        turn: &Turn<'_>,
+        transaction: &Transaction,
+        slot: &SlotState,
         known: Option<(u64, RepoRoot)>,
         root: Root,
-    ) -> Result<bool> {
+    ) -> Result<()> {
         let secret = self.owner(operation)?;
         let group = &self.0.group;
         let now = group.inner().now();
@@ -368,20 +390,47 @@ impl Repo {
                 },
             ),
         };
-        self.keep(root).await?;
         let write = PutRecord::Write {
             value: next.seal(group.keys().locate(), self.0.id)?,
             writer: secret.clone(),
             expect,
         };
-        match group.records().put(self.0.id, REPO_ROOT, write).await? {
-            Put::Published { .. } | Put::Queued { .. } => {
-                self.keep_both(turn).await?;
-                group.record_changed(self.0.id);
-                Ok(true)
+        match transaction.put_slot(group.records(), slot, write).await? {
+            Put::Published { .. } | Put::Queued { .. } => {}
+            Put::Superseded { .. } => {
+                let message = "the root was expected to be another than was just read";
+                return Err(Error::new(Kind::Internal, operation, message));
             }
-            Put::Superseded { .. } => Ok(false),
         }
+        let mut keep = vec![root];
+        // That of another device that comes.
+        keep.extend(self.other().await?.map(|other| other.root.root));
+        self.keep_only_in(transaction, &keep).await
+    }
+
+    /// Has a transaction tag these trees, and let those of all other roots go.
+    pub(crate) async fn keep_only_in(
+        &self,
+        transaction: &Transaction,
+        roots: &[Root],
+    ) -> Result<()> {
+        let mut missing: BTreeMap<Hash, Root> = roots
+            .iter()
+            .filter(|root| !root.is_empty())
+            .map(|root| (root.hash, *root))
+            .collect();
+        for tag in self.kept().await? {
+            if missing.remove(&tag.root.hash).is_none()
+                && !roots.iter().any(|root| root.hash == tag.root.hash)
+            {
+                transaction.delete_tag(tag.name)?;
+            }
+        }
+        for root in missing.into_values() {
+            let tag = self.tag(&root.hash.to_string())?;
+            transaction.set_tag(tag, root.keep()).await?;
+        }
+        Ok(())
     }
 
     /// Keeps a tree from being collected.

@@ -1,9 +1,9 @@
 //! Frees space: contents of others' files that this device does not want (any more).
 //!
 //! What is asked first is whether somebody else has them, who then keeps them for a while
-//! (`promises.rs`). A file is deleted only
+//! (`leases.rs`). A file is deleted only
 //!
-//! * where nothing else keeps or wants its blob (`stays.rs`): changes of ours wait meanwhile, so that
+//! * where nothing else keeps or wants its blob (`retained.rs`): changes of ours wait meanwhile, so that
 //!   this is true when it is deleted;
 //! * where the policy is still the one that it was looked at with. What is being fetched meanwhile is
 //!   looked at once more before it counts as here.
@@ -22,9 +22,9 @@ use store_engine::{Blobs, Hash, Status};
 
 use super::{
     Replicator, Shared,
-    holders::{Asked, MAX_ASKED},
-    promises::Asking,
-    stays::{Stays, files_of, pages},
+    leases::Asking,
+    possession::{Asked, MAX_ASKED},
+    retained::{Stays, files_of, pages},
 };
 use crate::{
     groups::{Repo, Wants},
@@ -172,7 +172,7 @@ impl Freeing {
             return Ok(None);
         }
         let hashes = files.iter().map(|file| file.hash);
-        let asking = self.shared.ask_for(hashes).await?;
+        let asking = self.shared.leases.ask_for(hashes).await?;
         let asks_for = |file: &&Asked| asking.asks_for(&file.hash);
         let asked: Vec<Asked> = files.iter().filter(asks_for).copied().collect();
         let mut found = self

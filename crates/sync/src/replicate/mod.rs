@@ -6,63 +6,80 @@
 //! is not here is fetched, from all who have it at once. Changes are pushed as they happen; comparing
 //! again now and then is what guarantees that nothing is missed.
 
-mod dialing;
+mod connections;
+mod dialer;
+mod fault;
 mod fetch;
 mod free;
 #[cfg(fuzzing)]
 pub(crate) mod fuzz;
-mod holders;
+mod index;
+mod leases;
 mod limits;
-mod links;
+mod locate_file;
+mod penalties;
+mod possession;
 mod progress;
-mod promises;
 mod proof;
 mod receive;
+mod retained;
 mod routes;
 mod serve;
 mod session;
+mod sessions;
 mod status;
-mod stays;
 #[cfg(test)]
 mod tests;
-mod who_has;
 pub mod wire;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicU64},
     time::Duration,
 };
 
 use bytes::Bytes;
-use store_api::{Error, Kind, Listing, PublicKey, RecordId, Result};
+#[cfg(doc)]
+use store_api::Kind;
+use store_api::{Listing, PublicKey, RecordId, Result};
 use store_engine::Hash;
 use tokio::{
-    sync::{Notify, broadcast::error::RecvError},
+    sync::{
+        Notify,
+        broadcast::{self, error::RecvError},
+        watch,
+    },
     task::JoinSet,
     time::Instant,
 };
 
 pub use self::status::{Lack, MemberStatus, RepoStatus, Request, Status, Synced};
-use self::{
-    dialing::{Avoided, BackOff},
-    limits::{GOOD_BYE, MAX_CONNECTIONS, MAX_STREAMS, PATIENCE},
-    links::{Link, Side},
-    session::{Session, Slots, versions_of},
-    wire::{is_stall, silent},
-};
 pub use self::{
+    connections::{Link, Side},
+    fault::Trouble,
     free::{Copies, Freed},
     progress::{FileProgress, Progress},
 };
-use crate::{
-    groups::{Event, Groups, Missing, Policy, Repo},
-    network::{Address, Network},
+use self::{
+    connections::{Link, Side},
+    index::Change,
+    limits::{GOOD_BYE, MAX_CONNECTIONS, MAX_STREAMS, PATIENCE},
+    session::Slots,
+    wire::Which,
 };
+use crate::{
+    groups::{Event, Group, Groups, Missing, Policy, Repo},
+    network::{Address, Network},
+    records::REPO_ROOT,
+};
+
+/// How many changes somebody who waits may lag behind before everything is looked at.
+const CHANGES: usize = 1024;
+/// How long to wait before a group that could not be read is read again; then twice as long, and so on.
+const READ_AGAIN: Duration = Duration::from_secs(1);
+/// The longest that it is waited.
+const MAX_READ_AGAIN: Duration = Duration::from_secs(60);
 
 /// Whether a change is told at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -106,16 +123,16 @@ pub(crate) struct Shared {
     groups: Groups,
     network: Arc<dyn Network>,
     options: Options,
-    links: Mutex<BTreeMap<u64, Arc<Link>>>,
-    sessions: Mutex<BTreeMap<u64, Arc<Session>>>,
-    next: AtomicU64,
-    /// Tells that sessions came or went, or that one holds something new.
-    stirred: Notify,
+    connections: connections::Connections,
+    sessions: sessions::Sessions,
+    index: index::Index,
+    /// How many events of the groups are in the index.
+    seen: watch::Sender<u64>,
+    /// What changed, for all who wait for something.
+    changes: broadcast::Sender<Change>,
     /// Tells that there may be somebody new to connect to.
     met: Notify,
-    avoided: Mutex<BTreeMap<Avoided, BackOff>>,
-    /// Who answered at an address.
-    peers: Mutex<BTreeMap<Address, PublicKey>>,
+    penalties: penalties::Penalties,
     requests: status::Requests,
     contacts: status::Contacts,
     tasks: Mutex<JoinSet<()>>,
@@ -125,9 +142,10 @@ pub(crate) struct Shared {
     freeing: tokio::sync::Mutex<()>,
     /// How often something was freed.
     freed: AtomicU64,
-    promises: promises::Promises,
+    leases: Arc<leases::Leases>,
     /// What nobody could give of the trees with these roots, where that is too much to be written.
     given_up: Mutex<BTreeMap<RecordId, (Hash, Missing)>>,
+    troubles: fault::Troubles,
 }
 
 impl fmt::Debug for Shared {
@@ -146,24 +164,25 @@ impl Replicator {
     /// Begins to replicate. Must be called within a tokio runtime.
     pub fn start(groups: Groups, network: Arc<dyn Network>, options: Options) -> Self {
         let shared = Arc::new(Shared {
+            leases: leases::Leases::new(groups.clone(), network.key()),
+            connections: connections::Connections::new(network.key()),
             groups,
             network,
             options,
-            links: Mutex::default(),
-            sessions: Mutex::default(),
-            next: AtomicU64::new(0),
-            stirred: Notify::new(),
+            sessions: sessions::Sessions::default(),
+            index: index::Index::default(),
+            seen: watch::Sender::new(0),
+            changes: broadcast::Sender::new(CHANGES),
             met: Notify::new(),
-            avoided: Mutex::default(),
-            peers: Mutex::default(),
+            penalties: penalties::Penalties::default(),
             requests: status::Requests::default(),
             contacts: status::Contacts::default(),
             tasks: Mutex::new(JoinSet::new()),
             moved: Mutex::default(),
             freeing: tokio::sync::Mutex::default(),
             freed: AtomicU64::new(0),
-            promises: promises::Promises::default(),
             given_up: Mutex::default(),
+            troubles: fault::Troubles::default(),
         });
         shared.spawn(Arc::clone(&shared).accept());
         shared.spawn(Arc::clone(&shared).dial());
@@ -227,8 +246,8 @@ impl Replicator {
     pub fn abort(&self) -> JoinSet<()> {
         let mut tasks = std::mem::take(&mut *lock(&self.0.tasks));
         tasks.abort_all();
-        lock(&self.0.sessions).clear();
-        lock(&self.0.links).clear();
+        self.0.sessions.clear();
+        self.0.connections.clear();
         tasks
     }
 }
@@ -241,64 +260,223 @@ impl Shared {
         tasks.spawn(task);
     }
 
-    fn number(&self) -> u64 {
-        self.next.fetch_add(1, Ordering::Relaxed)
-    }
-
-    /// Follows what changes here, and tells it.
+    /// Follows what changes here: brings the index up to date, and tells peers and those who wait for it.
     async fn listen(self: Arc<Self>) {
-        let mut events = self.groups.events();
+        let (mut seen, mut events) = self.groups.0.listen();
         let mut next = Instant::now() + self.options.compare_every;
+        // The groups that are to be read, and when that failed last.
+        let mut to_read: BTreeSet<RecordId> = BTreeSet::new();
+        let mut again: Option<(Instant, Duration)> = None;
+        to_read.extend(self.groups.groups().iter().map(Group::id));
         loop {
+            if !to_read.is_empty() && again.is_none_or(|(at, _)| at <= Instant::now()) {
+                to_read = self.read_groups(to_read).await;
+                again = match to_read.is_empty() {
+                    true => None,
+                    false => {
+                        let pause = again.map_or(READ_AGAIN, |(_, pause)| pause * 2);
+                        let pause = pause.min(MAX_READ_AGAIN);
+                        Some((Instant::now() + pause, pause))
+                    }
+                };
+            }
+            self.seen.send_replace(seen);
+            let wait = again.map_or(next, |(at, _)| at.min(next));
             let event = tokio::select! {
                 biased;
                 // First, so that no number of events can put it off.
-                () = tokio::time::sleep_until(next) => {
-                    next = Instant::now() + self.options.compare_every;
-                    self.lapse_promises();
-                    for session in self.sessions() {
-                        session.compare();
+                () = tokio::time::sleep_until(wait) => {
+                    if next <= Instant::now() {
+                        next = Instant::now() + self.options.compare_every;
+                        self.leases.lapse();
+                        // What no event told, such as damage, is found now.
+                        to_read.extend(self.index_groups().await.iter().map(Group::id));
+                        to_read = self.read_groups(to_read).await;
+                        for session in self.sessions.all() {
+                            let group = session.group.id();
+                            let repos = self.index.look(group, |index| {
+                                index.repos.keys().copied().collect::<Vec<_>>()
+                            });
+                            // Those of which it was told what there is are not told again.
+                            session.repos_changed(repos.unwrap_or_default());
+                            session.compare_state();
+                        }
                     }
                     continue;
                 }
                 event = events.recv() => event,
             };
             match event {
-                Ok(
-                    Event::Changed { group, .. }
-                    | Event::Held { group, .. }
-                    | Event::Wants { group },
-                ) => {
-                    self.stirred.notify_waiters();
-                    self.push(&self.sessions_of(group));
+                Ok(event) => {
+                    seen += 1;
+                    to_read.extend(self.follow(event).await);
                 }
-                Ok(Event::Groups) => {
-                    let links: Vec<_> = lock(&self.links).values().cloned().collect();
-                    for link in links {
-                        self.greet(&link);
-                    }
-                    self.met.notify_one();
-                    self.stirred.notify_waiters();
-                }
-                Err(RecvError::Lagged(_)) => {
-                    self.stirred.notify_waiters();
-                    self.push(&self.sessions());
+                Err(RecvError::Lagged(missed)) => {
+                    seen += missed;
+                    to_read.extend(self.groups.groups().iter().map(Group::id));
                 }
                 Err(RecvError::Closed) => return,
             }
         }
     }
 
+    /// Does what follows from an event; gives the groups of which everything is to be read.
+    async fn follow(self: &Arc<Self>, event: Event) -> Vec<RecordId> {
+        match event {
+            Event::Changed {
+                group, repo, slot, ..
+            } => {
+                let which = repo.map_or(Which::Group, Which::Repo);
+                let Some(found) = self.groups.group(group) else {
+                    return Vec::new();
+                };
+                let indexed = async {
+                    let is_known = self.index_slot(&found, which, slot).await?;
+                    let new = match which {
+                        Which::Group if is_known => self.index_members(&found).await?,
+                        _ => Vec::new(),
+                    };
+                    Result::Ok((is_known, new))
+                };
+                match indexed.await {
+                    Ok((true, new)) => {
+                        let ours = self.index.version(group, which, slot);
+                        let push = self.options.push == Push::AtOnce;
+                        for session in self.sessions.of(group) {
+                            session.slot_changed(which, slot, ours, push);
+                        }
+                        for repo in new {
+                            self.repo_came(group, repo);
+                        }
+                        self.tell(Change::Record { group, which, slot });
+                        if let (Some(repo), REPO_ROOT) = (repo, slot) {
+                            self.repo_changed(group, repo);
+                        }
+                        Vec::new()
+                    }
+                    Ok((false, _)) => vec![group],
+                    Err(error) => {
+                        self.troubles.note(Some(group), "read", &error);
+                        vec![group]
+                    }
+                }
+            }
+            Event::Held { group, repo } => {
+                let Some(found) = self.groups.group(group) else {
+                    return Vec::new();
+                };
+                match self.index_repo(&found, repo).await {
+                    Ok(()) => {
+                        self.repo_changed(group, repo);
+                        Vec::new()
+                    }
+                    Err(error) => {
+                        self.troubles.note(Some(group), "read", &error);
+                        vec![group]
+                    }
+                }
+            }
+            Event::Wants { group } => vec![group],
+            Event::Groups => {
+                let groups = self.index_groups().await;
+                for link in self.connections.all() {
+                    self.greet(&link);
+                }
+                self.met.notify_one();
+                self.tell(Change::Groups);
+                groups.iter().map(Group::id).collect()
+            }
+        }
+    }
+
+    /// A repo is in the group from now on.
+    fn repo_came(&self, group: RecordId, repo: PublicKey) {
+        let which = Which::Repo(repo);
+        let slots = self
+            .index
+            .look(group, |index| index.versions.get(&which).cloned());
+        let slots = slots.flatten().unwrap_or_default();
+        for session in self.sessions.of(group) {
+            session.record_is(which, &slots);
+            if self.options.push == Push::AtOnce {
+                session.push(slots.keys().map(|slot| (which, *slot)));
+            }
+        }
+        self.met.notify_one();
+        self.repo_changed(group, repo);
+    }
+
+    fn repo_changed(&self, group: RecordId, repo: PublicKey) {
+        if self.options.push == Push::AtOnce {
+            for session in self.sessions.of(group) {
+                session.repos_changed([repo]);
+            }
+        }
+        self.tell(Change::Repo { group, repo });
+    }
+
+    /// Reads all of these groups, and tells what is different; gives those that could not be read.
+    async fn read_groups(&self, groups: BTreeSet<RecordId>) -> BTreeSet<RecordId> {
+        let mut failed = BTreeSet::new();
+        for id in groups {
+            let Some(group) = self.groups.group(id) else {
+                continue;
+            };
+            let is_new = self.index.look(id, |_| ()).is_none();
+            let found = match self.index_group(&group).await {
+                Ok(found) => found,
+                Err(error) => {
+                    self.troubles.note(Some(id), "read", &error);
+                    failed.insert(id);
+                    continue;
+                }
+            };
+            self.troubles.clear(Some(id), "read");
+            for session in self.sessions.of(id) {
+                self.index
+                    .look(id, |index| session.versions_are(&index.versions));
+                if is_new {
+                    session.compare();
+                }
+                if self.options.push == Push::AtOnce {
+                    for (which, slot) in &found.slots {
+                        let ours = self.index.version(id, *which, *slot);
+                        session.slot_changed(*which, *slot, ours, true);
+                    }
+                }
+                session.repos_changed(found.repos.iter().copied());
+            }
+            if is_new || !found.slots.is_empty() || !found.repos.is_empty() {
+                self.tell(Change::Group { group: id });
+                self.met.notify_one();
+            }
+        }
+        failed
+    }
+
+    /// Tells those who wait for it.
+    fn tell(&self, change: Change) {
+        // An error says that nobody waits.
+        self.changes.send(change).ok();
+    }
+
+    /// Waits until all that happened by now is in the index.
+    async fn caught_up(&self) {
+        let now = self.groups.0.count_events();
+        let mut seen = self.seen.subscribe();
+        // It is never closed while this is there.
+        drop(seen.wait_for(|seen| *seen >= now).await);
+    }
+
     /// Waits a moment for the peers to be told what has just changed.
     async fn say_good_bye(&self) {
         let told = async {
-            for session in self.sessions() {
-                session.push();
-                loop {
-                    match versions_of(&session.group).await {
-                        Ok(Some(ours)) if session.is_level(&ours, Slots::All) => break,
-                        Ok(_) => tokio::time::sleep(GOOD_BYE / 20).await,
-                        Err(_) => break,
+            self.caught_up().await;
+            let mut changes = self.changes.subscribe();
+            for session in self.sessions.all() {
+                while !session.is_level(Slots::All) {
+                    if let Err(RecvError::Closed) = changes.recv().await {
+                        return;
                     }
                 }
             }
@@ -306,25 +484,4 @@ impl Shared {
         // Who is not told in time finds out when the routes expire.
         drop(tokio::time::timeout(GOOD_BYE, told).await);
     }
-
-    fn push(&self, sessions: &[Arc<Session>]) {
-        if self.options.push == Push::AtOnce {
-            sessions.iter().for_each(|session| session.push());
-        }
-    }
-
-    fn sessions(&self) -> Vec<Arc<Session>> {
-        lock(&self.sessions).values().cloned().collect()
-    }
-
-    fn sessions_of(&self, group: RecordId) -> Vec<Arc<Session>> {
-        let mut sessions = self.sessions();
-        sessions.retain(|session| session.group.id() == group);
-        sessions
-    }
-}
-
-/// Whether only a peer that lies, or speaks another language, can be the cause.
-fn is_lie(error: &Error) -> bool {
-    matches!(error.kind(), Kind::Invalid | Kind::TooLarge)
 }

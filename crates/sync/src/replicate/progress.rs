@@ -1,29 +1,15 @@
 //! How far fetching a tree is.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
 };
 
-#[cfg(doc)]
-use store_api::Kind;
-use store_api::{RecordId, Result};
+use store_api::RecordId;
 
-use super::{
-    Replicator, Shared,
-    fetch::{Fetched, nobody_has},
-    lock,
-};
-use crate::{
-    groups::{Repo, Wants},
-    tree::{Name, Root},
-};
+use super::{Replicator, Shared, lock};
+use crate::{groups::Repo, tree::Name};
 
-/// How often it is said how far something is.
-const TELL_EVERY: Duration = Duration::from_millis(100);
 /// Of how many repos it is remembered.
 pub(super) const MAX_COUNTED: usize = 4096;
 
@@ -132,49 +118,9 @@ impl Replicator {
         let moved = lock(&self.0.moved).get(&repo).cloned();
         moved.map_or(Progress::default(), |moved| moved.now())
     }
-
-    /// Fetches all of a repo's newest tree that is known here, whatever the
-    /// [policy](crate::groups::Policy), and says now and then how far it is. What has come stays if it
-    /// is dropped, or fails. Nothing is to be fetched of a repo of ours.
-    ///
-    /// # Errors
-    /// [`Kind::Unavailable`] where nobody who is connected can give what is missing.
-    pub async fn sync_all(&self, repo: &Repo, mut progress: impl FnMut(Progress)) -> Result<Root> {
-        let telling = async {
-            loop {
-                tokio::time::sleep(TELL_EVERY).await;
-                progress(self.progress(repo.id()));
-            }
-        };
-        let root = tokio::select! {
-            biased;
-            root = self.0.fetch_everything(repo) => root?,
-            () = telling => unreachable!("it never ends"),
-        };
-        progress(self.progress(repo.id()));
-        Ok(root)
-    }
 }
 
 impl Shared {
-    async fn fetch_everything(&self, repo: &Repo) -> Result<Root> {
-        let _one = repo.fetching().await;
-        if repo.is_ours() {
-            return repo.root().await;
-        }
-        loop {
-            let Some(known) = repo.readable_root().await? else {
-                return Ok(Root::EMPTY);
-            };
-            let everything = Wants::EVERYTHING;
-            match self.fetch_root(repo, known.root, &everything).await? {
-                Fetched::All => return Ok(known.root),
-                Fetched::Some => return Err(nobody_has("sync.fetch").with("repo", repo.key())),
-                Fetched::Again => {}
-            }
-        }
-    }
-
     /// A new count of how far fetching a repo's tree is.
     pub(super) fn begin_moving(&self, repo: &Repo) -> Arc<Moved> {
         let moved = Arc::<Moved>::default();

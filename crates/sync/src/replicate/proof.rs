@@ -11,13 +11,16 @@
 //! hold the key, a tag is noise; who does not hold the asker's key answers with noise of its own, so
 //! that a stranger does not learn which groups are here.
 
-use store_api::{Error, Kind, PublicKey, Result};
+use store_api::{PublicKey, Result};
 use store_engine::random;
 use zeroize::Zeroizing;
 
 use crate::keys::{GroupKeys, derive, same};
 
-use super::wire::VERSION;
+use super::{
+    fault::{Blame, Fault, Outcome},
+    wire::VERSION,
+};
 
 const CONTEXT: &str = "larder 2026 group proof key v1";
 /// The length of an answer.
@@ -69,8 +72,8 @@ pub(super) fn answer<'a>(
     ends: &Ends,
     groups: impl IntoIterator<Item = &'a GroupKeys>,
     hello: &[u8],
-) -> Result<(Option<&'a GroupKeys>, Vec<u8>)> {
-    answer_with(ends, groups, hello, nonce()?)
+) -> Outcome<(Option<&'a GroupKeys>, Vec<u8>)> {
+    answer_with(ends, groups, hello, nonce().local()?)
 }
 
 fn answer_with<'a>(
@@ -78,16 +81,17 @@ fn answer_with<'a>(
     groups: impl IntoIterator<Item = &'a GroupKeys>,
     hello: &[u8],
     own: [u8; 32],
-) -> Result<(Option<&'a GroupKeys>, Vec<u8>)> {
-    let wrong = |message| Error::new(Kind::Invalid, "sync.peer.prove", message);
+) -> Outcome<(Option<&'a GroupKeys>, Vec<u8>)> {
+    let wrong = Fault::lies;
     let Some((&version, rest)) = hello.split_first() else {
         return Err(wrong("the peer's hello is empty"));
     };
     if version != VERSION {
-        let message = "the peer speaks a version that is not known here";
-        return Err(Error::new(Kind::Unsupported, "sync.peer.prove", message)
-            .with("version", version)
-            .with("known", VERSION));
+        return Err(
+            Fault::refuses("the peer speaks a version that is not known here")
+                .with("version", version)
+                .with("known", VERSION),
+        );
     }
     let (parts, []) = rest.as_chunks::<32>() else {
         return Err(wrong("the peer's hello has another length"));
@@ -104,7 +108,7 @@ fn answer_with<'a>(
     }
     let tag = match found {
         Some(keys) => ends.tag(keys, 1, &[theirs, &own]),
-        None => nonce()?,
+        None => nonce().local()?,
     };
     Ok((found, [own, tag].concat()))
 }

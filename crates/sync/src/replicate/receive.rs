@@ -7,16 +7,36 @@ use bao_tree::{
     iter::{BaoChunk, ResponseIterRef},
 };
 use bytes::Bytes;
-use store_api::{Error, GROUP_LEN, Kind, Result};
+use store_api::{GROUP_LEN, Kind, Result};
 use store_engine::{Blobs, Encoded, Hash, Import, Leaf, Parent, Pin, Source, Trust};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader};
 
 use super::{
-    Link, PATIENCE, lock, silent,
+    Link, PATIENCE,
+    fault::{Blame, Fault, Misconduct, Outcome, lost},
+    lock,
     status::Running,
-    wire::{ABSENT, Answer, Get, lost, write_frame},
+    wire::{ABSENT, Answer, Get, write_frame},
 };
 use crate::network::Stream;
+
+/// What an import says.
+trait Verified<T> {
+    /// An import verifies what it takes before it stores it, and calls just that [`Kind::Invalid`] which does
+    /// not verify, or contradicts what is proven: the peer's fault. All else is our store's.
+    fn verified(self) -> Outcome<T>;
+}
+
+impl<T> Verified<T> for Result<T> {
+    fn verified(self) -> Outcome<T> {
+        match self {
+            Err(error) if error.kind() == Kind::Invalid => {
+                Err(Fault::Peer(Misconduct::Lies, error))
+            }
+            taken => taken.local(),
+        }
+    }
+}
 
 /// How much is read ahead.
 const BUFFER: usize = 128 * 1024;
@@ -66,46 +86,39 @@ pub(super) enum Received {
 }
 
 impl Receiver {
-    /// Asks, to get something or to be shown it. [`Kind::NotFound`] where the peer has not got it,
-    /// [`Kind::Denied`] where it refuses.
-    pub(super) async fn ask(link: &Link, what: u8, get: &Get) -> Result<Self> {
-        let Stream { mut send, recv } = link.connection.open().await?;
+    /// Asks, to get something or to be shown it.
+    pub(super) async fn ask(link: &Link, what: u8, get: &Get) -> Outcome<Self> {
+        let Stream { mut send, recv } = link.connection.open().await.link()?;
         send.write_all(&[what]).await.map_err(lost)?;
-        write_frame(&mut send, &get.encode()?).await?;
+        write_frame(&mut send, &get.encode().local()?).await?;
         send.shutdown().await.map_err(lost)?;
         let mut recv = BufReader::with_capacity(BUFFER, recv);
         let answer = tokio::time::timeout(PATIENCE, recv.read_u8()).await;
-        let answer = answer.map_err(|_| silent())?.map_err(lost)?;
-        match Answer::decode(answer)? {
+        let answer = answer.map_err(|_| Fault::stalls())?.map_err(lost)?;
+        match Answer::decode(answer).peer()? {
             Answer::Here => Ok(Self { recv }),
-            Answer::NotHere => {
-                let message = "the peer has not got it";
-                Err(Error::new(Kind::NotFound, "sync.peer.get", message))
-            }
-            Answer::Denied => {
-                let message = "the peer refuses to give it";
-                Err(Error::new(Kind::Denied, "sync.peer.get", message))
-            }
+            Answer::NotHere => Err(Fault::lacks()),
+            Answer::Denied => Err(Fault::refuses("the peer refuses to give it")),
         }
     }
 
     /// How long the next blob is, as the peer says; `None` where the peer has not got it.
-    pub(super) async fn size(&mut self) -> Result<Option<u64>> {
+    pub(super) async fn size(&mut self) -> Outcome<Option<u64>> {
         let size = self.read(8).await?;
         let size = u64::from_le_bytes(size[..].try_into().expect("eight bytes were read"));
         Ok((size != ABSENT).then_some(size))
     }
 
     /// So many bytes.
-    pub(super) async fn read(&mut self, len: usize) -> Result<Bytes> {
+    pub(super) async fn read(&mut self, len: usize) -> Outcome<Bytes> {
         let mut bytes = vec![0; len];
         let read = tokio::time::timeout(PATIENCE, self.recv.read_exact(&mut bytes)).await;
-        read.map_err(|_| silent())?.map_err(lost)?;
+        read.map_err(|_| Fault::stalls())?.map_err(lost)?;
         Ok(bytes.into())
     }
 
     /// Takes the next blob, of which these chunks were asked for. One that is longer than it may be is
-    /// [`Kind::Denied`], before anything of it is taken: the tree may be wrong, and not the peer.
+    /// refused before anything of it is taken: the tree may be wrong, and not the peer.
     pub(super) async fn next(
         &mut self,
         blobs: &Blobs,
@@ -114,17 +127,16 @@ impl Receiver {
         longest: u64,
         running: &Running,
         opened: Option<&Opened>,
-    ) -> Result<Received> {
+    ) -> Outcome<Received> {
         let Some(size) = self.size().await? else {
             return Ok(Received::Absent);
         };
         let wrong = |message| {
-            let error = Error::new(Kind::Invalid, "sync.peer.get", message);
-            error.with("hash", hash).with("size", size)
+            let fault = Fault::lies(message);
+            fault.with("hash", hash).with("size", size)
         };
         if size > longest {
-            let message = "the blob is longer than it may be";
-            return Err(Error::new(Kind::Denied, "sync.peer.get", message)
+            return Err(Fault::refuses("the blob is longer than it may be")
                 .with("hash", hash)
                 .with("size", size)
                 .with("most", longest));
@@ -145,7 +157,17 @@ impl Receiver {
             return Ok(Received::Small(bytes));
         }
         let pin = blobs.pin(store_engine::Root::raw(hash)).await;
-        let mut import = blobs.import(hash, size, Trust::Untrusted).await?;
+        // Whether the size fits what is proven here is about the peer; the rest is about our disk.
+        let most = blobs.payload_store().capabilities().max_part_len;
+        if size > most {
+            return Err(
+                Fault::refuses("the blob is longer than this store takes").with("size", size)
+            );
+        }
+        let mut import = blobs
+            .import(hash, size, Trust::Untrusted)
+            .await
+            .verified()?;
         let tree = BaoTree::new(size, BLOCK);
         let ranges = clip(ranges, size);
         let plan: Vec<_> = ResponseIterRef::new(tree, &ranges).collect();
@@ -160,7 +182,8 @@ impl Receiver {
                             bao_tree::blake3::Hash::from_bytes(half)
                         };
                         let pair = (hash(left), hash(right));
-                        import.push(Encoded::Parent(Parent { node, pair })).await?;
+                        let parent = Parent { node, pair };
+                        import.push(Encoded::Parent(parent)).await.verified()?;
                     }
                     BaoChunk::Leaf {
                         start_chunk, size, ..
@@ -168,12 +191,15 @@ impl Receiver {
                         let data = self.read(size).await?;
                         let offset = start_chunk.to_bytes();
                         let len = data.len() as u64;
-                        import.push(Encoded::Leaf(Leaf { offset, data })).await?;
+                        import
+                            .push(Encoded::Leaf(Leaf { offset, data }))
+                            .await
+                            .verified()?;
                         running.count(len);
                     }
                 }
             }
-            Ok(())
+            Outcome::Ok(())
         };
         let taken = taken.await;
         match opened {
@@ -182,7 +208,7 @@ impl Receiver {
             }
             opened => {
                 // What was verified stays, however it ended.
-                import.finish().await?;
+                import.finish().await.local()?;
                 if let Some(opened) = opened {
                     opened.take(hash, size);
                 }

@@ -65,8 +65,14 @@ impl Shared {
     async fn ours(&self) -> Result<Vec<Repo>> {
         let mut ours = Vec::new();
         for group in self.groups.groups() {
-            let repos = group.repos().await?;
-            ours.extend(repos.into_iter().filter(Repo::is_ours));
+            let keys = self.index.look(group.id(), |index| {
+                let repos = index.repos.iter().filter(|(_, repo)| repo.is_ours);
+                repos.map(|(key, _)| *key).collect::<Vec<_>>()
+            });
+            for key in keys.unwrap_or_default() {
+                let repo = group.repo(key).await?;
+                ours.extend(repo.filter(Repo::is_ours));
+            }
         }
         Ok(ours)
     }
@@ -74,11 +80,13 @@ impl Shared {
     /// Tells where we are, in each of our repos, where that is not told yet or half over.
     pub(super) async fn announce_routes(&self) -> Result<()> {
         let addresses = self.network.addresses();
+        // What was just told need not be told again.
+        self.caught_up().await;
         let now = self.groups.0.now();
         let for_ms = i64::try_from(self.options.route_for.as_millis()).unwrap_or(i64::MAX / 2);
         let expires = now.saturating_add(for_ms);
         for repo in self.ours().await? {
-            let mut known = routes_of(&repo).await?;
+            let mut known = self.told_routes(&repo);
             for address in addresses.iter().take(MAX_TOLD) {
                 let route = Route {
                     address: address.as_str().to_owned(),
@@ -106,6 +114,17 @@ impl Shared {
             }
         }
         Ok(())
+    }
+
+    /// The routes in the record of a repo of ours.
+    fn told_routes(&self, repo: &Repo) -> Vec<(Slot, Route)> {
+        let found = self.index.look(repo.group().id(), |index| {
+            let all = (repo.key(), 0)..=(repo.key(), Slot::MAX);
+            let routes = index.routes.range(all);
+            let routes = routes.map(|((_, slot), route)| (*slot, route.clone()));
+            routes.collect()
+        });
+        found.unwrap_or_default()
     }
 
     /// Makes the routes that we told expire.
@@ -137,7 +156,7 @@ async fn put_route(repo: &Repo, slot: Slot, route: &Route) -> Result<()> {
     if let Put::Published { .. } | Put::Queued { .. } =
         repo.group().records().put(repo.id(), slot, write).await?
     {
-        repo.group().record_changed(repo.id());
+        repo.group().record_changed(Some(repo.key()), slot);
     }
     Ok(())
 }

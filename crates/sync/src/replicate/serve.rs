@@ -10,12 +10,12 @@ use tokio::io::{AsyncWrite, AsyncWriteExt, BufWriter};
 
 use super::{
     Link, PATIENCE, Shared,
+    fault::{Blame, Fault, Outcome, lost},
     fetch::has,
-    lock, silent,
-    wire::{ABSENT, Answer, Get, SHOW, lost, read_frame},
+    wire::{ABSENT, Answer, Get, SHOW, read_frame},
 };
 use crate::{
-    groups::{Group, Repo, local::Place},
+    groups::{Repo, local::Place},
     network::Stream,
     tree::walk::{Part, children},
 };
@@ -56,10 +56,11 @@ impl Shared {
         link: &Arc<Link>,
         what: u8,
         mut stream: Stream,
-    ) -> Result<()> {
+    ) -> Outcome<()> {
         let frame = tokio::time::timeout(PATIENCE, read_frame(&mut stream.recv)).await;
-        let frame = frame.map_err(|_| silent())??;
-        let get = Get::decode(&frame.ok_or_else(silent)?)?;
+        let frame = frame.map_err(|_| Fault::stalls())??;
+        let frame = frame.ok_or_else(|| Fault::lies("the peer's request is missing"))?;
+        let get = Get::decode(&frame).peer()?;
         let mut send = BufWriter::with_capacity(BUFFER, stream.send);
         let peer = link.connection.peer();
         let (answer, repo, wanted) = match self.find(link, &get).await {
@@ -71,7 +72,7 @@ impl Shared {
             }
             // That is no reason to end the connection: others of its requests can be answered.
             Err(Refusal::Local(error)) => {
-                tracing::warn!(%peer, %error, "a request cannot be answered");
+                self.troubles.note(Some(get.group), "serve", &error);
                 (Answer::NotHere, None, Vec::new())
             }
         };
@@ -87,17 +88,7 @@ impl Shared {
 
     /// What is asked for, once it is clear that the peer may have it.
     async fn find(&self, link: &Link, get: &Get) -> Result<(Repo, Vec<Wanted>), Refusal> {
-        let group = {
-            let sessions = lock(&self.sessions);
-            let is_proven = |group: &&Group| group.id() == get.group;
-            let groups = sessions
-                .values()
-                .filter(|session| session.link.id == link.id);
-            groups
-                .map(|session| &session.group)
-                .find(is_proven)
-                .cloned()
-        };
+        let group = self.sessions.proven(link, get.group);
         let group = group.ok_or(Refusal::Denied("the group was not proven"))?;
         let repo = group.repo(get.repo).await?;
         let repo = repo.ok_or(Refusal::Denied("the group has no such repo"))?;
@@ -164,7 +155,7 @@ impl Shared {
         repo: &Repo,
         wanted: Wanted,
         show_to: Option<PublicKey>,
-    ) -> Result<()> {
+    ) -> Outcome<()> {
         let hash = wanted.hash;
         match self.begin_blob(&wanted, show_to).await {
             Ok(Some((first, rest))) => {
@@ -174,9 +165,11 @@ impl Shared {
                 let mut rest = rest;
                 while let Some(item) = rest.next().await {
                     // The peer sees that the answer ends within this blob.
-                    let item = item.inspect_err(|error| self.cannot_read(repo, &wanted, error))?;
+                    let item = item.inspect_err(|error| self.cannot_read(repo, &wanted, error));
+                    let item = item.local()?;
                     self.send_item(send, item).await?;
                 }
+                self.troubles.clear(Some(repo.group().id()), "serve");
                 if self.groups.0.damaged.forget(hash) {
                     self.tell_held(repo);
                 }
@@ -196,7 +189,7 @@ impl Shared {
     ) -> Result<Option<(Vec<Encoded>, Listing<Encoded>)>> {
         let blobs = &self.groups.0.blobs;
         if let Some(peer) = show_to
-            && !self.promise(wanted.hash, peer).await?
+            && !self.leases.promise(wanted.hash, peer).await?
         {
             return Ok(None);
         }
@@ -218,7 +211,7 @@ impl Shared {
         Ok(Some((first, items)))
     }
 
-    async fn send_item(&self, send: &mut (impl AsyncWrite + Unpin), item: Encoded) -> Result<()> {
+    async fn send_item(&self, send: &mut (impl AsyncWrite + Unpin), item: Encoded) -> Outcome<()> {
         let written = match item {
             Encoded::Size(size) => send.write_all(&size.to_le_bytes()).await,
             Encoded::Parent(parent) => {
@@ -238,11 +231,11 @@ impl Shared {
     fn cannot_read(&self, repo: &Repo, wanted: &Wanted, error: &Error) {
         let hash = wanted.hash;
         if error.kind() != Kind::Corrupt {
-            tracing::warn!(repo = %repo.key(), %hash, %error, "a blob cannot be read now");
+            self.troubles.note(Some(repo.group().id()), "serve", error);
             return;
         }
         let damaged = &self.groups.0.damaged;
-        if damaged.note(repo.id(), wanted.place.clone(), hash) {
+        if damaged.note((repo.group().id(), repo.key()), wanted.place.clone(), hash) {
             tracing::warn!(repo = %repo.key(), %hash, %error, "a blob is damaged");
             self.tell_held(repo);
         }

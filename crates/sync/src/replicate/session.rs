@@ -2,26 +2,31 @@
 //! has, and sends what the other has not.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicI64, Ordering},
     },
+    time::Duration,
 };
 
 use store_api::{
-    Error, Freshness, Kind, PublicKey, Put, PutRecord, RecordId, RecordStore, Result, Signed, Slot,
+    Error, Freshness, Kind, PublicKey, Put, PutRecord, RecordDescriptor, RecordId, RecordStore,
+    Result, Signed, Slot,
 };
+use store_engine::{MAX_VALUE_LEN, verify};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     sync::Notify,
 };
 
 use super::{
-    Link, PATIENCE, Shared, is_lie, lock,
+    Link, PATIENCE, Shared,
+    fault::{Blame, Fault, Outcome, lost},
+    index::{Change, GroupIndex, Versions},
+    lock,
     proof::{self, ANSWER_LEN, Ends},
-    silent,
-    wire::{HELLO, Message, Version, Which, lost, next_frame, read_frame, write_frame},
+    wire::{HELLO, Message, Version, Which, next_frame, read_frame, write_frame},
 };
 use crate::{
     groups::{Group, Holding, Repo},
@@ -33,36 +38,132 @@ use crate::{
 /// were replaced in its record.
 const MAX_HOLDINGS: usize = 2 * records::GROUP_SLOTS as usize;
 
+/// How long to wait after a store of ours failed; then twice as long, and so on.
+const RETRY: Duration = Duration::from_secs(2);
+/// The longest that it is waited.
+const MAX_RETRY: Duration = Duration::from_secs(60);
+
 /// One group on one connection.
 pub(crate) struct Session {
     pub(super) id: u64,
     pub(super) link: Arc<Link>,
     pub(super) group: Group,
-    /// What the peer is known to have.
-    known: Mutex<BTreeMap<Which, BTreeMap<Slot, Version>>>,
-    /// The trees that it holds.
-    holds: Mutex<BTreeMap<PublicKey, Holding>>,
-    /// What it was told that we hold.
-    told: Mutex<BTreeMap<PublicKey, Holding>>,
+    peer: Mutex<Peer>,
     /// Whether it has said all that it has at least once.
     compared: AtomicBool,
     /// When it was last heard, by the clock of the groups.
     heard: AtomicI64,
-    must_compare: AtomicBool,
-    must_push: AtomicBool,
+    to_say: Mutex<ToSay>,
     wake: Notify,
+    retry: Mutex<Retry>,
+}
+
+/// What is known of a peer.
+#[derive(Default)]
+struct Peer {
+    /// The values that it has.
+    known: Versions,
+    /// The slots in which it has other values than we have, of records that are known here.
+    differ: BTreeSet<(Which, Slot)>,
+    /// The trees that it holds.
+    holds: BTreeMap<PublicKey, Holding>,
+    /// What it was told that we hold.
+    told: BTreeMap<PublicKey, Holding>,
+}
+
+impl Peer {
+    fn compare(&mut self, which: Which, slot: Slot, ours: Option<Version>) {
+        let theirs = self.known.get(&which).and_then(|slots| slots.get(&slot));
+        match theirs == ours.as_ref() {
+            true => self.differ.remove(&(which, slot)),
+            false => self.differ.insert((which, slot)),
+        };
+    }
+
+    fn compare_record(&mut self, which: Which, ours: &BTreeMap<Slot, Version>) {
+        let all = (which, 0)..=(which, Slot::MAX);
+        let before: Vec<_> = self.differ.range(all).copied().collect();
+        for differed in before {
+            self.differ.remove(&differed);
+        }
+        let theirs = self.known.get(&which);
+        let theirs = theirs.into_iter().flat_map(BTreeMap::keys);
+        let slots: BTreeSet<Slot> = theirs.chain(ours.keys()).copied().collect();
+        for slot in slots {
+            self.compare(which, slot, ours.get(&slot).copied());
+        }
+    }
+}
+
+/// What is to be said to a peer.
+#[derive(Default)]
+struct ToSay {
+    /// All that we have.
+    all: bool,
+    /// What we have, in short; and whether that answers what the peer said.
+    state: Option<bool>,
+    /// The slots whose values it may lack. There are no more than a group has.
+    slots: BTreeSet<(Which, Slot)>,
+    /// The repos of which we have more or less than it was told.
+    repos: BTreeSet<PublicKey>,
+}
+
+/// When the peer is asked again for what could not be stored.
+#[derive(Debug, Default)]
+struct Retry {
+    waits: bool,
+    pause: Duration,
 }
 
 impl Session {
-    /// Has everything compared again.
+    /// Has everything compared.
     pub(super) fn compare(&self) {
-        self.must_compare.store(true, Ordering::SeqCst);
+        lock(&self.to_say).all = true;
         self.wake.notify_one();
     }
 
-    /// Has sent what the peer has not.
-    pub(super) fn push(&self) {
-        self.must_push.store(true, Ordering::SeqCst);
+    /// Has it compared whether both sides have the same.
+    pub(super) fn compare_state(&self) {
+        lock(&self.to_say).state = Some(false);
+        self.wake.notify_one();
+    }
+
+    /// A slot has another value here.
+    pub(super) fn slot_changed(&self, which: Which, slot: Slot, ours: Option<Version>, push: bool) {
+        let differs = {
+            let mut peer = lock(&self.peer);
+            peer.compare(which, slot, ours);
+            peer.differ.contains(&(which, slot))
+        };
+        if push && differs {
+            lock(&self.to_say).slots.insert((which, slot));
+            self.wake.notify_one();
+        }
+    }
+
+    /// All of these are here.
+    pub(super) fn versions_are(&self, ours: &Versions) {
+        let mut peer = lock(&self.peer);
+        peer.differ.retain(|(which, _)| ours.contains_key(which));
+        for (which, slots) in ours {
+            peer.compare_record(*which, slots);
+        }
+    }
+
+    /// These are the values of a record.
+    pub(super) fn record_is(&self, which: Which, ours: &BTreeMap<Slot, Version>) {
+        lock(&self.peer).compare_record(which, ours);
+    }
+
+    /// Sends these values, where the peer lacks them.
+    pub(super) fn push(&self, slots: impl IntoIterator<Item = (Which, Slot)>) {
+        lock(&self.to_say).slots.extend(slots);
+        self.wake.notify_one();
+    }
+
+    /// There is more or less of these repos here.
+    pub(super) fn repos_changed(&self, repos: impl IntoIterator<Item = PublicKey>) {
+        lock(&self.to_say).repos.extend(repos);
         self.wake.notify_one();
     }
 
@@ -73,12 +174,12 @@ impl Session {
 
     /// How much of a repo's tree the peer holds.
     pub(super) fn holds(&self, repo: PublicKey) -> Option<Holding> {
-        lock(&self.holds).get(&repo).copied()
+        lock(&self.peer).holds.get(&repo).copied()
     }
 
     /// All of them, by repo.
     pub(super) fn holdings(&self) -> BTreeMap<PublicKey, Holding> {
-        lock(&self.holds).clone()
+        lock(&self.peer).holds.clone()
     }
 
     /// When the peer was last heard, in milliseconds since 1970.
@@ -86,21 +187,33 @@ impl Session {
         self.heard.load(Ordering::SeqCst)
     }
 
-    /// Whether the peer has the newest of these values, which are ours, and we have its.
-    pub(super) fn is_level(&self, ours: &Versions, slots: Slots) -> bool {
-        let theirs = lock(&self.known);
-        let none = BTreeMap::new();
-        // What it has of repos that the group has not means nothing.
-        ours.iter().all(|(which, ours)| {
-            let theirs = theirs.get(which).unwrap_or(&none).iter();
-            let counts = |(slot, _): &(&Slot, &Version)| slots.contain(*which, **slot);
-            ours.iter().filter(counts).eq(theirs.filter(counts))
-        })
+    /// Whether the peer has the values that we have, and we have its.
+    pub(super) fn is_level(&self, slots: Slots) -> bool {
+        let peer = lock(&self.peer);
+        let mut differ = peer.differ.iter();
+        !differ.any(|(which, slot)| slots.contain(*which, *slot))
+    }
+
+    /// Whether the peer lacks this value, as far as that is known: it has none, an older one, or
+    /// another one with the same number.
+    fn lacks(&self, record: Which, slot: Slot, version: Version) -> bool {
+        let peer = lock(&self.peer);
+        let theirs = peer.known.get(&record).and_then(|slots| slots.get(&slot));
+        theirs.is_none_or(|theirs| theirs.seq <= version.seq && *theirs != version)
+    }
+
+    /// The peer has this value, or said so. Of two with one number it is the latest that counts: if
+    /// it is the lesser, the peer sends the greater one itself.
+    fn note(&self, record: Which, slot: Slot, version: Version, ours: Option<Version>) {
+        let mut peer = lock(&self.peer);
+        let theirs = peer.known.entry(record).or_default().entry(slot);
+        let theirs = theirs.or_insert(version);
+        if theirs.seq <= version.seq {
+            *theirs = version;
+        }
+        peer.compare(record, slot, ours);
     }
 }
-
-/// Which values the slots of a group's records have.
-pub(super) type Versions = BTreeMap<Which, BTreeMap<Slot, Version>>;
 
 /// What is compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -117,55 +230,24 @@ impl Slots {
     }
 }
 
-/// The values that we have; `None` while the root of another device of ours waits for its tree.
-pub(super) async fn versions_of(group: &Group) -> Result<Option<Versions>> {
-    for repo in group.repos().await? {
-        if repo.other().await?.is_some() {
-            return Ok(None);
-        }
-    }
-    let mut all = Versions::new();
-    for (which, id) in records_of(group).await? {
-        all.insert(which, versions(group, id).await?.into_iter().collect());
-    }
-    Ok(Some(all))
-}
-
-/// The records of a group, its own first: the others mean something only with it.
-async fn records_of(group: &Group) -> Result<Vec<(Which, RecordId)>> {
-    let mut all = vec![(Which::Group, group.id())];
-    for repo in group.repos().await? {
-        all.push((Which::Repo(repo.key()), repo.id()));
-    }
-    Ok(all)
-}
-
-async fn versions(group: &Group, id: RecordId) -> Result<Vec<(Slot, Version)>> {
-    let found = group.intact(id).await?;
-    let version = |(slot, signed): &(Slot, Signed)| (*slot, Version::of(signed));
-    Ok(found.iter().map(version).collect())
-}
-
 impl Shared {
     /// Proves a group to a peer, and runs the session if the peer proves it too.
-    pub(super) async fn ask(self: &Arc<Self>, link: &Arc<Link>, group: Group) -> Result<()> {
+    pub(super) async fn ask(self: &Arc<Self>, link: &Arc<Link>, group: Group) -> Outcome<()> {
         let ends = Ends {
             binding: link.connection.binding(),
             asker: self.network.key(),
             answerer: link.connection.peer(),
         };
-        let mut stream = link.connection.open().await?;
-        let (hello, nonce) = proof::hello(&ends, group.keys())?;
+        let mut stream = link.connection.open().await.link()?;
+        let (hello, nonce) = proof::hello(&ends, group.keys()).local()?;
         stream.send.write_all(&[HELLO]).await.map_err(lost)?;
         write_frame(&mut stream.send, &hello).await?;
         let mut answer = [0; ANSWER_LEN];
         let answered = tokio::time::timeout(PATIENCE, stream.recv.read_exact(&mut answer)).await;
-        answered.map_err(|_| silent())?.map_err(lost)?;
+        answered.map_err(|_| Fault::stalls())?.map_err(lost)?;
         if !proof::check(&ends, group.keys(), &nonce, &answer) {
-            // It may be a member of another of our groups: no reason to avoid it.
-            let message = "the peer is no member of the group";
-            return Err(Error::new(Kind::Denied, "sync.peer.prove", message)
-                .with("peer", link.connection.peer()));
+            let peer = link.connection.peer();
+            return Err(Fault::refuses("the peer is no member of the group").with("peer", peer));
         }
         self.run_session(link, group, stream).await
     }
@@ -174,15 +256,15 @@ impl Shared {
         self: &Arc<Self>,
         link: &Arc<Link>,
         mut stream: Stream,
-    ) -> Result<()> {
+    ) -> Outcome<()> {
         let ends = Ends {
             binding: link.connection.binding(),
             asker: link.connection.peer(),
             answerer: self.network.key(),
         };
         let hello = tokio::time::timeout(PATIENCE, read_frame(&mut stream.recv)).await;
-        let hello = hello.map_err(|_| silent())??;
-        let hello = hello.ok_or_else(silent)?;
+        let hello = hello.map_err(|_| Fault::stalls())??;
+        let hello = hello.ok_or_else(|| Fault::lies("the peer's hello is missing"))?;
         let groups = self.groups.groups();
         let (found, answer) = proof::answer(&ends, groups.iter().map(Group::keys), &hello)?;
         let found = found.map(|keys| keys.id());
@@ -203,128 +285,208 @@ impl Shared {
         link: &Arc<Link>,
         group: Group,
         stream: Stream,
-    ) -> Result<()> {
+    ) -> Outcome<()> {
+        let id = group.id();
         let session = Arc::new(Session {
-            id: self.number(),
+            id: self.sessions.number(),
             link: Arc::clone(link),
             group,
-            known: Mutex::default(),
-            holds: Mutex::default(),
-            told: Mutex::default(),
+            peer: Mutex::default(),
             compared: AtomicBool::new(false),
             heard: AtomicI64::new(self.groups.0.now()),
-            must_compare: AtomicBool::new(true),
-            must_push: AtomicBool::new(false),
+            to_say: Mutex::default(),
             wake: Notify::new(),
+            retry: Mutex::default(),
         });
-        session.wake.notify_one();
-        lock(&self.sessions).insert(session.id, Arc::clone(&session));
-        self.stirred.notify_waiters();
+        session.compare();
+        self.sessions.add(&session);
+        self.index
+            .look(id, |index| session.versions_are(&index.versions));
+        self.tell(Change::Session { group: id });
         let Stream { send, recv } = stream;
         let ended = tokio::select! {
             biased;
             ended = self.hear(&session, recv) => ended,
             ended = self.speak(&session, send) => ended,
         };
-        lock(&self.sessions).remove(&session.id);
-        self.stirred.notify_waiters();
-        if let Err(error) = &ended
-            && is_lie(error)
-        {
-            self.avoid_peer(link, error);
+        self.sessions.remove(&session);
+        self.tell(Change::Session { group: id });
+        if let Err(fault) = &ended {
+            self.blame(link, fault);
         }
         ended
     }
 
-    async fn speak(&self, session: &Session, mut send: impl AsyncWrite + Unpin) -> Result<()> {
+    async fn speak(&self, session: &Session, mut send: impl AsyncWrite + Unpin) -> Outcome<()> {
+        let group = Some(session.group.id());
+        let mut pause = RETRY;
         loop {
             session.wake.notified().await;
-            if session.must_compare.swap(false, Ordering::SeqCst) {
-                for (record, id) in records_of(&session.group).await? {
-                    let slots = versions(&session.group, id).await?;
-                    let have = Message::Have { record, slots };
-                    write_frame(&mut send, &have.encode()?).await?;
+            match self.say(session, &mut send).await {
+                Ok(()) => {
+                    self.troubles.clear(group, "compare");
+                    pause = RETRY;
                 }
-                write_frame(&mut send, &Message::Compared.encode()?).await?;
-            }
-            // Before it has said what it has, everything would be sent.
-            if session.has_compared() && session.must_push.swap(false, Ordering::SeqCst) {
-                self.send_newer(session, &mut send).await?;
+                // That is not the peer's fault, and may be over soon.
+                Err(Fault::Local(error)) => {
+                    self.troubles.note(group, "compare", &error);
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(MAX_RETRY);
+                    session.compare();
+                }
+                Err(fault) => return Err(fault),
             }
         }
     }
 
-    async fn send_newer(
-        &self,
-        session: &Session,
-        send: &mut (impl AsyncWrite + Unpin),
-    ) -> Result<()> {
-        let group = &session.group;
-        for (record, id) in records_of(group).await? {
-            for (slot, signed) in group.intact(id).await? {
-                let version = Version::of(&signed);
-                if !session.lacks(record, slot, version) {
-                    continue;
-                }
-                let message = Message::Slot {
-                    record,
-                    slot,
-                    signed,
-                };
-                write_frame(send, &message.encode()?).await?;
-                session.note(record, slot, version);
+    /// Says what is to be said.
+    async fn say(&self, session: &Session, send: &mut (impl AsyncWrite + Unpin)) -> Outcome<()> {
+        let group = session.group.id();
+        let to_say = {
+            let mut to_say = lock(&session.to_say);
+            let mut now = std::mem::take(&mut *to_say);
+            if !session.has_compared() {
+                // Before it has said what it has, everything would be sent.
+                to_say.slots = std::mem::take(&mut now.slots);
+                to_say.repos = std::mem::take(&mut now.repos);
+            }
+            now
+        };
+        if let Some(answers) = to_say.state
+            && let Some(digest) = self.index.look(group, GroupIndex::digest)
+        {
+            let state = Message::State { answers, digest };
+            write_frame(send, &state.encode().local()?).await?;
+        }
+        if to_say.all {
+            // Where it is not known yet, it is said once it is.
+            let versions = self.index.look(group, |index| index.versions.clone());
+            let Some(versions) = versions else {
+                return Ok(());
+            };
+            for (record, slots) in versions {
+                let slots = slots.into_iter().collect();
+                let have = Message::Have { record, slots };
+                write_frame(send, &have.encode().local()?).await?;
+            }
+            write_frame(send, &Message::Compared.encode().local()?).await?;
+        }
+        for (which, slot) in &to_say.slots {
+            if let Err(fault) = self.send_slot(session, *which, *slot, send).await {
+                lock(&session.to_say).slots.extend(&to_say.slots);
+                lock(&session.to_say).repos.extend(&to_say.repos);
+                return Err(fault);
             }
         }
-        for repo in group.repos().await? {
-            let holding = match self.holding(&repo).await {
-                Ok(holding) => holding,
-                // Our own root is damaged: there is nothing to say of it until it is healed.
-                Err(error) if error.kind() == Kind::Corrupt => continue,
-                Err(error) => return Err(error),
+        for repo in to_say.repos {
+            let holding = self.index.look(group, |index| {
+                index.repos.get(&repo).and_then(|repo| repo.holding)
+            });
+            let Some(holding) = holding.flatten() else {
+                continue;
             };
-            let told = lock(&session.told).insert(repo.key(), holding);
-            if told != Some(holding) {
-                let holds = Message::Holds {
-                    repo: repo.key(),
-                    holding,
-                };
-                write_frame(send, &holds.encode()?).await?;
+            if lock(&session.peer).told.insert(repo, holding) != Some(holding) {
+                let holds = Message::Holds { repo, holding };
+                write_frame(send, &holds.encode().local()?).await?;
             }
         }
         // The peer says nothing to what it was sent.
-        self.contacts.look();
+        self.tell(Change::Peer { group });
         Ok(())
     }
 
-    async fn hear(&self, session: &Session, mut recv: impl AsyncRead + Unpin) -> Result<()> {
+    /// Sends a value that the peer may lack.
+    async fn send_slot(
+        &self,
+        session: &Session,
+        record: Which,
+        slot: Slot,
+        send: &mut (impl AsyncWrite + Unpin),
+    ) -> Outcome<()> {
+        let group = &session.group;
+        let id = match record {
+            Which::Group => group.id(),
+            Which::Repo(key) => records::repo_id(key),
+        };
+        let found = group.records().get(id, slot, Freshness::Local).await;
+        let Some(signed) = group.unless_damaged(id, slot, found).local()? else {
+            return Ok(());
+        };
+        let version = Version::of(&signed);
+        if session.lacks(record, slot, version) {
+            let message = Message::Slot {
+                record,
+                slot,
+                signed,
+            };
+            write_frame(send, &message.encode().local()?).await?;
+            let ours = self.index.version(group.id(), record, slot);
+            session.note(record, slot, version, ours);
+        }
+        Ok(())
+    }
+
+    async fn hear(&self, session: &Arc<Session>, mut recv: impl AsyncRead + Unpin) -> Outcome<()> {
+        let group = session.group.id();
         while let Some(frame) = next_frame(&mut recv).await? {
             session.heard.store(self.groups.0.now(), Ordering::SeqCst);
-            match Message::decode(&frame)? {
+            match Message::decode(&frame).peer()? {
                 Message::Have { record, slots } => {
-                    let mut known = lock(&session.known);
+                    let ours = self
+                        .index
+                        .look(group, |index| index.versions.get(&record).cloned());
+                    let mut peer = lock(&session.peer);
                     // As many as a group has repos, and the group.
-                    if known.len() <= usize::from(records::GROUP_SLOTS) {
-                        known.insert(record, slots.into_iter().collect());
+                    if peer.known.len() <= usize::from(records::GROUP_SLOTS) {
+                        peer.known.insert(record, slots.into_iter().collect());
+                        if let Some(ours) = ours.flatten() {
+                            peer.compare_record(record, &ours);
+                        }
                     }
                 }
                 Message::Compared => {
+                    if !lock(&session.retry).waits {
+                        self.troubles.clear(Some(group), "store");
+                    }
                     session.compared.store(true, Ordering::SeqCst);
-                    session.push();
-                    self.stirred.notify_waiters();
+                    let repos = self.index.look(group, |index| {
+                        let repos = index.repos.keys().copied();
+                        repos.collect::<Vec<_>>()
+                    });
+                    let differ = lock(&session.peer).differ.clone();
+                    lock(&session.to_say).slots.extend(differ);
+                    session.repos_changed(repos.unwrap_or_default());
+                    self.tell(Change::Session { group });
                 }
                 Message::Slot {
                     record,
                     slot,
                     signed,
-                } => self.take_slot(session, record, slot, signed).await?,
+                } => match self.take_slot(session, record, slot, signed).await {
+                    Ok(()) => self.troubles.clear(Some(group), "store"),
+                    Err(Fault::Local(error)) => {
+                        self.troubles.note(Some(group), "store", &error);
+                        self.ask_again(session);
+                    }
+                    Err(fault) => return Err(fault),
+                },
                 Message::Holds { repo, holding } => {
                     // Also of a repo that is not known here yet: it is not said again.
-                    let mut holds = lock(&session.holds);
-                    if holds.len() < MAX_HOLDINGS || holds.contains_key(&repo) {
-                        holds.insert(repo, holding);
+                    let mut peer = lock(&session.peer);
+                    if peer.holds.len() < MAX_HOLDINGS || peer.holds.contains_key(&repo) {
+                        peer.holds.insert(repo, holding);
                     }
-                    drop(holds);
-                    self.stirred.notify_waiters();
+                    drop(peer);
+                    self.tell(Change::Holding { group, repo });
+                }
+                Message::State { answers, digest } => {
+                    let ours = self.index.look(group, GroupIndex::digest);
+                    if ours.is_some_and(|ours| ours != digest) {
+                        if !answers {
+                            lock(&session.to_say).state = Some(true);
+                        }
+                        session.compare();
+                    }
                 }
             }
         }
@@ -338,18 +500,24 @@ impl Shared {
         record: Which,
         slot: Slot,
         signed: Signed,
-    ) -> Result<()> {
+    ) -> Outcome<()> {
         let group = &session.group;
         let repo = match record {
             Which::Group => None,
-            Which::Repo(key) => match group.repo(key).await? {
+            Which::Repo(key) => match group.repo(key).await.local()? {
                 Some(repo) => Some(repo),
                 // The group has it not, or not yet: it will be said again when comparing.
                 None => return Ok(()),
             },
         };
         let id = repo.as_ref().map_or(group.id(), Repo::id);
-        session.note(record, slot, Version::of(&signed));
+        let descriptor = match record {
+            Which::Group => records::group_record(group.keys().group()),
+            Which::Repo(key) => records::repo_record(key),
+        };
+        check(&descriptor, id, slot, &signed).peer()?;
+        let ours = self.index.version(group.id(), record, slot);
+        session.note(record, slot, Version::of(&signed), ours);
         // A root is taken in turn with whoever changes the repo, or makes it ours.
         let repo = repo.as_ref().filter(|_| slot == REPO_ROOT);
         let turn = match repo {
@@ -359,15 +527,19 @@ impl Shared {
         if let Some((repo, turn)) = &turn
             && group.is_ours(id)
         {
-            if repo.remember(turn, signed).await.map_err(unsigned)? {
-                self.stirred.notify_waiters();
+            if repo.remember(turn, signed).await.local()? {
+                self.tell_held(repo);
             }
             return Ok(());
         }
         let here = group.records().get(id, slot, Freshness::Local).await;
         let is_new = matches!(here, Ok(None));
-        let here = group.unless_damaged(id, slot, here)?;
-        if here.as_ref().is_some_and(|here| here.seq > signed.seq) {
+        let here = group.unless_damaged(id, slot, here).local()?;
+        if let Some(here) = &here
+            && here.seq > signed.seq
+        {
+            // It may not have it yet.
+            session.slot_changed(record, slot, Some(Version::of(here)), true);
             return Ok(());
         }
         let is_same = |here: &Signed| here.seq == signed.seq && here.value == signed.value;
@@ -375,18 +547,46 @@ impl Shared {
             return Ok(());
         }
         let put = group.records().put(id, slot, PutRecord::Import(signed));
-        match put.await.map_err(unsigned)? {
+        match put.await.local()? {
             Put::Published { .. } | Put::Queued { .. } => {
                 drop(turn);
-                group.record_changed(id);
+                let repo = match record {
+                    Which::Group => None,
+                    Which::Repo(key) => Some(key),
+                };
+                group.record_changed(repo, slot);
                 if id == group.id() && !is_new {
-                    self.name_ours(id).await?;
+                    self.name_ours(id).await.local()?;
                 }
             }
             // Both have the same number, and ours stays.
-            Put::Superseded { .. } => session.push(),
+            Put::Superseded { .. } => {
+                let ours = self.index.version(group.id(), record, slot);
+                session.slot_changed(record, slot, ours, true);
+            }
         }
         Ok(())
+    }
+
+    /// Has the peer say again, in a while, what could not be stored.
+    fn ask_again(&self, session: &Arc<Session>) {
+        let pause = {
+            let mut retry = lock(&session.retry);
+            if retry.waits {
+                return;
+            }
+            retry.waits = true;
+            retry.pause = (retry.pause * 2).clamp(RETRY, MAX_RETRY);
+            retry.pause
+        };
+        let session = Arc::downgrade(session);
+        self.spawn(async move {
+            tokio::time::sleep(pause).await;
+            if let Some(session) = session.upgrade() {
+                lock(&session.retry).waits = false;
+                session.compare();
+            }
+        });
     }
 
     /// What was in a slot of the group's record was replaced: that may have been a repo of ours.
@@ -399,32 +599,20 @@ impl Shared {
     }
 }
 
-/// What is wrong with a value that is not signed by its writer.
-fn unsigned(error: Error) -> Error {
-    if error.kind() != Kind::Denied {
-        return error;
+/// Checks what a peer may send for a slot, before anything of it is stored: so what goes wrong then is not its
+/// fault.
+fn check(descriptor: &RecordDescriptor, id: RecordId, slot: Slot, signed: &Signed) -> Result<()> {
+    let wrong = |message| {
+        let error = Error::new(Kind::Invalid, "sync.peer.read", message);
+        error.with("record", id).with("slot", slot)
+    };
+    let writer = descriptor.writer_of(slot);
+    let writer = writer.ok_or_else(|| wrong("the record has no such slot"))?;
+    if signed.writer != writer {
+        return Err(wrong("the slot belongs to another writer"));
     }
-    let message = "the peer's value is not signed by its writer";
-    Error::new(Kind::Invalid, "sync.peer.read", message).because(error)
-}
-
-impl Session {
-    /// Whether the peer lacks this value, as far as that is known: it has none, an older one, or
-    /// another one with the same number.
-    fn lacks(&self, record: Which, slot: Slot, version: Version) -> bool {
-        let known = lock(&self.known);
-        let theirs = known.get(&record).and_then(|slots| slots.get(&slot));
-        theirs.is_none_or(|theirs| theirs.seq <= version.seq && *theirs != version)
+    if signed.value.len() > MAX_VALUE_LEN as usize {
+        return Err(wrong("the value is longer than one can be"));
     }
-
-    /// The peer has this value, or said so. Of two with one number it is the latest that counts: if
-    /// it is the lesser, the peer sends the greater one itself.
-    fn note(&self, record: Which, slot: Slot, version: Version) {
-        let mut known = lock(&self.known);
-        let theirs = known.entry(record).or_default().entry(slot);
-        let theirs = theirs.or_insert(version);
-        if theirs.seq <= version.seq {
-            *theirs = version;
-        }
-    }
+    verify(id, slot, signed)
 }

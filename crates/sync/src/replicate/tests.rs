@@ -3,11 +3,11 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use store_api::{PublicKey, RecordStore, SecretKey};
-use store_engine::{Blobs, Collections, public_key};
+use store_engine::{Blobs, public_key};
 use store_testkit::{MemorySecrets, MemoryStore};
 use sync_sim::{Link, SimNetwork};
 
-use super::{Options, Replicator, Synced, lock};
+use super::{Options, Replicator, Synced};
 use crate::{
     groups::{Group, Groups, Stores, first_slot},
     invite::InviteKind,
@@ -26,7 +26,6 @@ impl Device {
         let store = Arc::new(MemoryStore::new());
         let stores = Stores {
             blobs: Blobs::open(store.clone(), store.clone()).await.unwrap(),
-            collections: Collections::new(store),
             secrets: Arc::new(MemorySecrets::new()),
         };
         let key = PublicKey([n; 32]);
@@ -177,7 +176,8 @@ async fn what_is_said_of_a_repo_before_it_is_known_counts() {
         let at = &devices[1].running.0.network.addresses()[0];
         devices[2].running.connect(at).await.unwrap();
         // A second connection would begin everything anew.
-        lock(&devices[2].running.0.peers).insert(at.clone(), devices[1].key);
+        let connections = &devices[2].running.0.connections;
+        connections.answered(at.clone(), devices[1].key);
         agree(&devices).await;
         let begun = devices.iter().zip(colliding(2)).map(async |(device, key)| {
             let repo = device.group().create_repo_with("member", key).await;

@@ -2,7 +2,11 @@
 //! wrong; some want this or that of others' files and free the rest; and one who can only read lies or
 //! stalls now and then. In the end all agree, and nothing that was acknowledged is lost.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
 
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -27,9 +31,24 @@ const CANARY: &[u8] = b"the canary in every file";
 
 type Files = BTreeMap<String, Vec<u8>>;
 
+/// How much happened in all seeds: a scenario in which nothing does shows nothing.
+static FREED: AtomicU64 = AtomicU64::new(0);
+static LIES: AtomicU64 = AtomicU64::new(0);
+static LEFT_ALONE: AtomicU64 = AtomicU64::new(0);
+static CRASHES: AtomicU64 = AtomicU64::new(0);
+
 #[test]
 fn honest_members_agree() {
-    seeds::run(scenario);
+    if seeds::run(scenario) >= 16 {
+        for (what, count) in [
+            ("freed files", &FREED),
+            ("lies", &LIES),
+            ("members left alone", &LEFT_ALONE),
+            ("crashes", &CRASHES),
+        ] {
+            assert!(count.load(Ordering::Relaxed) > 0, "there were no {what}");
+        }
+    }
 }
 
 #[test]
@@ -79,6 +98,7 @@ async fn scenario(seed: u64, net: &SimNetwork) {
         if liar == Some(n) && rng.random_bool(0.7) {
             let repos = repos_known_to(&devices[n]).await;
             lie(net, devices[n].key, repos, &mut rng);
+            LIES.fetch_add(1, Ordering::Relaxed);
             continue;
         }
         if choosy.contains(&n) && devices[n].running.is_some() && rng.random_bool(0.5) {
@@ -97,7 +117,10 @@ async fn scenario(seed: u64, net: &SimNetwork) {
         match rng.random_range(0..10) {
             0 => net.partition(&[devices[n].key]),
             1 => net.heal(),
-            2 => devices[n].crash(net),
+            2 => {
+                CRASHES.fetch_add(u64::from(devices[n].running.is_some()), Ordering::Relaxed);
+                devices[n].crash(net);
+            }
             3 if devices[n].running.is_none() => drop(devices[n].start(net, options.clone()).await),
             4 | 5 => {
                 let pause = rng.random_range(1..40);
@@ -128,6 +151,10 @@ async fn scenario(seed: u64, net: &SimNetwork) {
             if device.running.is_none() {
                 device.start(net, options.clone()).await;
             }
+        }
+        for device in &devices[..liar] {
+            let left_alone = device.replicator().left_alone().len() as u64;
+            LEFT_ALONE.fetch_add(left_alone, Ordering::Relaxed);
         }
         tokio::time::sleep(TO_CONVERGE).await;
         for (n, device) in devices[..liar].iter().enumerate() {
@@ -177,7 +204,8 @@ async fn free(devices: &[Device], who: &[usize]) {
         device.replicator().free(group, Copies::NotTheLast)
     });
     for freed in futures_util::future::join_all(freeing.collect::<Vec<_>>()).await {
-        freed.expect("it is freed");
+        let freed = freed.expect("it is freed");
+        FREED.fetch_add(freed.files, Ordering::Relaxed);
     }
 }
 

@@ -135,7 +135,7 @@ async fn put_root(device: &Device, root: Root) {
         writer: SecretKey::from_bytes(key),
         expect: SeqExpect::Any,
     };
-    let records = Records::new(device.stores.collections.clone());
+    let records = Records::new(device.stores.collections().clone());
     let put = records.put(repo.id(), REPO_ROOT, write).await;
     put.expect("it is put");
 }

@@ -32,7 +32,7 @@ async fn spoil(device: &Device, repo: &Repo) {
         writer: SecretKey::from_bytes(key),
         expect: SeqExpect::Any,
     };
-    let records = Records::new(device.stores.collections.clone());
+    let records = Records::new(device.stores.collections().clone());
     let put = records.put(repo.id(), REPO_ROOT, write).await;
     put.expect("a value");
 }
@@ -54,7 +54,7 @@ async fn a_root_that_is_garbage_stops_no_other_repo() {
     // Everybody has the bad value before the good ones change.
     tokio::time::sleep(Duration::from_secs(60)).await;
     for device in &devices {
-        let records = Records::new(device.stores.collections.clone());
+        let records = Records::new(device.stores.collections().clone());
         let value = records.get(bad.id(), REPO_ROOT, Freshness::Local).await;
         assert_eq!(
             value.expect("a read").expect("a value").value,

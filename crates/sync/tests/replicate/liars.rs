@@ -184,13 +184,24 @@ async fn share_of_time(device: &Device, peer: PublicKey, time: Duration) -> f64 
 /// Whoever is honest has everything; the liar is left alone for longer and longer, and comes back.
 async fn they_go_on_without_it(net: &SimNetwork, devices: &mut [Device], most: f64) {
     let liar = devices[LIAR].key;
-    tokio::time::sleep(Duration::from_secs(100)).await;
+    // Whoever asked it finds out.
+    let mut left_alone = 0;
+    for _ in 0..100 {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let by = |device: &Device| device.replicator().left_alone().contains(&liar);
+        left_alone += u32::from(by(&devices[0]) || by(&devices[2]));
+    }
     own(&devices[0])
         .await
         .write("late", noise(7, 200_000))
         .await
         .expect("a write");
-    tokio::time::sleep(Duration::from_secs(60)).await;
+    for _ in 0..60 {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let by = |device: &Device| device.replicator().left_alone().contains(&liar);
+        left_alone += u32::from(by(&devices[0]) || by(&devices[2]));
+    }
+    assert!(left_alone > 0, "nobody left it alone");
     let all = devices[0].files().await;
     assert_eq!(all.len(), LENGTHS.len() + 1);
     assert!(devices[2].files().await == all, "they differ");

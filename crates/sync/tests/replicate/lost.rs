@@ -57,7 +57,7 @@ async fn repair(device: &Device) {
     let scrubbed = device.stores.blobs.scrub(Repair::Yes);
     let scrubbed: Vec<_> = scrubbed.try_collect().await.expect("a scrub");
     assert!(!scrubbed.is_empty());
-    let forgotten = Groups::forget_files(&device.stores.collections).await;
+    let forgotten = Groups::forget_files(device.stores.collections()).await;
     forgotten.expect("it is noted");
 }
 

@@ -257,7 +257,7 @@ async fn a_restart_forgets_nothing() {
 
     let id = devices[0].group().id();
     let kept = |device: &Device| {
-        let entries = device.stores.collections.scan_range(CONTACTS, ..);
+        let entries = device.stores.collections().scan_range(CONTACTS, ..);
         entries.try_collect::<Vec<_>>()
     };
     assert_eq!(kept(&devices[0]).await.expect("entries").len(), 1);

@@ -4,7 +4,7 @@ use std::{cell::Cell, collections::BTreeMap, sync::Arc, time::Duration};
 
 use futures_util::TryStreamExt;
 use store_api::{PublicKey, Result};
-use store_engine::{Blobs, Collections};
+use store_engine::Blobs;
 use store_testkit::{MemorySecrets, MemoryStore};
 use sync::{
     groups::{Clock, Group, Groups, Policy, Repo, Stores},
@@ -39,7 +39,6 @@ impl Device {
             blobs: Blobs::open(shared.clone(), shared.clone())
                 .await
                 .expect("blobs"),
-            collections: Collections::new(shared),
             secrets: Arc::new(MemorySecrets::new()),
         };
         Self {

@@ -7,9 +7,9 @@ use store_engine::{Blobs, Hash, Status};
 
 use super::{
     Chain,
-    jobs::{Job, Named, Wanted},
     progress::Coming,
     receive::MAX_FILE_LEN,
+    scheduler::{Job, Named, Wanted},
 };
 use crate::{
     groups::{local::Place, missing::WantedFile},

@@ -4,26 +4,32 @@
 //! pieces of [`PIECE`]. Each session takes jobs as fast as it can do them. A job that failed goes to
 //! another session; towards the end, those who are idle also take what others are slow with.
 
-mod jobs;
+mod everything;
 mod missing;
-mod run;
+mod scheduler;
 mod tree;
+mod workers;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
-use store_api::{Kind, RecordId, Result};
+use store_api::{PublicKey, RecordId, Result};
 use store_engine::{Hash, Repair};
 use tokio::time::Instant;
 
-pub(super) use self::{missing::has, tree::nobody_has};
-use super::{PATIENCE, Shared, is_lie, is_stall, lock, progress, receive, session, status, wire};
+pub(super) use self::missing::has;
+use super::{
+    PATIENCE, Shared, fault,
+    index::{self, Behind, Change, until},
+    lock, progress, receive, session, status, wire,
+};
 use crate::{
     groups::{
-        Event, Group, Holding, Repo, Wants, WantsDigest,
+        Event, Group, Holding, Repo, Wants,
         local::{Place, Settled},
     },
-    tree::Root,
+    records::{self, FIRST_ROUTE},
+    tree::{MALFORMED, Root},
 };
 
 /// How many repos are fetched at a time.
@@ -33,6 +39,9 @@ const REPOS: usize = 16;
 const AGAIN: Duration = Duration::from_secs(5);
 /// The longest that it is waited.
 const AT_THE_LATEST: Duration = Duration::from_secs(300);
+
+/// The most bytes of files that are waited for before the names are shown.
+const SOON: u64 = 256 * 1024;
 
 /// Pages from the root down to one.
 type Chain = Vec<Hash>;
@@ -51,8 +60,7 @@ pub(super) enum Fetched {
 /// What was tried to fetch of a repo, and who was asked.
 #[derive(PartialEq, Eq)]
 struct Tried {
-    root: Option<Hash>,
-    wanted: WantsDigest,
+    behind: Behind,
     holders: BTreeMap<u64, Option<Holding>>,
 }
 
@@ -122,81 +130,84 @@ impl Shared {
         let mut fetching: FuturesUnordered<BoxFuture<'static, (RecordId, Fetched)>> =
             FuturesUnordered::new();
         let mut attempts = Attempts::default();
+        let mut changes = self.changes.subscribe();
         loop {
-            let stirred = self.stirred.notified();
-            let mut all = self.to_fetch().await;
+            // What was just fetched is not behind any more.
+            self.caught_up().await;
+            let mut all = self.to_fetch();
             attempts.of.retain(|id, attempt| {
-                attempt.runs || all.iter().any(|(_, repo, _)| repo.id() == *id)
+                attempt.runs
+                    || all
+                        .iter()
+                        .any(|(_, repo, _)| records::repo_id(*repo) == *id)
             });
-            all.retain(|(_, repo, tried)| attempts.is_due(repo.id(), tried));
+            all.retain(|(_, repo, tried)| attempts.is_due(records::repo_id(*repo), tried));
             // Who has waited longest is next, so that those whom nobody can give hold up no others.
-            all.sort_by_key(|(_, repo, _)| attempts.of.get(&repo.id()).map(|attempt| attempt.turn));
+            all.sort_by_key(|(_, repo, _)| {
+                let attempt = attempts.of.get(&records::repo_id(*repo));
+                attempt.map(|attempt| attempt.turn)
+            });
             for (group, repo, tried) in all {
                 if attempts.count_running() >= REPOS {
                     break;
                 }
-                attempts.begin(repo.id(), tried);
+                let id = records::repo_id(repo);
+                attempts.begin(id, tried);
                 let shared = Arc::clone(&self);
                 fetching.push(Box::pin(async move {
-                    let fetched = shared.fetch_repo(&group, &repo).await;
-                    (repo.id(), fetched)
+                    (id, shared.fetch_repo(&group, repo).await)
                 }));
             }
+            let is_of_fetching = |change| {
+                !matches!(change, Change::Peer { .. })
+                    && !matches!(change, Change::Record { slot, .. } if slot >= FIRST_ROUTE)
+            };
             tokio::select! {
                 biased;
                 Some((repo, fetched)) = fetching.next() => attempts.end(repo, fetched),
-                () = stirred => {}
+                () = until(&mut changes, is_of_fetching) => {
+                    self.give_up_all_damaged().await;
+                }
                 () = tokio::time::sleep_until(attempts.next()) => {}
             }
         }
     }
 
-    /// The repos whose newest trees are not here, of groups that somebody is connected for. What is
-    /// wrong with one holds up no other: its owner may have written what is no root.
-    async fn to_fetch(&self) -> Vec<(Group, Repo, Tried)> {
+    /// The repos whose newest trees are not here, of groups that somebody is connected for.
+    fn to_fetch(&self) -> Vec<(Group, PublicKey, Tried)> {
         let mut all = Vec::new();
         for group in self.groups.groups() {
-            let sessions = self.sessions_of(group.id());
+            let sessions = self.sessions.of(group.id());
             if sessions.is_empty() {
                 continue;
             }
-            let repos = match group.repos().await {
-                Ok(repos) => repos,
-                Err(error) => {
-                    tracing::warn!(group = %group.id(), %error, "a group cannot be read");
-                    continue;
-                }
-            };
-            for repo in repos {
+            let behind = self.index.look(group.id(), |index| {
+                let repos = index.repos.iter();
+                let behind = repos.filter_map(|(key, repo)| Some((*key, repo.behind?)));
+                behind.collect::<Vec<_>>()
+            });
+            for (repo, behind) in behind.unwrap_or_default() {
                 let holders = sessions.iter();
-                let holders = holders.map(|session| (session.id, session.holds(repo.key())));
-                match self.is_behind(&repo).await {
-                    Ok(Some((root, wanted))) => {
-                        let tried = Tried {
-                            root,
-                            wanted,
-                            holders: holders.collect(),
-                        };
-                        all.push((group.clone(), repo, tried));
-                    }
-                    Ok(None) => {}
-                    Err(error) => tracing::debug!(repo = %repo.key(), %error, "a repo has no root"),
-                }
+                let holders = holders.map(|session| (session.id, session.holds(repo)));
+                let tried = Tried {
+                    behind,
+                    holders: holders.collect(),
+                };
+                all.push((group.clone(), repo, tried));
             }
         }
         all
     }
 
-    /// What is to be fetched of a repo, and what is wanted of it; `None` where all of that is here.
-    async fn is_behind(&self, repo: &Repo) -> Result<Option<(Option<Hash>, WantsDigest)>> {
+    /// What is to be fetched of a repo; `None` where all is here that is wanted of it.
+    pub(super) async fn is_behind(&self, repo: &Repo) -> Result<Option<Behind>> {
         let wants = repo.wants(&self.options.policy).await?;
         let wanted = wants.digest()?;
         let inner = &self.groups.0;
-        self.give_up_damaged(repo, &wants).await?;
         if repo.is_ours() {
-            let other = repo.other().await?.map(|other| other.root.root.hash);
+            let root = repo.other().await?.map(|other| other.root.root.hash);
             let is_damaged = inner.damage(repo.id()).await?.is_some();
-            return Ok((other.is_some() || is_damaged).then_some((other, wanted)));
+            return Ok((root.is_some() || is_damaged).then_some(Behind { root, wanted }));
         }
         let Some(known) = repo.readable_root().await? else {
             return Ok(None);
@@ -209,23 +220,23 @@ impl Shared {
             && settled.root.hash == known.root.hash
             && local.shown.hash == known.root.hash
             && settled.missing.is_empty();
-        Ok((!is_here).then_some((Some(known.root.hash), wanted)))
+        Ok((!is_here).then_some(Behind {
+            root: Some(known.root.hash),
+            wanted,
+        }))
     }
 
     /// Makes what could not be read of a repo's tree missing, so that it is fetched: but only where somebody
     /// is connected who says to have all of the tree.
     async fn give_up_damaged(&self, repo: &Repo, wants: &Wants) -> Result<()> {
         let inner = &self.groups.0;
-        if !inner.damaged.has(repo.id()) {
-            return Ok(());
-        }
         let root = repo.settled(wants).await?.root;
-        let damaged = inner.damaged.of(repo.id(), root.hash);
+        let damaged = inner.damaged.of((repo.group().id(), repo.key()), root.hash);
         let is_whole = |session: &Arc<session::Session>| {
             let holds = session.holds(repo.key());
             holds.is_some_and(|holds| holds.is_all_of(root.hash))
         };
-        if damaged.is_empty() || !self.sessions_of(repo.group().id()).iter().any(is_whole) {
+        if damaged.is_empty() || !self.sessions.of(repo.group().id()).iter().any(is_whole) {
             return Ok(());
         }
         let _turn = repo.turn().await;
@@ -243,11 +254,37 @@ impl Shared {
         for (_, blob) in &damaged {
             inner.damaged.forget(*blob);
         }
+        self.tell_held(repo);
         Ok(())
     }
 
-    async fn fetch_repo(&self, group: &Group, repo: &Repo) -> Fetched {
+    /// Makes damaged files missing that somebody may have.
+    async fn give_up_all_damaged(&self) {
+        for (group, repo) in self.groups.0.damaged.repos() {
+            let given_up = async {
+                let Some(group) = self.groups.group(group) else {
+                    return Ok(());
+                };
+                match group.repo(repo).await? {
+                    Some(repo) => {
+                        let wants = repo.wants(&self.options.policy).await?;
+                        self.give_up_damaged(&repo, &wants).await
+                    }
+                    None => Ok(()),
+                }
+            };
+            if let Err(error) = given_up.await {
+                self.troubles.note(Some(group), "repair", &error);
+            }
+        }
+    }
+
+    async fn fetch_repo(&self, group: &Group, repo: PublicKey) -> Fetched {
         let fetched = async {
+            let found = group.repo(repo).await?;
+            let Some(repo) = &found else {
+                return Ok(Fetched::All);
+            };
             if repo.is_ours() {
                 return self.fetch_ours(group, repo).await;
             }
@@ -261,14 +298,18 @@ impl Shared {
             }
         };
         match fetched.await {
-            Ok(fetched) => fetched,
-            // Somebody else may have it later.
-            Err(error) if matches!(error.kind(), Kind::Unavailable | Kind::NotFound) => {
-                tracing::debug!(repo = %repo.key(), %error, "a tree could not be fetched yet");
+            Ok(fetched) => {
+                self.troubles.clear(Some(group.id()), "fetch");
+                fetched
+            }
+            // Its owner wrote what is no tree.
+            Err(error) if error.operation() == MALFORMED => {
+                tracing::debug!(%repo, %error, "a tree cannot be fetched");
                 Fetched::Some
             }
+            // No peer is to blame: what they do wrong ends their part of it.
             Err(error) => {
-                tracing::warn!(repo = %repo.key(), %error, "a tree could not be fetched");
+                self.troubles.note(Some(group.id()), "fetch", &error);
                 Fetched::Some
             }
         }
@@ -294,9 +335,10 @@ impl Shared {
             }
             let local = inner.local(repo.id()).await?;
             // From now on what comes stays, also over a restart; and what came of roots in between goes.
-            repo.keep(root).await?;
-            repo.keep_only(&[&local.roots()[..], &[root]].concat())
-                .await?;
+            let transaction = group.blobs().transaction()?;
+            let roots = [&local.roots()[..], &[root]].concat();
+            repo.keep_only_in(&transaction, &roots).await?;
+            transaction.commit().await?;
             drop(turn);
             local
         };
@@ -304,7 +346,13 @@ impl Shared {
         let progress = self.begin_moving(repo);
         let mut pages = self.fetch_pages(repo, root, &before, &progress).await?;
         let lost = std::mem::take(&mut pages.missing);
-        if lost.is_empty() && local.shown != root {
+        let files = self
+            .missing_files(repo, &mut pages, wants, &progress)
+            .await?;
+        let bytes = files.iter().map(|files| files.sum().1);
+        let is_long = bytes.fold(0, u64::saturating_add) > SOON;
+        // What comes soon is shown with its files, in one commit.
+        if lost.is_empty() && local.shown != root && is_long {
             let turn = repo.turn().await;
             if group.is_ours(repo.id()) {
                 return Ok(Fetched::Again);
@@ -316,7 +364,7 @@ impl Shared {
             drop(turn);
             self.tell_held(repo);
         }
-        let missing = self.fetch_files_of(repo, pages, wants, &progress).await?;
+        let missing = self.fetch_missing(repo, pages, files, &progress).await?;
         let _one = self.freeing.lock().await;
         if freed != self.freed() {
             // What was looked at may not be here any more.
@@ -337,6 +385,7 @@ impl Shared {
         };
         let mut local = inner.local(repo.id()).await?;
         let before = local.clone();
+        local.shown = root;
         if fetched == Fetched::All {
             (local.complete_for, local.complete) = (wanted, root);
         }
@@ -345,11 +394,10 @@ impl Shared {
             local.settled = Settled { root, missing };
         }
         if local != before {
-            inner.keep_local(repo.id(), &local).await?;
-        }
-        repo.keep_only(&[&local.roots()[..], &[root]].concat())
-            .await?;
-        if local != before {
+            let transaction = group.blobs().transaction()?;
+            transaction.edit(inner.local_edit(repo.id(), &local))?;
+            repo.keep_only_in(&transaction, &local.roots()).await?;
+            transaction.commit().await?;
             self.tell_held(repo);
         }
         Ok(fetched)
@@ -381,7 +429,7 @@ impl Shared {
     pub(super) fn tell_held(&self, repo: &Repo) {
         self.groups.0.tell(Event::Held {
             group: repo.group().id(),
-            repo: repo.id(),
+            repo: repo.key(),
         });
     }
 
@@ -415,10 +463,7 @@ impl Shared {
         if !pages.missing.is_empty() {
             return Ok(Fetched::Some);
         }
-        let everything = Wants::EVERYTHING;
-        let missing = self
-            .fetch_files_of(repo, pages, &everything, &progress)
-            .await?;
+        let missing = self.fetch_files_of(repo, pages, &progress).await?;
         let _one = self.freeing.lock().await;
         if freed != self.freed() {
             return Ok(Fetched::Again);
@@ -441,16 +486,12 @@ impl Shared {
         };
         let root = repo.root().await?;
         let _pin = repo.group().blobs().pin(root.keep()).await;
-        let everything = Wants::EVERYTHING;
         let progress = self.begin_moving(repo);
         let mut pages = self
             .fetch_pages(repo, root, &Settled::NOTHING, &progress)
             .await?;
         let mut missing = std::mem::take(&mut pages.missing);
-        missing.extend(
-            self.fetch_files_of(repo, pages, &everything, &progress)
-                .await?,
-        );
+        missing.extend(self.fetch_files_of(repo, pages, &progress).await?);
         let _turn = repo.turn().await;
         if repo.root().await? != root {
             return Ok(Fetched::Again);

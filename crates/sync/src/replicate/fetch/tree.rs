@@ -10,9 +10,9 @@ use store_engine::{Hash, Pin};
 
 use super::{
     Chain, Shared,
-    jobs::{Job, Named},
     missing::{Files, is_page_here},
     progress::{Coming, Moved},
+    scheduler::{Job, Named},
 };
 use crate::{
     groups::{
@@ -148,16 +148,30 @@ impl Shared {
         Ok(pages)
     }
 
-    /// Fetches the files of these pages, as far as they are wanted; gives those that nobody could give.
+    /// Fetches all files of these pages; gives those that nobody could give.
     pub(super) async fn fetch_files_of(
         &self,
         repo: &Repo,
-        pages: Pages,
-        wants: &Wants,
+        mut pages: Pages,
         progress: &Arc<Moved>,
     ) -> Result<Vec<Place>> {
+        let wants = Wants::EVERYTHING;
+        let files = self
+            .missing_files(repo, &mut pages, &wants, progress)
+            .await?;
+        self.fetch_missing(repo, pages, files, progress).await
+    }
+
+    /// The files of these pages that are wanted and not here.
+    pub(super) async fn missing_files(
+        &self,
+        repo: &Repo,
+        pages: &mut Pages,
+        wants: &Wants,
+        progress: &Arc<Moved>,
+    ) -> Result<Vec<Files>> {
         let mut files = Vec::new();
-        for chain in pages.leaves {
+        for chain in std::mem::take(&mut pages.leaves) {
             let mut wanted = wanted_files(repo, last(&chain), wants).await?;
             if wants.all() {
                 wanted.retain(|file| !pages.old_files.contains(&file.blob));
@@ -169,7 +183,7 @@ impl Shared {
             );
         }
         let mut carried: BTreeMap<Chain, HashSet<u32>> = BTreeMap::new();
-        for place in pages.carried {
+        for place in std::mem::take(&mut pages.carried) {
             let offsets = carried.entry(place.chain).or_default();
             offsets.insert(place.offset);
         }
@@ -182,6 +196,17 @@ impl Shared {
                     .await?,
             );
         }
+        Ok(files)
+    }
+
+    /// Fetches these files of pages; gives those that nobody could give.
+    pub(super) async fn fetch_missing(
+        &self,
+        repo: &Repo,
+        pages: Pages,
+        files: Vec<Files>,
+        progress: &Arc<Moved>,
+    ) -> Result<Vec<Place>> {
         let (pins, left) = self.fetch_files(repo, files, progress).await?;
         drop((pages.pins, pins));
         Ok(left.iter().flat_map(Files::places).collect())
@@ -270,7 +295,7 @@ impl Shared {
 }
 
 /// Nobody could give what is missing.
-pub(in crate::replicate) fn nobody_has(operation: &'static str) -> Error {
+pub(super) fn nobody_has(operation: &'static str) -> Error {
     let message = "nobody who is connected can give what is missing";
     Error::new(Kind::Unavailable, operation, message)
 }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use store_api::{PublicKey, RecordId, Result};
-use tokio::{sync::Notify, time::Instant};
+use tokio::{sync::broadcast::error::RecvError, time::Instant};
 
 use crate::{
     groups::{
@@ -15,8 +15,10 @@ use crate::{
         contacts::{Contact, MAX_CONTACTS},
     },
     replicate::{
-        Shared, lock,
-        session::{Session, Slots, Versions, versions_of},
+        Shared,
+        index::{Change, GroupIndex},
+        lock,
+        session::{Session, Slots},
     },
     tree::Root,
 };
@@ -31,7 +33,6 @@ const KEEP_EVERY: Duration = Duration::from_secs(60);
 #[derive(Debug, Default)]
 pub(in crate::replicate) struct Contacts {
     known: Mutex<BTreeMap<RecordId, BTreeMap<PublicKey, Known>>>,
-    look: Notify,
 }
 
 #[derive(Debug, Clone)]
@@ -42,11 +43,6 @@ struct Known {
 }
 
 impl Contacts {
-    /// Something was told that may make the difference.
-    pub(in crate::replicate) fn look(&self) {
-        self.look.notify_one();
-    }
-
     fn is_loaded(&self, group: RecordId) -> bool {
         lock(&self.known).contains_key(&group)
     }
@@ -69,6 +65,15 @@ pub(super) struct Newest {
 }
 
 impl Newest {
+    /// As the index has them.
+    fn indexed(index: &GroupIndex) -> Self {
+        let roots = index.repos.iter();
+        Self {
+            roots: roots.map(|(key, repo)| (*key, repo.newest)).collect(),
+            are_here: index.repos.values().all(|repo| repo.is_here && !repo.waits),
+        }
+    }
+
     pub(super) async fn of(group: &Group, default: &Policy) -> Result<Self> {
         let (mut roots, mut are_here) = (BTreeMap::new(), true);
         for repo in group.repos().await? {
@@ -98,32 +103,61 @@ impl Shared {
             tracing::warn!(%error, "devices of groups that were left cannot be forgotten");
         }
         let mut before = BTreeMap::new();
+        let mut changes = self.changes.subscribe();
+        // All of them where `None`.
+        let mut of: Option<BTreeSet<RecordId>> = None;
         loop {
-            let stirred = self.stirred.notified();
             let start = Instant::now();
-            self.look_at_all(&mut before).await;
+            self.look_at_some(&mut before, of.as_ref()).await;
             // However much happens, most of the time is for other things.
-            tokio::time::sleep(GATHER.max(start.elapsed() * 4)).await;
-            tokio::select! {
-                biased;
-                () = stirred => {}
-                () = self.contacts.look.notified() => {}
-                () = tokio::time::sleep(self.options.compare_every) => {}
+            let mut changed = BTreeSet::new();
+            let mut all = false;
+            let gathered = tokio::time::sleep(GATHER.max(start.elapsed() * 4));
+            let rest = tokio::time::sleep(self.options.compare_every);
+            tokio::pin!(gathered, rest);
+            loop {
+                let is_enough = all || !changed.is_empty();
+                tokio::select! {
+                    biased;
+                    () = &mut gathered, if is_enough => break,
+                    () = &mut rest => {
+                        all = true;
+                        break;
+                    }
+                    change = changes.recv() => match change {
+                        Ok(Change::Groups) | Err(RecvError::Lagged(_)) => all = true,
+                        Ok(change) => changed.extend(change.group()),
+                        Err(RecvError::Closed) => return,
+                    }
+                }
             }
+            of = (!all).then_some(changed);
         }
     }
 
-    async fn look_at_all(&self, before: &mut BTreeMap<u64, Arc<Session>>) {
-        let sessions = lock(&self.sessions).clone();
-        let mut ended = std::mem::replace(before, sessions.clone());
-        ended.retain(|id, _| !sessions.contains_key(id));
+    async fn look_at_some(
+        &self,
+        before: &mut BTreeMap<u64, Arc<Session>>,
+        of: Option<&BTreeSet<RecordId>>,
+    ) {
+        self.caught_up().await;
+        let is_of = |group: RecordId| of.is_none_or(|of| of.contains(&group));
+        let sessions = self.sessions.all().into_iter();
+        let sessions: BTreeMap<u64, _> = sessions.map(|session| (session.id, session)).collect();
+        let mut ended = before.clone();
+        ended.retain(|id, session| is_of(session.group.id()) && !sessions.contains_key(id));
+        before.retain(|_, session| !is_of(session.group.id()));
+        let now = sessions.iter();
+        let now = now.filter(|(_, session)| is_of(session.group.id()));
+        before.extend(now.map(|(id, session)| (*id, Arc::clone(session))));
         let groups = self.groups.groups();
-        for group in &groups {
+        for group in groups.iter().filter(|group| is_of(group.id())) {
             let of_group = |session: &&Arc<Session>| session.group.id() == group.id();
             let ended: Vec<_> = ended.values().filter(of_group).collect();
             let sessions: Vec<_> = sessions.values().filter(of_group).collect();
-            if let Err(error) = self.look_at(group, &ended, &sessions).await {
-                tracing::warn!(group = %group.id(), %error, "devices cannot be remembered");
+            match self.look_at(group, &ended, &sessions).await {
+                Ok(()) => self.troubles.clear(Some(group.id()), "contacts"),
+                Err(error) => self.troubles.note(Some(group.id()), "contacts", &error),
             }
         }
         let mut left: Vec<RecordId> = lock(&self.contacts.known).keys().copied().collect();
@@ -184,16 +218,11 @@ impl Shared {
             return Ok(());
         }
 
-        let newest = Newest::of(group, &self.options.policy).await?;
-        let mut ours: Option<Versions> = None;
-        let is_needed = |s: &&Arc<Session>| s.has_compared() && newest.are_held(&s.holdings());
-        if sessions.iter().copied().any(|session| is_needed(&session)) {
-            ours = versions_of(group).await?;
-        }
-        let is_level = |session: &Session| {
-            let ours = ours.as_ref();
-            ours.is_some_and(|ours| session.is_level(ours, Slots::Data))
+        let Some(newest) = self.index.look(group.id(), |index| Newest::indexed(index)) else {
+            return Ok(());
         };
+        let is_needed = |s: &&Arc<Session>| s.has_compared() && newest.are_held(&s.holdings());
+        let is_level = |session: &Session| session.is_level(Slots::Data);
         let now = self.groups.0.now();
         self.with_contacts(group.id(), |contacts| {
             for (device, known) in contacts.iter_mut() {
@@ -249,7 +278,7 @@ impl Shared {
         if news.is_empty() {
             return Ok(());
         }
-        let members = self.members_of(group).await?;
+        let members = self.members_of(group);
         for (device, mut contact) in news {
             contact.repo = members.get(&device).copied().or(contact.repo);
             self.groups
@@ -290,7 +319,7 @@ impl Shared {
 
     /// Writes what is known of all devices, at the end.
     pub(in crate::replicate) async fn keep_contacts(&self) {
-        self.look_at_all(&mut BTreeMap::new()).await;
+        self.look_at_some(&mut BTreeMap::new(), None).await;
         for group in self.groups.groups() {
             let nobody = BTreeSet::new();
             let kept = self.keep_contacts_of(&group, &nobody, Duration::ZERO);
@@ -302,8 +331,10 @@ impl Shared {
 
     /// The members of a group by the devices whose addresses they tell: of two who tell the same, who
     /// did it for longer. What they tell is only what they say.
-    pub(super) async fn members_of(&self, group: &Group) -> Result<BTreeMap<PublicKey, PublicKey>> {
-        let mut routes = group.routes().await?;
+    pub(super) fn members_of(&self, group: &Group) -> BTreeMap<PublicKey, PublicKey> {
+        let routes = self.index.look(group.id(), |index| index.routes.clone());
+        let routes = routes.unwrap_or_default().into_iter();
+        let mut routes: Vec<_> = routes.map(|((repo, _), route)| (repo, route)).collect();
         routes.sort_by_key(|(_, route)| std::cmp::Reverse(route.expires));
         let mut members = BTreeMap::new();
         for (repo, route) in routes {
@@ -311,6 +342,6 @@ impl Shared {
                 members.entry(device).or_insert(repo);
             }
         }
-        Ok(members)
+        members
     }
 }

@@ -134,11 +134,11 @@ impl Shared {
             known.repo = contact.repo;
             known.contact = Some(contact);
         }
-        for session in self.sessions_of(group.id()) {
+        for session in self.sessions.of(group.id()) {
             let device = session.link.connection.peer();
             devices.entry(device).or_default().session = Some(session);
         }
-        for (device, repo) in self.members_of(group).await? {
+        for (device, repo) in self.members_of(group) {
             // What members tell has no other bound.
             if devices.contains_key(&device) || devices.len() < MAX_CONTACTS {
                 devices.entry(device).or_default().repo = Some(repo);

@@ -17,10 +17,15 @@ pub use self::{
     requests::Request,
 };
 use super::{
-    Replicator, lock,
-    session::{Session, Slots, versions_of},
+    Replicator, Shared,
+    index::{GroupIndex, until},
+    lock,
+    session::{Session, Slots},
 };
-use crate::groups::{Missing, RepoState};
+use crate::{
+    groups::{Missing, RepoState},
+    tree::Root,
+};
 
 /// How far a repo of a group is.
 #[derive(Debug, Clone)]
@@ -89,6 +94,35 @@ pub enum Synced {
     Everywhere,
 }
 
+impl Shared {
+    /// Whether all sessions of a group have said what their peers have, and both sides have the same values.
+    fn has_compared(&self, group: RecordId, sessions: &[Arc<Session>]) -> bool {
+        let waits = |index: &mut GroupIndex| index.repos.values().any(|repo| repo.waits);
+        let is_level =
+            |session: &Arc<Session>| session.has_compared() && session.is_level(Slots::All);
+        !sessions.is_empty()
+            && self.index.look(group, waits) == Some(false)
+            && sessions.iter().all(is_level)
+    }
+
+    /// Whether a group is in sync, as far as the index says.
+    fn is_synced(&self, group: RecordId, synced: Synced) -> bool {
+        let sessions = self.sessions.of(group);
+        let is_there = |key: PublicKey, newest: Root| {
+            let holds = |session: &Arc<Session>| {
+                let holds = session.holds(key);
+                holds.is_some_and(|holds| holds.is_all_of(newest.hash))
+            };
+            synced == Synced::Here || newest.is_empty() || sessions.iter().all(holds)
+        };
+        let is_here = self.index.look(group, |index| {
+            let mut repos = index.repos.iter();
+            repos.all(|(key, repo)| repo.is_here && is_there(*key, repo.newest))
+        });
+        is_here == Some(true) && self.has_compared(group, &sessions)
+    }
+}
+
 impl Replicator {
     /// How far a group is.
     ///
@@ -99,15 +133,9 @@ impl Replicator {
             Error::new(Kind::NotFound, "sync.status", "there is no such group here")
                 .with("group", group)
         })?;
-        let sessions = self.0.sessions_of(group.id());
-        let mut compared = sessions.iter().all(|session| session.has_compared());
-        compared &= !sessions.is_empty();
-        if compared {
-            // Read once, whoever it is compared with.
-            let ours = versions_of(&group).await?;
-            let is_level = |ours| sessions.iter().all(|s| s.is_level(ours, Slots::All));
-            compared = ours.as_ref().is_some_and(is_level);
-        }
+        self.0.caught_up().await;
+        let sessions = self.0.sessions.of(group.id());
+        let compared = self.0.has_compared(group.id(), &sessions);
         let mut repos = Vec::new();
         for repo in group.repos().await? {
             let state = repo.state(&self.0.options.policy).await?;
@@ -160,21 +188,20 @@ impl Replicator {
         limit: Duration,
     ) -> Result<Status> {
         let waiting = async {
+            let mut changes = self.0.changes.subscribe();
             loop {
-                let stirred = self.0.stirred.notified();
-                let status = self.status(group).await?;
-                let is_synced = status.compared
-                    && status.has_all()
-                    && (synced == Synced::Here || status.all_have());
-                if is_synced {
-                    return Ok(status);
+                self.0.caught_up().await;
+                // A look at the index costs little.
+                if self.0.is_synced(group, synced) || self.0.groups.group(group).is_none() {
+                    let status = self.status(group).await?;
+                    let is_synced = status.compared
+                        && status.has_all()
+                        && (synced == Synced::Here || status.all_have());
+                    if is_synced {
+                        return Ok(status);
+                    }
                 }
-                // What a peer is told changes nothing here: look again soon.
-                tokio::select! {
-                    biased;
-                    () = stirred => {}
-                    () = tokio::time::sleep(Duration::from_millis(50)) => {}
-                }
+                until(&mut changes, |change| change.is_of(group)).await;
             }
         };
         if let Ok(status) = tokio::time::timeout(limit, waiting).await {

@@ -10,6 +10,8 @@
 //! slot             3 u8 | record | slot u16 | signed value (record_format)
 //! holds            4 u8 | repo's key [32] | hash of a root [32] | files that the sender wants and lacks u64
 //!                  | their bytes u64
+//! state            5 u8 | u8 (1 where it answers one) | digest [16] of all values that the sender has:
+//!                  if they are others, say what you have
 //! digest           the beginning of the value's BLAKE3 hash
 //! record           0 u8, the group's; or 1 u8 | repo's key [32]
 //! get              group id [32] | repo's key [32] | depth u8 | for each page: hash [32]
@@ -34,7 +36,7 @@ pub use self::get::Get;
 #[cfg(fuzzing)]
 pub(super) use self::get::MAX_RANGES;
 pub(super) use self::{
-    frame::{is_lost, is_stall, lost, next_frame, read_frame, silent, write_frame},
+    frame::{next_frame, read_frame, write_frame},
     get::Answer,
 };
 use crate::codec::Fields;
@@ -56,6 +58,7 @@ const HAVE: u8 = 1;
 const COMPARED: u8 = 2;
 const SLOT: u8 = 3;
 const HOLDS: u8 = 4;
+const STATE: u8 = 5;
 
 const READ: &str = "sync.peer.read";
 const WRITE: &str = "sync.peer.write";
@@ -64,6 +67,9 @@ const WRITE: &str = "sync.peer.write";
 const MAX_SLOTS: u16 = 1024;
 /// How much of a value's hash is told: enough for no two values to have the same by chance.
 pub const DIGEST_LEN: usize = 8;
+
+/// A digest of all values of a group's records.
+pub type Digest = [u8; 16];
 
 /// Which value a slot has. Two who hold the writer's key may have given one number to two values, so
 /// the number alone does not tell.
@@ -124,6 +130,13 @@ pub enum Message {
         /// How much of it.
         holding: Holding,
     },
+    /// What the sender has of the records, in short: who has something else says what it has.
+    State {
+        /// Whether it answers another one, and needs no answer.
+        answers: bool,
+        /// The digest.
+        digest: Digest,
+    },
 }
 
 impl Message {
@@ -163,6 +176,11 @@ impl Message {
                 bytes.put_u8(HOLDS);
                 bytes.put_slice(&repo.0);
                 holding.put(&mut bytes);
+            }
+            Self::State { answers, digest } => {
+                bytes.put_u8(STATE);
+                bytes.put_u8(u8::from(*answers));
+                bytes.put_slice(digest);
             }
         }
         Ok(bytes.freeze())
@@ -206,6 +224,14 @@ impl Message {
             HOLDS => Self::Holds {
                 repo: PublicKey(fields.take()?),
                 holding: Holding::take(&mut fields)?,
+            },
+            STATE => Self::State {
+                answers: match fields.u8()? {
+                    0 => false,
+                    1 => true,
+                    other => return Err(fields.invalid("a flag is 0 or 1").with("flag", other)),
+                },
+                digest: fields.take()?,
             },
             other => {
                 let error = fields.invalid("the peer says what is not known here");
@@ -261,7 +287,7 @@ mod tests {
         assert!(most.encode().unwrap().len() < MAX_FRAME_LEN);
     }
 
-    fn messages() -> [Message; 6] {
+    fn messages() -> [Message; 7] {
         let signed = || Signed {
             value: Bytes::from_static(b"value"),
             seq: 7,
@@ -299,6 +325,10 @@ mod tests {
                     lacks_files: 3,
                     lacks_bytes: 4,
                 },
+            },
+            Message::State {
+                answers: true,
+                digest: [8; 16],
             },
         ]
     }

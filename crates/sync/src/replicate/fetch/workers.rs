@@ -5,23 +5,26 @@ use std::{collections::BTreeMap, sync::Arc};
 use bao_tree::ChunkRanges;
 use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use store_api::{Error, Kind, Result};
-use store_engine::{Blobs, Hash, Pin};
+use store_engine::{Blobs, Hash, Hashed, Pin};
 use tokio::{task::JoinSet, time::Instant};
 
 use super::{
-    Shared, is_lie, is_stall,
-    jobs::{Job, Named, SLOW, Take, Wanted, Work},
+    Shared,
+    fault::{Blame, Fault, Misconduct, Outcome},
+    index::{Change, until},
     missing::{PIECE, first_piece, has, pieces},
     progress::Moved,
     receive::{MAX_FILE_LEN, Opened, Received, Receiver, add},
+    scheduler::{Job, Named, SLOW, Take, Wanted, Work},
     session::Session,
     status::Request,
-    wire::{self, GET, Get},
+    wire::{GET, Get},
 };
 use crate::{
     groups::Repo,
     seal,
     tree::{
+        MALFORMED,
         page::{MAX_ITEMS, MAX_PAGE_LEN},
         walk::children,
     },
@@ -93,9 +96,9 @@ impl Shared {
         // How many work on each session, and what each has said that it has of the tree.
         let mut at_work: BTreeMap<u64, usize> = BTreeMap::new();
         let mut holders = BTreeMap::new();
+        let mut changes = self.changes.subscribe();
         loop {
-            let stirred = self.stirred.notified();
-            for session in self.sessions_of(repo.group().id()) {
+            for session in self.sessions.of(repo.group().id()) {
                 let is_new = !at_work.contains_key(&session.id);
                 let count = at_work.entry(session.id).or_default();
                 let holds = session.holds(repo.key()).filter(|holds| holds.root == top);
@@ -129,7 +132,14 @@ impl Shared {
                         *count -= 1;
                     }
                 }
-                () = stirred => {}
+                // Somebody came, or has more of it.
+                () = until(&mut changes, |change| match change {
+                    Change::Session { group } => group == repo.group().id(),
+                    Change::Holding { group, repo: of } => {
+                        group == repo.group().id() && of == repo.key()
+                    }
+                    _ => false,
+                }) => {}
             }
         }
     }
@@ -175,26 +185,16 @@ impl Shared {
                         false => work.finish_but(number, session.id, &done.absent, more),
                     }
                 }
-                Err(error) => {
+                Err(fault) => {
                     work.fail(number, session.id);
-                    match error.kind() {
-                        // Our own disk's errors are not the peer's.
-                        Kind::Full | Kind::Corrupt | Kind::Closed | Kind::Internal => {
-                            if session.link.connection_lives() {
-                                return Err(error);
-                            }
+                    match fault {
+                        // Nobody else can help either.
+                        Fault::Local(error) => return Err(error),
+                        Fault::Peer(Misconduct::Lacks, _) => {}
+                        fault => {
+                            self.blame(&session.link, &fault);
                             return Ok(pins);
                         }
-                        Kind::NotFound => {}
-                        _ if is_lie(&error) => {
-                            self.avoid_peer(&session.link, &error);
-                            return Ok(pins);
-                        }
-                        _ if is_stall(&error) => {
-                            self.give_up(&session.link, &error);
-                            return Ok(pins);
-                        }
-                        _ => return Ok(pins),
                     }
                 }
             }
@@ -208,12 +208,12 @@ impl Shared {
         repo: &Repo,
         opened: &Opened,
         moved: &Arc<Moved>,
-    ) -> Result<Done> {
+    ) -> Outcome<Done> {
         let (group, blobs) = (repo.group(), repo.group().blobs());
         let page = *job.chain.last().expect("a chain has a page");
         let mut wanted = job.wanted.clone();
         if job.is_tried() && !job.is_page {
-            wanted = lacking(blobs, wanted).await?;
+            wanted = lacking(blobs, wanted).await.local()?;
             if wanted.is_empty() {
                 return Ok(Done::default());
             }
@@ -250,15 +250,33 @@ impl Shared {
             let first = receiver
                 .next(blobs, page, &all, MAX_SEQUENCE_LEN, &running, None)
                 .await?;
-            done.pins.extend(keep(blobs, first).await?);
-            let sealed = children(blobs, page, 0).await?;
-            let sealed = sealed.first().map(|child| child.hash).ok_or_else(|| {
-                Error::new(Kind::Invalid, "sync.fetch", "the page is none").with("page", page)
+            let sealed = match &first {
+                Received::Small(bytes) => bytes.first_chunk::<32>().map(|hash| Hash::from(*hash)),
+                Received::Stored { .. } => {
+                    let named = children(blobs, page, 0).await.local()?;
+                    named.first().map(|child| child.hash)
+                }
+                Received::Absent => return Err(Fault::lacks()),
+            };
+            // What its owner made of it is not the peer's fault.
+            let sealed = sealed.ok_or_else(|| {
+                let error = Error::new(Kind::Corrupt, MALFORMED, "the page has no content");
+                Fault::Local(error.with("page", page))
             })?;
             let second = receiver
                 .next(blobs, sealed, &all, MAX_SEALED_LEN, &running, None)
                 .await?;
-            done.pins.extend(keep(blobs, second).await?);
+            match (first, second) {
+                // Both in one commit.
+                (Received::Small(first), Received::Small(second)) => {
+                    let both = vec![Hashed::new(second), Hashed::new(first)];
+                    done.pins.extend(blobs.add_all(both).await.local()?);
+                }
+                (first, second) => {
+                    done.pins.extend(keep(blobs, first).await?);
+                    done.pins.extend(keep(blobs, second).await?);
+                }
+            }
             return Ok(done);
         }
         let opened = job.is_piece.then_some(opened);
@@ -278,7 +296,7 @@ impl Shared {
                     if adding.len() >= ADDING
                         && let Some(added) = adding.join_next().await
                     {
-                        done.pins.push(joined(added)?);
+                        done.pins.push(joined(added).local()?);
                     }
                     moved.file_is_here();
                 }
@@ -286,14 +304,14 @@ impl Shared {
                     done.pins.extend(_pin);
                     if size > PIECE && ranges.is_subset(&first_piece()) {
                         done.longer.push((wanted.file, size));
-                    } else if has(blobs, file.hash, &ChunkRanges::all()).await? {
+                    } else if has(blobs, file.hash, &ChunkRanges::all()).await.local()? {
                         moved.file_is_here();
                     }
                 }
                 // The next may be there.
                 Ok(Received::Absent) => done.absent.push(wanted),
                 // The answer ended within this file, which the peer may not be able to read.
-                Err(error) if wire::is_lost(&error) && session.link.connection_lives() => {
+                Err(Fault::Link(error)) if session.link.connection_lives() => {
                     tracing::debug!(hash = %file.hash, %error, "a peer stopped giving a file");
                     done.absent.push(wanted);
                     break;
@@ -306,7 +324,7 @@ impl Shared {
         }
         done.left = wanted.collect();
         while let Some(added) = adding.join_next().await {
-            done.pins.push(joined(added)?);
+            done.pins.push(joined(added).local()?);
         }
         ended.map(|()| done)
     }
@@ -328,13 +346,10 @@ fn joined(added: std::result::Result<Result<Pin>, tokio::task::JoinError>) -> Re
         .map_err(|error| Error::new(Kind::Internal, "sync.fetch", "a task failed").because(error))?
 }
 
-async fn keep(blobs: &Blobs, received: Received) -> Result<Option<Pin>> {
+async fn keep(blobs: &Blobs, received: Received) -> Outcome<Option<Pin>> {
     match received {
-        Received::Small(bytes) => add(blobs, bytes).await.map(Some),
+        Received::Small(bytes) => add(blobs, bytes).await.map(Some).local(),
         Received::Stored { _pin, .. } => Ok(_pin),
-        Received::Absent => {
-            let message = "the peer has not got it";
-            Err(Error::new(Kind::NotFound, "sync.peer.get", message))
-        }
+        Received::Absent => Err(Fault::lacks()),
     }
 }

@@ -118,7 +118,7 @@ impl Group {
             };
             match self.records().put(self.id(), slot, write).await? {
                 Put::Published { seq } | Put::Queued { seq } => {
-                    self.record_changed(self.id());
+                    self.record_changed(None, slot);
                     return Ok(RecordPut::Published { seq });
                 }
                 Put::Superseded { .. } => {}

@@ -9,7 +9,7 @@
 //! sync/others      group id [32] | repo id [32]   -> version u8 = 1 | signed value (record_format)
 //!                                    the root of another device of ours, until its tree is here
 //! sync/promised    "until"                        -> version u8 = 1 | milliseconds since 1970, i64
-//!                                    until then something may be kept for others (promises.rs)
+//!                                    until then something may be kept for others (leases.rs)
 //! sync/contacts    other devices that were met (contacts.rs)
 //! secret group/ID  version u8 = 1 | access u8 (1 write, 2 read, 3 replica) | epoch u32
 //!                  | secret [32]; or read key [32] | locate key [32]; or locate key [32]

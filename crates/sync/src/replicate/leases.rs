@@ -20,7 +20,8 @@ use store_api::{PublicKey, Result};
 use store_engine::{Hash, Pin, Root, Status};
 use tokio::time::Instant;
 
-use super::{Shared, lock};
+use super::lock;
+use crate::groups::Groups;
 
 /// For how long what was shown is kept.
 pub(super) const KEEP: Duration = Duration::from_secs(600);
@@ -33,8 +34,11 @@ const LAPSE_EVERY: Duration = Duration::from_secs(30);
 /// The most blobs that are promised at a time; others are as if they were not here.
 const MAX_PROMISED: usize = 65_536;
 
-#[derive(Default)]
-pub(super) struct Promises {
+/// What is kept for others who let their own copies go, and what this device asks others to keep.
+pub(super) struct Leases {
+    groups: Groups,
+    /// This device's key.
+    own: PublicKey,
     state: Mutex<State>,
     /// Until when, in milliseconds since 1970, something may be promised, as it was noted durably.
     noted: tokio::sync::Mutex<Option<i64>>,
@@ -73,10 +77,19 @@ fn millis(time: Duration) -> i64 {
     i64::try_from(time.as_millis()).expect("some minutes")
 }
 
-impl Shared {
+impl Leases {
+    pub(super) fn new(groups: Groups, own: PublicKey) -> Arc<Self> {
+        Arc::new(Self {
+            groups,
+            own,
+            state: Mutex::default(),
+            noted: tokio::sync::Mutex::default(),
+        })
+    }
+
     /// Lets go what was promised long enough ago.
-    pub(super) fn lapse_promises(&self) {
-        lock(&self.promises.state).lapse();
+    pub(super) fn lapse(&self) {
+        lock(&self.state).lapse();
     }
 
     /// Promises a peer to keep a blob. False where it is not all here, or may be about to go.
@@ -87,13 +100,13 @@ impl Shared {
             Result::Ok(matches!(status, Some(Status::Complete { .. })))
         };
         let may = |state: &State| {
-            let goes = state.asked.contains(&hash) && self.network.key() <= peer;
+            let goes = state.asked.contains(&hash) && self.own <= peer;
             let has_room =
                 state.promised.len() < MAX_PROMISED || state.promised.contains_key(&hash);
             !goes && has_room
         };
-        self.lapse_promises();
-        if !may(&lock(&self.promises.state)) || !is_here().await? {
+        self.lapse();
+        if !may(&lock(&self.state)) || !is_here().await? {
             return Ok(false);
         }
         self.note_promises().await?;
@@ -102,7 +115,7 @@ impl Shared {
         if !is_here().await? {
             return Ok(false);
         }
-        let mut state = lock(&self.promises.state);
+        let mut state = lock(&self.state);
         let may = may(&state);
         if may {
             state.promised.insert(hash, (Instant::now() + KEEP, pin));
@@ -125,14 +138,14 @@ impl Shared {
     }
 
     async fn load_promises(&self) -> Result<tokio::sync::MutexGuard<'_, Option<i64>>> {
-        let mut noted = self.promises.noted.lock().await;
+        let mut noted = self.noted.lock().await;
         if noted.is_none() {
             let until = self.groups.0.promised().await?.unwrap_or(i64::MIN);
             let left = until.saturating_sub(self.groups.0.now());
             // A clock that was set back must not make it long.
             let left = left.clamp(0, millis(KEEP + SPARE)).unsigned_abs();
             let before = Instant::now() + Duration::from_millis(left);
-            lock(&self.promises.state).before = Some(before);
+            lock(&self.state).before = Some(before);
             *noted = Some(until);
         }
         Ok(noted)
@@ -144,14 +157,14 @@ impl Shared {
         blobs: impl IntoIterator<Item = Hash>,
     ) -> Result<Asking> {
         drop(self.load_promises().await?);
-        self.lapse_promises();
+        self.lapse();
         let mut asking = Asking {
-            shared: Arc::clone(self),
+            leases: Arc::clone(self),
             blobs: HashSet::new(),
             since: Instant::now(),
             at: self.groups.0.now(),
         };
-        let mut state = lock(&self.promises.state);
+        let mut state = lock(&self.state);
         for hash in blobs {
             if !state.is_promised(&hash) && state.asked.insert(hash) {
                 asking.blobs.insert(hash);
@@ -164,7 +177,7 @@ impl Shared {
 
 /// What this device asks others for, until this is dropped.
 pub(super) struct Asking {
-    shared: Arc<Shared>,
+    leases: Arc<Leases>,
     blobs: HashSet<Hash>,
     since: Instant,
     at: i64,
@@ -179,19 +192,103 @@ impl Asking {
     /// Whether what others have shown is still promised, and not promised by us.
     pub(super) fn may_go(&self, hash: &Hash) -> bool {
         // The one stands still while a device sleeps, the other one may be set.
-        let took = self.shared.groups.0.now().saturating_sub(self.at);
+        let took = self.leases.groups.0.now().saturating_sub(self.at);
         self.blobs.contains(hash)
             && self.since.elapsed() < WITHIN
             && (0..millis(WITHIN)).contains(&took)
-            && !lock(&self.shared.promises.state).is_promised(hash)
+            && !lock(&self.leases.state).is_promised(hash)
     }
 }
 
 impl Drop for Asking {
     fn drop(&mut self) {
-        let mut state = lock(&self.shared.promises.state);
+        let mut state = lock(&self.leases.state);
         for hash in &self.blobs {
             state.asked.remove(hash);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use store_engine::{Blobs, Source};
+    use store_testkit::{MemorySecrets, MemoryStore};
+
+    use super::*;
+    use crate::groups::Stores;
+
+    async fn leases(blobs: &Blobs, own: u8) -> Arc<Leases> {
+        let stores = Stores {
+            blobs: blobs.clone(),
+            secrets: Arc::new(MemorySecrets::new()),
+        };
+        let start = Instant::now();
+        let clock = Arc::new(move || 1_700_000_000_000 + millis(start.elapsed()));
+        let groups = Groups::open_with(stores, clock).await.unwrap();
+        Leases::new(groups, PublicKey([own; 32]))
+    }
+
+    async fn blobs() -> Blobs {
+        let store = Arc::new(MemoryStore::new());
+        Blobs::open(store.clone(), store).await.unwrap()
+    }
+
+    async fn pass(seconds: u64) {
+        tokio::time::sleep(Duration::from_secs(seconds)).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_promised_does_not_go_before_its_time() {
+        let blobs = blobs().await;
+        let leases = leases(&blobs, 5).await;
+        let hash = blobs
+            .add(Source::Bytes("file".into()))
+            .await
+            .unwrap()
+            .hash();
+        let peer = PublicKey([9; 32]);
+        assert!(leases.promise(hash, peer).await.unwrap());
+        assert!(!leases.promise(Hash::of("absent"), peer).await.unwrap());
+        assert!(blobs.delete(vec![hash]).await.is_err(), "it is pinned");
+        assert!(!leases.ask_for([hash]).await.unwrap().asks_for(&hash));
+        pass(KEEP.as_secs() + 1).await;
+        let asking = leases.ask_for([hash]).await.unwrap();
+        assert!(asking.asks_for(&hash) && asking.may_go(&hash));
+        pass(WITHIN.as_secs() + 1).await;
+        assert!(!asking.may_go(&hash), "others may have let it go by now");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn of_two_who_ask_each_other_the_lesser_refuses() {
+        let blobs = blobs().await;
+        let leases = leases(&blobs, 5).await;
+        let hash = blobs
+            .add(Source::Bytes("file".into()))
+            .await
+            .unwrap()
+            .hash();
+        let asking = leases.ask_for([hash]).await.unwrap();
+        assert!(!leases.promise(hash, PublicKey([9; 32])).await.unwrap());
+        assert!(leases.promise(hash, PublicKey([1; 32])).await.unwrap());
+        assert!(!asking.may_go(&hash), "it is promised by now");
+        drop(asking);
+        assert!(leases.promise(hash, PublicKey([9; 32])).await.unwrap());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_crash_forgets_no_promise() {
+        let blobs = blobs().await;
+        let before = leases(&blobs, 5).await;
+        let hash = blobs
+            .add(Source::Bytes("file".into()))
+            .await
+            .unwrap()
+            .hash();
+        assert!(before.promise(hash, PublicKey([9; 32])).await.unwrap());
+        drop(before);
+        let after = leases(&blobs, 5).await;
+        assert!(!after.ask_for([hash]).await.unwrap().asks_for(&hash));
+        pass((KEEP + SPARE).as_secs() + 1).await;
+        assert!(after.ask_for([hash]).await.unwrap().asks_for(&hash));
     }
 }

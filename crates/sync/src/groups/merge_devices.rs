@@ -148,7 +148,7 @@ impl Repo {
         }
         self.keep_both(&turn).await?;
         // Also where ours stays, which the peers are then told.
-        group.record_changed(self.id());
+        group.record_changed(Some(self.key()), REPO_ROOT);
         Ok(())
     }
 

@@ -8,8 +8,8 @@ use store_engine::{Hash, Status};
 
 use super::{
     Replicator, Shared,
-    holders::{Asked, length, show},
-    is_lie,
+    fault::{Misconduct, Outcome},
+    possession::{Asked, length, show},
     session::Session,
     wire::GET,
 };
@@ -41,7 +41,7 @@ impl Replicator {
         if places.is_empty() {
             return Err(none("no file has this hash").with("hash", hash));
         }
-        let sessions = self.0.sessions_of(group.id());
+        let sessions = self.0.sessions.of(group.id());
         let asked = sessions.iter().map(|session| {
             let shows = self.0.shows(session, &places);
             async move { shows.await.then(|| session.link.connection.peer()) }
@@ -103,11 +103,9 @@ impl Shared {
             match shows_at(session, place).await {
                 Ok(true) => return true,
                 Ok(false) => {}
-                Err(error) => {
-                    let peer = session.link.connection.peer();
-                    tracing::debug!(%peer, %error, "a peer does not show a file");
-                    if is_lie(&error) {
-                        self.avoid_peer(&session.link, &error);
+                Err(fault) => {
+                    self.blame(&session.link, &fault);
+                    if fault.is_peers(Misconduct::Lies) {
                         return false;
                     }
                 }
@@ -117,7 +115,7 @@ impl Shared {
     }
 }
 
-async fn shows_at(session: &Arc<Session>, place: &Place) -> Result<bool> {
+async fn shows_at(session: &Arc<Session>, place: &Place) -> Outcome<bool> {
     let (repo, at) = (&place.repo, &place.at);
     let len = match place.len {
         Some(len) => Some(len),

@@ -7,7 +7,7 @@ use futures_util::TryStreamExt;
 use store_api::{Kind, RecordId, Result};
 use store_engine::{Blobs, Format, Hash, Marks, Status, TagName};
 
-use super::{Shared, holders::Asked};
+use super::{Shared, possession::Asked};
 use crate::{
     groups::{Repo, Wants, WantsDigest, missing::wanted_files},
     tree::{

@@ -1,5 +1,5 @@
 //! Who can really give a blob: whoever shows a part of it that was chosen at random, and keeps it for a
-//! while ([`promises`](super::promises)).
+//! while ([`leases`](super::leases)).
 
 use std::{collections::BTreeSet, io::Cursor, sync::Arc, time::Duration};
 
@@ -9,11 +9,12 @@ use bao_tree::{
     iter::{BaoChunk, ResponseIterRef},
 };
 use bytes::{Bytes, BytesMut};
-use store_api::{Error, Kind, PublicKey, Result};
+use store_api::{PublicKey, Result};
 use store_engine::{Hash, random};
 
 use super::{
-    Shared, is_lie, is_stall,
+    Shared,
+    fault::{Blame, Fault, Misconduct, Outcome},
     receive::{BLOCK, MAX_FILE_LEN, Receiver, clip},
     session::Session,
     wire::{GET, Get, SHOW},
@@ -47,7 +48,7 @@ impl Shared {
         asked: &[Asked],
     ) -> Vec<BTreeSet<PublicKey>> {
         let mut holders = vec![BTreeSet::new(); asked.len()];
-        let mut sessions = self.sessions_of(repo.group().id());
+        let mut sessions = self.sessions.of(repo.group().id());
         sessions.retain(|session| session.link.connection.peer() != self.network.key());
         let shown = sessions.iter().map(|session| async move {
             let mut shown = vec![false; asked.len()];
@@ -58,10 +59,8 @@ impl Shared {
             (session, shown, ended)
         });
         for (session, shown, ended) in futures_util::future::join_all(shown).await {
-            match ended {
-                Err(error) if is_lie(&error) => self.avoid_peer(&session.link, &error),
-                Err(error) if is_stall(&error) => self.give_up(&session.link, &error),
-                _ => {}
+            if let Err(fault) = ended {
+                self.blame(&session.link, &fault);
             }
             for (holders, shown) in holders.iter_mut().zip(shown) {
                 if shown {
@@ -79,7 +78,7 @@ pub(super) async fn length(
     repo: &Repo,
     chain: &[Hash],
     (offset, hash): (u64, Hash),
-) -> Result<Option<u64>> {
+) -> Outcome<Option<u64>> {
     let ranges = end();
     let get = Get {
         group: repo.group().id(),
@@ -88,7 +87,7 @@ pub(super) async fn length(
         ranges: vec![(offset, ranges.clone())],
     };
     let mut receiver = match Receiver::ask(&session.link, GET, &get).await {
-        Err(error) if error.kind() == Kind::NotFound => return Ok(None),
+        Err(fault) if fault.is_peers(Misconduct::Lacks) => return Ok(None),
         receiver => receiver?,
     };
     check(&mut receiver, hash, None, &ranges).await
@@ -103,11 +102,11 @@ pub(super) async fn show(
     asked: &[Asked],
     what: u8,
     shown: &mut [bool],
-) -> Result<()> {
+) -> Outcome<()> {
     for (asked, shown) in asked.chunks(MAX_ASKED).zip(shown.chunks_mut(MAX_ASKED)) {
         let mut ranges = Vec::with_capacity(asked.len());
         for blob in asked {
-            ranges.push((blob.offset, some_part(blob.len)?));
+            ranges.push((blob.offset, some_part(blob.len).local()?));
         }
         let get = Get {
             group: repo.group().id(),
@@ -116,7 +115,7 @@ pub(super) async fn show(
             ranges: ranges.clone(),
         };
         let mut receiver = match Receiver::ask(&session.link, what, &get).await {
-            Err(error) if error.kind() == Kind::NotFound => continue,
+            Err(fault) if fault.is_peers(Misconduct::Lacks) => continue,
             receiver => receiver?,
         };
         for ((blob, shown), (_, ranges)) in asked.iter().zip(shown).zip(&ranges) {
@@ -146,13 +145,13 @@ async fn check(
     hash: Hash,
     len: Option<u64>,
     ranges: &ChunkRanges,
-) -> Result<Option<u64>> {
+) -> Outcome<Option<u64>> {
     let Some(size) = receiver.size().await? else {
         return Ok(None);
     };
     let wrong = |message| {
-        let error = Error::new(Kind::Invalid, "sync.holders", message);
-        error.with("hash", hash).with("size", size)
+        let fault = Fault::lies(message);
+        fault.with("hash", hash).with("size", size)
     };
     if len.map_or(size > MAX_FILE_LEN, |len| len != size) {
         return Err(wrong("the peer says that the blob has another size"));

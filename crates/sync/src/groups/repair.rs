@@ -9,7 +9,7 @@ use std::{
 use store_api::{Error, Kind, Put, PutRecord, RecordId, RecordStore, Result, Signed, Slot};
 use store_engine::sign;
 
-use super::{Group, Repo, devices::Turn};
+use super::{Group, Repo, merge_devices::Turn};
 use crate::records::{FIRST_MEMBER, GROUP_SLOTS, REPO_ROOT};
 
 /// Of how many damaged slots it is remembered that the operator knows. Of more it is told each time.
@@ -123,7 +123,7 @@ impl Repo {
         match put.await? {
             Put::Published { .. } | Put::Queued { .. } => {
                 tracing::warn!(%repo, seq, "our damaged root is healed by a peer's");
-                group.record_changed(self.id());
+                group.record_changed(Some(repo), REPO_ROOT);
                 Ok(true)
             }
             Put::Superseded { .. } => Ok(false),

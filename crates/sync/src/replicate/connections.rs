@@ -1,0 +1,340 @@
+//! Connections: of two with one peer one stays, and what peers begin on them is answered.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use store_api::{Kind, PublicKey};
+use tokio::{io::AsyncReadExt, task::JoinSet, time::Instant};
+
+use super::{
+    MAX_CONNECTIONS, MAX_STREAMS, PATIENCE, Shared,
+    fault::{Fault, Misconduct, Outcome, lost},
+    index::Change,
+    lock,
+    penalties::Avoided,
+    wire,
+};
+use crate::network::{Address, Connection, Stream};
+
+/// Two connections that two peers make to each other within this time were made at the same time.
+const AT_ONCE: Duration = Duration::from_secs(5);
+
+/// A connection, with the groups that were proven on it.
+pub(crate) struct Link {
+    pub(super) id: u64,
+    pub(super) connection: Connection,
+    /// Who made the connection: of two that two peers make at the same time, that of the lesser key
+    /// stays.
+    dialer: PublicKey,
+    since: Instant,
+}
+
+impl Link {
+    pub(super) fn connection_lives(&self) -> bool {
+        futures_util::FutureExt::now_or_never(self.connection.closed()).is_none()
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Side {
+    Dialed,
+    Accepted,
+}
+
+/// The connections that there are: of two with one peer one stays.
+pub(super) struct Connections {
+    /// This device's key.
+    own: PublicKey,
+    next: AtomicU64,
+    links: Mutex<BTreeMap<u64, Arc<Link>>>,
+    /// Who answered at an address.
+    answered: Mutex<BTreeMap<Address, PublicKey>>,
+}
+
+impl Connections {
+    pub(super) fn new(own: PublicKey) -> Self {
+        Self {
+            own,
+            next: AtomicU64::new(0),
+            links: Mutex::default(),
+            answered: Mutex::default(),
+        }
+    }
+
+    /// Takes a new connection in, unless another one stays in its place or there are too many; closes the one
+    /// that goes.
+    pub(super) fn admit(&self, connection: Connection, side: Side) -> Option<Arc<Link>> {
+        let peer = connection.peer();
+        let link = Arc::new(Link {
+            id: self.next.fetch_add(1, Ordering::Relaxed),
+            dialer: match side {
+                Side::Dialed => self.own,
+                Side::Accepted => peer,
+            },
+            connection,
+            since: Instant::now(),
+        });
+        let mut links = lock(&self.links);
+        let is_same = |other: &&Arc<Link>| other.connection.peer() == peer;
+        let other = links.values().find(is_same).cloned();
+        if let Some(other) = &other {
+            let at_once = other.since.elapsed() < AT_ONCE;
+            if at_once && other.dialer < link.dialer {
+                link.connection.close("there is another connection");
+                return None;
+            }
+            // A peer that connects again, or later on, knows that the other one is gone: it may
+            // have been killed, which is noticed here only after a while.
+            other.connection.close("there is a newer connection");
+            links.remove(&other.id);
+        }
+        if links.len() >= MAX_CONNECTIONS {
+            link.connection.close("there are too many connections");
+            return None;
+        }
+        links.insert(link.id, Arc::clone(&link));
+        Some(link)
+    }
+
+    fn remove(&self, link: &Link) {
+        lock(&self.links).remove(&link.id);
+    }
+
+    pub(super) fn all(&self) -> Vec<Arc<Link>> {
+        lock(&self.links).values().cloned().collect()
+    }
+
+    /// Whether a peer is connected.
+    pub(super) fn has(&self, peer: PublicKey) -> bool {
+        let links = lock(&self.links);
+        links.values().any(|link| link.connection.peer() == peer)
+    }
+
+    /// Notes who answered at an address.
+    pub(super) fn answered(&self, address: Address, peer: PublicKey) {
+        let mut answered = lock(&self.answered);
+        if answered.len() >= MAX_CONNECTIONS {
+            answered.clear();
+        }
+        answered.insert(address, peer);
+    }
+
+    /// Who answered at an address the last time.
+    pub(super) fn who_answered(&self, address: &Address) -> Option<PublicKey> {
+        lock(&self.answered).get(address).copied()
+    }
+
+    /// Lets all of them go.
+    pub(super) fn clear(&self) {
+        lock(&self.links).clear();
+    }
+}
+
+impl Shared {
+    pub(super) async fn accept(self: Arc<Self>) {
+        loop {
+            match self.network.accept().await {
+                Ok(connection) => self.add_link(connection, Side::Accepted),
+                Err(error) if error.kind() == Kind::Closed => return,
+                Err(error) => tracing::debug!(%error, "a connection failed"),
+            }
+        }
+    }
+
+    pub(super) fn add_link(self: &Arc<Self>, connection: Connection, side: Side) {
+        if self.penalties.is_avoided(&Avoided::Peer(connection.peer())) {
+            connection.close("not now");
+            return;
+        }
+        let Some(link) = self.connections.admit(connection, side) else {
+            return;
+        };
+        let shared = Arc::clone(self);
+        self.spawn(async move {
+            if side == Side::Dialed {
+                shared.greet(&link);
+            }
+            shared.answer_streams(&link).await;
+            shared.connections.remove(&link);
+            for group in shared.sessions.remove_on(&link) {
+                shared.tell(Change::Session { group });
+            }
+        });
+    }
+
+    /// Opens a session for each group that has none on this connection yet.
+    pub(super) fn greet(self: &Arc<Self>, link: &Arc<Link>) {
+        for group in self.groups.groups() {
+            if self.sessions.proven(link, group.id()).is_some() {
+                continue;
+            }
+            let (shared, link) = (Arc::clone(self), Arc::clone(link));
+            self.spawn(async move {
+                match shared.ask(&link, group).await {
+                    Ok(()) => {}
+                    // It may be a member of another of our groups.
+                    Err(fault) if fault.is_peers(Misconduct::Refuses) => {
+                        tracing::debug!(%fault, "a group could not be proven");
+                    }
+                    Err(fault) => shared.end_session(&link, &fault),
+                }
+            });
+        }
+    }
+
+    async fn answer_streams(self: &Arc<Self>, link: &Arc<Link>) {
+        let mut answering = JoinSet::new();
+        loop {
+            if answering.len() >= MAX_STREAMS {
+                answering.join_next().await;
+                continue;
+            }
+            let stream = tokio::select! {
+                biased;
+                Some(_) = answering.join_next() => continue,
+                stream = link.connection.accept() => stream,
+            };
+            match stream {
+                Ok(stream) => {
+                    let (shared, link) = (Arc::clone(self), Arc::clone(link));
+                    answering.spawn(async move {
+                        if let Err(fault) = shared.answer(&link, stream).await {
+                            shared.blame(&link, &fault);
+                        }
+                    });
+                }
+                Err(_) => return,
+            }
+        }
+    }
+
+    async fn answer(self: &Arc<Self>, link: &Arc<Link>, mut stream: Stream) -> Outcome<()> {
+        let first = tokio::time::timeout(PATIENCE, stream.recv.read_u8()).await;
+        let first = first.map_err(|_| Fault::stalls())?.map_err(lost)?;
+        match first {
+            wire::HELLO => self.answer_hello(link, stream).await,
+            wire::GET | wire::SHOW => self.answer_get(link, first, stream).await,
+            other => {
+                Err(Fault::lies("the peer's stream begins with an unknown byte")
+                    .with("what", other))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use store_api::{Error, Result};
+
+    use super::*;
+
+    /// A connection with nobody.
+    #[derive(Debug)]
+    struct Dummy {
+        peer: PublicKey,
+        closed: Arc<Mutex<bool>>,
+    }
+
+    #[async_trait::async_trait]
+    impl crate::network::ConnectionApi for Dummy {
+        fn peer(&self) -> PublicKey {
+            self.peer
+        }
+
+        fn binding(&self) -> [u8; 32] {
+            [0; 32]
+        }
+
+        async fn open(&self) -> Result<Stream> {
+            Err(self.closed().await)
+        }
+
+        async fn accept(&self) -> Result<Stream> {
+            Err(self.closed().await)
+        }
+
+        fn close(&self, _reason: &str) {
+            *lock(&self.closed) = true;
+        }
+
+        async fn closed(&self) -> Error {
+            Error::new(Kind::Closed, "test.connection", "there is nobody")
+        }
+    }
+
+    fn dummy(n: u16) -> (Connection, Arc<Mutex<bool>>) {
+        let mut peer = [0; 32];
+        peer[..2].copy_from_slice(&n.to_be_bytes());
+        let closed = Arc::default();
+        let dummy = Dummy {
+            peer: PublicKey(peer),
+            closed: Arc::clone(&closed),
+        };
+        (Arc::new(dummy), closed)
+    }
+
+    fn own() -> PublicKey {
+        let mut own = [0; 32];
+        own[..2].copy_from_slice(&500_u16.to_be_bytes());
+        PublicKey(own)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn of_two_made_at_once_that_of_the_lesser_key_stays() {
+        for (peer, first, second, stays) in [
+            (1, Side::Dialed, Side::Accepted, 1),
+            (1, Side::Accepted, Side::Dialed, 0),
+            (900, Side::Dialed, Side::Accepted, 0),
+            (900, Side::Accepted, Side::Dialed, 1),
+        ] {
+            let connections = Connections::new(own());
+            let made = [dummy(peer), dummy(peer)];
+            let closed = made.each_ref().map(|(_, closed)| Arc::clone(closed));
+            let sides = [first, second];
+            let admitted: Vec<_> = made
+                .into_iter()
+                .zip(sides)
+                .map(|((connection, _), side)| connections.admit(connection, side).is_some())
+                .collect();
+            assert_eq!(connections.all().len(), 1);
+            assert_eq!(admitted, [true, stays == 1]);
+            assert!(
+                !*lock(&closed[stays]) && *lock(&closed[1 - stays]),
+                "{peer}"
+            );
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_connects_again_later_takes_the_old_one_s_place() {
+        let connections = Connections::new(own());
+        let (old, closed) = dummy(1);
+        let old = connections.admit(old, Side::Accepted).unwrap();
+        tokio::time::sleep(AT_ONCE).await;
+        let (new, _) = dummy(1);
+        let new = connections.admit(new, Side::Dialed).unwrap();
+        assert!(*lock(&closed) && connections.has(new.connection.peer()));
+        // What ends the old one does not end the new one.
+        connections.remove(&old);
+        assert_eq!(connections.all().len(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn there_are_no_more_than_so_many() {
+        let connections = Connections::new(own());
+        for n in 0..2 * MAX_CONNECTIONS as u16 {
+            let admitted = connections.admit(dummy(n).0, Side::Accepted);
+            assert_eq!(admitted.is_some(), usize::from(n) < MAX_CONNECTIONS);
+            let address: Address = format!("sim:{n}").parse().unwrap();
+            connections.answered(address.clone(), own());
+            assert_eq!(connections.who_answered(&address), Some(own()));
+        }
+        assert!(lock(&connections.answered).len() <= MAX_CONNECTIONS);
+    }
+}

@@ -1,0 +1,214 @@
+//! Whose fault it is that something did not work.
+
+use std::{collections::BTreeMap, fmt, io, sync::Mutex};
+
+use store_api::{Error, Kind, RecordId, Result};
+use tokio::time::Instant;
+
+use super::{Replicator, lock};
+
+const PEER: &str = "sync.peer";
+/// The most places of which it is remembered that a store failed there.
+const MAX_TROUBLES: usize = 1024;
+
+/// Why an exchange with a peer ended early.
+///
+/// The variant says who is at fault. It is decided where the fault happens, and never guessed from an error's
+/// kind or text.
+#[derive(Debug, Clone)]
+pub(super) enum Fault {
+    /// A store of this device failed. No peer is to blame, and no other peer can help.
+    Local(Error),
+    /// The peer did what it must not do.
+    Peer(Misconduct, Error),
+    /// The connection to the peer, or one stream of it, was lost. Nobody may be to blame.
+    Link(Error),
+}
+
+/// What a peer did, or did not do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Misconduct {
+    /// It sent what cannot be right.
+    Lies,
+    /// It sent nothing for longer than it may.
+    Stalls,
+    /// It refuses to give what was asked for, or to prove the group.
+    Refuses,
+    /// It has not got what was asked for.
+    Lacks,
+}
+
+/// What replication with a peer gives.
+pub(super) type Outcome<T, E = Fault> = std::result::Result<T, E>;
+
+impl Fault {
+    /// The peer said something that is wrong, as `message` says.
+    pub(super) fn lies(message: &'static str) -> Self {
+        Self::Peer(Misconduct::Lies, Error::new(Kind::Invalid, PEER, message))
+    }
+
+    /// The peer sends nothing any more.
+    pub(super) fn stalls() -> Self {
+        let error = Error::new(Kind::Unavailable, PEER, "the peer says nothing any more");
+        Self::Peer(Misconduct::Stalls, error)
+    }
+
+    /// The peer refuses something.
+    pub(super) fn refuses(message: &'static str) -> Self {
+        Self::Peer(Misconduct::Refuses, Error::new(Kind::Denied, PEER, message))
+    }
+
+    /// The peer has not got something.
+    pub(super) fn lacks() -> Self {
+        let error = Error::new(Kind::NotFound, PEER, "the peer has not got it");
+        Self::Peer(Misconduct::Lacks, error)
+    }
+
+    /// The same, with one more fact.
+    #[must_use]
+    pub(super) fn with(self, key: &'static str, value: impl fmt::Display) -> Self {
+        match self {
+            Self::Local(error) => Self::Local(error.with(key, value)),
+            Self::Peer(what, error) => Self::Peer(what, error.with(key, value)),
+            Self::Link(error) => Self::Link(error.with(key, value)),
+        }
+    }
+
+    /// The error for people.
+    pub(super) fn error(&self) -> &Error {
+        match self {
+            Self::Local(error) | Self::Peer(_, error) | Self::Link(error) => error,
+        }
+    }
+
+    /// Whether the peer did this.
+    pub(super) fn is_peers(&self, what: Misconduct) -> bool {
+        matches!(self, Self::Peer(did, _) if *did == what)
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.error().fmt(f)
+    }
+}
+
+/// Says whose fault an error is, where it happens.
+pub(super) trait Blame<T> {
+    /// A store of this device gave it.
+    fn local(self) -> Outcome<T>;
+    /// It is about what the peer sent.
+    fn peer(self) -> Outcome<T>;
+    /// The network gave it.
+    fn link(self) -> Outcome<T>;
+}
+
+impl<T> Blame<T> for Result<T> {
+    fn local(self) -> Outcome<T> {
+        self.map_err(Fault::Local)
+    }
+
+    fn peer(self) -> Outcome<T> {
+        self.map_err(|error| Fault::Peer(Misconduct::Lies, error))
+    }
+
+    fn link(self) -> Outcome<T> {
+        self.map_err(Fault::Link)
+    }
+}
+
+/// A stream to a peer failed.
+pub(super) fn lost(error: io::Error) -> Fault {
+    Fault::Link(Error::new(Kind::Unavailable, PEER, "the peer is gone").because(error))
+}
+
+/// A store of this device that failed, and has not worked since.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Trouble {
+    /// The group that it was needed for; `None` where it was for all.
+    pub group: Option<RecordId>,
+    /// What it was needed for, in a word or two.
+    pub work: &'static str,
+    /// What it said.
+    pub error: Error,
+    /// Since when it fails.
+    pub since: Instant,
+}
+
+/// The failures of this device's stores.
+#[derive(Debug, Default)]
+pub(super) struct Troubles(Mutex<BTreeMap<(Option<RecordId>, &'static str), Trouble>>);
+
+impl Troubles {
+    /// Notes that a store failed. The operator is told when it begins, and when it fails in another way.
+    pub(super) fn note(&self, group: Option<RecordId>, work: &'static str, error: &Error) {
+        let mut all = lock(&self.0);
+        let known = all.get(&(group, work));
+        let is_same = |known: &Trouble| {
+            (known.error.kind(), known.error.operation()) == (error.kind(), error.operation())
+        };
+        if known.is_some_and(is_same) {
+            return;
+        }
+        tracing::warn!(?group, work, %error, "a store of this device failed; it is tried again");
+        if all.len() < MAX_TROUBLES || known.is_some() {
+            let trouble = Trouble {
+                group,
+                work,
+                error: error.clone(),
+                since: Instant::now(),
+            };
+            all.insert((group, work), trouble);
+        }
+    }
+
+    /// It worked.
+    pub(super) fn clear(&self, group: Option<RecordId>, work: &'static str) {
+        if lock(&self.0).remove(&(group, work)).is_some() {
+            tracing::info!(?group, work, "a store of this device works again");
+        }
+    }
+}
+
+impl Replicator {
+    /// The stores of this device that fail now, with what they say; what they were needed for is tried again
+    /// and again. No peer is to blame for them.
+    pub fn troubles(&self) -> Vec<Trouble> {
+        lock(&self.0.troubles.0).values().cloned().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_failure_is_known_until_it_is_over() {
+        let troubles = Troubles::default();
+        let denied = Error::new(Kind::Denied, "log.append", "");
+        let group = Some(RecordId([1; 32]));
+        troubles.note(group, "fetch", &denied);
+        let since = lock(&troubles.0)[&(group, "fetch")].since;
+        tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+        troubles.note(group, "fetch", &denied);
+        assert_eq!(lock(&troubles.0)[&(group, "fetch")].since, since);
+        troubles.note(group, "fetch", &Error::new(Kind::Full, "log.append", ""));
+        assert_eq!(lock(&troubles.0).len(), 1);
+        assert_eq!(
+            lock(&troubles.0)[&(group, "fetch")].error.kind(),
+            Kind::Full
+        );
+        troubles.note(None, "fetch", &denied);
+        troubles.clear(group, "fetch");
+        assert_eq!(lock(&troubles.0).len(), 1);
+    }
+
+    #[test]
+    fn blame_lies_where_it_is_laid() {
+        let denied = || Err::<(), _>(Error::new(Kind::Denied, "x", ""));
+        assert!(matches!(denied().local(), Err(Fault::Local(_))));
+        assert!(denied().peer().unwrap_err().is_peers(Misconduct::Lies));
+        assert!(matches!(denied().link(), Err(Fault::Link(_))));
+    }
+}

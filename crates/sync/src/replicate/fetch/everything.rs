@@ -1,0 +1,61 @@
+//! Fetching all of a repo, whatever is wanted of it.
+
+use std::time::Duration;
+
+#[cfg(doc)]
+use store_api::Kind;
+use store_api::Result;
+
+use super::{Fetched, Shared, progress::Progress, tree::nobody_has};
+use crate::{
+    groups::{Repo, Wants},
+    replicate::Replicator,
+    tree::Root,
+};
+
+/// How often it is said how far something is.
+const TELL_EVERY: Duration = Duration::from_millis(100);
+
+impl Replicator {
+    /// Fetches all of a repo's newest tree that is known here, whatever the
+    /// [policy](crate::groups::Policy), and says now and then how far it is. What has come stays if it
+    /// is dropped, or fails. Nothing is to be fetched of a repo of ours.
+    ///
+    /// # Errors
+    /// [`Kind::Unavailable`] where nobody who is connected can give what is missing.
+    pub async fn sync_all(&self, repo: &Repo, mut progress: impl FnMut(Progress)) -> Result<Root> {
+        let telling = async {
+            loop {
+                tokio::time::sleep(TELL_EVERY).await;
+                progress(self.progress(repo.id()));
+            }
+        };
+        let root = tokio::select! {
+            biased;
+            root = self.0.fetch_everything(repo) => root?,
+            () = telling => unreachable!("it never ends"),
+        };
+        progress(self.progress(repo.id()));
+        Ok(root)
+    }
+}
+
+impl Shared {
+    async fn fetch_everything(&self, repo: &Repo) -> Result<Root> {
+        let _one = repo.fetching().await;
+        if repo.is_ours() {
+            return repo.root().await;
+        }
+        loop {
+            let Some(known) = repo.readable_root().await? else {
+                return Ok(Root::EMPTY);
+            };
+            let everything = Wants::EVERYTHING;
+            match self.fetch_root(repo, known.root, &everything).await? {
+                Fetched::All => return Ok(known.root),
+                Fetched::Some => return Err(nobody_has("sync.fetch").with("repo", repo.key())),
+                Fetched::Again => {}
+            }
+        }
+    }
+}

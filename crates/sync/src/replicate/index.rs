@@ -1,0 +1,416 @@
+//! What this device has of each group, in memory: so that a change costs what it costs, and not a look at
+//! everything.
+//!
+//! One task writes it, as events tell what changed, and then tells the [`Change`]. What events may have missed
+//! is found when groups are compared: then all is read again.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Mutex, MutexGuard},
+};
+
+use store_api::{Freshness, Kind, PublicKey, RecordId, RecordStore, Result, Slot};
+use store_engine::Hash;
+use tokio::sync::broadcast::{Receiver, error::RecvError};
+
+use super::{
+    Shared, lock,
+    wire::{Digest, Version, Which},
+};
+use crate::{
+    groups::{Group, Holding, Repo, WantsDigest},
+    records::{FIRST_ROUTE, REPO_ROOT, REPO_SLOTS, Route},
+    tree::Root,
+};
+
+/// Something that changed, for those who wait for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Change {
+    /// A session of a group came or went, or has said all that it has.
+    Session { group: RecordId },
+    /// A peer was told something, or told something.
+    Peer { group: RecordId },
+    /// A peer has more or less of a repo than before.
+    Holding { group: RecordId, repo: PublicKey },
+    /// A slot of a record of a group has another value.
+    Record {
+        group: RecordId,
+        which: Which,
+        slot: Slot,
+    },
+    /// How much of a repo is here changed, or what is wanted of it.
+    Repo { group: RecordId, repo: PublicKey },
+    /// Anything of a group may have changed.
+    Group { group: RecordId },
+    /// There is another group, or one less.
+    Groups,
+}
+
+impl Change {
+    /// The group that it is of; `None` where it may be any.
+    pub(super) fn group(&self) -> Option<RecordId> {
+        match self {
+            Self::Session { group }
+            | Self::Peer { group }
+            | Self::Holding { group, .. }
+            | Self::Record { group, .. }
+            | Self::Repo { group, .. }
+            | Self::Group { group } => Some(*group),
+            Self::Groups => None,
+        }
+    }
+
+    /// Whether it may concern a group.
+    pub(super) fn is_of(&self, group: RecordId) -> bool {
+        self.group().is_none_or(|of| of == group)
+    }
+}
+
+/// Waits for a change like this. Where so many were missed that it may have been among them, it was.
+pub(super) async fn until(changes: &mut Receiver<Change>, is_it: impl Fn(Change) -> bool) {
+    loop {
+        match changes.recv().await {
+            Ok(change) if !is_it(change) => {}
+            Ok(_) | Err(RecvError::Lagged(_)) => return,
+            // Nothing will change any more.
+            Err(RecvError::Closed) => std::future::pending().await,
+        }
+    }
+}
+
+/// Which values the slots of a group's records have.
+pub(super) type Versions = BTreeMap<Which, BTreeMap<Slot, Version>>;
+
+/// What is to be fetched of a repo.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Behind {
+    pub(super) root: Option<Hash>,
+    pub(super) wanted: WantsDigest,
+}
+
+/// What is here of a repo.
+#[derive(Debug, Clone)]
+pub(super) struct RepoIndex {
+    pub(super) is_ours: bool,
+    pub(super) newest: Root,
+    /// Whether the newest tree is here, with all that is wanted of it.
+    pub(super) is_here: bool,
+    /// Whether the root of another device of ours waits for its tree.
+    pub(super) waits: bool,
+    /// How much of it others are told that is here; `None` while our own root is damaged.
+    pub(super) holding: Option<Holding>,
+    pub(super) behind: Option<Behind>,
+}
+
+/// What is here of a group.
+#[derive(Debug, Clone, Default)]
+pub(super) struct GroupIndex {
+    pub(super) versions: Versions,
+    pub(super) repos: BTreeMap<PublicKey, RepoIndex>,
+    /// Where members say that they can be reached.
+    pub(super) routes: BTreeMap<(PublicKey, Slot), Route>,
+    digest: Option<Digest>,
+}
+
+impl GroupIndex {
+    /// A digest of all versions: two who have the same values have the same.
+    pub(super) fn digest(&mut self) -> Digest {
+        *self.digest.get_or_insert_with(|| {
+            let mut hasher = blake3::Hasher::new();
+            for (which, slots) in &self.versions {
+                match which {
+                    Which::Group => hasher.update(&[0]),
+                    Which::Repo(key) => hasher.update(&[1]).update(&key.0),
+                };
+                hasher.update(&(slots.len() as u64).to_be_bytes());
+                for (slot, version) in slots {
+                    hasher.update(&slot.to_be_bytes());
+                    hasher.update(&version.seq.to_be_bytes());
+                    hasher.update(&version.digest);
+                }
+            }
+            let hash = hasher.finalize();
+            *hash.as_bytes().first_chunk().expect("a hash has 32 bytes")
+        })
+    }
+
+    fn set(&mut self, which: Which, slot: Slot, version: Option<Version>) {
+        self.digest = None;
+        let slots = self.versions.entry(which).or_default();
+        match version {
+            Some(version) => drop(slots.insert(slot, version)),
+            None => drop(slots.remove(&slot)),
+        }
+    }
+
+    fn set_route(&mut self, repo: PublicKey, slot: Slot, route: Option<Route>) {
+        match route {
+            Some(route) => drop(self.routes.insert((repo, slot), route)),
+            None => drop(self.routes.remove(&(repo, slot))),
+        }
+    }
+}
+
+/// The index of all groups.
+#[derive(Debug, Default)]
+pub(super) struct Index(Mutex<BTreeMap<RecordId, GroupIndex>>);
+
+impl Index {
+    fn all(&self) -> MutexGuard<'_, BTreeMap<RecordId, GroupIndex>> {
+        lock(&self.0)
+    }
+
+    /// Looks at what is here of a group; `None` where that is not known yet.
+    pub(super) fn look<T>(
+        &self,
+        group: RecordId,
+        look: impl FnOnce(&mut GroupIndex) -> T,
+    ) -> Option<T> {
+        self.all().get_mut(&group).map(look)
+    }
+
+    /// The value that a slot has here.
+    pub(super) fn version(&self, group: RecordId, which: Which, slot: Slot) -> Option<Version> {
+        let all = self.all();
+        all.get(&group)?.versions.get(&which)?.get(&slot).copied()
+    }
+
+    /// Forgets all groups but these.
+    fn keep_only(&self, groups: &BTreeSet<RecordId>) {
+        self.all().retain(|id, _| groups.contains(id));
+    }
+}
+
+/// What changed between two looks at a group.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    pub(super) slots: Vec<(Which, Slot)>,
+    pub(super) repos: BTreeSet<PublicKey>,
+}
+
+impl Shared {
+    /// Reads all that is here of all groups, and forgets those that were left.
+    pub(super) async fn index_groups(&self) -> Vec<Group> {
+        let groups = self.groups.groups();
+        let ids = groups.iter().map(Group::id).collect();
+        self.index.keep_only(&ids);
+        groups
+    }
+
+    /// Reads all that is here of a group, and says what is different from before.
+    pub(super) async fn index_group(&self, group: &Group) -> Result<Found> {
+        let mut new = GroupIndex::default();
+        let own = group.intact(group.id()).await?;
+        let versions = own
+            .iter()
+            .map(|(slot, signed)| (*slot, Version::of(signed)));
+        new.versions.insert(Which::Group, versions.collect());
+        for repo in group.repos().await? {
+            self.read_repo(&mut new, &repo).await?;
+        }
+        let mut all = self.index.all();
+        let old = all.insert(group.id(), new).unwrap_or_default();
+        let new = &all[&group.id()];
+        let mut found = Found::default();
+        let nothing = BTreeMap::new();
+        for (which, slots) in &new.versions {
+            let before = old.versions.get(which).unwrap_or(&nothing);
+            let differ = slots
+                .iter()
+                .filter(|(slot, now)| before.get(*slot) != Some(*now));
+            found.slots.extend(differ.map(|(slot, _)| (*which, *slot)));
+            let gone = before.keys().filter(|slot| !slots.contains_key(*slot));
+            found.slots.extend(gone.map(|slot| (*which, *slot)));
+        }
+        for (repo, now) in &new.repos {
+            let is_same = |before: &RepoIndex| {
+                (before.holding, before.behind) == (now.holding, now.behind)
+                    && (before.newest, before.is_here) == (now.newest, now.is_here)
+                    && before.waits == now.waits
+            };
+            if !old.repos.get(repo).is_some_and(is_same) {
+                found.repos.insert(*repo);
+            }
+        }
+        Ok(found)
+    }
+
+    async fn read_repo(&self, index: &mut GroupIndex, repo: &Repo) -> Result<()> {
+        let (group, key) = (repo.group(), repo.key());
+        let mut versions = BTreeMap::new();
+        for (slot, signed) in group.intact(repo.id()).await? {
+            versions.insert(slot, Version::of(&signed));
+            if (FIRST_ROUTE..REPO_SLOTS).contains(&slot) {
+                index.set_route(key, slot, open_route(repo, slot, &signed.value)?);
+            }
+        }
+        index.versions.insert(Which::Repo(key), versions);
+        index.repos.insert(key, self.look_at_repo(repo).await?);
+        Ok(())
+    }
+
+    /// Reads how much of a repo is here.
+    async fn look_at_repo(&self, repo: &Repo) -> Result<RepoIndex> {
+        let state = match repo.state(&self.options.policy).await {
+            Ok(state) => state,
+            // Our own root is damaged: there is nothing to say of it until it is healed.
+            Err(error) if error.kind() == Kind::Corrupt && repo.is_ours() => {
+                return Ok(RepoIndex {
+                    is_ours: true,
+                    newest: Root::EMPTY,
+                    is_here: false,
+                    waits: false,
+                    holding: None,
+                    behind: None,
+                });
+            }
+            Err(error) => return Err(error),
+        };
+        Ok(RepoIndex {
+            is_ours: repo.is_ours(),
+            newest: state.announced,
+            is_here: state.is_here(),
+            waits: repo.other().await?.is_some(),
+            holding: Some(self.holding(repo).await?),
+            behind: self.is_behind(repo).await?,
+        })
+    }
+
+    /// Reads how much of a repo is here, after that changed.
+    pub(super) async fn index_repo(&self, group: &Group, key: PublicKey) -> Result<()> {
+        if let Some(repo) = group.repo(key).await? {
+            let found = self.look_at_repo(&repo).await?;
+            self.index
+                .look(group.id(), |index| index.repos.insert(key, found));
+        }
+        Ok(())
+    }
+
+    /// Reads who is in a group, after its record changed: the repos that came, and what is here of them.
+    pub(super) async fn index_members(&self, group: &Group) -> Result<Vec<PublicKey>> {
+        let keys = group.repo_keys().await?;
+        let members: BTreeSet<PublicKey> = keys.iter().copied().collect();
+        let known = self.index.look(group.id(), |index| {
+            let is_member = |key: &PublicKey| members.contains(key);
+            index.repos.retain(|key, _| is_member(key));
+            index.routes.retain(|(key, _), _| is_member(key));
+            index.versions.retain(|which, _| match which {
+                Which::Group => true,
+                Which::Repo(key) => is_member(key),
+            });
+            index.digest = None;
+            index.repos.keys().copied().collect::<BTreeSet<_>>()
+        });
+        let known = known.unwrap_or_default();
+        let mut new = Vec::new();
+        for key in members.difference(&known) {
+            let Some(repo) = group.repo(*key).await? else {
+                continue;
+            };
+            let mut found = GroupIndex::default();
+            self.read_repo(&mut found, &repo).await?;
+            self.index.look(group.id(), |index| {
+                index.versions.append(&mut found.versions);
+                index.repos.append(&mut found.repos);
+                index.routes.append(&mut found.routes);
+                index.digest = None;
+            });
+            new.push(*key);
+        }
+        Ok(new)
+    }
+
+    /// Reads a slot that changed. False where the group is not known yet: then all of it is to be read.
+    pub(super) async fn index_slot(&self, group: &Group, which: Which, slot: Slot) -> Result<bool> {
+        let known = self.index.look(group.id(), |_| ());
+        if known.is_none() {
+            return Ok(false);
+        }
+        let repo = match which {
+            Which::Group => None,
+            Which::Repo(key) => match group.repo(key).await? {
+                Some(repo) => Some(repo),
+                // It is not in the group, or not yet.
+                None => return Ok(true),
+            },
+        };
+        let id = repo.as_ref().map_or(group.id(), Repo::id);
+        let found = group.records().get(id, slot, Freshness::Local).await;
+        let found = group.unless_damaged(id, slot, found)?;
+        let route = match (&repo, &found) {
+            (Some(repo), Some(signed)) if (FIRST_ROUTE..REPO_SLOTS).contains(&slot) => {
+                open_route(repo, slot, &signed.value)?
+            }
+            _ => None,
+        };
+        self.index.look(group.id(), |index| {
+            index.set(which, slot, found.as_ref().map(Version::of));
+            if let Some(repo) = &repo
+                && slot >= FIRST_ROUTE
+            {
+                index.set_route(repo.key(), slot, route);
+            }
+        });
+        if let Some(repo) = repo
+            && slot == REPO_ROOT
+        {
+            self.index_repo(group, repo.key()).await?;
+        }
+        Ok(true)
+    }
+}
+
+/// The route in a slot. What cannot be opened is none: its owner wrote it with other keys.
+fn open_route(repo: &Repo, slot: Slot, value: &[u8]) -> Result<Option<Route>> {
+    match Route::open(repo.group().keys().locate(), repo.id(), slot, value) {
+        Ok(route) => Ok(Some(route)),
+        Err(error) if error.kind() == Kind::Invalid || error.kind() == Kind::Corrupt => {
+            tracing::debug!(repo = %repo.key(), %error, "a slot is no route");
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn version(seq: u64) -> Version {
+        Version {
+            seq,
+            digest: [seq as u8; 8],
+        }
+    }
+
+    #[test]
+    fn a_digest_tells_any_two_states_apart() {
+        let repo = |n| Which::Repo(PublicKey([n; 32]));
+        let mut index = GroupIndex::default();
+        let mut seen = BTreeSet::from([index.digest()]);
+        for (which, slot, seq) in [
+            (Which::Group, 0, 1),
+            (Which::Group, 1, 1),
+            (Which::Group, 1, 2),
+            (repo(1), 1, 2),
+            (repo(2), 1, 2),
+            (repo(2), 2, 2),
+        ] {
+            index.set(which, slot, Some(version(seq)));
+            assert!(seen.insert(index.digest()), "{which:?} {slot} {seq}");
+        }
+        let before = index.digest();
+        index.set(repo(2), 2, None);
+        assert_ne!(index.digest(), before);
+        index.set(repo(2), 2, Some(version(2)));
+        assert_eq!(index.digest(), before);
+    }
+
+    #[test]
+    fn who_waits_for_one_group_hears_of_all_groups() {
+        let (one, two) = (RecordId([1; 32]), RecordId([2; 32]));
+        assert!(Change::Session { group: one }.is_of(one));
+        assert!(!Change::Session { group: one }.is_of(two));
+        assert!(Change::Groups.is_of(one) && Change::Groups.is_of(two));
+    }
+}

@@ -1,0 +1,136 @@
+//! Who is left alone for a while: peers that lied or stalled, and addresses where nobody answers.
+
+use std::{collections::BTreeMap, sync::Mutex, time::Duration};
+
+use store_api::PublicKey;
+use tokio::time::Instant;
+
+use super::{Replicator, limits::MAX_CONNECTIONS, lock};
+use crate::network::Address;
+
+/// How long a peer that lied, or could not be reached, is left alone the first time; then twice as
+/// long, and so on.
+pub(super) const FIRST_BACK_OFF: Duration = Duration::from_secs(2);
+/// The longest that it is.
+const MAX_BACK_OFF: Duration = Duration::from_secs(300);
+/// How many are remembered beside those that are left alone now.
+const MAX_KNOWN: usize = MAX_CONNECTIONS;
+
+/// Whom to leave alone for a while.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Avoided {
+    Peer(PublicKey),
+    Address(Address),
+}
+
+#[derive(Debug, Clone, Copy)]
+struct BackOff {
+    until: Instant,
+    last: Duration,
+}
+
+/// The peers and addresses that are left alone, and for how long.
+#[derive(Debug, Default)]
+pub(super) struct Penalties(Mutex<BTreeMap<Avoided, BackOff>>);
+
+impl Penalties {
+    /// Whether somebody is left alone now.
+    pub(super) fn is_avoided(&self, whom: &Avoided) -> bool {
+        let all = lock(&self.0);
+        all.get(whom)
+            .is_some_and(|back| back.until > Instant::now())
+    }
+
+    /// Leaves somebody alone: twice as long as the last time, unless that is long ago.
+    pub(super) fn avoid(&self, whom: Avoided) {
+        let mut all = lock(&self.0);
+        let now = Instant::now();
+        if all.len() >= MAX_KNOWN {
+            all.retain(|_, back| back.until > now);
+        }
+        let last = all
+            .get(&whom)
+            .filter(|back| now < back.until + MAX_BACK_OFF)
+            .map(|back| back.last * 2);
+        let last = last.unwrap_or(FIRST_BACK_OFF).min(MAX_BACK_OFF);
+        let until = now + last;
+        all.insert(whom, BackOff { until, last });
+    }
+
+    /// Forgets what was held against somebody.
+    pub(super) fn forgive(&self, whom: &Avoided) {
+        lock(&self.0).remove(whom);
+    }
+
+    /// The peers that are left alone now.
+    fn peers(&self) -> Vec<PublicKey> {
+        let now = Instant::now();
+        let all = lock(&self.0);
+        let avoided = all.iter().filter(|(_, back)| back.until > now);
+        let peers = avoided.filter_map(|(whom, _)| match whom {
+            Avoided::Peer(peer) => Some(*peer),
+            Avoided::Address(_) => None,
+        });
+        peers.collect()
+    }
+}
+
+impl Replicator {
+    /// The peers that are left alone for a while because they lied or stalled.
+    pub fn left_alone(&self) -> Vec<PublicKey> {
+        self.0.penalties.peers()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn pass(seconds: u64) {
+        tokio::time::sleep(Duration::from_secs(seconds)).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_does_it_again_is_left_alone_for_longer() {
+        let penalties = Penalties::default();
+        let peer = PublicKey([1; 32]);
+        let whom = Avoided::Peer(peer);
+        for seconds in [2, 4, 8, 16, 32, 64, 128, 256, 300, 300] {
+            assert!(!penalties.is_avoided(&whom));
+            penalties.avoid(whom.clone());
+            pass(seconds - 1).await;
+            assert!(penalties.is_avoided(&whom), "{seconds}");
+            assert_eq!(penalties.peers(), [peer]);
+            pass(1).await;
+        }
+        // Whoever does well for long begins anew.
+        pass(300).await;
+        penalties.avoid(whom.clone());
+        pass(2).await;
+        assert!(!penalties.is_avoided(&whom));
+        assert_eq!(penalties.peers(), []);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_address_is_no_peer_and_is_forgiven() {
+        let penalties = Penalties::default();
+        let whom = Avoided::Address("sim:1".parse().expect("an address"));
+        penalties.avoid(whom.clone());
+        assert!(penalties.is_avoided(&whom));
+        assert_eq!(penalties.peers(), []);
+        penalties.forgive(&whom);
+        assert!(!penalties.is_avoided(&whom));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_more_are_remembered_than_there_is_room_for() {
+        let penalties = Penalties::default();
+        for n in 0..2 * MAX_KNOWN {
+            let mut key = [0; 32];
+            key[..8].copy_from_slice(&(n as u64).to_be_bytes());
+            penalties.avoid(Avoided::Peer(PublicKey(key)));
+            pass(3).await;
+        }
+        assert!(lock(&penalties.0).len() <= MAX_KNOWN);
+    }
+}

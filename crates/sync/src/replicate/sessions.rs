@@ -1,0 +1,72 @@
+//! The sessions that run.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use store_api::RecordId;
+
+use super::{connections::Link, lock, session::Session};
+use crate::groups::Group;
+
+/// The sessions that run, in the order in which they began.
+#[derive(Default)]
+pub(super) struct Sessions {
+    next: AtomicU64,
+    all: Mutex<BTreeMap<u64, Arc<Session>>>,
+}
+
+impl Sessions {
+    /// A number that no other session has.
+    pub(super) fn number(&self) -> u64 {
+        self.next.fetch_add(1, Ordering::Relaxed)
+    }
+
+    pub(super) fn add(&self, session: &Arc<Session>) {
+        lock(&self.all).insert(session.id, Arc::clone(session));
+    }
+
+    pub(super) fn remove(&self, session: &Session) {
+        lock(&self.all).remove(&session.id);
+    }
+
+    /// Removes those of a connection that ended; gives their groups.
+    pub(super) fn remove_on(&self, link: &Link) -> Vec<RecordId> {
+        let mut ended = Vec::new();
+        lock(&self.all).retain(|_, session| {
+            let stays = session.link.id != link.id;
+            if !stays {
+                ended.push(session.group.id());
+            }
+            stays
+        });
+        ended
+    }
+
+    pub(super) fn clear(&self) {
+        lock(&self.all).clear();
+    }
+
+    pub(super) fn all(&self) -> Vec<Arc<Session>> {
+        lock(&self.all).values().cloned().collect()
+    }
+
+    /// Those of a group.
+    pub(super) fn of(&self, group: RecordId) -> Vec<Arc<Session>> {
+        let all = lock(&self.all);
+        let of_group = all.values().filter(|session| session.group.id() == group);
+        of_group.cloned().collect()
+    }
+
+    /// The group with this id, where it was proven on a connection.
+    pub(super) fn proven(&self, link: &Link, group: RecordId) -> Option<Group> {
+        let all = lock(&self.all);
+        let mut on_link = all.values().filter(|session| session.link.id == link.id);
+        let found = on_link.find(|session| session.group.id() == group);
+        found.map(|session| session.group.clone())
+    }
+}

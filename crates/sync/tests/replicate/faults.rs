@@ -1,0 +1,123 @@
+//! A store of this device that fails is nobody else's fault.
+
+use std::{sync::Arc, time::Duration};
+
+use store_api::Kind;
+use store_engine::Blobs;
+use store_testkit::{
+    MemorySecrets, MemoryStore,
+    stores::{Fault, Faults, FaultyStore, Operation, When},
+};
+use sync::{groups::Stores, invite::InviteKind::Write, replicate::Synced};
+use sync_sim::SimNetwork;
+
+use crate::{
+    link, noise,
+    world::{Device, options, own, world},
+};
+
+const KINDS: [Kind; 5] = [
+    Kind::Denied,
+    Kind::Unavailable,
+    Kind::Full,
+    Kind::Corrupt,
+    Kind::Internal,
+];
+const OPERATIONS: [Operation; 6] = [
+    Operation::Read,
+    Operation::Write,
+    Operation::SyncBlobs,
+    Operation::Get,
+    Operation::Scan,
+    Operation::Commit,
+];
+
+async fn pause(seconds: u64) {
+    tokio::time::sleep(Duration::from_secs(seconds)).await;
+}
+
+/// A device whose store fails as these faults say.
+async fn with_faults(n: u8, faults: &Faults) -> Device {
+    let mut device = Device::new(n).await;
+    let store = Arc::new(FaultyStore::new(MemoryStore::new(), faults.clone()));
+    device.stores = Stores {
+        blobs: Blobs::open(store.clone(), store.clone())
+            .await
+            .expect("blobs"),
+        secrets: Arc::new(MemorySecrets::new()),
+    };
+    device
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_peer_is_blamed_for_a_store_of_ours() {
+    for (n, operation) in (0..).zip(OPERATIONS) {
+        for (m, kind) in (0..).zip(KINDS) {
+            let net = SimNetwork::new(200 + 10 * n + m);
+            net.set_default_link(link());
+            let mut devices = world(&net, &[Write], &options()).await;
+            let faults = Faults::seeded(n);
+            let mut sick = with_faults(9, &faults).await;
+            let groups = sick.start(&net, options()).await;
+            let at = devices.iter().flat_map(|d| d.replicator().addresses());
+            let invite = devices[0].group().invite(Write, at.collect()).await;
+            let joined = groups.join(&invite.expect("an invite")).await;
+            let repo = joined.expect("it joins").create_repo("sick").await;
+            let written = repo
+                .expect("a repo")
+                .write("its own", noise(1, 40_000))
+                .await;
+            written.expect("a write");
+            devices.push(sick);
+            pause(20).await;
+            for device in &devices {
+                device.synced(Synced::Everywhere).await;
+            }
+            let connections = net.total().connections;
+
+            let case = format!("{operation:?} fails with {kind:?}");
+            faults.inject(operation, When::Always, Fault::Error(kind));
+            for (i, device) in devices[..2].iter().enumerate() {
+                let repo = own(device).await;
+                for (name, len) in [("small", 100), ("long", 400_000)] {
+                    let written = repo.write(name, noise(i as u32, len)).await;
+                    written.expect("a write");
+                }
+            }
+            pause(200).await;
+            // Nobody is left alone, and no connection ended.
+            for device in &devices {
+                let avoided = device.replicator().left_alone();
+                assert_eq!(avoided, [], "{case}: {}", device.key);
+            }
+            assert_eq!(net.total().connections, connections, "{case}");
+            // What failed is named, where anything did.
+            let troubles = devices[2].replicator().troubles();
+            assert_eq!(
+                faults.struck() > 0,
+                !troubles.is_empty(),
+                "{case}: {troubles:?}"
+            );
+            for trouble in &troubles {
+                assert_eq!(trouble.error.kind(), kind, "{case}: {troubles:?}");
+            }
+            // The others go on.
+            for (device, other) in [(0, 1), (1, 0)] {
+                let key = own(&devices[other]).await.key();
+                let repo = devices[device].group().repo(key).await.expect("repos");
+                let repo = repo.expect("the other's");
+                let found = repo.read_to_bytes("long").await.expect("a file");
+                assert!(found[..] == noise(other as u32, 400_000), "{case}");
+            }
+
+            faults.clear();
+            pause(400).await;
+            for device in &devices {
+                device.synced(Synced::Everywhere).await;
+                assert_eq!(device.files().await.len(), 5, "{case}");
+            }
+            let troubles = devices[2].replicator().troubles();
+            assert!(troubles.is_empty(), "{case}: {troubles:?}");
+        }
+    }
+}
