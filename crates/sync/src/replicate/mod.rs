@@ -55,18 +55,17 @@ use tokio::{
 };
 
 pub use self::status::{Lack, MemberStatus, RepoStatus, Request, Status, Synced};
-pub use self::{
-    connections::{Link, Side},
-    fault::Trouble,
-    free::{Copies, Freed},
-    progress::{FileProgress, Progress},
-};
 use self::{
     connections::{Link, Side},
     index::Change,
     limits::{GOOD_BYE, MAX_CONNECTIONS, MAX_STREAMS, PATIENCE},
     session::Slots,
     wire::Which,
+};
+pub use self::{
+    fault::Trouble,
+    free::{Copies, Freed},
+    progress::{FileProgress, Progress},
 };
 use crate::{
     groups::{Event, Group, Groups, Missing, Policy, Repo},
