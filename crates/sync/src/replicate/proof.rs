@@ -126,7 +126,7 @@ mod tests {
     use store_api::SecretKey;
 
     use super::*;
-    use crate::keys::GroupSecret;
+    use crate::{keys::GroupSecret, replicate::fault::Misconduct};
 
     fn keys(seed: u8) -> GroupKeys {
         GroupKeys::write(GroupSecret::from_key(SecretKey::from_bytes([seed; 32])), 0)
@@ -194,20 +194,17 @@ mod tests {
         let ours = keys(1);
         let (mut said, _) = hello(&ends(), &ours).unwrap();
         for len in 0..said.len() {
-            let error = answer(&ends(), [&ours], &said[..len]).unwrap_err();
-            assert_eq!(error.kind(), Kind::Invalid, "{len}");
+            let fault = answer(&ends(), [&ours], &said[..len]).unwrap_err();
+            assert!(fault.is_peers(Misconduct::Lies), "{len}");
             let expected = match len {
                 0 => "the peer's hello is empty",
                 _ => "the peer's hello has another length",
             };
-            assert_eq!(error.message(), expected, "{len}");
+            assert_eq!(fault.error().message(), expected, "{len}");
         }
         said[0] = 2;
-        let error = answer(&ends(), [&ours], &said).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "sync.peer.prove: unsupported: the peer speaks a version that is not known here \
-             (version=2, known=1)"
-        );
+        let fault = answer(&ends(), [&ours], &said).unwrap_err();
+        assert!(fault.is_peers(Misconduct::Refuses));
+        assert!(fault.to_string().contains("version=2, known=1"), "{fault}");
     }
 }
