@@ -85,6 +85,10 @@ impl State {
                 self.watch.complete(pin);
             }
             Ok(None) => {}
+            // Somebody else had another size of it, or it was deleted: it is asked for again.
+            Err(error) if error.kind() == Kind::Conflict => {
+                tracing::debug!(%error, "what came of a blob is lost");
+            }
             Err(error) => self.fail(error),
         }
     }
@@ -235,12 +239,20 @@ impl Intake {
         items: &mut Items<'_, A>,
         import: &mut Import,
     ) -> Result<(), Fault> {
+        let mut is_lost = false;
         while let Some(item) = items.next().await? {
+            if is_lost {
+                // What follows it in the answer is of use.
+                continue;
+            }
             if let Encoded::Leaf(leaf) = &item {
                 let len = leaf.data.len() as u64;
                 self.received.fetch_add(len, Ordering::Relaxed);
             }
-            import.push(item).await.map_err(Fault::Local)?;
+            match import.push(item).await {
+                Err(error) if error.kind() == Kind::Conflict => is_lost = true,
+                pushed => pushed.map_err(Fault::Local)?,
+            }
         }
         Ok(())
     }

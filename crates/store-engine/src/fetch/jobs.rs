@@ -224,7 +224,10 @@ impl<C> Jobs<C> {
         let is_wanted = |one: &Wanted| one.hash.is_none_or(|hash| !blobs.contains(&hash));
         let mut state = self.lock();
         for job in &mut state.waiting {
-            job.wanted.retain(is_wanted);
+            // What the first names is asked for with it.
+            if job.wanted.iter().all(|one| one.hash.is_some()) {
+                job.wanted.retain(is_wanted);
+            }
         }
         state.waiting.retain(|job| !job.wanted.is_empty());
     }

@@ -25,7 +25,7 @@ use super::{
     receiver::Receiver,
     wanted::{Blob, Missing, Wanted, missing, pieces, requests},
 };
-use crate::{Bitfield, Blobs, Hash, blobs::tree::clip};
+use crate::{Bitfield, Blobs, Hash, Pin, blobs::tree::clip};
 
 /// How many blobs are looked up at a time.
 const LOOKUPS: usize = 64;
@@ -109,8 +109,8 @@ struct Shared<C> {
     options: Options,
     intake: Intake,
     jobs: Jobs<C>,
-    /// The blobs that come in more than one request, until they are whole.
-    parts: Mutex<HashMap<Hash, Part<C>>>,
+    /// The blobs that may be here in part, until they are whole.
+    parts: Arc<Parts<C>>,
     /// How many rounds brought nothing.
     vain: Mutex<Vain>,
 }
@@ -123,7 +123,26 @@ impl<C> std::fmt::Debug for Shared<C> {
     }
 }
 
-/// A blob that comes in more than one request.
+type Parts<C> = Mutex<HashMap<Hash, Part<C>>>;
+
+/// Passes on what is told, once it is noted that a blob is whole.
+struct Whole<C> {
+    parts: Arc<Parts<C>>,
+    watch: Arc<dyn Watch>,
+}
+
+impl<C: Send + Sync + 'static> Watch for Whole<C> {
+    fn announced(&self, hash: Hash, bytes: u64) -> Result<()> {
+        self.watch.announced(hash, bytes)
+    }
+
+    fn complete(&self, pin: Pin) {
+        lock(&self.parts).remove(&pin.hash());
+        self.watch.complete(pin);
+    }
+}
+
+/// A blob that may be here in part.
 #[derive(Clone)]
 struct Part<C> {
     of: C,
@@ -145,12 +164,17 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl<C: Clone + Send + Sync + 'static> Fetch<C> {
     /// A fetch into `blobs` of which nothing is wanted yet.
     pub fn new(blobs: &Blobs, options: Options, watch: Arc<dyn Watch>) -> Self {
+        let parts = Arc::default();
+        let whole = Whole {
+            parts: Arc::clone(&parts),
+            watch,
+        };
         Self(Arc::new(Shared {
             blobs: blobs.clone(),
             options,
-            intake: Intake::new(blobs, watch),
+            intake: Intake::new(blobs, Arc::new(whole)),
             jobs: Jobs::default(),
-            parts: Mutex::default(),
+            parts,
             vain: Mutex::default(),
         }))
     }
@@ -636,7 +660,9 @@ where
                     .receive(&mut receiver, hash, one, at_once, &self.stop);
             match received.await.map_err(Ended::Fault)? {
                 Received::All(bytes) if at_once => sequence = Some(Sequence { hash, bytes }),
-                Received::All(_) => {}
+                Received::All(Some(_)) => {}
+                // It is durable in a while, unless what came of it is lost.
+                Received::All(None) => self.shared.comes_in_parts(of, one.blob(hash)),
                 Received::Rest(size, left) => {
                     self.goes_on_with(of, one, hash, size, &left, done);
                 }

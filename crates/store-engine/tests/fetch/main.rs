@@ -513,7 +513,7 @@ async fn what_a_dropped_provider_worked_on_is_taken_up_by_others() {
 async fn a_dropped_fetch_is_gone_on_with() {
     let (theirs, hashes, _pins) = stock([10, 30_000, 17 * MIB]).await;
     let mut kept = 0;
-    for polls in (0..400).step_by(20) {
+    for mib in 0..17 {
         let (ours, _) = engine().await;
         let _root = ours.pin(store_engine::Root::raw(hashes[2])).await;
         let (fetch, _) = begin(&ours);
@@ -524,10 +524,8 @@ async fn a_dropped_fetch_is_gone_on_with() {
                 run(&fetch, &[&peer]).await
             };
             tokio::pin!(fetching);
-            for _ in 0..polls {
-                if fetching.as_mut().now_or_never().is_some() {
-                    break;
-                }
+            while fetch.received() < mib * MIB as u64 && fetching.as_mut().now_or_never().is_none()
+            {
                 tokio::task::yield_now().await;
             }
         }

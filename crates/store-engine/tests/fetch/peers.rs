@@ -99,8 +99,8 @@ impl Peer {
                 let sequence = wanted[0].hash.expect("the first is the sequence");
                 let start = (wanted[at].offset - 1) * 32;
                 let read = self.blobs.read_to_bytes(sequence, start..start + 32);
-                let bytes: [u8; 32] = read.await.unwrap()[..].try_into().unwrap();
-                Hash::from(bytes)
+                let bytes = <[u8; 32]>::try_from(&read.await.unwrap()[..]);
+                bytes.map_or(Hash::of("nothing is named there"), Hash::from)
             }
         }
     }
