@@ -3,11 +3,14 @@
 use std::{collections::BTreeMap, io, sync::Mutex};
 
 use store_api::{Error, Kind, RecordId, Result};
-use tokio::time::Instant;
+use tokio::time::{Duration, Instant};
 
 use super::{Replicator, lock};
 
 const PEER: &str = "sync.peer";
+/// How long a failure is shown of a store that was not needed again. What fails here is tried again sooner
+/// than that; what a peer asked for is not.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(320);
 /// The most places of which it is remembered that a store failed there.
 const MAX_TROUBLES: usize = 1024;
 
@@ -71,28 +74,39 @@ pub struct Trouble {
 
 /// The failures of this device's stores.
 #[derive(Debug, Default)]
-pub(super) struct Troubles(Mutex<BTreeMap<(Option<RecordId>, &'static str), Trouble>>);
+pub(super) struct Troubles(Mutex<BTreeMap<(Option<RecordId>, &'static str), Noted>>);
+
+#[derive(Debug)]
+struct Noted {
+    trouble: Trouble,
+    /// When it failed last.
+    last: Instant,
+}
 
 impl Troubles {
     /// Notes that a store failed. The operator is told when it begins, and when it fails in another way.
     pub(super) fn note(&self, group: Option<RecordId>, work: &'static str, error: &Error) {
         let mut all = lock(&self.0);
-        let known = all.get(&(group, work));
-        let is_same = |known: &Trouble| {
-            (known.error.kind(), known.error.operation()) == (error.kind(), error.operation())
-        };
-        if known.is_some_and(is_same) {
-            return;
+        all.retain(|_, known| known.is_shown());
+        let known = all.get_mut(&(group, work));
+        let is_known = known.is_some();
+        if let Some(known) = known {
+            known.last = Instant::now();
+            let before = &known.trouble.error;
+            if (before.kind(), before.operation()) == (error.kind(), error.operation()) {
+                return;
+            }
         }
         tracing::warn!(?group, work, %error, "a store of this device failed; it is tried again");
-        if all.len() < MAX_TROUBLES || known.is_some() {
+        if all.len() < MAX_TROUBLES || is_known {
             let trouble = Trouble {
                 group,
                 work,
                 error: error.clone(),
                 since: Instant::now(),
             };
-            all.insert((group, work), trouble);
+            let last = trouble.since;
+            all.insert((group, work), Noted { trouble, last });
         }
     }
 
@@ -104,11 +118,19 @@ impl Troubles {
     }
 }
 
+impl Noted {
+    fn is_shown(&self) -> bool {
+        self.last.elapsed() < FORGOTTEN_AFTER
+    }
+}
+
 impl Replicator {
     /// The stores of this device that fail now, with what they say; what they were needed for is tried again
     /// and again. No peer is to blame for them.
     pub fn troubles(&self) -> Vec<Trouble> {
-        lock(&self.0.troubles.0).values().cloned().collect()
+        let all = lock(&self.0.troubles.0);
+        let shown = all.values().filter(|noted| noted.is_shown());
+        shown.map(|noted| noted.trouble.clone()).collect()
     }
 }
 
@@ -116,25 +138,28 @@ impl Replicator {
 mod tests {
     use super::*;
 
-    #[tokio::test]
-    async fn a_failure_is_known_until_it_is_over() {
+    #[tokio::test(start_paused = true)]
+    async fn a_failure_is_known_until_it_is_over_or_long_ago() {
         let troubles = Troubles::default();
         let denied = Error::new(Kind::Denied, "log.append", "");
         let group = Some(RecordId([1; 32]));
         troubles.note(group, "fetch", &denied);
-        let since = lock(&troubles.0)[&(group, "fetch")].since;
+        let since = lock(&troubles.0)[&(group, "fetch")].trouble.since;
         tokio::time::sleep(std::time::Duration::from_millis(2)).await;
         troubles.note(group, "fetch", &denied);
-        assert_eq!(lock(&troubles.0)[&(group, "fetch")].since, since);
+        assert_eq!(lock(&troubles.0)[&(group, "fetch")].trouble.since, since);
         troubles.note(group, "fetch", &Error::new(Kind::Full, "log.append", ""));
         assert_eq!(lock(&troubles.0).len(), 1);
         assert_eq!(
-            lock(&troubles.0)[&(group, "fetch")].error.kind(),
+            lock(&troubles.0)[&(group, "fetch")].trouble.error.kind(),
             Kind::Full
         );
         troubles.note(None, "fetch", &denied);
         troubles.clear(group, "fetch");
         assert_eq!(lock(&troubles.0).len(), 1);
+        tokio::time::sleep(FORGOTTEN_AFTER).await;
+        troubles.note(group, "serve", &denied);
+        assert_eq!(lock(&troubles.0).len(), 1, "the other was not needed again");
     }
 
     #[test]

@@ -280,6 +280,9 @@ impl Shared {
                 };
             }
             self.seen.send_replace(seen);
+            if to_read.is_empty() {
+                again = None;
+            }
             let wait = again.map_or(next, |(at, _)| at.min(next));
             let event = tokio::select! {
                 biased;
@@ -378,6 +381,12 @@ impl Shared {
             Event::Wants { group } => vec![group],
             Event::Groups => {
                 let groups = self.index_groups().await;
+                for session in self.sessions.all() {
+                    if !groups.iter().any(|group| group.id() == session.group.id()) {
+                        session.end();
+                        self.sessions.remove(&session);
+                    }
+                }
                 for link in self.connections.all() {
                     self.greet(&link);
                 }

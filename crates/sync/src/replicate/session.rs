@@ -55,6 +55,8 @@ pub(crate) struct Session {
     heard: AtomicI64,
     to_say: Mutex<ToSay>,
     wake: Notify,
+    /// Told once the group is not here any more.
+    over: Notify,
     retry: Mutex<Retry>,
 }
 
@@ -126,6 +128,11 @@ impl Session {
     pub(super) fn compare_state(&self) {
         lock(&self.to_say).state = Some(false);
         self.wake.notify_one();
+    }
+
+    /// Ends it.
+    pub(super) fn end(&self) {
+        self.over.notify_one();
     }
 
     /// A slot has another value here.
@@ -307,6 +314,7 @@ impl Shared {
             heard: AtomicI64::new(self.groups.0.now()),
             to_say: Mutex::default(),
             wake: Notify::new(),
+            over: Notify::new(),
             retry: Mutex::default(),
         });
         session.compare();
@@ -319,6 +327,7 @@ impl Shared {
             biased;
             ended = self.hear(&session, recv) => ended,
             ended = self.speak(&session, send) => ended,
+            () = session.over.notified() => Ok(()),
         };
         self.sessions.remove(&session);
         self.tell(Change::Session { group: id });
