@@ -121,14 +121,12 @@ impl Replicator {
 }
 
 impl Shared {
-    /// A new count of how far fetching a repo's tree is.
-    pub(super) fn begin_moving(&self, repo: &Repo) -> Arc<Moved> {
-        let moved = Arc::<Moved>::default();
+    /// Shows this count of how far fetching a repo's tree is, now that something is to come.
+    pub(super) fn show_progress(&self, repo: &Repo, moved: &Arc<Moved>) {
         let mut all = lock(&self.moved);
         if all.len() >= MAX_COUNTED {
             all.clear();
         }
-        all.insert(repo.id(), Arc::clone(&moved));
-        moved
+        all.insert(repo.id(), Arc::clone(moved));
     }
 }

@@ -15,6 +15,7 @@ use store_engine::{Hash, Repair};
 use tokio::time::Instant;
 
 pub(super) use self::missing::has;
+use self::progress::Moved;
 use super::{
     PATIENCE, Shared, fault,
     index::{self, Behind, Change, until},
@@ -344,7 +345,7 @@ impl Shared {
             local
         };
         let before = local.settled_for(wanted);
-        let progress = self.begin_moving(repo);
+        let progress = Arc::<Moved>::default();
         let mut pages = self.fetch_pages(repo, root, &before, &progress).await?;
         let lost = std::mem::take(&mut pages.missing);
         let files = self
@@ -459,7 +460,7 @@ impl Shared {
             root: ours,
             missing: Vec::new(),
         };
-        let progress = self.begin_moving(repo);
+        let progress = Arc::<Moved>::default();
         let pages = self.fetch_pages(repo, root, &before, &progress).await?;
         if !pages.missing.is_empty() {
             return Ok(Fetched::Some);
@@ -487,7 +488,7 @@ impl Shared {
         };
         let root = repo.root().await?;
         let _pin = repo.group().blobs().pin(root.keep()).await;
-        let progress = self.begin_moving(repo);
+        let progress = Arc::<Moved>::default();
         let mut pages = self
             .fetch_pages(repo, root, &Settled::NOTHING, &progress)
             .await?;

@@ -212,6 +212,9 @@ impl Shared {
                     .await?,
             );
         }
+        if !files.is_empty() {
+            self.show_progress(repo, progress);
+        }
         Ok(files)
     }
 
