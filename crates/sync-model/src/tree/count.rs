@@ -6,9 +6,9 @@ use store_api::{Kind, Result};
 use store_engine::{Blobs, Hash, Status};
 
 use super::{
-    FileEntry, MAX_LEVEL, Name, Root, Tree,
+    FileEntry, Name, Root, Tree,
     page::{Child, Item, Page},
-    walk::{Part, children},
+    walk::{Part, Walk, children},
     wants::Wants,
 };
 
@@ -80,34 +80,38 @@ pub async fn count(
         average: new.bytes.checked_div(new.files).unwrap_or_default(),
         count: Count::default(),
     };
-    let (mut above, mut under) = (Vec::<Named>::new(), HashMap::<Hash, Totals>::new());
-    for level in (0..=new.level.max(old.level).min(MAX_LEVEL)).rev() {
-        if level == new.level && new.hash != Hash::EMPTY {
-            above.push((new.hash, Some((new.files, new.bytes))));
-        }
-        if level == old.level && old.hash != Hash::EMPTY {
-            under.insert(old.hash, Some((old.files, old.bytes)));
-        }
-        let is_shared = |(hash, _): &Named| under.contains_key(hash);
-        let shared: HashSet<Hash> = above.iter().filter(|p| is_shared(p)).map(|p| p.0).collect();
-        above.retain(|(hash, _)| !shared.contains(hash));
-        under.retain(|hash, _| !shared.contains(hash));
-        if above.is_empty() && (level <= new.level) {
-            break;
-        }
-        let before = total(under.values());
-        let (mut below, mut files) = (HashMap::new(), HashSet::new());
-        for page in std::mem::take(&mut under).into_keys() {
-            match counter.open(page, level).await? {
-                Some(Items::Pages(pages)) => below.extend(pages),
+    let Ok(mut walk) = Walk::between(old, new) else {
+        counter.count.is_guess = true;
+        return Ok(counter.count);
+    };
+    // What is in pages, as those above them say.
+    let mut known = HashMap::from([(new.hash, Some((new.files, new.bytes)))]);
+    let mut known_old = HashMap::from([(old.hash, Some((old.files, old.bytes)))]);
+    while let Some(level) = walk.next_level() {
+        let totals_of =
+            |known: &mut HashMap<Hash, Totals>, page: &Hash| known.remove(page).flatten();
+        let old = level.old.iter();
+        let before = total(old.map(|page| totals_of(&mut known_old, page)));
+        let mut files = HashSet::new();
+        for page in level.old {
+            match counter.open(page, level.number).await? {
+                Some(Items::Pages(pages)) => {
+                    walk.old_below(pages.iter().map(|(page, _)| *page));
+                    known_old.extend(pages);
+                }
                 Some(Items::Files(named)) => files.extend(named.into_iter().map(|(blob, ..)| blob)),
                 None => counter.count.is_guess = true,
             }
         }
-        let (mut left, mut next) = (Vec::new(), Vec::new());
-        for (page, known) in std::mem::take(&mut above) {
-            match counter.open(page, level).await? {
-                Some(Items::Pages(pages)) => next.extend(pages),
+        let mut left = Vec::new();
+        for chain in level.pages {
+            let page = *chain.last().expect("a chain has a page");
+            let totals = totals_of(&mut known, &page);
+            match counter.open(page, level.number).await? {
+                Some(Items::Pages(pages)) => {
+                    walk.below(&chain, pages.iter().map(|(page, _)| *page));
+                    known.extend(pages);
+                }
                 Some(Items::Files(named)) => {
                     for (blob, size, counts) in named {
                         if counts && !files.contains(&blob) {
@@ -115,18 +119,17 @@ pub async fn count(
                         }
                     }
                 }
-                None => left.push(known),
+                None => left.push(totals),
             }
         }
         if !left.is_empty() {
-            counter.guess(total(&left), before);
+            counter.guess(total(left), before);
         }
-        (above, under) = (next, below);
     }
     Ok(counter.count)
 }
 
-fn total<'a>(pages: impl IntoIterator<Item = &'a Totals>) -> (u64, u64) {
+fn total(pages: impl IntoIterator<Item = Totals>) -> (u64, u64) {
     let known = pages.into_iter().flatten();
     known.fold((0, 0), |(files, bytes), page| {
         (files.saturating_add(page.0), bytes.saturating_add(page.1))

@@ -5,7 +5,7 @@ use store_engine::{Blobs, Hash};
 
 use super::{
     FileEntry, Root, Tree,
-    walk::{Part, children},
+    walk::{Part, Reached, Walk, children, sequences},
 };
 
 /// Where a file is in a tree.
@@ -27,45 +27,36 @@ pub async fn find(
     root: Root,
     hash: Hash,
 ) -> Result<Option<Located>> {
-    if root.is_empty() {
-        return Ok(None);
-    }
-    let mut left = vec![(vec![root.hash], root.level)];
-    while let Some((chain, level)) = left.pop() {
-        let page = *chain.last().expect("a chain has a page");
-        let mut below = Vec::new();
-        let mut found = None;
-        match tree.filter(|_| level == 0) {
-            Some(tree) => {
-                let leaf = tree.peek::<FileEntry>(page, level).await?;
-                let is_it = |entry: &FileEntry| entry.hash == hash || entry.blob == hash;
-                // The sealed page is the first.
-                let mut files = (2..).zip(&leaf.items);
-                found = files
-                    .find(|(_, (_, entry))| is_it(entry))
-                    .map(|(offset, (_, entry))| (offset, entry.blob));
-            }
-            None => {
-                for (offset, child) in (1..).zip(children(blobs, page, level).await?) {
-                    match child.part {
-                        Part::Sequence { level } => below.push((child.hash, level)),
-                        Part::File if child.hash == hash => found = Some((offset, hash)),
-                        Part::File | Part::Page => {}
-                    }
+    let mut walk = Walk::down(root)?;
+    while let Some(level) = walk.next_level() {
+        for chain in level.pages {
+            let page = *chain.last().expect("a chain has a page");
+            let found = match tree.filter(|_| level.number == 0) {
+                Some(tree) => {
+                    let leaf = tree.peek::<FileEntry>(page, 0).await?;
+                    let is_it = |entry: &FileEntry| entry.hash == hash || entry.blob == hash;
+                    // The sealed page is the first.
+                    let mut files = (2..).zip(&leaf.items);
+                    let found = files.find(|(_, (_, entry))| is_it(entry));
+                    found.map(|(offset, (_, entry))| (offset, entry.blob))
                 }
+                None => {
+                    let named = children(blobs, page, level.number).await?;
+                    walk.below(&chain, sequences(&named));
+                    let is_it = |child: &Reached| child.part == Part::File && child.hash == hash;
+                    let mut files = (1..).zip(&named);
+                    let found = files.find(|(_, child)| is_it(child));
+                    found.map(|(offset, child)| (offset, child.hash))
+                }
+            };
+            if let Some((offset, blob)) = found {
+                return Ok(Some(Located {
+                    chain,
+                    offset,
+                    blob,
+                }));
             }
         }
-        if let Some((offset, blob)) = found {
-            return Ok(Some(Located {
-                chain,
-                offset,
-                blob,
-            }));
-        }
-        left.extend(below.into_iter().rev().map(|(page, level)| {
-            let chain = chain.iter().copied().chain([page]);
-            (chain.collect(), level)
-        }));
     }
     Ok(None)
 }

@@ -5,8 +5,8 @@
 
 use std::collections::HashSet;
 
-use store_api::{Kind, Listing, Result};
-use store_engine::{Blobs, Hash, Status};
+use store_api::Result;
+use store_engine::{Blobs, Hash};
 
 use super::{
     MAX_LEVEL, Root,
@@ -39,7 +39,8 @@ pub struct Reached {
 /// What the sequence `hash` of a page of `level` names: the sealed page first, then files where the
 /// level is 0, else sequences of the level below.
 ///
-/// A blob that is no such sequence is [`Kind::Corrupt`], one that is not here [`Kind::NotFound`].
+/// A blob that is no such sequence is [`Kind::Corrupt`](store_api::Kind::Corrupt), one that is not here
+/// [`Kind::NotFound`](store_api::Kind::NotFound).
 /// That the pages are what the sequences say shows only to readers.
 pub async fn children(blobs: &Blobs, hash: Hash, level: u8) -> Result<Vec<Reached>> {
     if level > MAX_LEVEL {
@@ -58,96 +59,120 @@ pub async fn children(blobs: &Blobs, hash: Hash, level: u8) -> Result<Vec<Reache
     Ok(reached.collect())
 }
 
-/// All blobs of a tree, from the root down; but not what is below pages that the tree `than` has
-/// too. The cost follows the difference. A file with the same content under two names, or moved to
-/// another page, may come although `than` has it.
+/// A way down a tree, level by level: the one traversal of trees by their hashes.
 ///
-/// A sequence that is not here ends it with [`Kind::NotFound`]; see [`missing`].
-pub fn walk(blobs: &Blobs, root: Root, than: Option<Root>) -> Listing<Reached> {
-    follow(blobs.clone(), root, than, Want::All)
-}
-
-/// Those blobs of a tree that are not all here, as [`walk`] finds them.
+/// Whoever walks opens the pages, and says what is [below](Self::below) each: it may fetch them first, read
+/// more of them than their sequences, or stop. With an older tree beside it, pages that both have on one level
+/// are told apart and not gone below, so that the cost follows the difference.
 ///
-/// What a sequence names is not known before it is here: fetch what comes, and ask again, until
-/// nothing comes. With `than`, all of that tree must be here.
-pub fn missing(blobs: &Blobs, root: Root, than: Option<Root>) -> Listing<Reached> {
-    follow(blobs.clone(), root, than, Want::Missing)
+/// ```text
+/// while let Some(level) = walk.next_level() {
+///     for page in level.old   { walk.old_below(…) }
+///     for chain in level.pages { walk.below(&chain, …) }
+/// }
+/// ```
+#[derive(Debug)]
+pub struct Walk {
+    new: Root,
+    old: Root,
+    /// The level that comes next.
+    next: Option<u8>,
+    pages: Vec<Vec<Hash>>,
+    /// The pages of the next level that were named: an author may name one again and again.
+    seen: HashSet<Hash>,
+    old_pages: HashSet<Hash>,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Want {
-    All,
-    Missing,
+/// The pages of one level.
+#[derive(Debug)]
+pub struct Level {
+    /// Which level; that of the leaves is 0.
+    pub number: u8,
+    /// The pages that only the newer tree has, in its order. Each with those above it, from the root down.
+    pub pages: Vec<Vec<Hash>>,
+    /// The pages that both trees have.
+    pub shared: Vec<Vec<Hash>>,
+    /// The pages that only the older tree has.
+    pub old: HashSet<Hash>,
 }
 
-/// Level by level: what both trees have on a level is left out, so each level's work is that of the
-/// pages that differ.
-fn follow(blobs: Blobs, root: Root, than: Option<Root>, want: Want) -> Listing<Reached> {
-    Box::pin(async_stream::try_stream! {
-        let than = than.filter(|than| !than.is_empty());
-        let mut new: Vec<Hash> = Vec::new();
-        let mut old: HashSet<Hash> = HashSet::new();
-        let highest = root.level.max(than.map_or(0, |than| than.level));
+impl Walk {
+    /// A walk down all of a tree.
+    ///
+    /// # Errors
+    /// [`Kind::Corrupt`](store_api::Kind::Corrupt) where no tree is as deep.
+    pub fn down(root: Root) -> Result<Self> {
+        Self::between(Root::EMPTY, root)
+    }
+
+    /// A walk down what of `new` is not in `old`.
+    ///
+    /// # Errors
+    /// [`Kind::Corrupt`](store_api::Kind::Corrupt) where no tree is as deep.
+    pub fn between(old: Root, new: Root) -> Result<Self> {
+        let highest = new.level.max(old.level);
         if highest > MAX_LEVEL {
-            Err(corrupt(root.hash, "a tree is not that deep"))?;
+            return Err(corrupt(new.hash, "a tree is not that deep"));
         }
-        for level in (0..=highest).rev() {
-            if root.level == level && !root.is_empty() {
-                new.push(root.hash);
-            }
-            if let Some(than) = than.filter(|than| than.level == level) {
-                old.insert(than.hash);
-            }
-            let shared: HashSet<Hash> = new.iter().filter(|hash| old.contains(hash)).copied().collect();
-            new.retain(|hash| !shared.contains(hash));
-            old.retain(|hash| !shared.contains(hash));
-            // A file of the old tree never stands for a sequence of the new one.
-            let (mut old_below, mut old_parts) = (HashSet::new(), HashSet::new());
-            for hash in std::mem::take(&mut old) {
-                let known = match children(&blobs, hash, level).await {
-                    Ok(known) => known,
-                    // What is not here cannot be compared with.
-                    Err(error) if error.kind() == Kind::NotFound => continue,
-                    Err(error) => Err(error)?,
-                };
-                for child in known {
-                    match child.part {
-                        Part::Sequence { .. } => old_below.insert(child.hash),
-                        _ => old_parts.insert(child.hash),
-                    };
-                }
-            }
-            let mut new_below = Vec::new();
-            // An author may name a page again and again, and that level by level.
-            let mut seen = HashSet::new();
-            for hash in std::mem::take(&mut new) {
-                let reached = Reached { hash, part: Part::Sequence { level } };
-                if want == Want::All {
-                    yield reached;
-                } else if !is_here(&blobs, hash).await? {
-                    yield reached;
-                    continue;
-                }
-                for child in children(&blobs, hash, level).await? {
-                    match child.part {
-                        Part::Sequence { .. } => if seen.insert(child.hash) {
-                            new_below.push(child.hash);
-                        },
-                        _ if old_parts.contains(&child.hash) => {}
-                        _ if want == Want::All => yield child,
-                        _ => if !is_here(&blobs, child.hash).await? {
-                            yield child;
-                        },
-                    }
-                }
-            }
-            (new, old) = (new_below, old_below);
+        Ok(Self {
+            new,
+            old,
+            next: Some(highest),
+            pages: Vec::new(),
+            seen: HashSet::new(),
+            old_pages: HashSet::new(),
+        })
+    }
+
+    /// The next level, from above; `None` once nothing is left that only the newer tree has.
+    pub fn next_level(&mut self) -> Option<Level> {
+        let number = self.next.filter(|_| !self.new.is_empty())?;
+        self.next = number.checked_sub(1);
+        self.seen.clear();
+        let mut pages = std::mem::take(&mut self.pages);
+        let mut old = std::mem::take(&mut self.old_pages);
+        if number == self.new.level {
+            pages.push(vec![self.new.hash]);
         }
-    })
+        if number == self.old.level && !self.old.is_empty() {
+            old.insert(self.old.hash);
+        }
+        let is_shared = |chain: &Vec<Hash>| chain.last().is_some_and(|page| old.contains(page));
+        let (shared, pages): (Vec<_>, Vec<_>) = pages.into_iter().partition(is_shared);
+        for page in shared.iter().filter_map(|chain| chain.last()) {
+            old.remove(page);
+        }
+        if pages.is_empty() && shared.is_empty() && number <= self.new.level {
+            self.next = None;
+            return None;
+        }
+        Some(Level {
+            number,
+            pages,
+            shared,
+            old,
+        })
+    }
+
+    /// The pages below one of the newer tree.
+    pub fn below(&mut self, chain: &[Hash], pages: impl IntoIterator<Item = Hash>) {
+        for page in pages {
+            if self.seen.insert(page) {
+                self.pages.push([chain, &[page]].concat());
+            }
+        }
+    }
+
+    /// The pages below one of the older tree.
+    pub fn old_below(&mut self, pages: impl IntoIterator<Item = Hash>) {
+        self.old_pages.extend(pages);
+    }
 }
 
-async fn is_here(blobs: &Blobs, hash: Hash) -> Result<bool> {
-    let status = blobs.status(hash).await?;
-    Ok(hash == Hash::EMPTY || matches!(status, Some(Status::Complete { .. })))
+/// The sequences of pages among what a page names.
+pub fn sequences(named: &[Reached]) -> impl Iterator<Item = Hash> {
+    let sequences = named
+        .iter()
+        .filter(|child| matches!(child.part, Part::Sequence { .. }));
+    sequences.map(|child| child.hash)
 }

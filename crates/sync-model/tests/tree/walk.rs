@@ -3,10 +3,41 @@
 use std::collections::HashSet;
 
 use super::*;
-use sync_model::tree::walk::{Part, Reached, children, missing, walk};
+use sync_model::tree::walk::{Part, Reached, Walk, children, sequences};
+
+/// All blobs of a tree, from the root down; but not what is below pages that the tree `than` has too, nor
+/// files that its other pages have.
+async fn try_all(tree: &Tree, root: Root, than: Root) -> Result<Vec<Reached>> {
+    let blobs = tree.blobs();
+    let mut walk = Walk::between(than, root)?;
+    let mut all = Vec::new();
+    while let Some(level) = walk.next_level() {
+        let number = level.number;
+        let mut old = HashSet::new();
+        for page in level.old {
+            let named = children(blobs, page, number).await?;
+            walk.old_below(sequences(&named));
+            old.extend(named.into_iter().map(|child| child.hash));
+        }
+        for chain in level.pages {
+            assert_eq!(chain.len(), usize::from(root.level - number) + 1);
+            let hash = *chain.last().unwrap();
+            let part = Part::Sequence { level: number };
+            all.push(Reached { hash, part });
+            let named = children(blobs, hash, number).await?;
+            walk.below(&chain, sequences(&named));
+            let is_new = |child: &Reached| {
+                !matches!(child.part, Part::Sequence { .. }) && !old.contains(&child.hash)
+            };
+            all.extend(named.into_iter().filter(is_new));
+        }
+    }
+    Ok(all)
+}
 
 async fn all(tree: &Tree, root: Root, than: Option<Root>) -> Vec<Reached> {
-    walk(tree.blobs(), root, than).try_collect().await.unwrap()
+    let than = than.unwrap_or(Root::EMPTY);
+    try_all(tree, root, than).await.unwrap()
 }
 
 fn count(reached: &[Reached], wanted: fn(&Part) -> bool) -> usize {
@@ -65,66 +96,10 @@ async fn a_walk_leaves_out_what_an_older_tree_has() {
 }
 
 #[tokio::test]
-async fn a_replica_fetches_what_is_missing_round_by_round() {
-    let source = tree().await;
-    let replica = blobs().await;
-    let mut files = Files::new();
-    for i in 0..3000u64 {
-        let pin = source.blobs().add(i.to_be_bytes().to_vec()).await.unwrap();
-        files.insert(
-            name(&format!("{i}")),
-            FileEntry {
-                blob: pin.hash(),
-                ..entry(i)
-            },
-        );
-    }
-    let old = build(&source, files.clone()).await;
-    let pin = source.blobs().add("changed").await.unwrap();
-    let file = FileEntry {
-        blob: pin.hash(),
-        ..entry(1)
-    };
-    let new = source
-        .edit(old.root, BTreeMap::from([(name("7"), Some(file))]))
-        .await
-        .unwrap();
-    let fetch = async |root: Root, than: Option<Root>| {
-        let (mut rounds, mut fetched) = (0, 0);
-        loop {
-            let lacking: Vec<Reached> = missing(&replica, root, than).try_collect().await.unwrap();
-            if lacking.is_empty() {
-                return (rounds, fetched);
-            }
-            rounds += 1;
-            fetched += lacking.len() as u64;
-            for reached in lacking {
-                let bytes = source
-                    .blobs()
-                    .read_to_bytes(reached.hash, 0..u64::MAX)
-                    .await;
-                replica.add(bytes.unwrap()).await.unwrap();
-            }
-        }
-    };
-    let (rounds, fetched) = fetch(old.root, None).await;
-    assert_eq!(rounds, u64::from(old.root.level) + 2);
-    assert_eq!(fetched, 2 * old.pages + 3000);
-    let (_, fetched) = fetch(new.root, Some(old.root)).await;
-    assert_eq!(fetched, 2 * new.pages + 1);
-    let reader = Tree::new(replica.clone(), &key());
-    assert_eq!(contents(&reader, new.root).await.len(), 3000);
-    assert_eq!(differences(&reader, old.root, new.root).await.len(), 1);
-}
-
-#[tokio::test]
 async fn a_walk_does_not_follow_what_is_no_tree() {
     let tree = tree().await;
     let root = build(&tree, many(1000)).await.root;
-    let kind = async |root: Root| {
-        let found: Result<Vec<_>> = walk(tree.blobs(), root, None).try_collect().await;
-        found.unwrap_err().kind()
-    };
+    let kind = async |root: Root| try_all(&tree, root, Root::EMPTY).await.unwrap_err().kind();
     let deep = |level| Root { level, ..root };
     assert_eq!(kind(deep(200)).await, Kind::Corrupt);
     // Files of this test have no blobs; as sequences they would be missing.

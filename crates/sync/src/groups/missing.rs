@@ -13,8 +13,8 @@ use super::{
 use crate::{
     seal::file::sealed_len,
     tree::{
-        MAX_LEVEL, Name, Root,
-        walk::{Part, children},
+        Name, Root,
+        walk::{Part, Walk, children, sequences},
     },
 };
 
@@ -332,44 +332,33 @@ impl Repo {
     async fn look_for_missing(&self, root: Root, wants: &Wants) -> Result<Vec<Place>> {
         let blobs = self.group().blobs();
         let mut missing = Vec::new();
-        let mut left = Vec::new();
-        if !root.is_empty() && root.level <= MAX_LEVEL {
-            left.push((vec![root.hash], root.level));
-        }
-        let mut seen = HashSet::new();
-        while let Some((chain, level)) = left.pop() {
-            let page = *chain.last().expect("a chain has a page");
-            let named = match level {
-                0 => wanted_files(self, page, wants)
-                    .await
-                    .map(|files| (Vec::new(), files)),
-                _ => children(blobs, page, level)
-                    .await
-                    .map(|named| (named, Vec::new())),
-            };
-            let (named, files) = match named {
-                Ok(named) => named,
-                Err(error) if matches!(error.kind(), Kind::NotFound | Kind::Corrupt) => {
-                    tracing::debug!(repo = %self.key(), %page, %error, "a page is not here");
-                    missing.push(Place::of_page(chain));
-                    continue;
-                }
-                Err(error) => return Err(error),
-            };
-            for child in named.into_iter().rev() {
-                if let Part::Sequence { level } = child.part
-                    && seen.insert((child.hash, level))
-                {
-                    let chain = chain.iter().copied().chain([child.hash]);
-                    left.push((chain.collect(), level));
-                }
-            }
-            for file in files {
-                if !is_file_here(blobs, file.blob, u64::MAX).await? {
-                    missing.push(Place {
-                        chain: chain.clone(),
-                        offset: file.offset,
-                    });
+        let mut walk = Walk::down(root)?;
+        while let Some(level) = walk.next_level() {
+            for chain in level.pages {
+                let page = *chain.last().expect("a chain has a page");
+                let named = match level.number {
+                    0 => wanted_files(self, page, wants).await,
+                    number => children(blobs, page, number).await.map(|named| {
+                        walk.below(&chain, sequences(&named));
+                        Vec::new()
+                    }),
+                };
+                let files = match named {
+                    Ok(files) => files,
+                    Err(error) if matches!(error.kind(), Kind::NotFound | Kind::Corrupt) => {
+                        tracing::debug!(repo = %self.key(), %page, %error, "a page is not here");
+                        missing.push(Place::of_page(chain));
+                        continue;
+                    }
+                    Err(error) => return Err(error),
+                };
+                for file in files {
+                    if !is_file_here(blobs, file.blob, u64::MAX).await? {
+                        missing.push(Place {
+                            chain: chain.clone(),
+                            offset: file.offset,
+                        });
+                    }
                 }
             }
         }

@@ -16,7 +16,6 @@ use std::{
     },
 };
 
-use futures_util::TryStreamExt;
 use store_api::{Error, Kind, PublicKey, RecordId, Result};
 use store_engine::{Blobs, Hash, Status};
 
@@ -24,11 +23,14 @@ use super::{
     Replicator, Shared,
     leases::Asking,
     possession::{Asked, MAX_ASKED},
-    retained::{Stays, files_of, pages},
+    retained::{Stays, files_of, named_by},
 };
 use crate::{
     groups::{Repo, Wants},
-    tree::Root,
+    tree::{
+        Root,
+        walk::{Walk, sequences},
+    },
 };
 
 const FREE: &str = "sync.free";
@@ -118,46 +120,58 @@ struct Batch {
 impl Freeing {
     async fn free(mut self, repo: &Repo, shown: Root, wants: &Wants) -> Result<Self> {
         let blobs = repo.group().blobs();
-        let mut pages = pages(blobs, shown);
-        while let Some(page) = pages.try_next().await? {
-            if page.level > 0 || !page.is_here() {
+        let mut walk = Walk::down(shown)?;
+        while let Some(level) = walk.next_level() {
+            for chain in level.pages {
+                let page = *chain.last().expect("a chain has a page");
+                match named_by(blobs, page, level.number).await? {
+                    Some(named) if level.number > 0 => walk.below(&chain, sequences(&named)),
+                    Some(_) => self = self.free_of(repo, &chain, wants).await?,
+                    None => {}
+                }
+            }
+        }
+        Ok(self)
+    }
+
+    /// Frees the files of a page.
+    async fn free_of(mut self, repo: &Repo, chain: &[Hash], wants: &Wants) -> Result<Self> {
+        let blobs = repo.group().blobs();
+        let page = *chain.last().expect("a chain has a page");
+        let mut files = Vec::new();
+        for (file, goes) in files_of(repo, page, wants).await? {
+            if !goes || self.stays.contains(&file.hash) || file.hash == Hash::EMPTY {
                 continue;
             }
-            let mut files = Vec::new();
-            for (file, goes) in files_of(repo, page.hash(), wants).await? {
-                if !goes || self.stays.contains(&file.hash) || file.hash == Hash::EMPTY {
+            let len = match blobs.status(file.hash).await? {
+                Some(Status::Complete { size }) => size,
+                // Whoever has the rest may lack just this.
+                Some(Status::Partial {
+                    size, proven: true, ..
+                }) => size,
+                Some(Status::Partial { present, .. }) => {
+                    self.freed.stay += 1;
+                    self.freed.stay_bytes += present;
                     continue;
                 }
-                let len = match blobs.status(file.hash).await? {
-                    Some(Status::Complete { size }) => size,
-                    // Whoever has the rest may lack just this.
-                    Some(Status::Partial {
-                        size, proven: true, ..
-                    }) => size,
-                    Some(Status::Partial { present, .. }) => {
-                        self.freed.stay += 1;
-                        self.freed.stay_bytes += present;
-                        continue;
-                    }
-                    None => continue,
-                };
-                files.push(Asked { len, ..file });
-            }
-            for files in files.chunks(MAX_ASKED) {
-                let shown = self.ask(repo, &page.chain, files).await?;
-                let some = Batch {
-                    repo: repo.clone(),
-                    wants: wants.clone(),
-                    files: files.to_vec(),
-                    shown,
-                };
-                // To the end, also where nobody waits for it any more: what a store was told to
-                // delete may be deleted later, and nothing may come in between.
-                let ended = tokio::spawn(self.free_some(some)).await;
-                self = ended.map_err(|error| {
-                    Error::new(Kind::Internal, FREE, "a task failed").because(error)
-                })??;
-            }
+                None => continue,
+            };
+            files.push(Asked { len, ..file });
+        }
+        for files in files.chunks(MAX_ASKED) {
+            let shown = self.ask(repo, chain, files).await?;
+            let some = Batch {
+                repo: repo.clone(),
+                wants: wants.clone(),
+                files: files.to_vec(),
+                shown,
+            };
+            // To the end, also where nobody waits for it any more: what a store was told to
+            // delete may be deleted later, and nothing may come in between.
+            let ended = tokio::spawn(self.free_some(some)).await;
+            self = ended.map_err(|error| {
+                Error::new(Kind::Internal, FREE, "a task failed").because(error)
+            })??;
         }
         Ok(self)
     }

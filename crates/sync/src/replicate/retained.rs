@@ -11,8 +11,8 @@ use super::{Shared, possession::Asked};
 use crate::{
     groups::{Repo, Wants, WantsDigest, missing::wanted_files},
     tree::{
-        MAX_LEVEL, Root,
-        walk::{Part, children},
+        Root,
+        walk::{Part, Reached, Walk, children, sequences},
     },
 };
 
@@ -93,18 +93,22 @@ impl Stays {
             ..Root::EMPTY
         };
         let mut is_all_here = true;
-        let mut pages = pages(repo.group().blobs(), root);
-        while let Some(page) = pages.try_next().await? {
-            let Some(named) = &page.named else {
-                is_all_here = false;
-                continue;
-            };
-            let of_pages = named.iter().filter(|child| child.part != Part::File);
-            self.of_others.extend(of_pages.map(|child| child.hash));
-            if page.level == 0 {
-                let files = files_of(repo, page.hash(), wants).await?;
-                let stay = files.iter().filter(|(_, goes)| !goes);
-                self.of_others.extend(stay.map(|(file, _)| file.hash));
+        let mut walk = Walk::down(root)?;
+        while let Some(level) = walk.next_level() {
+            for chain in level.pages {
+                let page = *chain.last().expect("a chain has a page");
+                let Some(named) = named_by(repo.group().blobs(), page, level.number).await? else {
+                    is_all_here = false;
+                    continue;
+                };
+                walk.below(&chain, sequences(&named));
+                let of_pages = named.iter().filter(|child| child.part != Part::File);
+                self.of_others.extend(of_pages.map(|child| child.hash));
+                if level.number == 0 {
+                    let files = files_of(repo, page, wants).await?;
+                    let stay = files.iter().filter(|(_, goes)| !goes);
+                    self.of_others.extend(stay.map(|(file, _)| file.hash));
+                }
             }
         }
         if is_all_here {
@@ -114,56 +118,16 @@ impl Stays {
     }
 }
 
-/// A page of a tree.
-pub(super) struct Page {
-    /// From the root down to it.
-    pub(super) chain: Vec<Hash>,
-    pub(super) level: u8,
-    /// What its sequence names; `None` where that is not here.
-    named: Option<Vec<crate::tree::walk::Reached>>,
-}
-
-impl Page {
-    pub(super) fn is_here(&self) -> bool {
-        self.named.is_some()
-    }
-
-    pub(super) fn hash(&self) -> Hash {
-        *self.chain.last().expect("a chain has a page")
-    }
-}
-
-/// The pages of a tree, each once, however often the author named it.
-pub(super) fn pages(blobs: &Blobs, root: Root) -> store_api::Listing<Page> {
-    let blobs = blobs.clone();
-    Box::pin(async_stream::try_stream! {
-        let mut left = Vec::new();
-        if root.hash != Hash::EMPTY && root.level <= MAX_LEVEL {
-            left.push((vec![root.hash], root.level));
+/// Returns what the sequence of a page names; `None` where that is not here, or is no sequence.
+pub(super) async fn named_by(blobs: &Blobs, page: Hash, level: u8) -> Result<Option<Vec<Reached>>> {
+    match children(blobs, page, level).await {
+        Ok(named) => Ok(Some(named)),
+        Err(error) if matches!(error.kind(), Kind::NotFound | Kind::Corrupt) => {
+            tracing::debug!(%page, %error, "a page is left alone");
+            Ok(None)
         }
-        let mut seen = HashSet::new();
-        while let Some((chain, level)) = left.pop() {
-            let page = *chain.last().expect("a chain has a page");
-            let named = match children(&blobs, page, level).await {
-                Ok(named) => Some(named),
-                Err(error) if matches!(error.kind(), Kind::NotFound | Kind::Corrupt) => {
-                    tracing::debug!(%page, %error, "a page is left alone");
-                    None
-                }
-                Err(error) => Err(error)?,
-            };
-            for child in named.iter().flatten().rev() {
-                if let Part::Sequence { level } = child.part
-                    && seen.insert((child.hash, level))
-                {
-                    let mut chain = chain.clone();
-                    chain.push(child.hash);
-                    left.push((chain, level));
-                }
-            }
-            yield Page { chain, level, named };
-        }
-    })
+        Err(error) => Err(error),
+    }
 }
 
 /// The files of a page, and whether each may go: not where it is wanted, or where the page cannot be

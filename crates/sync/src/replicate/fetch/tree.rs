@@ -25,7 +25,7 @@ use crate::{
     tree::{
         FileEntry, Name, Root,
         page::{MAX_ITEMS, MAX_PAGE_LEN},
-        walk::{Part, children},
+        walk::{Part, Walk, children, sequences},
     },
 };
 
@@ -70,27 +70,15 @@ impl Shared {
             missing: Vec::new(),
             kept: Arc::default(),
         };
-        let mut new: Vec<Chain> = Vec::new();
-        let mut old: HashSet<Hash> = HashSet::new();
-        for level in (0..=root.level.max(before.root.level)).rev() {
-            if level == root.level && !root.is_empty() {
-                new.push(vec![root.hash]);
-            }
-            if level == before.root.level && !before.root.is_empty() {
-                old.insert(before.root.hash);
-            }
-            let (shared, differ): (Vec<_>, Vec<_>) = new
-                .into_iter()
-                .partition(|chain| old.contains(&last(chain)));
-            new = differ;
-            for chain in shared {
-                old.remove(&last(&chain));
-                pages.carried.extend(carried(before, level, &chain));
+        let mut walk = Walk::between(before.root, root)?;
+        while let Some(level) = walk.next_level() {
+            for chain in &level.shared {
+                pages.carried.extend(carried(before, level.number, chain));
             }
 
             let mut absent = Vec::new();
-            for chain in &new {
-                if !is_page_here(blobs, last(chain), level).await? {
+            for chain in &level.pages {
+                if !is_page_here(blobs, last(chain), level.number).await? {
                     absent.push(chain.clone());
                 }
             }
@@ -111,17 +99,16 @@ impl Shared {
                 };
                 self.fetch_from_all(&fetch, &asked).await?;
             }
-            let mut here = Vec::with_capacity(new.len());
-            for chain in new {
-                match !is_asked_for || is_page_here(blobs, last(&chain), level).await? {
+            let mut here = Vec::with_capacity(level.pages.len());
+            for chain in level.pages {
+                match !is_asked_for || is_page_here(blobs, last(&chain), level.number).await? {
                     true => here.push(chain),
                     false => pages.missing.push(Place::of_page(chain)),
                 }
             }
 
-            let mut old_below = HashSet::new();
-            for page in std::mem::take(&mut old) {
-                let known = match children(blobs, page, level).await {
+            for page in level.old {
+                let known = match children(blobs, page, level.number).await {
                     Ok(known) => known,
                     // A page that was damaged and is gone: what is below is looked for one by one.
                     Err(error) if matches!(error.kind(), Kind::NotFound | Kind::Corrupt) => {
@@ -129,36 +116,24 @@ impl Shared {
                     }
                     Err(error) => return Err(error),
                 };
+                walk.old_below(sequences(&known));
                 let is_missing = |offset| {
                     let mut missing = before.missing.iter();
                     missing.any(|place| place.offset == offset && place.page() == page)
                 };
-                for (offset, child) in (1..).zip(known) {
-                    match child.part {
-                        Part::Sequence { .. } => drop(old_below.insert(child.hash)),
-                        Part::File if is_missing(offset) => {}
-                        Part::File => drop(pages.old_files.insert(child.hash)),
-                        Part::Page => {}
-                    }
-                }
+                let files = (1..)
+                    .zip(known)
+                    .filter(|(_, child)| child.part == Part::File);
+                let here = files.filter(|(offset, _)| !is_missing(*offset));
+                pages.old_files.extend(here.map(|(_, child)| child.hash));
             }
-            old = old_below;
-            if level == 0 {
+            if level.number == 0 {
                 pages.leaves = here;
                 break;
             }
-            new = Vec::new();
-            // An author may name a page again and again, and that level by level.
-            let mut seen = HashSet::new();
             for chain in here {
-                for child in children(blobs, last(&chain), level).await? {
-                    if let Part::Sequence { .. } = child.part
-                        && seen.insert(child.hash)
-                    {
-                        let chain = chain.iter().copied().chain([child.hash]);
-                        new.push(chain.collect());
-                    }
-                }
+                let named = children(blobs, last(&chain), level.number).await?;
+                walk.below(&chain, sequences(&named));
             }
         }
         Ok(pages)
