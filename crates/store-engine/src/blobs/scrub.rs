@@ -155,7 +155,7 @@ impl Inner {
             let (finding, bad) = match &found.entry.state {
                 State::Inline(bytes) if Hash::of(bytes) == hash => (Finding::Sound, Vec::new()),
                 State::Inline(_) => (Finding::Lost, Vec::new()),
-                State::Complete(stored) => self.scrub_complete(hash, stored, repair).await?,
+                State::Complete(stored) => self.scrub_complete(hash, stored).await?,
                 State::Partial(partial) => self.scrub_partial(hash, partial).await?,
             };
             if finding != Finding::Sound {
@@ -168,8 +168,12 @@ impl Inner {
                     continue;
                 }
             }
-            if repair == Repair::Yes {
-                self.forget(hash, &found, &finding, &bad).await?;
+            match (repair, &finding, found.entry.stored()) {
+                (Repair::No, ..) => {}
+                (Repair::Yes, Finding::Outboard, Some(stored)) => {
+                    self.rebuild_outboard(hash, stored).await?;
+                }
+                (Repair::Yes, ..) => self.forget(hash, &found, &finding, &bad).await?,
             }
             let hash = Some(hash);
             return Ok(Some(Scrubbed {
@@ -206,7 +210,6 @@ impl Inner {
         self: &Arc<Self>,
         hash: Hash,
         stored: &Stored,
-        repair: Repair,
     ) -> Result<(Finding, Vec<(u64, u64)>)> {
         let (size, payload) = (stored.size, stored.payload);
         let total = group_count(size);
@@ -241,9 +244,6 @@ impl Inner {
         // Where every group is there, the hash of the whole tells whether data or tree is wrong.
         let (root, ..) = builder.finish();
         if bad.is_empty() && Hash::from(root) == hash {
-            if repair == Repair::Yes {
-                self.rebuild_outboard(hash, stored).await?;
-            }
             return Ok((Finding::Outboard, bad));
         }
         for group in unproven.iter().flat_map(|(start, end)| *start..*end) {

@@ -99,13 +99,23 @@ impl Fault {
         Self::Link(Error::new(Kind::Unavailable, FETCH, message))
     }
 
+    /// Adds a fact.
+    #[must_use]
+    pub fn with(self, key: &'static str, value: impl fmt::Display) -> Self {
+        self.map(|error| error.with(key, value))
+    }
+
     /// Adds what lies behind it.
     #[must_use]
     pub fn because(self, cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        self.map(|error| error.because(cause))
+    }
+
+    fn map(self, change: impl FnOnce(Error) -> Error) -> Self {
         match self {
-            Self::Local(error) => Self::Local(error.because(cause)),
-            Self::Peer(what, error) => Self::Peer(what, error.because(cause)),
-            Self::Link(error) => Self::Link(error.because(cause)),
+            Self::Local(error) => Self::Local(change(error)),
+            Self::Peer(what, error) => Self::Peer(what, change(error)),
+            Self::Link(error) => Self::Link(change(error)),
         }
     }
 

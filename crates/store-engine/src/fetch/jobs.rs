@@ -153,7 +153,12 @@ impl<C> Jobs<C> {
         // Another provider may have done some of it meanwhile.
         let known = offsets(&run.job.wanted);
         more.retain(|job| offsets(&job.wanted).is_subset(&known));
-        let done: HashSet<u64> = &known - &offsets(left);
+        let mut left_of_it = offsets(left);
+        // What the first names is asked for with it.
+        if left.iter().any(|one| one.hash.is_none()) {
+            left_of_it.extend(run.job.wanted.first().map(|one| one.offset));
+        }
+        let done: HashSet<u64> = &known - &left_of_it;
         run.job
             .wanted
             .retain(|wanted| !done.contains(&wanted.offset));
@@ -206,11 +211,11 @@ impl<C> Jobs<C> {
         self.lock().waiting.iter().cloned().collect()
     }
 
-    /// The blobs of the jobs that nobody works on, and how long each may be.
+    /// The blobs of the jobs that nobody works on, and up to which length each is wanted.
     pub(super) fn waiting(&self) -> HashMap<Hash, u64> {
         let state = self.lock();
         let wanted = state.waiting.iter().flat_map(|job| &job.wanted);
-        let wanted = wanted.filter_map(|one| Some((one.hash?, one.longest)));
+        let wanted = wanted.filter_map(|one| Some((one.hash?, one.up_to)));
         wanted.collect()
     }
 

@@ -23,6 +23,9 @@ pub struct Blob {
     pub hash: Hash,
     /// The most bytes that it may have: a longer one is refused before anything of it is taken.
     pub longest: u64,
+    /// The most bytes that are wanted: once a longer one is proven to be longer, no more of it is asked
+    /// for, and it is not missing.
+    pub up_to: u64,
     /// The chunks to ask for first where nothing of it is here, and so its size is not known.
     pub first: ChunkRanges,
 }
@@ -34,6 +37,7 @@ impl Blob {
             offset,
             hash,
             longest: u64::MAX,
+            up_to: u64::MAX,
             first: ChunkRanges::from(..ChunkNum(PIECE_LEN / 1024)),
         }
     }
@@ -51,6 +55,8 @@ pub struct Wanted {
     pub ranges: ChunkRanges,
     /// See [`Blob::longest`].
     pub longest: u64,
+    /// See [`Blob::up_to`].
+    pub(super) up_to: u64,
     /// Whether nothing of it is here: then its size becomes known with the answer.
     pub(super) is_new: bool,
     /// The chunks that are asked for first: the others follow once the size is known.
@@ -65,6 +71,7 @@ impl Wanted {
             hash,
             ranges: ChunkRanges::all(),
             longest,
+            up_to: u64::MAX,
             is_new: true,
             first: None,
         }
@@ -74,6 +81,7 @@ impl Wanted {
         Self {
             ranges: blob.first.clone(),
             first: Some(blob.first.clone()),
+            up_to: blob.up_to,
             ..Self::whole(blob.offset, Some(blob.hash), blob.longest)
         }
     }
@@ -81,6 +89,7 @@ impl Wanted {
     fn part(blob: &Blob, ranges: ChunkRanges) -> Self {
         Self {
             ranges,
+            up_to: blob.up_to,
             is_new: false,
             ..Self::whole(blob.offset, Some(blob.hash), blob.longest)
         }
@@ -100,6 +109,7 @@ impl Wanted {
     pub(super) fn blob(&self, hash: Hash) -> Blob {
         Blob {
             longest: self.longest,
+            up_to: self.up_to,
             ..Blob::new(self.offset, hash)
         }
     }
@@ -114,15 +124,15 @@ pub(super) enum Missing {
 }
 
 /// Returns what of a blob is not here; `None` where all is, or where it is proven to have more than
-/// `longest` bytes.
-pub(super) async fn missing(blobs: &Blobs, hash: Hash, longest: u64) -> Result<Option<Missing>> {
+/// `up_to` bytes.
+pub(super) async fn missing(blobs: &Blobs, hash: Hash, up_to: u64) -> Result<Option<Missing>> {
     if hash == Hash::EMPTY {
         return Ok(None);
     }
     let is_too_long = match blobs.status(hash).await? {
         Some(Status::Complete { .. }) => return Ok(None),
         None => return Ok(Some(Missing::All)),
-        Some(Status::Partial { size, proven, .. }) => proven && size > longest,
+        Some(Status::Partial { size, proven, .. }) => proven && size > up_to,
     };
     if is_too_long {
         return Ok(None);

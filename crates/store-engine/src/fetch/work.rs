@@ -162,7 +162,7 @@ impl<C: Clone + Send + Sync + 'static> Fetch<C> {
         let found = blobs.into_iter().map(|blob| {
             let blobs = shared.blobs.clone();
             async move {
-                let missing = missing(&blobs, blob.hash, blob.longest).await?;
+                let missing = missing(&blobs, blob.hash, blob.up_to).await?;
                 Ok::<_, Error>(missing.map(|missing| (blob, missing)))
             }
         });
@@ -269,7 +269,7 @@ impl<C: Clone + Send + Sync + 'static> Fetch<C> {
         let parts: Vec<Part<C>> = lock(&shared.parts).values().cloned().collect();
         let mut jobs = Vec::new();
         for Part { of, blob } in parts {
-            let missing = missing(&shared.blobs, blob.hash, blob.longest).await?;
+            let missing = missing(&shared.blobs, blob.hash, blob.up_to).await?;
             match missing {
                 None => drop(lock(&shared.parts).remove(&blob.hash)),
                 // Nobody could give a part of it.
@@ -314,8 +314,8 @@ impl<C: Clone + Send + Sync + 'static> Shared<C> {
     /// The blobs that are here by now.
     async fn here(&self, wanted: &HashMap<Hash, u64>) -> Result<HashSet<Hash>> {
         let mut here = HashSet::new();
-        for (hash, longest) in wanted {
-            if missing(&self.blobs, *hash, *longest).await?.is_none() {
+        for (hash, up_to) in wanted {
+            if missing(&self.blobs, *hash, *up_to).await?.is_none() {
                 here.insert(*hash);
             }
         }
@@ -360,6 +360,16 @@ struct Done<C> {
     left: Vec<Wanted>,
     /// Why, where it is the peer that could not.
     why: Option<Fault>,
+}
+
+impl<C> Done<C> {
+    /// The sequence that was asked for names nothing where this should be: nobody can give it.
+    fn names_nothing(&mut self, one: Wanted) {
+        let message = "the sequence that was asked for names nothing there";
+        let error = Error::new(Kind::Invalid, "blobs.fetch", message).with("offset", one.offset);
+        self.why = Some(Fault::Peer(Misconduct::Lacks, error));
+        self.left.push(one);
+    }
 }
 
 /// Why an answer is not read on.
@@ -458,11 +468,19 @@ where
         if wanted.is_empty() {
             return Ok(());
         }
+        let names = wanted.iter().any(|one| one.hash.is_none());
         let mut answered = 0;
         let ended = self.request(of, &wanted, &mut answered, done).await;
         let mut rest = wanted.into_iter().skip(answered);
         match ended {
             Ok(()) => Ok(()),
+            // What the first names cannot be asked for without it.
+            Err(Ended::Fault(why @ Fault::Peer(Misconduct::Lacks | Misconduct::TooLong, _)))
+                if names =>
+            {
+                self.lack(done, rest, why);
+                Ok(())
+            }
             // It gave up the answer, and what it sent before may be lost with it: so nobody knows which
             // of the blobs it lacks.
             Err(Ended::Fault(Fault::Peer(Misconduct::Lacks, _))) if !is_known => {
@@ -509,12 +527,24 @@ where
         done: &mut Done<C>,
     ) -> Result<Vec<Wanted>> {
         let mut lacking = Vec::with_capacity(wanted.len());
-        for mut one in wanted {
-            let Some(hash) = one.hash else {
-                lacking.push(one);
+        // The blob that names the others, where it is here.
+        let mut sequence = None;
+        for (i, mut one) in wanted.into_iter().enumerate() {
+            let named = match (one.hash, &sequence) {
+                (None, None) => {
+                    lacking.push(one);
+                    continue;
+                }
+                (None, Some(sequence)) => self.named(sequence, one.offset).await?,
+                (hash, _) => hash,
+            };
+            let Some(hash) = named else {
+                done.names_nothing(one);
                 continue;
             };
-            match missing(&self.shared.blobs, hash, one.longest).await? {
+            one.hash = Some(hash);
+            match missing(&self.shared.blobs, hash, one.up_to).await? {
+                None if i == 0 => sequence = Some(Sequence { hash, bytes: None }),
                 None => {}
                 Some(Missing::All) => lacking.push(one),
                 Some(Missing::Of(size, missing)) => {
@@ -584,13 +614,20 @@ where
         let names = wanted.iter().any(|one| one.hash.is_none());
         let mut sequence = None;
         for (i, one) in wanted.iter().enumerate() {
-            let hash = match (one.hash, &sequence) {
-                (Some(hash), _) => hash,
-                (None, Some(sequence)) => self.named(sequence, one.offset).await?,
+            let named = match (one.hash, &sequence) {
+                (None, Some(sequence)) => self.named(sequence, one.offset).await.map_err(local)?,
                 (None, None) => {
                     let message = "a request leaves out a hash that nothing in it names";
                     return Err(local(Error::new(Kind::Invalid, "blobs.fetch", message)));
                 }
+                (hash, _) => hash,
+            };
+            let Some(hash) = named else {
+                wanted[i..]
+                    .iter()
+                    .for_each(|one| done.names_nothing(one.clone()));
+                *answered = wanted.len();
+                return Ok(());
             };
             let at_once = names && i == 0;
             let received =
@@ -602,6 +639,12 @@ where
                 Received::All(_) => {}
                 Received::Rest(size, left) => {
                     self.goes_on_with(of, one, hash, size, &left, done);
+                }
+                // Nothing names those that follow.
+                Received::Absent if at_once => {
+                    self.lack(done, wanted.iter().cloned(), Fault::lacks());
+                    *answered = wanted.len();
+                    return Ok(());
                 }
                 Received::Absent => self.lack(done, [one.clone()], Fault::lacks()),
                 Received::Stopped => return Err(Ended::Stopped),
@@ -622,12 +665,17 @@ where
         done: &mut Done<C>,
     ) {
         let blob = one.blob(hash);
+        // What came first has proven how long it is.
+        if size > blob.up_to {
+            return;
+        }
         done.more.extend(one_each(of, pieces(&blob, size, left)));
         self.shared.comes_in_parts(of, blob);
     }
 
-    /// The hash that a sequence names, as the blob at an offset of its request.
-    async fn named(&self, sequence: &Sequence, offset: u64) -> Result<Hash, Ended> {
+    /// The hash that a sequence names, as the blob at an offset of its request; `None` where it names
+    /// none there.
+    async fn named(&self, sequence: &Sequence, offset: u64) -> Result<Option<Hash>> {
         const LEN: u64 = size_of::<Hash>() as u64;
         let at = offset.saturating_sub(1).saturating_mul(LEN);
         let range = at..at.saturating_add(LEN);
@@ -637,15 +685,11 @@ where
                 .map(Bytes::copy_from_slice),
             None => {
                 let read = self.shared.blobs.read_to_bytes(sequence.hash, range).await;
-                Some(read.map_err(local)?)
+                Some(read?)
             }
         };
         let hash = bytes.and_then(|bytes| <[u8; LEN as usize]>::try_from(&bytes[..]).ok());
-        hash.map(Hash::from).ok_or_else(|| {
-            let message = "the sequence that was asked for names nothing there";
-            let error = Error::new(Kind::Invalid, "blobs.fetch", message);
-            local(error.with("hash", sequence.hash).with("offset", offset))
-        })
+        Ok(hash.map(Hash::from))
     }
 }
 

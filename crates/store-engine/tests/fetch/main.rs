@@ -338,6 +338,75 @@ async fn a_sequence_comes_with_what_it_names() {
     }
 }
 
+/// What a sequence names is asked of another provider where the first lacks it, or stops giving; and what
+/// it does not name, nobody can give.
+#[tokio::test(start_paused = true)]
+async fn what_a_sequence_names_may_come_from_another() {
+    let (all, _) = engine().await;
+    let child = all.add(bytes(1, 50_000)).await.unwrap();
+    let sequence = all.add(child.hash().as_bytes().to_vec()).await.unwrap();
+    let (some, _) = engine().await;
+    let _pin = some.add(child.hash().as_bytes().to_vec()).await.unwrap();
+    let wanted = |offset| {
+        vec![
+            Wanted::whole(0, Some(sequence.hash()), 32),
+            Wanted::whole(offset, None, u64::MAX),
+        ]
+    };
+    for wrong in [Wrong::No, Wrong::Ends, Wrong::Breaks(41), Wrong::Flips(41)] {
+        let (ours, _) = engine().await;
+        let (fetch, _) = begin(&ours);
+        fetch.want_request(OF, wanted(1));
+        let first = match wrong {
+            Wrong::No | Wrong::Ends => Peer::new(&some, wrong),
+            _ => Peer::new(&all, wrong),
+        };
+        drop(fetch.provide(first.id, Arc::clone(&first)).await);
+        assert_eq!(fetch.settle().await.unwrap(), Settled::Left, "{wrong:?}");
+        let second = Peer::good(&all);
+        assert_eq!(run(&fetch, &[&second]).await.0, Settled::Done, "{wrong:?}");
+        has_all(&ours, &[sequence.hash(), child.hash()]).await;
+    }
+    let (ours, _) = engine().await;
+    let (fetch, _) = begin(&ours);
+    fetch.want_request(OF, wanted(2));
+    let peers = [Peer::good(&all), Peer::good(&all)];
+    let (settled, faults) = run(&fetch, &[&peers[0], &peers[1]]).await;
+    assert_eq!(settled, Settled::Left);
+    assert!(faults.iter().all(Option::is_none), "{faults:?}");
+    assert!(
+        fetch.left()[0]
+            .why
+            .as_ref()
+            .unwrap()
+            .is_peers(Misconduct::Lacks)
+    );
+}
+
+/// Of a blob that is proven to be longer than is wanted, no more comes, and it is not missing.
+#[tokio::test]
+async fn a_blob_that_is_longer_than_wanted_is_left_out() {
+    let (theirs, hashes, _pins) = stock([100, 300_000]).await;
+    let (ours, _) = engine().await;
+    let (fetch, _) = begin(&ours);
+    let mut blobs = named(&hashes);
+    for blob in &mut blobs {
+        blob.up_to = 200_000;
+        // Its beginning, and its end, which proves how long it is.
+        blob.first = ChunkRanges::from(..ChunkNum(16)) | ChunkRanges::from(ChunkNum(1 << 40)..);
+    }
+    let peer = Peer::good(&theirs);
+    assert_eq!(fetch.want(OF, blobs.clone()).await.unwrap(), 2);
+    assert_eq!(run(&fetch, &[&peer]).await.0, Settled::Done);
+    has_all(&ours, &hashes[..1]).await;
+    assert!(fetch.received() < 40_000, "{}", fetch.received());
+    assert_eq!(fetch.want(OF, blobs).await.unwrap(), 0);
+    // Who wants more gets the rest.
+    fetch.want(OF, named(&hashes)).await.unwrap();
+    assert_eq!(run(&fetch, &[&peer]).await.0, Settled::Done);
+    has_all(&ours, &hashes).await;
+}
+
 /// Whichever call of our own store fails, no peer is at fault, and the fetch says what failed.
 #[tokio::test]
 async fn our_own_store_failing_is_nobody_elses_fault() {

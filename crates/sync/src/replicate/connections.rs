@@ -14,7 +14,7 @@ use tokio::{io::AsyncReadExt, task::JoinSet, time::Instant};
 
 use super::{
     MAX_CONNECTIONS, MAX_STREAMS, PATIENCE, Shared,
-    fault::{Fault, Misconduct, Outcome, lost},
+    fault::{Fault, Misconduct, Outcome, lies, lost},
     index::Change,
     lock,
     penalties::Avoided,
@@ -220,10 +220,7 @@ impl Shared {
         match first {
             wire::HELLO => self.answer_hello(link, stream).await,
             wire::GET | wire::SHOW => self.answer_get(link, first, stream).await,
-            other => {
-                Err(Fault::lies("the peer's stream begins with an unknown byte")
-                    .with("what", other))
-            }
+            other => Err(lies("the peer's stream begins with an unknown byte").with("what", other)),
         }
     }
 }

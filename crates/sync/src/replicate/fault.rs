@@ -1,6 +1,6 @@
 //! Whose fault it is that something did not work.
 
-use std::{collections::BTreeMap, fmt, io, sync::Mutex};
+use std::{collections::BTreeMap, io, sync::Mutex};
 
 use store_api::{Error, Kind, RecordId, Result};
 use tokio::time::Instant;
@@ -11,86 +11,19 @@ const PEER: &str = "sync.peer";
 /// The most places of which it is remembered that a store failed there.
 const MAX_TROUBLES: usize = 1024;
 
-/// Why an exchange with a peer ended early.
-///
-/// The variant says who is at fault. It is decided where the fault happens, and never guessed from an error's
-/// kind or text.
-#[derive(Debug, Clone)]
-pub(super) enum Fault {
-    /// A store of this device failed. No peer is to blame, and no other peer can help.
-    Local(Error),
-    /// The peer did what it must not do.
-    Peer(Misconduct, Error),
-    /// The connection to the peer, or one stream of it, was lost. Nobody may be to blame.
-    Link(Error),
-}
-
-/// What a peer did, or did not do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Misconduct {
-    /// It sent what cannot be right.
-    Lies,
-    /// It sent nothing for longer than it may.
-    Stalls,
-    /// It refuses to give what was asked for, or to prove the group.
-    Refuses,
-    /// It has not got what was asked for.
-    Lacks,
-}
+pub(super) use store_engine::fetch::{Fault, Misconduct};
 
 /// What replication with a peer gives.
 pub(super) type Outcome<T, E = Fault> = std::result::Result<T, E>;
 
-impl Fault {
-    /// The peer said something that is wrong, as `message` says.
-    pub(super) fn lies(message: &'static str) -> Self {
-        Self::Peer(Misconduct::Lies, Error::new(Kind::Invalid, PEER, message))
-    }
-
-    /// The peer sends nothing any more.
-    pub(super) fn stalls() -> Self {
-        let error = Error::new(Kind::Unavailable, PEER, "the peer says nothing any more");
-        Self::Peer(Misconduct::Stalls, error)
-    }
-
-    /// The peer refuses something.
-    pub(super) fn refuses(message: &'static str) -> Self {
-        Self::Peer(Misconduct::Refuses, Error::new(Kind::Denied, PEER, message))
-    }
-
-    /// The peer has not got something.
-    pub(super) fn lacks() -> Self {
-        let error = Error::new(Kind::NotFound, PEER, "the peer has not got it");
-        Self::Peer(Misconduct::Lacks, error)
-    }
-
-    /// The same, with one more fact.
-    #[must_use]
-    pub(super) fn with(self, key: &'static str, value: impl fmt::Display) -> Self {
-        match self {
-            Self::Local(error) => Self::Local(error.with(key, value)),
-            Self::Peer(what, error) => Self::Peer(what, error.with(key, value)),
-            Self::Link(error) => Self::Link(error.with(key, value)),
-        }
-    }
-
-    /// The error for people.
-    pub(super) fn error(&self) -> &Error {
-        match self {
-            Self::Local(error) | Self::Peer(_, error) | Self::Link(error) => error,
-        }
-    }
-
-    /// Whether the peer did this.
-    pub(super) fn is_peers(&self, what: Misconduct) -> bool {
-        matches!(self, Self::Peer(did, _) if *did == what)
-    }
+/// The peer said something that is wrong, as `message` says.
+pub(super) fn lies(message: &'static str) -> Fault {
+    Fault::Peer(Misconduct::Lies, Error::new(Kind::Invalid, PEER, message))
 }
 
-impl fmt::Display for Fault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.error().fmt(f)
-    }
+/// The peer refuses something.
+pub(super) fn refuses(message: &'static str) -> Fault {
+    Fault::Peer(Misconduct::Refuses, Error::new(Kind::Denied, PEER, message))
 }
 
 /// Says whose fault an error is, where it happens.

@@ -1,21 +1,15 @@
 //! Who can really give a blob: whoever shows a part of it that was chosen at random, and keeps it for a
 //! while ([`leases`](super::leases)).
 
-use std::{collections::BTreeSet, io::Cursor, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use bao_tree::{
-    BaoTree, ChunkNum, ChunkRanges,
-    io::sync::DecodeResponseIter,
-    iter::{BaoChunk, ResponseIterRef},
-};
-use bytes::{Bytes, BytesMut};
 use store_api::{PublicKey, Result};
-use store_engine::{Hash, random};
+use store_engine::{ChunkNum, ChunkRanges, Hash, random};
 
 use super::{
     Shared,
-    fault::{Blame, Fault, Misconduct, Outcome},
-    receive::{BLOCK, MAX_FILE_LEN, Receiver, clip},
+    fault::{Blame, Outcome, lies},
+    receive::{Body, MAX_FILE_LEN, Receiver},
     session::Session,
     wire::{GET, Get, SHOW},
 };
@@ -86,10 +80,7 @@ pub(super) async fn length(
         chain: chain.to_vec(),
         ranges: vec![(offset, ranges.clone())],
     };
-    let mut receiver = match Receiver::ask(&session.link, GET, &get).await {
-        Err(fault) if fault.is_peers(Misconduct::Lacks) => return Ok(None),
-        receiver => receiver?,
-    };
+    let mut receiver = Body::ask(&session.link, GET, &get, None).await?.receiver();
     check(&mut receiver, hash, None, &ranges).await
 }
 
@@ -114,10 +105,7 @@ pub(super) async fn show(
             chain: chain.to_vec(),
             ranges: ranges.clone(),
         };
-        let mut receiver = match Receiver::ask(&session.link, what, &get).await {
-            Err(fault) if fault.is_peers(Misconduct::Lacks) => continue,
-            receiver => receiver?,
-        };
+        let mut receiver = Body::ask(&session.link, what, &get, None).await?.receiver();
         for ((blob, shown), (_, ranges)) in asked.iter().zip(shown).zip(&ranges) {
             let found = check(&mut receiver, blob.hash, Some(blob.len), ranges).await?;
             *shown = found.is_some();
@@ -146,31 +134,14 @@ async fn check(
     len: Option<u64>,
     ranges: &ChunkRanges,
 ) -> Outcome<Option<u64>> {
-    let Some(size) = receiver.size().await? else {
+    let Some(size) = receiver.size(hash).await? else {
         return Ok(None);
     };
-    let wrong = |message| {
-        let fault = Fault::lies(message);
-        fault.with("hash", hash).with("size", size)
-    };
     if len.map_or(size > MAX_FILE_LEN, |len| len != size) {
-        return Err(wrong("the peer says that the blob has another size"));
+        let fault = lies("the peer says that the blob has another size");
+        return Err(fault.with("hash", hash).with("size", size));
     }
-    let tree = BaoTree::new(size, BLOCK);
-    let ranges = clip(ranges, size);
-    let mut answer = BytesMut::new();
-    for chunk in ResponseIterRef::new(tree, &ranges) {
-        let len = match chunk {
-            BaoChunk::Parent { .. } => 64,
-            BaoChunk::Leaf { size, .. } => size,
-        };
-        answer.extend_from_slice(&receiver.read(len).await?);
-    }
-    let root = bao_tree::blake3::Hash::from_bytes(*hash.as_bytes());
-    let answer: Bytes = answer.freeze();
-    let mut items = DecodeResponseIter::new(root, tree, Cursor::new(answer), &ranges);
-    match items.all(|item| item.is_ok()) {
-        true => Ok(Some(size)),
-        false => Err(wrong("the peer's bytes are not those of the hash")),
-    }
+    let mut items = receiver.items(hash, size, ranges);
+    while items.next().await?.is_some() {}
+    Ok(Some(size))
 }

@@ -18,7 +18,7 @@ use zeroize::Zeroizing;
 use crate::keys::{GroupKeys, derive, same};
 
 use super::{
-    fault::{Blame, Fault, Outcome},
+    fault::{Blame, Outcome, lies, refuses},
     wire::VERSION,
 };
 
@@ -82,16 +82,14 @@ fn answer_with<'a>(
     hello: &[u8],
     own: [u8; 32],
 ) -> Outcome<(Option<&'a GroupKeys>, Vec<u8>)> {
-    let wrong = Fault::lies;
+    let wrong = lies;
     let Some((&version, rest)) = hello.split_first() else {
         return Err(wrong("the peer's hello is empty"));
     };
     if version != VERSION {
-        return Err(
-            Fault::refuses("the peer speaks a version that is not known here")
-                .with("version", version)
-                .with("known", VERSION),
-        );
+        return Err(refuses("the peer speaks a version that is not known here")
+            .with("version", version)
+            .with("known", VERSION));
     }
     let (parts, []) = rest.as_chunks::<32>() else {
         return Err(wrong("the peer's hello has another length"));

@@ -10,7 +10,7 @@ use tokio::io::{AsyncWrite, AsyncWriteExt, BufWriter};
 
 use super::{
     Link, PATIENCE, Shared,
-    fault::{Blame, Fault, Outcome, lost},
+    fault::{Blame, Fault, Outcome, lies, lost},
     fetch::has,
     wire::{ABSENT, Answer, Get, SHOW, read_frame},
 };
@@ -59,7 +59,7 @@ impl Shared {
     ) -> Outcome<()> {
         let frame = tokio::time::timeout(PATIENCE, read_frame(&mut stream.recv)).await;
         let frame = frame.map_err(|_| Fault::stalls())??;
-        let frame = frame.ok_or_else(|| Fault::lies("the peer's request is missing"))?;
+        let frame = frame.ok_or_else(|| lies("the peer's request is missing"))?;
         let get = Get::decode(&frame).peer()?;
         let mut send = BufWriter::with_capacity(BUFFER, stream.send);
         let peer = link.connection.peer();

@@ -22,7 +22,7 @@ use tokio::{
 
 use super::{
     Link, PATIENCE, Shared,
-    fault::{Blame, Fault, Outcome, lost},
+    fault::{Blame, Fault, Outcome, lies, lost, refuses},
     index::{Change, GroupIndex, Versions},
     lock,
     proof::{self, ANSWER_LEN, Ends},
@@ -150,6 +150,17 @@ impl Session {
         }
     }
 
+    /// The peer has the same values as we have, which are these. Returns whether that is news.
+    fn has_what_we_have(&self, ours: &Versions) -> bool {
+        let mut peer = lock(&self.peer);
+        let is_news = !peer.differ.is_empty();
+        if is_news {
+            peer.known.clone_from(ours);
+            peer.differ.clear();
+        }
+        is_news
+    }
+
     /// These are the values of a record.
     pub(super) fn record_is(&self, which: Which, ours: &BTreeMap<Slot, Version>) {
         lock(&self.peer).compare_record(which, ours);
@@ -247,7 +258,7 @@ impl Shared {
         answered.map_err(|_| Fault::stalls())?.map_err(lost)?;
         if !proof::check(&ends, group.keys(), &nonce, &answer) {
             let peer = link.connection.peer();
-            return Err(Fault::refuses("the peer is no member of the group").with("peer", peer));
+            return Err(refuses("the peer is no member of the group").with("peer", peer));
         }
         self.run_session(link, group, stream).await
     }
@@ -264,7 +275,7 @@ impl Shared {
         };
         let hello = tokio::time::timeout(PATIENCE, read_frame(&mut stream.recv)).await;
         let hello = hello.map_err(|_| Fault::stalls())??;
-        let hello = hello.ok_or_else(|| Fault::lies("the peer's hello is missing"))?;
+        let hello = hello.ok_or_else(|| lies("the peer's hello is missing"))?;
         let groups = self.groups.groups();
         let (found, answer) = proof::answer(&ends, groups.iter().map(Group::keys), &hello)?;
         let found = found.map(|keys| keys.id());
@@ -480,12 +491,20 @@ impl Shared {
                     self.tell(Change::Holding { group, repo });
                 }
                 Message::State { answers, digest } => {
-                    let ours = self.index.look(group, GroupIndex::digest);
-                    if ours.is_some_and(|ours| ours != digest) {
-                        if !answers {
-                            lock(&session.to_say).state = Some(true);
+                    let is_level = self.index.look(group, |index| {
+                        let is_level = index.digest() == digest;
+                        is_level.then(|| session.has_what_we_have(&index.versions))
+                    });
+                    match is_level {
+                        // What others told both of us was not known to be level.
+                        Some(Some(true)) => self.tell(Change::Peer { group }),
+                        Some(Some(false)) | None => {}
+                        Some(None) => {
+                            if !answers {
+                                lock(&session.to_say).state = Some(true);
+                            }
+                            session.compare();
                         }
-                        session.compare();
                     }
                 }
             }

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use bao_tree::ChunkRanges;
 use bytes::Bytes;
 use store_api::{Freshness, PublicKey, PutRecord, RecordStore, SecretKey, SecretName, SeqExpect};
+use store_engine::ChunkRanges;
 use store_engine::{Hash, Records};
 use sync::{
     groups::Repo,

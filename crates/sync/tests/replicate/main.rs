@@ -147,6 +147,36 @@ async fn without_pushing_it_converges_too() {
     assert_eq!(devices[2].files().await.len(), 3);
 }
 
+/// What two of them have of a third, each from it and not from each other, is known to be the same.
+#[tokio::test(start_paused = true)]
+async fn all_are_in_sync_again_after_a_partition_without_pushing() {
+    let net = SimNetwork::new(7);
+    net.set_default_link(link());
+    let mut options = options();
+    options.push = Push::Never;
+    let devices = world(&net, &[Write, Write], &options).await;
+    for round in 1..=2 {
+        for (n, device) in devices.iter().enumerate() {
+            let repo = own(device).await;
+            let data = noise(n as u32 + 10 * round, 1000);
+            repo.write(&format!("file {round}"), data)
+                .await
+                .expect("a write");
+        }
+        if round == 1 {
+            agree(&devices).await;
+            net.partition(&[devices[2].key]);
+            continue;
+        }
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        net.heal();
+    }
+    for device in &devices {
+        device.synced(Synced::Everywhere).await;
+    }
+    assert_eq!(devices[2].files().await.len(), 6);
+}
+
 #[tokio::test(start_paused = true)]
 async fn who_was_cut_off_catches_up() {
     let net = SimNetwork::new(3);

@@ -1,32 +1,39 @@
 //! What of files is not here.
 
-use bao_tree::{ChunkNum, ChunkRanges};
+use std::{collections::HashMap, sync::Arc};
+
 use futures_util::{StreamExt, TryStreamExt, stream};
 use store_api::{GROUP_LEN, Kind, Result};
-use store_engine::{Blobs, Hash, Status};
-
-use super::{
-    Chain,
-    progress::Coming,
-    receive::MAX_FILE_LEN,
-    scheduler::{Job, Named, Wanted},
+use store_engine::{
+    Blobs, ChunkNum, ChunkRanges, Hash, Status,
+    fetch::{Blob, PIECE_LEN},
 };
+
+use super::{Chain, progress::Coming, receive::MAX_FILE_LEN};
 use crate::{
     groups::{local::Place, missing::WantedFile},
     tree::walk::children,
 };
 
-/// The longest piece of a file that one request asks for.
-pub(super) const PIECE: u64 = 8 * 1024 * 1024;
-/// How many pieces of a file are asked for in one go; what is left then comes in the next.
-const MAX_PIECES: usize = 1024;
-/// How many files of a page one request asks for.
-const FILES: usize = 64;
+/// How many files are looked up at a time.
+const LOOKUPS: usize = 64;
+
+/// A file that a page names.
+#[derive(Debug, Clone)]
+pub(super) struct Named {
+    /// Where in the page's sequence.
+    pub(super) offset: u64,
+    pub(super) hash: Hash,
+    /// How long it is, where the page that names it could be read.
+    pub(super) len: Option<u64>,
+    /// Counts what comes, where it is long enough for anybody to watch that.
+    pub(super) coming: Option<Arc<Coming>>,
+}
 
 impl From<WantedFile> for Named {
     fn from(file: WantedFile) -> Self {
         let len = file.sealed_len();
-        let long = file.named.zip(len).filter(|(_, len)| *len > PIECE);
+        let long = file.named.zip(len).filter(|(_, len)| *len > PIECE_LEN);
         Self {
             offset: file.offset.into(),
             hash: file.blob,
@@ -57,7 +64,7 @@ impl Files {
                 let of_file = missing_of(blobs, file.hash, longest).await?;
                 Ok::<_, store_api::Error>((file, of_file))
             })
-            .buffered(FILES);
+            .buffered(LOOKUPS);
         let mut missing = Vec::new();
         while let Some((file, of_file)) = found.try_next().await? {
             let Some(of_file) = of_file else { continue };
@@ -102,51 +109,32 @@ impl Files {
         )
     }
 
-    /// How many chunks are missing; very many of a file of which nothing is here.
-    pub(super) fn left(&self) -> u64 {
-        let of_file = |(_, missing): &(Named, Missing)| match missing {
-            Missing::All => u64::MAX / 2,
-            Missing::Of(_, ranges) => chunks(ranges),
-        };
-        self.missing
-            .iter()
-            .map(of_file)
-            .fold(0, u64::saturating_add)
+    /// Those that are missing, as the engine's fetch asks for them.
+    pub(super) fn blobs(&self) -> impl Iterator<Item = Blob> {
+        self.missing.iter().map(|(file, _)| {
+            let mut blob = Blob::new(file.offset, file.hash);
+            blob.longest = file.len.unwrap_or(MAX_FILE_LEN).min(MAX_FILE_LEN);
+            blob.up_to = self.longest;
+            if file.len.is_none() && self.longest < u64::MAX {
+                // First, how long it is: that shows with the end. A short one comes whole.
+                blob.first = ChunkRanges::from(..ChunkNum(GROUP_LEN / 1024))
+                    | ChunkRanges::from(ChunkNum(MAX_FILE_LEN / 1024)..);
+            }
+            blob
+        })
     }
 
-    pub(super) fn jobs(&self) -> Vec<Job> {
-        let (mut jobs, mut new) = (Vec::new(), Vec::new());
-        for (file, missing) in &self.missing {
-            match missing {
-                Missing::All => new.push(Wanted {
-                    file: file.clone(),
-                    ranges: match file.len.is_none() && self.longest < u64::MAX {
-                        // First, how long it is: that shows with the end. A short one comes whole.
-                        true => {
-                            ChunkRanges::from(..ChunkNum(GROUP_LEN / 1024))
-                                | ChunkRanges::from(ChunkNum(MAX_FILE_LEN / 1024)..)
-                        }
-                        false => first_piece(),
-                    },
-                }),
-                Missing::Of(size, ranges) => {
-                    jobs.extend(pieces(&self.chain, file, *size, ranges));
-                }
-            }
-        }
-        let new = new.chunks(FILES);
-        jobs.extend(new.map(|wanted| Job::files(self.chain.clone(), wanted.to_vec())));
-        jobs
+    /// What counts how much of the long ones comes.
+    pub(super) fn coming(&self) -> HashMap<Hash, Arc<Coming>> {
+        let files = self.missing.iter();
+        let coming = files.filter_map(|(file, _)| Some((file.hash, file.coming.clone()?)));
+        coming.collect()
     }
 }
 
 fn chunks(ranges: &ChunkRanges) -> u64 {
     let ends = ranges.boundaries().as_chunks::<2>().0.iter();
     ends.map(|[start, end]| end.0 - start.0).sum()
-}
-
-pub(super) fn first_piece() -> ChunkRanges {
-    ChunkRanges::from(..ChunkNum(PIECE / 1024))
 }
 
 async fn is_here(blobs: &Blobs, hash: Hash) -> Result<bool> {
@@ -216,22 +204,4 @@ pub(in crate::replicate) async fn has(
         }
         None => Ok(hash == Hash::EMPTY),
     }
-}
-
-/// Jobs for these chunks of a long file, one a piece.
-pub(super) fn pieces(chain: &Chain, file: &Named, size: u64, missing: &ChunkRanges) -> Vec<Job> {
-    let mut jobs = Vec::new();
-    for start in (0..size).step_by(PIECE as usize) {
-        let end = (start + PIECE).min(size);
-        let piece = ChunkRanges::from(ChunkNum(start / 1024)..ChunkNum(end.div_ceil(1024)));
-        let ranges = &piece & missing;
-        if jobs.len() >= MAX_PIECES {
-            break;
-        }
-        if !ranges.is_empty() {
-            let file = file.clone();
-            jobs.push(Job::piece(chain.clone(), Wanted { file, ranges }));
-        }
-    }
-    jobs
 }

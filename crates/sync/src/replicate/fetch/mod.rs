@@ -1,14 +1,11 @@
 //! Fetches the trees that records name: level by level, from everybody who has them at once.
 //!
-//! Each level is a number of jobs, one for each page, or for some files of a page; long files are
-//! pieces of [`PIECE`]. Each session takes jobs as fast as it can do them. A job that failed goes to
-//! another session; towards the end, those who are idle also take what others are slow with.
+//! A level of pages is one [fetch](store_engine::fetch) of the engine, and all files are one.
 
 mod everything;
+mod member;
 mod missing;
-mod scheduler;
 mod tree;
-mod workers;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -45,6 +42,10 @@ const SOON: u64 = 256 * 1024;
 
 /// Pages from the root down to one.
 type Chain = Vec<Hash>;
+
+fn last(chain: &Chain) -> Hash {
+    *chain.last().expect("a chain has a page")
+}
 
 /// How fetching a tree ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

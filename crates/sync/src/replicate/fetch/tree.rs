@@ -2,17 +2,18 @@
 
 use std::{
     collections::{BTreeMap, HashSet},
+    num::NonZeroUsize,
     sync::Arc,
 };
 
 use store_api::{Error, Kind, Result};
-use store_engine::{Hash, Pin};
+use store_engine::{Hash, fetch::Wanted};
 
 use super::{
-    Chain, Shared,
-    missing::{Files, is_page_here},
+    Chain, Shared, last,
+    member::{Asked, Kept, fetch_of},
+    missing::{Files, Named, is_page_here},
     progress::{Coming, Moved},
-    scheduler::{Job, Named},
 };
 use crate::{
     groups::{
@@ -20,16 +21,22 @@ use crate::{
         local::{Place, Settled},
         missing::wanted_files,
     },
-    seal::file::sealed_len,
+    seal::{self, file::sealed_len},
     tree::{
         FileEntry, Name, Root,
+        page::{MAX_ITEMS, MAX_PAGE_LEN},
         walk::{Part, children},
     },
 };
 
-/// After how many rounds that bring nothing files are given up. One round brings everything, unless a file is
-/// very long or somebody lied about how long one is.
-const ROUNDS: usize = 4;
+/// The longest sequence of a page: its own hash, and one for each item.
+const MAX_SEQUENCE_LEN: u64 = 32 * (1 + MAX_ITEMS as u64);
+/// The longest sealed page.
+const MAX_SEALED_LEN: u64 = (MAX_PAGE_LEN + seal::page::OVERHEAD) as u64;
+/// How many requests for files are made of one member at a time.
+const FILE_STREAMS: NonZeroUsize = NonZeroUsize::new(4).expect("it is not zero");
+/// How many requests for pages: each is short, and who waits for them waits for a round trip.
+const PAGE_STREAMS: NonZeroUsize = NonZeroUsize::new(16).expect("it is not zero");
 
 /// The pages of a tree, as far as somebody could give them.
 pub(super) struct Pages {
@@ -42,11 +49,7 @@ pub(super) struct Pages {
     /// The pages that nobody could give.
     pub(super) missing: Vec<Place>,
     /// Keeps what came.
-    pins: Vec<Pin>,
-}
-
-fn last(chain: &Chain) -> Hash {
-    *chain.last().expect("a chain has a page")
+    kept: Arc<Kept>,
 }
 
 impl Shared {
@@ -65,7 +68,7 @@ impl Shared {
             carried: Vec::new(),
             old_files: HashSet::new(),
             missing: Vec::new(),
-            pins: Vec::new(),
+            kept: Arc::default(),
         };
         let mut new: Vec<Chain> = Vec::new();
         let mut old: HashSet<Hash> = HashSet::new();
@@ -85,16 +88,29 @@ impl Shared {
                 pages.carried.extend(carried(before, level, &chain));
             }
 
-            let mut jobs = Vec::new();
+            let mut absent = Vec::new();
             for chain in &new {
                 if !is_page_here(blobs, last(chain), level).await? {
-                    jobs.push(Job::page(chain.clone()));
+                    absent.push(chain.clone());
                 }
             }
-            let is_asked_for = !jobs.is_empty();
-            pages
-                .pins
-                .extend(self.run(repo, jobs, progress).await?.pins);
+            let is_asked_for = !absent.is_empty();
+            if is_asked_for {
+                let fetch = fetch_of(repo, PAGE_STREAMS, pages.kept.clone());
+                for chain in absent {
+                    // The sealed page is the first that its sequence names.
+                    let sequence = Wanted::whole(0, Some(last(&chain)), MAX_SEQUENCE_LEN);
+                    let sealed = Wanted::whole(1, None, MAX_SEALED_LEN);
+                    fetch.want_request(chain, vec![sequence, sealed]);
+                }
+                let asked = Asked {
+                    repo: repo.clone(),
+                    top: root.hash,
+                    moved: Arc::clone(progress),
+                    coming: Arc::default(),
+                };
+                self.fetch_from_all(&fetch, &asked).await?;
+            }
             let mut here = Vec::with_capacity(new.len());
             for chain in new {
                 match !is_asked_for || is_page_here(blobs, last(&chain), level).await? {
@@ -207,8 +223,8 @@ impl Shared {
         files: Vec<Files>,
         progress: &Arc<Moved>,
     ) -> Result<Vec<Place>> {
-        let (pins, left) = self.fetch_files(repo, files, progress).await?;
-        drop((pages.pins, pins));
+        let left = self.fetch_files(repo, files, progress).await?;
+        drop(pages.kept);
         Ok(left.iter().flat_map(Files::places).collect())
     }
 
@@ -233,32 +249,28 @@ impl Shared {
     async fn fetch_files(
         &self,
         repo: &Repo,
-        mut files: Vec<Files>,
+        files: Vec<Files>,
         progress: &Arc<Moved>,
-    ) -> Result<(Vec<Pin>, Vec<Files>)> {
-        let mut pins = Vec::new();
-        let mut rounds = 0..ROUNDS;
-        let mut least = u64::MAX;
-        while !files.is_empty() {
-            let left = files.iter().map(Files::left).fold(0, u64::saturating_add);
-            if left < least {
-                (least, rounds) = (left, 0..ROUNDS);
-            } else if rounds.next().is_none() {
-                break;
-            }
-            let jobs = files.iter().flat_map(Files::jobs).collect();
-            let ran = self.run(repo, jobs, progress).await?;
-            pins.extend(ran.pins);
-            let mut left = Vec::new();
-            for known in files {
-                left.extend(known.still_missing(repo.group().blobs()).await?);
-            }
-            files = left;
-            if ran.is_given_up {
-                break;
-            }
+    ) -> Result<Vec<Files>> {
+        let Some(top) = files.first().map(|files| files.chain[0]) else {
+            return Ok(files);
+        };
+        let fetch = fetch_of(repo, FILE_STREAMS, progress.clone());
+        for files in &files {
+            fetch.want(files.chain.clone(), files.blobs()).await?;
         }
-        Ok((pins, files))
+        let asked = Asked {
+            repo: repo.clone(),
+            top,
+            moved: Arc::clone(progress),
+            coming: Arc::new(files.iter().flat_map(Files::coming).collect()),
+        };
+        self.fetch_from_all(&fetch, &asked).await?;
+        let mut left = Vec::new();
+        for files in files {
+            left.extend(files.still_missing(repo.group().blobs()).await?);
+        }
+        Ok(left)
     }
 
     /// Fetches one file of the tree that reads see, and says what is said of it.
@@ -286,7 +298,7 @@ impl Shared {
         let missing = Files::missing(group.blobs(), chain, [file], u64::MAX).await?;
         // From now on the tree keeps it.
         let files = missing.into_iter().collect();
-        let (_pins, left) = self.fetch_files(repo, files, &Arc::default()).await?;
+        let left = self.fetch_files(repo, files, &Arc::default()).await?;
         match left.is_empty() {
             true => Ok(entry),
             false => Err(nobody_has(OPERATION).with("path", path.escape_debug())),

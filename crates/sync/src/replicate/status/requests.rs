@@ -39,7 +39,7 @@ pub struct Request {
     pub since: Instant,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(in crate::replicate) struct Requests(Arc<Table>);
 
 /// A request, and what counts its file.

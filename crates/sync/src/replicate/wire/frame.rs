@@ -6,7 +6,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::{MAX_FRAME_LEN, WRITE};
 use crate::replicate::{
-    fault::{Fault, Outcome, lost},
+    fault::{Fault, Outcome, lies, lost},
     limits::PATIENCE,
 };
 
@@ -64,7 +64,7 @@ async fn read_rest(recv: &mut (impl AsyncRead + Unpin), first: u8) -> Outcome<By
     recv.read_exact(&mut len[1..]).await.map_err(lost)?;
     let len = u32::from_be_bytes(len) as usize;
     if len > MAX_FRAME_LEN {
-        return Err(Fault::lies("the peer's message is too long").with("len", len));
+        return Err(lies("the peer's message is too long").with("len", len));
     }
     let mut body = vec![0; len];
     recv.read_exact(&mut body).await.map_err(lost)?;

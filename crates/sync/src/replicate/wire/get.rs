@@ -1,10 +1,9 @@
 //! What a peer asks for, and how it is answered.
 
-use bao_tree::{ChunkNum, ChunkRanges};
 use bytes::{BufMut, Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 use store_api::{Error, Kind, PublicKey, RecordId, Result};
-use store_engine::Hash;
+use store_engine::{ChunkNum, ChunkRanges, Hash};
 
 use super::{READ, WRITE};
 use crate::{codec::Fields, root::MAX_LEVEL};

@@ -33,7 +33,6 @@ use store_api::{Error, Kind, PublicKey, Result, Signed, Slot};
 use store_engine::record_format;
 
 pub use self::get::Get;
-#[cfg(fuzzing)]
 pub(super) use self::get::MAX_RANGES;
 pub(super) use self::{
     frame::{next_frame, read_frame, write_frame},

@@ -1,0 +1,206 @@
+//! Fetches from all members who are connected, with the engine's fetch.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    num::NonZeroUsize,
+    sync::{Arc, Mutex},
+};
+
+use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use store_api::Result;
+use store_engine::{
+    Hash, Pin,
+    fetch::{Fault, Fetch, Options, Provider, Settled, Wanted, Watch},
+};
+use tokio::time::Instant;
+
+use super::{
+    Chain, PATIENCE, Shared,
+    fault::Outcome,
+    index::{Change, until},
+    last, lock,
+    progress::{Coming, Moved},
+    receive::Body,
+    session::Session,
+    status::{Request, Requests},
+    wire::{GET, Get, MAX_RANGES},
+};
+use crate::groups::{Holding, Repo};
+
+/// How many blobs one request asks for.
+const MOST_BLOBS: usize = 64;
+
+/// Counts the files that come.
+impl Watch for Moved {
+    fn complete(&self, _pin: Pin) {
+        self.file_is_here();
+    }
+}
+
+/// Keeps what comes.
+#[derive(Default)]
+pub(super) struct Kept(Mutex<Vec<Pin>>);
+
+impl Watch for Kept {
+    fn complete(&self, pin: Pin) {
+        lock(&self.0).push(pin);
+    }
+}
+
+/// What requests for a tree have in common.
+#[derive(Clone)]
+pub(super) struct Asked {
+    pub(super) repo: Repo,
+    /// The root.
+    pub(super) top: Hash,
+    pub(super) moved: Arc<Moved>,
+    /// Counts what comes of files that are long enough for anybody to watch that.
+    pub(super) coming: Arc<HashMap<Hash, Arc<Coming>>>,
+}
+
+/// A member, on one connection.
+struct Member {
+    session: Arc<Session>,
+    asked: Asked,
+    requests: Requests,
+}
+
+impl Provider for Member {
+    /// The page whose sequence is asked of, and those that lead to it.
+    type Of = Chain;
+    type Answer = Body;
+
+    async fn ask(&self, chain: &Chain, wanted: &[Wanted]) -> Result<Body, Fault> {
+        let Asked {
+            repo,
+            moved,
+            coming,
+            ..
+        } = &self.asked;
+        let ranges = wanted.iter().map(|one| (one.offset, one.ranges.clone()));
+        let get = Get {
+            group: repo.group().id(),
+            repo: repo.key(),
+            chain: chain.clone(),
+            ranges: ranges.collect(),
+        };
+        let request = Request {
+            group: get.group,
+            repo: get.repo,
+            page: last(chain),
+            file: None,
+            peer: self.session.link.connection.peer(),
+            bytes: 0,
+            since: Instant::now(),
+        };
+        let is_page = wanted.iter().any(|one| one.offset == 0);
+        let moved = (!is_page).then(|| Arc::clone(moved));
+        let first = wanted.first().and_then(|one| one.hash);
+        let coming = first.and_then(|hash| coming.get(&hash).cloned());
+        let running = self.requests.begin(request, moved, coming);
+        Body::ask(&self.session.link, GET, &get, Some(running)).await
+    }
+
+    /// It ended its answer within the first of these, which it may not be able to read. It has said nothing
+    /// of the others.
+    async fn has(&self, _chain: &Chain, wanted: &[Wanted]) -> Result<Vec<Wanted>, Fault> {
+        Ok(wanted.iter().skip(1).cloned().collect())
+    }
+}
+
+/// What is known of the sessions that a fetch asks.
+#[derive(Default)]
+struct Known {
+    /// Those that failed.
+    failed: BTreeSet<u64>,
+    /// What each has said that it has of the tree.
+    holds: BTreeMap<u64, Holding>,
+}
+
+/// A fetch that makes so many requests of each member at a time.
+pub(super) fn fetch_of(repo: &Repo, streams: NonZeroUsize, watch: Arc<dyn Watch>) -> Fetch<Chain> {
+    let mut options = Options::default();
+    options.streams = streams;
+    options.patience = PATIENCE;
+    (options.least_blobs, options.most_blobs) = (MOST_BLOBS, MOST_BLOBS);
+    options.most_ranges = MAX_RANGES;
+    Fetch::new(repo.group().blobs(), options, watch)
+}
+
+impl Shared {
+    /// Lets all members who are connected work on a fetch, until all is here or nobody can give what is
+    /// left.
+    pub(super) async fn fetch_from_all(&self, fetch: &Fetch<Chain>, asked: &Asked) -> Result<()> {
+        let mut known = Known::default();
+        loop {
+            if !fetch.is_idle() {
+                self.work_on(fetch, asked, &mut known).await;
+            }
+            match fetch.settle().await? {
+                Settled::Done => return Ok(()),
+                Settled::More => {}
+                Settled::Left => {
+                    tracing::debug!(repo = %asked.repo.key(), "nobody who is connected can give what is missing");
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    /// Lets all of them work until there is nothing that one of them can do.
+    async fn work_on(&self, fetch: &Fetch<Chain>, asked: &Asked, known: &mut Known) {
+        let (group, repo) = (asked.repo.group().id(), asked.repo.key());
+        type Ended = (Arc<Session>, Outcome<()>);
+        let mut working: FuturesUnordered<BoxFuture<'_, Ended>> = FuturesUnordered::new();
+        // Those at work, and those that were.
+        let (mut at_work, mut asked_once) = (BTreeSet::new(), BTreeSet::new());
+        let mut changes = self.changes.subscribe();
+        loop {
+            for session in self.sessions.of(group) {
+                let id = session.id;
+                let is_new = asked_once.insert(id) && !known.failed.contains(&id);
+                let holds = session.holds(repo).filter(|holds| holds.root == asked.top);
+                let has_it_now =
+                    holds.is_some_and(|holds| known.holds.insert(id, holds) != Some(holds));
+                if has_it_now && !is_new {
+                    // It was asked before it had it.
+                    fetch.forgive(id);
+                }
+                if (is_new || has_it_now) && at_work.insert(id) {
+                    let member = Arc::new(Member {
+                        session: Arc::clone(&session),
+                        asked: asked.clone(),
+                        requests: self.requests.clone(),
+                    });
+                    working.push(Box::pin(async move {
+                        (session, fetch.provide(id, member).await)
+                    }));
+                }
+            }
+            if working.is_empty() {
+                return;
+            }
+            tokio::select! {
+                biased;
+                Some((session, ended)) = working.next() => {
+                    at_work.remove(&session.id);
+                    match ended {
+                        Ok(()) => {}
+                        // Nobody else can help either: the fetch has failed, and says so when it settles.
+                        Err(Fault::Local(_)) => return,
+                        Err(fault) => {
+                            known.failed.insert(session.id);
+                            self.blame(&session.link, &fault);
+                        }
+                    }
+                }
+                // Somebody came, or has more of it.
+                () = until(&mut changes, |change| match change {
+                    Change::Session { group: of } => of == group,
+                    Change::Holding { group: of, repo: held } => of == group && held == repo,
+                    _ => false,
+                }) => {}
+            }
+        }
+    }
+}
