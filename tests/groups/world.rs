@@ -6,7 +6,7 @@ use larder::{
     api::{PublicKey, SecretKey},
     engine::{generate_key, public_key},
 };
-use net_iroh::{IrohNetwork, IrohOptions, Reach};
+use net_iroh::{EndpointOptions, IrohNetwork, Reach};
 use sync::{groups::Clock, invite::InviteKind, network::Network, replicate::Options};
 use sync_sim::{Link, SimNetwork};
 use tokio::{
@@ -118,11 +118,7 @@ impl World {
                 let mut runtime = Builder::new_multi_thread();
                 runtime.worker_threads(1).enable_all();
                 let process = Process(Some(runtime.build().expect("a runtime")));
-                let options = IrohOptions {
-                    reach: Reach::Loopback,
-                    secret_key: Some(key.clone()),
-                    port: 0,
-                };
+                let options = EndpointOptions::new(Reach::Loopback).with_secret_key(key.clone());
                 let bound = process.handle().spawn(IrohNetwork::bind(options));
                 let network = bound.await.expect("a task").expect("a port");
                 (Arc::new(network), process)

@@ -11,10 +11,7 @@ use larder::{
 
 /// An endpoint that is bound to 127.0.0.1 and nothing else.
 pub async fn loopback() -> Endpoint {
-    let options = EndpointOptions {
-        reach: Reach::Loopback,
-        ..EndpointOptions::default()
-    };
+    let options = EndpointOptions::new(Reach::Loopback);
     bind(options).await.expect("a port is free")
 }
 

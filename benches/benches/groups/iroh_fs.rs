@@ -9,7 +9,7 @@ use iroh::protocol::Router;
 use iroh_blobs::{
     BlobsProtocol, Hash, HashAndFormat, format::collection::Collection, store::fs::FsStore,
 };
-use store_iroh::{EndpointOptions, Reach, bind};
+use larder::iroh::{EndpointOptions, Reach, bind};
 
 use crate::Load;
 
@@ -34,10 +34,7 @@ pub async fn fetch(load: &Load, dir: &Path) -> Duration {
         from.tags().set("collection", kept).await.unwrap();
         kept
     };
-    let loopback = || EndpointOptions {
-        reach: Reach::Loopback,
-        ..EndpointOptions::default()
-    };
+    let loopback = || EndpointOptions::new(Reach::Loopback);
     let endpoint = bind(loopback()).await.unwrap();
     let router = Router::builder(endpoint.clone())
         .accept(iroh_blobs::ALPN, BlobsProtocol::new(&from, None))

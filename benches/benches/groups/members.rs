@@ -11,7 +11,8 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use larder::{
     Store, StoreUrl, Unlock,
     groups::{
-        Changes, InviteKind, IrohOptions, Name, Options, Policy, Reach, Replicator, Repo, Synced,
+        Changes, EndpointOptions, InviteKind, Name, Options, Policy, Reach, Replicator, Repo,
+        Synced,
     },
 };
 
@@ -31,10 +32,7 @@ async fn member(dir: &Path, policy: Policy) -> (Store, Replicator) {
     let store = Store::open_url(&StoreUrl::Redb(dir.join("store")))
         .await
         .unwrap();
-    let network = IrohOptions {
-        reach: Reach::Loopback,
-        ..IrohOptions::default()
-    };
+    let network = EndpointOptions::new(Reach::Loopback);
     let key = dir.join("key");
     let replicator = store
         .replicate(|| Unlock::key_file(&key), network, options)

@@ -5,11 +5,9 @@ use std::{path::Path, time::Instant};
 use bytes::Bytes;
 use iroh::{EndpointAddr, protocol::Router};
 use iroh_blobs::{BlobsProtocol, HashAndFormat, format::collection::Collection};
+use larder::iroh::{EndpointOptions, Reach, bind};
 use store_engine::{AddOptions, Root, TagName};
-use store_iroh::{
-    Endpoint, EndpointOptions, FetchOptions, Reach, Shares, bind, connect, fetch, serve,
-    store_collection,
-};
+use store_iroh::{Endpoint, FetchOptions, Shares, connect, fetch, serve, store_collection};
 
 use crate::{
     data::small,
@@ -119,11 +117,7 @@ impl Node for IrohFs {
 }
 
 async fn loopback() -> Endpoint {
-    let options = EndpointOptions {
-        reach: Reach::Loopback,
-        ..EndpointOptions::default()
-    };
-    bind(options).await.unwrap()
+    bind(EndpointOptions::new(Reach::Loopback)).await.unwrap()
 }
 
 pub async fn transfers<S: Node>(dir: &Path) {

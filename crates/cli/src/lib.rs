@@ -5,6 +5,7 @@ mod app;
 mod args;
 pub mod bench;
 mod commands;
+mod endpoint;
 mod export;
 mod find;
 mod groups;

@@ -6,16 +6,16 @@
 //!
 //! use larder::{
 //!     Store, Unlock,
-//!     groups::{Invite, InviteKind, IrohOptions, Options, Reach, Synced},
+//!     groups::{EndpointOptions, Invite, InviteKind, Options, Reach, Synced},
 //! };
 //!
 //! # async fn example() -> larder::Result<()> {
 //! // Not asked for by a store in memory; one on disk keeps its keys encrypted.
 //! let unlock = || Unlock::key_file("/path/to/a/key".as_ref());
-//! let reach = || IrohOptions { reach: Reach::Loopback, ..IrohOptions::default() };
+//! let network = || EndpointOptions::new(Reach::Loopback);
 //!
 //! let ann = Store::open("mem:").await?; // or "redb:/path/to/a/folder"
-//! let here = ann.replicate(unlock, reach(), Options::default()).await?;
+//! let here = ann.replicate(unlock, network(), Options::default()).await?;
 //! let group = here.groups().create_group("the hikers").await?;
 //! let repo = group.create_repo("ann").await?;
 //! repo.write("lake.txt", "cold!").await?; // durable, and on its way, when it returns
@@ -23,7 +23,7 @@
 //!
 //! // On another machine.
 //! let bob = Store::open("mem:").await?;
-//! let there = bob.replicate(unlock, reach(), Options::default()).await?;
+//! let there = bob.replicate(unlock, network(), Options::default()).await?;
 //! let joined = there.groups().join(&invite.parse::<Invite>()?).await?;
 //! there.wait_synced(joined.id(), Synced::Here, Duration::from_secs(30)).await?;
 //! for member in joined.members().await? {
@@ -49,7 +49,7 @@ use std::sync::Arc;
 use store_api::Result;
 use store_engine::{Unlock, public_key};
 
-pub use net_iroh::{IrohNetwork, IrohOptions, Reach};
+pub use net_iroh::{ALPN, EndpointOptions, IrohNetwork, Reach};
 pub use sync::{
     groups::{
         Changes, Content, Event, Group, Groups, Member, Missing, MissingFile, Policy, RecordPut,
@@ -97,23 +97,23 @@ impl Store {
         Ok(IrohNetwork::address_of(public_key(&key)))
     }
 
-    /// Opens the store's groups and replicates them over iroh, until the replicator is
-    /// [shut down](Replicator::shutdown). The device is the store's [identity](Self::identity),
-    /// unless `network` has a key.
+    /// Opens the store's groups and replicates them over an iroh endpoint of their own, until the
+    /// replicator is [shut down](Replicator::shutdown). The device is the store's
+    /// [identity](Self::identity), unless `network` has a key.
+    ///
+    /// An app that speaks other protocols too makes an [`IrohNetwork`] of the endpoint that it has, and
+    /// starts a [`Replicator`] over that; so does one with a network of another kind.
     ///
     /// # Errors
-    /// As of [`groups`](Self::groups) and [`IrohNetwork::bind`].
+    /// As [`groups`](Self::groups) and [`IrohNetwork::bind`].
     pub async fn replicate(
         &self,
         unlock: impl Fn() -> Result<Unlock> + Send + Sync,
-        mut network: IrohOptions,
+        network: EndpointOptions,
         options: Options,
     ) -> Result<Replicator> {
         let groups = self.groups(&unlock).await?;
-        if network.secret_key.is_none() {
-            network.secret_key = Some(self.identity(&unlock).await?);
-        }
-        let network = IrohNetwork::bind(network).await?;
+        let network = IrohNetwork::bind(self.identified(&unlock, network).await?).await?;
         Ok(Replicator::start(groups, Arc::new(network), options))
     }
 }

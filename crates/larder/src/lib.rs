@@ -29,6 +29,8 @@
 
 #[cfg(feature = "groups")]
 pub mod groups;
+#[cfg(any(feature = "iroh", feature = "groups"))]
+pub mod iroh;
 mod secrets;
 mod store;
 mod url;
@@ -46,9 +48,6 @@ pub use store_engine::{
     AddOptions, Bitfield, Blobs, ChunkNum, ChunkRanges, Collections, Encoded, Format, Hash, Pin,
     Records, Repair, Root, Scrubbed, Source, Status, Tag, TagName, Tags, Trust, Unlock,
 };
-/// An engine as a genuine iroh-blobs store; serving and fetching.
-#[cfg(feature = "iroh")]
-pub use store_iroh as iroh;
 /// The backend for servers and desktops.
 #[cfg(feature = "redb")]
 pub use store_redb as redb;

@@ -8,29 +8,32 @@ use futures_util::{
     future::{BoxFuture, FutureExt},
     stream::FuturesUnordered,
 };
-use iroh::endpoint::{Connection, VarInt};
+use iroh::endpoint::{Connection, RecvStream, SendStream, VarInt};
 use net_api::{ConnectionApi, Stream, cut_reason};
 use store_api::{Error, Kind, PublicKey, Result};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Semaphore};
 
 use crate::{
+    endpoint::{CONNECTION_WINDOW, MAX_STREAMS},
     error::ended,
-    stream::{Send, incoming, stream},
+    stream::{Place, incoming, stream},
 };
 
 /// What makes the binding of a connection different from all else that is derived from it.
 const BINDING_LABEL: &[u8] = b"larder sync binding v1";
 
 /// The code of every connection that is closed. The reason says more.
-const CLOSED: VarInt = VarInt::from_u32(0);
+pub(crate) const CLOSED: VarInt = VarInt::from_u32(0);
 
 pub(crate) struct IrohConnection {
     /// The library closes a connection when its last handle and stream are dropped.
     inner: Arc<Connection>,
     binding: [u8; 32],
+    /// Places for streams that the other side has opened. An endpoint that was bound with other limits
+    /// than ours lets it open more; those wait, as they would have waited to be opened.
+    places: Arc<Semaphore>,
     /// Streams that the other side has opened, until it says something on them: a stream that was
-    /// merely opened, or that a later one brought with it, is none to who accepts. There are at most
-    /// [`MAX_STREAMS`](crate::MAX_STREAMS) of them.
+    /// merely opened, or that a later one brought with it, is none to who accepts. Each has a place.
     silent: Mutex<FuturesUnordered<BoxFuture<'static, Option<Stream>>>>,
 }
 
@@ -44,15 +47,33 @@ impl IrohConnection {
                 let why = format!("it has no keying material: {error:?}");
                 Error::new(Kind::Internal, "network.connection", why)
             })?;
+        // The endpoint may have been bound with other limits. They bind the other side from the start:
+        // lower ones hold for what it is granted from here on.
+        inner.set_max_concurrent_bi_streams(MAX_STREAMS.into());
+        inner.set_max_concurrent_uni_streams(VarInt::from_u32(0));
+        inner.set_receive_window(CONNECTION_WINDOW.into());
         Ok(Self {
             inner: Arc::new(inner),
             binding,
+            places: Arc::new(Semaphore::new(MAX_STREAMS as usize)),
             silent: Mutex::default(),
         })
     }
 
     pub(crate) fn has_ended(&self) -> bool {
         self.inner.close_reason().is_some()
+    }
+
+    /// Waits for the next stream that the other side opens, and for a place for it.
+    async fn next_opened(&self) -> Result<(SendStream, RecvStream, Place)> {
+        let place = tokio::select! {
+            biased;
+            place = self.places.clone().acquire_owned() => place.expect("places are never closed"),
+            error = self.inner.closed() => return Err(ended(&error)),
+        };
+        let opened = self.inner.accept_bi().await;
+        let (send, recv) = opened.map_err(|error| ended(&error))?;
+        Ok((send, recv, Arc::new(place)))
     }
 }
 
@@ -74,7 +95,7 @@ impl ConnectionApi for IrohConnection {
 
     async fn open(&self) -> Result<Stream> {
         let (send, recv) = self.inner.open_bi().await.map_err(|error| ended(&error))?;
-        Ok(stream(&self.inner, Send::new(&self.inner, send), recv))
+        Ok(stream(&self.inner, send, recv))
     }
 
     async fn accept(&self) -> Result<Stream> {
@@ -85,10 +106,9 @@ impl ConnectionApi for IrohConnection {
                 Some(first) = silent.next() => if let Some(stream) = first {
                     return Ok(stream);
                 },
-                opened = self.inner.accept_bi() => {
-                    let (send, recv) = opened.map_err(|error| ended(&error))?;
-                    let send = Send::new(&self.inner, send);
-                    silent.push(incoming(self.inner.clone(), send, recv).boxed());
+                opened = self.next_opened() => {
+                    let (send, recv, place) = opened?;
+                    silent.push(incoming(self.inner.clone(), send, recv, place).boxed());
                 }
             }
         }

@@ -1,12 +1,12 @@
-//! The [`Network`](net_api::Network) between members over [iroh]'s QUIC.
+//! Endpoints of [iroh], and the [`Network`](net_api::Network) between members over its QUIC.
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> store_api::Result<()> {
-//! use net_iroh::{IrohNetwork, IrohOptions, Reach};
+//! use net_iroh::{EndpointOptions, IrohNetwork, Reach};
 //! use net_api::Network;
 //!
-//! let options = || IrohOptions { reach: Reach::Loopback, ..Default::default() };
+//! let options = || EndpointOptions::new(Reach::Loopback);
 //! let (here, there) = (IrohNetwork::bind(options()).await?, IrohNetwork::bind(options()).await?);
 //! let address = there.addresses().remove(0);
 //! let (out, back) = tokio::join!(here.connect(&address, Some(there.key())), there.accept());
@@ -16,6 +16,12 @@
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! # One endpoint for all protocols
+//!
+//! [`IrohNetwork::bind`] binds an endpoint for the network alone. An app with other protocols binds one
+//! itself, by [`bind`] or otherwise, and registers a network of [`IrohNetwork::new`] for [`ALPN`] with its
+//! `iroh::protocol::Router`, beside them: peers meet one key at one address.
 //!
 //! # Addresses
 //!
@@ -34,22 +40,32 @@
 //!
 //! # Closing
 //!
-//! Whatever waits ends at once. [`close`](net_api::Network::close) itself then waits until the
-//! others have heard of it, up to about three seconds where they do not answer; cancelled, it goes on
-//! in the background.
+//! Whatever waits ends at once. [`close`](net_api::Network::close) of a network with an endpoint of its
+//! own then waits until the others have heard of it, up to about three seconds where they do not answer;
+//! cancelled, it goes on in the background. On an app's endpoint it does not wait: the endpoint goes on,
+//! and tells them.
 
 mod address;
 mod connection;
+mod door;
+mod endpoint;
 mod error;
 #[cfg(fuzzing)]
 pub mod fuzz;
+mod inbox;
 mod network;
-mod options;
 mod stream;
 
-pub use address::{MAX_IPS, MAX_RELAY_LEN};
-pub use network::{CONNECT_TIMEOUT, HANDSHAKE_TIMEOUT, IrohNetwork, MAX_BACKLOG};
-pub use options::{
-    ALPN, CONNECTION_WINDOW, IDLE_TIMEOUT, IrohOptions, KEEP_ALIVE, MAX_STREAMS, Reach,
-    SEND_WINDOW, STREAM_WINDOW,
+pub use iroh::{
+    Endpoint,
+    protocol::{AcceptError, ProtocolHandler, Router},
 };
+
+pub use address::{MAX_IPS, MAX_RELAY_LEN};
+pub use door::HANDSHAKE_TIMEOUT;
+pub use endpoint::{
+    CONNECTION_WINDOW, EndpointOptions, IDLE_TIMEOUT, KEEP_ALIVE, MAX_STREAMS, Reach, SEND_WINDOW,
+    STREAM_WINDOW, bind, transport,
+};
+pub use inbox::MAX_BACKLOG;
+pub use network::{ALPN, CONNECT_TIMEOUT, IrohNetwork};

@@ -1,4 +1,4 @@
-//! A node: it connects, and one task accepts for it.
+//! A node of the network: on an endpoint of its own, or as one protocol of an app's endpoint.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -7,46 +7,41 @@ use futures_util::StreamExt;
 use iroh::{
     Endpoint, TransportAddr, Watcher,
     endpoint::{
-        ConnectError, ConnectOptions, ConnectWithOptsError, ConnectingError, ConnectionError,
-        Incoming, ServerConfig,
+        Accepting, ConnectError, ConnectOptions, ConnectWithOptsError, ConnectingError,
+        ConnectionError,
     },
+    protocol::{AcceptError, ProtocolHandler},
 };
 use net_api::{Address, AddressWatch, Connection, Network};
 use store_api::{Error, Kind, PublicKey, Result};
-use tokio::{
-    sync::{Mutex, mpsc},
-    task::JoinSet,
-    time::timeout,
-};
-use tokio_util::sync::CancellationToken;
+use tokio::time::timeout;
 
 use crate::{
     address::{SCHEMES, parse, render},
-    connection::IrohConnection,
-    error::ended,
-    options::{ALPN, IrohOptions, Reach, bind, transport},
+    connection::CLOSED,
+    door::{Door, HANDSHAKE_TIMEOUT},
+    endpoint::{EndpointOptions, Reach, bind, transport},
+    inbox::{Inbox, Life, Waiting, inbox},
 };
+
+/// The protocol, as connections name it.
+pub const ALPN: &[u8] = b"larder/sync/1";
 
 /// How long a node is waited for that does not answer.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// How long who connects may take to prove its key.
-pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// How many connections may wait to be accepted, including those that have not proven their key yet.
-/// More are refused.
-pub const MAX_BACKLOG: usize = 64;
-
-/// While so many wait, whoever connects first has to prove that its address is its own.
-const TRUSTING_BACKLOG: usize = MAX_BACKLOG / 2;
 
 /// TLS alerts that say that a key is not the one that was asked for, or was not proven.
 const WRONG_KEY: [u64; 9] = [42, 43, 44, 45, 46, 47, 48, 49, 51];
 
 /// A node of a network over QUIC.
 ///
+/// [`bind`](Self::bind) gives it an endpoint of its own. [`new`](Self::new) makes it one protocol of an
+/// endpoint that an app has, which hands it connections as a [`ProtocolHandler`].
+///
 /// Dropping it closes it, in the background; whoever wants the others to be told waits for
-/// [`close`](Network::close). Its port is free a little after it was both closed and dropped.
+/// [`close`](Network::close). The port of an endpoint of its own is free a little after it was both
+/// closed and dropped. A `Router` holds what is registered with it, so that a network there lives until it
+/// is closed or the router is gone.
 ///
 /// iroh remembers where it has met a node, or was told to look for it, and tries all of that together
 /// whenever it connects: an address that is out of date does no harm while nobody else is there. Where
@@ -56,29 +51,52 @@ pub struct IrohNetwork {
     endpoint: Endpoint,
     /// Where nodes are looked for.
     reach: Reach,
-    waiting: Mutex<mpsc::Receiver<IrohConnection>>,
-    /// Everything is to end.
-    closing: CancellationToken,
-    /// Everything has ended.
-    closed: CancellationToken,
+    inbox: Inbox,
+    waiting: Waiting,
+    life: Life,
 }
 
 impl IrohNetwork {
-    /// Binds a node. [`Kind::Unavailable`] where the port is in use.
-    pub async fn bind(options: IrohOptions) -> Result<Self> {
+    /// Binds an endpoint, and makes a node that owns it: closing the node closes the endpoint.
+    ///
+    /// # Errors
+    /// [`Kind::Unavailable`] where the port is in use.
+    pub async fn bind(options: EndpointOptions) -> Result<Self> {
         let reach = options.reach;
-        Ok(Self::new(bind(options).await?, reach))
+        let network = Self::new(bind(options).await?, reach);
+        network.endpoint.set_alpns(vec![ALPN.to_vec()]);
+        let door = Door::new(network.endpoint.clone(), network.inbox.clone());
+        let life = &network.life;
+        life.tasks.spawn(door.run(life.closing.clone()));
+        Ok(network)
     }
 
-    /// A node over an endpoint that is there already, and that is the network's from here on: every
-    /// connection that reaches it is taken, those of protocols other than [`ALPN`] are refused, and
-    /// closing the network closes it. Its own protocols and limits do not matter.
+    /// Makes a node that uses an endpoint together with other protocols. Of the addresses that it is told,
+    /// it dials those within `reach`: that of the [`EndpointOptions`] where [`bind`] made the endpoint.
     ///
-    /// # Panics
+    /// It accepts what an iroh `Router` hands it: register it there for [`ALPN`], in an `Arc` to keep it.
+    /// Connections beyond [`MAX_BACKLOG`](crate::MAX_BACKLOG) that nobody has accepted yet are closed at
+    /// once. The router bounds neither how many may be proving their key nor who may try: that is for the
+    /// app and its `incoming_filter`.
     ///
-    /// Outside of a runtime of tokio.
-    pub fn over(endpoint: Endpoint) -> Self {
-        Self::new(endpoint, Reach::Public)
+    /// Closing the node closes its connections; the endpoint, the router and other protocols go on, and
+    /// peers that connect from then on are closed at once. Shutting the router down closes the node.
+    ///
+    /// Connections that it makes have the bounds of [`transport`]; those that it is handed have the
+    /// bounds of the endpoint. Of these it lowers what can be lowered: not more than
+    /// [`MAX_STREAMS`](crate::MAX_STREAMS) are accepted at a time, and further ones wait. How many
+    /// bytes may have come without having been read, and how soon a peer that is gone is noticed, was
+    /// decided when the endpoint was bound: with [`bind`], or with [`transport`].
+    pub fn new(endpoint: Endpoint, reach: Reach) -> Self {
+        let life = Life::default();
+        let (inbox, waiting) = inbox(&life);
+        Self {
+            endpoint,
+            reach,
+            inbox,
+            waiting,
+            life,
+        }
     }
 
     /// Returns the address of a node of which only the key is known: it is looked for as
@@ -87,31 +105,13 @@ impl IrohNetwork {
         Address::new(SCHEMES[0], node).expect("a scheme and a key make an address")
     }
 
-    fn new(endpoint: Endpoint, reach: Reach) -> Self {
-        let (ready, waiting) = mpsc::channel(MAX_BACKLOG);
-        let (closing, closed) = (CancellationToken::new(), CancellationToken::new());
-        let door = Door {
-            endpoint: endpoint.clone(),
-            ready,
-            handshakes: JoinSet::new(),
-        };
-        tokio::spawn(door.run(closing.clone(), closed.clone()));
-        Self {
-            endpoint,
-            reach,
-            waiting: Mutex::new(waiting),
-            closing,
-            closed,
-        }
-    }
-
-    /// What `work` comes to, unless the network is closed before.
+    /// Does `work`, unless the network is closed before it is done.
     async fn unless_closed<R>(&self, work: impl Future<Output = Result<R>>) -> Result<R> {
         let closed = || Error::new(Kind::Closed, "network", "it was closed");
-        let done = self.closing.run_until_cancelled(work).await;
+        let done = self.life.closing.run_until_cancelled(work).await;
         match done {
             // Who closes ends this first, which may look like any failure.
-            Some(Err(_)) if self.closing.is_cancelled() => Err(closed()),
+            Some(Err(_)) if self.life.closing.is_cancelled() => Err(closed()),
             Some(done) => done,
             None => Err(closed()),
         }
@@ -120,7 +120,7 @@ impl IrohNetwork {
 
 impl Drop for IrohNetwork {
     fn drop(&mut self) {
-        self.closing.cancel();
+        self.life.closing.cancel();
     }
 }
 
@@ -141,7 +141,7 @@ impl Network for IrohNetwork {
     }
 
     fn addresses(&self) -> Vec<Address> {
-        if self.closing.is_cancelled() {
+        if self.life.closing.is_cancelled() {
             return Vec::new();
         }
         render(&self.endpoint.addr()).into_iter().collect()
@@ -160,7 +160,7 @@ impl Network for IrohNetwork {
             last = Some(now.clone());
             std::future::ready(is_new.then_some(now))
         });
-        Box::pin(changed.take_until(self.closing.clone().cancelled_owned()))
+        Box::pin(changed.take_until(self.life.closing.clone().cancelled_owned()))
     }
 
     async fn connect(&self, to: &Address, expect: Option<PublicKey>) -> Result<Connection> {
@@ -192,28 +192,47 @@ impl Network for IrohNetwork {
                     return Err(error.with("address", to));
                 }
             };
-            Ok(Arc::new(IrohConnection::new(inner)?) as Connection)
+            Ok(Arc::new(self.life.adopt(inner)?) as Connection)
         })
         .await
     }
 
     async fn accept(&self) -> Result<Connection> {
         self.unless_closed(async {
-            let mut waiting = self.waiting.lock().await;
-            loop {
-                match waiting.recv().await {
-                    Some(gone) if gone.has_ended() => {}
-                    Some(connection) => return Ok(Arc::new(connection) as Connection),
-                    None => return Err(Error::new(Kind::Closed, "network", "it was closed")),
-                }
+            match self.waiting.next().await {
+                Some(connection) => Ok(Arc::new(connection) as Connection),
+                None => Err(Error::new(Kind::Closed, "network", "it was closed")),
             }
         })
         .await
     }
 
     async fn close(&self) {
-        self.closing.cancel();
-        self.closed.cancelled().await;
+        self.life.end().await;
+    }
+}
+
+impl ProtocolHandler for IrohNetwork {
+    async fn on_accepting(
+        &self,
+        accepting: Accepting,
+    ) -> Result<iroh::endpoint::Connection, AcceptError> {
+        match timeout(HANDSHAKE_TIMEOUT, accepting).await {
+            Ok(made) => Ok(made?),
+            Err(late) => Err(AcceptError::from_err(late)),
+        }
+    }
+
+    async fn accept(&self, connection: iroh::endpoint::Connection) -> Result<(), AcceptError> {
+        match self.inbox.place() {
+            Some(place) => place.take(connection),
+            None => connection.close(CLOSED, b"too many connections wait to be accepted"),
+        }
+        Ok(())
+    }
+
+    async fn shutdown(&self) {
+        self.close().await;
     }
 }
 
@@ -254,74 +273,5 @@ fn why_not(error: &ConnectionError) -> (Kind, &'static str) {
         ConnectionError::TimedOut => (Kind::Unavailable, "nobody answers"),
         ConnectionError::LocallyClosed => (Kind::Closed, "it was closed"),
         _ => (Kind::Unavailable, "the other side refuses"),
-    }
-}
-
-/// What takes connections in: those who connect do not wait for each other.
-struct Door {
-    endpoint: Endpoint,
-    ready: mpsc::Sender<IrohConnection>,
-    /// There are as many as have a place in `ready` kept for them.
-    handshakes: JoinSet<()>,
-}
-
-impl Door {
-    async fn run(self, closing: CancellationToken, closed: CancellationToken) {
-        // However this ends, nobody waits for it any more.
-        let (_closed, _closing) = (closed.drop_guard(), closing.clone().drop_guard());
-        self.serve(&closing).await;
-    }
-
-    async fn serve(mut self, closing: &CancellationToken) {
-        let config = self
-            .endpoint
-            .create_server_config_builder(vec![ALPN.to_vec()])
-            .set_transport_config(transport())
-            .build();
-        let config = Arc::new(config);
-        loop {
-            tokio::select! {
-                biased;
-                () = closing.cancelled() => break,
-                Some(_) = self.handshakes.join_next() => {}
-                incoming = self.endpoint.accept() => match incoming {
-                    Some(incoming) => self.begin(incoming, config.clone()),
-                    None => break,
-                },
-            }
-        }
-        closing.cancel();
-        self.handshakes.shutdown().await;
-        self.endpoint.close().await;
-    }
-
-    fn begin(&mut self, incoming: Incoming, config: Arc<ServerConfig>) {
-        let Ok(place) = self.ready.clone().try_reserve_owned() else {
-            return incoming.refuse();
-        };
-        // Packets from addresses that are made up hold no places.
-        let is_crowded = self.ready.capacity() < MAX_BACKLOG - TRUSTING_BACKLOG;
-        if is_crowded && !incoming.remote_addr_validated() {
-            if let Err(error) = incoming.retry() {
-                error.into_incoming().refuse();
-            }
-            return;
-        }
-        self.handshakes.spawn(async move {
-            let made = async {
-                let accepting = incoming
-                    .accept_with(config)
-                    .map_err(|error| ended(&error))?;
-                let inner = accepting.await.map_err(|error| {
-                    Error::new(Kind::Denied, "network.accept", "no handshake").because(error)
-                })?;
-                IrohConnection::new(inner)
-            };
-            match timeout(HANDSHAKE_TIMEOUT, made).await {
-                Ok(Ok(connection)) => drop(place.send(connection)),
-                Ok(Err(error)) => tracing::debug!(%error, "a connection was not accepted"),
-                Err(_) => tracing::debug!("who connected did not prove its key in time"),
-            }
-        });
     }
 }

@@ -14,32 +14,42 @@ use std::{
 use iroh::endpoint::{Connection, ReadError, RecvStream, SendStream, VarInt, WriteError};
 use net_api::Stream;
 use store_api::{Error, Kind};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    sync::OwnedSemaphorePermit,
+};
 
 use crate::error::ended;
 
 /// Why a stream is reset or stopped: it was dropped.
 const DROPPED: VarInt = VarInt::from_u32(0);
 
-/// A stream from its halves.
-pub(crate) fn stream(conn: &Arc<Connection>, send: Send, recv: RecvStream) -> Stream {
+/// The place of a stream that the other side opened, which its halves share until both have ended.
+pub(crate) type Place = Arc<OwnedSemaphorePermit>;
+
+/// Makes a stream that this side opened from its halves.
+pub(crate) fn stream(conn: &Arc<Connection>, send: SendStream, recv: RecvStream) -> Stream {
     Stream {
-        send: Box::new(send),
-        recv: Box::new(Recv::new(conn, recv)),
+        send: Box::new(Send::new(conn, send, None)),
+        recv: Box::new(Recv::new(conn, recv, None)),
     }
 }
 
-/// The next stream that the other side opened and said something on; `None` if it gave it up before.
+/// Waits until the other side says something on a stream that it opened; `None` if it gave it up before.
 pub(crate) async fn incoming(
     conn: Arc<Connection>,
-    send: Send,
+    send: SendStream,
     recv: RecvStream,
+    place: Place,
 ) -> Option<Stream> {
-    let mut recv = Recv::new(&conn, recv);
+    let send = Send::new(&conn, send, Some(place.clone()));
+    let mut recv = Recv::new(&conn, recv, Some(place));
     let mut byte = [0];
     match recv.inner.read(&mut byte).await {
         Ok(Some(_)) => recv.first = Some(byte[0]),
-        Ok(None) => recv.end = Some(End::Clean),
+        Ok(None) => {
+            recv.end_with(End::Clean);
+        }
         Err(_) => return None,
     }
     Some(Stream {
@@ -103,20 +113,27 @@ impl From<WriteError> for End {
 }
 
 /// The half that writes.
-pub(crate) struct Send {
+struct Send {
     inner: SendStream,
     conn: Arc<Connection>,
     /// It was shut down, or has failed.
     end: Option<End>,
+    place: Option<Place>,
 }
 
 impl Send {
-    pub(crate) fn new(conn: &Arc<Connection>, inner: SendStream) -> Self {
+    fn new(conn: &Arc<Connection>, inner: SendStream, place: Option<Place>) -> Self {
         Self {
             inner,
             conn: conn.clone(),
             end: None,
+            place,
         }
+    }
+
+    fn end_with(&mut self, end: End) -> &End {
+        self.place = None;
+        self.end.insert(end)
     }
 }
 
@@ -135,10 +152,9 @@ impl AsyncWrite for Send {
         }
         let wrote = ready!(Pin::new(&mut self.inner).poll_write(cx, bytes));
         Poll::Ready(wrote.map_err(|error| {
-            let end = End::from(error);
-            let error = end.error();
-            self.end = Some(end);
-            error.unwrap_or_else(|| io::ErrorKind::NotConnected.into())
+            let end = self.end_with(End::from(error));
+            end.error()
+                .unwrap_or_else(|| io::ErrorKind::NotConnected.into())
         }))
     }
 
@@ -156,7 +172,7 @@ impl AsyncWrite for Send {
                     Err(_) => End::Stream(io::ErrorKind::NotConnected, "the stream is gone"),
                 },
             };
-            self.end = Some(end);
+            self.end_with(end);
         }
         Poll::Ready(self.end.as_ref().map_or(Ok(()), End::result))
     }
@@ -177,18 +193,25 @@ struct Recv {
     /// What was read to learn that the other side has said something.
     first: Option<u8>,
     end: Option<End>,
+    place: Option<Place>,
     /// It keeps the connection, as the other half does.
     _conn: Arc<Connection>,
 }
 
 impl Recv {
-    fn new(conn: &Arc<Connection>, inner: RecvStream) -> Self {
+    fn new(conn: &Arc<Connection>, inner: RecvStream, place: Option<Place>) -> Self {
         Self {
             inner,
             first: None,
             end: None,
+            place,
             _conn: conn.clone(),
         }
+    }
+
+    fn end_with(&mut self, end: End) -> &End {
+        self.place = None;
+        self.end.insert(end)
     }
 }
 
@@ -231,6 +254,6 @@ impl Recv {
             }
             Err(error) => End::from(error),
         };
-        Poll::Ready(self.end.insert(end).result())
+        Poll::Ready(self.end_with(end).result())
     }
 }

@@ -6,16 +6,19 @@
 //! * [`fetch`] gets a blob, or all that a hash sequence names, from a peer: verified, resumable, and
 //!   durable when it returns.
 //! * [`store_collection`] and [`load_collection`] are folders as iroh knows them.
-//! * [`bind`] makes an endpoint that talks to whom it is told to, and [`ticket`] says how to reach it.
+//! * [`ticket`] says how to reach an endpoint and what to fetch there, and [`connect`] connects to one.
+//!
+//! The endpoint is the app's, which may serve and fetch other things on it too: [`Provider`] is a protocol
+//! for its router. `net_iroh::bind` makes one.
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> store_api::Result<()> {
 //! use std::{sync::Arc, time::Duration};
+//! use net_iroh::{EndpointOptions, Reach, bind};
 //! use store_engine::Blobs;
 //! use store_iroh::{
-//!     EndpointOptions, FetchOptions, Reach, Shares, bind, connect, fetch, serve,
-//!     store_collection, ticket, to_engine_root,
+//!     FetchOptions, Shares, connect, fetch, serve, store_collection, ticket, to_engine_root,
 //! };
 //! use store_testkit::MemoryStore;
 //!
@@ -23,7 +26,7 @@
 //! #     let store = Arc::new(MemoryStore::new());
 //! #     Blobs::open(store.clone(), store).await
 //! # }
-//! let options = EndpointOptions { reach: Reach::Loopback, ..EndpointOptions::default() };
+//! let options = EndpointOptions::new(Reach::Loopback);
 //! let (here, there) = (open().await?, open().await?);
 //!
 //! // One opens a folder of one file to whoever asks, and says how to get it.
@@ -50,21 +53,20 @@
 mod collection;
 mod convert;
 mod door;
-mod endpoint;
 mod fetch;
 #[cfg(fuzzing)]
 pub mod fuzz;
 mod serve;
 mod store;
 mod temp_tags;
+mod ticket;
 
-pub use iroh::{Endpoint, EndpointAddr, SecretKey, endpoint::Connection, protocol::Router};
+pub use iroh::{Endpoint, EndpointAddr, endpoint::Connection, protocol::Router};
 pub use iroh_blobs::{ALPN, ticket::BlobTicket};
 
 pub use self::{
     collection::{MAX_ENTRIES, MAX_NAMES_LEN, load_collection, store_collection},
     convert::{to_engine_hash, to_engine_root, to_iroh_hash, to_iroh_root},
-    endpoint::{EndpointOptions, Reach, bind, connect, ticket},
     fetch::{
         FetchOptions, FetchProgress, FetchProgressFn, Fetched, MAX_HASH_SEQ_LEN, MAX_STREAMS,
         fetch, fetch_from,
@@ -74,4 +76,5 @@ pub use self::{
         Share, Shares, serve,
     },
     store::{OnShutdown, iroh_store, iroh_store_with},
+    ticket::{connect, ticket},
 };

@@ -21,6 +21,7 @@ use crate::{
     app::App,
     args,
     commands::get::files_of,
+    endpoint::Whom,
     export::{Written, write_out},
     find::Named,
     item::Item,
@@ -48,9 +49,8 @@ pub(crate) struct Args {
     /// How long to wait for the other side to answer, and for each part of what it sends
     #[arg(long, default_value = "30s", value_parser = args::duration, value_name = "TIME")]
     timeout: Duration,
-    /// Talk to no third party: no public relay, DNS or discovery service
-    #[arg(long)]
-    lan_only: bool,
+    #[command(flatten)]
+    whom: Whom,
 }
 
 /// What was fetched.
@@ -75,11 +75,11 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
     let store = app.store().await?;
     let blobs = store.blobs();
     // Addresses alone need no third party's help.
-    let reach = if args.lan_only || ticket.addr().relay_urls().next().is_none() {
-        Reach::LanOnly
-    } else {
-        Reach::Public
+    let unless_said = match ticket.addr().relay_urls().next() {
+        Some(_) => Reach::Public,
+        None => Reach::LanOnly,
     };
+    let reach = args.whom.reach(unless_said);
     let root = to_engine_root(ticket.hash_and_format());
     let name = args.name.unwrap_or_else(|| root.hash.fmt_short());
     let mut report = fetch_ticket(app, blobs, &ticket, &name, reach, args.timeout).await?;
@@ -105,11 +105,8 @@ pub(crate) async fn fetch_ticket(
     let root = to_engine_root(ticket.hash_and_format());
     let tag = TagName::try_from(name)?;
     let incomplete = TagName::try_from(format!("{INCOMPLETE}{name}").as_str())?;
-    let endpoint = bind(EndpointOptions {
-        reach,
-        ..EndpointOptions::default()
-    })
-    .await?;
+    // Under a fresh key: who serves need not learn that it is the device that they know from elsewhere.
+    let endpoint = bind(EndpointOptions::new(reach)).await?;
     let started = Instant::now();
     let fetched: larder::Result<_> = async {
         let connection = connect(&endpoint, ticket.addr().clone(), timeout).await?;

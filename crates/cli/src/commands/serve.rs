@@ -11,7 +11,7 @@ use iroh::{
 use larder::{
     Blobs, Format, Hash,
     groups::{InviteKind, TAG_PREFIX},
-    iroh::{ALPN, EndpointOptions, Provider, Reach, SecretKey, Shares, bind, ticket},
+    iroh::{ALPN, Provider, Reach, Shares, ticket},
 };
 use serde::Serialize;
 use tokio::io::AsyncReadExt;
@@ -20,6 +20,7 @@ use super::sync::go_on;
 use crate::{
     app::{App, unlock},
     args,
+    endpoint::Endpoint,
     find::{Named, find},
     groups::{self, Network},
     item::{Item, as_text},
@@ -28,8 +29,8 @@ use crate::{
     signalled,
 };
 
-/// Prints a ticket for each name and serves until ctrl-c. Only what is named can be fetched, by
-/// whoever has its hash; nobody can write.
+/// Prints a ticket for each name and serves until ctrl-c, to anybody unless told otherwise. Only what is
+/// named can be fetched, by whoever has its hash; nobody can write.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// What to serve: names, NAME/path of a file in a folder, or hashes
@@ -40,21 +41,11 @@ pub(crate) struct Args {
     all: bool,
     /// Keep and serve the groups of this store: the names are invites of kind replica, to groups to
     /// join first; `-` reads invites from standard input, one a line, which other programs do not see.
-    /// Nothing of them can be read here
+    /// Nothing of them can be read here. Members find it in the local network, unless --public is given
     #[arg(long, conflicts_with = "all")]
     replica: bool,
-    /// With --replica: find members anywhere, with the help of iroh's public relays and discovery
-    #[arg(long, requires = "replica", conflicts_with_all = ["lan_only", "loopback"])]
-    public: bool,
-    /// Talk to no third party: no public relay, DNS or discovery service. Peers need a direct way
-    #[arg(long)]
-    lan_only: bool,
-    /// Talk to processes on this machine only
-    #[arg(long, conflicts_with = "lan_only")]
-    loopback: bool,
-    /// The UDP port; without it, any that is free
-    #[arg(long, default_value_t = 0, hide_default_value = true)]
-    port: u16,
+    #[command(flatten)]
+    endpoint: Endpoint,
     /// End when standard input does: for programs that start this one
     #[arg(long, hide = true)]
     until_stdin_ends: bool,
@@ -116,20 +107,10 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
         shares.allow(root)?;
         items.push((item, root));
     }
-    let reach = match (args.loopback, args.lan_only) {
-        (true, _) => Reach::Loopback,
-        (_, true) => Reach::LanOnly,
-        _ => Reach::Public,
-    };
-    // The same each time, so that a ticket stays good.
-    let identity = store.identity(unlock).await.context("cannot serve")?;
-    let endpoint = bind(EndpointOptions {
-        reach,
-        port: args.port,
-        secret_key: Some(SecretKey::from_bytes(identity.expose())),
-    })
-    .await
-    .context("cannot serve")?;
+    // Under the same key each time, so that a ticket stays good.
+    let options = args.endpoint.options(Reach::Public);
+    let endpoint = store.endpoint(unlock, options).await;
+    let endpoint = endpoint.context("cannot serve")?;
     let provider = Announced {
         provider: Provider::new(blobs, &shares),
         out: app.out,
@@ -186,7 +167,7 @@ async fn replicate(app: &App, args: Args) -> Result<Exit> {
         groups.join(invite).await?;
     }
     drop(groups);
-    let network = Network::of(args.public, args.loopback, args.port);
+    let network = Network::of(args.endpoint);
     let replicator = groups::start(&store, network).await?;
     let chosen = replicator.groups().groups();
     let ended = if chosen.is_empty() {

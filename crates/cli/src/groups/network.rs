@@ -5,30 +5,22 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use larder::{
     Store,
-    groups::{IrohOptions, Options, Policy, Push, Reach, Replicator},
+    groups::{Options, Policy, Push, Replicator},
+    iroh::Reach,
 };
 
-use crate::{app::unlock, args};
+use crate::{app::unlock, args, endpoint::Endpoint};
 
 /// How often to compare with members, and to look for those who are not connected.
 const COMPARE_EVERY: Duration = Duration::from_secs(10);
 /// The most often that this may be.
 const LEAST_COMPARE_EVERY: Duration = Duration::from_secs(1);
 
-/// Whom to talk to.
+/// How to meet other members. Without a flag, no third party is asked or told of anything.
 #[derive(Debug, Clone, Copy, clap::Args)]
 pub(crate) struct Network {
-    /// Find members anywhere, with the help of iroh's public relays and discovery. Without it, no
-    /// third party is asked or told of anything: members are found in the local network, or by
-    /// addresses that they told
-    #[arg(long)]
-    public: bool,
-    /// Talk to processes on this machine only
-    #[arg(long, conflicts_with = "public")]
-    loopback: bool,
-    /// The UDP port; without it, any that is free
-    #[arg(long, default_value_t = 0, hide_default_value = true)]
-    port: u16,
+    #[command(flatten)]
+    endpoint: Endpoint,
     /// Fetch which files there are, and not what is in them
     #[arg(long)]
     names_only: bool,
@@ -42,23 +34,13 @@ pub(crate) struct Network {
 }
 
 impl Network {
-    /// What `larder serve` takes.
-    pub(crate) fn of(public: bool, loopback: bool, port: u16) -> Self {
+    /// Makes the flags of `larder serve`, which has those of an endpoint alone.
+    pub(crate) fn of(endpoint: Endpoint) -> Self {
         Self {
-            public,
-            loopback,
-            port,
+            endpoint,
             names_only: false,
             no_push: false,
             compare_every: None,
-        }
-    }
-
-    fn reach(&self) -> Reach {
-        match (self.loopback, self.public) {
-            (true, _) => Reach::Loopback,
-            (_, true) => Reach::Public,
-            _ => Reach::LanOnly,
         }
     }
 
@@ -89,12 +71,8 @@ fn compare_every(text: &str) -> Result<Duration, String> {
 /// Connects the store's groups.
 pub(crate) async fn start(store: &Store, network: Network) -> Result<Replicator> {
     let options = network.options();
-    let network = IrohOptions {
-        reach: network.reach(),
-        port: network.port,
-        secret_key: None,
-    };
-    let started = store.replicate(unlock, network, options).await;
+    let endpoint = network.endpoint.options(Reach::LanOnly);
+    let started = store.replicate(unlock, endpoint, options).await;
     started.context("cannot connect the groups of this store")
 }
 
@@ -119,21 +97,12 @@ mod tests {
     #[test]
     fn every_flag_reaches_its_option() {
         let plain = parse(&[]).unwrap();
-        assert_eq!(plain.reach(), Reach::LanOnly);
         let options = plain.options();
         assert_eq!(options.policy, Policy::Everything);
         assert_eq!(options.push, Push::AtOnce);
         assert_eq!(options.compare_every, COMPARE_EVERY);
-        assert_eq!(parse(&["--public"]).unwrap().reach(), Reach::Public);
-        let quiet = parse(&[
-            "--loopback",
-            "--no-push",
-            "--names-only",
-            "--compare-every",
-            "1h",
-        ]);
+        let quiet = parse(&["--no-push", "--names-only", "--compare-every", "1h"]);
         let quiet = quiet.unwrap();
-        assert_eq!(quiet.reach(), Reach::Loopback);
         let options = quiet.options();
         assert_eq!(options.policy, Policy::Names);
         assert_eq!(options.push, Push::Never);
@@ -143,6 +112,5 @@ mod tests {
             said.contains("that is too often: write 1s or more"),
             "{said}"
         );
-        parse(&["--public", "--loopback"]).unwrap_err();
     }
 }

@@ -2,7 +2,6 @@
 
 use std::{io::ErrorKind, net::UdpSocket, thread, time::Duration};
 
-use futures_util::StreamExt;
 use net_api::{AddressWatch, MAX_REASON_LEN, Stream};
 use net_iroh::{ALPN, STREAM_WINDOW};
 use store_api::Kind;

@@ -1,14 +1,16 @@
 //! What the network over QUIC promises, on real sockets of this machine.
 
+mod endpoint;
 mod ends;
 mod reach;
+mod shared;
 
 use std::{sync::Arc, time::Duration};
 
-use futures_util::{FutureExt, future::join_all};
+use futures_util::{FutureExt, StreamExt, future::join_all};
 use net_api::{Address, Connection, Network, Stream};
 use net_iroh::{
-    CONNECTION_WINDOW, IrohNetwork, IrohOptions, MAX_BACKLOG, MAX_STREAMS, Reach, STREAM_WINDOW,
+    CONNECTION_WINDOW, EndpointOptions, IrohNetwork, MAX_BACKLOG, MAX_STREAMS, Reach, STREAM_WINDOW,
 };
 use store_api::{Kind, SecretKey};
 use tokio::{
@@ -26,12 +28,10 @@ async fn soon<R>(what: impl Future<Output = R>) -> R {
     timeout(SOON, what).await.expect("it took too long")
 }
 
-fn options(seed: Option<u8>) -> IrohOptions {
-    IrohOptions {
-        reach: Reach::Loopback,
-        secret_key: seed.map(|seed| SecretKey::from_bytes([seed; 32])),
-        port: 0,
-    }
+fn options(seed: Option<u8>) -> EndpointOptions {
+    let mut options = EndpointOptions::new(Reach::Loopback);
+    options.secret_key = seed.map(|seed| SecretKey::from_bytes([seed; 32]));
+    options
 }
 
 /// An endpoint of somebody else's making.

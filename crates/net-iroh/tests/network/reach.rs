@@ -3,7 +3,7 @@
 use std::{net::UdpSocket, sync::Arc, time::Duration};
 
 use net_api::{Address, Network};
-use net_iroh::{ALPN, CONNECT_TIMEOUT, IrohNetwork, IrohOptions, Reach, STREAM_WINDOW};
+use net_iroh::{CONNECT_TIMEOUT, EndpointOptions, IrohNetwork, Reach};
 use store_api::{Kind, PublicKey};
 use tokio::time::{Instant, sleep, timeout};
 
@@ -81,21 +81,14 @@ async fn a_key_and_a_port_stay() {
     let (id, port) = text.split_once("?ip=127.0.0.1:").unwrap();
     assert_eq!(id, format!("iroh:{}", node.key()));
     let port: u16 = port.parse().unwrap();
-    let taken = IrohNetwork::bind(IrohOptions {
-        port,
-        ..options(None)
-    })
-    .await;
+    let taken = IrohNetwork::bind(options(None).with_port(port)).await;
     assert_eq!(taken.unwrap_err().kind(), Kind::Unavailable);
     node.close().await;
     drop(node);
     // The library's tasks let go of the port a little later.
     let again = soon(async {
         loop {
-            let options = IrohOptions {
-                port,
-                ..options(Some(5))
-            };
+            let options = options(Some(5)).with_port(port);
             if let Ok(node) = IrohNetwork::bind(options).await {
                 break node;
             }
@@ -111,32 +104,10 @@ async fn a_key_and_a_port_stay() {
 }
 
 #[tokio::test]
-async fn an_endpoint_that_is_there_will_do() {
-    let endpoint = quiet().bind().await.unwrap();
-    let a: Arc<dyn Network> = Arc::new(IrohNetwork::over(endpoint.clone()));
-    let b = node().await;
-    let (here, there) = connect(&a, &b).await;
-    let (back, forth) = connect(&b, &a).await;
-    stream(&here, &there).await;
-    stream(&back, &forth).await;
-    // It has the limits of the others.
-    let mut out = soon(back.open()).await.unwrap();
-    let taken = fill(&mut out).await;
-    assert!(taken <= STREAM_WINDOW as usize, "{taken}");
-    // Whoever closes the endpoint closes the network.
-    endpoint.close().await;
-    assert_eq!(soon(a.accept()).await.unwrap_err().kind(), Kind::Closed);
-    let error = soon(a.connect(&address(&b), None)).await.unwrap_err();
-    assert_eq!(error.kind(), Kind::Closed);
-    soon(a.close()).await;
-    assert_eq!(ALPN, b"larder/sync/1");
-}
-
-#[tokio::test]
 #[ignore = "needs a network that carries multicast"]
 async fn neighbours_find_each_other_by_key() {
     let bind = || async {
-        let options = IrohOptions::default();
+        let options = EndpointOptions::default();
         assert_eq!(options.reach, Reach::LanOnly);
         Arc::new(IrohNetwork::bind(options).await.unwrap()) as Arc<dyn Network>
     };

@@ -33,8 +33,7 @@ use crate::store::iroh_store;
 pub const MAX_CONNECTIONS: usize = 256;
 
 /// How many requests of one connection are answered at once. Further ones wait, and QUIC bounds how
-/// many can, and how many bytes: the endpoint's transport config says so, as [`bind`](crate::bind)
-/// sets it.
+/// many can, and how many bytes: the endpoint's transport config says so. `net_iroh::transport` is one.
 pub const MAX_REQUESTS: usize = 32;
 
 /// How many long requests are read at once, over all connections.

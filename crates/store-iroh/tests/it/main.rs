@@ -5,7 +5,6 @@
 mod cancel;
 mod collections;
 mod commands;
-mod endpoints;
 mod export;
 mod faults;
 mod fetch;
@@ -14,3 +13,4 @@ mod interop;
 mod protect;
 mod strangers;
 mod support;
+mod tickets;

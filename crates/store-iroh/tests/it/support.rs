@@ -10,11 +10,12 @@ use iroh_blobs::{
     BlobsProtocol,
     api::{Store, proto::Request},
 };
+use net_iroh::{EndpointOptions, Reach, bind};
 use rand::{RngCore, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use ref_cast::RefCast;
 use store_engine::{Blobs, Collected};
-use store_iroh::{EndpointOptions, Reach, bind, connect};
+use store_iroh::connect;
 use store_testkit::MemoryStore;
 
 pub const KIB: usize = 1024;
@@ -67,11 +68,7 @@ pub fn client(store: &Store) -> irpc::Client<Request> {
 }
 
 pub async fn loopback() -> Endpoint {
-    let options = EndpointOptions {
-        reach: Reach::Loopback,
-        ..EndpointOptions::default()
-    };
-    bind(options).await.unwrap()
+    bind(EndpointOptions::new(Reach::Loopback)).await.unwrap()
 }
 
 /// An unmodified node of iroh-blobs, which serves whatever its store has.

@@ -1,4 +1,4 @@
-//! How an endpoint is bound, and what bounds its connections.
+//! Endpoints of iroh, by whom they may talk to.
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
@@ -14,9 +14,6 @@ use iroh::{
 use iroh_mdns_address_lookup::MdnsAddressLookup;
 use store_api::{Error, Kind, Result, SecretKey};
 
-/// The protocol, as connections name it.
-pub const ALPN: &[u8] = b"larder/sync/1";
-
 /// How many bytes of a stream may have come without anybody having read them. Not wider: a burst of
 /// loss would leave more gaps than the QUIC library puts up with.
 pub const STREAM_WINDOW: u32 = 1024 * 1024;
@@ -24,10 +21,11 @@ pub const STREAM_WINDOW: u32 = 1024 * 1024;
 /// How many bytes of a connection may have come without anybody having read them.
 pub const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
 
-/// How many bytes of a connection may be sent without having been acknowledged.
-pub const SEND_WINDOW: u64 = 8 * 1024 * 1024;
+/// How many bytes of a connection may be sent without having been acknowledged: as many as somebody who
+/// fetches a blob lets come without having read them.
+pub const SEND_WINDOW: u64 = 16 * 1024 * 1024;
 
-/// How many streams each side of a connection may have opened at a time.
+/// How many streams of two directions each side of a connection may have opened at a time.
 pub const MAX_STREAMS: u32 = 100;
 
 /// A connection on which nothing comes for so long is lost. iroh gives up a path after half of it.
@@ -36,21 +34,25 @@ pub const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// How often a quiet connection says that it is still there.
 pub const KEEP_ALIVE: Duration = Duration::from_secs(5);
 
-/// What nodes of the same local network call themselves to each other.
-const SERVICE: &str = "larder-sync";
+/// The name under which endpoints of one local network look for each other.
+const SERVICE: &str = "larder";
 
-/// Whom a network talks to.
+/// The peers that an endpoint talks to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Reach {
-    /// Processes on this machine: it is bound to 127.0.0.1 and nothing else.
+    /// Processes on this machine: the endpoint is bound to 127.0.0.1 and nothing else.
     Loopback,
-    /// Whoever has its addresses, and those in the same local network, who find each other's keys
-    /// and addresses by multicast DNS. No third party is asked or told of anything: no relay, no DNS
-    /// server, no port mapping, no probing. Where the system forbids multicast, there are only the
-    /// addresses; of those, what is not private, link-local or of this machine is not dialled.
+    /// Those who have the endpoint's addresses, and those in the same local network, who find each
+    /// other's keys and addresses by multicast DNS. No third party is asked or told of anything: no
+    /// relay, no DNS server, no port mapping, no probing. Where the system forbids multicast, there are
+    /// only the addresses.
+    ///
+    /// Of the addresses that members of a group tell, [`IrohNetwork`](crate::IrohNetwork) dials none
+    /// that is not private, link-local or of this machine. The addresses in a ticket were chosen by
+    /// whoever pastes it, and are all dialled.
     #[default]
     LanOnly,
-    /// Anybody, with the relays and the discovery of iroh's makers.
+    /// Everybody, with the relays and the discovery of iroh's makers.
     Public,
 }
 
@@ -71,10 +73,11 @@ impl Reach {
     }
 }
 
-/// How to bind a network.
+/// Options of an endpoint, for [`bind`].
 #[derive(Debug, Clone, Default)]
-pub struct IrohOptions {
-    /// Whom it talks to.
+#[non_exhaustive]
+pub struct EndpointOptions {
+    /// The peers that it talks to.
     pub reach: Reach,
     /// Its identity; a fresh one where there is none.
     pub secret_key: Option<SecretKey>,
@@ -82,9 +85,37 @@ pub struct IrohOptions {
     pub port: u16,
 }
 
-/// Binds an endpoint.
-pub(crate) async fn bind(options: IrohOptions) -> Result<Endpoint> {
-    let IrohOptions {
+impl EndpointOptions {
+    /// Makes options for an endpoint with a fresh identity, on any port.
+    pub fn new(reach: Reach) -> Self {
+        Self {
+            reach,
+            ..Self::default()
+        }
+    }
+
+    /// Sets the identity.
+    pub fn with_secret_key(mut self, key: SecretKey) -> Self {
+        self.secret_key = Some(key);
+        self
+    }
+
+    /// Sets the UDP port.
+    pub fn with_port(mut self, port: u16) -> Self {
+        self.port = port;
+        self
+    }
+}
+
+/// Binds an endpoint, for one protocol or for all protocols of an app together. Its connections have the
+/// bounds of [`transport`].
+///
+/// The endpoint accepts no connection until it is given protocols, as `iroh::protocol::Router` does.
+///
+/// # Errors
+/// [`Kind::Unavailable`] where the port is in use.
+pub async fn bind(options: EndpointOptions) -> Result<Endpoint> {
+    let EndpointOptions {
         reach,
         secret_key,
         port,
@@ -92,7 +123,7 @@ pub(crate) async fn bind(options: IrohOptions) -> Result<Endpoint> {
     let failed = |error: Box<dyn std::error::Error + Send + Sync>| {
         Error::new(
             Kind::Unavailable,
-            "network.bind",
+            "endpoint.bind",
             "the UDP port cannot be used; is another program using it?",
         )
         .with("port", port)
@@ -107,7 +138,6 @@ pub(crate) async fn bind(options: IrohOptions) -> Result<Endpoint> {
     };
     let mut builder = builder
         .map_err(|error| failed(error.into()))?
-        .alpns(vec![ALPN.to_vec()])
         .transport_config(transport());
     if let Some(key) = secret_key {
         builder = builder.secret_key(iroh::SecretKey::from_bytes(key.expose()));
@@ -119,17 +149,16 @@ pub(crate) async fn bind(options: IrohOptions) -> Result<Endpoint> {
     Ok(endpoint)
 }
 
-/// What bounds a connection, whoever made it.
-pub(crate) fn transport() -> QuicTransportConfig {
+/// Returns the bounds of the connections of an endpoint that [`bind`] made. An app that binds its endpoint
+/// itself gives it these, or bounds of its own: they say how much memory a peer can make it use, and after
+/// what time a peer that is gone is noticed.
+pub fn transport() -> QuicTransportConfig {
     let idle = VarInt::from_u32(IDLE_TIMEOUT.as_millis() as u32);
     QuicTransportConfig::builder()
         .stream_receive_window(STREAM_WINDOW.into())
         .receive_window(CONNECTION_WINDOW.into())
         .send_window(SEND_WINDOW)
         .max_concurrent_bidi_streams(MAX_STREAMS.into())
-        // Nobody here would read these.
-        .max_concurrent_uni_streams(VarInt::from_u32(0))
-        .datagram_receive_buffer_size(None)
         .max_idle_timeout(Some(idle.into()))
         .keep_alive_interval(KEEP_ALIVE)
         .build()
