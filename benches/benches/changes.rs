@@ -14,7 +14,8 @@ use std::{
 
 use larder::{
     Store, StoreUrl, Unlock,
-    groups::{Invite, InviteKind, IrohOptions, Options, Reach, Replicator, Synced},
+    groups::{Invite, InviteKind, Options, Replicator, Synced},
+    iroh::{EndpointOptions, Reach},
 };
 
 /// How many changes are measured.
@@ -31,10 +32,7 @@ async fn member(dir: &Path) -> (Store, Replicator) {
     std::fs::create_dir_all(dir).unwrap();
     let url = StoreUrl::Redb(dir.join("store"));
     let store = Store::open_url(&url).await.unwrap();
-    let network = IrohOptions {
-        reach: Reach::Loopback,
-        ..IrohOptions::default()
-    };
+    let network = EndpointOptions::new(Reach::Loopback);
     let key = dir.join("key");
     let replicator = store
         .replicate(|| Unlock::key_file(&key), network, Options::default())
@@ -109,7 +107,9 @@ async fn peer(dir: &Path) {
             .await
             .unwrap();
         let repo = group.create_repo("the peer").await.unwrap();
-        repo.write("file", format!("file {n}")).await.unwrap();
+        repo.write("file", format!("file {n}").into_bytes())
+            .await
+            .unwrap();
         let invite = group.invite(InviteKind::Write, peer.addresses()).await;
         println!("{}", invite.unwrap());
     }

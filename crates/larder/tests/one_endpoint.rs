@@ -117,7 +117,10 @@ async fn blobs_groups_and_an_app_share_an_endpoint() {
     let repo = group.create_repo("ann").await.expect("a repo");
     repo.write("note", "from ann").await.expect("room");
     let at = ann.replicator.addresses();
-    let invite = group.invite(InviteKind::Write, at).await.expect("an invite");
+    let invite = group
+        .invite(InviteKind::Write, at)
+        .await
+        .expect("an invite");
     let invite: Invite = invite.to_string().parse().expect("an invite");
     let picture = ann.share(&[7; 300_000]).await;
     // Peers know one key.
@@ -146,7 +149,9 @@ async fn blobs_groups_and_an_app_share_an_endpoint() {
     let repo = joined.create_repo("bob").await.expect("a repo");
     repo.write("note", "from bob").await.expect("room");
     let gift = bob.share(b"a gift").await;
-    let told = bob.replicator.wait_synced(joined.id(), Synced::Everywhere, SOON);
+    let told = bob
+        .replicator
+        .wait_synced(joined.id(), Synced::Everywhere, SOON);
     let (gift, told) = tokio::join!(ann.fetch(&gift), told);
     assert_eq!(gift.expect("it is open"), "a gift");
     told.expect("ann hears of it");

@@ -118,8 +118,8 @@ async fn change_of_repo(change: impl AsyncFn(&Repo), expected: impl Fn(&mut File
                 change(&repo).await;
             }
             let is_made = answer.is_some() || is_repeated;
-            let found = device.files().await;
-            assert!(found == after || (!is_made && found == before));
+            // What was cut off may change it while it is read.
+            assert!(!is_made || device.files().await == after);
             drop(repo);
             let device = device.reopened().await;
             let found = device.files().await;

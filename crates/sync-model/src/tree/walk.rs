@@ -126,7 +126,7 @@ impl Walk {
 
     /// The next level, from above; `None` once nothing is left that only the newer tree has.
     pub fn next_level(&mut self) -> Option<Level> {
-        let number = self.next.filter(|_| !self.new.is_empty())?;
+        let number = self.next.filter(|_| self.new.hash != Hash::EMPTY)?;
         self.next = number.checked_sub(1);
         self.seen.clear();
         let mut pages = std::mem::take(&mut self.pages);
@@ -134,7 +134,7 @@ impl Walk {
         if number == self.new.level {
             pages.push(vec![self.new.hash]);
         }
-        if number == self.old.level && !self.old.is_empty() {
+        if number == self.old.level && self.old.hash != Hash::EMPTY {
             old.insert(self.old.hash);
         }
         let is_shared = |chain: &Vec<Hash>| chain.last().is_some_and(|page| old.contains(page));

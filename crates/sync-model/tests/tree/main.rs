@@ -13,7 +13,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use common::{Files, blobs, contents, entry, key, many, name, tree};
+use common::{Files, contents, entry, key, many, name, tree};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use proptest::{collection::vec, prelude::*};
 use store_api::{Kind, Result};
