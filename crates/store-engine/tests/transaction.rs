@@ -19,7 +19,7 @@ use store_engine::{
 };
 use store_testkit::{
     MemoryStore,
-    stores::{Fault, Faults, FaultyStore, Operation, StrictStore, When},
+    stores::{Fault, Faults, FaultyStore, Gate, GatedStore, Operation, StrictStore, When},
 };
 
 const NOTES: CollectionId = CollectionId::from_static("notes");
@@ -423,4 +423,30 @@ async fn watchers_hear_of_every_commit() {
     transaction.edit(edit("key")).unwrap();
     transaction.commit().await.unwrap();
     assert_eq!(heard().await, "notes");
+}
+
+/// A slot that is put while the transaction is being committed comes too late, and its caller is told.
+#[tokio::test]
+async fn a_slot_that_comes_while_it_is_committed_is_refused() {
+    let gate = Gate::new();
+    let store = Arc::new(GatedStore::new(MemoryStore::new(), gate.clone()));
+    let blobs = Blobs::open(store.clone(), store).await.unwrap();
+    let (records, id, writer) = record(&blobs, 2).await;
+    let transaction = blobs.transaction().unwrap();
+    transaction.edit(edit("a")).unwrap();
+    let slots = [0, 1].map(|slot| records.slot(id, slot));
+    let [first, second] = slots.map(|slot| slot.now_or_never().unwrap().unwrap());
+    gate.close();
+    let mut first = Box::pin(transaction.put_slot(&records, &first, write("1", &writer)));
+    assert!(first.as_mut().now_or_never().is_none());
+    let mut committing = Box::pin(transaction.commit());
+    assert!(committing.as_mut().now_or_never().is_none());
+    let mut second = Box::pin(transaction.put_slot(&records, &second, write("2", &writer)));
+    assert!(second.as_mut().now_or_never().is_none());
+    gate.open();
+    let (first, committed, second) = tokio::join!(first, committing, second);
+    first.unwrap();
+    committed.unwrap();
+    let refused = second.unwrap_err();
+    assert_eq!(refused.kind(), Kind::Invalid, "{refused}");
 }

@@ -369,6 +369,8 @@ impl Transaction {
             return Err(Error::new(Kind::Invalid, "records.put", message));
         }
         let mut staging = self.0.records.lock().await;
+        // It may have been committed while this waited.
+        self.state().check_open()?;
         records.stage_put(&mut staging, slot, put).await
     }
 

@@ -154,8 +154,9 @@ impl<C> Jobs<C> {
         let known = offsets(&run.job.wanted);
         more.retain(|job| offsets(&job.wanted).is_subset(&known));
         let mut left_of_it = offsets(left);
-        // What the first names is asked for with it.
-        if left.iter().any(|one| one.hash.is_none()) {
+        // What the first names is asked for with it, also where the provider was told its hash.
+        let mut names_left = run.job.wanted.iter().filter(|one| one.hash.is_none());
+        if names_left.any(|one| left_of_it.contains(&one.offset)) {
             left_of_it.extend(run.job.wanted.first().map(|one| one.offset));
         }
         let done: HashSet<u64> = &known - &left_of_it;

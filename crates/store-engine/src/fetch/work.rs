@@ -147,6 +147,32 @@ impl<C: Send + Sync + 'static> Watch for Whole<C> {
 struct Part<C> {
     of: C,
     blob: Blob,
+    /// The size that was recorded after the last round.
+    size: Option<u64>,
+    /// How often that was another one than before.
+    sizes: u32,
+}
+
+impl<C> Part<C> {
+    fn new(of: C, blob: Blob) -> Self {
+        let (size, sizes) = (None, 0);
+        Self {
+            of,
+            blob,
+            size,
+            sizes,
+        }
+    }
+
+    /// Takes note of the size that is recorded now. Returns false where it was another one again and
+    /// again: peers that contradict each other, or themselves, must not keep the fetch going.
+    fn is_settled_on(&mut self, size: Option<u64>) -> bool {
+        if self.size != size {
+            self.size = size;
+            self.sizes += 1;
+        }
+        self.sizes <= ROUNDS
+    }
 }
 
 #[derive(Default)]
@@ -292,19 +318,25 @@ impl<C: Clone + Send + Sync + 'static> Fetch<C> {
         waits.retain(|hash, _| !here.contains(hash));
         let parts: Vec<Part<C>> = lock(&shared.parts).values().cloned().collect();
         let mut jobs = Vec::new();
-        for Part { of, blob } in parts {
-            let missing = missing(&shared.blobs, blob.hash, blob.up_to).await?;
-            match missing {
-                None => drop(lock(&shared.parts).remove(&blob.hash)),
-                // Nobody could give a part of it.
-                Some(_) if waits.contains_key(&blob.hash) => {}
-                Some(Missing::Of(size, ranges)) => {
-                    jobs.extend(one_each(&of, pieces(&blob, size, &ranges)))
-                }
-                Some(Missing::All) => jobs.push(Job::new(of, vec![Wanted::first(&blob)])),
+        let mut more = false;
+        for Part { of, blob, .. } in parts {
+            let Some(missing) = missing(&shared.blobs, blob.hash, blob.up_to).await? else {
+                lock(&shared.parts).remove(&blob.hash);
+                continue;
+            };
+            // Nobody could give a part of it.
+            if waits.contains_key(&blob.hash) {
+                continue;
             }
+            let (size, wanted) = match missing {
+                Missing::Of(size, ranges) => (Some(size), pieces(&blob, size, &ranges)),
+                Missing::All => (None, vec![Wanted::first(&blob)]),
+            };
+            jobs.extend(one_each(&of, wanted));
+            let mut parts = lock(&shared.parts);
+            let part = parts.get_mut(&blob.hash);
+            more |= part.is_some_and(|part| part.is_settled_on(size));
         }
-        let more = !jobs.is_empty();
         shared.jobs.add(jobs);
         Ok(match shared.jobs.is_empty() {
             true => Settled::Done,
@@ -331,8 +363,9 @@ impl<C: Clone + Send + Sync + 'static> Shared<C> {
     }
 
     fn comes_in_parts(&self, of: &C, blob: Blob) {
-        let of = of.clone();
-        lock(&self.parts).insert(blob.hash, Part { of, blob });
+        let mut parts = lock(&self.parts);
+        let part = parts.entry(blob.hash);
+        part.or_insert_with(|| Part::new(of.clone(), blob));
     }
 
     /// The blobs that are here by now.
@@ -659,7 +692,14 @@ where
                     .intake
                     .receive(&mut receiver, hash, one, at_once, &self.stop);
             match received.await.map_err(Ended::Fault)? {
-                Received::All(bytes) if at_once => sequence = Some(Sequence { hash, bytes }),
+                Received::All(bytes) if at_once => {
+                    if bytes.is_none() && self.is_lost(hash).await.map_err(local)? {
+                        done.left.extend(wanted.iter().cloned());
+                        *answered = wanted.len();
+                        return Ok(());
+                    }
+                    sequence = Some(Sequence { hash, bytes });
+                }
                 Received::All(Some(_)) => {}
                 // It is durable in a while, unless what came of it is lost.
                 Received::All(None) => self.shared.comes_in_parts(of, one.blob(hash)),
@@ -678,6 +718,11 @@ where
             *answered += 1;
         }
         Ok(())
+    }
+
+    /// Whether a blob that came is not here: what somebody else recorded of it took its place.
+    async fn is_lost(&self, hash: Hash) -> Result<bool> {
+        Ok(missing(&self.shared.blobs, hash, u64::MAX).await?.is_some())
     }
 
     /// More of a blob of which the first part is here.

@@ -75,22 +75,6 @@ impl Peer {
         self.verified.load(Ordering::Relaxed)
     }
 
-    /// The bytes of one blob, or `None` where it lacks some of what is asked for.
-    async fn encode(&self, hash: Hash, ranges: ChunkRanges, out: &mut Vec<u8>) -> Option<()> {
-        let mut items = self.blobs.export(hash, ranges);
-        while let Some(item) = items.try_next().await.ok()? {
-            match item {
-                Encoded::Size(size) => out.extend(size.to_le_bytes()),
-                Encoded::Parent(parent) => {
-                    out.extend(parent.pair.0.as_bytes());
-                    out.extend(parent.pair.1.as_bytes());
-                }
-                Encoded::Leaf(leaf) => out.extend(leaf.data),
-            }
-        }
-        Some(())
-    }
-
     /// The hash of what is asked for: of a sequence, as its bytes say.
     async fn hash(&self, wanted: &[Wanted], at: usize) -> Hash {
         match wanted[at].hash {
@@ -104,6 +88,27 @@ impl Peer {
             }
         }
     }
+}
+
+/// Appends the bytes of one blob, or returns `None` where some of what is asked for is not here.
+pub async fn encode(
+    blobs: &Blobs,
+    hash: Hash,
+    ranges: ChunkRanges,
+    out: &mut Vec<u8>,
+) -> Option<()> {
+    let mut items = blobs.export(hash, ranges);
+    while let Some(item) = items.try_next().await.ok()? {
+        match item {
+            Encoded::Size(size) => out.extend(size.to_le_bytes()),
+            Encoded::Parent(parent) => {
+                out.extend(parent.pair.0.as_bytes());
+                out.extend(parent.pair.1.as_bytes());
+            }
+            Encoded::Leaf(leaf) => out.extend(leaf.data),
+        }
+    }
+    Some(())
 }
 
 impl Provider for Peer {
@@ -123,7 +128,7 @@ impl Provider for Peer {
         for (i, one) in wanted.iter().enumerate() {
             let hash = self.hash(wanted, i).await;
             let start = bytes.len();
-            let whole = self.encode(hash, one.ranges.clone(), &mut bytes).await;
+            let whole = encode(&self.blobs, hash, one.ranges.clone(), &mut bytes).await;
             if let Wrong::Claims(size) = self.wrong {
                 bytes[start..start + 8].copy_from_slice(&size.to_le_bytes());
             }

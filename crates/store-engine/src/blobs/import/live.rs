@@ -32,6 +32,8 @@ const WRITE_LEN: u64 = 1024 * 1024;
 const MAX_PENDING: usize = 16;
 /// How many blocks of the outboard wait to be written.
 const OUTBOARD_BLOCKS: usize = 32;
+/// How often a record is tried again after others recorded sizes that they only claim.
+const MAX_ATTEMPTS: usize = 8;
 /// How many bytes may wait to be recorded while a record is under way.
 const MAX_UNRECORDED: u64 = 4 * RECORD_EVERY_BYTES;
 
@@ -581,30 +583,43 @@ impl Live {
         self.recording = Some(tokio::spawn(async move {
             // What the import leaves is tidied up before it counts as ended.
             let _kept = (shared, running);
-            let draft = draft;
+            let (mut old, mut draft) = (old, draft);
             if let Some(payload) = entry.payload() {
                 inner.payloads.sync(vec![payload]).await?;
             }
-            let mut change = Change::default();
-            change.replace(hash, old.as_ref(), Some(&entry));
-            draft.into_iter().for_each(|draft| change.claim(draft));
-            match inner.commit(change).await? {
-                Outcome::Done(revision) => Ok(Recorded::Entry(Indexed { entry, revision })),
-                Outcome::Conflict(_) => {
-                    let found = inner.lookup(hash).await?;
-                    let complete =
-                        found.is_some_and(|found| !matches!(found.entry.state, State::Partial(_)));
-                    if complete {
-                        return Ok(Recorded::Elsewhere);
+            for _ in 0..MAX_ATTEMPTS {
+                let mut change = Change::default();
+                change.replace(hash, old.as_ref(), Some(&entry));
+                draft.into_iter().for_each(|draft| change.claim(draft));
+                let mut drafts = match inner.commit(change).await? {
+                    Outcome::Done(revision) => {
+                        return Ok(Recorded::Entry(Indexed { entry, revision }));
                     }
-                    Err(Error::new(
-                        Kind::Conflict,
-                        "blobs.import",
-                        "the blob was repaired or deleted meanwhile; import again",
-                    )
-                    .with("hash", hash))
+                    Outcome::Conflict(drafts) => drafts,
+                };
+                draft = drafts.pop();
+                let found = inner.lookup(hash).await?;
+                match found.as_ref().map(|found| &found.entry.state) {
+                    // A size that is only claimed gives way to one that is proven, as long as nobody
+                    // can have deleted what is to be claimed.
+                    Some(State::Partial(other))
+                        if !other.bitfield().size_is_proven()
+                            && entry.bitfield().size_is_proven()
+                            && entry.size() != other.stored.size
+                            && (draft.is_some() || entry.payload().is_none()) =>
+                    {
+                        old = found;
+                    }
+                    Some(State::Partial(_)) | None => break,
+                    Some(_) => return Ok(Recorded::Elsewhere),
                 }
             }
+            Err(Error::new(
+                Kind::Conflict,
+                "blobs.import",
+                "the blob was repaired or deleted meanwhile; import again",
+            )
+            .with("hash", hash))
         }));
     }
 
