@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -33,9 +33,16 @@ pub(crate) struct Link {
     /// stays.
     dialer: PublicKey,
     since: Instant,
+    /// Whether a group was proven on it.
+    is_proven: AtomicBool,
 }
 
 impl Link {
+    /// Notes that the peer has proven a group.
+    pub(super) fn prove(&self) {
+        self.is_proven.store(true, Ordering::Relaxed);
+    }
+
     pub(super) fn connection_lives(&self) -> bool {
         futures_util::FutureExt::now_or_never(self.connection.closed()).is_none()
     }
@@ -79,6 +86,7 @@ impl Connections {
             },
             connection,
             since: Instant::now(),
+            is_proven: AtomicBool::new(false),
         });
         let mut links = lock(&self.links);
         let is_same = |other: &&Arc<Link>| other.connection.peer() == peer;
@@ -93,6 +101,15 @@ impl Connections {
             // have been killed, which is noticed here only after a while.
             other.connection.close("there is a newer connection");
             links.remove(&other.id);
+        }
+        // Strangers must not keep members out.
+        let stranger = |(_, link): &(&u64, &Arc<Link>)| !link.is_proven.load(Ordering::Relaxed);
+        if links.len() >= MAX_CONNECTIONS
+            && let Some((&oldest, _)) = links.iter().find(stranger)
+            && let Some(oldest) = links.remove(&oldest)
+        {
+            let why = "there are too many connections, and no group was proven on this one";
+            oldest.connection.close(why);
         }
         if links.len() >= MAX_CONNECTIONS {
             link.connection.close("there are too many connections");
@@ -328,10 +345,25 @@ mod tests {
         for n in 0..2 * MAX_CONNECTIONS as u16 {
             let admitted = connections.admit(dummy(n).0, Side::Accepted);
             assert_eq!(admitted.is_some(), usize::from(n) < MAX_CONNECTIONS);
+            admitted.inspect(|link| link.prove());
             let address: Address = format!("sim:{n}").parse().unwrap();
             connections.answered(address.clone(), own());
             assert_eq!(connections.who_answered(&address), Some(own()));
         }
         assert!(lock(&connections.answered).len() <= MAX_CONNECTIONS);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn strangers_keep_no_member_out() {
+        let connections = Connections::new(own());
+        let (member, stays) = dummy(0);
+        connections.admit(member, Side::Accepted).unwrap().prove();
+        let (stranger, closed) = dummy(1);
+        connections.admit(stranger, Side::Accepted).unwrap();
+        for n in 2..2 * MAX_CONNECTIONS as u16 {
+            assert!(connections.admit(dummy(n).0, Side::Accepted).is_some());
+        }
+        assert!(*lock(&closed) && !*lock(&stays));
+        assert_eq!(connections.all().len(), MAX_CONNECTIONS);
     }
 }

@@ -17,7 +17,10 @@ use super::{
 use crate::{
     groups::{Repo, local::Place},
     network::Stream,
-    tree::walk::{Part, children},
+    tree::{
+        MALFORMED,
+        walk::{Part, children},
+    },
 };
 
 /// How much of an answer is gathered before it is written.
@@ -44,6 +47,8 @@ impl From<Error> for Refusal {
     fn from(error: Error) -> Self {
         match error.kind() {
             Kind::NotFound => Self::NotHere,
+            // Its author wrote what is no tree: no store of ours failed.
+            _ if error.operation() == MALFORMED => Self::NotHere,
             _ => Self::Local(error),
         }
     }
@@ -239,5 +244,26 @@ impl Shared {
             tracing::warn!(repo = %repo.key(), %hash, %error, "a blob is damaged");
             self.tell_held(repo);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use store_engine::Blobs;
+    use store_testkit::MemoryStore;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_somebody_else_wrote_wrongly_is_no_failure_of_our_store() {
+        let store = Arc::new(MemoryStore::new());
+        let blobs = Blobs::open(store.clone(), store).await.expect("blobs");
+        let garbage = blobs.add("this is no sequence").await.expect("a blob");
+        let error = children(&blobs, garbage.hash(), 0)
+            .await
+            .expect_err("no page");
+        assert!(matches!(Refusal::from(error), Refusal::NotHere));
+        let broken = Error::new(Kind::Corrupt, "blobs.read", "the disk is broken");
+        assert!(matches!(Refusal::from(broken), Refusal::Local(_)));
     }
 }

@@ -318,6 +318,7 @@ impl Shared {
             retry: Mutex::default(),
         });
         session.compare();
+        link.prove();
         self.sessions.add(&session);
         self.index
             .look(id, |index| session.versions_are(&index.versions));

@@ -1,8 +1,10 @@
 //! What needs keys that are chosen: two members whose repos begin at the same slot.
 
+mod hostile;
+
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use store_api::{PublicKey, RecordStore, SecretKey};
+use store_api::{BlobStore, CollectionStore, PublicKey, RecordStore, SecretKey};
 use store_engine::{Blobs, public_key};
 use store_testkit::{MemorySecrets, MemoryStore};
 use sync_sim::{Link, SimNetwork};
@@ -23,7 +25,11 @@ struct Device {
 
 impl Device {
     async fn start(net: &SimNetwork, n: u8) -> Self {
-        let store = Arc::new(MemoryStore::new());
+        Self::start_over(net, n, MemoryStore::new()).await
+    }
+
+    async fn start_over(net: &SimNetwork, n: u8, store: impl BlobStore + CollectionStore) -> Self {
+        let store = Arc::new(store);
         let stores = Stores {
             blobs: Blobs::open(store.clone(), store.clone()).await.unwrap(),
             secrets: Arc::new(MemorySecrets::new()),

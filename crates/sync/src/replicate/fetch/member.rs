@@ -27,6 +27,9 @@ use super::{
 };
 use crate::groups::{Holding, Repo};
 
+/// How often members are asked who come, or say that they have more, and then give nothing. Else one who
+/// talks without end could keep a fetch from ending.
+const MOST_VAIN: u32 = 64;
 /// How many blobs one request asks for.
 const MOST_BLOBS: usize = 64;
 
@@ -155,6 +158,7 @@ impl Shared {
         // Those at work, and those that were.
         let (mut at_work, mut asked_once) = (BTreeSet::new(), BTreeSet::new());
         let mut changes = self.changes.subscribe();
+        let (mut vain, mut received) = (0, fetch.received());
         loop {
             for session in self.sessions.of(group) {
                 let id = session.id;
@@ -166,7 +170,7 @@ impl Shared {
                     // It was asked before it had it.
                     fetch.forgive(id);
                 }
-                if (is_new || has_it_now) && at_work.insert(id) {
+                if (is_new || has_it_now) && vain < MOST_VAIN && at_work.insert(id) {
                     let member = Arc::new(Member {
                         session: Arc::clone(&session),
                         asked: asked.clone(),
@@ -184,6 +188,8 @@ impl Shared {
                 biased;
                 Some((session, ended)) = working.next() => {
                     at_work.remove(&session.id);
+                    let before = std::mem::replace(&mut received, fetch.received());
+                    vain = if received > before { 0 } else { vain + 1 };
                     match ended {
                         Ok(()) => {}
                         // Nobody else can help either: the fetch has failed, and says so when it settles.

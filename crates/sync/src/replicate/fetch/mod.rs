@@ -9,10 +9,12 @@ mod tree;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use store_api::{PublicKey, RecordId, Result};
 use store_engine::{Hash, Repair};
-use tokio::time::Instant;
+use tokio::{
+    task::{JoinError, JoinSet},
+    time::Instant,
+};
 
 pub(super) use self::missing::has;
 use self::progress::Moved;
@@ -118,19 +120,24 @@ impl Attempts {
         self.of.values().filter(|attempt| attempt.runs).count()
     }
 
-    /// When the next one is due that does not run.
+    /// When the next one is due that does not run, and can be begun.
     fn next(&self) -> Instant {
+        let latest = Instant::now() + AT_THE_LATEST;
+        if self.count_running() >= REPOS {
+            // There is no room for one that is due: first, another one ends.
+            return latest;
+        }
         let waiting = self.of.values().filter(|attempt| !attempt.runs);
         let next = waiting.map(|attempt| attempt.at).min();
-        next.unwrap_or(Instant::now() + AT_THE_LATEST)
+        next.unwrap_or(latest)
     }
 }
 
 impl Shared {
     /// Fetches whatever of the newest trees is not here, for ever.
     pub(super) async fn fetch_all(self: Arc<Self>) {
-        let mut fetching: FuturesUnordered<BoxFuture<'static, (RecordId, Fetched)>> =
-            FuturesUnordered::new();
+        // Each is a task of its own: it may have the turn of a repo that is waited for here.
+        let mut fetching: JoinSet<(RecordId, Fetched)> = JoinSet::new();
         let mut attempts = Attempts::default();
         let mut changes = self.changes.subscribe();
         loop {
@@ -156,9 +163,7 @@ impl Shared {
                 let id = records::repo_id(repo);
                 attempts.begin(id, tried);
                 let shared = Arc::clone(&self);
-                fetching.push(Box::pin(async move {
-                    (id, shared.fetch_repo(&group, repo).await)
-                }));
+                fetching.spawn(async move { (id, shared.fetch_repo(&group, repo).await) });
             }
             let is_of_fetching = |change| {
                 !matches!(change, Change::Peer { .. })
@@ -166,7 +171,12 @@ impl Shared {
             };
             tokio::select! {
                 biased;
-                Some((repo, fetched)) = fetching.next() => attempts.end(repo, fetched),
+                Some(ended) = fetching.join_next() => match ended.map_err(JoinError::try_into_panic) {
+                    Ok((repo, fetched)) => attempts.end(repo, fetched),
+                    Err(Ok(panic)) => std::panic::resume_unwind(panic),
+                    // The runtime ends.
+                    Err(Err(_)) => return,
+                },
                 () = until(&mut changes, is_of_fetching) => {
                     self.give_up_all_damaged().await;
                 }
@@ -523,5 +533,33 @@ impl Shared {
             lacks_files: missing.files,
             lacks_bytes: missing.bytes,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn who_has_to_wait_for_others_is_not_waited_for_in_vain() {
+        let id = |n: u8| RecordId([n; 32]);
+        let tried = || Tried {
+            behind: Behind {
+                root: Some(Hash::of("root")),
+                wanted: Wants::EVERYTHING.digest().expect("a digest"),
+            },
+            holders: BTreeMap::new(),
+        };
+        let mut attempts = Attempts::default();
+        attempts.begin(id(255), tried());
+        attempts.end(id(255), Fetched::Some);
+        for n in 0..REPOS {
+            attempts.begin(id(n as u8), tried());
+        }
+        tokio::time::sleep(AGAIN * 2).await;
+        assert!(attempts.is_due(id(255), &tried()));
+        assert!(attempts.next() > Instant::now(), "there is no room for it");
+        attempts.end(id(0), Fetched::All);
+        assert!(attempts.next() <= Instant::now());
     }
 }

@@ -1,0 +1,150 @@
+//! A member who talks without end, and damage that is found while a tree comes.
+
+use std::time::Duration;
+
+use futures_util::TryStreamExt;
+use store_api::{BlobStore, PublicKey};
+use store_engine::Hash;
+use store_testkit::{MemoryStore, stores::LateStore};
+use sync_sim::{Link, SimNetwork};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use super::{Device, PATIENCE};
+use crate::{
+    groups::{Holding, local::Place},
+    invite::InviteKind,
+    replicate::{
+        Synced,
+        index::Change,
+        proof::{self, ANSWER_LEN, Ends},
+        wire::{HELLO, Message, write_frame},
+    },
+};
+
+async fn join(with: &Device, device: &Device, kind: InviteKind) {
+    let invite = with.group().invite(kind, with.running.addresses()).await;
+    let joined = device.running.groups().join(&invite.unwrap()).await;
+    joined.unwrap();
+}
+
+/// Damage that shows in the moment in which a fetch has its turn to say what came.
+#[tokio::test(start_paused = true)]
+async fn damage_that_is_found_while_a_tree_comes_stops_nothing() {
+    for seed in 0..5 {
+        let net = SimNetwork::new(seed);
+        let first = Device::start(&net, 1).await;
+        let group = first.running.groups().create_group("g").await.unwrap();
+        let repo = group.create_repo("member").await.unwrap();
+        repo.write("0", "0").await.unwrap();
+        let late = LateStore::new(MemoryStore::new(), seed);
+        let second = Device::start_over(&net, 2, late).await;
+        join(&first, &second, InviteKind::Replica).await;
+        let shared = &second.running.0;
+        let wait = || {
+            second
+                .running
+                .wait_synced(group.id(), Synced::Here, PATIENCE)
+        };
+        wait().await.unwrap();
+        for n in 1..5 {
+            repo.write(&format!("{n}"), "text").await.unwrap();
+            let root = repo.root().await.unwrap().hash;
+            let place = Place {
+                chain: vec![root],
+                offset: 2,
+            };
+            let damaged = &second.running.groups().0.damaged;
+            for _ in 0..300 {
+                damaged.note((group.id(), repo.key()), place.clone(), Hash::of("damaged"));
+                shared.tell(Change::Session { group: group.id() });
+                tokio::time::sleep(Duration::from_micros(10)).await;
+            }
+            damaged.forget(Hash::of("damaged"));
+        }
+        repo.write("last", "last").await.unwrap();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        wait().await.unwrap();
+    }
+}
+
+/// Says again and again that it has another part of a tree, and gives nothing.
+async fn talks(net: &SimNetwork, to: &Device, from: &Device, repo: PublicKey, root: Hash) {
+    let key = PublicKey([77; 32]);
+    let node = net.node(key);
+    let address = to.running.addresses().remove(0).parse().unwrap();
+    let connection = node.connect(&address, None).await.unwrap();
+    let group = from.group();
+    let ends = Ends {
+        binding: connection.binding(),
+        asker: key,
+        answerer: to.key,
+    };
+    let mut stream = connection.open().await.unwrap();
+    let (hello, _) = proof::hello(&ends, group.keys()).unwrap();
+    stream.send.write_all(&[HELLO]).await.unwrap();
+    write_frame(&mut stream.send, &hello).await.unwrap();
+    let mut answer = [0; ANSWER_LEN];
+    stream.recv.read_exact(&mut answer).await.unwrap();
+    let mut recv = stream.recv;
+    tokio::spawn(async move { tokio::io::copy(&mut recv, &mut tokio::io::sink()).await });
+    let answers = connection.clone();
+    tokio::spawn(async move {
+        while let Ok(mut stream) = answers.accept().await {
+            tokio::spawn(async move {
+                // It has nothing of it.
+                stream.send.write_all(&[1]).await.ok();
+                stream.send.shutdown().await.ok();
+                tokio::io::copy(&mut stream.recv, &mut tokio::io::sink())
+                    .await
+                    .ok();
+            });
+        }
+    });
+    for n in 0_u64.. {
+        let holding = Holding {
+            root,
+            lacks_files: 1,
+            lacks_bytes: 1 + n,
+        };
+        let holds = Message::Holds { repo, holding };
+        let sent = write_frame(&mut stream.send, &holds.encode().unwrap()).await;
+        if sent.is_err() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_talks_without_end_keeps_no_fetch_from_ending() {
+    let net = SimNetwork::new(5);
+    // So that there is always something new before an answer comes.
+    net.set_default_link(Link {
+        latency: Duration::from_millis(20),
+        ..Link::default()
+    });
+    let store = MemoryStore::new();
+    let first = Device::start_over(&net, 1, store.clone()).await;
+    let group = first.running.groups().create_group("g").await.unwrap();
+    let repo = group.create_repo("member").await.unwrap();
+    repo.write("lost", vec![7; 40_000]).await.unwrap();
+    let payloads: Vec<_> = BlobStore::list(&store, None).try_collect().await.unwrap();
+    BlobStore::delete(&store, payloads).await.unwrap();
+    let second = Device::start(&net, 2).await;
+    let root = repo.root().await.unwrap().hash;
+    join(&first, &second, InviteKind::Read).await;
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    // It knows of the group what an invite says.
+    let talking = talks(&net, &second, &first, repo.key(), root);
+    let others = async {
+        tokio::time::sleep(Duration::from_secs(30)).await;
+        repo.write("new", "new").await.unwrap();
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        let theirs = second.group().repo(repo.key()).await.unwrap().unwrap();
+        assert_eq!(theirs.read_to_bytes("new").await.unwrap(), "new");
+    };
+    tokio::select! {
+        () = talking => panic!("it was to talk without end"),
+        () = others => {}
+    }
+}
