@@ -54,10 +54,13 @@ async fn damage_that_is_found_while_a_tree_comes_stops_nothing() {
                 offset: 2,
             };
             let damaged = &second.running.groups().0.damaged;
-            for _ in 0..300 {
+            for turn in 0..3_000 {
                 damaged.note((group.id(), repo.key()), place.clone(), Hash::of("damaged"));
                 shared.tell(Change::Session { group: group.id() });
-                tokio::time::sleep(Duration::from_micros(10)).await;
+                tokio::task::yield_now().await;
+                if turn % 200 == 0 {
+                    tokio::time::sleep(Duration::from_micros(10)).await;
+                }
             }
             damaged.forget(Hash::of("damaged"));
         }
