@@ -194,7 +194,7 @@ fn main() {
     match args[..] {
         [repos, sessions] => measure(repos, sessions),
         _ => {
-            for (repos, sessions) in [(2, 1), (1000, 1), (2, 10), (1000, 10)] {
+            for (repos, sessions) in [(2, 1), (900, 1), (2, 10), (900, 10)] {
                 measure(repos, sessions);
             }
         }
