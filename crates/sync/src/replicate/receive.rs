@@ -113,3 +113,95 @@ impl fetch::Answer for Body {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Cursor;
+
+    use store_api::{Error, Kind, PublicKey, RecordId, Result};
+    use store_engine::{ChunkRanges, Hash};
+    use tokio::io::AsyncWrite;
+
+    use super::*;
+    use crate::replicate::{
+        connections::{Connections, Side},
+        wire::GET,
+    };
+
+    /// A peer that answers as soon as it has read a request, and does not wait for the end of its stream.
+    #[derive(Debug)]
+    struct Quick(Vec<u8>);
+
+    #[async_trait::async_trait]
+    impl crate::network::ConnectionApi for Quick {
+        fn peer(&self) -> PublicKey {
+            PublicKey([1; 32])
+        }
+
+        fn binding(&self) -> [u8; 32] {
+            [0; 32]
+        }
+
+        async fn open(&self) -> Result<Stream> {
+            Ok(Stream {
+                send: Box::new(Gone),
+                recv: Box::new(Cursor::new(self.0.clone())),
+            })
+        }
+
+        async fn accept(&self) -> Result<Stream> {
+            Err(self.closed().await)
+        }
+
+        fn close(&self, _reason: &str) {}
+
+        async fn closed(&self) -> Error {
+            std::future::pending().await
+        }
+    }
+
+    /// Takes all bytes; that they end is not heard any more.
+    struct Gone;
+
+    impl AsyncWrite for Gone {
+        fn poll_write(
+            self: Pin<&mut Self>,
+            _cx: &mut Context<'_>,
+            bytes: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            Poll::Ready(Ok(bytes.len()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()))
+        }
+    }
+
+    #[tokio::test]
+    async fn who_answers_before_a_request_ends_is_heard() {
+        let file = b"a file";
+        let len = (file.len() as u64).to_le_bytes();
+        let answer = [&[Answer::Here.encode()][..], &len, file].concat();
+        let connections = Connections::new(PublicKey([2; 32]));
+        let link = connections.admit(Arc::new(Quick(answer)), Side::Dialed);
+        let get = Get {
+            group: RecordId([3; 32]),
+            repo: PublicKey([4; 32]),
+            chain: vec![Hash::of("page")],
+            ranges: vec![(1, ChunkRanges::all()), (2, ChunkRanges::all())],
+        };
+        let asked = Body::ask(&link.unwrap(), GET, &get, None).await;
+        let (mut receiver, hash) = (asked.unwrap().receiver(), Hash::of(file));
+        let size = receiver.size(hash).await.unwrap().unwrap();
+        let mut items = receiver.items(hash, size, &ChunkRanges::all());
+        assert!(items.next().await.unwrap().is_some());
+        // It stops giving, and its connection lives: it cannot give the other blob.
+        let fault = receiver.size(Hash::of("other")).await.unwrap_err();
+        assert!(fault.is_peers(fetch::Misconduct::Lacks), "{fault}");
+        assert_eq!(fault.error().kind(), Kind::NotFound);
+    }
+}
