@@ -200,14 +200,11 @@ impl Shared {
     /// Reads all that is here of a group, and says what is different from before.
     pub(super) async fn index_group(&self, group: &Group) -> Result<Found> {
         let mut new = GroupIndex::default();
-        let own = group.intact(group.id()).await?;
-        let versions = own
-            .iter()
-            .map(|(slot, signed)| (*slot, Version::of(signed)));
-        new.versions.insert(Which::Group, versions.collect());
         for repo in group.repos().await? {
             self.read_repo(&mut new, &repo).await?;
         }
+        let own = own_versions(group).await?;
+        new.versions.insert(Which::Group, own);
         let mut all = self.index.all();
         let old = all.insert(group.id(), new).unwrap_or_default();
         let new = &all[&group.id()];
@@ -286,8 +283,9 @@ impl Shared {
         Ok(())
     }
 
-    /// Reads who is in a group, after its record changed: the repos that came, and what is here of them.
-    pub(super) async fn index_members(&self, group: &Group) -> Result<Vec<PublicKey>> {
+    /// Reads who is in a group, after its record changed: the repos that came, with what is here of them, and
+    /// the slots of the record that name them.
+    pub(super) async fn index_members(&self, group: &Group) -> Result<Found> {
         let keys = group.repo_keys().await?;
         let members: BTreeSet<PublicKey> = keys.iter().copied().collect();
         let known = self.index.look(group.id(), |index| {
@@ -302,22 +300,35 @@ impl Shared {
             index.repos.keys().copied().collect::<BTreeSet<_>>()
         });
         let known = known.unwrap_or_default();
-        let mut new = Vec::new();
+        let mut found = Found::default();
         for key in members.difference(&known) {
             let Some(repo) = group.repo(*key).await? else {
                 continue;
             };
-            let mut found = GroupIndex::default();
-            self.read_repo(&mut found, &repo).await?;
+            let mut new = GroupIndex::default();
+            self.read_repo(&mut new, &repo).await?;
             self.index.look(group.id(), |index| {
-                index.versions.append(&mut found.versions);
-                index.repos.append(&mut found.repos);
-                index.routes.append(&mut found.routes);
+                index.versions.append(&mut new.versions);
+                index.repos.append(&mut new.repos);
+                index.routes.append(&mut new.routes);
                 index.digest = None;
             });
-            new.push(*key);
+            found.repos.insert(*key);
         }
-        Ok(new)
+        if !found.repos.is_empty() {
+            // Who is told of a repo before it is named in the group's record takes nothing of it.
+            let own = own_versions(group).await?;
+            self.index.look(group.id(), |index| {
+                let before = index.versions.insert(Which::Group, own.clone());
+                let before = before.unwrap_or_default();
+                let changed = own
+                    .iter()
+                    .filter(|(slot, now)| before.get(*slot) != Some(*now));
+                found.slots = changed.map(|(slot, _)| (Which::Group, *slot)).collect();
+                index.digest = None;
+            });
+        }
+        Ok(found)
     }
 
     /// Reads a slot that changed. False where the group is not known yet: then all of it is to be read.
@@ -358,6 +369,16 @@ impl Shared {
         }
         Ok(true)
     }
+}
+
+/// The versions of the group's own record. Where it names repos, they are read before: so it names each of
+/// them.
+async fn own_versions(group: &Group) -> Result<BTreeMap<Slot, Version>> {
+    let own = group.intact(group.id()).await?;
+    let versions = own
+        .iter()
+        .map(|(slot, signed)| (*slot, Version::of(signed)));
+    Ok(versions.collect())
 }
 
 /// The route in a slot. What cannot be opened is none: its owner wrote it with other keys.

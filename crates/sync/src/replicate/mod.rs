@@ -57,7 +57,7 @@ use tokio::{
 pub use self::status::{Lack, MemberStatus, RepoStatus, Request, Status, Synced};
 use self::{
     connections::{Link, Side},
-    index::Change,
+    index::{Change, Found},
     limits::{GOOD_BYE, MAX_CONNECTIONS, MAX_STREAMS, PATIENCE},
     session::Slots,
     wire::Which,
@@ -336,18 +336,20 @@ impl Shared {
                     let is_known = self.index_slot(&found, which, slot).await?;
                     let new = match which {
                         Which::Group if is_known => self.index_members(&found).await?,
-                        _ => Vec::new(),
+                        _ => Found::default(),
                     };
                     Result::Ok((is_known, new))
                 };
                 match indexed.await {
                     Ok((true, new)) => {
-                        let ours = self.index.version(group, which, slot);
                         let push = self.options.push == Push::AtOnce;
-                        for session in self.sessions.of(group) {
-                            session.slot_changed(which, slot, ours, push);
+                        for (which, slot) in new.slots.into_iter().chain([(which, slot)]) {
+                            let ours = self.index.version(group, which, slot);
+                            for session in self.sessions.of(group) {
+                                session.slot_changed(which, slot, ours, push);
+                            }
                         }
-                        for repo in new {
+                        for repo in new.repos {
                             self.repo_came(group, repo);
                         }
                         self.tell(Change::Record { group, which, slot });

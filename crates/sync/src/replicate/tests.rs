@@ -9,7 +9,7 @@ use store_engine::{Blobs, public_key};
 use store_testkit::{MemorySecrets, MemoryStore};
 use sync_sim::{Link, SimNetwork};
 
-use super::{Options, Replicator, Synced};
+use super::{Options, Replicator, Synced, index::GroupIndex, wire::Which};
 use crate::{
     groups::{Group, Groups, Stores, first_slot},
     invite::InviteKind,
@@ -196,4 +196,31 @@ async fn what_is_said_of_a_repo_before_it_is_known_counts() {
         }
         agree(&devices).await;
     }
+}
+
+/// Whoever hears of a repo before the group's record names it takes nothing of it: so the index never has a
+/// repo without what names it, however far it lags behind.
+#[tokio::test(start_paused = true)]
+async fn a_repo_is_indexed_with_what_names_it() {
+    let net = SimNetwork::new(9);
+    let device = Device::start(&net, 1).await;
+    let group = device.running.groups().create_group("g").await.unwrap();
+    let shared = &device.running.0;
+    // From here on nobody follows what changes.
+    let mut tasks = device.running.abort();
+    while tasks.join_next().await.is_some() {}
+    shared.index_group(&group).await.unwrap();
+    for n in 0..5 {
+        group.create_repo(&format!("repo {n}")).await.unwrap();
+    }
+    // The record changed five times, and this follows the first.
+    let found = shared.index_members(&group).await.unwrap();
+    assert_eq!(found.repos.len(), 5);
+    let named = group.intact(group.id()).await.unwrap().len();
+    let indexed = |index: &mut GroupIndex| index.versions[&Which::Group].len();
+    assert_eq!(shared.index.look(group.id(), indexed), Some(named));
+    // All of it is told, and before the repos.
+    assert_eq!(found.slots.len(), 5);
+    assert!(found.slots.iter().all(|(which, _)| *which == Which::Group));
+    assert!(shared.index_members(&group).await.unwrap().repos.is_empty());
 }

@@ -147,6 +147,26 @@ async fn without_pushing_it_converges_too() {
     assert_eq!(devices[2].files().await.len(), 3);
 }
 
+/// Repos that are made faster than their events are followed reach a member without waiting for the next
+/// comparison.
+#[tokio::test(start_paused = true)]
+async fn many_repos_at_once_come_without_comparing() {
+    let net = SimNetwork::new(8);
+    net.set_default_link(link());
+    let mut options = options();
+    options.compare_every = Duration::from_secs(3600);
+    let devices = world(&net, &[Read], &options).await;
+    agree(&devices).await;
+    for n in 0..20 {
+        let repo = devices[0].group().create_repo(&format!("repo {n}")).await;
+        let repo = repo.expect("a repo");
+        repo.write("file", noise(n, 1000)).await.expect("a write");
+    }
+    let soon = tokio::time::timeout(Duration::from_secs(20), agree(&devices));
+    soon.await.expect("they are in sync soon");
+    assert_eq!(devices[1].files().await.len(), 20);
+}
+
 /// What two of them have of a third, each from it and not from each other, is known to be the same.
 #[tokio::test(start_paused = true)]
 async fn all_are_in_sync_again_after_a_partition_without_pushing() {
