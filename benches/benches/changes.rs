@@ -1,4 +1,4 @@
-//! What one small change costs on redb and iroh, over loopback: how soon it is readable at the other
+//! Measures one small change on redb and iroh, over loopback: how soon it is readable at the other
 //! member, and what a member does when nothing happens.
 //!
 //! `cargo bench -p benches --bench changes` prints both; `-- latency` or `-- idle` one of them.
@@ -18,13 +18,13 @@ use larder::{
     iroh::{EndpointOptions, Reach},
 };
 
-/// How many changes are measured.
+/// The number of changes that are measured.
 const CHANGES: usize = 100;
 const LEN: usize = 1024;
 /// The groups of the member that has nothing to do.
 const GROUPS: usize = 50;
 const PATIENCE: Duration = Duration::from_secs(600);
-/// How long a member is watched doing nothing, and how long it has to come to rest before.
+/// The time for which a member at rest is watched, and the time that it has to come to rest.
 const IDLE: Duration = Duration::from_secs(60);
 const REST: Duration = Duration::from_secs(20);
 
@@ -41,7 +41,7 @@ async fn member(dir: &Path) -> (Store, Replicator) {
     (store, replicator)
 }
 
-/// How long each change took until it was read at the other member.
+/// Prints the time from a write to its being read at the other member.
 async fn latency(dir: &Path) {
     let (from_store, from) = member(&dir.join("from")).await;
     let group = from.groups().create_group("the group").await.unwrap();

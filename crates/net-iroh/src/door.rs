@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::inbox::{Inbox, MAX_BACKLOG};
 
-/// How long who connects may take to prove its key.
+/// The time that a connecting peer has to prove its key.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// While so many wait, whoever connects first has to prove that its address is its own.

@@ -21,11 +21,11 @@ pub const STREAM_WINDOW: u32 = 1024 * 1024;
 /// How many bytes of a connection may have come without anybody having read them.
 pub const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
 
-/// How many bytes of a connection may be sent without having been acknowledged: as many as somebody who
+/// The most bytes of a connection that are sent and not acknowledged: as many as somebody who
 /// fetches a blob lets come without having read them.
 pub const SEND_WINDOW: u64 = 16 * 1024 * 1024;
 
-/// How many streams of two directions each side of a connection may have opened at a time.
+/// The most bidirectional streams that each side of a connection may have open at a time.
 pub const MAX_STREAMS: u32 = 100;
 
 /// A connection on which nothing comes for so long is lost. iroh gives up a path after half of it.

@@ -6,7 +6,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::connection::{CLOSED, IrohConnection};
 
-/// How many connections may wait to be accepted. [`IrohNetwork::bind`](crate::IrohNetwork::bind) counts
+/// The most connections that wait to be accepted. [`IrohNetwork::bind`](crate::IrohNetwork::bind) counts
 /// those that have not proven their key yet. More are refused.
 pub const MAX_BACKLOG: usize = 64;
 

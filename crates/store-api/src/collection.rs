@@ -221,7 +221,7 @@ pub enum ScanOrder {
     Unordered,
 }
 
-/// Whether several may work on one store at the same time.
+/// Says if several processes may work on one store at the same time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sharing {
     /// One opener at a time: the store is locked, or lives within its process. What earlier openers
@@ -245,7 +245,7 @@ pub struct CollectionCapabilities {
     pub scan_order: ScanOrder,
     /// The strongest durability that a commit can have.
     pub durability: Durability,
-    /// Whether others may work on it at the same time.
+    /// Says if other processes may work on it at the same time.
     pub sharing: Sharing,
 }
 

@@ -286,7 +286,7 @@ async fn a_short_hash_tree_lies_in_the_entry() {
     }
 }
 
-/// What is known of a short hash tree outlives a restart in the middle of an import.
+/// The known nodes of a short hash tree outlive a restart in the middle of an import.
 #[tokio::test]
 async fn an_import_goes_on_with_the_hash_tree_of_its_entry() {
     let len = 50 * GROUP + 3;

@@ -52,7 +52,7 @@ async fn payloads(store: &MemoryStore) -> usize {
     BlobStore::list(store, None).count().await
 }
 
-/// How many keys there are in the collection of sessions.
+/// Counts the keys in the collection of sessions.
 async fn rows(store: &MemoryStore) -> usize {
     store.scan(Scan::all(SESSIONS)).count().await
 }
@@ -200,7 +200,7 @@ async fn a_reader_looks_again() {
     assert_eq!(exported.map(|_| ()).unwrap_err().kind(), Kind::Corrupt);
 }
 
-/// Who watches slept itself, as when the machine of both did: it saw nothing, and ends nobody.
+/// A watcher that slept itself, as when the machine of both did, saw nothing and ends nobody.
 #[tokio::test(start_paused = true)]
 async fn who_slept_ends_nobody() {
     let store = shared();
@@ -222,7 +222,7 @@ async fn who_slept_ends_nobody() {
     assert_has(&others[0].blobs, hash).await;
 }
 
-/// What another process has pinned is not known here.
+/// The pins of another process are not known here.
 #[tokio::test(start_paused = true)]
 async fn nobody_collects_beside_others() {
     let store = shared();

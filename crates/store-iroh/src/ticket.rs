@@ -11,7 +11,7 @@ use tokio::time::timeout;
 
 use crate::convert::to_iroh_root;
 
-/// How long a ticket waits for an address at which its endpoint can be reached.
+/// The time that a ticket waits for an address at which its endpoint can be reached.
 const ADDRESS_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Makes a ticket, which has what a peer needs to fetch `root` from here: this endpoint's addresses, and

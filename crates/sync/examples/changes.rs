@@ -21,7 +21,7 @@ use sync::{
 use sync_sim::SimNetwork;
 use tokio::sync::{mpsc, oneshot};
 
-/// How many changes are measured.
+/// The number of changes that are measured.
 const CHANGES: usize = 100;
 const LEN: usize = 1024;
 const PATIENCE: Duration = Duration::from_secs(600);

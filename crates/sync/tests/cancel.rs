@@ -16,7 +16,7 @@ use sync::{
 
 type Late = Arc<LateStore<MemoryStore>>;
 
-/// What a repo has, by name.
+/// The files of a repo, by name.
 type Files = BTreeMap<String, Vec<u8>>;
 
 const LONG: usize = 40_000;

@@ -16,7 +16,7 @@ const COMPARE_EVERY: Duration = Duration::from_secs(10);
 /// The most often that this may be.
 const LEAST_COMPARE_EVERY: Duration = Duration::from_secs(1);
 
-/// How to meet other members. Without a flag, no third party is asked or told of anything.
+/// Options for meeting other members. Without a flag, no third party is asked or told of anything.
 #[derive(Debug, Clone, Copy, clap::Args)]
 pub(crate) struct Network {
     #[command(flatten)]

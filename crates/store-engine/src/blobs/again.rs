@@ -8,7 +8,7 @@ use store_api::{Error, Kind, Part, PayloadId, Result};
 use super::{Inner, entry::State, error::not_found};
 use crate::Hash;
 
-/// How often a blob may be replaced while it is read.
+/// The most times that a blob may be replaced while it is read.
 const MAX_ATTEMPTS: usize = 8;
 
 impl Inner {

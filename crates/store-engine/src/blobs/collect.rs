@@ -28,7 +28,7 @@ use super::{
 };
 use crate::{Hash, Root};
 
-/// How many blobs one step deletes: each is an expectation and up to three edits, and every store takes
+/// The number of blobs that one step deletes: each is an expectation and up to three edits, and every store takes
 /// 128 of them, the session's among them.
 const STEP: usize = 31;
 

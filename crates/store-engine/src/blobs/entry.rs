@@ -212,7 +212,7 @@ impl BlobEntry {
     }
 }
 
-/// Whether the outboard of a blob of `size` bytes is in its entry.
+/// Returns true where the outboard of a blob of `size` bytes is in its entry.
 pub(crate) fn is_outboard_inline(size: u64) -> bool {
     outboard_len(size) <= MAX_INLINE_OUTBOARD
 }

@@ -25,7 +25,7 @@ const WINDOW_GROUPS: u64 = 64;
 /// How many blobs are scrubbed ahead.
 const SCRUB_AHEAD: usize = 4;
 
-/// How often a blob is judged anew that changes meanwhile.
+/// The most times that a blob is judged anew that changes meanwhile.
 const MAX_ATTEMPTS: usize = 8;
 
 /// Whether a scrub changes anything.
@@ -134,7 +134,7 @@ impl Blobs {
 }
 
 impl Inner {
-    /// Whether no blob claims a payload, and none is about to.
+    /// Returns true where no blob claims a payload, and none is about to.
     async fn is_orphan(&self, payload: PayloadId) -> Result<bool> {
         if self.is_claimed(payload).await? || self.is_session_live(payload).await? {
             return Ok(false);

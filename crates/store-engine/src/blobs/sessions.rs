@@ -50,11 +50,11 @@ const META: CollectionId = CollectionId::from_static("larder/meta");
 const LAST: Bytes = Bytes::from_static(b"session");
 const BEAT_KEY: &[u8] = b"beat";
 const VERSION: u8 = 1;
-/// How often beginning or ending sessions is tried again after somebody else did. Each time means that
+/// The most attempts to begin or end sessions after somebody else did. Each one means that
 /// another one succeeded.
 const MAX_ATTEMPTS: usize = 1024;
 
-/// How often a session in a shared store shows that it is alive.
+/// The time between two beats of a session in a shared store, which show that it is alive.
 pub const BEAT: Duration = Duration::from_secs(5);
 /// A session in a shared store that did not show for so long that it is alive may be ended by others.
 pub const LEASE: Duration = Duration::from_secs(30);
@@ -65,9 +65,9 @@ pub(crate) struct Sessions {
     own: OnceCell<Own>,
     /// The number of the next payload.
     next: AtomicU64,
-    /// Whether something unclaimed may be left.
+    /// True where something unclaimed may be left.
     is_unclean: AtomicBool,
-    /// Whether somebody else ended it.
+    /// True once somebody else ended it.
     is_ended: AtomicBool,
 }
 
@@ -84,7 +84,7 @@ enum State {
     Ended = 1,
 }
 
-/// What is stored of a session.
+/// The stored state of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Row {
     state: State,
@@ -284,7 +284,7 @@ impl Inner {
         Err(Error::new(Kind::Unavailable, operation, message))
     }
 
-    /// Whether the session that wrote a payload may still claim it.
+    /// Returns true where the session that wrote a payload may still claim it.
     pub(super) async fn is_session_live(&self, payload: PayloadId) -> Result<bool> {
         let session = session_of(payload);
         if self

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{Hash, Root};
 
-/// How many blobs a commit adds, where the store takes so many.
+/// The most blobs that one commit adds, where the store takes so many.
 const TOGETHER: usize = 64;
 
 /// How many of the longer ones are added at a time.

@@ -149,7 +149,7 @@ struct Part<C> {
     blob: Blob,
     /// The size that was recorded after the last round.
     size: Option<u64>,
-    /// How often that was another one than before.
+    /// The number of times that it was another one than before.
     sizes: u32,
 }
 
@@ -720,7 +720,7 @@ where
         Ok(())
     }
 
-    /// Whether a blob that came is not here: what somebody else recorded of it took its place.
+    /// Returns true where a blob came and is not here: another record of it took its place.
     async fn is_lost(&self, hash: Hash) -> Result<bool> {
         Ok(missing(&self.shared.blobs, hash, u64::MAX).await?.is_some())
     }

@@ -339,7 +339,7 @@ async fn a_sequence_comes_with_what_it_names() {
     }
 }
 
-/// What a sequence names is asked of another provider where the first lacks it, or stops giving; and what
+/// A blob that a sequence names is asked of another provider where the first lacks it, or stops giving; and what
 /// it does not name, nobody can give.
 #[tokio::test(start_paused = true)]
 async fn what_a_sequence_names_may_come_from_another() {

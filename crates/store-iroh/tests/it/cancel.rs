@@ -17,7 +17,7 @@ async fn open(store: &Late) -> Blobs {
     Blobs::open(store.clone(), store.clone()).await.unwrap()
 }
 
-/// What is stored is what it claims to be, and nothing else is stored, once it is opened again.
+/// Checks, once it is opened again, that each stored blob is what it claims to be, and nothing else is stored.
 async fn assert_sound(store: &Late, blobs: Blobs) -> Blobs {
     blobs.close().await.unwrap();
     store.settle().await;

@@ -61,7 +61,7 @@ pub async fn children(blobs: &Blobs, hash: Hash, level: u8) -> Result<Vec<Reache
 
 /// A way down a tree, level by level: the one traversal of trees by their hashes.
 ///
-/// Whoever walks opens the pages, and says what is [below](Self::below) each: it may fetch them first, read
+/// The caller opens the pages, and says what is [below](Self::below) each: it may fetch them first, read
 /// more of them than their sequences, or stop. With an older tree beside it, pages that both have on one level
 /// are told apart and not gone below, so that the cost follows the difference.
 ///

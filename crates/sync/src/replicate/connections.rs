@@ -33,7 +33,7 @@ pub(crate) struct Link {
     /// stays.
     dialer: PublicKey,
     since: Instant,
-    /// Whether a group was proven on it.
+    /// True once a group was proven on it.
     is_proven: AtomicBool,
 }
 

@@ -8,7 +8,7 @@ use tokio::time::{Duration, Instant};
 use super::{Replicator, lock};
 
 const PEER: &str = "sync.peer";
-/// How long a failure is shown of a store that was not needed again. What fails here is tried again sooner
+/// The time for which a failure is shown of a store that was not needed again. Work of our own is tried again sooner
 /// than that; what a peer asked for is not.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(320);
 /// The most places of which it is remembered that a store failed there.

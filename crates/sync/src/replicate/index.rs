@@ -300,32 +300,27 @@ impl Shared {
             index.repos.keys().copied().collect::<BTreeSet<_>>()
         });
         let known = known.unwrap_or_default();
-        let mut found = Found::default();
+        let (mut found, mut new) = (Found::default(), GroupIndex::default());
         for key in members.difference(&known) {
-            let Some(repo) = group.repo(*key).await? else {
-                continue;
-            };
-            let mut new = GroupIndex::default();
-            self.read_repo(&mut new, &repo).await?;
+            if let Some(repo) = group.repo(*key).await? {
+                self.read_repo(&mut new, &repo).await?;
+                found.repos.insert(*key);
+            }
+        }
+        if !found.repos.is_empty() {
+            // With what names them, at once: who is told of a repo before takes nothing of it.
+            let own = own_versions(group).await?;
             self.index.look(group.id(), |index| {
                 index.versions.append(&mut new.versions);
                 index.repos.append(&mut new.repos);
                 index.routes.append(&mut new.routes);
                 index.digest = None;
-            });
-            found.repos.insert(*key);
-        }
-        if !found.repos.is_empty() {
-            // Who is told of a repo before it is named in the group's record takes nothing of it.
-            let own = own_versions(group).await?;
-            self.index.look(group.id(), |index| {
                 let before = index.versions.insert(Which::Group, own.clone());
                 let before = before.unwrap_or_default();
                 let changed = own
                     .iter()
                     .filter(|(slot, now)| before.get(*slot) != Some(*now));
                 found.slots = changed.map(|(slot, _)| (Which::Group, *slot)).collect();
-                index.digest = None;
             });
         }
         Ok(found)
@@ -333,15 +328,17 @@ impl Shared {
 
     /// Reads a slot that changed. False where the group is not known yet: then all of it is to be read.
     pub(super) async fn index_slot(&self, group: &Group, which: Which, slot: Slot) -> Result<bool> {
-        let known = self.index.look(group.id(), |_| ());
-        if known.is_none() {
-            return Ok(false);
-        }
-        let repo = match which {
-            Which::Group => None,
-            Which::Repo(key) => match group.repo(key).await? {
+        let is_known = self.index.look(group.id(), |index| match which {
+            Which::Group => true,
+            Which::Repo(key) => index.repos.contains_key(&key),
+        });
+        let repo = match (is_known, which) {
+            (None, _) => return Ok(false),
+            (Some(_), Which::Group) => None,
+            // All of it is read once the change of the group's record is followed that names it.
+            (Some(false), Which::Repo(_)) => return Ok(true),
+            (Some(true), Which::Repo(key)) => match group.repo(key).await? {
                 Some(repo) => Some(repo),
-                // It is not in the group, or not yet.
                 None => return Ok(true),
             },
         };

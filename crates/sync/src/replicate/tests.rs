@@ -13,6 +13,7 @@ use super::{Options, Replicator, Synced, index::GroupIndex, wire::Which};
 use crate::{
     groups::{Group, Groups, Stores, first_slot},
     invite::InviteKind,
+    records::REPO_ROOT,
 };
 
 const PATIENCE: Duration = Duration::from_secs(600);
@@ -198,7 +199,7 @@ async fn what_is_said_of_a_repo_before_it_is_known_counts() {
     }
 }
 
-/// Whoever hears of a repo before the group's record names it takes nothing of it: so the index never has a
+/// A member that hears of a repo before the group's record names it takes nothing of it: so the index never has a
 /// repo without what names it, however far it lags behind.
 #[tokio::test(start_paused = true)]
 async fn a_repo_is_indexed_with_what_names_it() {
@@ -213,12 +214,28 @@ async fn a_repo_is_indexed_with_what_names_it() {
     for n in 0..5 {
         group.create_repo(&format!("repo {n}")).await.unwrap();
     }
+    // The events of a repo may be followed before those of what names it.
+    let keys = group.repo_keys().await.unwrap();
+    for key in keys.iter() {
+        let followed = shared.index_slot(&group, Which::Repo(*key), REPO_ROOT);
+        assert!(followed.await.unwrap());
+        let version = shared
+            .index
+            .version(group.id(), Which::Repo(*key), REPO_ROOT);
+        assert_eq!(version, None);
+    }
     // The record changed five times, and this follows the first.
     let found = shared.index_members(&group).await.unwrap();
     assert_eq!(found.repos.len(), 5);
     let named = group.intact(group.id()).await.unwrap().len();
     let indexed = |index: &mut GroupIndex| index.versions[&Which::Group].len();
     assert_eq!(shared.index.look(group.id(), indexed), Some(named));
+    for key in keys.iter() {
+        let version = shared
+            .index
+            .version(group.id(), Which::Repo(*key), REPO_ROOT);
+        assert!(version.is_some());
+    }
     // All of it is told, and before the repos.
     assert_eq!(found.slots.len(), 5);
     assert!(found.slots.iter().all(|(which, _)| *which == Which::Group));

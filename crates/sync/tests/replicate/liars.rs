@@ -193,7 +193,7 @@ async fn they_go_on_without_it(net: &SimNetwork, devices: &mut [Device], most: f
     assert!(left_alone > 0, "nobody left it alone");
 }
 
-/// Whoever is honest has everything. Returns for how many seconds somebody left the liar alone.
+/// Checks that all honest members have everything. Returns the seconds for which somebody left the liar alone.
 async fn they_have_everything(net: &SimNetwork, devices: &mut [Device], most: f64) -> u32 {
     let liar = devices[LIAR].key;
     // Whoever asked it finds out.

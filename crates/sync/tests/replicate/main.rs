@@ -167,7 +167,7 @@ async fn many_repos_at_once_come_without_comparing() {
     assert_eq!(devices[1].files().await.len(), 20);
 }
 
-/// What two of them have of a third, each from it and not from each other, is known to be the same.
+/// Values that two of them have of a third, each from it and not from each other, are known to be the same.
 #[tokio::test(start_paused = true)]
 async fn all_are_in_sync_again_after_a_partition_without_pushing() {
     let net = SimNetwork::new(7);

@@ -32,7 +32,7 @@ const WRITE_LEN: u64 = 1024 * 1024;
 const MAX_PENDING: usize = 16;
 /// How many blocks of the outboard wait to be written.
 const OUTBOARD_BLOCKS: usize = 32;
-/// How often a record is tried again after others recorded sizes that they only claim.
+/// The most attempts to record after others recorded sizes that they only claim.
 const MAX_ATTEMPTS: usize = 8;
 /// How many bytes may wait to be recorded while a record is under way.
 const MAX_UNRECORDED: u64 = 4 * RECORD_EVERY_BYTES;

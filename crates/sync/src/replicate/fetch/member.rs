@@ -27,10 +27,10 @@ use super::{
 };
 use crate::groups::{Holding, Repo};
 
-/// How often members are asked who come, or say that they have more, and then give nothing. Else one who
+/// The most attempts with members who come, or say that they have more, and give nothing. Else one who
 /// talks without end could keep a fetch from ending.
 const MOST_VAIN: u32 = 64;
-/// How many blobs one request asks for.
+/// The most blobs that one request asks for.
 const MOST_BLOBS: usize = 64;
 
 /// Counts the files that come.
@@ -50,7 +50,7 @@ impl Watch for Kept {
     }
 }
 
-/// What requests for a tree have in common.
+/// The common part of all requests for a tree.
 #[derive(Clone)]
 pub(super) struct Asked {
     pub(super) repo: Repo,
@@ -111,12 +111,12 @@ impl Provider for Member {
     }
 }
 
-/// What is known of the sessions that a fetch asks.
+/// The known state of the sessions that a fetch asks.
 #[derive(Default)]
 struct Known {
     /// Those that failed.
     failed: BTreeSet<u64>,
-    /// What each has said that it has of the tree.
+    /// The part of the tree that each has said to hold.
     holds: BTreeMap<u64, Holding>,
 }
 

@@ -15,7 +15,7 @@ use crate::{
     tree::walk::children,
 };
 
-/// How many files are looked up at a time.
+/// The number of files that are looked up at a time.
 const LOOKUPS: usize = 64;
 
 /// A file that a page names.
@@ -24,7 +24,7 @@ pub(super) struct Named {
     /// Where in the page's sequence.
     pub(super) offset: u64,
     pub(super) hash: Hash,
-    /// How long it is, where the page that names it could be read.
+    /// Its length, where the page that names it could be read.
     pub(super) len: Option<u64>,
     /// Counts what comes, where it is long enough for anybody to watch that.
     pub(super) coming: Option<Arc<Coming>>,
@@ -124,7 +124,7 @@ impl Files {
         })
     }
 
-    /// What counts how much of the long ones comes.
+    /// The counters of the long ones, by hash.
     pub(super) fn coming(&self) -> HashMap<Hash, Arc<Coming>> {
         let files = self.missing.iter();
         let coming = files.filter_map(|(file, _)| Some((file.hash, file.coming.clone()?)));

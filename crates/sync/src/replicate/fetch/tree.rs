@@ -33,9 +33,9 @@ use crate::{
 const MAX_SEQUENCE_LEN: u64 = 32 * (1 + MAX_ITEMS as u64);
 /// The longest sealed page.
 const MAX_SEALED_LEN: u64 = (MAX_PAGE_LEN + seal::page::OVERHEAD) as u64;
-/// How many requests for files are made of one member at a time.
+/// The number of requests for files that one member is asked at a time.
 const FILE_STREAMS: NonZeroUsize = NonZeroUsize::new(4).expect("it is not zero");
-/// How many requests for pages: each is short, and who waits for them waits for a round trip.
+/// The number of requests for pages: each is short, and waits for a round trip.
 const PAGE_STREAMS: NonZeroUsize = NonZeroUsize::new(16).expect("it is not zero");
 
 /// The pages of a tree, as far as somebody could give them.
