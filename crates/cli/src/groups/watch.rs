@@ -52,6 +52,18 @@ pub(crate) enum Event {
         files: u64,
         bytes: u64,
     },
+    /// A store of this device fails; what it was needed for is tried again.
+    Failing {
+        /// The group that it was needed for; `null` where it was for all.
+        group: Option<String>,
+        work: &'static str,
+        error: String,
+    },
+    /// It works again.
+    Recovered {
+        group: Option<String>,
+        work: &'static str,
+    },
 }
 
 impl Event {
@@ -92,9 +104,23 @@ impl Event {
                 Count(*files),
                 output::Bytes(*bytes)
             ),
+            Self::Failing { group, work, error } => format!(
+                "{}the store of this device fails ({work}): {}. It is tried again.",
+                prefix(group.as_deref()),
+                Shown(error)
+            ),
+            Self::Recovered { group, work } => format!(
+                "{}the store of this device no longer fails ({work})",
+                prefix(group.as_deref())
+            ),
         };
         Ok(app.out.result(self, text)?)
     }
+}
+
+/// How a line begins that is about a group, or about all.
+fn prefix(group: Option<&str>) -> String {
+    group.map_or(String::new(), |group| format!("{}: ", Shown(group)))
 }
 
 /// What was seen of a group the last time.
@@ -117,6 +143,8 @@ pub(crate) struct Watch<'a> {
     app: &'a App,
     replicator: &'a Replicator,
     seen: BTreeMap<RecordId, Seen>,
+    /// The failures of our own store that were said, by group and work.
+    failing: BTreeMap<(Option<RecordId>, &'static str), String>,
     /// What was received and sent by now.
     moved_bytes: (u64, u64),
     progress: Progress,
@@ -130,6 +158,7 @@ impl<'a> Watch<'a> {
             app,
             replicator,
             seen: BTreeMap::new(),
+            failing: BTreeMap::new(),
             moved_bytes: (0, 0),
             progress: Progress::new(app.out),
             moved: Instant::now(),
@@ -148,8 +177,36 @@ impl<'a> Watch<'a> {
         for group in groups {
             all_synced &= self.look_at(group).await? || self.seen[&group.id()].was_synced;
         }
+        self.look_at_troubles(groups).await?;
         self.show_progress();
         Ok(all_synced)
+    }
+
+    /// Says which stores of this device fail now, and which work again.
+    async fn look_at_troubles(&mut self, groups: &[Group]) -> Result<()> {
+        let troubles = self.replicator.troubles().into_iter();
+        let now: BTreeMap<_, _> = troubles
+            .map(|trouble| ((trouble.group, trouble.work), trouble.error.to_string()))
+            .collect();
+        let before = std::mem::replace(&mut self.failing, now);
+        let mut events = Vec::new();
+        for (&(id, work), error) in &self.failing {
+            if before.get(&(id, work)) != Some(error) {
+                let group = name_of(groups, id).await?;
+                let error = error.clone();
+                events.push(Event::Failing { group, work, error });
+            }
+        }
+        for &(id, work) in before.keys() {
+            if !self.failing.contains_key(&(id, work)) {
+                let group = name_of(groups, id).await?;
+                events.push(Event::Recovered { group, work });
+            }
+        }
+        for event in events {
+            self.progress.suspend(|| event.say(self.app))?;
+        }
+        Ok(())
     }
 
     /// Whether anybody of the group was there at any time.
@@ -242,6 +299,14 @@ impl<'a> Watch<'a> {
         }
         let names = self.seen.values().flat_map(|seen| seen.peers.clone());
         self.progress.show(self.replicator, &names.collect());
+    }
+}
+
+/// The name of one of these groups.
+async fn name_of(groups: &[Group], id: Option<RecordId>) -> Result<Option<String>> {
+    match groups.iter().find(|group| Some(group.id()) == id) {
+        Some(group) => Ok(Some(label(group).await?)),
+        None => Ok(id.map(|id| id.to_string())),
     }
 }
 

@@ -383,3 +383,41 @@ fn what_has_not_come_is_not_said_to_be_written() {
     let said = there.fails(1, &["get", &bob, "-o", "out"]);
     assert!(said.contains("no file of bob is known here"), "{said}");
 }
+
+/// While a file comes, no file may grow beyond a limit, as if the disk were full.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_store_that_fails_is_named_until_it_works_again() {
+    use std::process::Command;
+
+    let (here, there) = (Place::new(), Place::new());
+    here.write("big.bin", noise(20_000_000));
+    here.ok(&["group", "create", "g", "--as", "ann"]);
+    here.ok(&["put", "big.bin"]);
+    let (mut running, invite) = watch(&here, "write");
+    there.ok(&["group", "join", &invite, "--as", "bob"]);
+    let mut shell = Command::new("sh");
+    there.set_up(&mut shell);
+    let program = env!("CARGO_BIN_EXE_larder");
+    shell.args([
+        "-c",
+        &format!(
+            "trap '' XFSZ; exec prlimit --fsize=8000000:unlimited \
+             '{program}' --json sync --watch --loopback"
+        ),
+    ]);
+    let mut failing = Running::start(shell);
+    let said = failing.next("failing");
+    assert_eq!(said["group"], "g");
+    let error = said["error"].as_str().unwrap();
+    assert!(error.contains("no space left"), "{said}");
+    let process = failing.child.id().to_string();
+    let raised = Command::new("prlimit")
+        .args(["--pid", &process, "--fsize=unlimited"])
+        .status();
+    assert!(raised.unwrap().success());
+    assert_eq!(failing.next("recovered")["work"], said["work"]);
+    // The other one is not to blame: it stays connected.
+    assert_eq!(failing.next("synced")["files"], 1);
+    running.next("synced");
+}

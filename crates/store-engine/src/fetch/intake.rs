@@ -170,15 +170,6 @@ impl Intake {
                 bytes = self.receive_small(&mut items, hash) => bytes.map(|b| Received::All(Some(b))),
             };
         }
-        // One that comes in pieces is bounded by its import, which all of its pieces share.
-        let room = match size <= PIECE_LEN {
-            true => tokio::select! {
-                biased;
-                () = stop.cancelled() => return Ok(Received::Stopped),
-                room = self.room(size) => Some(room),
-            },
-            false => None,
-        };
         let import = self.blobs.import_verified(hash, size).await;
         let Some(mut import) = import.map_err(Fault::Local)? else {
             return Err(Fault::wrong_size(hash, size));
@@ -193,6 +184,12 @@ impl Intake {
             self.keep_open(size, import).await;
         } else {
             drop(lock(&self.open).remove(&(hash, size)));
+            // Only once it has come: a peer that is slow must not take the room of others. One that comes in
+            // pieces is bounded by its import, which all of its pieces share.
+            let room = match size <= PIECE_LEN {
+                true => Some(self.room(size).await),
+                false => None,
+            };
             self.finish(import, room, at_once).await;
         }
         let left = wanted.first.as_ref().and_then(|first| rest(first, size));

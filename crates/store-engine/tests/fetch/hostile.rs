@@ -7,23 +7,26 @@ use std::{
         atomic::{AtomicU64, Ordering},
     },
     task::{Context, Poll},
+    time::Duration,
 };
 
 use futures_util::TryStreamExt;
 use store_engine::{
     Blobs, ChunkNum, Encoded, Status, Trust,
-    fetch::{Answer, Fault, Provider, Settled, Wanted},
+    fetch::{Answer, Blob, Fault, Fetch, Options, Provider, Settled, Wanted},
 };
 use tokio::{
     io::{AsyncRead, AsyncWriteExt, DuplexStream, ReadBuf},
     sync::Notify,
+    task::JoinSet,
+    time::Instant,
 };
 
 use crate::{
-    MIB, OF, begin,
+    MIB, OF, Told, begin,
     common::{bytes, engine},
     named,
-    peers::{ABSENT, Body, Peer, encode},
+    peers::{ABSENT, Body, Peer, Wrong, encode},
     run, stock,
 };
 
@@ -229,5 +232,48 @@ async fn a_sequence_comes_though_another_length_was_recorded_meanwhile() {
             matches!(status, Some(Status::Complete { .. })),
             "{status:?}"
         );
+    }
+}
+
+/// Many send a little of what they are asked for, and then nothing more. Another one gives what is wanted
+/// meanwhile at once.
+#[tokio::test(start_paused = true)]
+async fn many_that_are_slow_do_not_take_the_room_of_another() {
+    const SLOW: usize = 8;
+    let mut options = Options::default();
+    (options.least_blobs, options.most_blobs) = (1, 1);
+    // All of their streams are busy, so that none of them is asked for what is new.
+    let busy = SLOW * options.streams.get();
+    let (theirs, hashes, _pins) = stock(vec![MIB * 3 / 2; busy + 1]).await;
+    let (ours, _) = engine().await;
+    let fetch = Fetch::new(&ours, options, Arc::new(Told::default()));
+    let (new, held) = hashes.split_last().unwrap();
+    fetch.want(OF, named(held)).await.unwrap();
+    let slow: Vec<_> = (0..SLOW)
+        .map(|_| Peer::new(&theirs, Wrong::Stalls(20_000)))
+        .collect();
+    let mut working = JoinSet::new();
+    for peer in &slow {
+        let (fetch, peer) = (fetch.clone(), peer.clone());
+        working.spawn(async move { fetch.provide(peer.id, peer).await });
+    }
+    let began = Instant::now();
+    // Before any of them took room, all did.
+    while fetch.received() < 16 * 16 * 1024 {
+        assert!(began.elapsed() < Duration::from_secs(5), "few are asked");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    fetch.want(OF, vec![Blob::new(1000, *new)]).await.unwrap();
+    let good = Peer::good(&theirs);
+    working.spawn({
+        let (fetch, good) = (fetch.clone(), good.clone());
+        async move { fetch.provide(good.id, good).await }
+    });
+    while !ours.bitfield(*new).await.unwrap().is_complete() {
+        assert!(
+            began.elapsed() < Duration::from_secs(15),
+            "it waits for the slow"
+        );
+        tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }

@@ -212,7 +212,8 @@ async fn a_repo_is_indexed_with_what_names_it() {
     while tasks.join_next().await.is_some() {}
     shared.index_group(&group).await.unwrap();
     for n in 0..5 {
-        group.create_repo(&format!("repo {n}")).await.unwrap();
+        let repo = group.create_repo(&format!("repo {n}")).await.unwrap();
+        repo.write("file", "content").await.unwrap();
     }
     // The events of a repo may be followed before those of what names it.
     let keys = group.repo_keys().await.unwrap();
