@@ -325,7 +325,7 @@ pub trait CollectionStore: fmt::Debug + Send + Sync + 'static {
     /// [`Kind::Conflict`](crate::Kind::Conflict) and nothing changes. A batch over a limit is
     /// [`Kind::TooLarge`](crate::Kind::TooLarge) and nothing changes. When the call returns, the
     /// batch is visible to every later read, and as durable as it asked for, up to the store's
-    /// capability. After any other error the batch is not applied; where a store cannot know that
+    /// capability; one that is durable on write makes all commits so that returned before it began. After any other error the batch is not applied; where a store cannot know that
     /// (the device failed while syncing), it refuses all further commits and syncs until it is opened
     /// again. When the call is cancelled, the batch is applied whole or not at all, perhaps later, but
     /// before every batch whose commit begins after that.

@@ -51,12 +51,13 @@ pub use secrets::{MAX_SECRET_LEN, MAX_SECRET_NAME_LEN, Secret, SecretName, Secre
 pub type Listing<T> = Pin<Box<dyn Stream<Item = Result<T>> + Send>>;
 
 /// When a write survives the loss of power, from weakest to strongest.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Durability {
     /// Never: it lives in memory.
     Memory,
     /// Once a later `sync` has returned.
     OnSync,
     /// Once the write itself has returned.
+    #[default]
     OnWrite,
 }

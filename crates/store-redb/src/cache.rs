@@ -112,12 +112,15 @@ impl Cache {
         moment.0.is_multiple_of(2) && self.changes.load(Ordering::SeqCst) == moment.0
     }
 
-    /// Keeps a value that was read, unless there were commits since `moment`.
-    pub(crate) fn fill(&self, key: Bytes, value: Bytes, revision: u64, moment: Moment) {
-        if value.len() <= LONGEST {
+    /// Keeps what was read, or that there is nothing, unless there were commits since `moment`.
+    pub(crate) fn fill(&self, key: Bytes, found: Option<(Bytes, u64)>, moment: Moment) {
+        let cached = found.map_or(Cached::Absent, |(value, revision)| {
+            Cached::Value(value, revision)
+        });
+        if cached.len() <= LONGEST {
             let mut shard = lock(self.shard(&key));
             if self.is_now(moment) {
-                shard.insert(key, Cached::Value(value, revision));
+                shard.insert(key, cached);
             }
         }
     }

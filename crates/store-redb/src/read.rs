@@ -123,9 +123,7 @@ fn answer(core: &Core, payloads: &Payloads, job: Job) -> Answer {
 fn get(core: &Core, key: Bytes) -> Result<Found> {
     let moment = core.cache.moment();
     let found = look_up(core, &key)?;
-    if let Some((value, revision)) = &found {
-        core.cache.fill(key, value.clone(), *revision, moment);
-    }
+    core.cache.fill(key, found.clone(), moment);
     Ok(found)
 }
 

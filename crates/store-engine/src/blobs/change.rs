@@ -18,6 +18,7 @@ use crate::{Hash, to_end::ToEnd};
 pub(crate) struct Change {
     expect: Vec<Expect>,
     edits: Vec<Edit>,
+    durability: Durability,
     /// Blobs that gain content.
     changed: Vec<Hash>,
     /// Blobs that are deleted.
@@ -50,6 +51,11 @@ impl Change {
     pub(crate) fn expecting(mut self, expect: Expect) -> Self {
         self.expect.push(expect);
         self
+    }
+
+    /// When the change survives the loss of power; else once it is made.
+    pub(crate) fn durable(&mut self, durability: Durability) {
+        self.durability = durability;
     }
 
     pub(crate) fn expect_all(&mut self, expect: &[Expect]) {
@@ -122,7 +128,7 @@ impl Change {
 }
 
 impl Inner {
-    /// Makes a change, all or nothing, durable when it returns. Once begun it runs to its end,
+    /// Makes a change, all or nothing, as durable as it asks for when it returns. Once begun it runs to its end,
     /// whatever becomes of the caller, and `close` waits for it.
     pub(crate) fn commit(self: &Arc<Self>, change: Change) -> ToEnd<Result<Outcome>> {
         let inner = self.clone();
@@ -133,6 +139,7 @@ impl Inner {
         let Change {
             mut expect,
             edits,
+            durability,
             changed,
             deleted,
             garbage,
@@ -144,7 +151,7 @@ impl Inner {
         let batch = Batch {
             expect,
             edits,
-            durability: Durability::OnWrite,
+            durability,
         };
         drafts.iter_mut().for_each(Draft::begin_claim);
         match self.collections.commit_reserved(batch).await {

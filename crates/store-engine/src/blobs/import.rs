@@ -341,7 +341,10 @@ impl Import {
 
     /// Makes everything that was pushed durable, and says what is here of the blob.
     pub async fn finish(self) -> Result<Bitfield> {
-        self.work(|live, shared| Box::pin(live.finish(shared)))
-            .await
+        let here = self.work(|live, shared| Box::pin(live.finish(shared)));
+        let here = here.await?;
+        // Also what was here already.
+        self.shared.inner.collections.make_durable().await?;
+        Ok(here)
     }
 }

@@ -152,6 +152,12 @@ impl Blobs {
         self.0.end_own_session().await
     }
 
+    /// Makes all that was committed before this call survive the loss of power. Most calls do so themselves,
+    /// and say so.
+    pub async fn make_durable(&self) -> Result<()> {
+        self.0.collections.make_durable().await
+    }
+
     /// The store of payloads below.
     pub fn payload_store(&self) -> &Arc<dyn BlobStore> {
         &self.0.payloads

@@ -3,7 +3,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use store_api::{Edit, Error, Expect, Kind, PayloadId, Result, Revision};
+use store_api::{Durability, Edit, Error, Expect, Kind, PayloadId, Result, Revision};
 
 use super::{
     Inner,
@@ -64,6 +64,8 @@ pub(crate) struct Claims {
     pub expect: Vec<Expect>,
     pub edits: Vec<Edit>,
     pub pins: Vec<Pin>,
+    /// Of the claims and the blobs.
+    pub durability: Durability,
 }
 
 impl Claims {
@@ -109,7 +111,11 @@ impl Inner {
                 fits
             });
             let mut first: Vec<_> = staged.drain(..fits.count()).collect();
-            self.put_together(&mut first, &Claims::default()).await?;
+            let nothing = Claims {
+                durability: claims.durability,
+                ..Claims::default()
+            };
+            self.put_together(&mut first, &nothing).await?;
         }
     }
 
@@ -121,9 +127,14 @@ impl Inner {
     ) -> Result<Option<Revision>> {
         for _ in 0..MAX_ATTEMPTS {
             if staged.is_empty() && claims.is_empty() {
+                // What is there may be so by a commit that is not durable yet.
+                if claims.durability == Durability::OnWrite {
+                    self.collections.make_durable().await?;
+                }
                 return Ok(None);
             }
             let mut change = Change::of(claims.edits.clone());
+            change.durable(claims.durability);
             change.expect_all(&claims.expect);
             claims.pins.iter().for_each(|pin| change.keep(pin));
             for staged in staged.iter_mut() {

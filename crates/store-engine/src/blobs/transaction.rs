@@ -56,7 +56,9 @@ use std::{
 };
 
 use bytes::Bytes;
-use store_api::{Edit, Error, Expect, GROUP_LEN, Kind, Put, PutRecord, Result, Revision};
+use store_api::{
+    Durability, Edit, Error, Expect, GROUP_LEN, Kind, Put, PutRecord, Result, Revision,
+};
 
 use super::{
     AddOptions, Blobs, Hashed, Inner, Progress, Running, Source,
@@ -202,8 +204,8 @@ impl Transaction {
         self.state().check_open()?;
         let options = AddOptions {
             format: Some(format),
-            tag: None,
             progress,
+            ..AddOptions::default()
         };
         let mut windows = Windows::of(source.into()).await?;
         let first = windows.next().await?;
@@ -400,12 +402,23 @@ impl Transaction {
     /// Then nothing was said, and [`begin_again`](Self::begin_again) goes on. After any other error
     /// the transaction is over.
     pub async fn commit(&self) -> Result<Option<Revision>> {
-        let this = self.clone();
-        let committing = self.0.inner.to_end(async move { this.commit_now().await });
-        committing.await
+        self.commit_with(Durability::OnWrite).await
     }
 
-    async fn commit_now(&self) -> Result<Option<Revision>> {
+    /// The same, as durable as this says. With [`Durability::OnSync`] it becomes durable with the next commit
+    /// that is so on write, or with [`Blobs::make_durable`]; until then the loss of power may undo it, and then
+    /// undoes all that was committed after it too. Blobs that are too many for one commit, and payloads, are
+    /// durable all the same.
+    ///
+    /// # Errors
+    /// As of [`commit`](Self::commit).
+    pub async fn commit_with(&self, durability: Durability) -> Result<Option<Revision>> {
+        let this = self.clone();
+        let committing = async move { this.commit_now(durability).await };
+        self.0.inner.to_end(committing).await
+    }
+
+    async fn commit_now(&self, durability: Durability) -> Result<Option<Revision>> {
         let _one = self.0.committing.lock().await;
         let records = self.0.records.lock().await;
         let (mut staged, claims) = {
@@ -414,7 +427,7 @@ impl Transaction {
                 return Ok(revision);
             }
             state.check_open()?;
-            let claims = state.claims(&records)?;
+            let claims = state.claims(&records, durability)?;
             state.phase = Phase::Committing;
             (state.take(), claims)
         };
@@ -458,7 +471,7 @@ impl Transaction {
 }
 
 impl Stage {
-    fn claims(&self, records: &Staging) -> Result<Claims> {
+    fn claims(&self, records: &Staging, durability: Durability) -> Result<Claims> {
         let (mut expect, mut edits) = records.batch()?;
         expect.extend_from_slice(&self.expect);
         edits.extend_from_slice(&self.edits);
@@ -479,6 +492,7 @@ impl Stage {
             expect,
             edits,
             pins,
+            durability,
         })
     }
 }

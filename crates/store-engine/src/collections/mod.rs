@@ -5,6 +5,7 @@
 //! store's are not, a watch works even where the store has none, and collections whose name begins
 //! with [`RESERVED`] belong to the engine.
 
+mod durable;
 mod limits;
 mod sort;
 mod watch;
@@ -17,10 +18,11 @@ use std::{
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, future::ready, stream};
 use store_api::{
-    Batch, Change, CollectionCapabilities, CollectionId, CollectionStore, Edit, Entry, Error,
-    Expect, Kind, Listing, Order, Result, Revision, Scan, ScanOrder,
+    Batch, Change, CollectionCapabilities, CollectionId, CollectionStore, Durability, Edit, Entry,
+    Error, Expect, Kind, Listing, Order, Result, Revision, Scan, ScanOrder,
 };
 
+use durable::Durable;
 pub use sort::{SORT_BYTES, SORT_ENTRIES};
 pub use watch::{MAX_ANNOUNCED_COMMITS, MAX_ANNOUNCED_KEYS, WATCH_BACKLOG};
 
@@ -46,6 +48,7 @@ struct Inner {
     capabilities: CollectionCapabilities,
     /// Where the store has no watch of its own.
     announcer: Option<watch::Announcer>,
+    durable: Durable,
 }
 
 /// What became of a [`Collections::compare_and_swap`].
@@ -83,6 +86,7 @@ impl Collections {
             capabilities: store.capabilities(),
             store,
             announcer,
+            durable: Durable::default(),
         }))
     }
 
@@ -229,10 +233,22 @@ impl Collections {
 
     /// [`commit`](Self::commit) for the engine itself: reserved collections too.
     pub(crate) async fn commit_reserved(&self, batch: Batch) -> Result<Revision> {
+        let durability = batch.durability;
         limits::check_batch(&self.0.capabilities, &batch)?;
-        match &self.0.announcer {
-            None => self.0.store.commit(batch).await,
-            Some(announcer) => announcer.commit(&self.0.store, batch).await,
+        let commit = async {
+            match &self.0.announcer {
+                None => self.0.store.commit(batch).await,
+                Some(announcer) => announcer.commit(&self.0.store, batch).await,
+            }
+        };
+        self.0.durable.commit(durability, commit).await
+    }
+
+    /// Makes every commit that returned before this call survive the loss of power, where one may not.
+    pub(crate) async fn make_durable(&self) -> Result<()> {
+        match self.0.durable.is_all() {
+            true => Ok(()),
+            false => self.sync().await,
         }
     }
 
@@ -270,7 +286,8 @@ impl Collections {
 
     /// Makes every commit that returned before this call survive the loss of power.
     pub async fn sync(&self) -> Result<()> {
-        self.0.store.sync().await
+        let sync = self.0.store.sync();
+        self.0.durable.commit(Durability::OnWrite, sync).await
     }
 }
 

@@ -10,7 +10,7 @@ use std::{
 
 use bao_tree::ChunkRanges;
 use bytes::Bytes;
-use store_api::{Error, GROUP_LEN, Kind, Result};
+use store_api::{Durability, Error, GROUP_LEN, Kind, Result};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     task::{JoinError, JoinSet},
@@ -23,7 +23,7 @@ use super::{
     receiver::{Answer, Items, Receiver},
     wanted::{PIECE_LEN, Wanted, rest},
 };
-use crate::{Blobs, Encoded, Hash, Import, Pin, Root, blobs::tree::clip};
+use crate::{AddOptions, Blobs, Encoded, Hash, Import, Pin, Root, blobs::tree::clip};
 
 /// How many bytes may have come without being durable, in units of 1 KiB.
 const BUDGET: u32 = 16 * 1024;
@@ -50,6 +50,8 @@ pub(super) enum Received {
 /// Takes what all requests of a fetch bring.
 pub(super) struct Intake {
     blobs: Blobs,
+    /// Of small blobs.
+    durability: Durability,
     state: Arc<State>,
     /// Given back as what came becomes durable.
     room: Arc<Semaphore>,
@@ -101,9 +103,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Intake {
-    pub(super) fn new(blobs: &Blobs, watch: Arc<dyn Watch>) -> Self {
+    pub(super) fn new(blobs: &Blobs, durability: Durability, watch: Arc<dyn Watch>) -> Self {
         Self {
             blobs: blobs.clone(),
+            durability,
             state: Arc::new(State {
                 watch,
                 announced: Mutex::default(),
@@ -268,8 +271,12 @@ impl Intake {
     async fn add(&self, hash: Hash, bytes: Bytes) {
         let room = self.room(bytes.len() as u64).await;
         let blobs = self.blobs.clone();
+        let options = AddOptions {
+            durability: self.durability,
+            ..AddOptions::default()
+        };
         self.spawn(async move {
-            let pin = blobs.add(bytes).await?;
+            let pin = blobs.add_with(bytes, options).await?;
             drop(room);
             if pin.hash() != hash {
                 let message = "a verified blob has another hash";
@@ -328,7 +335,7 @@ impl Intake {
         }
     }
 
-    /// Makes all that came durable.
+    /// Makes all that came durable, or as durable as it was asked for.
     pub(super) async fn settle(&self) -> Result<()> {
         let open = std::mem::take(&mut *lock(&self.open));
         for import in open.into_values() {
@@ -338,6 +345,11 @@ impl Intake {
         while let Some(ended) = commits.join_next().await {
             self.reaped(ended);
         }
-        self.failure().map_or(Ok(()), Err)
+        self.failure().map_or(Ok(()), Err)?;
+        match self.durability {
+            // Also what was here already.
+            Durability::OnWrite => self.blobs.make_durable().await,
+            _ => Ok(()),
+        }
     }
 }

@@ -13,7 +13,7 @@ use std::{
 use bao_tree::ChunkRanges;
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
-use store_api::{Error, Kind, Result};
+use store_api::{Durability, Error, Kind, Result};
 use tokio::{task::JoinSet, time::timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -54,6 +54,9 @@ pub struct Options {
     pub most_ranges: usize,
     /// A provider that lacks more blobs than these is not asked any more.
     pub most_lacking: u64,
+    /// When blobs of up to 16 KiB survive the loss of power: else once the fetch has settled. Longer ones do so
+    /// then in any case.
+    pub durability: Durability,
 }
 
 impl Default for Options {
@@ -65,6 +68,7 @@ impl Default for Options {
             most_blobs: 64,
             most_ranges: 4096,
             most_lacking: u64::MAX,
+            durability: Durability::OnWrite,
         }
     }
 }
@@ -197,8 +201,8 @@ impl<C: Clone + Send + Sync + 'static> Fetch<C> {
         };
         Self(Arc::new(Shared {
             blobs: blobs.clone(),
+            intake: Intake::new(blobs, options.durability, Arc::new(whole)),
             options,
-            intake: Intake::new(blobs, Arc::new(whole)),
             jobs: Jobs::default(),
             parts,
             vain: Mutex::default(),

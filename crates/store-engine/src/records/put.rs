@@ -27,6 +27,8 @@ impl Records {
             let mut staging = Staging::default();
             let put = self.stage(&mut staging, record, &state, &wanted).await?;
             if staging.is_empty() {
+                // What is there may be so by a commit that is not durable yet.
+                self.collections.make_durable().await?;
                 return Ok(put);
             }
             let (expect, edits) = staging.batch()?;

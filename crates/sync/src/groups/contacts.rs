@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::TryStreamExt;
-use store_api::{CollectionId, Error, Kind, PublicKey, RecordId, Result};
+use store_api::{Batch, CollectionId, Durability, Edit, Error, Kind, PublicKey, RecordId, Result};
 use store_engine::Hash;
 
 use super::Inner;
@@ -172,17 +172,21 @@ impl Inner {
         Ok(contacts)
     }
 
+    /// Remembers what is known of a device. What is lost with the power is learnt again.
     pub(crate) async fn keep_contact(
         &self,
         group: RecordId,
         device: PublicKey,
         contact: &Contact,
     ) -> Result<()> {
-        let value = encode_contact(contact);
-        self.collections
-            .put(CONTACTS, key(group, device), value)
-            .await?;
-        Ok(())
+        let edit = Edit::Put {
+            collection: CONTACTS,
+            key: key(group, device).into(),
+            value: encode_contact(contact),
+        };
+        let mut batch = Batch::of(vec![edit]);
+        batch.durability = Durability::OnSync;
+        self.collections.commit(batch).await.map(drop)
     }
 
     pub(crate) async fn forget_contact(&self, group: RecordId, device: PublicKey) -> Result<()> {

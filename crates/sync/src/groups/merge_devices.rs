@@ -115,7 +115,6 @@ impl Repo {
         let ours = self.seen_root().await?;
         let mut keep = vec![ours];
         if let Some(other) = self.other().await? {
-            self.keep(other.root.root).await?;
             keep.push(other.root.root);
         }
         self.keep_only(&keep).await?;

@@ -8,9 +8,11 @@ mod close_guard;
 pub(crate) mod contacts;
 mod damaged;
 mod files;
+mod follow;
 #[cfg(fuzzing)]
 pub(crate) mod fuzz;
 mod group;
+mod kept;
 pub(crate) mod local;
 mod local_state;
 mod merge_devices;

@@ -8,16 +8,16 @@ use store_api::{
     Error, Freshness, GROUP_LEN, Kind, Listing, PublicKey, Put, PutRecord, RecordId, RecordStore,
     Result, SecretKey, SeqExpect, Signed,
 };
-use store_engine::{Blobs, Hash, Repair, SlotState, Status, Tag, TagName, Transaction};
+use store_engine::{Blobs, Hash, Repair, SlotState, Status, Transaction};
 
 use super::{
-    Event, Group, TAG_PREFIX,
+    Event, Group,
     close_guard::Gate,
     files::{Content, Sink, Staged, is_file_here, stage},
 };
 use crate::{
     records::{Profile, REPO_PROFILE, REPO_ROOT, RepoRoot},
-    seal::file::open_range,
+    seal::file::{open_range, sealed_len},
     tree::{FileEntry, Name, Named, Root, Tree},
 };
 
@@ -226,7 +226,7 @@ impl Repo {
         let again = content.again();
         let staged = stage(sink, read, content, modified).await?;
         let blob = staged.entry.blob;
-        if !is_damaged(blobs, blob).await? {
+        if sealed_len(staged.entry.size) <= GROUP_LEN || !is_damaged(blobs, blob).await? {
             return Ok(staged);
         }
         // What was there under this hash is damaged, and stood in the way of what was just given.
@@ -406,72 +406,6 @@ impl Repo {
         // That of another device that comes.
         keep.extend(self.other().await?.map(|other| other.root.root));
         self.keep_only_in(transaction, &keep).await
-    }
-
-    /// Has a transaction tag these trees, and let those of all other roots go.
-    pub(crate) async fn keep_only_in(
-        &self,
-        transaction: &Transaction,
-        roots: &[Root],
-    ) -> Result<()> {
-        let mut missing: BTreeMap<Hash, Root> = roots
-            .iter()
-            .filter(|root| !root.is_empty())
-            .map(|root| (root.hash, *root))
-            .collect();
-        for tag in self.kept().await? {
-            if missing.remove(&tag.root.hash).is_none()
-                && !roots.iter().any(|root| root.hash == tag.root.hash)
-            {
-                transaction.delete_tag(tag.name)?;
-            }
-        }
-        for root in missing.into_values() {
-            let tag = self.tag(&root.hash.to_string())?;
-            transaction.set_tag(tag, root.keep()).await?;
-        }
-        Ok(())
-    }
-
-    /// Keeps a tree from being collected.
-    pub(crate) async fn keep(&self, root: Root) -> Result<()> {
-        if root.is_empty() {
-            return Ok(());
-        }
-        let tags = self.0.group.blobs().tags();
-        tags.set(self.tag(&root.hash.to_string())?, root.keep())
-            .await
-    }
-
-    /// Lets the trees of all other roots go.
-    pub(crate) async fn keep_only(&self, roots: &[Root]) -> Result<()> {
-        for tag in self.kept().await? {
-            if !roots.iter().any(|root| root.hash == tag.root.hash) {
-                self.0.group.blobs().tags().delete_one(&tag.name).await?;
-            }
-        }
-        Ok(())
-    }
-
-    /// The tags of the trees that are kept.
-    pub(crate) async fn kept(&self) -> Result<Vec<Tag>> {
-        let first = self.tag("")?.as_bytes().clone();
-        // Hexadecimal digits come after `0` and before `g`.
-        let end = self.tag("g")?.as_bytes().clone();
-        let range = (
-            std::ops::Bound::Excluded(first),
-            std::ops::Bound::Excluded(end),
-        );
-        let tags = self.0.group.blobs().tags();
-        tags.list(range).try_collect().await
-    }
-
-    fn tag(&self, root: &str) -> Result<TagName> {
-        TagName::new(format!(
-            "{TAG_PREFIX}{}/{}/{root}",
-            self.0.group.id(),
-            self.0.id
-        ))
     }
 
     /// What is said of a file, or `None` where there is none.

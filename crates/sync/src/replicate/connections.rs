@@ -1,7 +1,7 @@
 //! Connections: of two with one peer one stays, and what peers begin on them is answered.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use store_api::{Kind, PublicKey};
+use store_api::{Kind, PublicKey, RecordId};
 use tokio::{io::AsyncReadExt, task::JoinSet, time::Instant};
 
 use super::{
@@ -35,6 +35,8 @@ pub(crate) struct Link {
     since: Instant,
     /// True once a group was proven on it.
     is_proven: AtomicBool,
+    /// The groups that the peer is being asked to prove, or has proven.
+    asked: Mutex<BTreeSet<RecordId>>,
 }
 
 impl Link {
@@ -87,6 +89,7 @@ impl Connections {
             connection,
             since: Instant::now(),
             is_proven: AtomicBool::new(false),
+            asked: Mutex::default(),
         });
         let mut links = lock(&self.links);
         let is_same = |other: &&Arc<Link>| other.connection.peer() == peer;
@@ -188,12 +191,15 @@ impl Shared {
     /// Opens a session for each group that has none on this connection yet.
     pub(super) fn greet(self: &Arc<Self>, link: &Arc<Link>) {
         for group in self.groups.groups() {
-            if self.sessions.proven(link, group.id()).is_some() {
+            let id = group.id();
+            if self.sessions.proven(link, id).is_some() || !lock(&link.asked).insert(id) {
                 continue;
             }
             let (shared, link) = (Arc::clone(self), Arc::clone(link));
             self.spawn(async move {
-                match shared.ask(&link, group).await {
+                let ended = shared.ask(&link, group).await;
+                lock(&link.asked).remove(&id);
+                match ended {
                     Ok(()) => {}
                     // It may be a member of another of our groups.
                     Err(fault) if fault.is_peers(Misconduct::Refuses) => {

@@ -33,16 +33,14 @@ mod tests;
 pub mod wire;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicU64},
     time::Duration,
 };
 
 use bytes::Bytes;
-#[cfg(doc)]
-use store_api::Kind;
-use store_api::{Listing, PublicKey, RecordId, Result};
+use store_api::{Error, Kind, Listing, PublicKey, RecordId, Result};
 use store_engine::Hash;
 use tokio::{
     sync::{
@@ -59,6 +57,7 @@ use self::{
     connections::{Link, Side},
     index::{Change, Found},
     limits::{GOOD_BYE, MAX_CONNECTIONS, MAX_STREAMS, PATIENCE},
+    penalties::Avoided,
     session::Slots,
     wire::Which,
 };
@@ -199,9 +198,15 @@ impl Replicator {
     /// Connects to a member at this address, now; otherwise addresses come from invites and routes.
     ///
     /// # Errors
-    /// As of [`Network::connect`].
+    /// As of [`Network::connect`]; [`Kind::Unavailable`] where the peer is [left alone](Self::left_alone).
     pub async fn connect(&self, address: &Address) -> Result<()> {
         let connection = self.0.network.connect(address, None).await?;
+        let peer = connection.peer();
+        if self.0.penalties.is_avoided(&Avoided::Peer(peer)) {
+            connection.close("not now");
+            let message = "the peer lied or was silent for too long, and is left alone for a while";
+            return Err(Error::new(Kind::Unavailable, "sync.connect", message).with("peer", peer));
+        }
         self.0.add_link(connection, Side::Dialed);
         Ok(())
     }
@@ -251,6 +256,44 @@ impl Replicator {
     }
 }
 
+/// The groups that are to be read, each with the time from when on, and the pause before that.
+#[derive(Debug, Default)]
+struct ToRead(BTreeMap<RecordId, (Instant, Duration)>);
+
+impl ToRead {
+    /// Those are to be read now; but one that could not be read, once its pause is over.
+    fn extend(&mut self, groups: impl IntoIterator<Item = RecordId>) {
+        for group in groups {
+            let now = (Instant::now(), Duration::ZERO);
+            self.0.entry(group).or_insert(now);
+        }
+    }
+
+    /// This one could not be read, after this pause.
+    fn again(&mut self, group: RecordId, pause: Duration) {
+        let pause = (pause * 2).clamp(READ_AGAIN, MAX_READ_AGAIN);
+        self.0.insert(group, (Instant::now() + pause, pause));
+    }
+
+    /// The pause of a group that is read now.
+    fn take(&mut self, group: RecordId) -> Duration {
+        self.0
+            .remove(&group)
+            .map_or(Duration::ZERO, |(_, pause)| pause)
+    }
+
+    /// Those whose time has come.
+    fn take_due(&mut self) -> BTreeMap<RecordId, Duration> {
+        let now = Instant::now();
+        let due = self.0.extract_if(.., |_, (at, _)| *at <= now);
+        due.map(|(group, (_, pause))| (group, pause)).collect()
+    }
+
+    fn next(&self) -> Option<Instant> {
+        self.0.values().map(|(at, _)| *at).min()
+    }
+}
+
 impl Shared {
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         let mut tasks = lock(&self.tasks);
@@ -263,27 +306,17 @@ impl Shared {
     async fn listen(self: Arc<Self>) {
         let (mut seen, mut events) = self.groups.0.listen();
         let mut next = Instant::now() + self.options.compare_every;
-        // The groups that are to be read, and when that failed last.
-        let mut to_read: BTreeSet<RecordId> = BTreeSet::new();
-        let mut again: Option<(Instant, Duration)> = None;
+        let mut to_read = ToRead::default();
         to_read.extend(self.groups.groups().iter().map(Group::id));
         loop {
-            if !to_read.is_empty() && again.is_none_or(|(at, _)| at <= Instant::now()) {
-                to_read = self.read_groups(to_read).await;
-                again = match to_read.is_empty() {
-                    true => None,
-                    false => {
-                        let pause = again.map_or(READ_AGAIN, |(_, pause)| pause * 2);
-                        let pause = pause.min(MAX_READ_AGAIN);
-                        Some((Instant::now() + pause, pause))
-                    }
-                };
+            let due = to_read.take_due();
+            if !due.is_empty() {
+                for (group, pause) in self.read_groups(due).await {
+                    to_read.again(group, pause);
+                }
             }
             self.seen.send_replace(seen);
-            if to_read.is_empty() {
-                again = None;
-            }
-            let wait = again.map_or(next, |(at, _)| at.min(next));
+            let wait = to_read.next().map_or(next, |at| at.min(next));
             let event = tokio::select! {
                 biased;
                 // First, so that no number of events can put it off.
@@ -292,8 +325,11 @@ impl Shared {
                         next = Instant::now() + self.options.compare_every;
                         self.leases.lapse();
                         // What no event told, such as damage, is found now.
-                        to_read.extend(self.index_groups().await.iter().map(Group::id));
-                        to_read = self.read_groups(to_read).await;
+                        let groups = self.index_groups().await;
+                        let all = groups.iter().map(|group| (group.id(), to_read.take(group.id())));
+                        for (group, pause) in self.read_groups(all.collect()).await {
+                            to_read.again(group, pause);
+                        }
                         for session in self.sessions.all() {
                             let group = session.group.id();
                             let repos = self.index.look(group, |index| {
@@ -425,10 +461,14 @@ impl Shared {
         self.tell(Change::Repo { group, repo });
     }
 
-    /// Reads all of these groups, and tells what is different; gives those that could not be read.
-    async fn read_groups(&self, groups: BTreeSet<RecordId>) -> BTreeSet<RecordId> {
-        let mut failed = BTreeSet::new();
-        for id in groups {
+    /// Reads all of these groups, and tells what is different; gives those that could not be read. Each has
+    /// the pause before it, if it was tried before.
+    async fn read_groups(
+        &self,
+        groups: BTreeMap<RecordId, Duration>,
+    ) -> BTreeMap<RecordId, Duration> {
+        let mut failed = BTreeMap::new();
+        for (id, pause) in groups {
             let Some(group) = self.groups.group(id) else {
                 continue;
             };
@@ -437,7 +477,7 @@ impl Shared {
                 Ok(found) => found,
                 Err(error) => {
                     self.troubles.note(Some(id), "read", &error);
-                    failed.insert(id);
+                    failed.insert(id, pause);
                     continue;
                 }
             };

@@ -1,7 +1,7 @@
 //! Answers what a peer asks for. Nothing is served that is not reached from the root of a repo in a
 //! group that the peer has proven on this connection.
 
-use std::sync::Arc;
+use std::{io, sync::Arc, time::Duration};
 
 use futures_util::{StreamExt, TryStreamExt};
 use store_api::{Error, Kind, Listing, PublicKey, Result};
@@ -23,6 +23,9 @@ use crate::{
     },
 };
 
+/// The time that a peer has to take the next item of an answer: longer than it waits itself, and than it may need
+/// to make durable what it has.
+const TAKES: Duration = Duration::from_secs(60);
 /// How much of an answer is gathered before it is written.
 const BUFFER: usize = 128 * 1024;
 
@@ -217,19 +220,25 @@ impl Shared {
     }
 
     async fn send_item(&self, send: &mut (impl AsyncWrite + Unpin), item: Encoded) -> Outcome<()> {
-        let written = match item {
-            Encoded::Size(size) => send.write_all(&size.to_le_bytes()).await,
-            Encoded::Parent(parent) => {
-                let (left, right) = &parent.pair;
-                let pair = [&left.as_bytes()[..], &right.as_bytes()[..]].concat();
-                send.write_all(&pair).await
-            }
-            Encoded::Leaf(leaf) => {
-                self.requests.count_sent(leaf.data.len() as u64);
-                send.write_all(&leaf.data).await
+        let written = async {
+            match item {
+                Encoded::Size(size) => send.write_all(&size.to_le_bytes()).await,
+                Encoded::Parent(parent) => {
+                    let (left, right) = &parent.pair;
+                    let pair = [&left.as_bytes()[..], &right.as_bytes()[..]].concat();
+                    send.write_all(&pair).await
+                }
+                Encoded::Leaf(leaf) => {
+                    self.requests.count_sent(leaf.data.len() as u64);
+                    send.write_all(&leaf.data).await
+                }
             }
         };
-        written.map_err(lost)
+        // Its own store may be slow, so that it is not to blame.
+        let written = tokio::time::timeout(TAKES, written).await;
+        written
+            .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+            .map_err(lost)
     }
 
     /// Notes that something cannot be read that is here.

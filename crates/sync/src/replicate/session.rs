@@ -38,6 +38,10 @@ use crate::{
 /// were replaced in its record.
 const MAX_HOLDINGS: usize = 2 * records::GROUP_SLOTS as usize;
 
+/// The most sessions of one group on one connection: both sides may begin one at the same time, and one that
+/// ends may be replaced before that is noticed.
+const MAX_SESSIONS: usize = 4;
+
 /// How long to wait after a store of ours failed; then twice as long, and so on.
 const RETRY: Duration = Duration::from_secs(2);
 /// The longest that it is waited.
@@ -305,6 +309,9 @@ impl Shared {
         stream: Stream,
     ) -> Outcome<()> {
         let id = group.id();
+        if self.sessions.count(link, id) >= MAX_SESSIONS {
+            return Err(refuses("a group has too many sessions on one connection"));
+        }
         let session = Arc::new(Session {
             id: self.sessions.number(),
             link: Arc::clone(link),
@@ -484,7 +491,10 @@ impl Shared {
                     slot,
                     signed,
                 } => match self.take_slot(session, record, slot, signed).await {
-                    Ok(()) => self.troubles.clear(Some(group), "store"),
+                    Ok(()) => {
+                        self.troubles.clear(Some(group), "store");
+                        lock(&session.retry).pause = Duration::ZERO;
+                    }
                     Err(Fault::Local(error)) => {
                         self.troubles.note(Some(group), "store", &error);
                         self.ask_again(session);
@@ -575,8 +585,14 @@ impl Shared {
         if here.as_ref().is_some_and(is_same) {
             return Ok(());
         }
-        let put = group.records().put(id, slot, PutRecord::Import(signed));
-        match put.await.local()? {
+        let put = match &turn {
+            Some((repo, turn)) => repo.take_root(turn, signed).await,
+            None => {
+                let put = PutRecord::Import(signed);
+                group.records().put(id, slot, put).await
+            }
+        };
+        match put.local()? {
             Put::Published { .. } | Put::Queued { .. } => {
                 drop(turn);
                 let repo = match record {

@@ -62,6 +62,15 @@ impl Sessions {
         of_group.cloned().collect()
     }
 
+    /// How many sessions of a group run on a connection.
+    pub(super) fn count(&self, link: &Link, group: RecordId) -> usize {
+        let all = lock(&self.all);
+        let on_link = all.values().filter(|session| session.link.id == link.id);
+        on_link
+            .filter(|session| session.group.id() == group)
+            .count()
+    }
+
     /// The group with this id, where it was proven on a connection.
     pub(super) fn proven(&self, link: &Link, group: RecordId) -> Option<Group> {
         let all = lock(&self.all);

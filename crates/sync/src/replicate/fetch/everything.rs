@@ -52,7 +52,10 @@ impl Shared {
             };
             let everything = Wants::EVERYTHING;
             match self.fetch_root(repo, known.root, &everything).await? {
-                Fetched::All => return Ok(known.root),
+                Fetched::All => {
+                    repo.group().blobs().make_durable().await?;
+                    return Ok(known.root);
+                }
                 Fetched::Some => return Err(nobody_has("sync.fetch").with("repo", repo.key())),
                 Fetched::Again => {}
             }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
-use store_api::Result;
+use store_api::{Durability, Result};
 use store_engine::{
     Hash, Pin,
     fetch::{Fault, Fetch, Options, Provider, Settled, Wanted, Watch},
@@ -127,6 +127,8 @@ pub(super) fn fetch_of(repo: &Repo, streams: NonZeroUsize, watch: Arc<dyn Watch>
     options.patience = PATIENCE;
     (options.least_blobs, options.most_blobs) = (MOST_BLOBS, MOST_BLOBS);
     options.most_ranges = MAX_RANGES;
+    // What says that it is here becomes durable after it, and makes it so.
+    options.durability = Durability::OnSync;
     Fetch::new(repo.group().blobs(), options, watch)
 }
 

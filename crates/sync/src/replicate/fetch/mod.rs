@@ -9,7 +9,7 @@ mod tree;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use store_api::{PublicKey, RecordId, Result};
+use store_api::{Durability, PublicKey, RecordId, Result};
 use store_engine::{Hash, Repair};
 use tokio::{
     task::{JoinError, JoinSet},
@@ -39,6 +39,9 @@ const REPOS: usize = 16;
 const AGAIN: Duration = Duration::from_secs(5);
 /// The longest that it is waited.
 const AT_THE_LATEST: Duration = Duration::from_secs(300);
+/// How long to wait before a repo is tried again of which peers say that they hold something else now; then
+/// twice as long, up to [`AGAIN`]. One who says something else all the time makes nobody busy.
+const SOON_AGAIN: Duration = Duration::from_millis(10);
 
 /// The most bytes of files that are waited for before the names are shown.
 const SOON: u64 = 256 * 1024;
@@ -76,25 +79,47 @@ struct Attempt {
     turn: u64,
     pause: Duration,
     at: Instant,
+    /// The same, for where something is different.
+    short_pause: Duration,
+    at_soonest: Instant,
 }
 
 /// The repos of which something was to be fetched.
-#[derive(Default)]
 struct Attempts {
     of: BTreeMap<RecordId, Attempt>,
     turns: u64,
+    began: Instant,
 }
 
 impl Attempts {
-    /// Whether to try again: something is different, or it is long enough ago.
-    fn is_due(&self, repo: RecordId, now: &Tried) -> bool {
-        self.of.get(&repo).is_none_or(|attempt| {
-            !attempt.runs && (attempt.tried != *now || attempt.at <= Instant::now())
-        })
+    fn new() -> Self {
+        Self {
+            of: BTreeMap::new(),
+            turns: 0,
+            began: Instant::now(),
+        }
+    }
+
+    /// When to try it; `None` while that is under way.
+    fn due(&self, repo: RecordId, now: &Tried) -> Option<Instant> {
+        let Some(attempt) = self.of.get(&repo) else {
+            return Some(self.began);
+        };
+        let at = match &attempt.tried {
+            tried if tried == now => attempt.at,
+            tried if tried.behind == now.behind => attempt.at_soonest.min(attempt.at),
+            // Its owner wrote another tree, or the user wants something else.
+            _ => self.began,
+        };
+        (!attempt.runs).then_some(at)
     }
 
     fn begin(&mut self, repo: RecordId, tried: Tried) {
         let before = self.of.remove(&repo);
+        let before = before.filter(|before| before.tried.behind == tried.behind);
+        let short_pause = before
+            .as_ref()
+            .map_or(SOON_AGAIN, |before| (before.short_pause * 2).min(AGAIN));
         let before = before.filter(|before| before.tried == tried);
         self.turns += 1;
         let attempt = Attempt {
@@ -103,6 +128,8 @@ impl Attempts {
             turn: self.turns,
             pause: before.map_or(AGAIN, |before| (before.pause * 2).min(AT_THE_LATEST)),
             at: Instant::now(),
+            short_pause,
+            at_soonest: Instant::now(),
         };
         self.of.insert(repo, attempt);
     }
@@ -113,23 +140,12 @@ impl Attempts {
         } else if let Some(attempt) = self.of.get_mut(&repo) {
             attempt.runs = false;
             attempt.at = Instant::now() + attempt.pause;
+            attempt.at_soonest = Instant::now() + attempt.short_pause;
         }
     }
 
     fn count_running(&self) -> usize {
         self.of.values().filter(|attempt| attempt.runs).count()
-    }
-
-    /// When the next one is due that does not run, and can be begun.
-    fn next(&self) -> Instant {
-        let latest = Instant::now() + AT_THE_LATEST;
-        if self.count_running() >= REPOS {
-            // There is no room for one that is due: first, another one ends.
-            return latest;
-        }
-        let waiting = self.of.values().filter(|attempt| !attempt.runs);
-        let next = waiting.map(|attempt| attempt.at).min();
-        next.unwrap_or(latest)
     }
 }
 
@@ -138,7 +154,7 @@ impl Shared {
     pub(super) async fn fetch_all(self: Arc<Self>) {
         // Each is a task of its own: it may have the turn of a repo that is waited for here.
         let mut fetching: JoinSet<(RecordId, Fetched)> = JoinSet::new();
-        let mut attempts = Attempts::default();
+        let mut attempts = Attempts::new();
         let mut changes = self.changes.subscribe();
         loop {
             // What was just fetched is not behind any more.
@@ -150,7 +166,16 @@ impl Shared {
                         .iter()
                         .any(|(_, repo, _)| records::repo_id(*repo) == *id)
             });
-            all.retain(|(_, repo, tried)| attempts.is_due(records::repo_id(*repo), tried));
+            let now = Instant::now();
+            let mut next = now + AT_THE_LATEST;
+            all.retain(|(_, repo, tried)| {
+                let due = attempts.due(records::repo_id(*repo), tried);
+                let is_due = due.is_some_and(|at| at <= now);
+                if let Some(at) = due.filter(|_| !is_due) {
+                    next = next.min(at);
+                }
+                is_due
+            });
             // Who has waited longest is next, so that those whom nobody can give hold up no others.
             all.sort_by_key(|(_, repo, _)| {
                 let attempt = attempts.of.get(&records::repo_id(*repo));
@@ -180,7 +205,7 @@ impl Shared {
                 () = until(&mut changes, is_of_fetching) => {
                     self.give_up_all_damaged().await;
                 }
-                () = tokio::time::sleep_until(attempts.next()) => {}
+                () = tokio::time::sleep_until(next) => {}
             }
         }
     }
@@ -346,11 +371,11 @@ impl Shared {
                 return Ok(Fetched::Again);
             }
             let local = inner.local(repo.id()).await?;
-            // From now on what comes stays, also over a restart; and what came of roots in between goes.
+            // Where it was not followed when it came.
             let transaction = group.blobs().transaction()?;
-            let roots = [&local.roots()[..], &[root]].concat();
-            repo.keep_only_in(&transaction, &roots).await?;
-            transaction.commit().await?;
+            repo.follow_in(&transaction, root).await?;
+            // It is durable before anything that comes after it.
+            transaction.commit_with(Durability::OnSync).await?;
             drop(turn);
             local
         };
@@ -540,26 +565,58 @@ impl Shared {
 mod tests {
     use super::*;
 
-    #[tokio::test(start_paused = true)]
-    async fn who_has_to_wait_for_others_is_not_waited_for_in_vain() {
-        let id = |n: u8| RecordId([n; 32]);
-        let tried = || Tried {
+    fn id(n: u8) -> RecordId {
+        RecordId([n; 32])
+    }
+
+    fn tried(root: &str, holders: impl IntoIterator<Item = u64>) -> Tried {
+        Tried {
             behind: Behind {
-                root: Some(Hash::of("root")),
+                root: Some(Hash::of(root)),
                 wanted: Wants::EVERYTHING.digest().expect("a digest"),
             },
-            holders: BTreeMap::new(),
-        };
-        let mut attempts = Attempts::default();
-        attempts.begin(id(255), tried());
-        attempts.end(id(255), Fetched::Some);
-        for n in 0..REPOS {
-            attempts.begin(id(n as u8), tried());
+            holders: holders.into_iter().map(|id| (id, None)).collect(),
         }
-        tokio::time::sleep(AGAIN * 2).await;
-        assert!(attempts.is_due(id(255), &tried()));
-        assert!(attempts.next() > Instant::now(), "there is no room for it");
-        attempts.end(id(0), Fetched::All);
-        assert!(attempts.next() <= Instant::now());
+    }
+
+    fn is_due(attempts: &Attempts, now: &Tried) -> bool {
+        let due = attempts.due(id(1), now);
+        due.is_some_and(|at| at <= Instant::now())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_says_something_else_all_the_time_makes_nobody_busy() {
+        let mut attempts = Attempts::new();
+        let (began, mut count) = (Instant::now(), 0);
+        while began.elapsed() < Duration::from_secs(60) {
+            let now = tried("root", [count]);
+            if is_due(&attempts, &now) {
+                attempts.begin(id(1), now);
+                assert!(!is_due(&attempts, &tried("another", [])), "it runs");
+                attempts.end(id(1), Fetched::Some);
+                count += 1;
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        assert!((10..30).contains(&count), "{count}");
+        // Another tree is fetched at once.
+        assert!(is_due(&attempts, &tried("another", [])));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn of_whom_nothing_is_new_is_asked_less_and_less() {
+        let mut attempts = Attempts::new();
+        let (began, mut count) = (Instant::now(), 0);
+        while began.elapsed() < Duration::from_secs(3600) {
+            if is_due(&attempts, &tried("root", [1])) {
+                attempts.begin(id(1), tried("root", [1]));
+                attempts.end(id(1), Fetched::Some);
+                count += 1;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        assert!((12..25).contains(&count), "{count}");
+        // Who comes is asked at once.
+        assert!(is_due(&attempts, &tried("root", [1, 2])));
     }
 }

@@ -277,6 +277,7 @@ impl Shared {
         // From now on the tree keeps it.
         let files = missing.into_iter().collect();
         let left = self.fetch_files(repo, files, &Arc::default()).await?;
+        group.blobs().make_durable().await?;
         match left.is_empty() {
             true => Ok(entry),
             false => Err(nobody_has(OPERATION).with("path", path.escape_debug())),

@@ -1,0 +1,50 @@
+//! Following another member's repo: the roots that come.
+
+use store_api::{Durability, Error, Kind, Put, PutRecord, Result, Signed};
+use store_engine::Transaction;
+
+use super::{Repo, merge_devices::Turn};
+use crate::{
+    records::{REPO_ROOT, RepoRoot},
+    tree::Root,
+};
+
+/// How often a root is taken in anew after another slot of the record was changed meanwhile.
+const MAX_ATTEMPTS: usize = 64;
+
+impl Repo {
+    /// Takes in a root that another member wrote, and keeps what comes of its tree, in one commit. That
+    /// becomes durable with the commit that says what is here of the tree: until then, nobody was told that
+    /// it is.
+    pub(crate) async fn take_root(&self, _turn: &Turn<'_>, signed: Signed) -> Result<Put> {
+        const OPERATION: &str = "sync.repo.follow";
+        let group = self.group();
+        let (blobs, records) = (group.blobs(), group.records());
+        // Of what is no root there is nothing to keep.
+        let root = RepoRoot::open(group.keys().locate(), self.id(), &signed.value).ok();
+        for _ in 0..MAX_ATTEMPTS {
+            let transaction = blobs.transaction()?;
+            let slot = records.slot(self.id(), REPO_ROOT).await?;
+            let put = PutRecord::Import(signed.clone());
+            let put = transaction.put_slot(records, &slot, put).await?;
+            if let (Some(root), Put::Published { .. }) = (&root, &put) {
+                self.follow_in(&transaction, root.root).await?;
+            }
+            match transaction.commit_with(Durability::OnSync).await {
+                Ok(_) => return Ok(put),
+                Err(error) if error.kind() == Kind::Conflict => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let message = "the record was changed meanwhile, again and again";
+        Err(Error::new(Kind::Unavailable, OPERATION, message).with("repo", self.key()))
+    }
+
+    /// Has a transaction keep what comes of this tree from now on, also over a restart, beside those that are
+    /// here; what came of roots in between goes.
+    pub(crate) async fn follow_in(&self, transaction: &Transaction, root: Root) -> Result<()> {
+        let local = self.group().inner().local(self.id()).await?;
+        let roots = [&local.roots()[..], &[root]].concat();
+        self.keep_only_in(transaction, &roots).await
+    }
+}
