@@ -10,16 +10,18 @@ use std::{
 use common::{bytes, engine};
 use futures_util::{FutureExt, StreamExt, TryStreamExt};
 use store_api::{
-    BlobStore, Bytes, Change, CollectionId, CollectionStore, Edit, Expect, Kind, Put, PutRecord,
-    RecordDescriptor, RecordId, RecordStore, SecretKey, SeqExpect,
+    BlobStore, Bytes, Change, CollectionId, CollectionStore, Durability, Edit, Expect, Kind, Put,
+    PutRecord, RecordDescriptor, RecordId, RecordStore, SecretKey, SeqExpect, Signed,
 };
 use store_engine::{
     Blobs, Collections, Finding, Hash, Hashed, MAX_STAGED_BYTES, Records, Repair, Root, TagName,
-    Transaction, generate_key, public_key,
+    Transaction, Trust, generate_key, public_key, sign,
 };
 use store_testkit::{
     MemoryStore,
-    stores::{Fault, Faults, FaultyStore, Gate, GatedStore, Operation, StrictStore, When},
+    stores::{
+        Fault, Faults, FaultyStore, Gate, GatedStore, Operation, PowerStore, StrictStore, When,
+    },
 };
 
 const NOTES: CollectionId = CollectionId::from_static("notes");
@@ -449,4 +451,69 @@ async fn a_slot_that_comes_while_it_is_committed_is_refused() {
     committed.unwrap();
     let refused = second.unwrap_err();
     assert_eq!(refused.kind(), Kind::Invalid, "{refused}");
+}
+
+/// A commit that is not durable yet made it so that something is there. Whoever then says that it is kept makes
+/// that durable first.
+#[tokio::test]
+async fn what_is_there_without_being_durable_is_made_so_by_who_acknowledges_it() {
+    /// Commits without a sync, then does this, and says if the blob is there after a loss of power.
+    async fn stays(then: impl AsyncFnOnce(&Blobs, &Records, RecordId, Signed)) -> bool {
+        let store = PowerStore::new();
+        let blobs = Blobs::open(Arc::new(store.clone()), Arc::new(store.clone()));
+        let blobs = blobs.await.unwrap();
+        let (records, id, writer) = record(&blobs, 1).await;
+        let transaction = blobs.transaction().unwrap();
+        let pin = transaction.add("a blob").await.unwrap();
+        let slot = records.slot(id, 0).await.unwrap();
+        let signed = sign(id, 0, 1, "value".into(), &writer).unwrap();
+        let import = PutRecord::Import(signed.clone());
+        transaction.put_slot(&records, &slot, import).await.unwrap();
+        transaction.commit_with(Durability::OnSync).await.unwrap();
+        then(&blobs, &records, id, signed).await;
+        // Of all that may be gone.
+        let mut stays = true;
+        for seed in 0..32 {
+            let store = Arc::new(store.lose_power(seed));
+            let blobs = Blobs::open(store.clone(), store).await.unwrap();
+            stays &= blobs.status(pin.hash()).await.unwrap().is_some();
+        }
+        stays
+    }
+
+    assert!(!stays(async |_, _, _, _| {}).await, "it was durable");
+    assert!(
+        stays(async |blobs, _, _, _| blobs.make_durable().await.unwrap()).await,
+        "made durable"
+    );
+    assert!(
+        stays(async |blobs, _, _, _| drop(blobs.add("a blob").await.unwrap())).await,
+        "added"
+    );
+    assert!(
+        stays(async |blobs, _, _, _| {
+            let transaction = blobs.transaction().unwrap();
+            transaction.add("a blob").await.unwrap();
+            assert_eq!(transaction.commit().await.unwrap(), None);
+        })
+        .await,
+        "in a transaction"
+    );
+    assert!(
+        stays(async |blobs, _, _, _| {
+            let import = blobs.import(Hash::of(b"a blob"), 6, Trust::Untrusted).await;
+            let here = import.unwrap().finish().await.unwrap();
+            assert!(here.is_complete());
+        })
+        .await,
+        "imported"
+    );
+    assert!(
+        stays(async |_, records, id, signed| {
+            let put = records.put(id, 0, PutRecord::Import(signed)).await.unwrap();
+            assert!(matches!(put, Put::Published { .. }));
+        })
+        .await,
+        "put"
+    );
 }
