@@ -11,6 +11,7 @@ mod hostile;
 mod liars;
 mod lost;
 mod policies;
+mod power;
 mod seeds;
 mod status;
 mod values;
