@@ -44,7 +44,10 @@ async fn what_others_were_told_is_here_after_power_was_lost() {
     for life in 0..LIVES {
         let repo = own(&devices[0]).await;
         devices[0].synced(Synced::Everywhere).await;
-        for (name, len) in [("small", 100), ("several", 40_000), ("long", 400_000)] {
+        // Long ones are durable by themselves, and make what came before them so.
+        let files = [("small", 100), ("several", 40_000), ("long", 400_000)];
+        let files = &files[..if life % 4 < 2 { 1 } else { 3 }];
+        for &(name, len) in files {
             let name = format!("{name} {}", life % 3);
             let seed = u32::try_from(life).expect("a few") + len;
             let written = repo.write(&name, noise(seed, len as usize)).await;
