@@ -1,7 +1,7 @@
-//! Measures one small change on redb and iroh, over loopback: how soon it is readable at the other
-//! member, and what a member does when nothing happens.
+//! Measures small changes on redb and iroh, over loopback: how long a write takes, how soon it is readable at the
+//! other member, and what a member does when nothing happens.
 //!
-//! `cargo bench -p benches --bench changes` prints both; `-- latency` or `-- idle` one of them.
+//! `cargo bench -p benches --bench changes` prints all; `-- writes`, `-- latency` or `-- idle` one of them.
 
 #![allow(clippy::print_stdout, reason = "a bench prints")]
 
@@ -20,6 +20,8 @@ use larder::{
 
 /// The number of changes that are measured.
 const CHANGES: usize = 100;
+/// The number of writes that are measured.
+const WRITES: usize = 1000;
 const LEN: usize = 1024;
 /// The groups of the member that has nothing to do.
 const GROUPS: usize = 50;
@@ -39,6 +41,42 @@ async fn member(dir: &Path) -> (Store, Replicator) {
         .await
         .unwrap();
     (store, replicator)
+}
+
+/// Prints the time that a durable write into a repo takes, one after the other.
+async fn writes(dir: &Path) {
+    std::fs::create_dir_all(dir).unwrap();
+    let url = StoreUrl::Redb(dir.join("store"));
+    let store = Store::open_url(&url).await.unwrap();
+    let key = dir.join("key");
+    let groups = store.groups(|| Unlock::key_file(&key)).await.unwrap();
+    let group = groups.create_group("the group").await.unwrap();
+    let repo = group.create_repo("a member").await.unwrap();
+    let mut took = Vec::with_capacity(WRITES);
+    for n in 0..WRITES {
+        let mut data = vec![0; LEN];
+        data[..8].copy_from_slice(&n.to_le_bytes());
+        let start = Instant::now();
+        repo.write(&format!("file {n}"), data).await.unwrap();
+        took.push(start.elapsed());
+    }
+    println!(
+        "a write of 1 KiB, one at a time: durable after {}, median of {WRITES}",
+        shown(&mut took)
+    );
+    store.close().await.unwrap();
+}
+
+/// The median, and what the fastest and the slowest tenth took.
+fn shown(all: &mut [Duration]) -> String {
+    all.sort_unstable();
+    let at = |share: usize| all[(all.len() - 1) * share / 100].as_secs_f64() * 1e3;
+    format!(
+        "{:.2} ms (10 %: {:.2}, 90 %: {:.2})",
+        at(50),
+        at(10),
+        at(90)
+    )
 }
 
 /// Prints the time from a write to its being read at the other member.
@@ -76,16 +114,6 @@ async fn latency(dir: &Path) {
         // At another moment of whatever happens regularly.
         tokio::time::sleep(Duration::from_millis(5 + (n as u64 * 37) % 50)).await;
     }
-    let shown = |all: &mut Vec<Duration>| {
-        all.sort_unstable();
-        let at = |share: usize| all[(all.len() - 1) * share / 100].as_secs_f64() * 1e3;
-        format!(
-            "{:.2} ms (10 %: {:.2}, 90 %: {:.2})",
-            at(50),
-            at(10),
-            at(90)
-        )
-    };
     println!(
         "a change of 1 KiB: durable after {}, read at the other member after {}, medians of {CHANGES}",
         shown(&mut written),
@@ -181,9 +209,11 @@ fn main() {
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     match args[..] {
         ["peer", dir] => runtime.block_on(peer(dir.as_ref())),
+        ["writes"] => runtime.block_on(writes(dir.path())),
         ["latency"] => runtime.block_on(latency(dir.path())),
         ["idle"] => runtime.block_on(idle(dir.path())),
         _ => {
+            runtime.block_on(writes(&dir.path().join("writes")));
             runtime.block_on(latency(&dir.path().join("latency")));
             runtime.block_on(idle(&dir.path().join("idle")));
         }
