@@ -13,7 +13,7 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use descriptors::{Descriptors, Permit};
 use futures_util::{Stream, StreamExt, future};
-use store_api::{Block, Durability, Error, GROUP_LEN, Kind, Part, Result};
+use store_api::{Block, Error, GROUP_LEN, Kind, Part, Result};
 use tokio::task::JoinHandle;
 
 use super::{
@@ -107,9 +107,6 @@ pub struct AddOptions {
     pub tag: Option<TagName>,
     /// Told about progress.
     pub progress: Option<Progress>,
-    /// When the blob, and the tag, survive the loss of power: else once they are added. The bytes of a blob
-    /// of more than 16 KiB do so in any case.
-    pub durability: Durability,
 }
 
 impl fmt::Debug for AddOptions {
@@ -137,7 +134,6 @@ impl AddOptions {
         let edits = self.tag.iter().map(|tag| put_tag(tag, pin.root()));
         Ok(Claims {
             edits: edits.collect::<Result<_>>()?,
-            durability: self.durability,
             ..Claims::default()
         })
     }

@@ -43,6 +43,7 @@ use std::{
 use store_api::{BlobStore, CollectionStore, Error, GROUP_LEN, Kind, Listing, Result};
 use tokio::sync::{Notify, broadcast};
 
+pub(crate) use self::together::TOGETHER;
 pub use self::{
     add::{AddOptions, ByteStream, Progress, Source},
     bitfield::Bitfield,

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
 use futures_util::future::try_join_all;
-use store_api::{GROUP_LEN, Result};
+use store_api::{Durability, GROUP_LEN, Result};
 
 use super::{
     Blobs, Inner,
@@ -16,7 +16,7 @@ use super::{
 use crate::{Hash, Root};
 
 /// The most blobs that one commit adds, where the store takes so many.
-const TOGETHER: usize = 64;
+pub(crate) const TOGETHER: usize = 64;
 
 /// How many of the longer ones are added at a time.
 const IN_FLIGHT: usize = 16;
@@ -62,7 +62,7 @@ impl Blobs {
             .partition(|(_, bytes)| (1..=GROUP_LEN).contains(&(bytes.len() as u64)));
         let mut pins = Vec::new();
         for blobs in small.chunks(TOGETHER) {
-            pins.extend(self.0.add_together(blobs).await?);
+            pins.extend(self.0.add_together(blobs, Durability::OnWrite).await?);
         }
         for blobs in others.chunks(IN_FLIGHT) {
             let adding = blobs.iter().map(|(_, bytes)| self.add(bytes.clone()));
@@ -70,11 +70,26 @@ impl Blobs {
         }
         Ok(pins)
     }
+
+    /// Adds blobs of 1 byte to 16 KiB that were verified, each different, in one commit where the store takes as
+    /// much.
+    pub(crate) async fn add_verified(
+        &self,
+        blobs: &[(Hash, Bytes)],
+        durability: Durability,
+    ) -> Result<Vec<Pin>> {
+        let _running = self.0.enter("blobs.add")?;
+        self.0.add_together(blobs, durability).await
+    }
 }
 
 impl Inner {
     /// Adds blobs of up to 16 KiB, all different.
-    async fn add_together(self: &Arc<Self>, blobs: &[(Hash, Bytes)]) -> Result<Vec<Pin>> {
+    async fn add_together(
+        self: &Arc<Self>,
+        blobs: &[(Hash, Bytes)],
+        durability: Durability,
+    ) -> Result<Vec<Pin>> {
         let mut staged = Vec::with_capacity(blobs.len());
         let added = now();
         for (hash, bytes) in blobs {
@@ -84,7 +99,11 @@ impl Inner {
             staged.push(Staged::new(pin, BlobEntry { added, state }, None));
         }
         let pins = staged.iter().map(|staged| staged.pin.clone()).collect();
-        self.put(&mut staged, &Claims::default()).await?;
+        let claims = Claims {
+            durability,
+            ..Claims::default()
+        };
+        self.put(&mut staged, &claims).await?;
         Ok(pins)
     }
 }

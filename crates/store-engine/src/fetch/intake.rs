@@ -23,7 +23,10 @@ use super::{
     receiver::{Answer, Items, Receiver},
     wanted::{PIECE_LEN, Wanted, rest},
 };
-use crate::{AddOptions, Blobs, Encoded, Hash, Import, Pin, Root, blobs::tree::clip};
+use crate::{
+    Blobs, Encoded, Hash, Import, Pin, Root,
+    blobs::{TOGETHER, tree::clip},
+};
 
 /// How many bytes may have come without being durable, in units of 1 KiB.
 const BUDGET: u32 = 16 * 1024;
@@ -68,13 +71,49 @@ struct State {
     watch: Arc<dyn Watch>,
     /// What was announced of blobs that are not complete.
     announced: Mutex<HashMap<Hash, u64>>,
+    small: Mutex<Small>,
     /// The first error of our own store.
     failed: Mutex<Option<Error>>,
     /// Cancelled once there is one.
     broken: CancellationToken,
 }
 
+/// Small blobs, which are committed many at a time: all that came while the ones before were committed.
+#[derive(Default)]
+struct Small {
+    waiting: Vec<(Hash, Bytes, OwnedSemaphorePermit)>,
+    /// True while a task commits them.
+    runs: bool,
+}
+
 impl State {
+    /// The small blobs to commit next; ends the task that commits them where there are none.
+    fn next_small(&self) -> Vec<(Hash, Bytes, OwnedSemaphorePermit)> {
+        let mut small = lock(&self.small);
+        let len = small.waiting.len().min(TOGETHER);
+        small.runs = len > 0;
+        small.waiting.drain(..len).collect()
+    }
+
+    /// Commits small blobs until none waits.
+    async fn commit_small(&self, blobs: &Blobs, durability: Durability) -> Result<()> {
+        loop {
+            let next = self.next_small();
+            if next.is_empty() {
+                return Ok(());
+            }
+            let (mut bytes, mut room) = (BTreeMap::new(), Vec::with_capacity(next.len()));
+            for (hash, content, permit) in next {
+                bytes.insert(hash, content);
+                room.push(permit);
+            }
+            let bytes: Vec<_> = bytes.into_iter().collect();
+            for pin in blobs.add_verified(&bytes, durability).await? {
+                self.ended(Ok(Some(pin)));
+            }
+        }
+    }
+
     fn fail(&self, error: Error) {
         lock(&self.failed).get_or_insert(error);
         self.broken.cancel();
@@ -110,6 +149,7 @@ impl Intake {
             state: Arc::new(State {
                 watch,
                 announced: Mutex::default(),
+                small: Mutex::default(),
                 failed: Mutex::default(),
                 broken: CancellationToken::new(),
             }),
@@ -270,20 +310,19 @@ impl Intake {
     /// Adds a small blob in the background. Waits only while too many are under way.
     async fn add(&self, hash: Hash, bytes: Bytes) {
         let room = self.room(bytes.len() as u64).await;
-        let blobs = self.blobs.clone();
-        let options = AddOptions {
-            durability: self.durability,
-            ..AddOptions::default()
+        let begins = {
+            let mut small = lock(&self.state.small);
+            small.waiting.push((hash, bytes, room));
+            !std::mem::replace(&mut small.runs, true)
         };
-        self.spawn(async move {
-            let pin = blobs.add_with(bytes, options).await?;
-            drop(room);
-            if pin.hash() != hash {
-                let message = "a verified blob has another hash";
-                return Err(Error::new(Kind::Internal, "blobs.fetch", message).with("hash", hash));
-            }
-            Ok(Some(pin))
-        });
+        if begins {
+            let (state, blobs, durability) =
+                (self.state.clone(), self.blobs.clone(), self.durability);
+            self.spawn(async move {
+                let committed = state.commit_small(&blobs, durability).await;
+                committed.map(|()| None)
+            });
+        }
     }
 
     /// Makes durable what an import has: in the background, unless it is needed `at_once`.
