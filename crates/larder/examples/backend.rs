@@ -242,7 +242,7 @@ async fn main() -> Result<()> {
     store.close().await
 }
 
-/// What a backend must keep, case by case: `cargo test -p larder --examples`.
+/// The suite of what a backend must keep, case by case: `cargo test -p larder --examples`.
 #[cfg(test)]
 mod tests {
     use store_testkit::suite::Subject;

@@ -64,12 +64,12 @@ impl DiskUsage {
     }
 }
 
-/// What became of a store that could not be read whole.
+/// The outcome of recovering a store that could not be read whole.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Recovered {
-    /// How many entries of the index were lost, as far as that could be told.
+    /// The number of lost entries of the index, as far as it is known.
     pub lost_entries: u64,
-    /// How many bytes could not be told to be anything.
+    /// The number of bytes that could not be identified.
     pub lost_bytes: u64,
     /// The damaged files as they were found. Remove them when they are of no more use.
     pub kept: Vec<PathBuf>,
@@ -222,7 +222,8 @@ impl Store {
         Ok(Arc::clone(secrets) as Arc<dyn Secrets>)
     }
 
-    /// Who this store's device is to others: the same each time, so that what names it stays good.
+    /// Returns the identity of this store's device to others: the same key each time, so that names
+    /// made from it stay valid.
     ///
     /// # Errors
     /// As of [`secrets`](Self::secrets); [`Kind::Corrupt`](crate::Kind::Corrupt) where the key is

@@ -67,7 +67,7 @@ impl StoreUrl {
         }
     }
 
-    /// What kind of store it is, as the URL begins.
+    /// Returns the scheme of the URL, which names the kind of store.
     pub fn scheme(&self) -> &'static str {
         match self {
             Self::Memory => "mem",

@@ -19,7 +19,7 @@ use crate::{
     stream::{Place, incoming, stream},
 };
 
-/// What makes the binding of a connection different from all else that is derived from it.
+/// The label that separates the binding of a connection from all other values derived from it.
 const BINDING_LABEL: &[u8] = b"larder sync binding v1";
 
 /// The code of every connection that is closed. The reason says more.

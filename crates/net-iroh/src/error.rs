@@ -17,7 +17,7 @@ pub(crate) fn ended(error: &ConnectionError) -> Error {
     }
 }
 
-/// What the other side says, as text that can be shown.
+/// Returns the other side's reason, as text that is safe to show.
 fn reason(bytes: &[u8]) -> String {
     let show = |c: char| {
         if c.is_control() {

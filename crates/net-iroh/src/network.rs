@@ -27,7 +27,7 @@ use crate::{
 /// The protocol, as connections name it.
 pub const ALPN: &[u8] = b"larder/sync/1";
 
-/// How long a node is waited for that does not answer.
+/// The time after which a node that does not answer is given up.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// TLS alerts that say that a key is not the one that was asked for, or was not proven.

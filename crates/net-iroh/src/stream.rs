@@ -190,7 +190,7 @@ impl Drop for Send {
 /// The half that reads. Dropped before its end, the library's own tells the other side.
 struct Recv {
     inner: RecvStream,
-    /// What was read to learn that the other side has said something.
+    /// The byte that was read to learn that the other side has sent something.
     first: Option<u8>,
     end: Option<End>,
     place: Option<Place>,

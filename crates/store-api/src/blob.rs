@@ -60,12 +60,12 @@ pub struct BlobCapabilities {
     pub max_part_len: u64,
     /// When a write survives the loss of power.
     pub durability: Durability,
-    /// How many calls at once make it fastest.
+    /// The number of concurrent calls that gives the best throughput.
     pub concurrency: u16,
 }
 
 impl BlobCapabilities {
-    /// Whether `blocks` can be written, as [`BlobStore::write`] demands: for backends.
+    /// Checks that `blocks` can be written, as [`BlobStore::write`] demands: for backends.
     ///
     /// # Errors
     /// [`Kind::Invalid`] or [`Kind::TooLarge`].

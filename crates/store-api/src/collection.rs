@@ -125,7 +125,7 @@ impl Scan {
     }
 }
 
-/// What must hold for a [`Batch`] to be applied.
+/// A condition that must hold for a [`Batch`] to be applied.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Expect {
     /// The key has no entry.
@@ -174,7 +174,8 @@ pub struct Batch {
     pub expect: Vec<Expect>,
     /// Applied in order: of two edits of one key, the later wins.
     pub edits: Vec<Edit>,
-    /// What the caller wants before the commit returns. A store may always do better.
+    /// The durability that the caller wants before the commit returns. A store may always do
+    /// better.
     pub durability: Durability,
 }
 
@@ -188,7 +189,7 @@ impl Batch {
         }
     }
 
-    /// The same batch, with one more expectation.
+    /// Adds one expectation to the batch.
     #[must_use]
     pub fn expecting(mut self, expect: Expect) -> Self {
         self.expect.push(expect);
@@ -196,7 +197,7 @@ impl Batch {
     }
 }
 
-/// What a watcher is told.
+/// A change that a watcher is told of.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
     /// These keys were put or deleted by one commit.
@@ -212,7 +213,7 @@ pub enum Change {
     Resync,
 }
 
-/// Whether scans come in the order of keys.
+/// The order in which scans return keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ScanOrder {
     /// As [`Scan::order`] asks.
@@ -264,7 +265,7 @@ impl CollectionCapabilities {
         }
     }
 
-    /// Whether `batch` is within the limits: for backends.
+    /// Checks that `batch` is within the limits: for backends.
     ///
     /// # Errors
     /// [`Kind::TooLarge`], with the limit.

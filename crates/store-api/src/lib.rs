@@ -1,4 +1,4 @@
-//! What a Larder backend implements: three small, object-safe traits, one [`Error`], and the types
+//! The interface of a Larder backend: three small, object-safe traits, one [`Error`], and the types
 //! that they share.
 //!
 //! * [`BlobStore`] keeps payloads, the bytes of blobs, in blocks.

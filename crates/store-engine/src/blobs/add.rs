@@ -30,10 +30,10 @@ use crate::{
     blocking::{INLINE_HASH_LEN, blocking},
 };
 
-/// How much is read, hashed and written at a time.
+/// The number of bytes that are read, hashed and written at a time.
 const WINDOW_LEN: u64 = 2 * 1024 * 1024;
-/// How much is written before the store is asked to begin making it durable, so that the disk works
-/// while the rest is read and hashed.
+/// The number of bytes that are written before the store is asked to begin making them durable, so
+/// that the disk works while the rest is read and hashed.
 const SYNC_EVERY: u64 = 32 * 1024 * 1024;
 
 /// A stream of bytes to add.
@@ -101,7 +101,7 @@ impl From<&Path> for Source {
 /// How to add a blob.
 #[derive(Default)]
 pub struct AddOptions {
-    /// What the pin, and the tag, keep: the blob alone, or all that it names.
+    /// The format for which the pin, and the tag, keep: the blob alone, or all that it names.
     pub format: Option<Format>,
     /// A tag to set in the same commit: either both are there or neither.
     pub tag: Option<TagName>,

@@ -38,18 +38,18 @@ impl Bitfield {
         Self { size, ranges }
     }
 
-    /// Whether every byte is here.
+    /// Returns true if every byte is here.
     pub fn is_complete(&self) -> bool {
         self.ranges.is_all()
     }
 
-    /// Whether the last chunk is here, which proves the size.
+    /// Returns true if the last chunk is here, which proves the size.
     pub fn size_is_proven(&self) -> bool {
         let chunks = ChunkNum::chunks(self.size).0;
         self.ranges.contains(&ChunkNum(chunks.saturating_sub(1)))
     }
 
-    /// How many bytes are here.
+    /// Returns the number of bytes that are here.
     pub fn present_bytes(&self) -> u64 {
         // A peer may name chunks beyond what any blob has.
         let offset = |chunk: &ChunkNum| chunk.0.saturating_mul(1024).min(self.size);

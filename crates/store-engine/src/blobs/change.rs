@@ -31,7 +31,7 @@ pub(crate) struct Change {
     deleting: Option<Deleting>,
 }
 
-/// What became of a change.
+/// The outcome of a change.
 #[derive(Debug)]
 pub(crate) enum Outcome {
     Done(Revision),

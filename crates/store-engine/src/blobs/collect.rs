@@ -35,12 +35,12 @@ const STEP: usize = 31;
 /// Pins that are kept elsewhere, as the temporary tags of iroh are.
 #[async_trait]
 pub trait Roots: Debug + Send + Sync {
-    /// What they keep now. A new one must be held by a [`Pin`](super::Pin) from before it can be
-    /// seen until this lists it.
+    /// Returns the roots to keep now. A new one must be held by a [`Pin`](super::Pin) from before
+    /// it can be seen until this lists it.
     async fn roots(&self) -> Result<Vec<Root>>;
 }
 
-/// What a collection did.
+/// The outcome of a collection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Collected {
     /// Blobs that stay.

@@ -34,7 +34,7 @@ pub(crate) const MAX_RUNS: usize = 4096;
 /// The most incomplete groups of which an entry keeps chunks.
 pub(crate) const MAX_FRAGMENTS: usize = 64;
 
-/// What is stored of a blob.
+/// The stored facts about a blob.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct BlobEntry {
     /// When it was added, in milliseconds since 1970: what is young is spared by collection.
@@ -284,7 +284,7 @@ pub(crate) fn add_group(runs: &mut Vec<(u64, u64)>, group: u64) {
     }
 }
 
-/// Whether group `group` is in the runs.
+/// Returns true if group `group` is in the runs.
 pub(crate) fn has_group(runs: &[(u64, u64)], group: u64) -> bool {
     let at = runs.partition_point(|(start, _)| *start <= group);
     at > 0 && group < runs[at - 1].1

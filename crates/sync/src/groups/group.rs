@@ -45,8 +45,8 @@ struct GroupInner {
     state: Arc<State>,
 }
 
-/// What all handles of a group share: who joins again, with better keys, gets a new one, and the old
-/// ones are still in use.
+/// The state that all handles of a group share: joining again with better keys makes a new handle,
+/// and the old ones are still in use.
 #[derive(Default)]
 struct State {
     ours: Mutex<Ours>,
@@ -62,10 +62,10 @@ struct State {
     told: Told,
 }
 
-/// What the group's record says.
+/// The members that the group's record names.
 #[derive(Default)]
 struct Members {
-    /// How often the record has changed.
+    /// The number of times that the record has changed.
     generation: u64,
     keys: Option<Arc<Vec<PublicKey>>>,
 }
@@ -79,7 +79,7 @@ impl fmt::Debug for Group {
 /// Somebody in a group.
 #[derive(Debug, Clone)]
 pub struct Member {
-    /// What it is called; `None` where that has not come here yet, and to a replica.
+    /// The member's name; `None` if it has not arrived yet, and to a replica.
     pub name: Option<String>,
     /// Its repo.
     pub repo: Repo,
@@ -87,7 +87,7 @@ pub struct Member {
 
 const CREATE_REPO: &str = "sync.group.create_repo";
 const REPOS: &str = "sync.group.repos";
-/// How many repos the group's record has room for.
+/// The number of repos for which the group's record has room.
 const SLOTS: u16 = FIRST_APP - FIRST_MEMBER;
 
 /// Where among the slots of repos the search for a free one begins.
@@ -159,7 +159,7 @@ impl Group {
         Error::new(Kind::Denied, operation, message).with("group", self.0.id)
     }
 
-    /// What the group is called; `None` where that has not come here yet, or is no name.
+    /// Returns the group's name; `None` if it has not arrived yet, or is invalid.
     ///
     /// # Errors
     /// [`Kind::Denied`] to a replica.
@@ -228,7 +228,7 @@ impl Group {
         self.create_repo_with(name, generate_key()?).await
     }
 
-    /// The same, with this key.
+    /// Creates a repo with this key.
     pub(crate) async fn create_repo_with(&self, name: &str, secret: SecretKey) -> Result<Repo> {
         let key = public_key(&secret);
         let id = records::repo_id(key);
@@ -321,7 +321,8 @@ impl Group {
         Ok(repos)
     }
 
-    /// Whether a repo is ours; a handle that was made before its key came does not know.
+    /// Returns true if a repo is ours; a handle that was made before the repo's key arrived does
+    /// not know that.
     pub(crate) fn is_ours(&self, repo: RecordId) -> bool {
         lock(&self.0.state.ours).contains_key(&repo)
     }
@@ -458,7 +459,7 @@ impl Group {
         }
     }
 
-    /// Whether the group has a repo with this key, as far as that is known here.
+    /// Returns true if the group has a repo with this key, as far as that is known here.
     pub async fn has_repo(&self, key: PublicKey) -> Result<bool> {
         self.check_open(REPOS)?;
         Ok(self.repo_keys().await?.contains(&key))

@@ -1,5 +1,4 @@
-//! What this device remembers of its groups: which there are, in collections, and their keys, among the
-//! secrets.
+//! The groups that this device remembers, in collections, and their keys, among the secrets.
 //!
 //! ```text
 //! sync/groups      group id [32]                  -> version u8 = 1 | group's key [32]

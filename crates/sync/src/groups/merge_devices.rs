@@ -36,7 +36,7 @@ fn rank(signed: &Signed) -> (u64, &Bytes) {
     (signed.seq, &signed.value)
 }
 
-/// What it takes to change a repo: one at a time does.
+/// The exclusive right to change a repo.
 pub(crate) type Turn<'a> = MutexGuard<'a, ()>;
 
 impl Repo {

@@ -86,7 +86,7 @@ async fn unread_files(blobs: &Blobs, page: Hash) -> Result<Vec<WantedFile>> {
     Ok(files.collect())
 }
 
-/// How much of a repo's trees is here.
+/// The parts of a repo's trees that are here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RepoState {
@@ -97,14 +97,14 @@ pub struct RepoState {
     /// The tree that was fetched as far as anybody could give it: all its names are here, and all files
     /// that this device [wants](Policy) but for `missing`.
     pub wanted: Root,
-    /// How many files of `wanted` are not here.
+    /// The number of files of `wanted` that are not here.
     pub missing: u64,
     /// The latest tree that is here with all its files, whatever is wanted; empty where there is none.
     pub complete: Root,
 }
 
 impl RepoState {
-    /// Whether the newest tree is here, with every file that this device wants.
+    /// Returns true if the newest tree is here, with every file that this device wants.
     pub fn is_here(&self) -> bool {
         self.announced.hash == self.wanted.hash && self.missing == 0
     }
@@ -118,7 +118,8 @@ pub struct MissingFile {
     pub path: Option<String>,
     /// The blob that it is sealed in.
     pub blob: Hash,
-    /// Whether this device should have it: it was here, and its stored bytes are damaged or gone.
+    /// True if this device should have the file: it was here, and its stored bytes are damaged or
+    /// gone.
     pub is_damaged: bool,
 }
 
@@ -126,16 +127,16 @@ pub struct MissingFile {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Missing {
-    /// How many.
+    /// The number of missing files.
     pub files: u64,
-    /// How many of their bytes are not here, as far as that is known.
+    /// The number of their bytes that are not here, as far as that is known.
     pub bytes: u64,
     /// The first of them.
     pub named: Vec<MissingFile>,
 }
 
 impl Missing {
-    /// Whether nothing is missing.
+    /// Returns true if nothing is missing.
     pub fn is_empty(&self) -> bool {
         self.files == 0
     }
@@ -150,7 +151,8 @@ impl Missing {
 }
 
 impl Repo {
-    /// How much of it is here. `default` is what is wanted where [nothing was said](super::Group::policy).
+    /// Returns which parts of the repo are here. `default` is what is wanted where [nothing was
+    /// said](super::Group::policy).
     ///
     /// # Errors
     /// As of [`root`](Self::root).
@@ -185,7 +187,7 @@ impl Repo {
         })
     }
 
-    /// What could not be read of a tree, and is not known to be missing.
+    /// Returns the places of a tree that could not be read, and are not known to be missing.
     fn damaged_of(&self, settled: &Settled) -> Vec<Place> {
         let damaged = &self.group().inner().damaged;
         let places = damaged.of((self.group().id(), self.key()), settled.root.hash);
@@ -226,7 +228,7 @@ impl Repo {
         Ok(missing)
     }
 
-    /// What is known of the files at these places.
+    /// Returns the known facts about the files at these places.
     pub(crate) async fn name_missing(&self, places: &[Place], wants: &Wants) -> Result<Missing> {
         let mut of_pages: BTreeMap<Hash, HashSet<u32>> = BTreeMap::new();
         for place in places {

@@ -124,8 +124,8 @@ fn check(group: &Group, policy: Option<&Policy>) -> Result<()> {
 }
 
 impl Group {
-    /// What this device wants of the group's repos; `None` where nothing was said: then it is
-    /// [as the replicator was told](crate::replicate::Options::policy).
+    /// Returns the policy of this device for the group's repos; `None` if none was set: then [the
+    /// replicator's](crate::replicate::Options::policy) holds.
     pub async fn policy(&self) -> Result<Option<Policy>> {
         self.inner().policy(self.id().0.to_vec()).await
     }
@@ -149,12 +149,13 @@ impl Repo {
         [self.group().id().0, self.id().0].concat()
     }
 
-    /// What this device wants of this repo; `None` where nothing was said: then it is as of its group.
+    /// Returns the policy of this device for this repo; `None` if none was set: then that of its
+    /// group holds.
     pub async fn policy(&self) -> Result<Option<Policy>> {
         self.group().inner().policy(self.policy_key()).await
     }
 
-    /// The same as [`Group::set_policy`], for this repo alone.
+    /// Sets the policy for this repo alone, as [`Group::set_policy`] does for a group.
     ///
     /// # Errors
     /// As of [`Group::set_policy`].
@@ -202,7 +203,7 @@ impl Repo {
         group.inner().pinned(group.id(), self.id()).await
     }
 
-    /// What this device wants of it; `default` is for who has said nothing.
+    /// Returns what this device wants of the repo; `default` is the policy if none was set.
     pub(crate) async fn wants(&self, default: &Policy) -> Result<Wants> {
         if self.is_ours() {
             return Ok(Wants::EVERYTHING);

@@ -45,7 +45,7 @@ pub enum Copies {
     TheLastToo,
 }
 
-/// What was freed.
+/// The outcome of freeing space.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Freed {
     /// The files that went.
@@ -95,7 +95,7 @@ impl Replicator {
 }
 
 impl Shared {
-    /// How often something was freed.
+    /// Returns the number of times that something was freed.
     pub(super) fn freed(&self) -> u64 {
         self.freed.load(Ordering::SeqCst)
     }
@@ -113,7 +113,7 @@ struct Batch {
     repo: Repo,
     wants: Wants,
     files: Vec<Asked>,
-    /// Who has shown that it has each; `None` where nobody need have it.
+    /// The peers that have shown that they have each blob; `None` if nobody need have it.
     shown: Option<(Asking, Vec<BTreeSet<PublicKey>>)>,
 }
 
@@ -269,7 +269,7 @@ impl Drop for Count<'_> {
     }
 }
 
-/// How many bytes of a blob are here.
+/// Returns the number of bytes of a blob that are here.
 async fn present(blobs: &Blobs, hash: Hash) -> Result<u64> {
     Ok(match blobs.status(hash).await? {
         Some(Status::Complete { size }) => size,

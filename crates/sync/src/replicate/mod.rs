@@ -72,14 +72,14 @@ use crate::{
     records::REPO_ROOT,
 };
 
-/// How many changes somebody who waits may lag behind before everything is looked at.
+/// The number of changes that a listener may lag behind before it looks at everything.
 const CHANGES: usize = 1024;
-/// How long to wait before a group that could not be read is read again; then twice as long, and so on.
+/// The time after which a group that could not be read is read again; it doubles each time.
 const READ_AGAIN: Duration = Duration::from_secs(1);
 /// The longest that it is waited.
 const MAX_READ_AGAIN: Duration = Duration::from_secs(60);
 
-/// Whether a change is told at once.
+/// Says if a change is announced at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Push {
     /// It is.
@@ -92,11 +92,11 @@ pub enum Push {
 /// How to replicate.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// What to fetch of the repos of groups that have no policy of their own.
+    /// The policy for the repos of groups that have no policy of their own.
     pub policy: Policy,
-    /// Whether changes are pushed.
+    /// Says if changes are pushed.
     pub push: Push,
-    /// How often to compare, and to look for members who are not connected.
+    /// The interval at which to compare, and to look for members that are not connected.
     pub compare_every: Duration,
     /// For how long a route of ours is good; it is renewed at half of that.
     pub route_for: Duration,
@@ -124,9 +124,9 @@ pub(crate) struct Shared {
     connections: connections::Connections,
     sessions: sessions::Sessions,
     index: index::Index,
-    /// How many events of the groups are in the index.
+    /// The number of the groups' events that are in the index.
     seen: watch::Sender<u64>,
-    /// What changed, for all who wait for something.
+    /// The changes, for all tasks that wait for something.
     changes: broadcast::Sender<Change>,
     /// Tells that there may be somebody new to connect to.
     met: Notify,
@@ -134,14 +134,15 @@ pub(crate) struct Shared {
     requests: status::Requests,
     contacts: status::Contacts,
     tasks: Mutex<JoinSet<()>>,
-    /// How far fetching each repo is.
+    /// The progress of fetching each repo.
     moved: Mutex<BTreeMap<RecordId, Arc<progress::Moved>>>,
     /// Freeing, and saying that a tree is here, come one after the other.
     freeing: tokio::sync::Mutex<()>,
-    /// How often something was freed.
+    /// The number of times that something was freed.
     freed: AtomicU64,
     leases: Arc<leases::Leases>,
-    /// What nobody could give of the trees with these roots, where that is too much to be written.
+    /// The parts of the trees with these roots that nobody could give, if they are too many to be
+    /// stored.
     given_up: Mutex<BTreeMap<RecordId, (Hash, Missing)>>,
     troubles: fault::Troubles,
 }

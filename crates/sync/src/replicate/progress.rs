@@ -1,4 +1,4 @@
-//! How far fetching a tree is.
+//! The progress of fetching a tree.
 
 use std::sync::{
     Arc,
@@ -13,7 +13,7 @@ use crate::{groups::Repo, tree::Name};
 /// Of how many repos it is remembered.
 pub(super) const MAX_COUNTED: usize = 4096;
 
-/// How far fetching a tree is. What is to come grows while the tree is looked at.
+/// The progress of fetching a tree. What is to come grows while the tree is looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Progress {
     /// The files that are to come, as far as is known.
@@ -70,9 +70,9 @@ impl Moved {
 pub struct FileProgress {
     /// Its path.
     pub path: String,
-    /// How long it is, sealed.
+    /// The length of the sealed file.
     pub len: u64,
-    /// How much of that is here.
+    /// The number of those bytes that are here.
     pub here: u64,
 }
 
@@ -113,7 +113,7 @@ impl Coming {
 }
 
 impl Replicator {
-    /// How far fetching a repo's tree is, or was when it ended.
+    /// Returns the progress of fetching a repo's tree, or the last state of a fetch that ended.
     pub fn progress(&self, repo: RecordId) -> Progress {
         let moved = lock(&self.0.moved).get(&repo).cloned();
         moved.map_or(Progress::default(), |moved| moved.now())

@@ -30,7 +30,7 @@ pub(super) const ANSWER_LEN: usize = 64;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Ends {
     pub(super) binding: [u8; 32],
-    /// Who opened the stream.
+    /// The key of the side that opened the stream.
     pub(super) asker: PublicKey,
     pub(super) answerer: PublicKey,
 }
@@ -111,7 +111,7 @@ fn answer_with<'a>(
     Ok((found, [own, tag].concat()))
 }
 
-/// Whether an answer proves the group.
+/// Returns true if an answer proves the group.
 pub(super) fn check(ends: &Ends, keys: &GroupKeys, nonce: &[u8; 32], answer: &[u8]) -> bool {
     match answer.as_chunks::<32>() {
         ([theirs, tag], []) => same(&ends.tag(keys, 1, &[nonce, theirs]), tag),

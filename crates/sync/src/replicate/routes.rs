@@ -10,7 +10,7 @@ use crate::{
     records::{FIRST_ROUTE, REPO_SLOTS, Route},
 };
 
-/// How many addresses of a device are told.
+/// The most addresses of a device that are announced.
 const MAX_TOLD: usize = 4;
 
 impl Group {

@@ -26,7 +26,7 @@ use crate::{
 /// The time that a peer has to take the next item of an answer: longer than it waits itself, and than it may need
 /// to make durable what it has.
 const TAKES: Duration = Duration::from_secs(60);
-/// How much of an answer is gathered before it is written.
+/// The number of bytes of an answer that are gathered before they are written.
 const BUFFER: usize = 128 * 1024;
 
 /// Part of a blob that a peer may have.
@@ -94,7 +94,7 @@ impl Shared {
         send.shutdown().await.map_err(lost)
     }
 
-    /// What is asked for, once it is clear that the peer may have it.
+    /// Finds the requested blobs, and refuses a peer that may not have them.
     async fn find(&self, link: &Link, get: &Get) -> Result<(Repo, Vec<Wanted>), Refusal> {
         let group = self.sessions.proven(link, get.group);
         let group = group.ok_or(Refusal::Denied("the group was not proven"))?;

@@ -62,7 +62,7 @@ impl Sessions {
         of_group.cloned().collect()
     }
 
-    /// How many sessions of a group run on a connection.
+    /// Returns the number of a group's sessions that run on a connection.
     pub(super) fn count(&self, link: &Link, group: RecordId) -> usize {
         let all = lock(&self.all);
         let on_link = all.values().filter(|session| session.link.id == link.id);

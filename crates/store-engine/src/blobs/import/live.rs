@@ -25,7 +25,7 @@ use crate::blobs::{
     tree::{Cv, PAIR_LEN, group_count, group_range, outboard_len, pair_index},
 };
 
-/// How many verified bytes are gathered before they are written.
+/// The number of verified bytes that are gathered before they are written.
 const WRITE_LEN: u64 = 1024 * 1024;
 /// In how many places of a blob bytes are gathered: so many may send parts of it at once, and each
 /// part is still written in one piece.

@@ -13,7 +13,7 @@ use crate::{
     tree::Root,
 };
 
-/// How often it is said how far something is.
+/// The shortest time between two reports of progress.
 const TELL_EVERY: Duration = Duration::from_millis(100);
 
 impl Replicator {

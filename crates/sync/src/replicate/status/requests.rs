@@ -31,7 +31,7 @@ pub struct Request {
     pub page: Hash,
     /// The file that a piece of is asked for, where it is a long one and can be read here.
     pub file: Option<FileProgress>,
-    /// Who is asked.
+    /// The peer that is asked.
     pub peer: PublicKey,
     /// The verified bytes that came.
     pub bytes: u64,

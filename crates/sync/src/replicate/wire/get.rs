@@ -1,4 +1,4 @@
-//! What a peer asks for, and how it is answered.
+//! The requests of peers, and the answers to them.
 
 use bytes::{BufMut, Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
@@ -12,7 +12,7 @@ use crate::{codec::Fields, root::MAX_LEVEL};
 /// too.
 pub(in crate::replicate) const MAX_RANGES: usize = 4096;
 
-/// What a peer asks for: a page of a tree, or blobs that it names.
+/// A request of a peer: a page of a tree, or blobs that it names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Get {
     /// The group.

@@ -1,4 +1,4 @@
-//! What peers say to each other, as bytes.
+//! The messages between peers, as bytes.
 //!
 //! ```text
 //! stream           what u8 (0 hello, 1 get, 2 show), then frames
@@ -64,7 +64,8 @@ const WRITE: &str = "sync.peer.write";
 
 /// The most slots of a record.
 const MAX_SLOTS: u16 = 1024;
-/// How much of a value's hash is told: enough for no two values to have the same by chance.
+/// The number of bytes of a value's hash that are announced: enough for no two values to have the
+/// same by chance.
 pub const DIGEST_LEN: usize = 8;
 
 /// A digest of all values of a group's records.
@@ -101,7 +102,7 @@ pub enum Which {
     Repo(PublicKey),
 }
 
-/// What is said on the stream of a group, in both directions, after both have proven it.
+/// A message on the stream of a group, in both directions, after both sides have proven the group.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Message {
     /// Which values the slots of one record have.
@@ -126,12 +127,12 @@ pub enum Message {
     Holds {
         /// The repo.
         repo: PublicKey,
-        /// How much of it.
+        /// The part of it that the sender holds.
         holding: Holding,
     },
-    /// What the sender has of the records, in short: who has something else says what it has.
+    /// The sender's state of the records, in short: a peer with another state answers with its own.
     State {
-        /// Whether it answers another one, and needs no answer.
+        /// True if the message answers another one, and needs no answer.
         answers: bool,
         /// The digest.
         digest: Digest,
