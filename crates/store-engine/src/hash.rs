@@ -1,4 +1,4 @@
-//! What blobs are called.
+//! The names of blobs: hashes, and roots that keep blobs alive.
 
 use std::{fmt, str::FromStr};
 
@@ -71,7 +71,7 @@ impl FromStr for Hash {
     }
 }
 
-/// Whether a blob stands alone or names others.
+/// Says if a blob stands alone or names others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Format {
     /// Just bytes.
@@ -82,7 +82,7 @@ pub enum Format {
     /// deep: whatever keeps it alive keeps all of them alive, to the bottom. A tree of depth 1 is a
     /// [`HashSeq`](Format::HashSeq).
     Tree {
-        /// How many sequences lie above one another, 1 to [`MAX_TREE_DEPTH`].
+        /// The number of levels of sequences, 1 to [`MAX_TREE_DEPTH`].
         depth: u8,
     },
 }
@@ -102,12 +102,12 @@ impl Format {
     }
 }
 
-/// What a tag or a pin keeps alive.
+/// The blobs that a tag or a pin keeps alive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Root {
     /// The blob.
     pub hash: Hash,
-    /// Whether the blobs that it names are kept alive too.
+    /// The format, which says if the blobs that it names are kept alive too.
     pub format: Format,
 }
 

@@ -37,7 +37,7 @@ impl Drop for Simulating {
     }
 }
 
-/// Whether this thread simulates.
+/// Returns true if this thread simulates.
 pub(crate) fn is_on() -> bool {
     CHANCE.with_borrow(Option::is_some)
 }

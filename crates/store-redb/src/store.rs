@@ -30,7 +30,7 @@ use crate::{
     writer::{QUEUE_LEN, Reply, Request, Writer},
 };
 
-/// How many calls that block run at once, beside the store's own threads.
+/// The number of blocking calls that run at once, beside the store's own threads.
 const BLOCKING_CALLS: usize = 32;
 
 /// A store in a folder: collections in a log that redb indexes, payloads as plain files.
@@ -241,7 +241,7 @@ impl RedbStore {
         answer.await.map_err(|_| self.gone(operation))?
     }
 
-    /// What it means that one of the store's threads is gone.
+    /// Returns the error that means that one of the store's threads is gone.
     fn gone(&self, operation: &'static str) -> Error {
         if self.inner.is_closed.load(Ordering::Acquire) {
             return closed(operation);

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::Hash;
 
-/// Whether a change was made, or somebody else was first.
+/// Says if a change was made, or if another one came first.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Replaced {
     Done(Revision),

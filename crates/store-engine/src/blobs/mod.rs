@@ -62,7 +62,7 @@ pub use self::{
 use self::{import::Imports, pins::Pins, segment::Segments, sessions::Sessions};
 use crate::{Collections, Hash, Root};
 
-/// How many changes an observer may lag behind before it reads anew.
+/// The number of changes that an observer may lag behind before it reads everything again.
 const CHANGES: usize = 256;
 
 /// A store of blobs: what an app holds, the same type whatever is plugged in. A cheap handle; its
@@ -180,7 +180,7 @@ impl Blobs {
         self.0.pins.pin(root, None).await
     }
 
-    /// What is pinned now.
+    /// Returns the roots that are pinned now.
     pub fn pins(&self) -> Vec<Root> {
         self.0.pins.roots()
     }

@@ -20,15 +20,15 @@ use super::{
 };
 use crate::{Hash, Root, blocking};
 
-/// How many groups are read at a time.
+/// The number of groups that are read at a time.
 const WINDOW_GROUPS: u64 = 64;
-/// How many blobs are scrubbed ahead.
+/// The number of blobs that are scrubbed ahead.
 const SCRUB_AHEAD: usize = 4;
 
 /// The most times that a blob is judged anew that changes meanwhile.
 const MAX_ATTEMPTS: usize = 8;
 
-/// Whether a scrub changes anything.
+/// Says if a scrub changes anything.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Repair {
     /// No: it only says what it finds.
@@ -38,18 +38,18 @@ pub enum Repair {
     Yes,
 }
 
-/// What a scrub says of one blob or payload.
+/// The report of a scrub about one blob or payload.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Scrubbed {
     /// The blob; `None` for a payload that no blob claims.
     pub hash: Option<Hash>,
     /// Its size in bytes, as far as it is known.
     pub size: u64,
-    /// What was found.
+    /// The finding for this blob or payload.
     pub finding: Finding,
 }
 
-/// What was found. Where a repair was asked for, it has been done.
+/// The finding of a scrub. Where a repair was asked for, it has been done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Finding {
     /// Everything that is claimed is there and right.
@@ -205,7 +205,7 @@ impl Inner {
         }))
     }
 
-    /// What is wrong, and with which groups.
+    /// Returns what is wrong, and with which groups.
     async fn scrub_complete(
         self: &Arc<Self>,
         hash: Hash,
@@ -408,7 +408,7 @@ impl Inner {
     }
 }
 
-/// What can be read; `None` for what is gone or damaged.
+/// Returns the value that was read; `None` if it is gone or damaged.
 fn readable<T>(read: Result<T>) -> Result<Option<T>> {
     match read {
         Ok(value) => Ok(Some(value)),

@@ -51,7 +51,7 @@ struct Inner {
     durable: Durable,
 }
 
-/// What became of a [`Collections::compare_and_swap`].
+/// The outcome of a [`Collections::compare_and_swap`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Swap {
     /// The key has the new value, since this commit.
@@ -100,7 +100,7 @@ impl Collections {
         &self.0.store
     }
 
-    /// Whether both are clones of one handle.
+    /// Returns true if both are clones of one handle.
     pub(crate) fn is(&self, other: &Collections) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }
@@ -304,7 +304,7 @@ pub(crate) fn expect(collection: &CollectionId, key: &Bytes, revision: Option<Re
     }
 }
 
-/// Whether `found`, the entry of the key that it names, is what it expects.
+/// Returns true if `found`, the entry of the key that the expectation names, meets it.
 pub(crate) fn holds(expect: &Expect, found: Option<&Entry>) -> bool {
     match expect {
         Expect::Absent { .. } => found.is_none(),

@@ -44,7 +44,7 @@ impl<C> Job<C> {
         }
     }
 
-    /// Whether a provider failed to do it, which may have done a part of it.
+    /// Returns true if a provider failed to do the job, which may have done a part of it.
     pub(super) fn is_tried(&self) -> bool {
         !self.failed.is_empty()
     }
@@ -127,7 +127,7 @@ impl<C> Jobs<C> {
         self.changed.notify_waiters();
     }
 
-    /// Whether no job waits or runs.
+    /// Returns true if no job waits or runs.
     pub(super) fn is_empty(&self) -> bool {
         let state = self.lock();
         state.waiting.is_empty() && state.running.is_empty()

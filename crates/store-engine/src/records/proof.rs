@@ -1,4 +1,4 @@
-//! What a record's id commits to, and what a slot's signature covers.
+//! The commitments of a record's id, and the message that a slot's signature covers.
 
 use bytes::Bytes;
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
@@ -11,7 +11,7 @@ use super::{format, key, limits};
 /// The context of BLAKE3's key derivation that makes a record's id from its descriptor's bytes.
 pub const ID_CONTEXT: &str = "larder 2025-11-21 record id v1";
 
-/// What every signed message begins with, so that no signature made elsewhere holds here.
+/// The prefix of every signed message, so that no signature made elsewhere holds here.
 pub const SIGNATURE_CONTEXT: &[u8; 30] = b"larder 2025-11-21 slot v1 sign";
 
 const MESSAGE_LEN: usize = SIGNATURE_CONTEXT.len() + 32 + 2 + 8 + 4 + 32;
@@ -86,7 +86,8 @@ pub(super) fn hash(id: RecordId, slot: Slot, signed: &Signed) -> Result<[u8; 32]
     Ok(*hasher.finalize().as_bytes())
 }
 
-/// What is signed. All but the context have a fixed length, so no two differ and read the same.
+/// Returns the message that is signed. All but the context have a fixed length, so no two differ
+/// and read the same.
 fn message(
     operation: &'static str,
     id: RecordId,

@@ -18,7 +18,8 @@ use super::{
     request::{LEAST_BLOBS, MOST_RANGES},
 };
 
-/// How many blobs a peer may lack before it is given up; what it has of the others is fetched.
+/// The number of blobs that a peer may lack before it is given up; those of the others that it has
+/// are fetched.
 const MAX_LACKING: u64 = 64;
 
 pub(super) struct Call {

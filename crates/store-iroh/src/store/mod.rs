@@ -28,20 +28,20 @@ use crate::{
     temp_tags::TempTags,
 };
 
-/// How many commands may wait to be looked at.
+/// The number of commands that may wait to be looked at.
 const COMMANDS: usize = 256;
 
-/// How many commands that end by themselves run at once; further ones wait.
+/// The number of commands that end by themselves and run at once; further ones wait.
 const MAX_TASKS: usize = 256;
 
-/// How many commands whose pace the caller sets (streams, batches, observers) may be open at once.
-/// Further ones are refused, for waiting could wait for ever.
+/// The number of commands that may be open at once although the caller sets their pace (streams,
+/// batches, observers). Further ones are refused, for waiting could wait for ever.
 const MAX_STREAMS: usize = 4096;
 
-/// How long a shutdown waits for streams that their callers do not end.
+/// The time for which a shutdown waits for streams that their callers do not end.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
 
-/// What `Store::shutdown` does with the engine.
+/// The effect of `Store::shutdown` on the engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum OnShutdown {
     /// Leaves it open, for whoever else works with it.
@@ -83,7 +83,7 @@ pub fn iroh_store_with(blobs: &Blobs, on_shutdown: OnShutdown) -> Store {
     store_from_client(Client::from(tx))
 }
 
-/// What every command needs.
+/// The context that every command needs.
 #[derive(Debug)]
 struct Context {
     blobs: Blobs,
@@ -100,7 +100,7 @@ struct Actor {
     streams: JoinSet<()>,
     /// Commands that last until the caller goes away; nobody waits for them.
     watchers: JoinSet<()>,
-    /// Who waits until nothing runs.
+    /// The callers that wait until nothing runs.
     idle: Vec<irpc::channel::oneshot::Sender<()>>,
 }
 

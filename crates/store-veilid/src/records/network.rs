@@ -28,7 +28,7 @@ use super::{
     watches::Watches,
 };
 
-/// How often a write that expects nothing goes after the newer value that it found.
+/// The number of times that a write that expects nothing follows the newer value that it found.
 const MAX_OVERTAKEN: usize = 4;
 
 /// A node's records.

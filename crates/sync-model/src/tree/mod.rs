@@ -56,10 +56,10 @@ use crate::{
 /// fault, and not the store.
 pub const MALFORMED: &str = "sync.tree.read";
 
-/// How many opened pages of level 0 are kept at hand; each is at most 260 KiB.
+/// The number of opened pages of level 0 that are kept in memory; each is at most 260 KiB.
 const CACHED_LEAVES: NonZeroUsize = NonZeroUsize::new(64).expect("64 is not zero");
 
-/// How many of the others: all that a million files have.
+/// The number of other pages that are kept in memory: all that a million files have.
 const CACHED_INNER: NonZeroUsize = NonZeroUsize::new(384).expect("384 is not zero");
 
 const BOUNDARY_CONTEXT: &str = "larder 2026 tree boundary key v1";
@@ -75,7 +75,7 @@ pub struct FileEntry {
     pub hash: Hash,
     /// The blob that it is sealed in.
     pub blob: Hash,
-    /// What it is sealed with.
+    /// The key that the file is sealed with.
     pub key: FileKey,
 }
 

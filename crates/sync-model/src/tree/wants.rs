@@ -29,9 +29,9 @@ pub enum Policy {
     Everything,
     /// Files that are chosen by path and size. A replica, which sees no paths, goes by size alone.
     Selected {
-        /// What their paths begin with, one of these; any path where there is none.
+        /// The prefixes of the wanted paths; any path if there is none.
         prefixes: Vec<String>,
-        /// How many bytes they have at most.
+        /// The most bytes that a wanted file has.
         up_to: u64,
     },
     /// None, but when they are read; what was read stays.

@@ -30,16 +30,16 @@ const WRITE_LEN: u64 = 1024 * 1024;
 /// In how many places of a blob bytes are gathered: so many may send parts of it at once, and each
 /// part is still written in one piece.
 const MAX_PENDING: usize = 16;
-/// How many blocks of the outboard wait to be written.
+/// The number of outboard blocks that may wait to be written.
 const OUTBOARD_BLOCKS: usize = 32;
 /// The most attempts to record after others recorded sizes that they only claim.
 const MAX_ATTEMPTS: usize = 8;
-/// How many bytes may wait to be recorded while a record is under way.
+/// The most bytes that may wait to be recorded while a record is under way.
 const MAX_UNRECORDED: u64 = 4 * RECORD_EVERY_BYTES;
 
 #[derive(Debug)]
 pub(super) struct Live {
-    /// What was recorded earlier is known.
+    /// True if the earlier record was loaded.
     is_loaded: bool,
     /// Everything is here and recorded; nothing more is taken.
     complete: bool,
@@ -92,7 +92,7 @@ pub(super) struct Node {
 }
 
 impl Node {
-    /// Whether it lies below a group, and so not in the outboard.
+    /// Returns true if the node lies below a group, and so not in the outboard.
     fn is_in_group(&self) -> bool {
         self.count <= 16
     }
@@ -110,7 +110,7 @@ impl Node {
     }
 }
 
-/// What a record came to.
+/// The outcome of recording.
 #[derive(Debug)]
 enum Recorded {
     Entry(Indexed),
@@ -186,13 +186,13 @@ impl Live {
         }
     }
 
-    /// Whether what is verified must be recorded now.
+    /// Returns true if the verified data must be recorded now.
     pub(super) fn is_due(&self, size: u64) -> bool {
         self.unrecorded >= RECORD_EVERY_BYTES
             || (size > GROUP_LEN && self.recorded_at.elapsed() >= RECORD_EVERY)
     }
 
-    /// Whether an item of `group` is still of use.
+    /// Returns true if an item of `group` is still of use.
     fn wants(&self, group: u64) -> Result<bool> {
         if let Some(error) = &self.failed {
             return Err(error.clone());
@@ -501,7 +501,7 @@ impl Live {
         self.runs == [(0, group_count(size))]
     }
 
-    /// Whether every byte is verified, recorded or not.
+    /// Returns true if every byte is verified, recorded or not.
     pub(super) fn is_verified(&self, size: u64) -> bool {
         let pending: u64 = self.pending.iter().map(|run| run.groups.len() as u64).sum();
         let written: u64 = self.runs.iter().map(|(start, end)| end - start).sum();
