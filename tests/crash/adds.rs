@@ -13,7 +13,7 @@ use tests::{
     store::{claimed_payloads, open_url, read, stored_payloads, unsound},
 };
 
-/// How often a child is killed.
+/// The number of times that a child is killed.
 struct Rounds {
     least: u64,
     /// So many acknowledged blobs show something; a slow machine takes more rounds for them.

@@ -111,7 +111,7 @@ async fn at_every_length_of_a_disk() {
     );
 }
 
-/// What is left of an add for which there was no space.
+/// The remains of an add for which there was no space.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Left {
     Nothing,
@@ -119,7 +119,7 @@ enum Left {
     UntilTheNextStart,
 }
 
-/// What a child does on a real disk with `limit` bytes that `free` makes larger.
+/// Runs a child on a real disk with `limit` bytes that `free` makes larger.
 async fn fill(url: &StoreUrl, limit: usize, free: impl FnOnce()) {
     let store = open_url(url).await;
     let blobs = store.blobs();

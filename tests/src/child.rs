@@ -25,12 +25,12 @@ use std::{
 };
 
 const JOB: &str = "LARDER_TEST_JOB";
-/// What the parent hears begins with this; the rest is the test harness talking.
+/// The prefix of what the parent hears; the rest is the test harness talking.
 const MARK: &str = "\u{1}";
-/// How long a child may take to say something.
+/// The time within which a child must say something.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// What this process is to do, where it is a child. It ends when its parent does.
+/// Returns the job of this process, if it is a child. It ends when its parent does.
 pub fn job() -> Option<String> {
     let job = std::env::var(JOB).ok()?;
     std::thread::spawn(|| {
@@ -146,7 +146,7 @@ impl Child {
         }
     }
 
-    /// What it said so far.
+    /// Returns what the child has said so far.
     pub fn heard(&self) -> Vec<String> {
         self.heard.lock().0.clone()
     }
@@ -173,7 +173,7 @@ impl Child {
         }
     }
 
-    /// Whether it ended by itself.
+    /// Returns true if the child ended by itself.
     pub fn has_ended(&mut self) -> bool {
         let ended = self.process.try_wait();
         ended.expect("a child can be asked for").is_some()

@@ -48,7 +48,7 @@ pub struct Load {
     name: &'static str,
     files: usize,
     len: usize,
-    /// How much of a file is what is counted.
+    /// The part of a file that is counted.
     unit: f64,
     /// The ratio that is wanted.
     wanted: f64,

@@ -1,4 +1,4 @@
-//! What the commands share: the stores that are open, and how to print.
+//! The state that the commands share: the stores that are open, and how to print.
 
 use std::{
     fs, io,
@@ -129,7 +129,7 @@ const SECRETS_KEY_VARIABLE: &str = "LARDER_SECRETS_KEY";
 /// A password for them instead.
 const PASSWORD_VARIABLE: &str = "LARDER_PASSWORD";
 
-/// What opens the secrets of a store that keeps them in a file.
+/// Returns the way to unlock the secrets of a store that keeps them in a file.
 pub(crate) fn unlock() -> larder::Result<Unlock> {
     let invalid = |message: &'static str| Error::new(Kind::Invalid, "secrets.unlock", message);
     match std::env::var(PASSWORD_VARIABLE) {

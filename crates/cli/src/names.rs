@@ -11,7 +11,7 @@ use std::{
 const MAX_COMPONENT_LEN: usize = 255;
 /// The longest name, in bytes: leaves room for the target folder within the usual 4,096.
 const MAX_NAME_LEN: usize = 3072;
-/// How many refused names an error shows.
+/// The number of refused names that an error shows.
 const MAX_SHOWN: usize = 10;
 
 /// Which names are accepted.
@@ -71,7 +71,7 @@ pub(crate) struct Refused {
 }
 
 impl Refused {
-    /// Whether [`Rules::Here`] would accept them all.
+    /// Returns true if [`Rules::Here`] would accept all of the names.
     pub(crate) fn is_about_portability(&self) -> bool {
         self.count == self.shown.len()
             && self.shown.iter().all(|(_, reason)| {
@@ -135,7 +135,7 @@ pub(crate) fn to_paths<'a>(
     }
 }
 
-/// Whether `name` alone is acceptable.
+/// Checks that `name` alone is acceptable.
 fn check(name: &str, rules: Rules) -> Result<(), Reason> {
     let portable = rules == Rules::Portable || cfg!(windows);
     if name.is_empty() {
@@ -178,7 +178,7 @@ fn check_component(component: &str, portable: bool) -> Result<(), Reason> {
     }
 }
 
-/// Whether Windows gives this name, with any extension, to a device.
+/// Returns true if Windows gives this name, with any extension, to a device.
 fn is_reserved(component: &str) -> bool {
     let stem = component.split('.').next().unwrap_or(component);
     let stem = stem.trim_end_matches(' ').to_ascii_uppercase();

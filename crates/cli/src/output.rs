@@ -100,7 +100,7 @@ fn style(unit: Unit, has_total: bool) -> ProgressStyle {
     style.progress_chars("=> ")
 }
 
-/// What a progress bar counts.
+/// The unit that a progress bar counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Unit {
     Bytes,
@@ -195,7 +195,7 @@ impl Display for Shown<'_> {
     }
 }
 
-/// Whether it reorders the text around it.
+/// Returns true if the character reorders the text around it.
 fn is_bidi(c: char) -> bool {
     matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200e}' | '\u{200f}')
 }

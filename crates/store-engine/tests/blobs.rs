@@ -152,7 +152,7 @@ async fn a_reader_reads_and_seeks() {
     }
 }
 
-/// What bao-tree itself makes of these ranges.
+/// Returns what bao-tree itself makes of these ranges.
 async fn reference(data: &[u8], ranges: &ChunkRanges) -> Vec<Encoded> {
     let outboard = PreOrderMemOutboard::create(data, BlockSize::from_chunk_log(4));
     let (mut send, mut receive) = tokio::sync::mpsc::channel(1 << 20);

@@ -51,12 +51,13 @@ impl Cut {
         Self { polls, state }
     }
 
-    /// How often the call is polled before it is dropped: 0 is dropped without having begun.
+    /// Returns the number of times that the call is polled before it is dropped: 0 is dropped
+    /// without having begun.
     pub fn polls(&self) -> usize {
         self.polls
     }
 
-    /// Whether the call was made, and was cut off before it completed.
+    /// Returns true if the call was made, and was cut off before it completed.
     pub fn was_cut(&self) -> bool {
         self.state == State::CutOff
     }

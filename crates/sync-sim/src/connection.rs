@@ -49,7 +49,7 @@ impl SimConnection {
         }))
     }
 
-    /// What `look` finds, as soon as it finds it or the connection has ended.
+    /// Waits until `look` finds something or the connection has ended.
     async fn wait<R>(&self, look: impl Fn(&mut World) -> Option<R>) -> Result<R> {
         let state = &self.anchor.state;
         loop {

@@ -100,7 +100,8 @@ impl World {
         left > now
     }
 
-    /// What a node that stalls still sends. Of the end its peer hears nothing either.
+    /// Returns the part of an item that a node that stalls still sends. Of the end its peer hears
+    /// nothing either.
     fn stall(&mut self, id: PipeId, from: usize, item: Item) -> Option<Item> {
         let Some(most) = self.nodes[from].stall else {
             return Some(item);
@@ -116,8 +117,7 @@ impl World {
         }
     }
 
-    /// What becomes of an item as it leaves: it may be tampered with, searched, or break the
-    /// connection.
+    /// Lets an item leave: it may be tampered with, searched, or break the connection.
     fn cross(&mut self, id: PipeId, from: usize, to: usize, item: Item) -> Option<Item> {
         let item = self.stall(id, from, item)?;
         let mut bytes = match item {

@@ -73,7 +73,7 @@ use world::{Shared, World};
 /// Where bytes are that a [`Tamper`] gets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Crossing {
-    /// Who sends them.
+    /// The key of the sender.
     pub from: PublicKey,
     /// To whom.
     pub to: PublicKey,
@@ -83,7 +83,7 @@ pub struct Crossing {
     pub stream: u64,
     /// 0 is from whoever opened the stream, 1 is the answer.
     pub direction: usize,
-    /// How many bytes were sent in this direction of the stream before.
+    /// The number of bytes that were sent in this direction of the stream before.
     pub offset: u64,
 }
 
@@ -236,7 +236,7 @@ impl SimNetwork {
         });
     }
 
-    /// What a node sent and received, over all its lives.
+    /// Returns the traffic of a node, over all its lives.
     pub fn traffic(&self, node: PublicKey) -> Traffic {
         self.0.with(|world| {
             let node = world.node(node);
@@ -244,7 +244,7 @@ impl SimNetwork {
         })
     }
 
-    /// What all nodes sent and received together.
+    /// Returns the traffic of all nodes together.
     pub fn total(&self) -> Traffic {
         self.0.with(|world| {
             let each = world.nodes.iter().map(|node| node.traffic);
@@ -257,7 +257,7 @@ impl SimNetwork {
         })
     }
 
-    /// What the network holds now.
+    /// Returns what the network holds now.
     pub fn held(&self) -> Held {
         self.0.with(|world| {
             let streams = world.connections.values().flat_map(|c| c.streams.values());
@@ -280,7 +280,7 @@ impl SimNetwork {
         Ok(())
     }
 
-    /// What was found; the first [`MAX_FINDINGS`].
+    /// Returns the findings of the search; the first [`MAX_FINDINGS`].
     pub fn findings(&self) -> Vec<Finding> {
         self.0.with(|world| {
             let search = world.search.as_ref();
@@ -296,8 +296,8 @@ impl SimNetwork {
         self.0.with(|world| world.say(Happening::Note { text }));
     }
 
-    /// What happened, in seconds since the network was made; the latest [`TRACE_LEN`] lines. Nodes are
-    /// numbered as they were first mentioned.
+    /// Returns the trace, with times in seconds since the network was made; the latest
+    /// [`TRACE_LEN`] lines. Nodes are numbered as they were first mentioned.
     pub fn trace(&self) -> Vec<String> {
         self.0.with(|world| world.trace.lines())
     }

@@ -45,7 +45,7 @@ impl SimNode {
         }
     }
 
-    /// What `look` finds, as soon as it finds it; `None` once the node is down.
+    /// Waits until `look` finds something; returns `None` once the node is down.
     async fn wait<R>(&self, look: impl Fn(&mut World) -> Option<R>) -> Option<R> {
         loop {
             let changed = self.changed.notified();
@@ -62,7 +62,7 @@ impl SimNode {
         }
     }
 
-    /// How long a call takes, and why it fails where that is known before.
+    /// Returns the time that a call takes, and the reason why it fails if that is known before.
     fn call(&self, world: &mut World, address: u64) -> Result<(Duration, Option<&'static str>)> {
         let from = self.node;
         self.check(world)?;

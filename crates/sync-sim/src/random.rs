@@ -29,8 +29,8 @@ impl Random {
         chance >= 1.0 || (chance > 0.0 && self.unit() < chance)
     }
 
-    /// How many in a row do not happen before what happens with this chance does; `None` where it never
-    /// does, or not soon.
+    /// Returns the number of events in a row that do not happen before one with this chance does;
+    /// `None` if none does, or not soon.
     pub(super) fn skip(&mut self, chance: f64) -> Option<usize> {
         if chance <= 0.0 {
             return None;

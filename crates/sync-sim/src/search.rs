@@ -19,7 +19,7 @@ pub const MAX_FINDINGS: usize = 256;
 pub struct Finding {
     /// Which one, counted from 0.
     pub pattern: usize,
-    /// Who sent it.
+    /// The key of the sender.
     pub from: PublicKey,
     /// To whom.
     pub to: PublicKey,
@@ -43,7 +43,7 @@ pub(super) struct Search {
     pub(super) findings: Vec<Finding>,
 }
 
-/// What one direction of a stream keeps of what it has sent: the end, where a pattern may begin.
+/// The end of the bytes sent in one direction of a stream, where a pattern may begin.
 #[derive(Debug, Default)]
 pub(super) struct Tail(Vec<u8>);
 

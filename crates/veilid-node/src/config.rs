@@ -1,4 +1,4 @@
-//! What a node is started with.
+//! The configuration of a node.
 
 use std::path::PathBuf;
 
@@ -27,7 +27,7 @@ pub enum Bootstrap {
     Nobody,
 }
 
-/// What a node is started with.
+/// The configuration with which a node is started.
 #[derive(Clone)]
 pub struct NodeConfig {
     /// Where all that it keeps lies. Made where it is missing.
@@ -69,7 +69,8 @@ impl NodeConfig {
         }
     }
 
-    /// The same as Veilid knows it, for who wants to set more before [`Node::start_with`](crate::Node::start_with).
+    /// Returns the configuration as Veilid knows it, so that more can be set before
+    /// [`Node::start_with`](crate::Node::start_with).
     ///
     /// Never erases what it cannot decrypt, whatever Veilid's default is.
     ///

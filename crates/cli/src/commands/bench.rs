@@ -31,7 +31,7 @@ pub(crate) struct Args {
     /// How large the loads are
     #[arg(long, default_value_t = 0.1)]
     scale: f64,
-    /// How often each load is run; what counts is the median
+    /// Number of runs of each load; the median counts
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
     runs: u32,
     /// Write a page with charts to this file

@@ -29,7 +29,7 @@ pub(crate) struct Args {
     overwrite: bool,
 }
 
-/// What was copied.
+/// The result of copying.
 #[derive(Debug, Default, Serialize)]
 struct Copied {
     blobs: u64,

@@ -27,10 +27,10 @@ const SHARES: CollectionId = CollectionId::from_static("larder-cli/shares");
 pub(crate) struct Args {
     /// The folder
     folder: PathBuf,
-    /// What those who are invited may do
+    /// Access that the invited people get
     #[arg(long, value_name = "KIND", default_value = "read")]
     invite: Kind,
-    /// What you are called in the group
+    /// Your name in the group
     #[arg(long = "as", value_name = "NAME", default_value = "me", value_parser = NonEmptyStringValueParser::new())]
     member: String,
     #[command(flatten)]

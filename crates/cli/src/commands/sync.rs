@@ -17,7 +17,7 @@ use crate::{
     signalled,
 };
 
-/// How long to stay after everybody has everything.
+/// The time to stay after everybody has everything.
 const LINGER: Duration = Duration::from_millis(1500);
 
 /// Fetches what the others have and gives them what is here, until everybody who can be reached has
@@ -130,7 +130,7 @@ async fn until_synced(
     }
 }
 
-/// What is missing.
+/// Returns the problem that says what is missing.
 async fn not_synced(
     watch: &Watch<'_>,
     replicator: &Replicator,

@@ -18,7 +18,7 @@ use crate::{
     walk::{Found, Skipped, Walk, WalkOptions, walk},
 };
 
-/// How many files become visible together. What was put before an interruption stays.
+/// The number of files that become visible together. What was put before an interruption stays.
 const TOGETHER: usize = 4096;
 
 /// How to put.
@@ -35,7 +35,7 @@ pub(crate) struct PutOptions {
     pub(crate) read_all: bool,
 }
 
-/// What was put.
+/// The result of putting files.
 #[derive(Debug, Default, Serialize)]
 pub(crate) struct Put {
     /// New or changed files, and their bytes.

@@ -72,7 +72,7 @@ impl Directory {
         }
     }
 
-    /// How far the payload's blocks go; `None` where there is no such payload.
+    /// Returns the extents of the payload's blocks; `None` if there is no such payload.
     pub(crate) async fn extents(
         &self,
         operation: &'static str,

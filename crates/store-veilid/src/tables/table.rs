@@ -120,7 +120,7 @@ impl Table {
         loaded.map_err(|error| self.error(operation, error))
     }
 
-    /// What Veilid says, with where.
+    /// Makes an error of Veilid's, and adds the path of the table.
     pub(crate) fn error(
         &self,
         operation: &'static str,

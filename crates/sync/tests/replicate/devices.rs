@@ -270,7 +270,7 @@ async fn crashes_in_the_middle_lose_nothing() {
     }
 }
 
-/// How much happened in all seeds: a scenario in which nothing does shows nothing.
+/// The number of conflicts in all seeds: a scenario in which nothing happens shows nothing.
 static CONFLICTS: AtomicU64 = AtomicU64::new(0);
 static COLLECTED: AtomicU64 = AtomicU64::new(0);
 

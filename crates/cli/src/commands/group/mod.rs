@@ -28,7 +28,7 @@ pub(crate) struct Args {
 enum Command {
     /// Make a group, with a repo of yours in it
     Create {
-        /// What it is called; only its members see that
+        /// Name of the group; only its members see it
         #[arg(value_parser = NonEmptyStringValueParser::new())]
         name: String,
         #[command(flatten)]
@@ -87,10 +87,10 @@ enum Command {
     },
 }
 
-/// What you are called.
+/// The option for your own name.
 #[derive(Debug, clap::Args)]
 struct MemberName {
-    /// What you are called in the group; without it, as on this machine
+    /// Your name in the group; without it, your name on this machine
     #[arg(id = "member", long = "as", value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
     name: Option<String>,
 }

@@ -12,11 +12,11 @@ use crate::{
     problem::Problem,
 };
 
-/// What is to be known where only names are wanted.
+/// The hint that is shown if only names are wanted.
 pub(super) const STAYS: &str = "what is here stays where only names are wanted; with `larder group policy --pinned` \
      `larder group free` lets go of it";
 
-/// What to want.
+/// The option for what to want.
 #[derive(Debug, clap::Args)]
 pub(super) struct Set {
     /// GROUP, or GROUP/MEMBER for the files of one; may be left out where there is one group
@@ -62,7 +62,7 @@ impl Set {
     }
 }
 
-/// What is wanted.
+/// The policy, as a line.
 #[derive(Debug, Serialize)]
 struct Line {
     group: String,

@@ -1,4 +1,4 @@
-//! What goes wrong with payloads.
+//! Defects of payloads.
 
 use std::ops::Range;
 

@@ -113,7 +113,7 @@ impl Defect {
     ];
 }
 
-/// How many items make a page to the defects that stop after one.
+/// The number of items in a page, for the defects that stop after one.
 const PAGE: usize = 256;
 
 /// A store that works but for one [`Defect`].
@@ -124,7 +124,7 @@ pub struct BrokenStore<S> {
     memory: Arc<Mutex<Memory>>,
 }
 
-/// What the defects that remember too much remember; never more than the store.
+/// The memory of the defects that remember too much; never more than the store.
 #[derive(Debug, Default)]
 struct Memory {
     blocks: BTreeMap<Question, Bytes>,

@@ -68,7 +68,7 @@ pub enum When {
     Chance(f64),
 }
 
-/// What happens to a call.
+/// The fault that happens to a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
     /// It fails with nothing done. A listing fails after a few items.
@@ -89,7 +89,7 @@ pub enum Fault {
     Hang,
 }
 
-/// What is left to do once delays are over.
+/// The rest that is to be done once delays are over.
 pub(super) enum Verdict {
     Do,
     Fail(Error),
@@ -109,7 +109,7 @@ impl Verdict {
     }
 }
 
-/// What goes wrong, for all the stores that share it. Chance comes from a seed alone, so that the
+/// The plan of faults for all the stores that share it. Chance comes from a seed alone, so that the
 /// same calls in the same order fail the same way.
 ///
 /// ```
@@ -150,7 +150,7 @@ struct Rule {
     calls: u64,
 }
 
-/// Whether commits are possible.
+/// Says if commits are possible.
 #[derive(PartialEq, Eq)]
 enum Commits {
     Possible,
@@ -201,17 +201,17 @@ impl Faults {
         self.space().limit(bytes);
     }
 
-    /// How many bytes blocks, keys and values take.
+    /// Returns the number of bytes that blocks, keys and values take.
     pub fn used_space(&self) -> u64 {
         self.space().used()
     }
 
-    /// How many calls of `on` were made, whatever became of them.
+    /// Returns the number of calls of `on` that were made, with whatever outcome.
     pub fn calls(&self, on: Operation) -> u64 {
         self.plan().calls.get(&on).copied().unwrap_or(0)
     }
 
-    /// How many times a fault struck.
+    /// Returns the number of times that a fault struck.
     pub fn struck(&self) -> u64 {
         self.plan().struck
     }
