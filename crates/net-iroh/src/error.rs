@@ -12,8 +12,12 @@ pub(crate) fn ended(error: &ConnectionError) -> Error {
         ConnectionError::ApplicationClosed(close) => {
             closed("the other side closed it").with("reason", reason(&close.reason))
         }
-        _ => Error::new(Kind::Unavailable, "network.connection", "it was lost")
-            .because(error.clone()),
+        _ => Error::new(
+            Kind::Unavailable,
+            "network.connection",
+            "the connection to the other side was lost; connect again",
+        )
+        .because(error.clone()),
     }
 }
 

@@ -107,7 +107,7 @@ impl IrohNetwork {
 
     /// Does `work`, unless the network is closed before it is done.
     async fn unless_closed<R>(&self, work: impl Future<Output = Result<R>>) -> Result<R> {
-        let closed = || Error::new(Kind::Closed, "network", "it was closed");
+        let closed = || Error::new(Kind::Closed, "network", "this network was closed");
         let done = self.life.closing.run_until_cancelled(work).await;
         match done {
             // Who closes ends this first, which may look like any failure.
@@ -187,7 +187,7 @@ impl Network for IrohNetwork {
             let inner = match timeout(CONNECT_TIMEOUT, attempt).await {
                 Ok(made) => made.map_err(|error| not_made(error).with("address", to))?,
                 Err(_) => {
-                    let why = "nobody answers";
+                    let why = "nobody answers at this address";
                     let error = Error::new(Kind::Unavailable, "network.connect", why);
                     return Err(error.with("address", to));
                 }
@@ -201,7 +201,11 @@ impl Network for IrohNetwork {
         self.unless_closed(async {
             match self.waiting.next().await {
                 Some(connection) => Ok(Arc::new(connection) as Connection),
-                None => Err(Error::new(Kind::Closed, "network", "it was closed")),
+                None => Err(Error::new(
+                    Kind::Closed,
+                    "network",
+                    "this network was closed",
+                )),
             }
         })
         .await
@@ -255,7 +259,7 @@ fn not_made(error: ConnectError) -> Error {
         ConnectError::Connect {
             source: ConnectWithOptsError::EndpointClosed { .. },
             ..
-        } => (Kind::Closed, "it was closed"),
+        } => (Kind::Closed, "this network was closed"),
         _ => (Kind::Unavailable, "no connection can be made"),
     };
     Error::new(kind, "network.connect", why).because(error)
@@ -268,10 +272,10 @@ fn why_not(error: &ConnectionError) -> (Kind, &'static str) {
                 .map(|alert| 0x100 | alert)
                 .contains(&error.code.into()) =>
         {
-            (Kind::Denied, "another node answers")
+            (Kind::Denied, "another node answers at this address")
         }
-        ConnectionError::TimedOut => (Kind::Unavailable, "nobody answers"),
-        ConnectionError::LocallyClosed => (Kind::Closed, "it was closed"),
+        ConnectionError::TimedOut => (Kind::Unavailable, "nobody answers at this address"),
+        ConnectionError::LocallyClosed => (Kind::Closed, "this network was closed"),
         _ => (Kind::Unavailable, "the other side refuses"),
     }
 }

@@ -24,7 +24,12 @@ pub fn blocking<T: Send + 'static>(
     let working = tokio::task::spawn_blocking(work);
     let done = async move {
         working.await.map_err(|error| {
-            Error::new(Kind::Internal, operation, "a worker failed").because(error)
+            Error::new(
+                Kind::Internal,
+                operation,
+                "a worker thread of the store failed",
+            )
+            .because(error)
         })
     };
     #[cfg(feature = "simulation")]

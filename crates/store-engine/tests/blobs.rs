@@ -85,7 +85,7 @@ async fn a_failing_source_leaves_nothing() {
     let error = blobs.add(source).await.unwrap_err();
     assert_eq!(
         error.to_string(),
-        "blobs.add: unavailable: the source failed"
+        "blobs.add: unavailable: the source of the bytes failed"
     );
     let payloads: Vec<_> = store_api::BlobStore::list(&*store, None).collect().await;
     assert!(payloads.is_empty());

@@ -108,7 +108,12 @@ impl BlobStore for MemoryStore {
             payloads
                 .get(&id)
                 .and_then(|payload| pieces(payload.part(part), self.block_len(), &range))
-                .ok_or_else(|| about(Error::new(Kind::NotFound, OPERATION, "").with("payload", id)))
+                .ok_or_else(|| {
+                    about(
+                        Error::new(Kind::NotFound, OPERATION, "the payload has no such bytes")
+                            .with("payload", id),
+                    )
+                })
         })?;
         Ok(concat(pieces))
     }

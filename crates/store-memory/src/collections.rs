@@ -256,7 +256,11 @@ fn conflict(broken: &Expect, operation: &'static str) -> Error {
     | Expect::At {
         collection, key, ..
     }) = broken;
-    Error::new(Kind::Conflict, operation, "")
-        .with("collection", collection)
-        .with("key", key.escape_ascii())
+    Error::new(
+        Kind::Conflict,
+        operation,
+        "the entry changed; read it again",
+    )
+    .with("collection", collection)
+    .with("key", key.escape_ascii())
 }

@@ -374,6 +374,11 @@ fn failed(operation: &'static str, error: impl Into<redb::Error>) -> Error {
     match error.into() {
         redb::Error::Io(error) => Error::io(operation, Path::new("index.redb"), error),
         error @ redb::Error::Corrupted(_) => damaged(operation).because(error),
-        error => Error::new(Kind::Internal, operation, "the index failed").because(error),
+        error => Error::new(
+            Kind::Internal,
+            operation,
+            "the index failed; open the store again",
+        )
+        .because(error),
     }
 }

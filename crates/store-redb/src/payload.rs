@@ -146,7 +146,7 @@ impl Payloads {
     pub(crate) fn read(&self, id: PayloadId, part: Part, range: Range<u64>) -> Result<Bytes> {
         const OPERATION: &str = "blobs.read";
         let absent = || {
-            Error::new(Kind::NotFound, OPERATION, "")
+            Error::new(Kind::NotFound, OPERATION, "the payload has no such bytes")
                 .with("payload", id)
                 .with("part", part_name(part))
                 .with("range", format!("{}..{}", range.start, range.end))

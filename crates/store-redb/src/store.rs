@@ -276,7 +276,14 @@ async fn run_blocking<T: Send + 'static>(
     call: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {
     let done = tokio::task::spawn_blocking(call).await;
-    done.map_err(|error| Error::new(Kind::Internal, operation, "").because(error))?
+    done.map_err(|error| {
+        Error::new(
+            Kind::Internal,
+            operation,
+            "a blocking task of the store failed",
+        )
+        .because(error)
+    })?
 }
 
 type Opened = (Index, Option<(crate::item::Applied, crate::item::Accounts)>);

@@ -131,7 +131,11 @@ impl ConnectionApi for SimConnection {
     async fn closed(&self) -> Error {
         match self.wait(|_| None::<Error>).await {
             Err(error) => error,
-            Ok(_) => Error::new(Kind::Internal, "network.connection", "it ended unsaid"),
+            Ok(_) => Error::new(
+                Kind::Internal,
+                "network.connection",
+                "the connection ended without a reason",
+            ),
         }
     }
 }

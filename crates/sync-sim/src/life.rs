@@ -107,7 +107,7 @@ impl World {
     /// Ends a connection for both sides, now.
     pub(super) fn break_connection(&mut self, id: u64) {
         for side in 0..2 {
-            self.end_side(id, side, lost("the connection broke"));
+            self.end_side(id, side, lost("the connection was lost"));
         }
     }
 

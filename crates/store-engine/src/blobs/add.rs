@@ -303,9 +303,9 @@ impl Inner {
 /// Waits for a sync under way.
 async fn ended(syncing: Option<JoinHandle<Result<()>>>) -> Result<()> {
     match syncing {
-        Some(syncing) => syncing
-            .await
-            .map_err(|e| Error::new(Kind::Internal, "blobs.add", "a sync failed").because(e))?,
+        Some(syncing) => syncing.await.map_err(|e| {
+            Error::new(Kind::Internal, "blobs.add", "the task that syncs failed").because(e)
+        })?,
         None => Ok(()),
     }
 }
@@ -453,9 +453,12 @@ async fn next_of(stream: &mut ByteStream, rest: &mut Bytes, done: &mut bool) -> 
         match stream.next().await {
             Some(Ok(bytes)) => *rest = bytes,
             Some(Err(error)) => {
-                return Err(
-                    Error::new(Kind::Unavailable, "blobs.add", "the source failed").because(error),
-                );
+                return Err(Error::new(
+                    Kind::Unavailable,
+                    "blobs.add",
+                    "the source of the bytes failed",
+                )
+                .because(error));
             }
             None => *done = true,
         }

@@ -71,7 +71,7 @@ enum Window<T> {
 }
 
 fn worker_failed(error: tokio::task::JoinError) -> Error {
-    Error::new(Kind::Internal, "blobs.read", "a worker failed").because(error)
+    Error::new(Kind::Internal, "blobs.read", "the task that reads failed").because(error)
 }
 
 /// A task that ends when it is dropped.

@@ -184,7 +184,11 @@ impl PowerStore {
         }
         change(&mut state, &self.0.now, Power::Fails)?;
         self.cut();
-        Err(Error::new(Kind::Closed, operation, "the power failed"))
+        Err(Error::new(
+            Kind::Closed,
+            operation,
+            "the power of the store failed",
+        ))
     }
 }
 

@@ -432,9 +432,12 @@ impl Committer {
             };
             if !holds {
                 let key = row::split_key(key).map_or(&key[..], |(_, key)| key);
-                return Err(
-                    Error::new(Kind::Conflict, operation, "").with("key", key.escape_ascii())
-                );
+                return Err(Error::new(
+                    Kind::Conflict,
+                    operation,
+                    "the entry changed; read it again",
+                )
+                .with("key", key.escape_ascii()));
             }
         }
         head.revision += 1;

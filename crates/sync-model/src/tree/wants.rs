@@ -83,13 +83,15 @@ impl Policy {
             4 => {
                 let (up_to, count) = (fields.u64()?, fields.u16()?.into());
                 if count > MAX_PREFIXES {
-                    return Err(fields.invalid("too many prefixes"));
+                    return Err(fields.invalid("the policy has too many prefixes"));
                 }
                 let mut prefixes = Vec::with_capacity(count);
                 for _ in 0..count {
                     let len = fields.u16()?;
                     let text = str::from_utf8(fields.bytes(len.into())?);
-                    let text = text.map_err(|error| fields.invalid("no text").because(error))?;
+                    let text = text.map_err(|error| {
+                        fields.invalid("a prefix is not valid UTF-8").because(error)
+                    })?;
                     prefixes.push(text.to_owned());
                 }
                 Self::Selected { prefixes, up_to }
@@ -239,7 +241,7 @@ mod tests {
         }
         let many = [&[1, 4][..], &[0; 8], &[0, 65], &[0; 130]].concat();
         let error = Policy::decode(&many).unwrap_err();
-        assert_eq!(error.message(), "too many prefixes");
+        assert_eq!(error.message(), "the policy has too many prefixes");
     }
 
     #[test]

@@ -152,7 +152,12 @@ impl Writer {
     async fn wait(&mut self) -> Result<()> {
         while let Some(added) = self.adding.join_next().await {
             let pins = added.map_err(|error| {
-                Error::new(Kind::Internal, "sync.tree.edit", "a worker failed").because(error)
+                Error::new(
+                    Kind::Internal,
+                    "sync.tree.edit",
+                    "the task that adds pages failed",
+                )
+                .because(error)
             })?;
             self.pins.extend(pins?);
         }

@@ -79,7 +79,11 @@ impl fmt::Debug for Gate {
 }
 
 fn closed(operation: &'static str) -> Error {
-    Error::new(Kind::Closed, operation, "it was closed")
+    Error::new(
+        Kind::Closed,
+        operation,
+        "the groups, or this repo, were closed",
+    )
 }
 
 #[cfg(test)]

@@ -141,7 +141,11 @@ pub(super) fn decode_addresses(value: &[u8]) -> Result<Vec<String>> {
     while !fields.is_empty() {
         let len = fields.u16()?;
         let text = str::from_utf8(fields.bytes(len.into())?);
-        let text = text.map_err(|error| fields.invalid("no text").because(error))?;
+        let text = text.map_err(|error| {
+            fields
+                .invalid("an address is not valid UTF-8")
+                .because(error)
+        })?;
         all.push(text.to_owned());
     }
     Ok(all)
@@ -272,7 +276,9 @@ impl Inner {
             let secret = self.secrets.get(repo_secret(id)?).await?;
             let secret = secret.ok_or_else(|| missing("repo", id))?;
             let bytes = Zeroizing::new(<[u8; 32]>::try_from(secret.expose()).map_err(|error| {
-                damaged(Error::new(Kind::Invalid, OPEN, "no key").because(error))
+                damaged(
+                    Error::new(Kind::Invalid, OPEN, "a stored secret is not a key").because(error),
+                )
             })?);
             repos.push((id, SecretKey::from_bytes(*bytes)));
         }

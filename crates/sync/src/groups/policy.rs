@@ -52,7 +52,7 @@ fn encode_path(path: &str) -> Bytes {
 
 fn decode_path(value: &[u8]) -> Result<String> {
     let fields = Fields::versioned(READ, VERSION, value)?;
-    let no_text = fields.invalid("no text");
+    let no_text = fields.invalid("the path is not valid UTF-8");
     let text = str::from_utf8(fields.rest());
     Ok(text.map_err(|error| no_text.because(error))?.to_owned())
 }
@@ -231,7 +231,10 @@ mod tests {
         crate::golden::check_hex("pinned.hex", &[&path]);
         assert_eq!(decode_path(&path).unwrap(), "photos/a b");
         let version = "the bytes have a version that is not known here";
-        for (bytes, expected) in [(b"\x02x", version), (b"\x01\xff", "no text")] {
+        for (bytes, expected) in [
+            (b"\x02x", version),
+            (b"\x01\xff", "the path is not valid UTF-8"),
+        ] {
             assert_eq!(decode_path(bytes).unwrap_err().message(), expected);
         }
     }

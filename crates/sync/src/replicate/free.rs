@@ -170,7 +170,7 @@ impl Freeing {
             // delete may be deleted later, and nothing may come in between.
             let ended = tokio::spawn(self.free_some(some)).await;
             self = ended.map_err(|error| {
-                Error::new(Kind::Internal, FREE, "a task failed").because(error)
+                Error::new(Kind::Internal, FREE, "the task that frees space failed").because(error)
             })??;
         }
         Ok(self)

@@ -629,7 +629,12 @@ impl Live {
             return Ok(());
         };
         let recorded = recording.await.map_err(|error| {
-            Error::new(Kind::Internal, "blobs.import", "recording failed").because(error)
+            Error::new(
+                Kind::Internal,
+                "blobs.import",
+                "the task that records failed",
+            )
+            .because(error)
         });
         self.recording = None;
         match recorded?? {

@@ -118,9 +118,13 @@ impl Space {
     fn check(&self, operation: &'static str, old: u64, new: u64) -> Result<()> {
         let after = self.used - old + new;
         match self.limit {
-            Some(limit) if new > old && after > limit => Err(Error::new(Kind::Full, operation, "")
-                .with("needed", after - limit)
-                .with("limit", limit)),
+            Some(limit) if new > old && after > limit => {
+                Err(
+                    Error::new(Kind::Full, operation, "the store has no space for this")
+                        .with("needed", after - limit)
+                        .with("limit", limit),
+                )
+            }
             _ => Ok(()),
         }
     }
