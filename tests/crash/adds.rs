@@ -141,7 +141,7 @@ fn parse(line: &str) -> Option<Added> {
 }
 
 /// Everything that was acknowledged is there, everything that is claimed is right, and nothing else
-/// is on the disk. What is known from `new` on is new.
+/// is on the disk. The entries of `known` from `new` on are new.
 async fn check(blobs: &Blobs, known: &[Added], new: usize, round: u64) {
     for added in known {
         let status = blobs.status(added.hash).await.unwrap();

@@ -1,6 +1,6 @@
 //! A fetch is killed again and again: what was durable is not transferred again.
 //!
-//! What was transferred is counted where it leaves, in UDP bytes.
+//! Transferred bytes are counted where they leave, in UDP bytes.
 
 use std::{
     path::Path,

@@ -284,7 +284,7 @@ fn a_full_disk_below_a_veilid_node() {
     on_a_disk_of_its_own("full::a_full_disk_below_a_veilid_node", "veilid", 96 * MIB);
 }
 
-/// A disk of its own, in memory. Who may not mount one has the test above.
+/// A disk of its own, in memory. A user that may not mount one has the test above.
 fn on_a_disk_of_its_own(test: &str, backend: &str, limit: usize) {
     if child::job().is_some() {
         let dir = child::argument("DIR");

@@ -48,7 +48,7 @@ pub fn argument(name: &str) -> String {
     std::env::var(name).unwrap_or_else(|_| panic!("the child has no argument {name}"))
 }
 
-/// Tells the parent one line. What was said before the process was killed is heard.
+/// Tells the parent one line. The parent hears lines that were said before the process was killed.
 pub fn say(line: impl Display) {
     let line = format!("{MARK}{line}\n");
     let mut stdout = std::io::stdout().lock();

@@ -199,7 +199,7 @@ impl Store {
     /// file in the store's folder, which `unlock` opens. It is asked only then, and once.
     ///
     /// # Errors
-    /// As of [`FileSecrets::open`](crate::engine::FileSecrets::open), and what `unlock` says.
+    /// The errors of [`FileSecrets::open`](crate::engine::FileSecrets::open), and those of `unlock`.
     pub async fn secrets(
         &self,
         unlock: impl FnOnce() -> Result<Unlock> + Send,
@@ -226,7 +226,7 @@ impl Store {
     /// made from it stay valid.
     ///
     /// # Errors
-    /// As of [`secrets`](Self::secrets); [`Kind::Corrupt`](crate::Kind::Corrupt) where the key is
+    /// The errors of [`secrets`](Self::secrets); [`Kind::Corrupt`](crate::Kind::Corrupt) where the key is
     /// damaged.
     pub async fn identity(
         &self,

@@ -82,10 +82,10 @@ impl IrohNetwork {
     /// Closing the node closes its connections; the endpoint, the router and other protocols go on, and
     /// peers that connect from then on are closed at once. Shutting the router down closes the node.
     ///
-    /// Connections that it makes have the bounds of [`transport`]; those that it is handed have the
-    /// bounds of the endpoint. Of these it lowers what can be lowered: not more than
-    /// [`MAX_STREAMS`](crate::MAX_STREAMS) are accepted at a time, and further ones wait. How many
-    /// bytes may have come without having been read, and how soon a peer that is gone is noticed, was
+    /// Connections that it makes have the bounds of [`transport`]; those that it is handed have the bounds of
+    /// the endpoint. Of these it lowers what can be lowered: not more than
+    /// [`MAX_STREAMS`](crate::MAX_STREAMS) are accepted at a time, and further ones wait. The most bytes that
+    /// may have arrived without being read, and the time after which a peer that is gone is noticed, were
     /// decided when the endpoint was bound: with [`bind`], or with [`transport`].
     pub fn new(endpoint: Endpoint, reach: Reach) -> Self {
         let life = Life::default();

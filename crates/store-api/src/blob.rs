@@ -138,7 +138,8 @@ pub trait BlobStore: fmt::Debug + Send + Sync + 'static {
 
     /// The ids of all payloads after `after`, in ascending order of their bytes, each once.
     ///
-    /// What is written or deleted while the listing runs may or may not appear; all else does.
+    /// Payloads that are written or deleted while the listing runs may or may not appear; all
+    /// others do.
     fn list(&self, after: Option<PayloadId>) -> Listing<PayloadId>;
 
     /// Makes every write to `ids`, and every deletion of them, that returned before this call survive

@@ -225,8 +225,8 @@ pub enum ScanOrder {
 /// Says if several processes may work on one store at the same time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sharing {
-    /// One opener at a time: the store is locked, or lives within its process. What earlier openers
-    /// left behind is nobody's.
+    /// One opener at a time: the store is locked, or lives within its process. Nobody owns what
+    /// earlier openers left behind.
     Exclusive,
     /// Others may have it open too, elsewhere, and work on it.
     Shared,

@@ -136,7 +136,7 @@ impl Error {
         self
     }
 
-    /// Sets the answer to the question if a retry can help.
+    /// Overrides whether a retry can help.
     #[must_use]
     pub fn retry(mut self, retry: Retry) -> Self {
         Arc::make_mut(&mut self.0).retry = retry;

@@ -18,8 +18,8 @@
 //! * **Absence is not failure.** `Ok(None)`, an empty listing or [`Kind::NotFound`] where a method
 //!   says so is absence; any other error is failure, and is never turned into absence.
 //! * **A stream ends at its first error**; a clean end means that it was complete.
-//! * **Cancelling** (dropping the future) is always safe for the store. Whether the work was done is
-//!   then unknown, unless a method says more.
+//! * **Cancelling** (dropping the future) is always safe for the store. It is then unknown if the work was
+//!   done, unless a method says more.
 //! * After a store was closed, calls answer [`Kind::Closed`].
 
 mod blob;

@@ -58,7 +58,7 @@ fn len(path: &Path) -> Result<u64> {
     Ok(data.len())
 }
 
-/// Adds the payload files below `dir`. What is removed meanwhile is passed over.
+/// Adds the payload files below `dir`. Files that are removed meanwhile are passed over.
 fn add_files(dir: &Path, stats: &mut Stats) -> Result<()> {
     let fail = |error| Error::io("store.stats", dir, error);
     let is_gone = |error: &io::Error| error.kind() == io::ErrorKind::NotFound;

@@ -105,10 +105,10 @@ struct Threads {
 impl RedbStore {
     /// Opens the store in `dir`, and creates it where the folder is absent or empty.
     ///
-    /// What a crash left unfinished is completed or cut off; an index that is missing or damaged is
-    /// made again from the log. A folder that holds something else is
-    /// [`Kind::Invalid`], one of a newer format [`Kind::Unsupported`], one that another process has
-    /// open [`Kind::Unavailable`], and a log that is damaged [`Kind::Corrupt`].
+    /// Work that a crash left unfinished is completed or cut off; an index that is missing or
+    /// damaged is made again from the log. A folder that holds something else is [`Kind::Invalid`],
+    /// one of a newer format [`Kind::Unsupported`], one that another process has open
+    /// [`Kind::Unavailable`], and a log that is damaged [`Kind::Corrupt`].
     pub async fn open(dir: impl Into<PathBuf>, options: Options) -> Result<Self> {
         let dir = dir.into();
         run_blocking("store.open", move || Self::open_blocking(&dir, &options)).await

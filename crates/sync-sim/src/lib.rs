@@ -87,15 +87,15 @@ pub struct Crossing {
     pub offset: u64,
 }
 
-/// Rewrites what a node sends, in chunks of at most [`MAX_CHUNK_LEN`]; how a stream is cut into chunks
-/// is up to the link. What it returns may have another length. It must not use the network itself.
+/// Rewrites what a node sends, in chunks of at most [`MAX_CHUNK_LEN`]; how a stream is cut into chunks is up
+/// to the link. Its result may have another length. It must not use the network itself.
 ///
 /// [`garble`] makes one.
 pub type Tamper = Box<dyn FnMut(&Crossing, Bytes) -> Bytes + Send>;
 
 /// A simulated network, and all that one can do to it. Clones are the same network.
 ///
-/// Nodes are named by their keys. What is set of a node that was never started holds once it is.
+/// Nodes are named by their keys. Settings of a node that was never started hold once it is.
 #[derive(Debug, Clone)]
 pub struct SimNetwork(Arc<Shared>);
 
@@ -186,9 +186,8 @@ impl SimNetwork {
         });
     }
 
-    /// Ends a node as a killed process ends: its handles are closed, and its peers hear of it as soon
-    /// as its system can tell them. What had left it may still arrive. [`node`](Self::node) starts it
-    /// again.
+    /// Ends a node as a killed process ends: its handles are closed, and its peers hear of it as soon as its
+    /// system can tell them. Bytes that had left it may still arrive. [`node`](Self::node) starts it again.
     pub fn crash(&self, node: PublicKey) {
         self.0.with(|world| {
             let node = world.node(node);

@@ -72,7 +72,7 @@ impl Node {
     /// Starts a node, with all settings of Veilid.
     ///
     /// # Errors
-    /// As for [`start`](Self::start).
+    /// The errors of [`start`](Self::start).
     pub async fn start_with(config: VeilidConfig) -> Result<Self> {
         let updates = Updates::new();
         let directory = config.table_store.directory.clone();

@@ -1,7 +1,7 @@
 //! Measures the same loads over any stores, side by side: what `larder bench` and the benches run.
 //!
 //! Each run makes a new store of each kind in turn, gives it every load, closes it, opens it again
-//! and deletes it. What counts is the median of the runs.
+//! and deletes it. The median of the runs counts.
 
 mod data;
 mod html;

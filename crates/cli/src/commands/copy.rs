@@ -14,8 +14,8 @@ use crate::{
     problem::{Exit, Problem},
 };
 
-/// Blobs, complete or not, names, collections and records. What TO has stays; what it has already
-/// is not copied again, so that an interrupted copy goes on where it stopped.
+/// Blobs, complete or not, names, collections and records. TO keeps all that it has, and that is
+/// not copied again, so that an interrupted copy goes on where it stopped.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// The store to read

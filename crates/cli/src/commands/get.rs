@@ -95,8 +95,8 @@ fn not_here(absent: &[String]) -> Problem {
     )
 }
 
-/// Returns the place that `text` names if it begins with a group. What the store has under this
-/// name itself comes first, and needs no keys.
+/// Returns the place that `text` names if it begins with a group. An item that the store itself has
+/// under this name comes first, and needs no keys.
 pub(crate) async fn in_group(store: &Store, text: &str) -> Result<Option<Place>> {
     match find(store.blobs(), text).await {
         Ok(_) => return Ok(None),

@@ -21,7 +21,7 @@ use crate::{
 const LINGER: Duration = Duration::from_millis(1500);
 
 /// Fetches what the others have and gives them what is here, until everybody who can be reached has
-/// everything. What came before an interruption stays.
+/// everything. Everything that came before an interruption stays.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Groups; without any, all of this store

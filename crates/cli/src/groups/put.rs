@@ -18,7 +18,8 @@ use crate::{
     walk::{Found, Skipped, Walk, WalkOptions, walk},
 };
 
-/// The number of files that become visible together. What was put before an interruption stays.
+/// The number of files that become visible together. Files that were put before an interruption
+/// stay.
 const TOGETHER: usize = 4096;
 
 /// How to put.

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{Hash, to_end::ToEnd};
 
-/// A batch, and what must follow once it is applied. What it holds is held until then.
+/// A batch, and what must follow once it is applied. It holds its pins until then.
 #[derive(Debug, Default)]
 pub(crate) struct Change {
     expect: Vec<Expect>,

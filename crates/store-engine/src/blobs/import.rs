@@ -83,7 +83,7 @@ impl Imports {
 
 /// An import that runs. Nothing is kept that was not verified.
 ///
-/// What was verified is recorded durably every [`RECORD_EVERY_BYTES`] or [`RECORD_EVERY`], and by
+/// Verified data are recorded durably every [`RECORD_EVERY_BYTES`] or [`RECORD_EVERY`], and by
 /// [`finish`](Self::finish). Dropping the import keeps what was recorded; the next one goes on from
 /// there. As long as another import of the same blob is open, nothing is lost by dropping one.
 #[derive(Debug)]

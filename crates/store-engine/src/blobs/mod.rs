@@ -168,8 +168,8 @@ impl Blobs {
         self.0.collections.store()
     }
 
-    /// The collections through which blobs commit, and with them whatever else lies in that store. Who
-    /// watches a clone of them hears of these commits too.
+    /// The collections through which blobs commit, and with them whatever else lies in that store. A watcher
+    /// of a clone of them hears of these commits too.
     pub fn collections(&self) -> &Collections {
         &self.0.collections
     }

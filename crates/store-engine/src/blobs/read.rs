@@ -71,8 +71,9 @@ impl Blobs {
 
     /// The bytes of `range` in order, each verified, in pieces of up to 1 MiB.
     ///
-    /// The range is clipped to the blob's size. What is not here is [`Kind::NotFound`], what is
-    /// damaged [`Kind::Corrupt`]: all bytes before it come first, and reading beyond it works.
+    /// The range is clipped to the blob's size. Bytes that are not here are [`Kind::NotFound`],
+    /// damaged ones [`Kind::Corrupt`]: all bytes before them come first, and reading beyond them
+    /// works.
     pub fn read(&self, hash: Hash, range: Range<u64>) -> Listing<Bytes> {
         let inner = self.0.clone();
         Box::pin(

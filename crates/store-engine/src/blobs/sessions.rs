@@ -9,8 +9,8 @@
 //! number u64 · "beat"  nothing
 //! ```
 //!
-//! The number is big-endian. An engine that closes cleanly deletes its row. What the others left
-//! behind is found by listing the payloads of their sessions alone.
+//! The number is big-endian. An engine that closes cleanly deletes its row. Listing the payloads of
+//! the other sessions alone finds what they left behind.
 //!
 //! Where a store is exclusive, whoever opens it knows that all earlier sessions are over. Where it is
 //! shared, a live session puts its beat anew every [`BEAT`], and one whose beat did not change for

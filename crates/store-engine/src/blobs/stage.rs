@@ -83,7 +83,7 @@ impl Claims {
 impl Inner {
     /// Commits all blobs of `staged` that are not there whole already, and `claims`: in one commit
     /// where the store takes as much; else the claims, and with them as many blobs as it takes, in
-    /// the last one. What is committed leaves `staged`.
+    /// the last one. Committed blobs leave `staged`.
     ///
     /// Where an expectation of `claims` does not hold, the answer is [`Kind::Conflict`], and what is
     /// left stays staged; after any other error, payloads may be lost. `None` says that there was

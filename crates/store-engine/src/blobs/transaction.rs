@@ -3,7 +3,7 @@
 //!
 //! Whoever writes something that consists of several things stages them in a [`Transaction`] and
 //! commits it once. Blobs are staged first: their hashes are known at once, and their bytes can be
-//! read from the transaction. What is to be said about them comes next, and last the commit.
+//! read from the transaction. Tags and entries about them come next, and last the commit.
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")]
@@ -190,7 +190,7 @@ impl Transaction {
     }
 
     /// Stages a blob, and returns a pin that keeps it; its bytes are written once, while they are
-    /// hashed. What is there already is not staged.
+    /// hashed. A blob that is there already is not staged.
     pub async fn add(&self, source: impl Into<Source>) -> Result<Pin> {
         self.add_with(source, Format::Raw, None).await
     }
@@ -413,7 +413,7 @@ impl Transaction {
     /// for one commit, and payloads, are durable all the same.
     ///
     /// # Errors
-    /// As of [`commit`](Self::commit).
+    /// The errors of [`commit`](Self::commit).
     pub async fn commit_with(&self, durability: Durability) -> Result<Option<Revision>> {
         let this = self.clone();
         let committing = async move { this.commit_now(durability).await };

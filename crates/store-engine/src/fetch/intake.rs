@@ -135,8 +135,8 @@ impl Intake {
         self.state.broken.child_token()
     }
 
-    /// Takes the next blob of an answer, until `stop` is cancelled. What was verified before that, or
-    /// before a fault, is kept. It is durable in a while; on return where it is needed `at_once`.
+    /// Takes the next blob of an answer, until `stop` is cancelled. Data that were verified before that, or
+    /// before a fault, are kept. They are durable in a while, or on return if they are needed `at_once`.
     pub(super) async fn receive<A: Answer>(
         &self,
         receiver: &mut Receiver<A>,

@@ -500,8 +500,8 @@ where
         Ok(())
     }
 
-    /// Asks, and adds what is to be asked next in front of `asks`. What was asked for and did not come
-    /// is left.
+    /// Asks, and adds what is to be asked next in front of `asks`. Blobs that were requested and did not come
+    /// are left.
     async fn ask(
         &self,
         of: &C,

@@ -63,8 +63,8 @@ const VERIFIED_PER_TURN: usize = 16;
 #[derive(Debug, Clone)]
 pub struct Records {
     collections: Collections,
-    /// One change of a record at a time, so that callers here do not make each other try again.
-    /// What makes it correct is the batches' expectations.
+    /// One change of a record at a time, so that callers here do not make each other try again. The
+    /// batches' expectations make it correct.
     turns: Arc<[Mutex<()>; TURNS]>,
     verified: Arc<Verified>,
 }

@@ -25,7 +25,7 @@ pub fn record_id(descriptor: &RecordDescriptor) -> Result<RecordId> {
     Ok(RecordId(blake3::derive_key(ID_CONTEXT, &bytes)))
 }
 
-/// Signs a slot's value. Whether the writer may write the slot is not looked at.
+/// Signs a slot's value. It does not check that the writer may write the slot.
 ///
 /// A value over the limit is [`Kind::TooLarge`], a sequence number of zero [`Kind::Invalid`].
 pub fn sign(
@@ -55,7 +55,7 @@ pub(super) fn sign_with(
 }
 
 /// Checks that the signature holds: that `signed.writer` signed this value, with this sequence
-/// number, for this slot of this record. Whether the writer may write the slot is not looked at.
+/// number, for this slot of this record. It does not check that the writer may write the slot.
 ///
 /// One that does not hold is [`Kind::Denied`], a value over the limit [`Kind::TooLarge`], a
 /// sequence number of zero [`Kind::Invalid`]. Verification is strict: weak keys and signatures

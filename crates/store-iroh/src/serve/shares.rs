@@ -119,7 +119,8 @@ impl Shares {
             .expect("no code panics while it holds the shares")
     }
 
-    /// Returns true if a stranger may have this. What cannot be read to decide it is refused.
+    /// Returns true if a stranger may have this. A request is refused if the store cannot be read
+    /// to decide it.
     pub(super) async fn permit(&self, asked: &Asked) -> bool {
         let permitted = self.decide(asked).await;
         permitted.unwrap_or_else(|error| {

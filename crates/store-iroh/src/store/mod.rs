@@ -299,7 +299,8 @@ async fn status(blobs: &Blobs, hash: Hash) -> Result<BlobStatus> {
     })
 }
 
-/// Deletes blobs whatever tags say. What is pinned stays: passed over, or an error with `force`.
+/// Deletes blobs whatever tags say. Pinned blobs stay: they are passed over, or an error with
+/// `force`.
 async fn delete(context: &Context, hashes: Vec<iroh_blobs::Hash>, force: bool) -> Result<()> {
     if force {
         let hashes = hashes.into_iter().map(to_engine_hash).collect();

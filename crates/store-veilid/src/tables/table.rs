@@ -1,10 +1,10 @@
 //! One table of a node, and how what is in it survives the loss of power.
 //!
-//! Below a table is an SQLite file in WAL mode with `synchronous = NORMAL`: a commit survives the end
-//! of the process, however it ends, but is in the system's cache only. What makes it survive the loss
-//! of power too is to sync the WAL file, which SQLite reads back up to the last whole commit
-//! (<https://sqlite.org/wal.html>, "Performance Considerations"; <https://sqlite.org/walformat.html>).
-//! SQLite itself syncs the WAL before it moves commits out of it.
+//! Below a table is an SQLite file in WAL mode with `synchronous = NORMAL`: a commit survives the end of the
+//! process, however it ends, but is in the system's cache only. To survive the loss of power too, the WAL
+//! file is synced, which SQLite reads back up to the last whole commit (<https://sqlite.org/wal.html>,
+//! "Performance Considerations"; <https://sqlite.org/walformat.html>). SQLite itself syncs the WAL before it
+//! moves commits out of it.
 
 use std::{
     fs::{File, TryLockError},

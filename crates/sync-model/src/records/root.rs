@@ -57,7 +57,7 @@ impl RepoRoot {
     }
 
     /// Returns the result of merging two roots that went apart: both are among the earlier ones, so
-    /// that a device that has one of them sees that this follows it. The same whichever is asked.
+    /// that a device that has one of them sees that this follows it. Both give the same result.
     pub fn merged(&self, other: &Self, root: Root, time: i64) -> Self {
         let (mut one, mut two) = (self.history(), other.history());
         let mut earlier = vec![one.remove(0), two.remove(0)];

@@ -54,7 +54,7 @@ impl PageKeys {
         }
     }
 
-    /// Seals a page. The same plain text gives the same bytes.
+    /// Seals a page. Equal plain texts give equal bytes.
     pub fn seal(&self, plain: &[u8]) -> Bytes {
         let id = blake3::keyed_hash(&self.id, plain);
         let mut bytes = BytesMut::with_capacity(OVERHEAD + plain.len());

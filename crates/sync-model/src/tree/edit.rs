@@ -42,7 +42,7 @@ impl Tree {
     ///
     /// The sealed files themselves must be in the store already, or come later; whoever just added
     /// them keeps their pins until this returns. The cost follows the changes: each takes a page or
-    /// two of every level. The same files make the same root, whatever was there before.
+    /// two of every level. Equal files make equal roots, whatever was there before.
     pub async fn edit(
         &self,
         root: Root,

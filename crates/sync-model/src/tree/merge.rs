@@ -81,8 +81,9 @@ impl Merge<'_> {
         Ok(())
     }
 
-    /// Finds a name for a conflict copy. What has the name in the merged tree, apart from copies,
-    /// does not depend on which tree is ours; and copies come in the order of their files' names.
+    /// Finds a name for a conflict copy. The file that has the name in the merged tree, apart from
+    /// copies, does not depend on which tree is ours; and copies come in the order of their files'
+    /// names.
     async fn keep_copy(&mut self, name: &Name, copy: FileEntry) -> Result<()> {
         for attempt in 0..MAX_TRIES {
             let beside = conflict_name(name, &copy, attempt)?;

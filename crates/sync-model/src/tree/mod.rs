@@ -5,11 +5,11 @@
 //!
 //! **Where a page ends** depends only on the names in it: after its 32nd item or a later one, where
 //! a keyed hash of level and name says so (one time in 32), or it has 512 items, or their length
-//! reaches 256 KiB. Whether it ends after an item is thus known from what is between the page's
-//! start and that item, both for the hash's word and for the two limits. Since the first page of a
-//! level starts at the first name, the names alone determine all pages: the same files make the
-//! same tree, whatever the order in which they came. And since pages far from a change start where
-//! they did, they are the same pages. On average a page has 64 items.
+//! reaches 256 KiB. So the items from the page's start to an item tell if the page ends after it,
+//! both for the hash's word and for the two limits. Since the first page of a level starts at the
+//! first name, the names alone determine all pages: the same files make the same tree, whatever the
+//! order in which they came. And since pages far from a change start where they did, they are the
+//! same pages. On average a page has 64 items.
 //!
 //! **A page is two blobs** ([`page`]): itself, sealed under the group's read key, and a sequence of
 //! hashes, not sealed, that names it and what is below it. So whoever has no read key can still

@@ -226,7 +226,7 @@ impl<T: Item> Page<T> {
 
     /// The page in these bytes, all of them, of `level`, whose sequence goes on with `links`.
     ///
-    /// What is no such page is [`Kind::Invalid`].
+    /// Bytes that are no such page are [`Kind::Invalid`].
     pub(crate) fn decode(bytes: &[u8], level: u8, links: &[Hash]) -> Result<Self> {
         let mut fields = Fields::versioned(DECODE, VERSION, bytes)?;
         if bytes.len() > MAX_PAGE_LEN {

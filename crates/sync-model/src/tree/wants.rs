@@ -20,7 +20,7 @@ const VERSION: u8 = 1;
 const SET: &str = "sync.policy.set";
 const READ: &str = "sync.policy.read";
 
-/// Which contents a member wants to have of others' repos. What is pinned is always wanted, and so is all
+/// The contents that a member wants to have of others' repos. Pinned files are always wanted, and so are all
 /// of its own.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Policy {
@@ -36,7 +36,7 @@ pub enum Policy {
     },
     /// None, but when they are read; what was read stays.
     Names,
-    /// None but what is pinned. What was read nevertheless stays until it is freed.
+    /// Only pinned files. A file that was read nevertheless stays until it is freed.
     Pinned,
 }
 

@@ -164,7 +164,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Waits until all is where it goes. What was added is pinned until the writer is dropped.
+    /// Waits until all is where it goes. Added blobs are pinned until the writer is dropped.
     pub(super) async fn finish(&mut self) -> Result<()> {
         self.wait().await?;
         let pins = self.batch().await?;

@@ -30,7 +30,8 @@ impl Gate {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Goes in, for a change. Who is inside does not go in again: the gate may be closed by then.
+    /// Acquires a pass for a change. Not re-entrant: a holder must not acquire another one, as the
+    /// gate may be closed by then.
     pub(super) fn enter(&self, operation: &'static str) -> Result<Pass<'_>> {
         let mut state = self.state();
         if state.is_closed {

@@ -172,7 +172,7 @@ impl Inner {
         Ok(contacts)
     }
 
-    /// Remembers what is known of a device. What is lost with the power is learnt again.
+    /// Remembers what is known of a device. Facts that are lost with the power are learnt again.
     pub(crate) async fn keep_contact(
         &self,
         group: RecordId,

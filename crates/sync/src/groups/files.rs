@@ -31,7 +31,7 @@ pub enum Content {
     /// A file, read twice: once for its hash, which its key is made of, and once to seal it. One that
     /// changes in between is [`Kind::Conflict`].
     Path(PathBuf),
-    /// Anything that is read once. The same bytes again are stored again, under another key.
+    /// Anything that is read once. Bytes that come again are stored again, under another key.
     Stream(Box<dyn AsyncRead + Send + Unpin>),
 }
 

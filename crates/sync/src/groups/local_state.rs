@@ -16,8 +16,8 @@
 //! secret repo/ID   the repo's secret key [32]
 //! ```
 //!
-//! A secret is put before the entry that says that it is there. What a crash leaves is a secret that
-//! nothing names, and does no harm.
+//! A secret is put before the entry that says that it is there. A crash may leave a secret that nothing
+//! names, which does no harm.
 
 use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::TryStreamExt;

@@ -155,7 +155,7 @@ impl Repo {
     /// said](super::Group::policy).
     ///
     /// # Errors
-    /// As of [`root`](Self::root).
+    /// The errors of [`root`](Self::root).
     pub async fn state(&self, default: &Policy) -> Result<RepoState> {
         self.check_open("sync.repo.state")?;
         let wants = self.wants(default).await?;
@@ -202,10 +202,11 @@ impl Repo {
     }
 
     /// Which files are wanted and not here, of the tree that is here as far as anybody could give it; and
-    /// those that are damaged, as far as that is known. What is still to be asked for is not among them.
+    /// those that are damaged, as far as that is known. Files that are still to be requested are not among
+    /// them.
     ///
     /// # Errors
-    /// As of [`root`](Self::root).
+    /// The errors of [`root`](Self::root).
     pub async fn missing(&self, default: &Policy) -> Result<Missing> {
         self.check_open("sync.repo.missing")?;
         let wants = self.wants(default).await?;

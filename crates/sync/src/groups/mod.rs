@@ -113,7 +113,7 @@ pub enum Event {
 #[derive(Debug, Clone)]
 pub struct Groups(pub(crate) Arc<Inner>, Arc<Mutex<BTreeMap<RecordId, Group>>>);
 
-/// The state that all groups share. It does not hold them, which hold it: the store is let go with
+/// The state that all groups share. Groups hold it, and it holds no group: the store is closed with
 /// the last handle.
 pub(crate) struct Inner {
     pub(crate) blobs: Blobs,
@@ -213,7 +213,7 @@ impl Groups {
     /// Opens the groups of a store, as [`open`](Self::open) does, with a clock of your own.
     ///
     /// # Errors
-    /// As of [`open`](Self::open).
+    /// The errors of [`open`](Self::open).
     pub async fn open_with(stores: Stores, clock: Clock) -> Result<Self> {
         let inner = Inner {
             records: Records::new(stores.collections().clone()),

@@ -131,7 +131,7 @@ impl Group {
     }
 
     /// Says what this device wants of the group's repos, from now on and durably; `None` takes that back.
-    /// What comes to be wanted is fetched; what is not wanted any more stays until it is
+    /// Files that come to be wanted are fetched; a file that is not wanted any more stays until it is
     /// [freed](crate::replicate::Replicator::free), or its owner removes it.
     ///
     /// # Errors
@@ -158,7 +158,7 @@ impl Repo {
     /// Sets the policy for this repo alone, as [`Group::set_policy`] does for a group.
     ///
     /// # Errors
-    /// As of [`Group::set_policy`].
+    /// The errors of [`Group::set_policy`].
     pub async fn set_policy(&self, policy: Option<&Policy>) -> Result<()> {
         check(self.group(), policy)?;
         let inner = self.group().inner();
@@ -188,7 +188,7 @@ impl Repo {
         Ok(())
     }
 
-    /// Takes a [pin](Self::pin) back. What is not pinned is no error.
+    /// Takes a [pin](Self::pin) back. A path that is not pinned is no error.
     pub async fn unpin(&self, path: &str) -> Result<()> {
         let (inner, group) = (self.group().inner(), self.group().id());
         let key = pin_key(group, self.id(), path);

@@ -38,8 +38,8 @@ pub(super) struct RepoInner {
     pub(super) id: RecordId,
     /// Where it is ours.
     pub(super) secret: Option<SecretKey>,
-    /// One change at a time, so that callers here do not make each other try again. What makes it
-    /// correct is the record's sequence number.
+    /// One change at a time, so that callers here do not make each other try again. The record's
+    /// sequence number makes it correct.
     pub(super) changing: Arc<tokio::sync::Mutex<()>>,
     /// One fetches its tree at a time.
     pub(super) fetching: Arc<tokio::sync::Mutex<()>>,
@@ -212,7 +212,7 @@ impl Repo {
     /// Stores a file that is in no tree yet, for a [`change`](Self::change) of many.
     ///
     /// # Errors
-    /// As of [`write`](Self::write).
+    /// The errors of [`write`](Self::write).
     pub async fn stage(&self, content: impl Into<Content>, modified: i64) -> Result<Staged> {
         let _open = self.enter(WRITE)?;
         let sink = Sink::Store(self.0.group.blobs());
@@ -254,7 +254,7 @@ impl Repo {
     /// them: the index has them, and the first and the last can be read.
     ///
     /// # Errors
-    /// As of [`read`](Self::read), but for what is missing or damaged.
+    /// The errors of [`read`](Self::read), except those about missing or damaged bytes.
     pub async fn has(&self, entry: &FileEntry) -> Result<bool> {
         self.check_open("sync.repo.has")?;
         let (blobs, blob) = (self.0.group.blobs(), entry.blob);
@@ -272,7 +272,7 @@ impl Repo {
         self.change(changes).await.map(drop)
     }
 
-    /// Gives a file another path, in one step. What was there is replaced.
+    /// Gives a file another path, in one step. A file that was there is replaced.
     ///
     /// # Errors
     /// [`Kind::NotFound`] where there is no such file, [`Kind::Denied`] where the repo is not ours.
@@ -445,7 +445,7 @@ impl Repo {
     /// All of a small file: [`read`](Self::read), gathered.
     ///
     /// # Errors
-    /// As of [`read`](Self::read).
+    /// The errors of [`read`](Self::read).
     pub async fn read_to_bytes(&self, path: &str) -> Result<Bytes> {
         let pieces: Vec<Bytes> = self.read(path, 0..u64::MAX).await?.try_collect().await?;
         Ok(pieces.concat().into())

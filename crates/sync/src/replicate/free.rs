@@ -1,11 +1,11 @@
 //! Frees space: contents of others' files that this device does not want (any more).
 //!
-//! What is asked first is whether somebody else has them, who then keeps them for a while
+//! Other members are asked first if they have them; a member that does keeps them for a while
 //! (`leases.rs`). A file is deleted only
 //!
 //! * where nothing else keeps or wants its blob (`retained.rs`): changes of ours wait meanwhile, so that
 //!   this is true when it is deleted;
-//! * where the policy is still the one that it was looked at with. What is being fetched meanwhile is
+//! * where the policy is still the one that it was looked at with. A file that is being fetched meanwhile is
 //!   looked at once more before it counts as here.
 
 use std::{
@@ -60,8 +60,8 @@ pub struct Freed {
 
 impl Replicator {
     /// Deletes contents of others' files that this device has and does not [want](crate::groups::Policy).
-    /// Their names stay, and they can be fetched again from who has them. What was read under
-    /// [`Policy::Names`](crate::groups::Policy::Names) is wanted.
+    /// Their names stay, and they can be fetched again from a device that has them. Files that were read
+    /// under [`Policy::Names`](crate::groups::Policy::Names) are wanted.
     ///
     /// A member that shows that it has a file keeps it for ten minutes, so that of several who free the
     /// same files some keep theirs; what this device has shown stays as long, also after a restart.

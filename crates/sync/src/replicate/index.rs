@@ -1,8 +1,8 @@
 //! An index in memory of what this device has of each group, so that a change costs only its own
 //! size, and not a look at everything.
 //!
-//! One task writes it, as events tell what changed, and then tells the [`Change`]. What events may have missed
-//! is found when groups are compared: then all is read again.
+//! One task writes it, as events tell what changed, and then tells the [`Change`]. When groups are compared,
+//! all is read again, which finds what events may have missed.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -378,7 +378,7 @@ async fn own_versions(group: &Group) -> Result<BTreeMap<Slot, Version>> {
     Ok(versions.collect())
 }
 
-/// The route in a slot. What cannot be opened is none: its owner wrote it with other keys.
+/// The route in a slot. A value that cannot be opened is none: its owner wrote it with other keys.
 fn open_route(repo: &Repo, slot: Slot, value: &[u8]) -> Result<Option<Route>> {
     match Route::open(repo.group().keys().locate(), repo.id(), slot, value) {
         Ok(route) => Ok(Some(route)),

@@ -199,7 +199,7 @@ impl Replicator {
     /// Connects to a member at this address, now; otherwise addresses come from invites and routes.
     ///
     /// # Errors
-    /// As of [`Network::connect`]; [`Kind::Unavailable`] where the peer is [left alone](Self::left_alone).
+    /// The errors of [`Network::connect`]; [`Kind::Unavailable`] where the peer is [left alone](Self::left_alone).
     pub async fn connect(&self, address: &Address) -> Result<()> {
         let connection = self.0.network.connect(address, None).await?;
         let peer = connection.peer();
@@ -217,7 +217,7 @@ impl Replicator {
     /// long as the repo has it.
     ///
     /// # Errors
-    /// As of [`Repo::read`]; [`Kind::Unavailable`] where nobody who is connected can give the file.
+    /// The errors of [`Repo::read`]; [`Kind::Unavailable`] where nobody who is connected can give the file.
     pub async fn read(
         &self,
         repo: &Repo,
@@ -246,8 +246,8 @@ impl Replicator {
         self.0.network.close().await;
     }
 
-    /// Ends everything at once, without telling anybody; our routes lapse. What runs ends soon after,
-    /// and the network stays open.
+    /// Ends everything at once, without telling anybody; our routes lapse. Running tasks end soon after, and
+    /// the network stays open.
     pub fn abort(&self) -> JoinSet<()> {
         let mut tasks = std::mem::take(&mut *lock(&self.0.tasks));
         tasks.abort_all();

@@ -32,9 +32,9 @@ pub(super) struct Asked {
 }
 
 impl Shared {
-    /// The connected members that have these blobs of a page, for each blob: those that show its end,
-    /// which proves how long it is, and another part that nobody can foresee. Who is honest shows only
-    /// what it has whole.
+    /// The connected members that have these blobs of a page, for each blob: those that show its end, which
+    /// proves how long it is, and another part that nobody can foresee. An honest peer shows only blobs that
+    /// it has whole.
     pub(super) async fn holders_of(
         &self,
         repo: &Repo,

@@ -13,7 +13,7 @@ use crate::{groups::Repo, tree::Name};
 /// Of how many repos it is remembered.
 pub(super) const MAX_COUNTED: usize = 4096;
 
-/// The progress of fetching a tree. What is to come grows while the tree is looked at.
+/// The progress of fetching a tree. The totals grow while the tree is looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Progress {
     /// The files that are to come, as far as is known.

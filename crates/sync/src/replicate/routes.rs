@@ -27,8 +27,8 @@ impl Group {
     }
 }
 
-/// The routes in a repo's record. What cannot be opened is no route: its owner wrote it with other
-/// keys.
+/// The routes in a repo's record. A value that cannot be opened is no route: its owner wrote it
+/// with other keys.
 async fn routes_of(repo: &Repo) -> Result<Vec<(Slot, Route)>> {
     let (group, slots) = (repo.group(), FIRST_ROUTE..REPO_SLOTS);
     let mut routes = Vec::new();

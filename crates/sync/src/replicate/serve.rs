@@ -155,8 +155,8 @@ impl Shared {
         Ok((repo, wanted))
     }
 
-    /// As iroh-blobs does: the size, and then what proves each group, and the group. What cannot be read
-    /// here is as if it were absent.
+    /// As iroh-blobs does: the size, and then what proves each group, and the group. A group that cannot be
+    /// read here is sent as if it were absent.
     async fn send_blob(
         &self,
         send: &mut (impl AsyncWrite + Unpin),

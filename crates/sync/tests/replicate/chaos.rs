@@ -31,7 +31,7 @@ const CANARY: &[u8] = b"the canary in every file";
 
 type Files = BTreeMap<String, Vec<u8>>;
 
-/// The number of frees in all seeds: a scenario in which nothing happens shows nothing.
+/// Counts of what happened in all seeds: a scenario in which nothing happens shows nothing.
 static FREED: AtomicU64 = AtomicU64::new(0);
 static LIES: AtomicU64 = AtomicU64::new(0);
 static LEFT_ALONE: AtomicU64 = AtomicU64::new(0);

@@ -30,8 +30,8 @@ pub(super) struct Searched {
     pub(super) bytes: u64,
 }
 
-/// Names of files, and pieces from within them, evenly from the whole folder. What cannot be read
-/// any more is left out.
+/// Names of files, and pieces from within them, evenly from the whole folder. Files that cannot be
+/// read any more are left out.
 pub(super) fn samples(files: &[Found]) -> Vec<Vec<u8>> {
     let step = files.len().div_ceil(MAX_SAMPLES).max(1);
     let mut all = BTreeSet::new();

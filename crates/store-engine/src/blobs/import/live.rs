@@ -1,8 +1,8 @@
 //! The state of an import: what is verified, what is written of it, what is recorded.
 //!
-//! The order is always: bytes and nodes written, then synced, then the entry that claims them. What
-//! reads or writes runs to its end even if its caller goes away: blocks are changed in memory and
-//! written whole, so a write that took effect after a later one would undo it.
+//! The order is always: bytes and nodes written, then synced, then the entry that claims them.
+//! Every read or write runs to its end even if its caller goes away: blocks are changed in memory
+//! and written whole, so a write that took effect after a later one would undo it.
 
 use std::{collections::BTreeMap, sync::Arc};
 

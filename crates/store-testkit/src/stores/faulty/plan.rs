@@ -195,8 +195,8 @@ impl Faults {
 
     /// Lets blocks, keys and values take at most this many bytes together; `None` lifts the limit.
     /// Beyond it, a write leaves the blocks that fit and fails with [`Kind::Full`], and a commit
-    /// fails with nothing changed. Deleting frees space. What is not written through these faults
-    /// does not count.
+    /// fails with nothing changed. Deleting frees space. Only data that are written through these
+    /// faults count.
     pub fn limit_space(&self, bytes: Option<u64>) {
         self.space().limit(bytes);
     }

@@ -329,8 +329,8 @@ impl Shared {
         }
     }
 
-    /// The members of a group by the devices whose addresses they tell: of two who tell the same, who
-    /// did it for longer. What they tell is only what they say.
+    /// The members of a group by the devices whose addresses they tell: of two that tell the same, the one
+    /// that did it for longer. Their addresses are only what they say, and not proven.
     pub(super) fn members_of(&self, group: &Group) -> BTreeMap<PublicKey, PublicKey> {
         let routes = self.index.look(group.id(), |index| index.routes.clone());
         let routes = routes.unwrap_or_default().into_iter();

@@ -170,7 +170,7 @@ impl Replicator {
     /// The connected members that say that they hold a repo's newest tree.
     ///
     /// # Errors
-    /// As of [`status`](Self::status).
+    /// The errors of [`status`](Self::status).
     pub async fn holders(&self, group: RecordId, repo: PublicKey) -> Result<Vec<PublicKey>> {
         let status = self.status(group).await?;
         let found = status.repos.into_iter().find(|found| found.repo == repo);
