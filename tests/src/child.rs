@@ -97,8 +97,8 @@ impl Child {
         Self::start_with(Command::new(program), test, job, arguments)
     }
 
-    /// As [`start`](Self::start), by a shell (a command that ends in `sh`) which first runs
-    /// `prologue`, where `$1` is `folder`.
+    /// Starts a child, as [`start`](Self::start) does, by a shell (a command that ends in `sh`)
+    /// which first runs `prologue`, where `$1` is `folder`.
     pub fn start_in_shell(
         shell: &[&str],
         prologue: &str,

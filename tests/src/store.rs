@@ -20,7 +20,7 @@ pub async fn open(dir: &Path) -> Store {
     try_open(dir).await.expect("the store opens")
 }
 
-/// As [`open`], where it may fail.
+/// Opens a store, as [`open`] does, but returns the error.
 pub async fn try_open(dir: &Path) -> larder::Result<Store> {
     Store::open_url(&StoreUrl::Redb(dir.to_owned())).await
 }

@@ -14,7 +14,7 @@ use crate::{args::Global, output::Output, problem::Problem};
 /// One run of the program.
 #[derive(Debug)]
 pub(crate) struct App {
-    /// How to print.
+    /// The output, which knows how to print.
     pub(crate) out: Output,
     url: Option<StoreUrl>,
     open: Mutex<Vec<(StoreUrl, Store)>>,
@@ -32,7 +32,7 @@ impl App {
         }
     }
 
-    /// Where the store of this run is.
+    /// Returns the URL of the store of this run.
     pub(crate) fn url(&self) -> Result<StoreUrl> {
         match &self.url {
             Some(url) => Ok(url.clone()),

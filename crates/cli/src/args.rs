@@ -174,7 +174,7 @@ pub(crate) struct Output {
     pub(crate) how: OutputHow,
 }
 
-/// How files are written out.
+/// The options for writing files out.
 #[derive(Debug, Clone, Copy, Default, clap::Args)]
 pub(crate) struct OutputHow {
     /// Replace files that are there with other content

@@ -55,7 +55,7 @@ impl fmt::Display for Written {
     }
 }
 
-/// Where a file's bytes are.
+/// The place of a file's bytes.
 #[derive(Debug, Clone)]
 pub(crate) enum Stored {
     /// In a blob, as they are.

@@ -14,7 +14,7 @@ const MAX_NAME_LEN: usize = 3072;
 /// The number of refused names that an error shows.
 const MAX_SHOWN: usize = 10;
 
-/// Which names are accepted.
+/// The rules for the names that are accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Rules {
     /// Names that mean the same file on Linux, macOS and Windows.
@@ -24,7 +24,7 @@ pub(crate) enum Rules {
     Here,
 }
 
-/// Why a name is refused.
+/// The reason why a name is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Reason {
     Empty,

@@ -9,7 +9,7 @@ use std::{
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
-/// Where and how to print.
+/// The output: where and how to print.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Output {
     /// Results as JSON, one object a line.
@@ -134,7 +134,7 @@ impl Display for Bytes {
     }
 }
 
-/// How fast: bytes in a time.
+/// A speed: bytes in a time.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Rate(pub(crate) u64, pub(crate) Duration);
 

@@ -18,7 +18,7 @@ pub(crate) struct Problem {
     exit: Exit,
 }
 
-/// How the program ends.
+/// The ways in which the program ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Exit {
     Done,
@@ -93,7 +93,7 @@ pub(crate) struct Report {
     pub(crate) error: String,
     /// The advice on what to do now.
     pub(crate) advice: Option<String>,
-    /// How the program ends.
+    /// The way in which the program ends.
     pub(crate) exit: Exit,
 }
 

@@ -38,13 +38,13 @@ impl WalkOptions {
 /// A file that was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Found {
-    /// Where it is.
+    /// The path of the file.
     pub(crate) path: PathBuf,
     /// Its name: the path within the folder, with `/`.
     pub(crate) name: String,
     /// Its length when it was found, in bytes.
     pub(crate) size: u64,
-    /// When it was written last, where the system says so.
+    /// The time at which it was written last, if the system knows it.
     pub(crate) modified: Option<SystemTime>,
 }
 

@@ -85,7 +85,7 @@ impl Store {
         Self::open_url(&url.parse()?).await
     }
 
-    /// As [`open`](Self::open), with a URL that was read before.
+    /// Opens a store, as [`open`](Self::open) does, with a URL that was read before.
     pub async fn open_url(url: &StoreUrl) -> Result<Self> {
         match url {
             StoreUrl::Memory => {
@@ -194,9 +194,10 @@ impl Store {
         &self.0.records
     }
 
-    /// Where keys that belong to this store are kept: the protected store of its Veilid node; memory,
-    /// for a store in memory and for one [over a backend of yours](Self::over); else an encrypted
-    /// file in the store's folder, which `unlock` opens. It is asked only then, and once.
+    /// Returns the place for keys that belong to this store: the protected store of its Veilid
+    /// node; memory, for a store in memory and for one [over a backend of yours](Self::over); else
+    /// an encrypted file in the store's folder, which `unlock` opens. It is asked only then, and
+    /// once.
     ///
     /// # Errors
     /// The errors of [`FileSecrets::open`](crate::engine::FileSecrets::open), and those of `unlock`.

@@ -50,7 +50,7 @@ pub trait Network: fmt::Debug + Send + Sync + 'static {
     /// This node's key, which it proves to whoever it is connected with.
     fn key(&self) -> PublicKey;
 
-    /// Where this node can be reached now. May be empty, and may change.
+    /// Returns the addresses at which this node can be reached now. May be empty, and may change.
     fn addresses(&self) -> Vec<Address>;
 
     /// The key of the node that an address is of, where it says or is known to belong to one; `None`

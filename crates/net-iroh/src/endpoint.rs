@@ -42,10 +42,10 @@ const SERVICE: &str = "larder";
 pub enum Reach {
     /// Processes on this machine: the endpoint is bound to 127.0.0.1 and nothing else.
     Loopback,
-    /// Those who have the endpoint's addresses, and those in the same local network, who find each
+    /// Peers that have the endpoint's addresses, and peers in the same local network, which find each
     /// other's keys and addresses by multicast DNS. No third party is asked or told of anything: no
-    /// relay, no DNS server, no port mapping, no probing. Where the system forbids multicast, there are
-    /// only the addresses.
+    /// relay, no DNS server, no port mapping, no probing. Where the system forbids multicast, there
+    /// are only the addresses.
     ///
     /// Of the addresses that members of a group tell, [`IrohNetwork`](crate::IrohNetwork) dials none
     /// that is not private, link-local or of this machine. The addresses in a ticket were chosen by

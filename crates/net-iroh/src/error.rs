@@ -1,10 +1,10 @@
-//! Why connections end.
+//! The errors of connections that end.
 
 use iroh::endpoint::ConnectionError;
 use net_api::cut_reason;
 use store_api::{Error, Kind};
 
-/// Why a connection has ended.
+/// Returns the error that says why a connection has ended.
 pub(crate) fn ended(error: &ConnectionError) -> Error {
     let closed = |why: &'static str| Error::new(Kind::Closed, "network.connection", why);
     match error {

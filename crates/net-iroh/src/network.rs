@@ -49,7 +49,7 @@ const WRONG_KEY: [u64; 9] = [42, 43, 44, 45, 46, 47, 48, 49, 51];
 /// right one would answer elsewhere.
 pub struct IrohNetwork {
     endpoint: Endpoint,
-    /// Where nodes are looked for.
+    /// The networks in which nodes are looked for.
     reach: Reach,
     inbox: Inbox,
     waiting: Waiting,
@@ -240,7 +240,7 @@ impl ProtocolHandler for IrohNetwork {
     }
 }
 
-/// Why a connection was not made.
+/// Returns the error that says why a connection was not made.
 fn not_made(error: ConnectError) -> Error {
     let (kind, why) = match &error {
         ConnectError::Connecting {

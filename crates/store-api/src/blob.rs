@@ -31,7 +31,7 @@ impl fmt::Debug for PayloadId {
     }
 }
 
-/// Which of a payload's two byte sequences.
+/// One of a payload's two byte sequences.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Part {
     /// The blob's bytes.
@@ -58,7 +58,7 @@ pub struct BlobCapabilities {
     pub block_len: u32,
     /// The longest part that can be kept, in bytes.
     pub max_part_len: u64,
-    /// When a write survives the loss of power.
+    /// The durability of a write.
     pub durability: Durability,
     /// The number of concurrent calls that gives the best throughput.
     pub concurrency: u16,

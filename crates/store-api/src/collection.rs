@@ -72,7 +72,7 @@ pub struct Entry {
     pub revision: Revision,
 }
 
-/// Which entries to list.
+/// The entries to list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Scan {
     /// The collection.
@@ -216,7 +216,7 @@ pub enum Change {
 /// The order in which scans return keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ScanOrder {
-    /// As [`Scan::order`] asks.
+    /// Scans come in the order that [`Scan::order`] asks for.
     Ordered,
     /// In any order; the engine sorts where it matters.
     Unordered,

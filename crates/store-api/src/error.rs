@@ -163,7 +163,7 @@ impl Error {
         &self.0.message
     }
 
-    /// Where it happened, as key and value.
+    /// Returns the context of the error, as keys and values.
     pub fn context(&self) -> impl Iterator<Item = (&'static str, &str)> {
         self.0.context.iter().map(|(k, v)| (*k, v.as_str()))
     }

@@ -50,7 +50,7 @@ pub use secrets::{MAX_SECRET_LEN, MAX_SECRET_NAME_LEN, Secret, SecretName, Secre
 /// A stream of results. It ends at its first error, and a clean end means that it was complete.
 pub type Listing<T> = Pin<Box<dyn Stream<Item = Result<T>> + Send>>;
 
-/// When a write survives the loss of power, from weakest to strongest.
+/// The time at which a write survives the loss of power, from weakest to strongest.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Durability {
     /// Never: it lives in memory.

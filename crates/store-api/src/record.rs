@@ -126,7 +126,7 @@ pub struct Signed {
     pub signature: Bytes,
 }
 
-/// How fresh a read must be.
+/// The freshness that a read needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Freshness {
     /// Reads local data only, and asks nobody.
@@ -213,7 +213,7 @@ pub enum RecordEvent {
     Resync,
 }
 
-/// How a record's slots share its room.
+/// The way in which a record's slots share its room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Room {
     /// Each takes what it needs, while all together fit.
@@ -241,7 +241,7 @@ pub struct RecordCapabilities {
     pub max_slots: u16,
     /// The greatest sum of a record's values, in bytes.
     pub max_record_len: u32,
-    /// How a record's slots share that sum.
+    /// The way in which a record's slots share that sum.
     pub room: Room,
     /// Says if [`PutRecord::Import`] is supported; if not, it fails with
     /// [`Kind::Unsupported`](crate::Kind::Unsupported).

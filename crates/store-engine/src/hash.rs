@@ -87,12 +87,12 @@ pub enum Format {
     },
 }
 
-/// How deep a tree of hash sequences may be.
+/// The greatest depth of a tree of hash sequences.
 pub const MAX_TREE_DEPTH: u8 = 16;
 
 impl Format {
-    /// How deep the sequences of hashes go that a blob of this format begins; 0 where it stands
-    /// alone. Never more than [`MAX_TREE_DEPTH`].
+    /// Returns the number of levels of hash sequences that a blob of this format begins; 0 if it
+    /// stands alone. Never more than [`MAX_TREE_DEPTH`].
     pub fn depth(self) -> u8 {
         match self {
             Format::Raw => 0,

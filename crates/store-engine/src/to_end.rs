@@ -138,7 +138,7 @@ mod tests {
         });
     }
 
-    /// Where there is no runtime any more, the work is dropped, and says so.
+    /// Tests that work is dropped, and says so, if there is no runtime any more.
     #[test]
     fn what_cannot_end_is_dropped() {
         struct Told(Arc<AtomicUsize>);

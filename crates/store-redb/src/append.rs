@@ -32,7 +32,7 @@ pub(crate) struct Appender {
     path: PathBuf,
     segment: u32,
     salt: u64,
-    /// Where the next frame goes.
+    /// The offset of the next frame.
     end: u64,
     /// The file has bytes up to here; those after `end` are zeros.
     len: u64,
@@ -40,7 +40,7 @@ pub(crate) struct Appender {
     last: Counters,
     /// The last frame that is known to be durable.
     synced: u64,
-    /// Why nothing can be appended any more, once the device failed.
+    /// The reason why nothing can be appended any more, once the device failed.
     failed: Option<Error>,
 }
 

@@ -14,8 +14,8 @@ use crate::{
     writer::{Compaction, Pending, Writer},
 };
 
-/// When an idle store's last segment is at least this long and half of it is dead, the next one is
-/// begun, so that it can be compacted.
+/// The length from which an idle store's last segment is rolled: if half of it is dead, the next
+/// one is begun, so that it can be compacted.
 const ROLL_LEN: u64 = 1 << 20;
 /// The length at which a segment is rolled if the caller asked to settle.
 const ROLL_LEN_SETTLING: u64 = 16 << 10;

@@ -248,7 +248,7 @@ impl Index {
         })
     }
 
-    /// Where it is.
+    /// Returns the path of the index.
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }

@@ -134,7 +134,7 @@ impl Generation {
     }
 }
 
-/// How a value is kept in memory and in the index.
+/// Returns a value as it is kept in memory and in the index.
 pub(crate) fn item_value(value: Option<&[u8]>) -> Value {
     match value {
         None => Value::Deleted,

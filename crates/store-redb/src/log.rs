@@ -33,7 +33,7 @@ pub(crate) struct Position {
     pub(crate) offset: u64,
 }
 
-/// Where a record is.
+/// The place of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Pointer {
     pub(crate) segment: u32,
@@ -123,7 +123,7 @@ impl Log {
         self.dir.join(format!("{segment:08}.log"))
     }
 
-    /// Where a repair keeps the segment as it was found.
+    /// Returns the path at which a repair keeps the segment as it was found.
     pub(crate) fn damaged_path(&self, segment: u32) -> PathBuf {
         self.dir.join(format!("{segment:08}.damaged"))
     }
@@ -224,7 +224,7 @@ impl Log {
 #[derive(Debug)]
 pub(crate) struct Frame {
     pub(crate) header: FrameHeader,
-    /// Where the frame begins.
+    /// The offset of the frame.
     pub(crate) offset: u64,
     pub(crate) body: Vec<u8>,
 }
@@ -238,7 +238,7 @@ impl Frame {
         }
     }
 
-    /// Where the record at `offset` within the body begins.
+    /// Returns the place of the record at `offset` within the body.
     pub(crate) fn record_at(&self, segment: u32, offset: usize, len: usize) -> Pointer {
         let start = self.offset + (FRAME_HEADER + offset) as u64;
         Pointer {
@@ -266,7 +266,7 @@ impl Frames {
         self.salt
     }
 
-    /// Where the next frame begins.
+    /// Returns the offset of the next frame.
     pub(crate) fn offset(&self) -> u64 {
         self.at
     }

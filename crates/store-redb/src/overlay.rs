@@ -205,7 +205,7 @@ impl Overlay {
 /// Keys in order, and whether there may be more.
 #[derive(Debug, Default)]
 pub(crate) struct Page {
-    /// Those that have a value.
+    /// The items that have a value.
     pub(crate) items: Vec<(Bytes, Item)>,
     /// The last key that was looked at.
     pub(crate) last: Option<Bytes>,

@@ -59,12 +59,12 @@ pub(crate) struct Pages {
     state: Arc<PageState>,
 }
 
-/// Where page `number` is in the file.
+/// Returns the offset of page `number` in the file.
 fn place(number: u64) -> u64 {
     (number / RUN * (RUN + 1) + 1 + number % RUN) * PAGE_LEN
 }
 
-/// Where the checksums of `run` are.
+/// Returns the offset of the checksums of `run`.
 fn sums_place(run: u64) -> u64 {
     run * (RUN + 1) * PAGE_LEN
 }

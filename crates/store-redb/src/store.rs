@@ -54,7 +54,7 @@ impl fmt::Debug for RedbStore {
     }
 }
 
-/// How to open a store.
+/// The options for opening a store.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Options {

@@ -47,7 +47,7 @@ pub(crate) struct Pending {
     pub(crate) key: Bytes,
     pub(crate) value: Option<Bytes>,
     pub(crate) revision: u64,
-    /// Where in the frame.
+    /// The place in the frame.
     pub(crate) place: (usize, usize),
 }
 

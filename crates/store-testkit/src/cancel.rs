@@ -30,7 +30,7 @@ use std::{future::poll_fn, pin::pin, task::Poll};
 /// More polls than any call takes before it completes.
 const MAX_POLLS: usize = 100_000;
 
-/// Where a call is cut off. One scenario cuts off one call.
+/// The point at which a call is cut off. One scenario cuts off one call.
 #[derive(Debug)]
 pub struct Cut {
     polls: usize,

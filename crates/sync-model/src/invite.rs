@@ -123,7 +123,7 @@ impl Invite {
         self.repo.as_ref()
     }
 
-    /// Where members may be found.
+    /// Returns the addresses at which members may be found.
     pub fn addresses(&self) -> &[String] {
         &self.addresses
     }

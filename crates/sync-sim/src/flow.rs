@@ -1,5 +1,6 @@
-//! How bytes cross the simulated network: streams take turns on their link, one chunk each; a chunk
-//! passes the sender's limit, the link, and the receiver's limit, and then is with its reader.
+//! The flow of bytes across the simulated network: streams take turns on their link, one chunk
+//! each; a chunk passes the sender's limit, the link, and the receiver's limit, and then is with
+//! its reader.
 
 use std::time::Duration;
 

@@ -70,12 +70,12 @@ use search::Search;
 use trace::Happening;
 use world::{Shared, World};
 
-/// Where bytes are that a [`Tamper`] gets.
+/// The place of the bytes that a [`Tamper`] gets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Crossing {
     /// The key of the sender.
     pub from: PublicKey,
-    /// To whom.
+    /// The key of the receiver.
     pub to: PublicKey,
     /// The number of the connection, counted from 0 in the whole network.
     pub connection: u64,

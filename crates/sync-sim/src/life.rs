@@ -1,4 +1,4 @@
-//! How simulated connections and streams begin and end.
+//! The begin and the end of simulated connections and streams.
 
 use std::collections::BTreeMap;
 

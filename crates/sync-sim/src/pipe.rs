@@ -11,7 +11,7 @@ use super::{
     settings::{MAX_CHUNK_LEN, STREAM_WINDOW},
 };
 
-/// How a stream ends for its reader.
+/// The end of a stream, as its reader sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum End {
     /// The writer has shut it down.

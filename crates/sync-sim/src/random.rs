@@ -52,8 +52,8 @@ impl Random {
         }
     }
 
-    /// When what happens `rate` times a second on average happens next; `None` where that is never,
-    /// or beyond a year.
+    /// Returns the time until the next of events that happen `rate` times a second on average;
+    /// `None` if that is never, or beyond a year.
     pub(super) fn wait(&mut self, rate: f64) -> Option<Duration> {
         const YEAR: f64 = 365.0 * 24.0 * 3600.0;
         if rate <= 0.0 {

@@ -1,4 +1,4 @@
-//! How good or bad the simulated network is.
+//! The settings of the simulated network: how good or bad it is.
 
 use std::time::Duration;
 

@@ -25,7 +25,7 @@ pub struct Node(Arc<Inner>);
 struct Inner {
     /// There until this is dropped.
     api: Option<VeilidAPI>,
-    /// Where the node was started: what it leaves behind is tidied up there.
+    /// The runtime on which the node was started: what it leaves behind is tidied up there.
     runtime: Option<Handle>,
     updates: Updates,
     /// Calls under way; shutting down waits for them.

@@ -8,7 +8,7 @@ const PIECE: usize = 1024 * 1024;
 /// The distance between the bytes that make each piece different.
 const STAMP_EVERY: usize = 1024;
 
-/// Where the loads' bytes come from, and how many there are.
+/// The source of the loads' bytes, and their number.
 #[derive(Debug, Clone)]
 pub struct Data {
     noise: Bytes,

@@ -26,7 +26,7 @@ pub use self::{
 /// The plan of a measurement.
 #[derive(Debug, Clone, Copy)]
 pub struct Plan {
-    /// How large the loads are: 1.0 is 10,000 small blobs and a large one of 1 GiB.
+    /// The size of the loads: 1.0 is 10,000 small blobs and a large one of 1 GiB.
     pub scale: f64,
     /// The number of runs of each load; the median counts.
     pub runs: u32,

@@ -21,7 +21,7 @@ pub struct Machine {
     pub cores: usize,
 }
 
-/// Which of two numbers is better.
+/// Says if the larger or the smaller of two numbers is better.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Better {
@@ -61,7 +61,7 @@ pub struct Row {
     pub title: &'static str,
     /// The unit of the values.
     pub unit: &'static str,
-    /// Which is better.
+    /// Says which values are better.
     pub better: Better,
     /// One cell a store.
     pub cells: Vec<Cell>,
@@ -122,7 +122,7 @@ fn significant(value: f64) -> String {
 pub struct Report {
     /// Where.
     pub machine: Machine,
-    /// How large the loads were.
+    /// The size of the loads.
     pub scale: f64,
     /// The number of runs of each load.
     pub runs: u32,

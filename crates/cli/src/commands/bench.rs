@@ -28,7 +28,7 @@ pub(crate) struct Args {
     /// Another kind of store to compare with
     #[arg(long)]
     against: Option<Against>,
-    /// How large the loads are
+    /// Size of the loads
     #[arg(long, default_value_t = 0.1)]
     scale: f64,
     /// Number of runs of each load; the median counts

@@ -24,7 +24,7 @@ pub(crate) struct Args {
     /// The store to write; it is made where there is none
     #[arg(value_parser = args::url)]
     to: StoreUrl,
-    /// Where both have a name or an entry and they differ, take that of FROM
+    /// Take the name or the entry of FROM if both have one and they differ
     #[arg(long)]
     overwrite: bool,
 }

@@ -148,7 +148,7 @@ async fn files_in(place: &Place) -> Result<Vec<(String, Stored)>> {
     Ok(listed.into_iter().map(named).collect())
 }
 
-/// Why there is nothing to write of a whole repo.
+/// Returns the problem that says why there is nothing to write of a whole repo.
 async fn nothing_in(place: &Place, repo: &Repo) -> Result<Problem> {
     let member = member_name(&place.group, repo.key()).await?;
     let state = repo.state(&Policy::Everything).await?;

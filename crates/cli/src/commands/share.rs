@@ -18,7 +18,8 @@ use crate::{
     problem::{Exit, Problem},
 };
 
-/// Which group was made for which folder: a hash of the folder's path -> the group's id.
+/// The collection that says which group was made for which folder: a hash of the folder's path ->
+/// the group's id.
 const SHARES: CollectionId = CollectionId::from_static("larder-cli/shares");
 
 /// Makes a group for this folder that is called like it, puts the folder into it, prints an invite and a QR

@@ -45,7 +45,7 @@ struct Line {
 #[serde(tag = "kind", rename = "device")]
 struct Device {
     group: String,
-    /// Whose it is; `null` where no member tells that.
+    /// The name of the device's member; `null` if no member tells that it is theirs.
     member: Option<String>,
     /// Its key; `null` where none of the member's is known.
     device: Option<String>,

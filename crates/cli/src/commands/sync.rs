@@ -43,7 +43,7 @@ pub(crate) struct Args {
     network: Network,
 }
 
-/// Where this device can be reached.
+/// The addresses at which this device can be reached.
 #[derive(Debug, Serialize)]
 #[serde(tag = "event", rename = "listening")]
 struct Listening {

@@ -33,14 +33,14 @@ enum Subject {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Came {
     bytes: u64,
-    /// Of how many, where that is known.
+    /// The total, if it is known.
     of: Option<u64>,
 }
 
 #[derive(Debug)]
 struct Line {
     bar: ProgressBar,
-    /// When it was under way last.
+    /// The time at which it was under way last.
     last: Instant,
 }
 

@@ -22,7 +22,7 @@ use crate::{
 /// stay.
 const TOGETHER: usize = 4096;
 
-/// How to put.
+/// The options for putting files.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub(crate) struct PutOptions {
     /// Leave out files that cannot be read or whose names are not Unicode, and say how many

@@ -118,7 +118,7 @@ impl Event {
     }
 }
 
-/// How a line begins that is about a group, or about all.
+/// Returns the start of a line about a group, or about all.
 fn prefix(group: Option<&str>) -> String {
     group.map_or(String::new(), |group| format!("{}: ", Shown(group)))
 }
@@ -148,7 +148,7 @@ pub(crate) struct Watch<'a> {
     /// The numbers of bytes received and sent so far.
     moved_bytes: (u64, u64),
     progress: Progress,
-    /// When something moved last.
+    /// The time at which something moved last.
     moved: Instant,
 }
 
@@ -165,7 +165,7 @@ impl<'a> Watch<'a> {
         }
     }
 
-    /// For how long nothing has moved.
+    /// Returns the time for which nothing has moved.
     pub(crate) fn quiet_for(&self) -> Duration {
         self.moved.elapsed()
     }

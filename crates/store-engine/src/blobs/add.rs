@@ -42,7 +42,7 @@ pub type ByteStream = StdPin<Box<dyn Stream<Item = io::Result<Bytes>> + Send>>;
 /// Told how many bytes were taken in so far. It must not block.
 pub type Progress = Arc<dyn Fn(u64) + Send + Sync>;
 
-/// Where a blob's bytes come from.
+/// The source of a blob's bytes.
 pub enum Source {
     /// Memory.
     Bytes(Bytes),
@@ -98,7 +98,7 @@ impl From<&Path> for Source {
     }
 }
 
-/// How to add a blob.
+/// The options for adding a blob.
 #[derive(Default)]
 pub struct AddOptions {
     /// The format for which the pin, and the tag, keep: the blob alone, or all that it names.
@@ -107,8 +107,8 @@ pub struct AddOptions {
     pub tag: Option<TagName>,
     /// Told about progress.
     pub progress: Option<Progress>,
-    /// When the blob, and the tag, survive the loss of power: else once they are added. The bytes of a blob
-    /// of more than 16 KiB do so in any case.
+    /// The durability of the blob, and of the tag: by default they survive the loss of power once
+    /// they are added. The bytes of a blob of more than 16 KiB do so in any case.
     pub durability: Durability,
 }
 
@@ -159,7 +159,7 @@ impl Blobs {
         self.add_with(source, AddOptions::default()).await
     }
 
-    /// As [`add`](Self::add), with a format, a tag or progress.
+    /// Adds a blob, as [`add`](Self::add) does, with a format, a tag or progress.
     pub async fn add_with(&self, source: impl Into<Source>, options: AddOptions) -> Result<Pin> {
         let _running = self.0.enter("blobs.add")?;
         let mut windows = Windows::of(source.into()).await?;

@@ -1,9 +1,9 @@
-//! Which chunks of a blob are here.
+//! The chunks of a blob that are here.
 
 use bao_tree::{ChunkNum, ChunkRanges};
 
-/// Which chunks of 1 KiB of a blob are verified and durable here, and the blob's size as far as it
-/// is known.
+/// The chunks of 1 KiB of a blob that are verified and durable here, and the blob's size as far as
+/// it is known.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bitfield {
     /// The size in bytes: certain where [`size_is_proven`](Self::size_is_proven), else what a peer

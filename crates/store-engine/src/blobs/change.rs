@@ -53,7 +53,7 @@ impl Change {
         self
     }
 
-    /// When the change survives the loss of power; else once it is made.
+    /// Sets the durability of the change; by default it survives the loss of power once it is made.
     pub(crate) fn durable(&mut self, durability: Durability) {
         self.durability = durability;
     }
@@ -67,7 +67,7 @@ impl Change {
         self.pins.push(pin.clone());
     }
 
-    /// As [`keep`](Self::keep).
+    /// Keeps a pin, as [`keep`](Self::keep) does.
     #[must_use]
     pub(crate) fn keeping(mut self, pin: &Pin) -> Self {
         self.keep(pin);

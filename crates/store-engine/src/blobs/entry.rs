@@ -37,7 +37,8 @@ pub(crate) const MAX_FRAGMENTS: usize = 64;
 /// The stored facts about a blob.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct BlobEntry {
-    /// When it was added, in milliseconds since 1970: what is young is spared by collection.
+    /// The time at which the blob was added, in milliseconds since 1970: collection spares young
+    /// blobs.
     pub added: u64,
     pub state: State,
 }
@@ -49,7 +50,7 @@ pub(crate) enum State {
     Partial(Partial),
 }
 
-/// Where the bytes of a blob and its hash tree are.
+/// The place of the bytes of a blob and its hash tree.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Stored {
     pub size: u64,
@@ -192,7 +193,7 @@ impl BlobEntry {
         }
     }
 
-    /// Where its bytes are; `None` where they are in the entry.
+    /// Returns the place of the blob's bytes; `None` if they are in the entry.
     pub(crate) fn stored(&self) -> Option<&Stored> {
         match &self.state {
             State::Inline(_) => None,

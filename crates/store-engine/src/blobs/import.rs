@@ -124,8 +124,8 @@ impl Blobs {
         }
     }
 
-    /// As [`import`](Self::import), for items that the caller verified, of a blob of a size that this
-    /// store can keep; `None` where the size contradicts what is proven here.
+    /// Begins an import, as [`import`](Self::import) does, for items that the caller verified, of a
+    /// blob of a size that this store can keep; `None` if the size contradicts what is proven here.
     pub(crate) async fn import_verified(&self, hash: Hash, size: u64) -> Result<Option<Import>> {
         let running = self.0.enter("blobs.import")?;
         let shared = self.0.share_import(hash, size).await?.ok();

@@ -1,5 +1,5 @@
-//! Which nodes and groups a verified read needs, in the order of the bao encoding, with the hash
-//! that each group must have.
+//! The plan of a verified read: the nodes and groups that it needs, in the order of the bao
+//! encoding, with the hash that each group must have.
 
 use std::sync::Arc;
 

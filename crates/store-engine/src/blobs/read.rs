@@ -87,7 +87,7 @@ impl Blobs {
         )
     }
 
-    /// As [`read`](Self::read), in one piece of at most [`MAX_READ_TO_BYTES`].
+    /// Reads a range, as [`read`](Self::read) does, in one piece of at most [`MAX_READ_TO_BYTES`].
     pub async fn read_to_bytes(&self, hash: Hash, range: Range<u64>) -> Result<Bytes> {
         self.0.check_open("blobs.read")?;
         let found = self.0.lookup(hash).await?;

@@ -111,7 +111,7 @@ impl Sessions {
         Err(Error::new(Kind::Closed, operation, message))
     }
 
-    /// That the own session, if there is one, was not ended.
+    /// Returns the expectation that the own session, if there is one, was not ended.
     pub(crate) fn expectation(&self) -> Option<Expect> {
         let own = self.own.get()?;
         let key = row_key(own.number);

@@ -46,7 +46,7 @@ pub struct Collections(Arc<Inner>);
 struct Inner {
     store: Arc<dyn CollectionStore>,
     capabilities: CollectionCapabilities,
-    /// Where the store has no watch of its own.
+    /// Announces changes if the store has no watch of its own.
     announcer: Option<watch::Announcer>,
     durable: Durable,
 }
@@ -291,7 +291,8 @@ impl Collections {
     }
 }
 
-/// That the key's entry is the one last put by `revision`, or that there is none.
+/// Returns the expectation that the key's entry is the one last put by `revision`, or that there is
+/// none.
 pub(crate) fn expect(collection: &CollectionId, key: &Bytes, revision: Option<Revision>) -> Expect {
     let (collection, key) = (collection.clone(), key.clone());
     match revision {

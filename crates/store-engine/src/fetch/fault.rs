@@ -1,4 +1,4 @@
-//! Whose fault it is that something could not be fetched.
+//! The faults of a fetch: whose fault it is that something could not be fetched.
 
 use std::fmt;
 
@@ -8,7 +8,7 @@ use crate::Hash;
 
 const FETCH: &str = "blobs.fetch";
 
-/// Why a request ended before its answer was complete.
+/// The reason why a request ended before its answer was complete.
 ///
 /// The variant says who is at fault. It is decided where the fault happens, and never guessed from
 /// an error's [`Kind`] or text: those are for people, and for callers that only pass errors on.

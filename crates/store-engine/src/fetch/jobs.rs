@@ -1,4 +1,4 @@
-//! Which provider works on which request.
+//! The assignment of requests to providers.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque},
@@ -30,7 +30,7 @@ pub(super) struct Job<C> {
     pub(super) wanted: Vec<Wanted>,
     /// The providers that could not do it.
     failed: BTreeSet<ProviderId>,
-    /// Why the last of them could not.
+    /// The reason why the last of them failed.
     pub(super) why: Option<Fault>,
 }
 

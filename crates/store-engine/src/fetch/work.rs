@@ -37,7 +37,7 @@ const UNCLEAR: usize = 256;
 /// end at about the same time.
 const REQUESTS_PER_STREAM: usize = 4;
 
-/// How to fetch.
+/// The options of a fetch.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Options {
@@ -54,8 +54,8 @@ pub struct Options {
     pub most_ranges: usize,
     /// A provider that lacks more blobs than these is not asked any more.
     pub most_lacking: u64,
-    /// When blobs of up to 16 KiB survive the loss of power: else once the fetch has settled. Longer ones do so
-    /// then in any case.
+    /// The durability of blobs of up to 16 KiB: by default they survive the loss of power once the
+    /// fetch has settled. Longer ones do so then in any case.
     pub durability: Durability,
 }
 
@@ -92,7 +92,7 @@ pub struct Left<C> {
     pub of: C,
     /// The blobs.
     pub wanted: Vec<Wanted>,
-    /// Why the last provider that was asked did not give them.
+    /// The reason why the last provider that was asked did not give them.
     pub why: Option<Fault>,
 }
 
@@ -433,7 +433,7 @@ impl<C> Done<C> {
     }
 }
 
-/// Why an answer is not read on.
+/// The reason why an answer is not read on.
 enum Ended {
     Stopped,
     Fault(Fault),
@@ -771,7 +771,7 @@ where
 /// A hash sequence that just came.
 struct Sequence {
     hash: Hash,
-    /// Where it is short.
+    /// The bytes of the sequence, if it is short.
     bytes: Option<Bytes>,
 }
 

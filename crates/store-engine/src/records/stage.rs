@@ -51,7 +51,7 @@ pub(crate) struct Staging(BTreeMap<RecordId, RecordStaging>);
 
 #[derive(Debug)]
 struct RecordStaging {
-    /// As it is stored.
+    /// The record as it is stored.
     record: Record,
     /// The sum of its values, with those that are staged.
     len: u32,

@@ -1,4 +1,4 @@
-//! How records lie in collections, and how what lies there is checked.
+//! The format of records in collections, and the checks of what lies there.
 
 use std::ops::{Bound, Range};
 

@@ -22,7 +22,7 @@ impl Verified {
         Self(Mutex::new(LruCache::new(REMEMBERED)))
     }
 
-    /// As [`verify`](proof::verify).
+    /// Verifies a value, as [`verify`](proof::verify) does.
     pub(super) fn verify(&self, id: RecordId, slot: Slot, signed: &Signed) -> Result<()> {
         let hash = proof::hash(id, slot, signed)?;
         if self.lock().get(&hash).is_some() {

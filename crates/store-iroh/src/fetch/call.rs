@@ -26,9 +26,9 @@ pub(super) struct Call {
     blobs: Blobs,
     root: Root,
     fetch: Fetch<Hash>,
-    /// Those that have not failed.
+    /// The peers that have not failed.
     peers: Vec<(ProviderId, Arc<Peer>)>,
-    /// Why the first of the others failed.
+    /// The reason why the first of the others failed.
     fault: Option<Fault>,
     progress: Arc<Progress>,
 }
@@ -149,7 +149,7 @@ impl Call {
         }
     }
 
-    /// Why something is left.
+    /// Returns the error that says why something is left.
     fn unfinished(&mut self) -> Error {
         let left = self.fetch.left();
         let is_lacking = |fault: &Fault| fault.is_peers(Misconduct::Lacks);

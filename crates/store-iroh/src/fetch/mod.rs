@@ -30,7 +30,7 @@ const RECEIVE_WINDOW: u32 = 16 * 1024 * 1024;
 /// The most request streams of a connection at once.
 pub const MAX_STREAMS: usize = 16;
 
-/// Where a fetch is.
+/// The progress of a fetch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct FetchProgress {
     /// The number of blobs that are here, of those that the root names, itself included.
@@ -46,7 +46,7 @@ pub struct FetchProgress {
 /// Told of progress, often and from several tasks at once; must not block.
 pub type FetchProgressFn = Arc<dyn Fn(FetchProgress) + Send + Sync>;
 
-/// How to fetch.
+/// The options of a fetch.
 #[derive(Clone)]
 pub struct FetchOptions {
     /// Told of progress.
@@ -116,9 +116,9 @@ pub async fn fetch(
     fetch_from(blobs, std::slice::from_ref(connection), root, options).await
 }
 
-/// As [`fetch`], from several peers at once. A peer that fails is not asked any more, and what it did
-/// not give comes from the others; the error is that of the first that failed, where nobody could give
-/// the rest.
+/// Fetches blobs, as [`fetch`] does, from several peers at once. A peer that fails is not asked any
+/// more, and what it did not give comes from the others; the error is that of the first that
+/// failed, where nobody could give the rest.
 pub async fn fetch_from(
     blobs: &Blobs,
     connections: &[Connection],

@@ -40,7 +40,7 @@ pub(super) enum Asked {
     Blobs(Vec<Hash>),
 }
 
-/// Why there is no request.
+/// The reason why there is no request.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum NoRequest {
     /// The peer wants to write here.

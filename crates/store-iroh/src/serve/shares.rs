@@ -49,7 +49,7 @@ struct Open {
 struct Children {
     /// The sequences that this was made of.
     of: BTreeSet<Hash>,
-    /// Those of them that are not here as a whole yet.
+    /// The sequences that are not here as a whole yet.
     absent: Vec<Hash>,
     hashes: HashSet<Hash>,
 }

@@ -64,7 +64,7 @@ pub fn iroh_store(blobs: &Blobs) -> Store {
     iroh_store_with(blobs, OnShutdown::LeaveOpen)
 }
 
-/// As [`iroh_store`], with a choice of what `shutdown` does with the engine.
+/// Makes a store, as [`iroh_store`] does, with a choice of what `shutdown` does with the engine.
 pub fn iroh_store_with(blobs: &Blobs, on_shutdown: OnShutdown) -> Store {
     let (tx, commands) = mpsc::channel(COMMANDS);
     let actor = Actor {

@@ -74,11 +74,11 @@ where
 /// The outcomes of the cases of a suite, by name.
 #[derive(Debug, Default)]
 pub struct Report {
-    /// Those that passed.
+    /// The cases that passed.
     pub passed: Vec<&'static str>,
-    /// Those whose need the store lacks.
+    /// The cases whose need the store lacks.
     pub ignored: Vec<&'static str>,
-    /// Those that failed, with what they said.
+    /// The cases that failed, with what they said.
     pub failed: Vec<(&'static str, String)>,
 }
 

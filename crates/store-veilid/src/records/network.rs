@@ -53,14 +53,14 @@ pub(super) struct Write {
     pub(super) expect: SeqExpect,
 }
 
-/// When the record that is written to was made.
+/// The time at which the record that is written to was made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Made {
     Before,
     Now,
 }
 
-/// Where to look for a record that is not open.
+/// The places to look for a record that is not open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Reach {
     Here,

@@ -27,7 +27,7 @@ const MAX_BEHIND: usize = 256;
 const LIFETIME_SECS: u32 = 600;
 /// The interval at which to look for changes that the watch did not announce.
 const POLL: Duration = Duration::from_secs(30);
-/// How soon to try again to watch what could not be watched.
+/// The pause before a failed watch is tried again.
 const AGAIN: Duration = Duration::from_secs(2);
 
 const OPERATION: &str = "record.watch";
@@ -113,7 +113,7 @@ struct Watching<'a> {
     sender: &'a broadcast::Sender<RecordEvent>,
     /// The sequence numbers when last looked at; what differs from them was missed.
     seen: Option<BTreeMap<Slot, u64>>,
-    /// When to renew the watch; `None` while there is none.
+    /// The time at which to renew the watch; `None` while there is none.
     renew: Option<Instant>,
 }
 

@@ -332,7 +332,7 @@ impl Shared {
 struct Committer {
     shared: Arc<Shared>,
     head: Head,
-    /// Why it is unknown what is in the table.
+    /// The reason why it is unknown what is in the table.
     poisoned: Option<Error>,
 }
 

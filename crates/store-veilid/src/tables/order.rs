@@ -17,7 +17,7 @@ const CHUNK: usize = 256;
 
 type Keys = BTreeSet<Box<[u8]>>;
 
-/// Which entries there are. The collection without a name is the store's own.
+/// The keys of the entries. The collection without a name is the store's own.
 #[derive(Debug, Default)]
 pub(crate) struct Order(RwLock<BTreeMap<Box<[u8]>, Keys>>);
 

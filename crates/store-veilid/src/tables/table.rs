@@ -30,7 +30,7 @@ pub(crate) struct Table {
     begun: AtomicU64,
     /// The last sync that succeeded, by its number among those that began.
     synced: Mutex<u64>,
-    /// Why it is unknown what is durable, once a sync failed.
+    /// The reason why it is unknown what is durable, once a sync failed.
     failed: OnceLock<Error>,
     lock: Lock,
 }
@@ -104,7 +104,8 @@ impl Table {
         &self.path
     }
 
-    /// Where Veilid puts a damaged file that it has replaced by what it could read of it.
+    /// Returns the path at which Veilid puts a damaged file that it has replaced by what it could
+    /// read of it.
     pub(crate) fn replaced(&self) -> PathBuf {
         beside(&self.path, ".corrupt")
     }

@@ -23,7 +23,7 @@ pub struct Earlier {
     pub hash: Hash,
     /// The level of that page.
     pub level: u8,
-    /// When it became the root.
+    /// The time at which it became the root.
     pub time: i64,
 }
 
@@ -32,7 +32,7 @@ pub struct Earlier {
 pub struct RepoRoot {
     /// The tree of its files.
     pub root: Root,
-    /// When it became the root.
+    /// The time at which it became the root.
     pub time: i64,
     /// Roots before it, the latest first; at most [`MAX_EARLIER`].
     pub earlier: Vec<Earlier>,

@@ -35,12 +35,12 @@ impl Count {
     }
 }
 
-/// Which files count.
+/// The files that count.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Which {
-    /// Those that are wanted and of which something is not here, with the bytes that are not.
+    /// Wanted files of which something is not here, with the bytes that are not.
     Missing(Wants),
-    /// Those that are here.
+    /// Files that are here.
     Here,
     /// All of them, without their bytes.
     Names,

@@ -52,8 +52,8 @@ impl Tree {
             .await
     }
 
-    /// As [`edit`](Self::edit), with pages that become durable with the transaction. All of the old tree
-    /// must be durable already.
+    /// Edits a tree, as [`edit`](Self::edit) does, with pages that become durable with the
+    /// transaction. All of the old tree must be durable already.
     pub async fn edit_in(
         &self,
         transaction: &Transaction,
@@ -65,9 +65,9 @@ impl Tree {
         self.edit_into(sink, root, changes).await
     }
 
-    /// As [`edit`](Self::edit) with changes that come one by one, ascending by name, for more of
-    /// them than memory has room for. An error among them ends it, and nothing is changed; names
-    /// that do not ascend are [`Kind::Invalid`].
+    /// Edits a tree, as [`edit`](Self::edit) does, with changes that come one by one, ascending by
+    /// name, for more of them than memory has room for. An error among them ends it, and nothing is
+    /// changed; names that do not ascend are [`Kind::Invalid`].
     ///
     /// It takes memory for some 200 pages, and for a pin of each blob written, about 10 bytes a file.
     pub async fn edit_sorted(

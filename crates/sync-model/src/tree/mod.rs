@@ -69,7 +69,7 @@ const BOUNDARY_CONTEXT: &str = "larder 2026 tree boundary key v1";
 pub struct FileEntry {
     /// Its length in bytes, before sealing.
     pub size: u64,
-    /// When it was last changed, in milliseconds since 1970.
+    /// The time at which the file was last changed, in milliseconds since 1970.
     pub modified: i64,
     /// The hash of its bytes, before sealing.
     pub hash: Hash,

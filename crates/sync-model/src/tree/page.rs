@@ -200,7 +200,7 @@ impl<T: Item> Page<T> {
         &self.items.last().expect("a page has an item").0
     }
 
-    /// Where `name` is, or the next name after it.
+    /// Returns the position of `name`, or of the next name after it.
     pub(crate) fn position(&self, name: &str) -> usize {
         self.items.partition_point(|(n, _)| n.as_str() < name)
     }

@@ -86,7 +86,7 @@ pub struct Walk {
 /// The pages of one level.
 #[derive(Debug)]
 pub struct Level {
-    /// Which level; that of the leaves is 0.
+    /// The number of the level; that of the leaves is 0.
     pub number: u8,
     /// The pages that only the newer tree has, in its order. Each with those above it, from the root down.
     pub pages: Vec<Vec<Hash>>,

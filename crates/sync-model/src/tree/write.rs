@@ -93,7 +93,7 @@ impl Tree {
     }
 }
 
-/// Where the blobs of pages go.
+/// The target of the blobs of pages.
 #[derive(Debug, Clone)]
 pub(super) enum Sink {
     /// Into the store: they are durable before the edit ends.

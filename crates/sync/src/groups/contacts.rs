@@ -79,7 +79,7 @@ impl Holding {
 /// The known facts about another device of a group.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Contact {
-    /// When it was last heard of.
+    /// The time at which it was last heard of.
     pub(crate) last: i64,
     /// Since when both sides have the same; `None` while they do not.
     pub(crate) synced_since: Option<i64>,

@@ -24,7 +24,7 @@ const WRITE: &str = "sync.file.write";
 /// The number of bytes of a file that are hashed at a time.
 const WINDOW: usize = 1 << 20;
 
-/// Where a file's bytes come from.
+/// The source of a file's bytes.
 pub enum Content {
     /// Memory.
     Bytes(Bytes),
@@ -88,7 +88,7 @@ pub struct Staged {
     pub(crate) pin: Pin,
 }
 
-/// Where sealed files go.
+/// The target of sealed files.
 #[derive(Debug)]
 pub(crate) enum Sink<'a> {
     /// Into the store: they are durable at once.

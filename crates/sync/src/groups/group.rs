@@ -38,9 +38,10 @@ struct GroupInner {
     keys: GroupKeys,
     id: RecordId,
     tree: Option<Tree>,
-    /// Those that were asked for: they have records. They hold the group, which does not hold them.
+    /// The repos that were asked for: they have records. They hold the group, which does not hold
+    /// them.
     repos: Mutex<BTreeMap<RecordId, Weak<RepoInner>>>,
-    /// Where others may be found, from invites.
+    /// The addresses at which others may be found, from invites.
     addresses: Vec<String>,
     state: Arc<State>,
 }
@@ -90,7 +91,7 @@ const REPOS: &str = "sync.group.repos";
 /// The number of repos for which the group's record has room.
 const SLOTS: u16 = FIRST_APP - FIRST_MEMBER;
 
-/// Where among the slots of repos the search for a free one begins.
+/// Returns the slot at which the search for a free slot of a repo begins.
 pub(crate) fn first_slot(repo: PublicKey) -> u16 {
     u16::from_be_bytes([repo.0[0], repo.0[1]]) % SLOTS
 }
@@ -213,7 +214,7 @@ impl Group {
         Invite::device(keys, secret, all)
     }
 
-    /// Where others may be found, as invites said.
+    /// Returns the addresses at which others may be found, from invites.
     pub fn addresses(&self) -> Vec<String> {
         self.0.addresses.clone()
     }

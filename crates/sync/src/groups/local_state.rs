@@ -249,7 +249,7 @@ impl Inner {
         self.secrets.delete(group_secret(id)?).await
     }
 
-    /// Where members of a group may be found, as invites said.
+    /// Returns the addresses at which members of a group may be found, from invites.
     pub(super) async fn load_addresses(&self, group: RecordId) -> Result<Vec<String>> {
         let entry = self.collections.get(ADDRESSES, group.0.to_vec()).await?;
         match entry {
@@ -299,7 +299,7 @@ impl Inner {
         Ok(())
     }
 
-    /// Until when something may be kept for others that would be freed.
+    /// Returns the time until which something that would be freed may be kept for others.
     pub(crate) async fn promised(&self) -> Result<Option<i64>> {
         let entry = self.collections.get(PROMISED, UNTIL).await?;
         entry

@@ -1,4 +1,4 @@
-//! Which wanted files of a repo are not here.
+//! The wanted files of a repo that are not here.
 
 use std::collections::{BTreeMap, HashSet, btree_map::Entry};
 
@@ -24,7 +24,7 @@ const MAX_NAMED: usize = 64;
 /// A file that a page names, and that is wanted.
 #[derive(Debug, Clone)]
 pub(crate) struct WantedFile {
-    /// Where in the page's sequence: 0 is the sequence itself, 1 the page, then files.
+    /// The place in the page's sequence: 0 is the sequence itself, 1 the page, then files.
     pub(crate) offset: u32,
     pub(crate) blob: Hash,
     /// Its name and length, where the page can be read here.
@@ -201,9 +201,9 @@ impl Repo {
         (settled.missing.len() + self.damaged_of(settled).len()) as u64
     }
 
-    /// Which files are wanted and not here, of the tree that is here as far as anybody could give it; and
-    /// those that are damaged, as far as that is known. Files that are still to be requested are not among
-    /// them.
+    /// Returns the files that are wanted and not here, of the tree that is here as far as anybody
+    /// could give it; and those that are damaged, as far as that is known. Files that are still to
+    /// be requested are not among them.
     ///
     /// # Errors
     /// The errors of [`root`](Self::root).
@@ -302,7 +302,7 @@ impl Repo {
         Ok(Settled { root, missing })
     }
 
-    /// Those of these files that have not been stored since.
+    /// Returns those of these files that have not been stored since.
     async fn still_missing(&self, places: Vec<Place>, wants: &Wants) -> Result<Vec<Place>> {
         let blobs = self.group().blobs();
         let mut found = BTreeMap::new();

@@ -1,4 +1,5 @@
-//! Which contents of others' repos a device wants to have; which files there are always comes.
+//! The policies of a device: the contents of others' repos that it wants to have; the list of files
+//! always comes.
 //!
 //! ```text
 //! sync/policies    group id [32], or group id [32] | repo id [32] -> policy (tree/wants.rs)

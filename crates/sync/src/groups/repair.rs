@@ -12,7 +12,8 @@ use store_engine::sign;
 use super::{Group, Repo, merge_devices::Turn};
 use crate::records::{FIRST_MEMBER, GROUP_SLOTS, REPO_ROOT};
 
-/// Of how many damaged slots it is remembered that the operator knows. Of more it is told each time.
+/// The most damaged slots for which it is remembered that they were logged. Of more it is told each
+/// time.
 const MAX_TOLD: usize = 1024;
 
 /// The gap between a peer's sequence number and that of our own root once it is healed: larger than

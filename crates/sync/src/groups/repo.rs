@@ -36,7 +36,7 @@ pub(super) struct RepoInner {
     pub(super) group: Group,
     pub(super) key: PublicKey,
     pub(super) id: RecordId,
-    /// Where it is ours.
+    /// The secret key; `None` if the repo is not ours.
     pub(super) secret: Option<SecretKey>,
     /// One change at a time, so that callers here do not make each other try again. The record's
     /// sequence number makes it correct.

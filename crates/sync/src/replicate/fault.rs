@@ -1,4 +1,4 @@
-//! Whose fault it is that something did not work.
+//! The blame for a failure: whose fault it is that something did not work.
 
 use std::{collections::BTreeMap, io, sync::Mutex};
 
@@ -79,7 +79,7 @@ pub(super) struct Troubles(Mutex<BTreeMap<(Option<RecordId>, &'static str), Note
 #[derive(Debug)]
 struct Noted {
     trouble: Trouble,
-    /// When it failed last.
+    /// The time at which it failed last.
     last: Instant,
 }
 

@@ -35,10 +35,10 @@ use crate::{
 
 const FREE: &str = "sync.free";
 
-/// Which copies may go.
+/// The copies that may be deleted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Copies {
-    /// Those that another member, who is connected, shows that it has too.
+    /// Only copies of files that another connected member shows that it has too.
     #[default]
     NotTheLast,
     /// All that are not wanted, though nobody else may have them.

@@ -78,7 +78,7 @@ pub(super) async fn until(changes: &mut Receiver<Change>, is_it: impl Fn(Change)
     }
 }
 
-/// Which values the slots of a group's records have.
+/// The versions of the values in the slots of a group's records.
 pub(super) type Versions = BTreeMap<Which, BTreeMap<Slot, Version>>;
 
 /// The parts of a repo that are to be fetched.
@@ -107,7 +107,7 @@ pub(super) struct RepoIndex {
 pub(super) struct GroupIndex {
     pub(super) versions: Versions,
     pub(super) repos: BTreeMap<PublicKey, RepoIndex>,
-    /// Where members say that they can be reached.
+    /// The routes on which members say that they can be reached.
     pub(super) routes: BTreeMap<(PublicKey, Slot), Route>,
     digest: Option<Digest>,
 }

@@ -24,7 +24,7 @@ use tokio::time::Instant;
 use super::lock;
 use crate::groups::Groups;
 
-/// For how long what was shown is kept.
+/// The time for which a blob that was shown is kept.
 pub(super) const KEEP: Duration = Duration::from_secs(600);
 /// The time after asking within which a file may be deleted; the rest is for clocks that go wrong
 /// and slow disks.
@@ -43,7 +43,8 @@ pub(super) struct Leases {
     /// This device's key.
     own: PublicKey,
     state: Mutex<State>,
-    /// Until when, in milliseconds since 1970, something may be promised, as it was noted durably.
+    /// The time until which something may be promised, as it was noted durably, in milliseconds
+    /// since 1970.
     noted: tokio::sync::Mutex<Option<i64>>,
 }
 
@@ -52,7 +53,7 @@ struct State {
     promised: HashMap<Hash, (Instant, Pin)>,
     /// The blobs that this device asks others to keep, because it would delete them.
     asked: HashSet<Hash>,
-    /// Until when something may be promised that was forgotten with a crash.
+    /// The time until which something may be promised that was forgotten with a crash.
     before: Option<Instant>,
     lapsed: Option<Instant>,
 }

@@ -53,11 +53,11 @@ impl Replicator {
     }
 }
 
-/// Where a file is.
+/// The place of a file.
 struct Place {
     /// In whose repo.
     repo: Repo,
-    /// Where in its tree.
+    /// The place in its tree.
     at: Located,
     /// The length of the file's blob, if it is proven here.
     len: Option<u64>,

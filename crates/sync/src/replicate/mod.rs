@@ -89,7 +89,7 @@ pub enum Push {
     Never,
 }
 
-/// How to replicate.
+/// The options of replication.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// The policy for the repos of groups that have no policy of their own.
@@ -98,7 +98,7 @@ pub struct Options {
     pub push: Push,
     /// The interval at which to compare, and to look for members that are not connected.
     pub compare_every: Duration,
-    /// For how long a route of ours is good; it is renewed at half of that.
+    /// The time for which a route of ours is valid; it is renewed at half of that.
     pub route_for: Duration,
 }
 
@@ -228,7 +228,7 @@ impl Replicator {
         Ok(repo.read_entry(&entry, range))
     }
 
-    /// Where this device can be reached now, for an invite.
+    /// Returns the addresses at which this device can be reached now, for an invite.
     pub fn addresses(&self) -> Vec<String> {
         let addresses = self.0.network.addresses();
         addresses.iter().map(|a| a.as_str().to_owned()).collect()
@@ -262,7 +262,7 @@ impl Replicator {
 struct ToRead(BTreeMap<RecordId, (Instant, Duration)>);
 
 impl ToRead {
-    /// Those are to be read now; but one that could not be read, once its pause is over.
+    /// Adds groups to be read now; one that could not be read waits until its pause is over.
     fn extend(&mut self, groups: impl IntoIterator<Item = RecordId>) {
         for group in groups {
             let now = (Instant::now(), Duration::ZERO);
@@ -283,7 +283,7 @@ impl ToRead {
             .map_or(Duration::ZERO, |(_, pause)| pause)
     }
 
-    /// Those whose time has come.
+    /// Removes and returns the groups that are due.
     fn take_due(&mut self) -> BTreeMap<RecordId, Duration> {
         let now = Instant::now();
         let due = self.0.extract_if(.., |_, (at, _)| *at <= now);

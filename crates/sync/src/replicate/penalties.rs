@@ -17,7 +17,7 @@ const MAX_BACK_OFF: Duration = Duration::from_secs(300);
 /// The number of peers and addresses that are remembered beside those that are left alone now.
 const MAX_KNOWN: usize = MAX_CONNECTIONS;
 
-/// Whom to leave alone for a while.
+/// A peer or an address to leave alone for a while.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Avoided {
     Peer(PublicKey),

@@ -24,7 +24,7 @@ const SHOW_FOR: Duration = Duration::from_secs(120);
 /// A blob that a page names.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Asked {
-    /// Where in the page's sequence.
+    /// The place in the page's sequence.
     pub(super) offset: u64,
     pub(super) hash: Hash,
     /// The length of the blob.

@@ -10,7 +10,7 @@ use store_api::RecordId;
 use super::{Replicator, Shared, lock};
 use crate::{groups::Repo, tree::Name};
 
-/// Of how many repos it is remembered.
+/// The most repos whose progress is remembered.
 pub(super) const MAX_COUNTED: usize = 4096;
 
 /// The progress of fetching a tree. The totals grow while the tree is looked at.
@@ -18,11 +18,11 @@ pub(super) const MAX_COUNTED: usize = 4096;
 pub struct Progress {
     /// The files that are to come, as far as is known.
     pub files: u64,
-    /// Those of them that are here.
+    /// The number of those files that are here.
     pub files_here: u64,
     /// The bytes that are to come, as far as is known; those of sealed files, which are a little longer.
     pub bytes: u64,
-    /// Those of them that are here.
+    /// The number of those bytes that are here.
     pub bytes_here: u64,
 }
 

@@ -1,4 +1,5 @@
-//! How two peers prove to each other that they hold a group's key, before anything else is said.
+//! The proof by which two peers show each other that they hold a group's key, before anything else
+//! is said.
 //!
 //! ```text
 //! proof key        BLAKE3 derive_key("larder 2026 group proof key v1", locate key)
@@ -67,7 +68,7 @@ fn hello_with(ends: &Ends, keys: &GroupKeys, nonce: [u8; 32]) -> Vec<u8> {
     [&[VERSION][..], &nonce, &tag].concat()
 }
 
-/// Which of our groups a hello proves, if any, and the answer to it.
+/// Returns the group of ours that a hello proves, if any, and the answer to it.
 pub(super) fn answer<'a>(
     ends: &Ends,
     groups: impl IntoIterator<Item = &'a GroupKeys>,

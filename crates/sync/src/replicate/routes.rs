@@ -1,5 +1,5 @@
-//! Where this device can be reached, told in the records of our repos, and withdrawn at the end; after
-//! a crash they lapse.
+//! The routes on which this device can be reached, announced in the records of our repos, and
+//! withdrawn at the end; after a crash they lapse.
 
 use store_api::{Kind, PublicKey, Put, PutRecord, RecordStore, Result, SeqExpect, Slot};
 
@@ -14,8 +14,8 @@ use crate::{
 const MAX_TOLD: usize = 4;
 
 impl Group {
-    /// Where members say that they can be reached, with the keys of their repos; those too that have
-    /// expired.
+    /// Returns the routes on which members say that they can be reached, with the keys of their
+    /// repos; including those that have expired.
     pub async fn routes(&self) -> Result<Vec<(PublicKey, Route)>> {
         let mut routes = Vec::new();
         for repo in self.repos().await? {

@@ -36,7 +36,7 @@ struct Wanted {
     ranges: ChunkRanges,
 }
 
-/// Why nothing is given.
+/// The reason why nothing is given.
 enum Refusal {
     /// It is not here, or cannot be read here.
     NotHere,

@@ -34,8 +34,8 @@ use crate::{
     records::{self, FIRST_ROUTE, REPO_ROOT},
 };
 
-/// Of how many repos it is known what a peer holds: of those that a group has room for, and of others that
-/// were replaced in its record.
+/// The most repos of which a peer's holdings are remembered: those that a group has room for, and
+/// others that were replaced in its record.
 const MAX_HOLDINGS: usize = 2 * records::GROUP_SLOTS as usize;
 
 /// The most sessions of one group on one connection: both sides may begin one at the same time, and one that
@@ -55,7 +55,7 @@ pub(crate) struct Session {
     peer: Mutex<Peer>,
     /// True if the peer has said at least once all that it has.
     compared: AtomicBool,
-    /// When it was last heard, by the clock of the groups.
+    /// The time at which the peer was last heard, by the clock of the groups.
     heard: AtomicI64,
     to_say: Mutex<ToSay>,
     wake: Notify,
@@ -114,7 +114,7 @@ struct ToSay {
     repos: BTreeSet<PublicKey>,
 }
 
-/// When the peer is asked again for what could not be stored.
+/// The next attempt to ask the peer again for values that could not be stored.
 #[derive(Debug, Default)]
 struct Retry {
     waits: bool,
@@ -204,7 +204,7 @@ impl Session {
         lock(&self.peer).holds.clone()
     }
 
-    /// When the peer was last heard, in milliseconds since 1970.
+    /// Returns the time at which the peer was last heard, in milliseconds since 1970.
     pub(super) fn heard(&self) -> i64 {
         self.heard.load(Ordering::SeqCst)
     }

@@ -55,7 +55,7 @@ impl Sessions {
         lock(&self.all).values().cloned().collect()
     }
 
-    /// Those of a group.
+    /// Returns the sessions of a group.
     pub(super) fn of(&self, group: RecordId) -> Vec<Arc<Session>> {
         let all = lock(&self.all);
         let of_group = all.values().filter(|session| session.group.id() == group);

@@ -69,7 +69,7 @@ impl Member {
         })
     }
 
-    /// Where its store is.
+    /// Returns the folder of its store.
     pub(super) fn folder(&self) -> &Path {
         self.url.folder().expect("the demo's stores are on disk")
     }

@@ -38,7 +38,7 @@ const MAX_SHOWN: usize = 5;
 pub(crate) struct Args {
     /// A folder of yours
     folder: PathBuf,
-    /// Where to make the stores; without it, in your data folder
+    /// Folder in which to make the stores; without it, in your data folder
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
     /// Take folders too that a CACHEDIR.TAG marks as caches, such as cargo's `target`

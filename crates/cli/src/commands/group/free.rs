@@ -15,7 +15,7 @@ use crate::{
     problem::{Exit, Problem},
 };
 
-/// Which copies go.
+/// The options for which copies go.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// The group; may be left out where there is one

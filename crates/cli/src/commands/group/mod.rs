@@ -50,8 +50,8 @@ enum Command {
         /// Show it as a QR code too
         #[arg(long)]
         qr: bool,
-        /// Where this device can be reached, as `larder sync --watch` says it; without it, it is
-        /// looked for by its key
+        /// Address at which this device can be reached, as `larder sync --watch` says it; without
+        /// it, it is looked for by its key
         #[arg(long, value_name = "ADDRESS")]
         at: Vec<String>,
     },
@@ -254,7 +254,7 @@ async fn join(app: &App, invite: &str, member: String) -> Result<()> {
     Ok(())
 }
 
-/// Where this device is looked for, as long as nobody said where it can be reached.
+/// Returns the addresses at which this device is looked for; by default its key.
 async fn addresses(store: &Store, told: Vec<String>) -> Result<Vec<String>> {
     if !told.is_empty() {
         return Ok(told);

@@ -24,10 +24,10 @@ pub(super) struct Set {
     /// All files
     #[arg(long, group = "what")]
     everything: bool,
-    /// Which files there are; what is in them comes when it is read, and stays
+    /// Names of files; what is in them comes when it is read, and stays
     #[arg(long, group = "what")]
     names: bool,
-    /// Which files there are, and what is in those that are pinned
+    /// Names of files, and what is in those that are pinned
     #[arg(long, group = "what")]
     pinned: bool,
     /// Files whose paths begin with this; may be given several times

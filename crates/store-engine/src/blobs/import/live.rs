@@ -508,7 +508,8 @@ impl Live {
         self.complete || pending + written == group_count(size)
     }
 
-    /// Where the blob is, with what is known of its outboard where that goes into the entry.
+    /// Returns the place of the blob, with the known part of its outboard if that goes into the
+    /// entry.
     fn stored(&self, size: u64, payload: PayloadId) -> Stored {
         let outboard = is_outboard_inline(size).then(|| match self.outboard.get(&0) {
             Some(outboard) => Bytes::copy_from_slice(outboard),

@@ -61,7 +61,7 @@ pub enum Defect {
 }
 
 impl Defect {
-    /// Those of a blob store.
+    /// The defects of a blob store.
     pub const BLOBS: [Defect; 19] = [
         Defect::ReadPadsWithZeros,
         Defect::ReadDropsTheLastByte,
@@ -84,7 +84,7 @@ impl Defect {
         Defect::SyncOfAbsentFails,
     ];
 
-    /// Those of a collection store.
+    /// The defects of a collection store.
     pub const COLLECTIONS: [Defect; 24] = [
         Defect::GetIsStale,
         Defect::GetOfErrorsIsNone,

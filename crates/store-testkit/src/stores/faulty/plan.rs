@@ -1,4 +1,4 @@
-//! Which calls fail, when, and how.
+//! The plan of which calls fail, when, and how.
 
 use std::{
     collections::BTreeMap,
@@ -55,7 +55,7 @@ impl Operation {
     }
 }
 
-/// Which calls of an [`Operation`] a fault strikes, counted from 1 since it was injected.
+/// The calls of an [`Operation`] that a fault strikes, counted from 1 since it was injected.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum When {
     /// Each.

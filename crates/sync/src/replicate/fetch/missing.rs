@@ -21,7 +21,7 @@ const LOOKUPS: usize = 64;
 /// A file that a page names.
 #[derive(Debug, Clone)]
 pub(super) struct Named {
-    /// Where in the page's sequence.
+    /// The place in the page's sequence.
     pub(super) offset: u64,
     pub(super) hash: Hash,
     /// Its length, where the page that names it could be read.
@@ -52,7 +52,7 @@ pub(super) struct Files {
 }
 
 impl Files {
-    /// Those of `named` that are not whole; `None` where all are.
+    /// Returns those of `named` that are not whole; `None` if all are.
     pub(super) async fn missing(
         blobs: &Blobs,
         chain: Chain,
@@ -88,7 +88,7 @@ impl Files {
         Self::missing(blobs, self.chain, named, self.longest).await
     }
 
-    /// Where they are.
+    /// Returns the places of the files.
     pub(super) fn places(&self) -> impl Iterator<Item = Place> {
         self.missing.iter().map(|(file, _)| Place {
             chain: self.chain.clone(),
@@ -110,7 +110,7 @@ impl Files {
         )
     }
 
-    /// Those that are missing, as the engine's fetch asks for them.
+    /// Returns the missing blobs, as the engine's fetch asks for them.
     pub(super) fn blobs(&self) -> impl Iterator<Item = Blob> {
         self.missing.iter().map(|(file, _)| {
             let mut blob = Blob::new(file.offset, file.hash);

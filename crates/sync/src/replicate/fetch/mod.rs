@@ -52,7 +52,7 @@ fn last(chain: &Chain) -> Hash {
     *chain.last().expect("a chain has a page")
 }
 
-/// How fetching a tree ended.
+/// The outcome of fetching a tree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fetched {
     /// All that is wanted is here.
@@ -70,7 +70,7 @@ struct Tried {
     holders: BTreeMap<u64, Option<Holding>>,
 }
 
-/// When to try it again.
+/// The last attempt, and the time of the next one.
 struct Attempt {
     tried: Tried,
     /// True if the attempt is under way.
@@ -99,7 +99,7 @@ impl Attempts {
         }
     }
 
-    /// When to try it; `None` while that is under way.
+    /// Returns the time of the next attempt; `None` while one is under way.
     fn due(&self, repo: RecordId, now: &Tried) -> Option<Instant> {
         let Some(attempt) = self.of.get(&repo) else {
             return Some(self.began);

@@ -72,7 +72,8 @@ pub struct MemberStatus {
     pub device: Option<PublicKey>,
     /// True if the device is connected.
     pub connected: bool,
-    /// When it was last heard of; `None` where it never was. After a crash up to a minute early.
+    /// The time at which the device was last heard of; `None` if it never was. After a crash up to
+    /// a minute early.
     pub last_contact: Option<i64>,
     /// Since when both sides hold the newest roots that are known here, as far as they want them;
     /// `None` while they do not. Of who is not connected, what it said when it was.
@@ -236,7 +237,7 @@ struct Compared {
     missing: Missing,
     /// All roots that are known, the newest first.
     known: Vec<Root>,
-    /// Those of another device of ours that waits for its tree.
+    /// The roots of another device of ours that waits for its tree.
     other: Vec<Root>,
     wants: Which,
     /// The results for each holding: many devices hold the same.

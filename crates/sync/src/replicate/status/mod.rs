@@ -85,7 +85,7 @@ impl Status {
     }
 }
 
-/// When a group counts as in sync.
+/// The condition under which a group counts as in sync.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Synced {
     /// Everything that any connected member knows of is here.

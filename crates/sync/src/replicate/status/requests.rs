@@ -17,7 +17,7 @@ use crate::replicate::{
     progress::{Coming, FileProgress, Moved},
 };
 
-/// Of how many peers it is remembered what came from them.
+/// The most peers for which the received bytes are remembered.
 const MAX_COUNTED: usize = 4096;
 
 /// A request that runs.
@@ -25,7 +25,7 @@ const MAX_COUNTED: usize = 4096;
 pub struct Request {
     /// The group.
     pub group: RecordId,
-    /// Whose tree.
+    /// The key of the repo whose tree it is.
     pub repo: PublicKey,
     /// The page that is asked of.
     pub page: Hash,

@@ -17,7 +17,7 @@ pub(in crate::replicate) const MAX_RANGES: usize = 4096;
 pub struct Get {
     /// The group.
     pub group: RecordId,
-    /// Whose tree.
+    /// The key of the repo whose tree it is.
     pub repo: PublicKey,
     /// The sequences of pages from the root down; the last is what is asked of. Each names the next,
     /// which is what gives the asker a right to it.
@@ -182,7 +182,7 @@ fn from_wire(wire: Vec<(u64, Vec<u64>)>) -> Option<Vec<(u64, ChunkRanges)>> {
     Some(all)
 }
 
-/// How a get is answered.
+/// The answer to a get.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::replicate) enum Answer {
     Here,

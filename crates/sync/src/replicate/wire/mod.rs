@@ -71,8 +71,8 @@ pub const DIGEST_LEN: usize = 8;
 /// A digest of all values of a group's records.
 pub type Digest = [u8; 16];
 
-/// Which value a slot has. Two who hold the writer's key may have given one number to two values, so
-/// the number alone does not tell.
+/// The version of the value in a slot. Two who hold the writer's key may have given one number to
+/// two values, so the number alone does not tell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Version {
     /// The sequence number.
@@ -82,7 +82,7 @@ pub struct Version {
 }
 
 impl Version {
-    /// That of this value.
+    /// Returns the version of this value.
     pub fn of(signed: &Signed) -> Self {
         let hash = blake3::hash(&signed.value);
         let digest = hash.as_bytes().first_chunk();
@@ -93,19 +93,19 @@ impl Version {
     }
 }
 
-/// Which record of a group.
+/// A record of a group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Which {
     /// The group's own.
     Group,
-    /// That of the repo with this key.
+    /// The record of the repo with this key.
     Repo(PublicKey),
 }
 
 /// A message on the stream of a group, in both directions, after both sides have proven the group.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Message {
-    /// Which values the slots of one record have.
+    /// The versions of the values in the slots of one record.
     Have {
         /// The record.
         record: Which,
