@@ -90,7 +90,7 @@ impl Descriptors {
         self.limit
     }
 
-    /// Checks that the limit is large enough for who needs so many descriptors.
+    /// Checks that the limit is large enough for so many descriptors.
     ///
     /// # Errors
     /// [`Kind::Denied`] where it is below `needed` or [`SMALLEST_LIMIT`].

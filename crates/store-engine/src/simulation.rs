@@ -23,7 +23,7 @@ thread_local! {
 #[must_use = "the simulation ends when this is dropped"]
 pub struct Simulating(PhantomData<*const ()>);
 
-/// Begins to simulate on this thread; one that does already begins anew.
+/// Begins to simulate on this thread; one that does already begins again.
 pub fn begin(seed: u64) -> Simulating {
     let mut hasher = blake3::Hasher::new_derive_key(CONTEXT);
     hasher.update(&seed.to_be_bytes());

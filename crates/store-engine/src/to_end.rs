@@ -1,4 +1,4 @@
-//! Work that runs to its end, whatever becomes of who waits for it.
+//! Work that runs to its end, whatever becomes of the caller that waits for it.
 
 use std::{
     fmt,

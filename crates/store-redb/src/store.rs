@@ -288,7 +288,7 @@ async fn run_blocking<T: Send + 'static>(
 
 type Opened = (Index, Option<(crate::item::Applied, crate::item::Accounts)>);
 
-/// Opens the index; one that is missing or damaged is begun anew, and the log fills it.
+/// Opens the index; one that is missing or damaged is begun again, and the log fills it.
 fn open_index(folder: &Folder, pages: &Arc<PageState>) -> Result<Opened> {
     let path = folder.index();
     let try_open = || -> Result<Opened> {

@@ -40,7 +40,7 @@ impl World {
         id
     }
 
-    /// Decides anew when a connection breaks by itself.
+    /// Decides again when a connection breaks by itself.
     pub(super) fn doom(&mut self, id: u64) {
         let Some(conn) = self.connections.get(&id) else {
             return;

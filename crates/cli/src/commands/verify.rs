@@ -23,7 +23,7 @@ const MAX_NAMED: usize = 10_000;
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Make what is damaged missing, so that adding or fetching it again restores it; make damaged
-    /// hash trees anew; delete payloads that nothing claims
+    /// hash trees again; delete payloads that nothing claims
     #[arg(long)]
     repair: bool,
 }

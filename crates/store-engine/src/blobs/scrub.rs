@@ -25,7 +25,7 @@ const WINDOW_GROUPS: u64 = 64;
 /// The number of blobs that are scrubbed ahead.
 const SCRUB_AHEAD: usize = 4;
 
-/// The most times that a blob is judged anew that changes meanwhile.
+/// The most times that a blob is judged again that changes meanwhile.
 const MAX_ATTEMPTS: usize = 8;
 
 /// Says if a scrub changes anything.
@@ -34,7 +34,7 @@ pub enum Repair {
     /// No: it only says what it finds.
     No,
     /// Yes: what is damaged becomes missing, so that a fetch brings it back; a hash tree is made
-    /// anew from sound data; payloads that nothing claims are deleted.
+    /// again from sound data; payloads that nothing claims are deleted.
     Yes,
 }
 
@@ -73,7 +73,7 @@ pub enum Finding {
 impl Blobs {
     /// Reads everything that is stored, and says of every blob whether it is what its hash says.
     ///
-    /// Blobs that are replaced meanwhile are judged anew, and those that are deleted left out. Where the collection
+    /// Blobs that are replaced meanwhile are judged again, and those that are deleted left out. Where the collection
     /// store itself cannot be listed, the stream ends with its error.
     pub fn scrub(&self, repair: Repair) -> Listing<Scrubbed> {
         let inner = self.0.clone();
@@ -252,7 +252,7 @@ impl Inner {
         Ok((damage(&bad, &[(0, total)], size), bad))
     }
 
-    /// Writes the outboard of sound data anew, unless the blob was deleted meanwhile: the payload must
+    /// Writes the outboard of sound data again, unless the blob was deleted meanwhile: the payload must
     /// not come back.
     async fn rebuild_outboard(self: &Arc<Self>, hash: Hash, stored: &Stored) -> Result<()> {
         let (size, payload) = (stored.size, stored.payload);

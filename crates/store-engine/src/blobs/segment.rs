@@ -86,7 +86,7 @@ impl Inner {
         Ok(hashes)
     }
 
-    /// The hashes of a segment, verified anew from what is stored.
+    /// The hashes of a segment, verified again from what is stored.
     pub(crate) async fn load_segment(
         &self,
         hash: Hash,

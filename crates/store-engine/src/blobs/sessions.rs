@@ -13,7 +13,7 @@
 //! the other sessions alone finds what they left behind.
 //!
 //! Where a store is exclusive, whoever opens it knows that all earlier sessions are over. Where it is
-//! shared, a live session puts its beat anew every [`BEAT`], and one whose beat did not change for
+//! shared, a live session puts its beat again every [`BEAT`], and one whose beat did not change for
 //! [`LEASE`] by the clock of somebody who watches is over. Whoever ends it first marks its row. Every
 //! commit of blobs and tags expects the row of its own session as it was begun, so that a session that
 //! only slept cannot claim what was swept meanwhile: its commits are refused, and say why.

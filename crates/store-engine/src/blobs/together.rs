@@ -21,7 +21,7 @@ const TOGETHER: usize = 64;
 /// The number of longer blobs that are added at a time.
 const IN_FLIGHT: usize = 16;
 
-/// Bytes and their hash, for who needs the hash before they are added: it is taken once.
+/// Bytes and their hash, for a caller that needs the hash before they are added: it is taken once.
 #[derive(Debug, Clone)]
 pub struct Hashed {
     hash: Hash,

@@ -39,7 +39,7 @@
 //!     transaction.put_slot(&records, &slot, put).await?;
 //!     match transaction.commit().await {
 //!         Ok(_) => break,
-//!         // Somebody changed the slot: decide anew. The blobs stay staged.
+//!         // Somebody changed the slot: decide again. The blobs stay staged.
 //!         Err(error) if error.kind() == Kind::Conflict => transaction.begin_again()?,
 //!         Err(error) => return Err(error),
 //!     }

@@ -54,7 +54,7 @@ pub enum OnShutdown {
 /// `blobs` as a store for iroh-blobs: whatever takes one takes this, and its clones are the same
 /// store. Call it inside a tokio runtime, once per engine, and keep the result.
 ///
-/// * What it acknowledges is durable, as the engine's own answers are.
+/// * Everything that it acknowledges is durable, as the engine's own answers are.
 /// * Batches and temp tags protect from the engine's `collect`, for as long as they live.
 /// * `shutdown` refuses new commands, finishes what runs, ends batches and observers, and leaves the
 ///   engine open; see [`iroh_store_with`].

@@ -7,7 +7,7 @@
 //! key              BLAKE3 derive_key("larder 2026 app data key v1", read key)
 //! ```
 //!
-//! It says nothing of who sealed it: everybody who may read can.
+//! It does not say who sealed it: everybody who may read can.
 
 use bytes::Bytes;
 use store_api::{Error, Kind, RecordId, Result};

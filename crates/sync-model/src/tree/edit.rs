@@ -1,4 +1,4 @@
-//! Changing a tree: the pages around each change are cut anew, from the page that it falls into to
+//! Changing a tree: the pages around each change are cut again, from the page that it falls into to
 //! the next place where an old page begins; and what that changes on the level above, in turn.
 
 use std::{collections::BTreeMap, sync::Arc};

@@ -75,11 +75,10 @@ impl Group {
     /// [`Event`](super::Event) says that the record changed.
     ///
     /// # Errors
-    /// [`Kind::Denied`] to who may not write the group's record; [`Kind::TooLarge`] for a value over
-    /// [`MAX_APP_VALUE_LEN`](crate::records::MAX_APP_VALUE_LEN); [`Kind::Invalid`] for a slot that
-    /// there is not; [`Kind::Corrupt`] where something is expected and there is what is no value, and
-    /// where what is there is damaged, until a member heals it;
-    /// [`Kind::Unavailable`] where others kept coming first.
+    /// [`Kind::Denied`] without write access to the group's record; [`Kind::TooLarge`] for a value
+    /// over [`MAX_APP_VALUE_LEN`](crate::records::MAX_APP_VALUE_LEN); [`Kind::Invalid`] for a slot that there
+    /// is not; [`Kind::Corrupt`] where something is expected and there is what is no value, and where what is
+    /// there is damaged, until a member heals it; [`Kind::Unavailable`] where others kept coming first.
     pub async fn record_put(
         &self,
         slot: u16,

@@ -1,4 +1,4 @@
-//! Closing: who changes something passes a gate, and who closes it waits for all that are inside.
+//! The close barrier: a change holds a pass of a gate, and closing the gate waits for all passes.
 
 use std::{
     fmt,

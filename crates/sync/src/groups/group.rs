@@ -38,8 +38,8 @@ struct GroupInner {
     keys: GroupKeys,
     id: RecordId,
     tree: Option<Tree>,
-    /// The repos that were asked for: they have records. They hold the group, which does not hold
-    /// them.
+    /// The repos that were asked for: they have records. The references are weak, as a repo holds
+    /// its group.
     repos: Mutex<BTreeMap<RecordId, Weak<RepoInner>>>,
     /// The addresses at which others may be found, from invites.
     addresses: Vec<String>,
@@ -222,8 +222,8 @@ impl Group {
     /// Makes a repo of ours, which everybody in the group will see. Durable when it returns.
     ///
     /// # Errors
-    /// [`Kind::Denied`] to who may not write the group's record, [`Kind::Full`] where the group has as
-    /// many repos as it can have.
+    /// [`Kind::Denied`] without write access to the group's record, [`Kind::Full`] where the group
+    /// has as many repos as it can have.
     pub async fn create_repo(&self, name: &str) -> Result<Repo> {
         let _open = self.enter(CREATE_REPO)?;
         self.create_repo_with(name, generate_key()?).await

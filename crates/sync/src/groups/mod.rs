@@ -343,7 +343,7 @@ impl Groups {
     }
 
     /// Subscribes to changes from now on. A listener that lags is told how much it missed, and
-    /// looks anew.
+    /// looks again.
     pub fn events(&self) -> broadcast::Receiver<Event> {
         self.0.listen().1
     }

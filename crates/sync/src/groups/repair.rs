@@ -1,5 +1,5 @@
-//! Damaged values of records. To peers they are as what is not here, so that they send what they have;
-//! to us they are errors until then, and never absent.
+//! Damaged values of records. Peers are told that they are absent, so that they send their own; to us they
+//! are errors until then, and never absent.
 
 use std::{
     collections::BTreeSet,
@@ -12,8 +12,8 @@ use store_engine::sign;
 use super::{Group, Repo, merge_devices::Turn};
 use crate::records::{FIRST_MEMBER, GROUP_SLOTS, REPO_ROOT};
 
-/// The most damaged slots for which it is remembered that they were logged. Of more it is told each
-/// time.
+/// The most damaged slots for which it is remembered that they were logged. Any beyond are logged
+/// each time.
 const MAX_TOLD: usize = 1024;
 
 /// The gap between a peer's sequence number and that of our own root once it is healed: larger than

@@ -120,7 +120,7 @@ impl Shared {
         }
     }
 
-    /// A session ended, and only a new connection begins it anew.
+    /// A session ended, and only a new connection begins it again.
     pub(super) fn end_session(&self, link: &Link, fault: &Fault) {
         self.blame(link, fault);
         if link.connection_lives() {

@@ -2,10 +2,11 @@
 //! Otherwise two peers that free the same file at once, each because the other one has it, would
 //! delete the last two copies.
 //!
-//! * Who is asked pins what it shows for [`KEEP`], so that nothing here deletes it; and it notes,
-//!   before it answers, that it has promised something, so that after a crash it frees nothing before
-//!   that time is over.
-//! * Who asks lets a file go only within [`WITHIN`] of asking, and not where it has promised it itself.
+//! * The peer that is asked pins what it shows for [`KEEP`], so that nothing here deletes it; and it notes,
+//!   before it answers, that it has promised something, so that after a crash it frees nothing before that
+//!   time is over.
+//! * The peer that asks deletes a file only within [`WITHIN`] of asking, and not where it has promised it
+//!   itself.
 //! * Of two who ask each other at once, the one with the lesser key answers that it has not got it:
 //!   one of them goes on.
 //!
