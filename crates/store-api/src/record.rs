@@ -69,7 +69,7 @@ fn write_hex(f: &mut fmt::Formatter<'_>, bytes: &[u8]) -> fmt::Result {
 /// The number of a slot, from 0.
 pub type Slot = u16;
 
-/// The facts that identify a record: who may write which slot. It never changes.
+/// The facts that identify a record: who may write which slot. They never change.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct RecordDescriptor {
     /// Writes the first `owner_slots` slots.
