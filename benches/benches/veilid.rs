@@ -32,9 +32,9 @@ const MANY: u64 = 100_000;
 const GETS: u64 = 20_000;
 const MIB: u64 = 1 << 20;
 const LARGE: u64 = 256 * MIB;
-/// What a block of the store is.
+/// The length of a block of the store.
 const BLOCK: u64 = 64 << 10;
-/// How many blocks or blobs the tables take in a transaction.
+/// The number of blocks or blobs that the tables take in a transaction.
 const IN_TRANSACTION: usize = 32;
 const COLUMN: u32 = 1;
 const C: CollectionId = CollectionId::from_static("bench");
@@ -297,7 +297,7 @@ async fn many(node: &Node) {
     store.close().await.expect("it closes");
 }
 
-/// What the kernel says of this process, in MiB.
+/// Returns the kernel's figure for this process's memory, in MiB.
 fn memory(name: &str) -> f64 {
     let status = std::fs::read_to_string("/proc/self/status").expect("Linux has it");
     let line = status

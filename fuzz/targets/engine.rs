@@ -1,4 +1,4 @@
-//! What the engine stores.
+//! Fuzzes the decoding of what the engine stores.
 
 #![no_main]
 

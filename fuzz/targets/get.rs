@@ -1,4 +1,4 @@
-//! What peers ask for.
+//! Fuzzes the requests of peers.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! What a device remembers of its groups.
+//! Fuzzes the decoding of what a device remembers of its groups.
 
 #![no_main]
 

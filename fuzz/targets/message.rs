@@ -1,4 +1,4 @@
-//! What peers say on the stream of a group.
+//! Fuzzes the messages of peers on the stream of a group.
 
 #![no_main]
 

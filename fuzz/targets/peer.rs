@@ -1,4 +1,4 @@
-//! What peers ask a store for, and what they answer it.
+//! Fuzzes the requests of peers to a store, and their answers to it.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! What is in the slots of records, sealed and not.
+//! Fuzzes the contents of records' slots, sealed and not.
 
 #![no_main]
 

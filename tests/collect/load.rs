@@ -1,4 +1,4 @@
-//! What works on a store while it is collected, and finds missing what must not be.
+//! Load on a store while it is collected, which finds missing blobs that must not be missing.
 
 use std::{
     collections::BTreeMap,
@@ -15,19 +15,19 @@ use larder::{
 use rand::Rng as _;
 use tests::data::{KIB, Rng, bytes, rng};
 
-/// How many different blobs there are: few, so that workers meet.
+/// The number of different blobs: few, so that workers meet.
 const BLOBS: u64 = 48;
 
-/// What all workers share.
+/// The state that all workers share.
 #[derive(Debug, Clone)]
 pub struct Load {
     pub blobs: Blobs,
     /// Another node, which has all of them.
     pub peer: Blobs,
     pub done: Arc<AtomicBool>,
-    /// How much was done.
+    /// The number of steps that were done.
     pub steps: Arc<AtomicU64>,
-    /// How often something was looked for and found.
+    /// The number of times that something was looked for and found.
     pub checks: Arc<AtomicU64>,
 }
 
@@ -44,7 +44,7 @@ pub async fn fill(peer: &Blobs) {
     }
 }
 
-/// What keeps something alive, and what.
+/// A handle that keeps something alive, and what it keeps.
 struct Kept {
     by: By,
     /// All of these must be there, as far as they were complete.
@@ -65,7 +65,7 @@ pub struct Worker {
     kept: BTreeMap<u64, Kept>,
 }
 
-/// How many things a worker keeps at once.
+/// The most things that a worker keeps at once.
 const MOST_KEPT: usize = 12;
 
 impl Worker {

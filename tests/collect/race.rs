@@ -15,7 +15,8 @@ use tests::{
 use crate::load::{Load, Worker, fill};
 
 const WORKERS: u64 = 8;
-/// What is younger is spared. Short, so that most of what is added can be deleted at once.
+/// The age below which blobs are spared. Short, so that most of what is added can be deleted at
+/// once.
 const GRACE: Duration = Duration::from_millis(1);
 /// So many steps of workers, deleted blobs and collections show something.
 const ENOUGH: Happened = Happened {
@@ -26,7 +27,7 @@ const ENOUGH: Happened = Happened {
 /// After so many steps, something must have been deleted.
 const MOST_STEPS: u64 = 200 * ENOUGH.steps;
 
-/// What happened so far.
+/// The counts of what happened so far.
 #[derive(Debug, Clone, Copy)]
 struct Happened {
     steps: u64,

@@ -13,7 +13,7 @@ use tests::{
     store::{claimed_payloads, open_url, read, stored_payloads, unsound},
 };
 
-/// How often a child is killed.
+/// The number of times that a child is killed.
 struct Rounds {
     least: u64,
     /// So many acknowledged blobs show something; a slow machine takes more rounds for them.
@@ -141,7 +141,7 @@ fn parse(line: &str) -> Option<Added> {
 }
 
 /// Everything that was acknowledged is there, everything that is claimed is right, and nothing else
-/// is on the disk. What is known from `new` on is new.
+/// is on the disk. The entries of `known` from `new` on are new.
 async fn check(blobs: &Blobs, known: &[Added], new: usize, round: u64) {
     for added in known {
         let status = blobs.status(added.hash).await.unwrap();

@@ -1,6 +1,6 @@
 //! A fetch is killed again and again: what was durable is not transferred again.
 //!
-//! What was transferred is counted where it leaves, in UDP bytes.
+//! Transferred bytes are counted where they leave, in UDP bytes.
 
 use std::{
     path::Path,
@@ -28,11 +28,11 @@ use tests::{
     store::{claimed_payloads, open, payloads, unsound},
 };
 
-/// How often the counter is read.
+/// The interval at which the counter is read.
 const SAMPLE: Duration = Duration::from_millis(5);
 /// So many children are killed; the next one may finish, and the cost says whether any got further.
 const MOST_KILLS: u32 = 30;
-/// What is verified may wait so long for its record, whatever the disk does: the engine waits
+/// The most verified bytes that may wait for their record, whatever the disk does: the engine waits
 /// before it takes more.
 const MOST_UNRECORDED: u64 = 9 * RECORD_EVERY_BYTES;
 
@@ -81,7 +81,7 @@ async fn serve(blobs: &Blobs, root: Root) -> Server {
     }
 }
 
-/// What the kills may cost.
+/// The cost that the kills may have.
 #[derive(Debug, Default)]
 struct Cost {
     kills: u32,
@@ -120,7 +120,7 @@ impl Server {
         }
     }
 
-    /// Whether no more was sent than `size` bytes, what the kills may cost, and a share for the
+    /// Checks that no more was sent than `size` bytes, what the kills may cost, and a share for the
     /// protocol: packets, the hash tree, what was sent to those that had just been killed.
     fn check(&self, size: u64, cost: &Cost) {
         let payload = size + cost.allowed;
@@ -154,7 +154,7 @@ async fn fetch_until_killed() {
     child::say("done");
 }
 
-/// What was fetched is right, and nothing else is on the disk.
+/// Checks that the fetched blobs are right, and that nothing else is on the disk.
 async fn check_fetched(dir: &Path, root: Root) -> larder::Store {
     let store = open(dir).await;
     let tag = store

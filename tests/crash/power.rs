@@ -19,9 +19,9 @@ use tests::{
 };
 
 const SEEDS: u64 = 300;
-/// How often the power fails in one run.
+/// The number of times that the power fails in one run.
 const LIVES: u64 = 3;
-/// What a run does between two failures.
+/// The number of steps of a run between two failures.
 const STEPS: usize = 25;
 /// Some fit into their entry, some have one outboard block, one has several.
 const LENGTHS: [usize; 8] = [
@@ -34,7 +34,7 @@ const LENGTHS: [usize; 8] = [
     300 * KIB,
     8500 * KIB,
 ];
-/// How many different blobs there are: few, so that steps meet.
+/// The number of different blobs: few, so that steps meet.
 const BLOBS: u64 = 24;
 
 /// The blobs that a run works with, as another node has them.
@@ -61,7 +61,7 @@ async fn engine(store: &(impl BlobStore + larder::api::CollectionStore + Clone))
     Blobs::open(store.clone(), store).await.unwrap()
 }
 
-/// What was acknowledged, and so must be there.
+/// The state that was acknowledged, and so must be there.
 #[derive(Default)]
 struct Known {
     /// Complete blobs that nobody was asked to delete since.
@@ -74,7 +74,7 @@ struct Known {
 }
 
 impl Known {
-    /// What a collection may not delete.
+    /// Keeps the blobs that a collection may not delete.
     fn keep_tagged(&mut self, children: &BTreeMap<Hash, Vec<Hash>>) {
         let mut live = BTreeSet::new();
         for root in self.tags.values() {
@@ -92,7 +92,7 @@ struct Run<'a> {
     peer: &'a Peer,
     rng: Rng,
     known: Known,
-    /// What each hash sequence names.
+    /// The blobs that each hash sequence names.
     children: BTreeMap<Hash, Vec<Hash>>,
 }
 
@@ -232,7 +232,8 @@ impl<'a> Run<'a> {
         self.known.unsure = None;
     }
 
-    /// What was acknowledged is there, what is claimed is right, and nothing else is left.
+    /// Checks that acknowledged data are there, that claims are right, and that nothing else is
+    /// left.
     async fn check(&mut self, store: &PowerStore, context: &str) {
         let blobs = open(store).await.unwrap();
         for (hash, len) in &self.known.blobs {

@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use modules::Modules;
 
-/// What each crate may depend on of ours.
+/// The crates of ours that each crate may depend on.
 const ALLOWED: [(&str, &[&str]); 16] = [
     ("store-api", &[]),
     ("descriptors", &["store-api"]),
@@ -58,7 +58,7 @@ const ALLOWED: [(&str, &[&str]); 16] = [
 /// Crates that run nothing and connect nothing themselves.
 const PURE: [&str; 2] = ["sync-model", "net-api"];
 
-/// What the traits may need: no runtime, no storage library.
+/// The crates that the traits may need: no runtime, no storage library.
 const STORE_API: [&str; 4] = ["async-trait", "bytes", "futures-core", "zeroize"];
 
 /// A circle: the crate, the module that its modules lie in, and their names.

@@ -291,8 +291,8 @@ async fn a_missing_outboard() {
     found_and_restored(&stored, |found| *found == Finding::Outboard).await;
 }
 
-/// What can be said of a store whose index or log was damaged: opening it says so, or each read is
-/// right or says so. Never is anything wrong, and never taken for absent.
+/// Checks a store whose index or log was damaged: opening it fails, or each read is right or fails.
+/// Never is anything wrong, and never taken for absent.
 async fn look(stored: &Stored, context: &str) -> Look {
     let store = match try_open(stored.dir()).await {
         Ok(store) => store,

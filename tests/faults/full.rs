@@ -111,7 +111,7 @@ async fn at_every_length_of_a_disk() {
     );
 }
 
-/// What is left of an add for which there was no space.
+/// The remains of an add for which there was no space.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Left {
     Nothing,
@@ -119,7 +119,7 @@ enum Left {
     UntilTheNextStart,
 }
 
-/// What a child does on a real disk with `limit` bytes that `free` makes larger.
+/// Runs a child on a real disk with `limit` bytes that `free` makes larger.
 async fn fill(url: &StoreUrl, limit: usize, free: impl FnOnce()) {
     let store = open_url(url).await;
     let blobs = store.blobs();
@@ -284,7 +284,7 @@ fn a_full_disk_below_a_veilid_node() {
     on_a_disk_of_its_own("full::a_full_disk_below_a_veilid_node", "veilid", 96 * MIB);
 }
 
-/// A disk of its own, in memory. Who may not mount one has the test above.
+/// A disk of its own, in memory. A user that may not mount one has the test above.
 fn on_a_disk_of_its_own(test: &str, backend: &str, limit: usize) {
     if child::job().is_some() {
         let dir = child::argument("DIR");

@@ -22,7 +22,7 @@ use tests::{
 
 const GROUP: usize = 16 * KIB;
 const LEN: usize = 24 * MIB;
-/// How much memory anything that a peer does may take.
+/// The most memory that anything that a peer does may take.
 const MOST: u64 = 64 * MIB as u64;
 
 /// Answers every request alike.
@@ -32,7 +32,7 @@ struct Peer {
     then: Then,
 }
 
-/// What it does after what it sends.
+/// The behaviour of the peer after what it sends.
 #[derive(Debug, Clone, Copy)]
 enum Then {
     Ends,
@@ -123,7 +123,7 @@ async fn open_again(dir: &Path) -> larder::Store {
     opened.expect("the store is let go")
 }
 
-/// How much is here.
+/// Returns the number of bytes that are here.
 async fn here(blobs: &Blobs, hash: Hash) -> u64 {
     match blobs.status(hash).await.unwrap() {
         None => 0,

@@ -17,7 +17,7 @@ use tests::{
 };
 use tokio::io::{AsyncReadExt, AsyncSeekExt};
 
-/// How much memory each may take.
+/// The most memory that each may take.
 const MOST: u64 = 64 * MIB as u64;
 
 /// Does one thing, and says how much memory it took.

@@ -22,7 +22,7 @@ struct Populated {
 }
 
 impl Populated {
-    /// The same for the same seed.
+    /// Makes a store, the same for the same seed.
     async fn new(seed: u64) -> Self {
         let mut rng = rng(seed);
         let faults = Faults::seeded(seed);

@@ -175,7 +175,7 @@ impl Device {
         self.synced_or(synced, &[]).await;
     }
 
-    /// The same; where it fails, it says how far these are as well.
+    /// Waits until the device is in sync; if that fails, it says how far these are as well.
     async fn synced_or(&self, synced: Synced, others: &[Self]) {
         let id = self.group().id();
         let waited = self.replicator().wait_synced(id, synced, PATIENCE).await;
@@ -225,14 +225,14 @@ impl Device {
         collected.expect("a collection");
     }
 
-    /// How many bytes its store has, after what is freed little by little is.
+    /// Returns the number of bytes of its store, after what is freed little by little is.
     pub async fn len(&self) -> u64 {
         self.store().settle().await.expect("it settles");
         let bytes = self.kept.bytes().await;
         bytes.iter().map(|bytes| bytes.len() as u64).sum()
     }
 
-    /// Whether its store has this anywhere.
+    /// Returns true if its store has these bytes anywhere.
     pub async fn has_bytes(&self, needle: &[u8]) -> bool {
         let bytes = self.kept.bytes().await;
         let has = |bytes: &Vec<u8>| bytes.windows(needle.len()).any(|part| part == needle);

@@ -1,4 +1,4 @@
-//! Who may not do something is refused, and learns nothing.
+//! Tests that a peer that may not do something is refused, and learns nothing.
 
 use std::fmt::Debug;
 
@@ -88,7 +88,7 @@ pub async fn who_may_not_is_refused_and_nothing_changes(world: &World) {
     assert_eq!(members[0].group().repos().await.expect("repos").len(), 2);
 }
 
-/// What a node answers to who asks for the first blob of a page.
+/// Asks a node for the first blob of a page, and returns its answer.
 async fn ask(network: &dyn Network, at: &Address, get: &wire::Get) -> Vec<u8> {
     let connection = network.connect(at, None).await.expect("a connection");
     let mut stream = connection.open().await.expect("a stream");

@@ -1,4 +1,4 @@
-//! What one member writes comes to all who may have it.
+//! Tests that a file that one member writes reaches all who may have it.
 
 use std::{collections::BTreeMap, path::Path, time::Duration};
 

@@ -1,4 +1,4 @@
-//! What is not needed any more takes no space.
+//! Tests that data that are not needed any more take no space.
 
 use sync::invite::InviteKind::{Read, Write};
 use tests::data::{MIB, bytes};
@@ -8,7 +8,7 @@ use crate::{
     world::World,
 };
 
-/// How much more the stores may have afterwards.
+/// The number of bytes that the stores may grow.
 const MORE: u64 = 1_000_000;
 
 pub async fn what_was_removed_frees_the_disk(world: &World) {

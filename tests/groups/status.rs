@@ -1,4 +1,4 @@
-//! What is said of the other members, and who has what.
+//! Tests of the status of the other members, and of who has what.
 
 use larder::{Hash, Kind, api::PublicKey};
 use sync::{
@@ -29,7 +29,7 @@ async fn all(device: &Device) -> Vec<MemberStatus> {
     members.expect("the members")
 }
 
-/// What one device says of another.
+/// Returns one device's status of another.
 async fn of(device: &Device, other: &Device) -> Option<MemberStatus> {
     let mut all = all(device).await.into_iter();
     all.find(|member| member.device == Some(other.key()))

@@ -1,4 +1,4 @@
-//! What the stores of devices are made of, and all of their bytes.
+//! The stores of devices, and all of their bytes.
 
 use std::{
     io::ErrorKind,
@@ -16,10 +16,10 @@ use store_testkit::{MemorySecrets, MemoryStore, stores::StrictStore};
 use tempfile::TempDir;
 use tests::store::files;
 
-/// How long a store may be in use after who had it open has crashed.
+/// The time for which a store may be in use after the process that had it open has crashed.
 const LET_GO: Duration = Duration::from_secs(20);
 
-/// What devices keep their data in.
+/// The kind of store in which devices keep their data.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum StoreKind {
     Memory,
@@ -27,7 +27,7 @@ pub enum StoreKind {
     Redb,
 }
 
-/// What a device has kept when its process has ended.
+/// The data that a device has kept when its process has ended.
 pub enum Kept {
     Memory(MemoryStore, MemorySecrets),
     Strict(StrictStore, MemorySecrets),
@@ -81,7 +81,7 @@ impl Kept {
         }
     }
 
-    /// What a strict store found wrong with how it was used.
+    /// Returns the wrong uses that a strict store found.
     pub fn violations(&self) -> Vec<String> {
         match self {
             Self::Strict(store, _) => store.violations(),

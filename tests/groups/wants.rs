@@ -1,4 +1,4 @@
-//! What devices want of others' contents, and what they let go.
+//! Tests of what devices want of others' contents, and of what they delete.
 
 use std::collections::BTreeSet;
 

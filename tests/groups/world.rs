@@ -22,7 +22,7 @@ use crate::{
 /// When every world begins, in milliseconds since 1970.
 const START_MS: i64 = 1_700_000_000_000;
 
-/// What connects devices.
+/// The network that connects devices.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum NetworkKind {
     Simulated,
@@ -141,14 +141,14 @@ impl World {
         }
     }
 
-    /// How often it was found.
+    /// Returns the number of findings.
     pub fn findings(&self) -> usize {
         self.net.as_ref().map_or(0, |net| net.findings().len())
     }
 }
 
-/// What the tasks of a device run on, where that is its own. Dropping it ends them in the middle of
-/// what they do, so that not even a farewell is sent.
+/// The runtime on which the tasks of a device run, if it has its own. Dropping it ends them in the
+/// middle of what they do, so that not even a farewell is sent.
 pub struct Process(Option<Runtime>);
 
 impl Process {

@@ -66,7 +66,7 @@ async fn collections(backend: Backend) {
     }
 }
 
-/// What is here already, also within a blob, does not come again.
+/// Tests that data that are here already, also within a blob, do not come again.
 async fn what_is_not_here_yet(backend: Backend) {
     for theirs in Theirs::both().await {
         let mut ours = Ours::new(backend).await;

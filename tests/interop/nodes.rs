@@ -79,7 +79,7 @@ impl Theirs {
     }
 }
 
-/// What a store of ours keeps its bytes in.
+/// The backend in which a store of ours keeps its bytes.
 #[derive(Debug, Clone, Copy)]
 pub enum Backend {
     Redb,

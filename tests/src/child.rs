@@ -25,12 +25,12 @@ use std::{
 };
 
 const JOB: &str = "LARDER_TEST_JOB";
-/// What the parent hears begins with this; the rest is the test harness talking.
+/// The prefix of what the parent hears; the rest is the test harness talking.
 const MARK: &str = "\u{1}";
-/// How long a child may take to say something.
+/// The time within which a child must say something.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// What this process is to do, where it is a child. It ends when its parent does.
+/// Returns the job of this process, if it is a child. It ends when its parent does.
 pub fn job() -> Option<String> {
     let job = std::env::var(JOB).ok()?;
     std::thread::spawn(|| {
@@ -48,7 +48,7 @@ pub fn argument(name: &str) -> String {
     std::env::var(name).unwrap_or_else(|_| panic!("the child has no argument {name}"))
 }
 
-/// Tells the parent one line. What was said before the process was killed is heard.
+/// Tells the parent one line. The parent hears lines that were said before the process was killed.
 pub fn say(line: impl Display) {
     let line = format!("{MARK}{line}\n");
     let mut stdout = std::io::stdout().lock();
@@ -97,8 +97,8 @@ impl Child {
         Self::start_with(Command::new(program), test, job, arguments)
     }
 
-    /// As [`start`](Self::start), by a shell (a command that ends in `sh`) which first runs
-    /// `prologue`, where `$1` is `folder`.
+    /// Starts a child, as [`start`](Self::start) does, by a shell (a command that ends in `sh`)
+    /// which first runs `prologue`, where `$1` is `folder`.
     pub fn start_in_shell(
         shell: &[&str],
         prologue: &str,
@@ -146,7 +146,7 @@ impl Child {
         }
     }
 
-    /// What it said so far.
+    /// Returns what the child has said so far.
     pub fn heard(&self) -> Vec<String> {
         self.heard.lock().0.clone()
     }
@@ -173,7 +173,7 @@ impl Child {
         }
     }
 
-    /// Whether it ended by itself.
+    /// Returns true if the child ended by itself.
     pub fn has_ended(&mut self) -> bool {
         let ended = self.process.try_wait();
         ended.expect("a child can be asked for").is_some()

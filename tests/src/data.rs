@@ -77,7 +77,7 @@ pub fn bytes(seed: u64, len: usize) -> Bytes {
     bytes.into()
 }
 
-/// The same bytes as a stream.
+/// Returns the same bytes as a stream.
 pub fn stream(seed: u64, len: usize) -> ByteStream {
     let state = (rng(seed), len);
     Box::pin(futures_util::stream::unfold(

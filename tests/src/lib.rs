@@ -1,5 +1,5 @@
-//! What the tests that cross crates share: seeded data, child processes, stores in folders, nodes on
-//! the loopback, peak memory.
+//! Helpers of the tests that cross crates: seeded data, child processes, stores in folders, nodes
+//! on the loopback, peak memory.
 
 pub mod child;
 pub mod data;

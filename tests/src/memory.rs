@@ -1,4 +1,4 @@
-//! How much memory this process takes, as the kernel counts it.
+//! Measures the memory that this process takes, as the kernel counts it.
 
 /// The memory that the process has taken since [`Peak::begin`], at most.
 #[derive(Debug)]
@@ -19,7 +19,7 @@ impl Peak {
         }
     }
 
-    /// How many bytes more than at the beginning were taken at once.
+    /// Returns the number of bytes by which the peak exceeds the beginning.
     pub fn growth(&self) -> u64 {
         status("VmHWM:").saturating_sub(self.before)
     }

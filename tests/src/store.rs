@@ -20,7 +20,7 @@ pub async fn open(dir: &Path) -> Store {
     try_open(dir).await.expect("the store opens")
 }
 
-/// As [`open`], where it may fail.
+/// Opens a store, as [`open`] does, but returns the error.
 pub async fn try_open(dir: &Path) -> larder::Result<Store> {
     Store::open_url(&StoreUrl::Redb(dir.to_owned())).await
 }
@@ -33,7 +33,7 @@ pub async fn open_url(url: &StoreUrl) -> Store {
     Store::open_url(url).await.expect("the store opens")
 }
 
-/// How many payloads a store has, claimed or not.
+/// Returns the number of payloads that a store has, claimed or not.
 ///
 /// # Panics
 /// Where they cannot be listed.
@@ -51,7 +51,7 @@ pub async fn read(blobs: &Blobs, hash: Hash) -> Bytes {
     read.unwrap_or_else(|error| panic!("{hash}: {error:?}"))
 }
 
-/// What a scrub says.
+/// Returns the results of a scrub.
 ///
 /// # Panics
 /// Where it fails.
@@ -63,7 +63,7 @@ pub async fn scrub(blobs: &Blobs, repair: Repair) -> Vec<Scrubbed> {
         .expect("the store can be scrubbed")
 }
 
-/// What a scrub finds wrong.
+/// Returns the results of a scrub that are not sound.
 pub async fn unsound(blobs: &Blobs) -> Vec<Scrubbed> {
     let mut found = scrub(blobs, Repair::No).await;
     found.retain(|found| found.finding != Finding::Sound);
@@ -109,7 +109,8 @@ pub fn files(dir: &Path) -> Vec<PathBuf> {
     files
 }
 
-/// How many payloads the blobs of a store claim: each of more than a group, or in part, claims one.
+/// Returns the number of payloads that the blobs of a store claim: each of more than a group, or in
+/// part, claims one.
 ///
 /// # Panics
 /// Where the store cannot be listed.

@@ -13,7 +13,7 @@ use larder::iroh::{EndpointOptions, Reach, bind};
 
 use crate::Load;
 
-/// How long it takes from connecting until everything is here.
+/// Measures the time from connecting until everything is here.
 pub async fn fetch(load: &Load, dir: &Path) -> Duration {
     let from = FsStore::load(dir.join("from")).await.unwrap();
     let to = FsStore::load(dir.join("to")).await.unwrap();

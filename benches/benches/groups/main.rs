@@ -2,8 +2,8 @@
 //! another: over loopback, both ends in one process, each round in a process of its own, in turn.
 //!
 //! `cargo bench -p benches --bench groups` prints the medians of [`ROUNDS`] rounds; `-- --rounds N`
-//! makes it shorter. What a member gets is sealed, and durable when it is in sync; what iroh-blobs
-//! fetches is plain and acknowledged before it is durable.
+//! makes it shorter. A member's files are sealed, and durable when it is in sync; those of
+//! iroh-blobs are plain and acknowledged before they are durable.
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a bench prints")]
 
@@ -48,7 +48,7 @@ pub struct Load {
     name: &'static str,
     files: usize,
     len: usize,
-    /// How much of a file is what is counted.
+    /// The part of a file that is counted.
     unit: f64,
     /// The ratio that is wanted.
     wanted: f64,

@@ -19,7 +19,7 @@ use larder::{
 use crate::{Load, peak_memory};
 
 const IN_FLIGHT: usize = 32;
-/// How many files a change of many puts at a time.
+/// The number of files that a change of many puts at a time.
 const TOGETHER: usize = 50_000;
 const PATIENCE: Duration = Duration::from_secs(600);
 
@@ -56,7 +56,7 @@ async fn put(repo: &Repo, files: impl Iterator<Item = (String, Bytes)>) {
     repo.change(changes).await.unwrap();
 }
 
-/// How long it takes until a new member has `count` names of files, and once it has them, until it sees
+/// Measures the time until a new member has `count` names of files, and from then until it sees
 /// that ten of them changed; and the most memory, in MiB, that the first needed to put them.
 pub async fn names(count: usize, dir: &Path) -> ([Duration; 2], f64) {
     let files = |numbers: Range<usize>, step: usize, what: &'static str| {
@@ -96,7 +96,7 @@ pub async fn names(count: usize, dir: &Path) -> ([Duration; 2], f64) {
     ([first, seen], memory)
 }
 
-/// How long it takes from joining until everything is here.
+/// Measures the time from joining until everything is here.
 pub async fn catch_up(load: &Load, dir: &Path) -> Duration {
     let (from_store, from) = member(&dir.join("from"), Policy::Everything).await;
     let group = from.groups().create_group("the group").await.unwrap();

@@ -143,7 +143,7 @@ async fn large_blob<S: System>(dir: &Path) {
     store.close().await;
 }
 
-/// What the disk does without a store.
+/// Writes to the disk without a store.
 fn write_plain(path: &Path, len: u64) {
     use std::io::Write;
     let mut file = std::fs::File::create(path).expect("a file");

@@ -2,7 +2,7 @@
 
 use crate::Figures;
 
-/// What is wanted of a load.
+/// The goal of a load.
 struct Wanted {
     load: &'static str,
     /// The ratio to the other system that is wanted, or the figure itself.

@@ -1,4 +1,4 @@
-//! What a system under test does.
+//! The operations of a system under test.
 
 use std::{ops::Range, path::Path};
 

@@ -1,4 +1,4 @@
-//! What the commands share: the stores that are open, and how to print.
+//! The state that the commands share: the stores that are open, and how to print.
 
 use std::{
     fs, io,
@@ -14,7 +14,7 @@ use crate::{args::Global, output::Output, problem::Problem};
 /// One run of the program.
 #[derive(Debug)]
 pub(crate) struct App {
-    /// How to print.
+    /// The output, which knows how to print.
     pub(crate) out: Output,
     url: Option<StoreUrl>,
     open: Mutex<Vec<(StoreUrl, Store)>>,
@@ -32,7 +32,7 @@ impl App {
         }
     }
 
-    /// Where the store of this run is.
+    /// Returns the URL of the store of this run.
     pub(crate) fn url(&self) -> Result<StoreUrl> {
         match &self.url {
             Some(url) => Ok(url.clone()),
@@ -129,7 +129,7 @@ const SECRETS_KEY_VARIABLE: &str = "LARDER_SECRETS_KEY";
 /// A password for them instead.
 const PASSWORD_VARIABLE: &str = "LARDER_PASSWORD";
 
-/// What opens the secrets of a store that keeps them in a file.
+/// Returns the way to unlock the secrets of a store that keeps them in a file.
 pub(crate) fn unlock() -> larder::Result<Unlock> {
     let invalid = |message: &'static str| Error::new(Kind::Invalid, "secrets.unlock", message);
     match std::env::var(PASSWORD_VARIABLE) {

@@ -1,4 +1,4 @@
-//! What can be typed: the command line.
+//! The command line.
 
 use std::{ops::Range, path::PathBuf, str::FromStr, time::Duration};
 
@@ -33,7 +33,7 @@ LARDER_LOG=debug shows what happens inside, on stderr.
 A redb store keeps its keys encrypted; LARDER_SECRETS_KEY names the file of the key that opens them \
 (without it, one in your configuration folder), LARDER_PASSWORD is a password instead.";
 
-/// What every command takes.
+/// The options of every command.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Global {
     /// The store; without it, one in your data folder
@@ -174,7 +174,7 @@ pub(crate) struct Output {
     pub(crate) how: OutputHow,
 }
 
-/// How files are written out.
+/// The options for writing files out.
 #[derive(Debug, Clone, Copy, Default, clap::Args)]
 pub(crate) struct OutputHow {
     /// Replace files that are there with other content

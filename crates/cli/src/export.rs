@@ -26,14 +26,14 @@ use crate::{
     problem::Problem,
 };
 
-/// How many files are looked at or written at once.
+/// The number of files that are looked at or written at once.
 const IN_FLIGHT: usize = 8;
-/// How many files a message names.
+/// The number of files that a message names.
 const MAX_SHOWN: usize = 10;
-/// How much of a file is compared at once.
+/// The number of bytes of a file that are compared at once.
 const PIECE: usize = 256 * 1024;
 
-/// What was written.
+/// The result of writing files.
 #[derive(Debug, Default, Serialize)]
 pub(crate) struct Written {
     folder: String,
@@ -55,7 +55,7 @@ impl fmt::Display for Written {
     }
 }
 
-/// Where a file's bytes are.
+/// The place of a file's bytes.
 #[derive(Debug, Clone)]
 pub(crate) enum Stored {
     /// In a blob, as they are.
@@ -71,7 +71,7 @@ impl From<Hash> for Stored {
 }
 
 impl Stored {
-    /// How long the file is; `None` where it is not here completely.
+    /// Returns the length of the file; `None` if it is not here completely.
     async fn size(&self, blobs: &Blobs) -> larder::Result<Option<u64>> {
         let (blob, size) = match self {
             Self::Plain(hash) => (*hash, None),
@@ -98,7 +98,7 @@ struct Planned {
     size: u64,
 }
 
-/// What is in a file's place.
+/// The object in a file's place.
 enum Place {
     Free,
     /// The very same content.
@@ -311,7 +311,7 @@ fn is_absent(error: &io::Error) -> bool {
     )
 }
 
-/// Whether the file at `path` has the very bytes of what is stored.
+/// Returns true if the file at `path` has the very bytes that are stored.
 pub(crate) async fn is_same(blobs: &Blobs, stored: &Stored, path: &Path) -> Result<bool> {
     let cannot_read = || format!("cannot read {}", path.display());
     // Held until both are read, while only calls into the store are waited for.

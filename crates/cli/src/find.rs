@@ -1,4 +1,4 @@
-//! What a word on the command line stands for: a name, a path inside a stored folder, or a hash.
+//! The meaning of a word on the command line: a name, a path inside a stored folder, or a hash.
 
 use anyhow::Result;
 use larder::{Blobs, Error, Format, Hash, Kind, Root, TagName, iroh::load_collection};
@@ -8,7 +8,7 @@ use crate::problem::Problem;
 /// Something stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Named {
-    /// What it is called; a hash where it has no name.
+    /// The name; a hash if it has no name.
     pub(crate) name: String,
     pub(crate) root: Root,
 }
@@ -55,7 +55,8 @@ pub(crate) async fn find(blobs: &Blobs, text: &str) -> Result<Named> {
     }
 }
 
-/// Whether [`find`] found nothing, or nothing that it could look into, and the store did not fail.
+/// Returns true if [`find`] found nothing, or nothing that it could look into, and the store did
+/// not fail.
 pub(crate) fn is_absence(error: &anyhow::Error) -> bool {
     let of_store = error.downcast_ref::<Error>().map(Error::kind);
     match of_store {

@@ -27,18 +27,18 @@ use crate::{
     walk::{Found, Skipped, Walk, WalkOptions, walk},
 };
 
-/// How many files are read at once: so many small ones share a commit.
+/// The number of files that are read at once: so many small ones share a commit.
 pub(crate) const IN_FLIGHT: usize = 64;
-/// How many of those a large file counts for, as it needs more memory.
+/// The number of small files for which a large one counts, as it needs more memory.
 const LARGE_COUNTS: u32 = 8;
 /// From this length on, in bytes, a file is large.
 const LARGE: u64 = 1024 * 1024;
 
-/// What was stored.
+/// The result of storing a folder.
 #[derive(Debug)]
 pub(crate) struct Ingested {
     pub(crate) item: Item,
-    /// What the folder had that was not stored.
+    /// The items of the folder that were not stored.
     pub(crate) skipped: Skipped,
 }
 
@@ -183,7 +183,7 @@ async fn add_file(blobs: &Blobs, path: &Path, bar: &ProgressBar) -> larder::Resu
     blobs.add_with(path, options).await
 }
 
-/// Whether it was the file that failed, and not the store or the whole process.
+/// Returns true if it was the file that failed, and not the store or the whole process.
 pub(crate) fn is_about(error: &larder::Error, path: &Path) -> bool {
     if is_out_of_descriptors(error) {
         return false;

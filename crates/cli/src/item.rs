@@ -9,10 +9,10 @@ use serde::{Serialize, Serializer};
 
 use crate::output::{Bytes, Count, Shown};
 
-/// How many states are asked for at once.
+/// The number of states that are requested at once.
 const IN_FLIGHT: usize = 64;
 
-/// What a name stands for.
+/// The kind of item that a name stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum ItemKind {
@@ -37,11 +37,11 @@ pub(crate) struct Item {
     pub(crate) hash: Hash,
     /// The length of all its files in bytes, as far as it is known.
     pub(crate) size: u64,
-    /// How many files, where it is a folder.
+    /// The number of files, if the item is a folder.
     pub(crate) files: Option<u64>,
-    /// How many of the bytes are here.
+    /// The number of the bytes that are here.
     pub(crate) present: u64,
-    /// Whether all of it is here.
+    /// True if all of the item is here.
     pub(crate) complete: bool,
 }
 
@@ -117,7 +117,7 @@ impl Item {
     }
 }
 
-/// Whether a collection is just not here, or is none.
+/// Returns true if a collection is just not here, or is not valid.
 fn is_absent(error: &Error) -> bool {
     matches!(error.kind(), Kind::NotFound | Kind::Invalid)
 }

@@ -28,7 +28,8 @@ use self::{
     problem::{Exit, Report},
 };
 
-/// How long the end of the run waits for a call of the operating system that does not return.
+/// The time for which the end of the run waits for a call of the operating system that does not
+/// return.
 const SHUTDOWN: Duration = Duration::from_secs(2);
 
 /// Runs the program with the arguments of this process.

@@ -11,10 +11,10 @@ use std::{
 const MAX_COMPONENT_LEN: usize = 255;
 /// The longest name, in bytes: leaves room for the target folder within the usual 4,096.
 const MAX_NAME_LEN: usize = 3072;
-/// How many refused names an error shows.
+/// The number of refused names that an error shows.
 const MAX_SHOWN: usize = 10;
 
-/// Which names are accepted.
+/// The rules for the names that are accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Rules {
     /// Names that mean the same file on Linux, macOS and Windows.
@@ -24,7 +24,7 @@ pub(crate) enum Rules {
     Here,
 }
 
-/// Why a name is refused.
+/// The reason why a name is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Reason {
     Empty,
@@ -71,7 +71,7 @@ pub(crate) struct Refused {
 }
 
 impl Refused {
-    /// Whether [`Rules::Here`] would accept them all.
+    /// Returns true if [`Rules::Here`] would accept all of the names.
     pub(crate) fn is_about_portability(&self) -> bool {
         self.count == self.shown.len()
             && self.shown.iter().all(|(_, reason)| {
@@ -135,7 +135,7 @@ pub(crate) fn to_paths<'a>(
     }
 }
 
-/// Whether `name` alone is acceptable.
+/// Checks that `name` alone is acceptable.
 fn check(name: &str, rules: Rules) -> Result<(), Reason> {
     let portable = rules == Rules::Portable || cfg!(windows);
     if name.is_empty() {
@@ -178,7 +178,7 @@ fn check_component(component: &str, portable: bool) -> Result<(), Reason> {
     }
 }
 
-/// Whether Windows gives this name, with any extension, to a device.
+/// Returns true if Windows gives this name, with any extension, to a device.
 fn is_reserved(component: &str) -> bool {
     let stem = component.split('.').next().unwrap_or(component);
     let stem = stem.trim_end_matches(' ').to_ascii_uppercase();

@@ -9,7 +9,7 @@ use std::{
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
-/// Where and how to print.
+/// The output: where and how to print.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Output {
     /// Results as JSON, one object a line.
@@ -100,7 +100,7 @@ fn style(unit: Unit, has_total: bool) -> ProgressStyle {
     style.progress_chars("=> ")
 }
 
-/// What a progress bar counts.
+/// The unit that a progress bar counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Unit {
     Bytes,
@@ -134,7 +134,7 @@ impl Display for Bytes {
     }
 }
 
-/// How fast: bytes in a time.
+/// A speed: bytes in a time.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Rate(pub(crate) u64, pub(crate) Duration);
 
@@ -195,7 +195,7 @@ impl Display for Shown<'_> {
     }
 }
 
-/// Whether it reorders the text around it.
+/// Returns true if the character reorders the text around it.
 fn is_bidi(c: char) -> bool {
     matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200e}' | '\u{200f}')
 }

@@ -6,7 +6,7 @@ use larder::{Error, Kind, api::is_out_of_descriptors};
 
 use crate::output::Shown;
 
-/// What to do where no file can be opened any more.
+/// The advice for a process that can open no more files.
 const RAISE_THE_LIMIT: &str = "let it open more files, for example with `ulimit -n 1024`, or end \
                                programs that have many open; then run it again: what was stored stays";
 
@@ -18,7 +18,7 @@ pub(crate) struct Problem {
     exit: Exit,
 }
 
-/// How the program ends.
+/// The ways in which the program ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Exit {
     Done,
@@ -89,11 +89,11 @@ impl std::error::Error for Problem {}
 /// An error, as people read it.
 #[derive(Debug)]
 pub(crate) struct Report {
-    /// What failed, and why, down to the cause.
+    /// The description of the failure, down to the cause.
     pub(crate) error: String,
-    /// What to do now.
+    /// The advice on what to do now.
     pub(crate) advice: Option<String>,
-    /// How the program ends.
+    /// The way in which the program ends.
     pub(crate) exit: Exit,
 }
 
@@ -156,7 +156,7 @@ fn words(error: &anyhow::Error) -> String {
     text
 }
 
-/// What to do about an error of a store.
+/// Returns advice about an error of a store.
 fn advice(error: &Error) -> Option<String> {
     let value = |key| {
         let found = error.context().find(|(k, _)| *k == key);
@@ -222,7 +222,7 @@ fn advice(error: &Error) -> Option<String> {
     })
 }
 
-/// What to do about an error of the operating system.
+/// Returns advice about an error of the operating system.
 fn advice_io(error: &std::io::Error) -> Option<String> {
     use std::io::ErrorKind;
     let text = match error.kind() {

@@ -16,7 +16,7 @@ const CACHE_TAG: (&str, &[u8]) = (
     b"Signature: 8a477f597d28d172789f06886806bc55",
 );
 
-/// What to do with what can be left out.
+/// The options for items that can be left out.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct WalkOptions {
     /// Take folders that are marked as caches too.
@@ -28,7 +28,8 @@ pub(crate) struct WalkOptions {
 }
 
 impl WalkOptions {
-    /// Whether what failed may be left out. A process that can open no more files has read nothing.
+    /// Returns true if the item that failed may be left out. A process that can open no more files
+    /// has read nothing.
     fn may_skip(&self, error: &anyhow::Error) -> bool {
         self.skip_unreadable && !error.chain().any(is_out_of_descriptors)
     }
@@ -37,17 +38,17 @@ impl WalkOptions {
 /// A file that was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Found {
-    /// Where it is.
+    /// The path of the file.
     pub(crate) path: PathBuf,
     /// Its name: the path within the folder, with `/`.
     pub(crate) name: String,
     /// Its length when it was found, in bytes.
     pub(crate) size: u64,
-    /// When it was written last, where the system says so.
+    /// The time at which it was written last, if the system knows it.
     pub(crate) modified: Option<SystemTime>,
 }
 
-/// What was left out, by reason.
+/// The numbers of items that were left out, by reason.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct Skipped {
     /// Symbolic links; they are not followed.
@@ -60,7 +61,8 @@ pub(crate) struct Skipped {
     pub(crate) caches: u64,
     /// Open stores of ours.
     pub(crate) stores: u64,
-    /// What could not be read or has a name that is not Unicode, where that was allowed.
+    /// The number of items that could not be read, or have a name that is not Unicode, if that was
+    /// allowed.
     pub(crate) unreadable: u64,
 }
 
@@ -91,7 +93,7 @@ impl Skipped {
 pub(crate) struct Walk {
     /// The files, ascending by the bytes of their names.
     pub(crate) files: Vec<Found>,
-    /// What was left out.
+    /// The items that were left out.
     pub(crate) skipped: Skipped,
 }
 
@@ -199,7 +201,7 @@ fn cannot_read(path: &Path) -> String {
     format!("cannot read {}", path.display())
 }
 
-/// Whether a folder is marked as a cache. One whose mark cannot be read is not.
+/// Returns true if a folder is marked as a cache. One whose mark cannot be read is not.
 fn is_cache(folder: &Path) -> Result<bool> {
     let mut start = [0; CACHE_TAG.1.len()];
     let read = fs::File::open(folder.join(CACHE_TAG.0))

@@ -13,14 +13,13 @@
 //!
 //! # Why waiting always ends
 //!
-//! Who holds a permit of one share waits for others only in this order: files, then calls. A call holds
-//! its permit while one blocking function runs, and waits for no permit meanwhile, so every call ends and
-//! gives its permit back. A file's permit is held across calls, but calls have a share of their own,
-//! which files cannot use up, so every file is read or written to its end too. A task holds one file's
-//! permit at most; two tasks that held one each and waited for a second would wait forever. What caches
-//! keep open is theirs for as long as they want it, so nobody waits for that share: a cache that gets no
-//! permit closes an older file of its own, or works without keeping the new one. Both queues are fair:
-//! whoever waits longest is next.
+//! A holder of a permit of one share waits for others only in this order: files, then calls. A call holds its
+//! permit while one blocking function runs, and waits for no permit meanwhile, so every call ends and gives
+//! its permit back. A file's permit is held across calls, but calls have a share of their own, which files
+//! cannot use up, so every file is read or written to its end too. A task holds one file's permit at most;
+//! two tasks that held one each and waited for a second would wait forever. Caches keep their files open for
+//! as long as they want, so nobody waits for that share: a cache that gets no permit closes an older file of
+//! its own, or works without keeping the new one. Both queues are fair: whoever waits longest is next.
 
 use std::sync::{Arc, LazyLock};
 
@@ -91,7 +90,7 @@ impl Descriptors {
         self.limit
     }
 
-    /// Checks that the limit is large enough for who needs so many descriptors.
+    /// Checks that the limit is large enough for so many descriptors.
     ///
     /// # Errors
     /// [`Kind::Denied`] where it is below `needed` or [`SMALLEST_LIMIT`].

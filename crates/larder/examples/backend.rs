@@ -51,7 +51,14 @@ impl BlobStore for Maps {
                 "the range ends first",
             ));
         }
-        let absent = || Error::new(Kind::NotFound, "blobs.read", "").with("payload", id);
+        let absent = || {
+            Error::new(
+                Kind::NotFound,
+                "blobs.read",
+                "the payload has no such bytes",
+            )
+            .with("payload", id)
+        };
         let blocks = lock(&self.blocks);
         let (mut bytes, mut at) = (Vec::new(), range.start);
         while at < range.end {
@@ -179,7 +186,7 @@ impl CollectionStore for Maps {
             return Err(Error::new(
                 Kind::TooLarge,
                 "collection.commit",
-                "over a limit",
+                "the batch is over a limit; split it",
             ));
         }
         let (mut entries, mut revision) = (lock(&self.entries), lock(&self.revision));
@@ -194,7 +201,11 @@ impl CollectionStore for Maps {
                 .is_some_and(|entry| entry.revision == revision),
         };
         if !batch.expect.into_iter().all(holds) {
-            return Err(Error::new(Kind::Conflict, "collection.commit", ""));
+            return Err(Error::new(
+                Kind::Conflict,
+                "collection.commit",
+                "an expectation does not hold",
+            ));
         }
         *revision += 1;
         let revision = Revision(*revision);
@@ -242,7 +253,7 @@ async fn main() -> Result<()> {
     store.close().await
 }
 
-/// What a backend must keep, case by case: `cargo test -p larder --examples`.
+/// The suite of what a backend must keep, case by case: `cargo test -p larder --examples`.
 #[cfg(test)]
 mod tests {
     use store_testkit::suite::Subject;

@@ -75,7 +75,7 @@ impl Store {
     /// Open them once for an open store: two would not hear of each other's changes.
     ///
     /// # Errors
-    /// As of [`secrets`](Self::secrets) and [`Groups::open`].
+    /// The errors of [`secrets`](Self::secrets) and [`Groups::open`].
     pub async fn groups(&self, unlock: impl FnOnce() -> Result<Unlock> + Send) -> Result<Groups> {
         let stores = Stores {
             blobs: self.blobs().clone(),
@@ -88,7 +88,7 @@ impl Store {
     /// reached: that of its [identity](Self::identity).
     ///
     /// # Errors
-    /// As of [`identity`](Self::identity).
+    /// The errors of [`identity`](Self::identity).
     pub async fn address(
         &self,
         unlock: impl FnOnce() -> Result<Unlock> + Send,

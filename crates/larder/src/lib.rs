@@ -1,8 +1,8 @@
 //! Storage with pluggable backends for local-first and peer-to-peer apps: one crate to depend on.
 //!
-//! A [`Store`] is opened by its URL. What it offers is the same whatever keeps the bytes: blobs that
-//! are named by their BLAKE3 hash and verified when they are read, tags that keep them, collections
-//! with atomic batches, signed records.
+//! A [`Store`] is opened by its URL. It offers the same things whatever keeps the bytes: blobs that are named
+//! by their BLAKE3 hash and verified when they are read, tags that keep them, collections with atomic
+//! batches, signed records.
 //!
 //! ```
 //! # async fn example() -> larder::Result<()> {

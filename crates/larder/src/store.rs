@@ -64,12 +64,12 @@ impl DiskUsage {
     }
 }
 
-/// What became of a store that could not be read whole.
+/// The outcome of recovering a store that could not be read whole.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Recovered {
-    /// How many entries of the index were lost, as far as that could be told.
+    /// The number of lost entries of the index, as far as it is known.
     pub lost_entries: u64,
-    /// How many bytes could not be told to be anything.
+    /// The number of bytes that could not be identified.
     pub lost_bytes: u64,
     /// The damaged files as they were found. Remove them when they are of no more use.
     pub kept: Vec<PathBuf>,
@@ -85,7 +85,7 @@ impl Store {
         Self::open_url(&url.parse()?).await
     }
 
-    /// As [`open`](Self::open), with a URL that was read before.
+    /// Opens a store, as [`open`](Self::open) does, with a URL that was read before.
     pub async fn open_url(url: &StoreUrl) -> Result<Self> {
         match url {
             StoreUrl::Memory => {
@@ -194,12 +194,13 @@ impl Store {
         &self.0.records
     }
 
-    /// Where keys that belong to this store are kept: the protected store of its Veilid node; memory,
-    /// for a store in memory and for one [over a backend of yours](Self::over); else an encrypted
-    /// file in the store's folder, which `unlock` opens. It is asked only then, and once.
+    /// Returns the place for keys that belong to this store: the protected store of its Veilid
+    /// node; memory, for a store in memory and for one [over a backend of yours](Self::over); else
+    /// an encrypted file in the store's folder, which `unlock` opens. It is asked only then, and
+    /// once.
     ///
     /// # Errors
-    /// As of [`FileSecrets::open`](crate::engine::FileSecrets::open), and what `unlock` says.
+    /// The errors of [`FileSecrets::open`](crate::engine::FileSecrets::open), and those of `unlock`.
     pub async fn secrets(
         &self,
         unlock: impl FnOnce() -> Result<Unlock> + Send,
@@ -222,10 +223,11 @@ impl Store {
         Ok(Arc::clone(secrets) as Arc<dyn Secrets>)
     }
 
-    /// Who this store's device is to others: the same each time, so that what names it stays good.
+    /// Returns the identity of this store's device to others: the same key each time, so that names
+    /// made from it stay valid.
     ///
     /// # Errors
-    /// As of [`secrets`](Self::secrets); [`Kind::Corrupt`](crate::Kind::Corrupt) where the key is
+    /// The errors of [`secrets`](Self::secrets); [`Kind::Corrupt`](crate::Kind::Corrupt) where the key is
     /// damaged.
     pub async fn identity(
         &self,

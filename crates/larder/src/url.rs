@@ -1,4 +1,4 @@
-//! Where a store is, as one line of text.
+//! The URL of a store: its place, as one line of text.
 
 use std::{
     fmt,
@@ -8,7 +8,7 @@ use std::{
 
 use store_api::{Error, Kind, Result};
 
-/// Where the key is kept that encrypts what a Veilid node has on disk.
+/// The place of the key that encrypts what a Veilid node has on disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum DeviceKey {
     /// In the system's keychain; a system without one is refused.
@@ -27,7 +27,7 @@ impl DeviceKey {
     }
 }
 
-/// Where a store is: `redb:DIR`, `veilid:DIR`, `veilid+insecure:DIR` or `mem:`.
+/// The URL of a store: `redb:DIR`, `veilid:DIR`, `veilid+insecure:DIR` or `mem:`.
 ///
 /// A path alone is refused, so that a typing error never makes a new store.
 ///
@@ -67,7 +67,7 @@ impl StoreUrl {
         }
     }
 
-    /// What kind of store it is, as the URL begins.
+    /// Returns the scheme of the URL, which names the kind of store.
     pub fn scheme(&self) -> &'static str {
         match self {
             Self::Memory => "mem",

@@ -13,11 +13,11 @@ use veilid_node::{Node, NodeConfig, Protection};
 /// Names the node: a process runs one of each name, and the keychain knows the key by it. So it lies
 /// in the folder, and moves with it.
 const NAME_FILE: &str = "larder-node";
-/// How many bytes of chance a name has.
+/// The number of random bytes in a name.
 const NAME_LEN: usize = 8;
 
-/// How many descriptors a node and its store need: about thirty for the databases of its tables, and
-/// some for whatever else the process does.
+/// The number of descriptors that a node and its store need: about thirty for the databases of its
+/// tables, and some for the rest of the process.
 const DESCRIPTORS: u64 = 64;
 
 /// Starts the node in `dir`, offline, and makes it where there is none.

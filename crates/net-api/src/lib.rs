@@ -50,7 +50,7 @@ pub trait Network: fmt::Debug + Send + Sync + 'static {
     /// This node's key, which it proves to whoever it is connected with.
     fn key(&self) -> PublicKey;
 
-    /// Where this node can be reached now. May be empty, and may change.
+    /// Returns the addresses at which this node can be reached now. May be empty, and may change.
     fn addresses(&self) -> Vec<Address>;
 
     /// The key of the node that an address is of, where it says or is known to belong to one; `None`
@@ -114,15 +114,15 @@ pub trait ConnectionApi: fmt::Debug + Send + Sync + 'static {
 ///
 /// An error of either half has the [`Error`] of the connection as its source, where that has ended.
 pub struct Stream {
-    /// What is written here, the other side reads, in order. A write that was accepted may still be
-    /// on its way; flushing does not wait for it.
+    /// The sending half: the other side reads what is written here, in order. A write that was
+    /// accepted may still be on its way; flushing does not wait for it.
     ///
     /// Shutting down says that all is said, and does not wait; the other side then sees a clean end.
     /// Dropping it before that resets the stream: the other side sees an error, and may lose what it
     /// has not read.
     pub send: Box<dyn AsyncWrite + Send + Unpin>,
-    /// What the other side writes. Dropping it before its end tells the other side, whose writes then
-    /// fail with [`BrokenPipe`](std::io::ErrorKind::BrokenPipe).
+    /// The receiving half: reads what the other side writes. Dropping it before its end tells the
+    /// other side, whose writes then fail with [`BrokenPipe`](std::io::ErrorKind::BrokenPipe).
     pub recv: Box<dyn AsyncRead + Send + Unpin>,
 }
 

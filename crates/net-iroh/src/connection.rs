@@ -19,7 +19,7 @@ use crate::{
     stream::{Place, incoming, stream},
 };
 
-/// What makes the binding of a connection different from all else that is derived from it.
+/// The label that separates the binding of a connection from all other values derived from it.
 const BINDING_LABEL: &[u8] = b"larder sync binding v1";
 
 /// The code of every connection that is closed. The reason says more.
@@ -32,8 +32,8 @@ pub(crate) struct IrohConnection {
     /// Places for streams that the other side has opened. An endpoint that was bound with other limits
     /// than ours lets it open more; those wait, as they would have waited to be opened.
     places: Arc<Semaphore>,
-    /// Streams that the other side has opened, until it says something on them: a stream that was
-    /// merely opened, or that a later one brought with it, is none to who accepts. Each has a place.
+    /// Streams that the other side has opened, until it says something on them: a stream that was merely
+    /// opened, or that a later one brought with it, is none to the side that accepts. Each has a place.
     silent: Mutex<FuturesUnordered<BoxFuture<'static, Option<Stream>>>>,
 }
 

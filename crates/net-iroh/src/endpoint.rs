@@ -14,11 +14,11 @@ use iroh::{
 use iroh_mdns_address_lookup::MdnsAddressLookup;
 use store_api::{Error, Kind, Result, SecretKey};
 
-/// How many bytes of a stream may have come without anybody having read them. Not wider: a burst of
-/// loss would leave more gaps than the QUIC library puts up with.
+/// The most bytes of a stream that may have arrived without being read. Not wider: a burst of loss
+/// would leave more gaps than the QUIC library puts up with.
 pub const STREAM_WINDOW: u32 = 1024 * 1024;
 
-/// How many bytes of a connection may have come without anybody having read them.
+/// The most bytes of a connection that may have arrived without being read.
 pub const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
 
 /// The most bytes of a connection that are sent and not acknowledged: as many as somebody who
@@ -31,7 +31,7 @@ pub const MAX_STREAMS: u32 = 100;
 /// A connection on which nothing comes for so long is lost. iroh gives up a path after half of it.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How often a quiet connection says that it is still there.
+/// The interval at which a quiet connection shows that it is still alive.
 pub const KEEP_ALIVE: Duration = Duration::from_secs(5);
 
 /// The name under which endpoints of one local network look for each other.
@@ -42,10 +42,10 @@ const SERVICE: &str = "larder";
 pub enum Reach {
     /// Processes on this machine: the endpoint is bound to 127.0.0.1 and nothing else.
     Loopback,
-    /// Those who have the endpoint's addresses, and those in the same local network, who find each
+    /// Peers that have the endpoint's addresses, and peers in the same local network, which find each
     /// other's keys and addresses by multicast DNS. No third party is asked or told of anything: no
-    /// relay, no DNS server, no port mapping, no probing. Where the system forbids multicast, there are
-    /// only the addresses.
+    /// relay, no DNS server, no port mapping, no probing. Where the system forbids multicast, there
+    /// are only the addresses.
     ///
     /// Of the addresses that members of a group tell, [`IrohNetwork`](crate::IrohNetwork) dials none
     /// that is not private, link-local or of this machine. The addresses in a ticket were chosen by
@@ -57,7 +57,7 @@ pub enum Reach {
 }
 
 impl Reach {
-    /// Whether a node that was told to be there is looked for there.
+    /// Returns true if a node may be contacted at this address.
     pub(crate) fn contains(self, ip: IpAddr) -> bool {
         let ip = ip.to_canonical();
         match (self, ip) {

@@ -1,10 +1,10 @@
-//! Why connections end.
+//! The errors of connections that end.
 
 use iroh::endpoint::ConnectionError;
 use net_api::cut_reason;
 use store_api::{Error, Kind};
 
-/// Why a connection has ended.
+/// Returns the error that says why a connection has ended.
 pub(crate) fn ended(error: &ConnectionError) -> Error {
     let closed = |why: &'static str| Error::new(Kind::Closed, "network.connection", why);
     match error {
@@ -12,12 +12,16 @@ pub(crate) fn ended(error: &ConnectionError) -> Error {
         ConnectionError::ApplicationClosed(close) => {
             closed("the other side closed it").with("reason", reason(&close.reason))
         }
-        _ => Error::new(Kind::Unavailable, "network.connection", "it was lost")
-            .because(error.clone()),
+        _ => Error::new(
+            Kind::Unavailable,
+            "network.connection",
+            "the connection to the other side was lost; connect again",
+        )
+        .because(error.clone()),
     }
 }
 
-/// What the other side says, as text that can be shown.
+/// Returns the other side's reason, as text that is safe to show.
 fn reason(bytes: &[u8]) -> String {
     let show = |c: char| {
         if c.is_control() {

@@ -27,7 +27,7 @@ use crate::{
 /// The protocol, as connections name it.
 pub const ALPN: &[u8] = b"larder/sync/1";
 
-/// How long a node is waited for that does not answer.
+/// The time after which a node that does not answer is given up.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// TLS alerts that say that a key is not the one that was asked for, or was not proven.
@@ -49,7 +49,7 @@ const WRONG_KEY: [u64; 9] = [42, 43, 44, 45, 46, 47, 48, 49, 51];
 /// right one would answer elsewhere.
 pub struct IrohNetwork {
     endpoint: Endpoint,
-    /// Where nodes are looked for.
+    /// The networks in which nodes are looked for.
     reach: Reach,
     inbox: Inbox,
     waiting: Waiting,
@@ -82,10 +82,10 @@ impl IrohNetwork {
     /// Closing the node closes its connections; the endpoint, the router and other protocols go on, and
     /// peers that connect from then on are closed at once. Shutting the router down closes the node.
     ///
-    /// Connections that it makes have the bounds of [`transport`]; those that it is handed have the
-    /// bounds of the endpoint. Of these it lowers what can be lowered: not more than
-    /// [`MAX_STREAMS`](crate::MAX_STREAMS) are accepted at a time, and further ones wait. How many
-    /// bytes may have come without having been read, and how soon a peer that is gone is noticed, was
+    /// Connections that it makes have the bounds of [`transport`]; those that it is handed have the bounds of
+    /// the endpoint. Of these it lowers what can be lowered: not more than
+    /// [`MAX_STREAMS`](crate::MAX_STREAMS) are accepted at a time, and further ones wait. The most bytes that
+    /// may have arrived without being read, and the time after which a peer that is gone is noticed, were
     /// decided when the endpoint was bound: with [`bind`], or with [`transport`].
     pub fn new(endpoint: Endpoint, reach: Reach) -> Self {
         let life = Life::default();
@@ -107,7 +107,7 @@ impl IrohNetwork {
 
     /// Does `work`, unless the network is closed before it is done.
     async fn unless_closed<R>(&self, work: impl Future<Output = Result<R>>) -> Result<R> {
-        let closed = || Error::new(Kind::Closed, "network", "it was closed");
+        let closed = || Error::new(Kind::Closed, "network", "this network was closed");
         let done = self.life.closing.run_until_cancelled(work).await;
         match done {
             // Who closes ends this first, which may look like any failure.
@@ -187,7 +187,7 @@ impl Network for IrohNetwork {
             let inner = match timeout(CONNECT_TIMEOUT, attempt).await {
                 Ok(made) => made.map_err(|error| not_made(error).with("address", to))?,
                 Err(_) => {
-                    let why = "nobody answers";
+                    let why = "nobody answers at this address";
                     let error = Error::new(Kind::Unavailable, "network.connect", why);
                     return Err(error.with("address", to));
                 }
@@ -201,7 +201,11 @@ impl Network for IrohNetwork {
         self.unless_closed(async {
             match self.waiting.next().await {
                 Some(connection) => Ok(Arc::new(connection) as Connection),
-                None => Err(Error::new(Kind::Closed, "network", "it was closed")),
+                None => Err(Error::new(
+                    Kind::Closed,
+                    "network",
+                    "this network was closed",
+                )),
             }
         })
         .await
@@ -236,7 +240,7 @@ impl ProtocolHandler for IrohNetwork {
     }
 }
 
-/// Why a connection was not made.
+/// Returns the error that says why a connection was not made.
 fn not_made(error: ConnectError) -> Error {
     let (kind, why) = match &error {
         ConnectError::Connecting {
@@ -255,7 +259,7 @@ fn not_made(error: ConnectError) -> Error {
         ConnectError::Connect {
             source: ConnectWithOptsError::EndpointClosed { .. },
             ..
-        } => (Kind::Closed, "it was closed"),
+        } => (Kind::Closed, "this network was closed"),
         _ => (Kind::Unavailable, "no connection can be made"),
     };
     Error::new(kind, "network.connect", why).because(error)
@@ -268,10 +272,10 @@ fn why_not(error: &ConnectionError) -> (Kind, &'static str) {
                 .map(|alert| 0x100 | alert)
                 .contains(&error.code.into()) =>
         {
-            (Kind::Denied, "another node answers")
+            (Kind::Denied, "another node answers at this address")
         }
-        ConnectionError::TimedOut => (Kind::Unavailable, "nobody answers"),
-        ConnectionError::LocallyClosed => (Kind::Closed, "it was closed"),
+        ConnectionError::TimedOut => (Kind::Unavailable, "nobody answers at this address"),
+        ConnectionError::LocallyClosed => (Kind::Closed, "this network was closed"),
         _ => (Kind::Unavailable, "the other side refuses"),
     }
 }

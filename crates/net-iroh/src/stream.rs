@@ -21,7 +21,7 @@ use tokio::{
 
 use crate::error::ended;
 
-/// Why a stream is reset or stopped: it was dropped.
+/// The code with which a stream is reset or stopped because it was dropped.
 const DROPPED: VarInt = VarInt::from_u32(0);
 
 /// The place of a stream that the other side opened, which its halves share until both have ended.
@@ -58,7 +58,7 @@ pub(crate) async fn incoming(
     })
 }
 
-/// Why a half does not go on.
+/// The reason why a half does not go on.
 #[derive(Debug, Clone)]
 enum End {
     Clean,
@@ -190,7 +190,7 @@ impl Drop for Send {
 /// The half that reads. Dropped before its end, the library's own tells the other side.
 struct Recv {
     inner: RecvStream,
-    /// What was read to learn that the other side has said something.
+    /// The byte that was read to learn that the other side has sent something.
     first: Option<u8>,
     end: Option<End>,
     place: Option<Place>,

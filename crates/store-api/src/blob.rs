@@ -31,7 +31,7 @@ impl fmt::Debug for PayloadId {
     }
 }
 
-/// Which of a payload's two byte sequences.
+/// One of a payload's two byte sequences.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Part {
     /// The blob's bytes.
@@ -58,14 +58,14 @@ pub struct BlobCapabilities {
     pub block_len: u32,
     /// The longest part that can be kept, in bytes.
     pub max_part_len: u64,
-    /// When a write survives the loss of power.
+    /// The durability of a write.
     pub durability: Durability,
-    /// How many calls at once make it fastest.
+    /// The number of concurrent calls that gives the best throughput.
     pub concurrency: u16,
 }
 
 impl BlobCapabilities {
-    /// Whether `blocks` can be written, as [`BlobStore::write`] demands: for backends.
+    /// Checks that `blocks` can be written, as [`BlobStore::write`] demands: for backends.
     ///
     /// # Errors
     /// [`Kind::Invalid`] or [`Kind::TooLarge`].
@@ -138,7 +138,8 @@ pub trait BlobStore: fmt::Debug + Send + Sync + 'static {
 
     /// The ids of all payloads after `after`, in ascending order of their bytes, each once.
     ///
-    /// What is written or deleted while the listing runs may or may not appear; all else does.
+    /// Payloads that are written or deleted while the listing runs may or may not appear; all
+    /// others do.
     fn list(&self, after: Option<PayloadId>) -> Listing<PayloadId>;
 
     /// Makes every write to `ids`, and every deletion of them, that returned before this call survive

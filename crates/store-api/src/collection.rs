@@ -72,7 +72,7 @@ pub struct Entry {
     pub revision: Revision,
 }
 
-/// Which entries to list.
+/// The entries to list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Scan {
     /// The collection.
@@ -125,7 +125,7 @@ impl Scan {
     }
 }
 
-/// What must hold for a [`Batch`] to be applied.
+/// A condition that must hold for a [`Batch`] to be applied.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Expect {
     /// The key has no entry.
@@ -174,7 +174,8 @@ pub struct Batch {
     pub expect: Vec<Expect>,
     /// Applied in order: of two edits of one key, the later wins.
     pub edits: Vec<Edit>,
-    /// What the caller wants before the commit returns. A store may always do better.
+    /// The durability that the caller wants before the commit returns. A store may always do
+    /// better.
     pub durability: Durability,
 }
 
@@ -188,7 +189,7 @@ impl Batch {
         }
     }
 
-    /// The same batch, with one more expectation.
+    /// Adds one expectation to the batch.
     #[must_use]
     pub fn expecting(mut self, expect: Expect) -> Self {
         self.expect.push(expect);
@@ -196,7 +197,7 @@ impl Batch {
     }
 }
 
-/// What a watcher is told.
+/// A change that a watcher is told of.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
     /// These keys were put or deleted by one commit.
@@ -212,10 +213,10 @@ pub enum Change {
     Resync,
 }
 
-/// Whether scans come in the order of keys.
+/// The order in which scans return keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ScanOrder {
-    /// As [`Scan::order`] asks.
+    /// Scans come in the order that [`Scan::order`] asks for.
     Ordered,
     /// In any order; the engine sorts where it matters.
     Unordered,
@@ -224,8 +225,8 @@ pub enum ScanOrder {
 /// Says if several processes may work on one store at the same time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sharing {
-    /// One opener at a time: the store is locked, or lives within its process. What earlier openers
-    /// left behind is nobody's.
+    /// One opener at a time: the store is locked, or lives within its process. Nobody owns what
+    /// earlier openers left behind.
     Exclusive,
     /// Others may have it open too, elsewhere, and work on it.
     Shared,
@@ -264,7 +265,7 @@ impl CollectionCapabilities {
         }
     }
 
-    /// Whether `batch` is within the limits: for backends.
+    /// Checks that `batch` is within the limits: for backends.
     ///
     /// # Errors
     /// [`Kind::TooLarge`], with the limit.

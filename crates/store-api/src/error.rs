@@ -2,11 +2,11 @@
 
 use std::{borrow::Cow, error::Error as StdError, fmt, io, path::Path, sync::Arc};
 
-/// What went wrong, by what the caller should do about it.
+/// The kind of an error, by how the caller should react to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Kind {
-    /// What was asked for is not there. Fetch it from elsewhere, or accept that.
+    /// The requested item is not there. Fetch it from elsewhere, or accept that.
     NotFound,
     /// Somebody else changed it first. Read again and decide again.
     Conflict,
@@ -54,12 +54,12 @@ impl fmt::Display for Kind {
     }
 }
 
-/// Whether calling again, unchanged, can succeed.
+/// Says if the same call can succeed when it is repeated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Retry {
-    /// The same call will fail the same way.
+    /// A retry fails the same way.
     Never,
-    /// The same call may succeed later.
+    /// A retry may succeed later.
     Later,
 }
 
@@ -88,7 +88,7 @@ struct Inner {
     source: Option<Arc<dyn StdError + Send + Sync>>,
 }
 
-/// What every store call returns.
+/// The result of every store call.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
@@ -120,7 +120,7 @@ impl Error {
             .because(source)
     }
 
-    /// The same error, with one more fact about where it happened.
+    /// Adds one fact about where the error happened.
     #[must_use]
     pub fn with(mut self, key: &'static str, value: impl fmt::Display) -> Self {
         Arc::make_mut(&mut self.0)
@@ -129,26 +129,26 @@ impl Error {
         self
     }
 
-    /// The same error, with its cause.
+    /// Sets the cause of the error.
     #[must_use]
     pub fn because(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         Arc::make_mut(&mut self.0).source = Some(Arc::from(source.into()));
         self
     }
 
-    /// The same error, with another answer to whether a retry can help.
+    /// Overrides whether a retry can help.
     #[must_use]
     pub fn retry(mut self, retry: Retry) -> Self {
         Arc::make_mut(&mut self.0).retry = retry;
         self
     }
 
-    /// What the caller should do.
+    /// Returns the kind, which tells the caller how to react.
     pub fn kind(&self) -> Kind {
         self.0.kind
     }
 
-    /// Whether the same call may succeed later.
+    /// Returns whether the same call may succeed later.
     pub fn can_retry(&self) -> Retry {
         self.0.retry
     }
@@ -158,12 +158,12 @@ impl Error {
         self.0.operation
     }
 
-    /// What was wrong, in words; may be empty.
+    /// Returns the description of the problem, in words; may be empty.
     pub fn message(&self) -> &str {
         &self.0.message
     }
 
-    /// Where it happened, as key and value.
+    /// Returns the context of the error, as keys and values.
     pub fn context(&self) -> impl Iterator<Item = (&'static str, &str)> {
         self.0.context.iter().map(|(k, v)| (*k, v.as_str()))
     }
@@ -171,8 +171,8 @@ impl Error {
 
 const TOO_MANY_OPEN: &str = "too many files and sockets are open; close some, or raise the limit";
 
-/// Whether an error, or what caused it, is that no file or socket can be opened now, because this
-/// process or the whole system has as many open as it may.
+/// Returns true if an error, or its cause, says that no file or socket can be opened now, because
+/// this process or the whole system has as many open as it may.
 pub fn is_out_of_descriptors(error: &(dyn StdError + 'static)) -> bool {
     // The standard library has no kind for this. ENFILE and EMFILE have these numbers on every Unix;
     // Windows has ERROR_TOO_MANY_OPEN_FILES.
@@ -194,7 +194,7 @@ pub fn is_out_of_descriptors(error: &(dyn StdError + 'static)) -> bool {
     false
 }
 
-/// What an operating-system error means to a store.
+/// Returns the kind that an operating-system error has for a store.
 fn kind_of_io(error: &io::Error) -> Kind {
     use io::ErrorKind as Io;
     if is_out_of_descriptors(error) {

@@ -1,4 +1,4 @@
-//! What a Larder backend implements: three small, object-safe traits, one [`Error`], and the types
+//! The interface of a Larder backend: three small, object-safe traits, one [`Error`], and the types
 //! that they share.
 //!
 //! * [`BlobStore`] keeps payloads, the bytes of blobs, in blocks.
@@ -18,8 +18,8 @@
 //! * **Absence is not failure.** `Ok(None)`, an empty listing or [`Kind::NotFound`] where a method
 //!   says so is absence; any other error is failure, and is never turned into absence.
 //! * **A stream ends at its first error**; a clean end means that it was complete.
-//! * **Cancelling** (dropping the future) is always safe for the store. Whether the work was done is
-//!   then unknown, unless a method says more.
+//! * **Cancelling** (dropping the future) is always safe for the store. It is then unknown if the work was
+//!   done, unless a method says more.
 //! * After a store was closed, calls answer [`Kind::Closed`].
 
 mod blob;
@@ -50,7 +50,7 @@ pub use secrets::{MAX_SECRET_LEN, MAX_SECRET_NAME_LEN, Secret, SecretName, Secre
 /// A stream of results. It ends at its first error, and a clean end means that it was complete.
 pub type Listing<T> = Pin<Box<dyn Stream<Item = Result<T>> + Send>>;
 
-/// When a write survives the loss of power, from weakest to strongest.
+/// The time at which a write survives the loss of power, from weakest to strongest.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Durability {
     /// Never: it lives in memory.

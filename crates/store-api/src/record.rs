@@ -69,12 +69,12 @@ fn write_hex(f: &mut fmt::Formatter<'_>, bytes: &[u8]) -> fmt::Result {
 /// The number of a slot, from 0.
 pub type Slot = u16;
 
-/// What makes a record this record: who may write which slot. It never changes.
+/// The facts that identify a record: who may write which slot. They never change.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct RecordDescriptor {
     /// Writes the first `owner_slots` slots.
     pub owner: PublicKey,
-    /// How many slots the owner has; may be zero where there are members.
+    /// The number of slots of the owner; may be zero if there are members.
     pub owner_slots: u16,
     /// Further writers; their slots follow the owner's in this order.
     pub members: Vec<Member>,
@@ -85,18 +85,18 @@ pub struct RecordDescriptor {
 pub struct Member {
     /// Its key.
     pub key: PublicKey,
-    /// How many slots it has; at least one.
+    /// The number of slots of the member; at least one.
     pub slots: u16,
 }
 
 impl RecordDescriptor {
-    /// How many slots the record has.
+    /// Returns the number of slots of the record.
     pub fn slots(&self) -> u32 {
         let members: u32 = self.members.iter().map(|m| u32::from(m.slots)).sum();
         u32::from(self.owner_slots) + members
     }
 
-    /// Who may write `slot`, or `None` where the record has no such slot.
+    /// Returns the key that may write `slot`, or `None` if the record has no such slot.
     pub fn writer_of(&self, slot: Slot) -> Option<PublicKey> {
         let mut end = u32::from(self.owner_slots);
         if u32::from(slot) < end {
@@ -119,26 +119,26 @@ pub struct Signed {
     pub value: Bytes,
     /// Counts the slot's values from 1; a greater one stays.
     pub seq: u64,
-    /// Who signed it.
+    /// The key that signed the value.
     pub writer: PublicKey,
     /// Over the record, the slot, the sequence number and the value, as the store defines. Empty
     /// where the store has verified it and does not hand it out: such values cannot be imported.
     pub signature: Bytes,
 }
 
-/// How fresh a read must be.
+/// The freshness that a read needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Freshness {
-    /// What is here, without asking anybody.
+    /// Reads local data only, and asks nobody.
     Local,
-    /// What is here, or from the network where there is nothing.
+    /// Reads local data, and asks the network if there is none.
     LocalThenNetwork,
     /// From the network; an error where it cannot be reached. Stores without one answer as
     /// [`Local`](Freshness::Local).
     Network,
 }
 
-/// What the caller believes of the slot it writes.
+/// The caller's assumption about the slot that it writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SeqExpect {
     /// Nothing: write after whatever is there.
@@ -150,7 +150,7 @@ pub enum SeqExpect {
     At(u64),
 }
 
-/// What to put into a slot.
+/// The value to put into a slot.
 #[derive(Debug, Clone)]
 pub enum PutRecord {
     /// A new value, signed here, with the next sequence number.
@@ -170,7 +170,7 @@ pub enum PutRecord {
     Import(Signed),
 }
 
-/// What became of a put.
+/// The outcome of a put.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Put {
     /// It is the slot's value, for everybody that this store reaches.
@@ -199,7 +199,7 @@ pub struct SlotSeq {
     pub seq: u64,
 }
 
-/// What a watcher of a record is told.
+/// An event that a watcher of a record is told of.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RecordEvent {
     /// These slots have new values.
@@ -213,7 +213,7 @@ pub enum RecordEvent {
     Resync,
 }
 
-/// How a record's slots share its room.
+/// The way in which a record's slots share its room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Room {
     /// Each takes what it needs, while all together fit.
@@ -223,7 +223,7 @@ pub enum Room {
     Divided,
 }
 
-/// Whether a store takes values that were signed elsewhere.
+/// Says if a store accepts values that were signed elsewhere.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Import {
     /// It does, and hands out the signatures of its own.
@@ -241,9 +241,9 @@ pub struct RecordCapabilities {
     pub max_slots: u16,
     /// The greatest sum of a record's values, in bytes.
     pub max_record_len: u32,
-    /// How a record's slots share that sum.
+    /// The way in which a record's slots share that sum.
     pub room: Room,
-    /// Whether [`PutRecord::Import`] is supported; where not, it is
+    /// Says if [`PutRecord::Import`] is supported; if not, it fails with
     /// [`Kind::Unsupported`](crate::Kind::Unsupported).
     pub import: Import,
     /// The most writers of a record, its owner among them.

@@ -41,8 +41,8 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// What a secret is called: 1 to [`MAX_SECRET_NAME_LEN`] of the characters `a-z 0-9 . - _ /`. It is
-/// no secret itself.
+/// The name of a secret: 1 to [`MAX_SECRET_NAME_LEN`] of the characters `a-z 0-9 . - _ /`. The name
+/// itself is not secret.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SecretName(String);
 

@@ -2,7 +2,7 @@
 
 use store_api::{Error, Kind, Result};
 
-/// What is hashed inline; beyond it, another thread does it.
+/// The most bytes that are hashed inline; beyond it, another thread hashes them.
 pub(crate) const INLINE_HASH_LEN: usize = 64 * 1024;
 
 /// Runs `work` on a thread that may block. It begins at once, and ends even if nobody waits for it.
@@ -24,7 +24,12 @@ pub fn blocking<T: Send + 'static>(
     let working = tokio::task::spawn_blocking(work);
     let done = async move {
         working.await.map_err(|error| {
-            Error::new(Kind::Internal, operation, "a worker failed").because(error)
+            Error::new(
+                Kind::Internal,
+                operation,
+                "a worker thread of the store failed",
+            )
+            .because(error)
         })
     };
     #[cfg(feature = "simulation")]

@@ -1,7 +1,7 @@
 //! Entry points of the fuzzer: each takes any bytes to parsers of what the engine stores, and checks what
 //! comes out. Only in builds with `--cfg fuzzing`; the targets are in `fuzz/` of the repository.
 
-/// What is stored of blobs, records and secrets. The first byte chooses which.
+/// Decodes stored blobs, records and secrets. The first byte chooses which.
 pub fn stored(bytes: &[u8]) {
     let Some((&which, bytes)) = bytes.split_first() else {
         return;

@@ -1,4 +1,4 @@
-//! What blobs are called.
+//! The names of blobs: hashes, and roots that keep blobs alive.
 
 use std::{fmt, str::FromStr};
 
@@ -71,7 +71,7 @@ impl FromStr for Hash {
     }
 }
 
-/// Whether a blob stands alone or names others.
+/// Says if a blob stands alone or names others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Format {
     /// Just bytes.
@@ -82,17 +82,17 @@ pub enum Format {
     /// deep: whatever keeps it alive keeps all of them alive, to the bottom. A tree of depth 1 is a
     /// [`HashSeq`](Format::HashSeq).
     Tree {
-        /// How many sequences lie above one another, 1 to [`MAX_TREE_DEPTH`].
+        /// The number of levels of sequences, 1 to [`MAX_TREE_DEPTH`].
         depth: u8,
     },
 }
 
-/// How deep a tree of hash sequences may be.
+/// The greatest depth of a tree of hash sequences.
 pub const MAX_TREE_DEPTH: u8 = 16;
 
 impl Format {
-    /// How deep the sequences of hashes go that a blob of this format begins; 0 where it stands
-    /// alone. Never more than [`MAX_TREE_DEPTH`].
+    /// Returns the number of levels of hash sequences that a blob of this format begins; 0 if it
+    /// stands alone. Never more than [`MAX_TREE_DEPTH`].
     pub fn depth(self) -> u8 {
         match self {
             Format::Raw => 0,
@@ -102,12 +102,12 @@ impl Format {
     }
 }
 
-/// What a tag or a pin keeps alive.
+/// The blobs that a tag or a pin keeps alive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Root {
     /// The blob.
     pub hash: Hash,
-    /// Whether the blobs that it names are kept alive too.
+    /// The format, which says if the blobs that it names are kept alive too.
     pub format: Format,
 }
 

@@ -23,7 +23,7 @@ thread_local! {
 #[must_use = "the simulation ends when this is dropped"]
 pub struct Simulating(PhantomData<*const ()>);
 
-/// Begins to simulate on this thread; one that does already begins anew.
+/// Begins to simulate on this thread; one that does already begins again.
 pub fn begin(seed: u64) -> Simulating {
     let mut hasher = blake3::Hasher::new_derive_key(CONTEXT);
     hasher.update(&seed.to_be_bytes());
@@ -37,7 +37,7 @@ impl Drop for Simulating {
     }
 }
 
-/// Whether this thread simulates.
+/// Returns true if this thread simulates.
 pub(crate) fn is_on() -> bool {
     CHANCE.with_borrow(Option::is_some)
 }

@@ -1,4 +1,4 @@
-//! Work that runs to its end, whatever becomes of who waits for it.
+//! Work that runs to its end, whatever becomes of the caller that waits for it.
 
 use std::{
     fmt,
@@ -138,7 +138,7 @@ mod tests {
         });
     }
 
-    /// Where there is no runtime any more, the work is dropped, and says so.
+    /// Tests that work is dropped, and says so, if there is no runtime any more.
     #[test]
     fn what_cannot_end_is_dropped() {
         struct Told(Arc<AtomicUsize>);

@@ -85,7 +85,7 @@ async fn a_failing_source_leaves_nothing() {
     let error = blobs.add(source).await.unwrap_err();
     assert_eq!(
         error.to_string(),
-        "blobs.add: unavailable: the source failed"
+        "blobs.add: unavailable: the source of the bytes failed"
     );
     let payloads: Vec<_> = store_api::BlobStore::list(&*store, None).collect().await;
     assert!(payloads.is_empty());
@@ -152,7 +152,7 @@ async fn a_reader_reads_and_seeks() {
     }
 }
 
-/// What bao-tree itself makes of these ranges.
+/// Returns what bao-tree itself makes of these ranges.
 async fn reference(data: &[u8], ranges: &ChunkRanges) -> Vec<Encoded> {
     let outboard = PreOrderMemOutboard::create(data, BlockSize::from_chunk_log(4));
     let (mut send, mut receive) = tokio::sync::mpsc::channel(1 << 20);

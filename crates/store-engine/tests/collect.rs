@@ -1,4 +1,4 @@
-//! What collection deletes, and what it must never delete.
+//! Tests of what collection deletes, and of what it must never delete.
 
 mod common;
 

@@ -1,4 +1,5 @@
-//! What an app relies on when it holds `Collections`, over a full store and over the barest one.
+//! Tests of what an app relies on when it holds `Collections`, over a full store and over the
+//! barest one.
 #![allow(missing_docs)]
 
 mod support;

@@ -1,4 +1,4 @@
-//! What a transaction commits, and what it leaves where it is not committed.
+//! Tests of what a transaction commits, and of what it leaves if it is not committed.
 
 mod common;
 
@@ -389,7 +389,7 @@ async fn after_a_failure_it_is_over() {
     assert_eq!(BlobStore::list(&*store, None).count().await, 0);
 }
 
-/// What is tagged by a transaction that commits while a collection runs is kept.
+/// Tests that a blob is kept if a transaction that tags it commits while a collection runs.
 #[tokio::test]
 async fn what_is_tagged_while_collecting_stays() {
     let (blobs, _) = engine().await;

@@ -1,4 +1,4 @@
-//! What the two sides call the same thing: hashes, roots, bitfields and errors.
+//! Conversions between the engine's and iroh-blobs' types: hashes, roots, bitfields and errors.
 
 use std::io;
 
@@ -10,17 +10,17 @@ use iroh_blobs::{
 use store_api::{Error, Kind, Result};
 use store_engine::{Bitfield, Format, Hash, Root, TagName};
 
-/// The same hash, as iroh-blobs names it.
+/// Converts a hash to the type of iroh-blobs.
 pub fn to_iroh_hash(hash: Hash) -> iroh_blobs::Hash {
     iroh_blobs::Hash::from_bytes(*hash.as_bytes())
 }
 
-/// The same hash, as the engine names it.
+/// Converts a hash to the type of the engine.
 pub fn to_engine_hash(hash: iroh_blobs::Hash) -> Hash {
     Hash::from(*hash.as_bytes())
 }
 
-/// The same root, as iroh-blobs names it.
+/// Converts a root to the type of iroh-blobs.
 pub fn to_iroh_root(root: Root) -> HashAndFormat {
     HashAndFormat {
         hash: to_iroh_hash(root.hash),
@@ -32,7 +32,7 @@ pub fn to_iroh_root(root: Root) -> HashAndFormat {
     }
 }
 
-/// The same root, as the engine names it.
+/// Converts a root to the type of the engine.
 pub fn to_engine_root(root: HashAndFormat) -> Root {
     Root {
         hash: to_engine_hash(root.hash),

@@ -5,7 +5,8 @@ use iroh_blobs::format::collection::CollectionMeta;
 
 use crate::collection::read_names;
 
-/// What peers ask for and answer, and what a collection's maker wrote. The first byte chooses which.
+/// Decodes peers' requests and answers, and the bytes of a collection. The first byte chooses
+/// which.
 pub fn peer(bytes: &[u8]) {
     let Some((&which, bytes)) = bytes.split_first() else {
         return;

@@ -22,7 +22,7 @@ use crate::{
     door::{Client, client_of},
 };
 
-/// How often a store that nobody uses any more looks whether its last temp tag is gone.
+/// The interval at which an unused store looks if its last temp tag is gone.
 const LINGER: Duration = Duration::from_secs(30);
 
 /// Gives out temp tags, and tells the engine of them.
@@ -92,7 +92,8 @@ fn registry_gone(error: impl std::error::Error + Send + Sync + 'static) -> Error
     .because(error)
 }
 
-/// What the engine asks when it collects. Weak, so that a store can end before its engine.
+/// The roots that the engine asks for when it collects. Weak, so that a store can end before its
+/// engine.
 #[derive(Debug)]
 struct EngineRoots(Weak<TempTags>);
 

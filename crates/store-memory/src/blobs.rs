@@ -108,7 +108,12 @@ impl BlobStore for MemoryStore {
             payloads
                 .get(&id)
                 .and_then(|payload| pieces(payload.part(part), self.block_len(), &range))
-                .ok_or_else(|| about(Error::new(Kind::NotFound, OPERATION, "").with("payload", id)))
+                .ok_or_else(|| {
+                    about(
+                        Error::new(Kind::NotFound, OPERATION, "the payload has no such bytes")
+                            .with("payload", id),
+                    )
+                })
         })?;
         Ok(concat(pieces))
     }
@@ -158,7 +163,7 @@ pub fn split(blocks: &[Block], block_len: u32) -> Vec<(Part, u64, Bytes)> {
     blocks.iter().flat_map(single).collect()
 }
 
-/// What is wrong with a block.
+/// The problem with a block.
 enum Problem {
     Empty { index: u64 },
     Partial { index: u64 },
@@ -184,7 +189,7 @@ impl Problem {
     }
 }
 
-/// Whether each of `blocks` is well-formed by itself and among the others.
+/// Checks that each of `blocks` is well-formed by itself and among the others.
 fn check(blocks: &[Block], facts: BlobCapabilities) -> Result<(), Problem> {
     let block_len = u64::from(facts.block_len);
     for block in blocks {

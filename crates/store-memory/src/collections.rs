@@ -16,7 +16,7 @@ use tokio::sync::broadcast::{self, error::RecvError};
 
 use super::{MemoryStore, PAGE, closed, paged};
 
-/// How many changes a watcher may fall behind before it must resync.
+/// The number of changes that a watcher may fall behind before it must resync.
 const WATCH_CAPACITY: usize = 1024;
 
 pub(super) struct Collections {
@@ -46,7 +46,7 @@ impl Collections {
         self.maps.get(collection)?.get(key)
     }
 
-    /// The same content, without the watchers.
+    /// Copies the content, without the watchers.
     pub(super) fn copy(&self) -> Self {
         Self {
             maps: self.maps.clone(),
@@ -241,7 +241,7 @@ impl CollectionStore for MemoryStore {
     }
 }
 
-/// Whether no key can lie within these bounds; [`BTreeMap::range`] panics on some of them.
+/// Returns true if no key can lie within these bounds; [`BTreeMap::range`] panics on some of them.
 fn is_empty(keys: &(Bound<&[u8]>, Bound<&[u8]>)) -> bool {
     match *keys {
         (Bound::Included(start), Bound::Included(end)) => start > end,
@@ -256,7 +256,11 @@ fn conflict(broken: &Expect, operation: &'static str) -> Error {
     | Expect::At {
         collection, key, ..
     }) = broken;
-    Error::new(Kind::Conflict, operation, "")
-        .with("collection", collection)
-        .with("key", key.escape_ascii())
+    Error::new(
+        Kind::Conflict,
+        operation,
+        "the entry changed; read it again",
+    )
+    .with("collection", collection)
+    .with("key", key.escape_ascii())
 }

@@ -60,9 +60,9 @@ pub struct MemoryStore(Arc<Shared>);
 /// The capabilities that a store in memory has.
 #[derive(Debug, Clone, Copy)]
 pub struct Facts {
-    /// Those of its blobs.
+    /// The capabilities of its blobs.
     pub blobs: BlobCapabilities,
-    /// Those of its collections.
+    /// The capabilities of its collections.
     pub collections: CollectionCapabilities,
 }
 

@@ -1,4 +1,4 @@
-//! How many durable commits and reads a second the store does on this machine.
+//! Measures the durable commits and reads a second that the store does on this machine.
 //!
 //! `cargo run --release -p store-redb --example commit_rate -- [DIR [LEN IN_FLIGHT COUNT]]`
 
@@ -77,7 +77,7 @@ fn processor() -> f64 {
     (ticks(11) + ticks(12)) / 100.0
 }
 
-/// What a file takes on the disk: the index has holes.
+/// Returns the bytes that a file takes on the disk: the index has holes.
 fn blocks(data: &std::fs::Metadata) -> u64 {
     #[cfg(unix)]
     return std::os::unix::fs::MetadataExt::blocks(data) * 512;

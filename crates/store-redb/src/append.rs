@@ -15,13 +15,13 @@ use crate::{
     log::{Counters, Log, Position, SEGMENT_HEADER, SEGMENT_LEN, SegmentHeader},
 };
 
-/// How far beyond a frame zeros are written. A sync after writing into bytes that the file already
-/// has costs half of one that must also record a new length.
+/// The distance beyond a frame up to which zeros are written. A sync after writing into bytes that
+/// the file already has costs half of one that must also record a new length.
 const ZEROS_AHEAD: u64 = 1 << 20;
 /// Before frames longer than this the file is made longer without writing: writing twice as much
 /// would cost more than it saves.
 const ZEROS_MAX_FRAME: u64 = 128 << 10;
-/// How much longer.
+/// The distance beyond a frame up to which a hole is made.
 const HOLE_AHEAD: u64 = 8 << 20;
 
 /// Appends frames to the last segment. There is one, in the thread that commits.
@@ -32,7 +32,7 @@ pub(crate) struct Appender {
     path: PathBuf,
     segment: u32,
     salt: u64,
-    /// Where the next frame goes.
+    /// The offset of the next frame.
     end: u64,
     /// The file has bytes up to here; those after `end` are zeros.
     len: u64,
@@ -40,7 +40,7 @@ pub(crate) struct Appender {
     last: Counters,
     /// The last frame that is known to be durable.
     synced: u64,
-    /// Why nothing can be appended any more, once the device failed.
+    /// The reason why nothing can be appended any more, once the device failed.
     failed: Option<Error>,
 }
 
@@ -111,7 +111,7 @@ impl Appender {
         self.last
     }
 
-    /// Whether there are frames that are not known to be durable.
+    /// Returns true if there are frames that are not known to be durable.
     pub(crate) fn is_dirty(&self) -> bool {
         self.synced < self.last.sequence
     }

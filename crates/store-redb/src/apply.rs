@@ -10,7 +10,7 @@ use crate::{
     writer::Request,
 };
 
-/// How long nothing must have been committed before a small generation goes to the index too.
+/// The time without commits after which a small generation goes to the index too.
 const IDLE: Duration = Duration::from_millis(250);
 
 /// Applies generations until it is told to stop.

@@ -11,11 +11,11 @@ use store_api::{
 
 use crate::{payload, read::Job, store::RedbStore};
 
-/// How many payloads are synced at once.
+/// The number of payloads that are synced at once.
 const PARALLEL_SYNCS: usize = 8;
 /// A read of up to this length goes to the readers, which take many at once.
 const SHORT_READ: u64 = 64 * 1024;
-/// How many calls at once make it fastest.
+/// The number of concurrent calls that gives the best throughput.
 const CONCURRENCY: u16 = 32;
 
 #[async_trait]

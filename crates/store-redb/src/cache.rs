@@ -17,11 +17,11 @@ use bytes::Bytes;
 use crate::disk::lock;
 
 const SHARDS: usize = 16;
-/// How many bytes all values, keys and their overhead take at most.
+/// The most bytes that all values, keys and their overhead take.
 const CACHE_LEN: usize = 16 << 20;
 /// Longer values are not kept.
 pub(crate) const LONGEST: usize = 4096;
-/// What an entry costs in memory beside its bytes, about.
+/// The approximate memory that an entry takes beside its bytes.
 const OVERHEAD: usize = 160;
 
 /// A bounded map from composite key to value and revision. An entry that was used since the clock
@@ -47,7 +47,7 @@ struct Slot {
     used: bool,
 }
 
-/// What is known of a key without looking further.
+/// The cached knowledge about a key.
 #[derive(Debug, Clone)]
 pub(crate) enum Cached {
     /// Its value and revision.
@@ -85,7 +85,7 @@ impl Cache {
         &self.shards[usize::try_from(hash % SHARDS as u64).expect("less than the shards")]
     }
 
-    /// What is known of a key.
+    /// Returns the cached knowledge about a key.
     pub(crate) fn get(&self, key: &[u8]) -> Cached {
         let moment = self.moment();
         let cached = match lock(self.shard(key)).entries.get_mut(key) {
@@ -107,7 +107,7 @@ impl Cache {
         Moment(self.changes.load(Ordering::SeqCst))
     }
 
-    /// Whether no commit was made visible since `moment`, and none is now.
+    /// Returns true if no commit was made visible since `moment`, and none is now.
     fn is_now(&self, moment: Moment) -> bool {
         moment.0.is_multiple_of(2) && self.changes.load(Ordering::SeqCst) == moment.0
     }

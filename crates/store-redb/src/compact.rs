@@ -14,10 +14,10 @@ use crate::{
     writer::{Compaction, Pending, Writer},
 };
 
-/// When an idle store's last segment is at least this long and half of it is dead, the next one is
-/// begun, so that it can be compacted.
+/// The length from which an idle store's last segment is rolled: if half of it is dead, the next
+/// one is begun, so that it can be compacted.
 const ROLL_LEN: u64 = 1 << 20;
-/// The same, where the caller asked to settle.
+/// The length at which a segment is rolled if the caller asked to settle.
 const ROLL_LEN_SETTLING: u64 = 16 << 10;
 /// With more bytes than this of records that delete and must be kept, the oldest segment that makes
 /// them necessary is compacted, however much of it is live.
@@ -30,7 +30,7 @@ struct Candidate {
     keep_deletes: bool,
 }
 
-/// What is left to do.
+/// The work that is left to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Left {
     /// Something that can be done now.

@@ -1,4 +1,4 @@
-//! What the store's threads share.
+//! The state that the store's threads share.
 
 use std::{
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
@@ -19,7 +19,7 @@ use crate::{
     pages::PageState,
 };
 
-/// How many changes a watcher may lag behind before it is told to read again.
+/// The number of changes that a watcher may lag behind before it is told to read again.
 pub(crate) const WATCH_BACKLOG: usize = 256;
 
 /// The collections' state, shared by the threads that commit, apply and read.
@@ -38,7 +38,7 @@ pub(crate) struct Core {
     progress: Condvar,
 }
 
-/// How far the index is.
+/// The progress of the index.
 #[derive(Debug)]
 pub(crate) struct Applying {
     pub(crate) applied: Option<Applied>,
@@ -48,7 +48,7 @@ pub(crate) struct Applying {
     pub(crate) stop: Stop,
 }
 
-/// Whether the thread that applies shall end.
+/// Says if the thread that applies shall end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Stop {
     /// It goes on.

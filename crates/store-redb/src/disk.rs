@@ -1,5 +1,5 @@
-//! What this crate asks of the operating system: positional reads and writes, durable directories,
-//! and a bounded cache of open files.
+//! The operating system's functions that this crate needs: positional reads and writes, durable
+//! directories, and a bounded cache of open files.
 
 use std::{
     collections::{HashMap, VecDeque},

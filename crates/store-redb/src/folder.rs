@@ -71,14 +71,14 @@ impl Folder {
         self.path.join("index.redb")
     }
 
-    /// Whether this file is there says whether the index was found to be damaged.
+    /// Returns the path of the file whose presence says that the index was found to be damaged.
     pub(crate) fn damaged_index(&self) -> PathBuf {
         self.path.join("index.damaged")
     }
 }
 
-/// Whether the folder says that it is a store of this version. Another version, or another store,
-/// is an error.
+/// Returns true if the folder says that it is a store of this version. Another version, or another
+/// store, is an error.
 fn read_format(path: &Path) -> Result<bool> {
     let file = path.join(FORMAT_FILE);
     let text = match fs::read_to_string(&file) {

@@ -36,7 +36,7 @@ use xxhash_rust::xxh3::xxh3_64;
 pub(crate) const FRAME_HEADER: usize = 56;
 /// The length of a record's header.
 pub(crate) const RECORD_HEADER: usize = 24;
-/// What a frame begins with.
+/// The magic bytes with which a frame begins.
 pub(crate) const FRAME_MAGIC: [u8; 4] = *b"LF01";
 
 const PUT: u8 = 1;
@@ -84,7 +84,7 @@ impl FrameHeader {
         })
     }
 
-    /// Whether `body` is what was written after this header.
+    /// Returns true if `body` was written after this header.
     pub(crate) fn covers(&self, body: &[u8]) -> bool {
         body.len() as u64 == u64::from(self.len) && xxh3_64(body) == self.checksum
     }
@@ -101,7 +101,7 @@ pub(crate) struct Record<'a> {
     pub(crate) value: Option<&'a [u8]>,
 }
 
-/// What is wrong with a record.
+/// The reason why a record is not valid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum BadRecord {
     /// Its lengths lead beyond the bytes that are there: what follows cannot be found either.
@@ -193,7 +193,7 @@ pub(crate) fn value_of(record: Vec<u8>, key: &[u8], revision: u64) -> Option<Byt
     Some(Bytes::from(record).slice(start..))
 }
 
-/// What a frame's header says beside what follows from its body.
+/// The fields of a frame's header that do not follow from its body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Stamp {
     pub(crate) sequence: u64,

@@ -23,11 +23,11 @@ use crate::{
     pages::Pages,
 };
 
-/// What redb may keep in memory.
+/// The memory that redb may use for its cache.
 const CACHE_LEN: usize = 12 << 20;
 /// An index of this length in bytes is compacted when it is closed.
 const COMPACT_LEN: Range<u64> = 2 << 20..64 << 20;
-/// What a row with a key of 32 bytes takes, about, where few pages are free.
+/// The approximate size of a row with a key of 32 bytes, if few pages are free.
 const ROW_COST: u64 = 150;
 const ROWS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("rows");
 /// Segment to its account: puts, live, deletes.
@@ -71,7 +71,7 @@ impl Index {
         })
     }
 
-    /// How far the log was applied, and the accounts; `None` in a new index.
+    /// Returns the place up to which the log was applied, and the accounts; `None` in a new index.
     pub(crate) fn applied(&self) -> Result<Option<(Applied, Accounts)>> {
         const OPERATION: &str = "index.open";
         guard(OPERATION, || {
@@ -248,14 +248,14 @@ impl Index {
         })
     }
 
-    /// Where it is.
+    /// Returns the path of the index.
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 }
 
 impl Snapshot {
-    /// What there is to read of a closed index.
+    /// Makes the snapshot of a closed index.
     pub(crate) fn closed() -> Self {
         Self { rows: None }
     }
@@ -264,7 +264,7 @@ impl Snapshot {
         self.rows.as_ref().ok_or_else(|| closed(operation))
     }
 
-    /// What the index has under `key`.
+    /// Returns the item that the index has under `key`.
     pub(crate) fn get(&self, key: &[u8]) -> Result<Option<Item>> {
         const OPERATION: &str = "index.read";
         guard(OPERATION, || {
@@ -374,6 +374,11 @@ fn failed(operation: &'static str, error: impl Into<redb::Error>) -> Error {
     match error.into() {
         redb::Error::Io(error) => Error::io(operation, Path::new("index.redb"), error),
         error @ redb::Error::Corrupted(_) => damaged(operation).because(error),
-        error => Error::new(Kind::Internal, operation, "the index failed").because(error),
+        error => Error::new(
+            Kind::Internal,
+            operation,
+            "the index failed; open the store again",
+        )
+        .because(error),
     }
 }

@@ -1,4 +1,5 @@
-//! What is known of keys and of segments: in memory, in the index, and on the way from one to the other.
+//! Items and accounts: what the store knows of keys and of segments, in memory, in the index, and
+//! on the way between them.
 
 use std::collections::BTreeMap;
 
@@ -13,12 +14,12 @@ const GENERATION_BYTES: usize = 4 << 20;
 /// A generation that covers this much of the log is handed to the index, so that there is little to
 /// replay after a crash.
 const GENERATION_LOG: u64 = 64 << 20;
-/// What a key costs in memory beside its bytes, about.
+/// The approximate memory that a key takes beside its bytes.
 const KEY_OVERHEAD: usize = 128;
 /// Values up to this length are kept with their key, in memory and in the index.
 pub(crate) const INLINE: usize = 64;
 
-/// What is known of a key.
+/// The known facts about a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Item {
     /// The commit that put or deleted it.
@@ -39,7 +40,7 @@ pub(crate) enum Value {
     Deleted,
 }
 
-/// How many bytes of a segment are records of each sort.
+/// The numbers of bytes of a segment in records of each sort.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Account {
     /// Records that put.
@@ -50,7 +51,7 @@ pub(crate) struct Account {
     pub(crate) deletes: u64,
 }
 
-/// How much of each segment is alive.
+/// The accounts of each segment, which say how much of it is alive.
 pub(crate) type Accounts = BTreeMap<u32, Account>;
 
 /// Everything up to a place in the log.
@@ -79,9 +80,9 @@ pub(crate) struct Generation {
     items: BTreeMap<Bytes, Item>,
     bytes: usize,
     log_bytes: u64,
-    /// What its records add to the accounts of their segments.
+    /// The amounts that its records add to the accounts of their segments.
     added: Accounts,
-    /// How far it goes.
+    /// The place in the log where the generation ends.
     end: Option<Applied>,
 }
 
@@ -133,7 +134,7 @@ impl Generation {
     }
 }
 
-/// How a value is kept in memory and in the index.
+/// Returns a value as it is kept in memory and in the index.
 pub(crate) fn item_value(value: Option<&[u8]>) -> Value {
     match value {
         None => Value::Deleted,

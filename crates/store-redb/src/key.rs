@@ -18,7 +18,7 @@ pub(crate) fn encode(collection: &CollectionId, key: &[u8]) -> Bytes {
     out.freeze()
 }
 
-/// What all composite keys of `collection` begin with.
+/// Returns the prefix of all composite keys of `collection`.
 fn prefix(collection: &CollectionId, room: usize) -> BytesMut {
     let name = collection.as_bytes();
     let mut out = BytesMut::with_capacity(name.len() + 2 + room);
@@ -55,7 +55,8 @@ pub(crate) fn range(collection: &CollectionId, keys: &(Bound<Bytes>, Bound<Bytes
     (low, high)
 }
 
-/// Whether no key can be within `range`. (The standard library's maps panic on such ranges.)
+/// Returns true if no key can be within `range`. (The standard library's maps panic on such
+/// ranges.)
 pub(crate) fn is_empty(range: &KeyRange) -> bool {
     match (&range.0, &range.1) {
         (Bound::Unbounded, _) | (_, Bound::Unbounded) => false,

@@ -9,9 +9,9 @@
 //! DIR/payload/…         one file per part of a payload
 //! ```
 //!
-//! Callers that commit at the same time share one write and one sync. What the index lacks is kept
-//! in memory and is found again in the log after a crash. `docs/design/0001-log-before-index.md` has
-//! the format, what was measured, and what happens when something fails.
+//! Callers that commit at the same time share one write and one sync. Entries that the index lacks are kept
+//! in memory and are found again in the log after a crash. `docs/design/0001-log-before-index.md` has the
+//! format, what was measured, and what happens when something fails.
 //!
 //! ```no_run
 //! # async fn example() -> store_api::Result<()> {

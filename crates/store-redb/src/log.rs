@@ -21,8 +21,8 @@ use crate::{
 pub(crate) const SEGMENT_LEN: u64 = 64 << 20;
 /// The most segments that are kept open for reading; fewer where the process may have few.
 const OPEN_SEGMENTS: usize = 128;
-/// What a segment begins with: magic `LS01`, number (4 bytes), salt (8), the sequence number of the
-/// last frame before it (8), the last revision before it (8), XXH3 of these 32 bytes (8).
+/// The length of a segment's header: magic `LS01`, number (4 bytes), salt (8), the sequence number
+/// of the last frame before it (8), the last revision before it (8), XXH3 of these 32 bytes (8).
 pub(crate) const SEGMENT_HEADER: usize = 40;
 const SEGMENT_MAGIC: [u8; 4] = *b"LS01";
 
@@ -33,7 +33,7 @@ pub(crate) struct Position {
     pub(crate) offset: u64,
 }
 
-/// Where a record is.
+/// The place of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Pointer {
     pub(crate) segment: u32,
@@ -41,7 +41,7 @@ pub(crate) struct Pointer {
     pub(crate) len: u32,
 }
 
-/// How far the store had counted at some place of the log.
+/// The values of the store's counters at some place of the log.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Counters {
     /// The last frame's number.
@@ -50,14 +50,14 @@ pub(crate) struct Counters {
     pub(crate) revision: u64,
 }
 
-/// What a segment begins with.
+/// The header with which a segment begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct SegmentHeader {
     /// The segment's number.
     pub(crate) number: u32,
-    /// What all its frames bear.
+    /// The salt that all its frames have.
     pub(crate) salt: u64,
-    /// How far the store had counted before it.
+    /// The values of the counters before the segment.
     pub(crate) before: Counters,
 }
 
@@ -123,7 +123,7 @@ impl Log {
         self.dir.join(format!("{segment:08}.log"))
     }
 
-    /// Where a repair keeps the segment as it was found.
+    /// Returns the path at which a repair keeps the segment as it was found.
     pub(crate) fn damaged_path(&self, segment: u32) -> PathBuf {
         self.dir.join(format!("{segment:08}.damaged"))
     }
@@ -224,13 +224,13 @@ impl Log {
 #[derive(Debug)]
 pub(crate) struct Frame {
     pub(crate) header: FrameHeader,
-    /// Where the frame begins.
+    /// The offset of the frame.
     pub(crate) offset: u64,
     pub(crate) body: Vec<u8>,
 }
 
 impl Frame {
-    /// How far the store had counted with this frame.
+    /// Returns the values of the counters after this frame.
     pub(crate) fn counters(&self) -> Counters {
         Counters {
             sequence: self.header.sequence,
@@ -238,7 +238,7 @@ impl Frame {
         }
     }
 
-    /// Where the record at `offset` within the body begins.
+    /// Returns the place of the record at `offset` within the body.
     pub(crate) fn record_at(&self, segment: u32, offset: usize, len: usize) -> Pointer {
         let start = self.offset + (FRAME_HEADER + offset) as u64;
         Pointer {
@@ -266,17 +266,17 @@ impl Frames {
         self.salt
     }
 
-    /// Where the next frame begins.
+    /// Returns the offset of the next frame.
     pub(crate) fn offset(&self) -> u64 {
         self.at
     }
 
-    /// Whether no bytes are left.
+    /// Returns true if no bytes are left.
     pub(crate) fn is_at_end(&self) -> bool {
         self.at == self.len
     }
 
-    /// Whether the file ends before this place.
+    /// Returns true if the file ends before this place.
     pub(crate) fn is_beyond_end(&self) -> bool {
         self.at > self.len
     }
@@ -337,7 +337,7 @@ impl Frames {
         Ok(None)
     }
 
-    /// Whether any byte from here to the end of the file is not zero.
+    /// Returns true if any byte from here to the end of the file is not zero.
     pub(crate) fn has_bytes_left(&self) -> Result<bool> {
         let mut at = self.at;
         while at < self.len {

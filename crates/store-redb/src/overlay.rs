@@ -1,4 +1,4 @@
-//! What the log has and the index lacks: the newest commits, in memory.
+//! The newest commits, in memory: those that the log has and the index lacks.
 
 use std::{
     ops::Bound,
@@ -29,7 +29,7 @@ struct State {
 #[derive(Debug)]
 pub(crate) struct Overlay(RwLock<State>);
 
-/// What became of the active generation when it was asked to make room.
+/// The outcome for the active generation when it was asked to make room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Freeze {
     /// It waits for the index now.
@@ -66,18 +66,18 @@ impl Overlay {
         state.active.reach(end);
     }
 
-    /// Whether the active generation should go to the index.
+    /// Returns true if the active generation should go to the index.
     pub(crate) fn is_full(&self) -> bool {
         self.read().active.is_full()
     }
 
-    /// Whether the index has everything.
+    /// Returns true if the index has everything.
     pub(crate) fn is_applied(&self) -> bool {
         let state = self.read();
         state.active.is_empty() && state.frozen.is_none()
     }
 
-    /// How many keys wait for the index.
+    /// Returns the number of keys that wait for the index.
     pub(crate) fn waiting(&self) -> usize {
         let state = self.read();
         state.active.items().len()
@@ -101,7 +101,7 @@ impl Overlay {
         Freeze::Frozen
     }
 
-    /// What waits for the index.
+    /// Returns the generation that waits for the index.
     pub(crate) fn frozen(&self) -> Option<Arc<Generation>> {
         self.read().frozen.clone()
     }
@@ -122,7 +122,7 @@ impl Overlay {
         drop(old);
     }
 
-    /// What is known of `key`; deleted and never put are both `None`.
+    /// Returns the known item of `key`; `None` if it was deleted or never put.
     pub(crate) fn get(&self, key: &[u8]) -> Result<Option<Item>> {
         let snapshot = {
             let state = self.read();
@@ -205,11 +205,11 @@ impl Overlay {
 /// Keys in order, and whether there may be more.
 #[derive(Debug, Default)]
 pub(crate) struct Page {
-    /// Those that have a value.
+    /// The items that have a value.
     pub(crate) items: Vec<(Bytes, Item)>,
     /// The last key that was looked at.
     pub(crate) last: Option<Bytes>,
-    /// Whether there may be keys after it.
+    /// True if there may be keys after the page.
     pub(crate) more: bool,
 }
 

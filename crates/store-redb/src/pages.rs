@@ -28,14 +28,14 @@ use crate::disk::{self, lock};
 
 const PAGE: usize = 4096;
 const PAGE_LEN: u64 = PAGE as u64;
-/// How many pages one page of checksums covers.
+/// The number of pages that one page of checksums covers.
 const RUN: u64 = PAGE_LEN / 8;
-/// What a damaged page reads as: no valid page of redb.
+/// The byte with which a damaged page is filled: no valid page of redb.
 const DAMAGED: u8 = 0xff;
-/// How long to wait before a write is tried again while the disk is full.
+/// The time to wait before a write is tried again while the disk is full.
 const FULL_PAUSE: Duration = Duration::from_millis(50);
 
-/// What the store and the index's file tell each other.
+/// The state that the store and the index's file share.
 #[derive(Debug, Default)]
 pub(crate) struct PageState {
     /// Wait for space where the disk is full, instead of failing: redb does not recover from a
@@ -59,24 +59,24 @@ pub(crate) struct Pages {
     state: Arc<PageState>,
 }
 
-/// Where page `number` is in the file.
+/// Returns the offset of page `number` in the file.
 fn place(number: u64) -> u64 {
     (number / RUN * (RUN + 1) + 1 + number % RUN) * PAGE_LEN
 }
 
-/// Where the checksums of `run` are.
+/// Returns the offset of the checksums of `run`.
 fn sums_place(run: u64) -> u64 {
     run * (RUN + 1) * PAGE_LEN
 }
 
-/// How long the file is with `pages` pages.
+/// Returns the length of the file with `pages` pages.
 fn file_len(pages: u64) -> u64 {
     pages
         .checked_sub(1)
         .map_or(0, |last| place(last) + PAGE_LEN)
 }
 
-/// How many pages a file of this length has.
+/// Returns the number of pages in a file of this length.
 fn pages_in(file_len: u64) -> u64 {
     let all = file_len / PAGE_LEN;
     all / (RUN + 1) * RUN + (all % (RUN + 1)).saturating_sub(1)

@@ -22,7 +22,7 @@ pub(crate) const BLOCK_LEN: u32 = GROUP_LEN as u32;
 pub(crate) const MAX_PART_LEN: u64 = 1 << 43;
 /// The most payload files that are kept open; fewer where the process may have few.
 const OPEN_FILES: usize = 256;
-/// How often a write makes its folder again that a delete removed meanwhile.
+/// The number of times that a write makes its folder again after a delete removed it meanwhile.
 const FOLDER_RETRIES: usize = 16;
 
 /// The payloads' folder.
@@ -146,7 +146,7 @@ impl Payloads {
     pub(crate) fn read(&self, id: PayloadId, part: Part, range: Range<u64>) -> Result<Bytes> {
         const OPERATION: &str = "blobs.read";
         let absent = || {
-            Error::new(Kind::NotFound, OPERATION, "")
+            Error::new(Kind::NotFound, OPERATION, "the payload has no such bytes")
                 .with("payload", id)
                 .with("part", part_name(part))
                 .with("range", format!("{}..{}", range.start, range.end))

@@ -19,22 +19,22 @@ use crate::{
     payload::Payloads,
 };
 
-/// How many reads may wait; further callers wait for room.
+/// The number of reads that may wait; further callers wait for room.
 pub(crate) const QUEUE_LEN: usize = 1024;
-/// How many reads a thread takes at once.
+/// The number of reads that a thread takes at once.
 const BATCH: usize = 16;
-/// How many entries a page of a scan has at most.
+/// The most entries that a page of a scan has.
 const PAGE_ENTRIES: usize = 256;
 /// A page of a scan with this many bytes ends.
 const PAGE_LEN: usize = 1 << 20;
-/// How often a key is looked up again because compaction moved its record meanwhile.
+/// The number of times that a key is looked up again because compaction moved its record meanwhile.
 const MOVED_RETRIES: usize = 16;
 
 /// A value and its revision.
 type Found = Option<(Bytes, u64)>;
 type Reply<T> = oneshot::Sender<Result<T>>;
 
-/// What a reader is asked.
+/// A request to a reader.
 #[derive(Debug)]
 pub(crate) enum Job {
     Get {
@@ -79,7 +79,7 @@ pub(crate) fn run(core: &Core, payloads: &Payloads, jobs: &Mutex<mpsc::Receiver<
     }
 }
 
-/// What a job came to, and who waits for it.
+/// The result of a job, and the caller that waits for it.
 enum Answer {
     Get(Reply<Found>, Result<Found>),
     Scan(Reply<ScanPage>, Result<ScanPage>),
@@ -212,7 +212,7 @@ fn first_collection(core: &Core, mut range: KeyRange) -> Result<Option<Collectio
     }
 }
 
-/// How many threads read.
+/// Returns the number of threads that read.
 pub(crate) fn threads() -> usize {
     std::thread::available_parallelism().map_or(2, |cores| cores.get().clamp(2, 8))
 }

@@ -24,23 +24,23 @@ use crate::{
     replay::{Tail, tail},
 };
 
-/// How many lost keys a report names at most.
+/// The most lost keys that a report names.
 const NAMED_KEYS: usize = 1000;
 const OPERATION: &str = "store.repair";
 
-/// What a repair found and did.
+/// The outcome of a repair.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Repaired {
     /// The damaged segments as they were found, kept beside the new ones. Remove them when they are
     /// of no more use.
     pub kept: Vec<PathBuf>,
-    /// How many entries, or records of deleted entries, were lost where that could be told.
+    /// The number of entries, or records of deleted entries, that were lost, if that is known.
     pub lost_records: u64,
     /// Collection and key of the first of them. Each may also have had an older value, which is
     /// gone too.
     pub lost_keys: Vec<(CollectionId, Bytes)>,
-    /// How many bytes of the log could not be told to be anything.
+    /// The number of bytes of the log that could not be identified.
     pub lost_bytes: u64,
 }
 
@@ -82,14 +82,14 @@ pub(crate) fn repair(dir: &Path, descriptors: Arc<Descriptors>) -> Result<Repair
 #[derive(Debug, Clone, Copy)]
 struct Place {
     segment: u32,
-    /// How far the segment right before it counted.
+    /// The counters of the segment right before it.
     before: Option<Counters>,
-    /// How far the segment right after it says that this one counted.
+    /// The counters of this segment, as the segment right after it has them.
     next: Option<Counters>,
     is_last: bool,
 }
 
-/// How far a segment counts, where it is whole.
+/// Returns the counters at the end of a segment, if it is whole.
 fn check(log: &Log, place: Place) -> Result<Option<Counters>> {
     let Some(header) = log.header(place.segment)? else {
         return Ok(None);

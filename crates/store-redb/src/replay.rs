@@ -15,7 +15,7 @@ use crate::{
     overlay::Freeze,
 };
 
-/// How long to wait for the index before looking again.
+/// The time to wait for the index before looking again.
 const INDEX_PAUSE: std::time::Duration = std::time::Duration::from_millis(20);
 
 fn damaged(core: &Core, at: Position) -> Error {
@@ -134,14 +134,14 @@ fn replay_segment(
     }
 }
 
-/// What follows the last whole frame of a segment.
+/// The bytes after the last whole frame of a segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Tail {
     /// Nothing, or zeros.
     Clean,
-    /// What a crash left of frames that were never acknowledged as durable.
+    /// The remains, after a crash, of frames that were never acknowledged as durable.
     Torn,
-    /// What was durable and is not whole any more.
+    /// The remains of frames that were durable and are not whole any more.
     Damaged,
 }
 

@@ -1,4 +1,4 @@
-//! How much space a store takes, for people.
+//! The space that a store takes, for people.
 
 use std::{fs, io, path::Path};
 
@@ -12,19 +12,19 @@ use crate::store::RedbStore;
 pub struct Stats {
     /// The log: all entries of all collections, and what compaction has not freed yet.
     pub log: u64,
-    /// What of the log is entries that are still there, as of the last time that the index was
-    /// brought up to date.
+    /// The number of bytes of the log in entries that are still there, counted when the index was
+    /// last brought up to date.
     pub live: u64,
     /// The index.
     pub index: u64,
     /// The payloads' files, by their lengths.
     pub payload: u64,
-    /// How many files those are.
+    /// The number of those files.
     pub payload_files: u64,
 }
 
 impl RedbStore {
-    /// How much space the store takes. Walks over all payload files.
+    /// Returns the space that the store takes. Walks over all payload files.
     pub async fn stats(&self) -> Result<Stats> {
         let (log, live) = {
             let core = &self.inner.core;
@@ -58,7 +58,7 @@ fn len(path: &Path) -> Result<u64> {
     Ok(data.len())
 }
 
-/// Adds the payload files below `dir`. What is removed meanwhile is passed over.
+/// Adds the payload files below `dir`. Files that are removed meanwhile are passed over.
 fn add_files(dir: &Path, stats: &mut Stats) -> Result<()> {
     let fail = |error| Error::io("store.stats", dir, error);
     let is_gone = |error: &io::Error| error.kind() == io::ErrorKind::NotFound;

@@ -30,7 +30,7 @@ use crate::{
     writer::{QUEUE_LEN, Reply, Request, Writer},
 };
 
-/// How many calls that block run at once, beside the store's own threads.
+/// The number of blocking calls that run at once, beside the store's own threads.
 const BLOCKING_CALLS: usize = 32;
 
 /// A store in a folder: collections in a log that redb indexes, payloads as plain files.
@@ -54,7 +54,7 @@ impl fmt::Debug for RedbStore {
     }
 }
 
-/// How to open a store.
+/// The options for opening a store.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Options {
@@ -105,10 +105,10 @@ struct Threads {
 impl RedbStore {
     /// Opens the store in `dir`, and creates it where the folder is absent or empty.
     ///
-    /// What a crash left unfinished is completed or cut off; an index that is missing or damaged is
-    /// made again from the log. A folder that holds something else is
-    /// [`Kind::Invalid`], one of a newer format [`Kind::Unsupported`], one that another process has
-    /// open [`Kind::Unavailable`], and a log that is damaged [`Kind::Corrupt`].
+    /// Work that a crash left unfinished is completed or cut off; an index that is missing or
+    /// damaged is made again from the log. A folder that holds something else is [`Kind::Invalid`],
+    /// one of a newer format [`Kind::Unsupported`], one that another process has open
+    /// [`Kind::Unavailable`], and a log that is damaged [`Kind::Corrupt`].
     pub async fn open(dir: impl Into<PathBuf>, options: Options) -> Result<Self> {
         let dir = dir.into();
         run_blocking("store.open", move || Self::open_blocking(&dir, &options)).await
@@ -241,7 +241,7 @@ impl RedbStore {
         answer.await.map_err(|_| self.gone(operation))?
     }
 
-    /// What it means that one of the store's threads is gone.
+    /// Returns the error that means that one of the store's threads is gone.
     fn gone(&self, operation: &'static str) -> Error {
         if self.inner.is_closed.load(Ordering::Acquire) {
             return closed(operation);
@@ -276,12 +276,19 @@ async fn run_blocking<T: Send + 'static>(
     call: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {
     let done = tokio::task::spawn_blocking(call).await;
-    done.map_err(|error| Error::new(Kind::Internal, operation, "").because(error))?
+    done.map_err(|error| {
+        Error::new(
+            Kind::Internal,
+            operation,
+            "a blocking task of the store failed",
+        )
+        .because(error)
+    })?
 }
 
 type Opened = (Index, Option<(crate::item::Applied, crate::item::Accounts)>);
 
-/// Opens the index; one that is missing or damaged is begun anew, and the log fills it.
+/// Opens the index; one that is missing or damaged is begun again, and the log fills it.
 fn open_index(folder: &Folder, pages: &Arc<PageState>) -> Result<Opened> {
     let path = folder.index();
     let try_open = || -> Result<Opened> {

@@ -133,7 +133,7 @@ impl Writer {
         }
     }
 
-    /// Whether every expectation holds after the earlier members of the group.
+    /// Returns true if every expectation holds after the earlier members of the group.
     fn check(&self, expect: &[Expect], heads: &HashMap<Bytes, Option<u64>>) -> Result<()> {
         for expect in expect {
             let (collection, key, wanted) = match expect {

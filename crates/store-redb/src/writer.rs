@@ -19,14 +19,14 @@ use crate::{
     overlay::Freeze,
 };
 
-/// How many requests may wait; further callers wait for room.
+/// The number of requests that may wait; further callers wait for room.
 pub(crate) const QUEUE_LEN: usize = 1024;
-/// How long to wait for the index before looking again whether it can make progress.
+/// The time to wait for the index before looking again if it can make progress.
 const INDEX_PAUSE: Duration = Duration::from_millis(20);
 
 pub(crate) type Reply<T> = oneshot::Sender<Result<T>>;
 
-/// What the writer is asked.
+/// A request to the writer.
 #[derive(Debug)]
 pub(crate) enum Request {
     Commit(Batch, Reply<Revision>),
@@ -47,7 +47,7 @@ pub(crate) struct Pending {
     pub(crate) key: Bytes,
     pub(crate) value: Option<Bytes>,
     pub(crate) revision: u64,
-    /// Where in the frame.
+    /// The place in the frame.
     pub(crate) place: (usize, usize),
 }
 
@@ -70,13 +70,13 @@ pub(crate) struct Writer {
     pub(crate) waiting: VecDeque<Request>,
     pub(crate) buffer: Vec<u8>,
     pub(crate) compaction: Option<Compaction>,
-    /// Whether there is work that need not wait for a request.
+    /// True if there is work that need not wait for a request.
     pub(crate) has_work: bool,
     /// Segments whose live records were copied, each with the frame that the index must have
     /// before the segment can go.
     pub(crate) retiring: Vec<(u32, u64)>,
     pub(crate) settling: Vec<Reply<()>>,
-    /// How far the index was when it was last decided what to compact.
+    /// The place up to which the index was when it was last decided what to compact.
     pub(crate) judged: Option<Applied>,
     /// Damaged segments, which are left alone.
     pub(crate) stuck: HashSet<u32>,

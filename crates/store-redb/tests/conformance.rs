@@ -18,7 +18,7 @@ async fn subject() -> store_api::Result<Subject<RedbStore>> {
         .keeping(dir))
 }
 
-/// The same, but dropped without closing, as where an app forgets.
+/// Makes a store that is dropped without closing, as by an app that forgets.
 async fn forgetful() -> store_api::Result<Subject<RedbStore>> {
     let dir = Arc::new(tempfile::tempdir().expect("a folder"));
     let again = Arc::clone(&dir);

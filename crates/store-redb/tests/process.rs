@@ -24,7 +24,7 @@ use store_redb::{Options, RedbStore};
 const C: CollectionId = CollectionId::from_static("c");
 const DIR: &str = "LARDER_TEST_DIR";
 const KEYS: &str = "LARDER_TEST_KEYS";
-/// How many entries each task of the child keeps.
+/// The number of entries that each task of the child keeps.
 const KEPT: u64 = 40;
 const TASKS: u64 = 8;
 
@@ -94,7 +94,7 @@ fn dir_of_parent() -> std::path::PathBuf {
     std::env::var_os(DIR).expect("run by another test").into()
 }
 
-/// What a line of the child says after `what`.
+/// Returns the numbers of a line of the child after `what`.
 fn told<T: std::str::FromStr>(line: &str, what: &str) -> Option<Vec<T>> {
     let rest = line.strip_prefix(what)?.strip_prefix(' ')?;
     rest.split(' ').map(|word| word.parse().ok()).collect()

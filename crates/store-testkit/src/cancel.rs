@@ -30,7 +30,7 @@ use std::{future::poll_fn, pin::pin, task::Poll};
 /// More polls than any call takes before it completes.
 const MAX_POLLS: usize = 100_000;
 
-/// Where a call is cut off. One scenario cuts off one call.
+/// The point at which a call is cut off. One scenario cuts off one call.
 #[derive(Debug)]
 pub struct Cut {
     polls: usize,
@@ -51,12 +51,13 @@ impl Cut {
         Self { polls, state }
     }
 
-    /// How often the call is polled before it is dropped: 0 is dropped without having begun.
+    /// Returns the number of times that the call is polled before it is dropped: 0 is dropped
+    /// without having begun.
     pub fn polls(&self) -> usize {
         self.polls
     }
 
-    /// Whether the call was made, and was cut off before it completed.
+    /// Returns true if the call was made, and was cut off before it completed.
     pub fn was_cut(&self) -> bool {
         self.state == State::CutOff
     }

@@ -1,7 +1,7 @@
 //! Suites, models and faulty stores that show whether a backend keeps the contracts of `store-api`.
 //!
-//! Who writes a backend adds this crate as a dev-dependency and, in `tests/conformance.rs`, says how
-//! to make a fresh store, close it and open it again:
+//! The author of a backend adds this crate as a dev-dependency and, in `tests/conformance.rs`, says how to
+//! make a fresh store, close it and open it again:
 //!
 //! ```no_run
 //! use store_testkit::suite::Subject;

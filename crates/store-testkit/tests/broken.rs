@@ -1,4 +1,5 @@
-//! What the suites are worth: every broken store fails them, and they say so when they test nothing.
+//! Tests of the suites themselves: every broken store fails them, and they say so when they test
+//! nothing.
 
 use std::{panic, time::Duration};
 

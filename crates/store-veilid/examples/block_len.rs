@@ -1,4 +1,4 @@
-//! What the length of a block costs in Veilid's tables: how `BLOCK_LEN` was chosen.
+//! Measures the cost of the length of a block in Veilid's tables: how `BLOCK_LEN` was chosen.
 //!
 //! `cargo run --release -p store-veilid --example block_len` prints the median of five rounds for each
 //! length: writing 128 MiB in transactions of 1 MiB, reading it in order, reading random groups of

@@ -16,7 +16,7 @@ const PREFIX: &str = "larder/";
 pub struct VeilidSecrets(Node);
 
 impl VeilidSecrets {
-    /// Those of this node.
+    /// Makes the secrets of this node.
     pub fn new(node: Node) -> Self {
         Self(node)
     }

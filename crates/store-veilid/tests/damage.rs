@@ -86,7 +86,7 @@ fn table_files(dir: &Path) -> Vec<PathBuf> {
     files
 }
 
-/// What a damaged store does, counted.
+/// The results of a damaged store, counted.
 #[derive(Debug, Default)]
 struct Seen(BTreeMap<&'static str, u32>);
 

@@ -46,7 +46,7 @@ pub fn invite(bytes: &[u8]) {
     }
 }
 
-/// What is in the slots of records. The first byte chooses which.
+/// Decodes the contents of records' slots. The first byte chooses which.
 ///
 /// Most inputs go below the seal, which random bytes never get past.
 pub fn records(bytes: &[u8]) {

@@ -25,7 +25,7 @@ pub(crate) fn check(file: &str, lines: &[String]) {
     );
 }
 
-/// The same, for bytes: a line of hexadecimal digits for each.
+/// Checks bytes as [`check`] checks text: a line of hexadecimal digits for each.
 pub(crate) fn check_hex(file: &str, cases: &[&[u8]]) {
     let lines: Vec<_> = cases.iter().map(|bytes| hex(bytes)).collect();
     check(file, &lines);

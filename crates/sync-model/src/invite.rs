@@ -24,7 +24,7 @@ use crate::{
     records::MAX_ADDRESS_LEN,
 };
 
-/// What every invite of this version begins with.
+/// The prefix of every invite of this version.
 pub const PREFIX: &str = "larder:group/1?";
 
 /// The most addresses of an invite.
@@ -37,7 +37,7 @@ const SCHEME: &str = "larder:group/";
 const PARSE: &str = "sync.invite.parse";
 const NEW: &str = "sync.invite.new";
 
-/// What an invite is for.
+/// The purpose of an invite.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum InviteKind {
     /// A member who may write the group's record.
@@ -103,7 +103,7 @@ impl Invite {
         })
     }
 
-    /// What it is for.
+    /// Returns the purpose of the invite.
     pub fn kind(&self) -> InviteKind {
         match (&self.repo, self.keys.access()) {
             (Some(_), _) => InviteKind::Device,
@@ -123,7 +123,7 @@ impl Invite {
         self.repo.as_ref()
     }
 
-    /// Where members may be found.
+    /// Returns the addresses at which members may be found.
     pub fn addresses(&self) -> &[String] {
         &self.addresses
     }

@@ -155,7 +155,7 @@ pub fn derive(key: &impl EpochKey, context: &str) -> Zeroizing<[u8; 32]> {
     sealed::Sealed::derive(key, context)
 }
 
-/// What a member can do in a group, with the keys for it.
+/// The access of a member to a group, with the keys for it.
 #[derive(Debug, Clone)]
 pub enum Access {
     /// Read everything, and write the group's record.
@@ -181,7 +181,7 @@ pub enum Access {
     },
 }
 
-/// What a member holds of a group: its name, and the keys of one epoch.
+/// The keys that a member holds of a group: its name, and the keys of one epoch.
 #[derive(Debug, Clone)]
 pub struct GroupKeys {
     group: PublicKey,
@@ -219,7 +219,8 @@ impl GroupKeys {
         Self { group, access }
     }
 
-    /// The same group for somebody who may only read; `None` where these keys cannot read either.
+    /// Returns the group's keys for somebody who may only read; `None` if these keys cannot read
+    /// either.
     pub fn to_read_only(&self) -> Option<Self> {
         let access = Access::Read {
             read: self.read()?.clone(),
@@ -229,7 +230,7 @@ impl GroupKeys {
         Some(Self { group, access })
     }
 
-    /// The same group for somebody who may only keep a copy.
+    /// Returns the group's keys for somebody who may only keep a copy.
     pub fn to_replica(&self) -> Self {
         Self::replica(self.group, self.locate().clone())
     }
@@ -244,7 +245,7 @@ impl GroupKeys {
         group_id(self.group)
     }
 
-    /// What these keys allow.
+    /// Returns the access that these keys allow.
     pub fn access(&self) -> &Access {
         &self.access
     }

@@ -12,7 +12,7 @@ pub struct Root {
     pub hash: Hash,
     /// The level of that page.
     pub level: u8,
-    /// How many files there are.
+    /// The number of files.
     pub files: u64,
     /// The sum of their sizes, before sealing.
     pub bytes: u64,
@@ -27,12 +27,12 @@ impl Root {
         bytes: 0,
     };
 
-    /// Whether there is no file.
+    /// Returns true if there is no file.
     pub fn is_empty(&self) -> bool {
         self.files == 0
     }
 
-    /// What to tag or pin to keep the whole tree, and its files, alive.
+    /// Returns the root to tag or pin to keep the whole tree, and its files, alive.
     pub fn keep(&self) -> store_engine::Root {
         store_engine::Root::tree(self.hash, self.level.saturating_add(1))
     }

@@ -1,4 +1,4 @@
-//! What keeps one side of a connection open.
+//! The anchor that keeps one side of a connection open.
 
 use std::sync::Arc;
 

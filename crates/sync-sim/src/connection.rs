@@ -49,7 +49,7 @@ impl SimConnection {
         }))
     }
 
-    /// What `look` finds, as soon as it finds it or the connection has ended.
+    /// Waits until `look` finds something or the connection has ended.
     async fn wait<R>(&self, look: impl Fn(&mut World) -> Option<R>) -> Result<R> {
         let state = &self.anchor.state;
         loop {
@@ -131,7 +131,11 @@ impl ConnectionApi for SimConnection {
     async fn closed(&self) -> Error {
         match self.wait(|_| None::<Error>).await {
             Err(error) => error,
-            Ok(_) => Error::new(Kind::Internal, "network.connection", "it ended unsaid"),
+            Ok(_) => Error::new(
+                Kind::Internal,
+                "network.connection",
+                "the connection ended without a reason",
+            ),
         }
     }
 }

@@ -1,13 +1,13 @@
-//! Why connections end.
+//! The errors of connections that end.
 
 use store_api::{Error, Kind};
 
-/// Why a connection ended that nobody closed.
+/// Returns the error of a connection that ended although nobody closed it.
 pub(super) fn lost(why: &'static str) -> Error {
     Error::new(Kind::Unavailable, "network.connection", why)
 }
 
-/// Why a connection ended that somebody closed.
+/// Returns the error of a connection that somebody closed.
 pub(super) fn closed(why: &'static str) -> Error {
     Error::new(Kind::Closed, "network.connection", why)
 }

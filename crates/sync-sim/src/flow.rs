@@ -1,5 +1,6 @@
-//! How bytes cross the simulated network: streams take turns on their link, one chunk each; a chunk
-//! passes the sender's limit, the link, and the receiver's limit, and then is with its reader.
+//! The flow of bytes across the simulated network: streams take turns on their link, one chunk
+//! each; a chunk passes the sender's limit, the link, and the receiver's limit, and then is with
+//! its reader.
 
 use std::time::Duration;
 
@@ -100,7 +101,8 @@ impl World {
         left > now
     }
 
-    /// What a node that stalls still sends. Of the end its peer hears nothing either.
+    /// Returns the part of an item that a node that stalls still sends. Of the end its peer hears
+    /// nothing either.
     fn stall(&mut self, id: PipeId, from: usize, item: Item) -> Option<Item> {
         let Some(most) = self.nodes[from].stall else {
             return Some(item);
@@ -116,8 +118,7 @@ impl World {
         }
     }
 
-    /// What becomes of an item as it leaves: it may be tampered with, searched, or break the
-    /// connection.
+    /// Lets an item leave: it may be tampered with, searched, or break the connection.
     fn cross(&mut self, id: PipeId, from: usize, to: usize, item: Item) -> Option<Item> {
         let item = self.stall(id, from, item)?;
         let mut bytes = match item {

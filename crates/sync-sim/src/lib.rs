@@ -70,12 +70,12 @@ use search::Search;
 use trace::Happening;
 use world::{Shared, World};
 
-/// Where bytes are that a [`Tamper`] gets.
+/// The place of the bytes that a [`Tamper`] gets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Crossing {
-    /// Who sends them.
+    /// The key of the sender.
     pub from: PublicKey,
-    /// To whom.
+    /// The key of the receiver.
     pub to: PublicKey,
     /// The number of the connection, counted from 0 in the whole network.
     pub connection: u64,
@@ -83,19 +83,19 @@ pub struct Crossing {
     pub stream: u64,
     /// 0 is from whoever opened the stream, 1 is the answer.
     pub direction: usize,
-    /// How many bytes were sent in this direction of the stream before.
+    /// The number of bytes that were sent in this direction of the stream before.
     pub offset: u64,
 }
 
-/// Rewrites what a node sends, in chunks of at most [`MAX_CHUNK_LEN`]; how a stream is cut into chunks
-/// is up to the link. What it returns may have another length. It must not use the network itself.
+/// Rewrites what a node sends, in chunks of at most [`MAX_CHUNK_LEN`]; how a stream is cut into chunks is up
+/// to the link. Its result may have another length. It must not use the network itself.
 ///
 /// [`garble`] makes one.
 pub type Tamper = Box<dyn FnMut(&Crossing, Bytes) -> Bytes + Send>;
 
 /// A simulated network, and all that one can do to it. Clones are the same network.
 ///
-/// Nodes are named by their keys. What is set of a node that was never started holds once it is.
+/// Nodes are named by their keys. Settings of a node that was never started hold once it is.
 #[derive(Debug, Clone)]
 pub struct SimNetwork(Arc<Shared>);
 
@@ -186,9 +186,8 @@ impl SimNetwork {
         });
     }
 
-    /// Ends a node as a killed process ends: its handles are closed, and its peers hear of it as soon
-    /// as its system can tell them. What had left it may still arrive. [`node`](Self::node) starts it
-    /// again.
+    /// Ends a node as a killed process ends: its handles are closed, and its peers hear of it as soon as its
+    /// system can tell them. Bytes that had left it may still arrive. [`node`](Self::node) starts it again.
     pub fn crash(&self, node: PublicKey) {
         self.0.with(|world| {
             let node = world.node(node);
@@ -236,7 +235,7 @@ impl SimNetwork {
         });
     }
 
-    /// What a node sent and received, over all its lives.
+    /// Returns the traffic of a node, over all its lives.
     pub fn traffic(&self, node: PublicKey) -> Traffic {
         self.0.with(|world| {
             let node = world.node(node);
@@ -244,7 +243,7 @@ impl SimNetwork {
         })
     }
 
-    /// What all nodes sent and received together.
+    /// Returns the traffic of all nodes together.
     pub fn total(&self) -> Traffic {
         self.0.with(|world| {
             let each = world.nodes.iter().map(|node| node.traffic);
@@ -257,7 +256,7 @@ impl SimNetwork {
         })
     }
 
-    /// What the network holds now.
+    /// Returns what the network holds now.
     pub fn held(&self) -> Held {
         self.0.with(|world| {
             let streams = world.connections.values().flat_map(|c| c.streams.values());
@@ -280,7 +279,7 @@ impl SimNetwork {
         Ok(())
     }
 
-    /// What was found; the first [`MAX_FINDINGS`].
+    /// Returns the findings of the search; the first [`MAX_FINDINGS`].
     pub fn findings(&self) -> Vec<Finding> {
         self.0.with(|world| {
             let search = world.search.as_ref();
@@ -296,8 +295,8 @@ impl SimNetwork {
         self.0.with(|world| world.say(Happening::Note { text }));
     }
 
-    /// What happened, in seconds since the network was made; the latest [`TRACE_LEN`] lines. Nodes are
-    /// numbered as they were first mentioned.
+    /// Returns the trace, with times in seconds since the network was made; the latest
+    /// [`TRACE_LEN`] lines. Nodes are numbered as they were first mentioned.
     pub fn trace(&self) -> Vec<String> {
         self.0.with(|world| world.trace.lines())
     }

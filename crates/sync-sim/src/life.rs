@@ -1,4 +1,4 @@
-//! How simulated connections and streams begin and end.
+//! The begin and the end of simulated connections and streams.
 
 use std::collections::BTreeMap;
 
@@ -40,7 +40,7 @@ impl World {
         id
     }
 
-    /// Decides anew when a connection breaks by itself.
+    /// Decides again when a connection breaks by itself.
     pub(super) fn doom(&mut self, id: u64) {
         let Some(conn) = self.connections.get(&id) else {
             return;
@@ -107,7 +107,7 @@ impl World {
     /// Ends a connection for both sides, now.
     pub(super) fn break_connection(&mut self, id: u64) {
         for side in 0..2 {
-            self.end_side(id, side, lost("the connection broke"));
+            self.end_side(id, side, lost("the connection was lost"));
         }
     }
 

@@ -45,7 +45,7 @@ impl SimNode {
         }
     }
 
-    /// What `look` finds, as soon as it finds it; `None` once the node is down.
+    /// Waits until `look` finds something; returns `None` once the node is down.
     async fn wait<R>(&self, look: impl Fn(&mut World) -> Option<R>) -> Option<R> {
         loop {
             let changed = self.changed.notified();
@@ -62,7 +62,7 @@ impl SimNode {
         }
     }
 
-    /// How long a call takes, and why it fails where that is known before.
+    /// Returns the time that a call takes, and the reason why it fails if that is known before.
     fn call(&self, world: &mut World, address: u64) -> Result<(Duration, Option<&'static str>)> {
         let from = self.node;
         self.check(world)?;
@@ -73,15 +73,15 @@ impl SimNode {
                 return Err(Error::new(Kind::Invalid, CONNECT, message));
             }
             Some(to) if world.nodes[*to].up => *to,
-            _ => return Ok((CONNECT_TIMEOUT, Some("nobody answers"))),
+            _ => return Ok((CONNECT_TIMEOUT, Some("nobody answers at this address"))),
         };
         if !world.is_open(from, to) || !world.is_open(to, from) {
-            return Ok((CONNECT_TIMEOUT, Some("nobody answers")));
+            return Ok((CONNECT_TIMEOUT, Some("nobody answers at this address")));
         }
         let time = world.delay(from, to) + world.delay(to, from);
         let chance = world.link(from, to).connect_failure;
         let fails = world.random.chance(chance);
-        Ok((time, fails.then_some("the call failed")))
+        Ok((time, fails.then_some("the connection could not be made")))
     }
 
     /// The other end of a call: makes the connection.
@@ -104,11 +104,13 @@ impl SimNode {
         };
         let to = match (failure, reached) {
             (Some(why), _) => return fail(world, Kind::Unavailable, why),
-            (None, None) => return fail(world, Kind::Unavailable, "nobody answers"),
+            (None, None) => {
+                return fail(world, Kind::Unavailable, "nobody answers at this address");
+            }
             (None, Some(to)) => to,
         };
         if expect.is_some_and(|key| key != world.nodes[to].key) {
-            return fail(world, Kind::Denied, "another key answers");
+            return fail(world, Kind::Denied, "another key answers at this address");
         }
         let id = world.join(from, to);
         let gone = || Error::new(Kind::Internal, CONNECT, "the new connection is gone");

@@ -11,7 +11,7 @@ use super::{
     settings::{MAX_CHUNK_LEN, STREAM_WINDOW},
 };
 
-/// How a stream ends for its reader.
+/// The end of a stream, as its reader sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum End {
     /// The writer has shut it down.
@@ -20,7 +20,7 @@ pub(super) enum End {
     Reset,
 }
 
-/// What crosses a link at once.
+/// The item that crosses a link at once.
 #[derive(Debug)]
 pub(super) enum Item {
     Data(Bytes),
@@ -47,7 +47,7 @@ pub(super) struct Pipe {
     /// The writer knows that nobody reads any more.
     pub(super) stopped: bool,
     pub(super) writer: Option<Waker>,
-    /// Whether it waits for its turn on the link.
+    /// True if it waits for its turn on the link.
     pub(super) ready: bool,
     // on the way
     /// Items that have not arrived.
@@ -103,7 +103,7 @@ impl Pipe {
         self.end
     }
 
-    /// Whether anything was ever written, or the end.
+    /// Returns true if anything was ever written, or the end.
     pub(super) fn is_touched(&self) -> bool {
         self.sent > 0 || self.has_queued() || self.end_sent
     }
@@ -144,7 +144,7 @@ impl Pipe {
         self.queued = 0;
     }
 
-    /// What leaves next, of at most `len` bytes.
+    /// Takes the next item to leave, of at most `len` bytes.
     pub(super) fn take(&mut self, len: usize) -> Option<Item> {
         let bytes = match self.queue.front_mut() {
             Some(front) if front.len() > len => front.split_to(len),

@@ -29,8 +29,8 @@ impl Random {
         chance >= 1.0 || (chance > 0.0 && self.unit() < chance)
     }
 
-    /// How many in a row do not happen before what happens with this chance does; `None` where it never
-    /// does, or not soon.
+    /// Returns the number of events in a row that do not happen before one with this chance does;
+    /// `None` if none does, or not soon.
     pub(super) fn skip(&mut self, chance: f64) -> Option<usize> {
         if chance <= 0.0 {
             return None;
@@ -52,8 +52,8 @@ impl Random {
         }
     }
 
-    /// When what happens `rate` times a second on average happens next; `None` where that is never,
-    /// or beyond a year.
+    /// Returns the time until the next of events that happen `rate` times a second on average;
+    /// `None` if that is never, or beyond a year.
     pub(super) fn wait(&mut self, rate: f64) -> Option<Duration> {
         const YEAR: f64 = 365.0 * 24.0 * 3600.0;
         if rate <= 0.0 {

@@ -14,20 +14,20 @@ pub const MAX_PATTERNS: usize = 4096;
 /// The most findings that are kept; the first ones are.
 pub const MAX_FINDINGS: usize = 256;
 
-/// Where a pattern crossed the network.
+/// The place at which a pattern crossed the network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Finding {
-    /// Which one, counted from 0.
+    /// The index of the pattern, counted from 0.
     pub pattern: usize,
-    /// Who sent it.
+    /// The key of the sender.
     pub from: PublicKey,
-    /// To whom.
+    /// The key of the receiver.
     pub to: PublicKey,
     /// The number of the connection.
     pub connection: u64,
     /// The number of the stream in it; `None` for the reason of a close.
     pub stream: Option<u64>,
-    /// Where it begins in what was sent.
+    /// The offset of the pattern in what was sent.
     pub offset: u64,
 }
 
@@ -43,7 +43,7 @@ pub(super) struct Search {
     pub(super) findings: Vec<Finding>,
 }
 
-/// What one direction of a stream keeps of what it has sent: the end, where a pattern may begin.
+/// The end of the bytes sent in one direction of a stream, where a pattern may begin.
 #[derive(Debug, Default)]
 pub(super) struct Tail(Vec<u8>);
 

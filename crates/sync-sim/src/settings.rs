@@ -1,4 +1,4 @@
-//! How good or bad the simulated network is.
+//! The settings of the simulated network: how good or bad it is.
 
 use std::time::Duration;
 
@@ -18,13 +18,13 @@ pub const MAX_STREAMS: usize = 100;
 /// The most connections that wait to be accepted by one node; further ones are broken.
 pub const MAX_BACKLOG: usize = 64;
 
-/// How long a connect to where nobody answers takes.
+/// The time after which a connect to an address where nobody answers fails.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long a connection outlives a cut.
+/// The time for which a connection outlives a cut.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Whether a link carries anything.
+/// Says if a link carries anything.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Flow {
     /// It does.
@@ -41,24 +41,24 @@ pub enum Flow {
 /// One direction between two nodes. By default it is perfect: no delay, no limit, no failure.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Link {
-    /// How long each chunk takes.
+    /// The time that each chunk takes.
     pub latency: Duration,
     /// By how much more a chunk takes, at most; chosen by chance for each. Streams stay in order, and
     /// overtake each other.
     pub jitter: Duration,
     /// Bytes each second of all streams together; `None` is unlimited.
     pub bandwidth: Option<u64>,
-    /// How often a connection breaks, each second.
+    /// The chance, each second, that a connection breaks.
     pub breaks_per_second: f64,
-    /// How often a connection breaks, each byte that it sends in this direction.
+    /// The chance that a connection breaks, for each byte that it sends in this direction.
     pub breaks_per_byte: f64,
     /// The chance of a connect in this direction to fail, from 0 to 1.
     pub connect_failure: f64,
-    /// Whether it carries anything.
+    /// Says if the link carries anything.
     pub flow: Flow,
 }
 
-/// What a node sends and receives at most, over all its links together, in bytes each second.
+/// The most bytes each second that a node sends and receives, over all its links together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Limits {
     /// Sent; `None` is unlimited.
@@ -67,7 +67,7 @@ pub struct Limits {
     pub down: Option<u64>,
 }
 
-/// What a node sent and received.
+/// The amounts that a node sent and received.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Traffic {
     /// Bytes that were sent on streams.
@@ -80,7 +80,7 @@ pub struct Traffic {
     pub streams: u64,
 }
 
-/// What the simulation holds now.
+/// The resources that the simulation holds now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Held {
     /// Bytes that were written and not read.
@@ -91,7 +91,7 @@ pub struct Held {
     pub streams: usize,
 }
 
-/// How long `len` bytes take.
+/// Returns the time that `len` bytes take.
 pub(super) fn duration_of(len: usize, bandwidth: Option<u64>) -> Duration {
     let Some(bandwidth) = bandwidth else {
         return Duration::ZERO;
@@ -100,8 +100,8 @@ pub(super) fn duration_of(len: usize, bandwidth: Option<u64>) -> Duration {
     Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
 }
 
-/// How much is sent at once where this is the slowest part of the way: 10 ms of it, within limits,
-/// so that streams share a slow link fairly and fast ones cost little.
+/// Returns the number of bytes that are sent at once if this is the slowest part of the way: 10 ms
+/// of it, within limits, so that streams share a slow link fairly and fast ones cost little.
 pub(super) fn chunk_len(bandwidth: Option<u64>) -> usize {
     let len = bandwidth.map_or(usize::MAX, |b| {
         usize::try_from(b / 100).unwrap_or(usize::MAX)

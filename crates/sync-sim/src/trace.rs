@@ -1,5 +1,5 @@
-//! What happened in a simulation, in order: for whoever looks for the reason of a failure, and to tell
-//! whether two runs were the same.
+//! The trace of a simulation, in order: to look for the reason of a failure, and to tell if two
+//! runs were the same.
 
 use std::{
     collections::VecDeque,
@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-/// How many of the latest lines are kept.
+/// The number of latest lines that are kept.
 pub const TRACE_LEN: usize = 4096;
 
 /// The number of a node, a connection and a stream of it, and the direction: 0 is from whoever opened it.

@@ -143,11 +143,11 @@ pub(super) struct Route {
     /// A chunk is leaving; an event will say when it has left.
     pub(super) busy: bool,
     pub(super) ring: VecDeque<PipeId>,
-    /// What arrived while nothing was delivered.
+    /// The events that arrived while nothing was delivered.
     pub(super) parked: Vec<Event>,
 }
 
-/// What a side of a connection knows of its end.
+/// The knowledge of a side of a connection about its end.
 #[derive(Debug, Default)]
 pub(super) struct SideState {
     pub(super) ended: OnceLock<Error>,
@@ -362,7 +362,7 @@ impl World {
         own.unwrap_or(self.default_link)
     }
 
-    /// What the link lets through now, islands considered.
+    /// Returns what the link lets through now, islands considered.
     pub(super) fn flow(&self, from: usize, to: usize) -> Flow {
         let apart = |island: &BTreeSet<usize>| island.contains(&from) != island.contains(&to);
         match self.islands.iter().any(apart) {
@@ -375,7 +375,7 @@ impl World {
         self.flow(from, to) == Flow::Open
     }
 
-    /// How long something without length takes now, chance included.
+    /// Returns the time that something without length takes now, chance included.
     pub(super) fn delay(&mut self, from: usize, to: usize) -> Duration {
         let link = self.link(from, to);
         link.latency + self.random.up_to(link.jitter)
@@ -387,7 +387,7 @@ impl World {
         Some(&mut stream.pipes[id.direction])
     }
 
-    /// Who sends and who receives in a direction of a stream.
+    /// Returns the sender and the receiver in a direction of a stream.
     pub(super) fn ways(&self, id: PipeId) -> Option<(usize, usize)> {
         let conn = self.connections.get(&id.connection)?;
         let sender = conn.streams.get(&id.stream)?.opener ^ id.direction;

@@ -1,4 +1,5 @@
-//! What replication costs, on a simulated network: `cargo run --release -p sync --example replicate`.
+//! Measures the cost of replication, on a simulated network: `cargo run --release -p sync --example
+//! replicate`.
 #![allow(clippy::print_stdout)]
 
 use std::{

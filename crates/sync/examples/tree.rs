@@ -1,4 +1,5 @@
-//! What changes in a large tree cost: `cargo run --release -p sync --example tree [files]`.
+//! Measures the cost of changes in a large tree: `cargo run --release -p sync --example tree
+//! [files]`.
 #![allow(clippy::print_stdout)]
 
 use std::{
@@ -21,7 +22,7 @@ use sync::{
 };
 
 const WRITES: u64 = 200;
-/// How many names a repo gets at a time.
+/// The number of names that a repo gets at a time.
 const TOGETHER: usize = 50_000;
 
 fn name(i: u64) -> Name {
@@ -97,7 +98,7 @@ async fn main() -> Result<()> {
     whole_writes(&store, &blobs, count).await
 }
 
-/// The same through a repo: the sealed file, the tree, its tag and the signed record.
+/// Measures writes through a repo: the sealed file, the tree, its tag and the signed record.
 async fn whole_writes(store: &Arc<RedbStore>, blobs: &Blobs, count: u64) -> Result<()> {
     let groups = Groups::open(Stores {
         blobs: blobs.clone(),
@@ -127,8 +128,8 @@ async fn whole_writes(store: &Arc<RedbStore>, blobs: &Blobs, count: u64) -> Resu
     Ok(())
 }
 
-/// How long writes take, in turn into many names and into none, so that what else the machine does
-/// hinders both.
+/// The times that writes take, in turn into many names and into none, so that other work of the
+/// machine hinders both.
 #[derive(Default)]
 struct Times {
     many: Vec<Duration>,
@@ -165,7 +166,7 @@ async fn timed<T>(work: impl Future<Output = Result<T>>) -> Result<Duration> {
     Ok(start.elapsed())
 }
 
-/// What the system says of this process's greatest memory, where it does.
+/// Returns the system's figure for this process's greatest memory, if it has one.
 fn peak() -> String {
     let status = std::fs::read_to_string(Path::new("/proc/self/status")).unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));

@@ -1,8 +1,8 @@
 //! Private groups in a store and between members: sealed files in repos, replicated over any network.
 //!
-//! [`groups`] has the truth of this device, [`replicate`] exchanges it with other members. What both
-//! are made of lies in crates of its own, and is offered here too: the bytes of groups in
-//! `sync-model`, the interface of networks in `net-api`.
+//! [`groups`] has the truth of this device, [`replicate`] exchanges it with other members. Both are made of
+//! crates of their own, which are offered here too: the bytes of groups in `sync-model`, the interface of
+//! networks in `net-api`.
 
 #[cfg(fuzzing)]
 pub mod fuzz;

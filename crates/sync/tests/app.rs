@@ -1,4 +1,4 @@
-//! What an app calls on a group beside its files, on one device.
+//! Tests of what an app calls on a group beside its files, on one device.
 
 use std::sync::Arc;
 
@@ -30,7 +30,7 @@ async fn groups() -> Result<Groups> {
     Groups::open(stores().await?).await
 }
 
-/// The same group on a device of somebody else.
+/// Joins the group on a device of somebody else.
 async fn joined(group: &Group, kind: InviteKind) -> Result<Group> {
     let invite = group.invite(kind, Vec::new()).await?;
     groups().await?.join(&invite).await

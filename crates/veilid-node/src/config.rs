@@ -1,4 +1,4 @@
-//! What a node is started with.
+//! The configuration of a node.
 
 use std::path::PathBuf;
 
@@ -6,7 +6,7 @@ use store_api::{Error, Kind, Result};
 use veilid_core::VeilidConfig;
 use zeroize::Zeroizing;
 
-/// Where the key is kept that encrypts everything the node has on disk.
+/// The place of the key that encrypts everything the node has on disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Protection {
     /// In the system's keychain. A system without one is refused.
@@ -16,7 +16,7 @@ pub enum Protection {
     InsecureFile,
 }
 
-/// How a node finds others for the first time.
+/// The way in which a node finds others for the first time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Bootstrap {
     /// Veilid's public network.
@@ -27,20 +27,20 @@ pub enum Bootstrap {
     Nobody,
 }
 
-/// What a node is started with.
+/// The configuration with which a node is started.
 #[derive(Clone)]
 pub struct NodeConfig {
-    /// Where all that it keeps lies. Made where it is missing.
+    /// The folder in which all lies that the node keeps. Made where it is missing.
     pub directory: PathBuf,
     /// The app's name: letters, digits, `_`. It must never change; it names the keychain's entries.
     pub program: String,
     /// Tells nodes of one app apart, on disk and in the keychain.
     pub namespace: String,
-    /// Where the device key is kept; there is no default.
+    /// The place of the device key; there is no default.
     pub protection: Protection,
     /// Encrypts the device key itself. Empty: it is kept as it is.
     pub password: Zeroizing<String>,
-    /// How it finds others.
+    /// The way in which the node finds others.
     pub bootstrap: Bootstrap,
 }
 
@@ -69,7 +69,8 @@ impl NodeConfig {
         }
     }
 
-    /// The same as Veilid knows it, for who wants to set more before [`Node::start_with`](crate::Node::start_with).
+    /// Returns the configuration as Veilid knows it, so that more can be set before
+    /// [`Node::start_with`](crate::Node::start_with).
     ///
     /// Never erases what it cannot decrypt, whatever Veilid's default is.
     ///

@@ -3,7 +3,7 @@
 use store_api::{Error, Kind};
 use veilid_core::VeilidAPIError;
 
-/// What Veilid says below its own errors, and what it means.
+/// The texts that Veilid passes on from below its own errors, and the kinds that they mean.
 const TEXTS: [(&str, Kind); 10] = [
     ("database or disk is full", Kind::Full),
     ("No space left on device", Kind::Full),

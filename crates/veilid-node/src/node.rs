@@ -9,12 +9,12 @@ use veilid_core::{VeilidAPI, VeilidConfig, api_startup};
 
 use crate::{NodeConfig, Subscription, Updates, api_error};
 
-/// How often a start is tried while the folder is in use: a node that was shut down unlocks its
-/// keyring file a moment after it said that it ended.
+/// The number of times that a start is tried while the folder is in use: a node that was shut down
+/// unlocks its keyring file a moment after it said that it ended.
 const MAX_START_ATTEMPTS: u32 = 20;
-/// How often a node that detaches is asked whether it has.
+/// The pause between two looks at whether a node has detached.
 const DETACHING_PAUSE: Duration = Duration::from_millis(20);
-/// How long to wait before the next start.
+/// The time to wait before the next start.
 const START_PAUSE: Duration = Duration::from_millis(50);
 
 /// A running Veilid node. Clones are the same node.
@@ -25,7 +25,7 @@ pub struct Node(Arc<Inner>);
 struct Inner {
     /// There until this is dropped.
     api: Option<VeilidAPI>,
-    /// Where the node was started: what it leaves behind is tidied up there.
+    /// The runtime on which the node was started: what it leaves behind is tidied up there.
     runtime: Option<Handle>,
     updates: Updates,
     /// Calls under way; shutting down waits for them.
@@ -50,7 +50,7 @@ impl Drop for Inner {
     }
 }
 
-/// Who shuts the node down.
+/// The owner, who shuts the node down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Owned {
     ByUs,
@@ -69,10 +69,10 @@ impl Node {
         Self::start_with(config.to_veilid()?).await
     }
 
-    /// The same, with all that Veilid can be told.
+    /// Starts a node, with all settings of Veilid.
     ///
     /// # Errors
-    /// As for [`start`](Self::start).
+    /// The errors of [`start`](Self::start).
     pub async fn start_with(config: VeilidConfig) -> Result<Self> {
         let updates = Updates::new();
         let directory = config.table_store.directory.clone();
@@ -115,7 +115,7 @@ impl Node {
         self.0.api()
     }
 
-    /// What the node says.
+    /// Returns the updates of the node.
     pub fn updates(&self) -> &Updates {
         &self.0.updates
     }
@@ -246,7 +246,7 @@ fn closed(operation: &'static str) -> Error {
     Error::new(Kind::Closed, operation, "the Veilid node was shut down")
 }
 
-/// What keeps a node from starting, with what to do about it.
+/// Returns the error that keeps a node from starting, with what to do about it.
 fn start_error(error: veilid_core::VeilidAPIError) -> Error {
     let text = error.to_string();
     let is_one_of = |parts: &[&str]| parts.iter().any(|part| text.contains(part));

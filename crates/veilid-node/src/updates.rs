@@ -1,4 +1,4 @@
-//! What a node says, for whoever listens.
+//! The updates of a node, for its listeners.
 
 use std::sync::Arc;
 
@@ -8,10 +8,10 @@ use tokio::sync::{
 };
 use veilid_core::{UpdateCallback, VeilidStateAttachment, VeilidUpdate};
 
-/// How many updates a listener may be behind before it is told that it missed some.
+/// The number of updates that a listener may be behind before it is told that it missed some.
 const MAX_BEHIND: usize = 4096;
 
-/// What a listener hears.
+/// An event for a listener.
 #[derive(Debug, Clone)]
 pub enum Event {
     /// An update, other than log lines and attachment states.

@@ -5,20 +5,20 @@ use rand::{RngCore, SeedableRng, rngs::StdRng};
 
 /// The length of the pieces that a stream gives.
 const PIECE: usize = 1024 * 1024;
-/// How far apart the bytes are that make each piece another.
+/// The distance between the bytes that make each piece different.
 const STAMP_EVERY: usize = 1024;
 
-/// Where the loads' bytes come from, and how many there are.
+/// The source of the loads' bytes, and their number.
 #[derive(Debug, Clone)]
 pub struct Data {
     noise: Bytes,
-    /// How many small blobs.
+    /// The number of small blobs.
     pub small: u64,
-    /// How many blobs of 16 KiB.
+    /// The number of blobs of 16 KiB.
     pub medium: u64,
     /// The length of the large blob, in bytes.
     pub large: u64,
-    /// How many random reads.
+    /// The number of random reads.
     pub reads: u64,
 }
 

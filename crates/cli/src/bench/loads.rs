@@ -16,12 +16,12 @@ use super::{
     target::{Target, TargetStore},
 };
 
-/// How many calls run at once.
+/// The number of concurrent calls.
 const IN_FLIGHT: usize = 32;
 const SMALL: usize = 1024;
 const MEDIUM: usize = 16 * 1024;
 
-/// What a load is measured in.
+/// The measure of a load.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Measure {
     /// Calls a second.
@@ -39,9 +39,9 @@ pub enum Measure {
 pub struct Load {
     /// Its short name.
     pub id: &'static str,
-    /// What it does.
+    /// The description of the load.
     pub title: &'static str,
-    /// What it is measured in.
+    /// The measure of the load.
     pub measure: Measure,
 }
 

@@ -1,7 +1,7 @@
-//! The same loads over any stores, side by side: what `larder bench` and the benches run.
+//! Measures the same loads over any stores, side by side: what `larder bench` and the benches run.
 //!
 //! Each run makes a new store of each kind in turn, gives it every load, closes it, opens it again
-//! and deletes it. What counts is the median of the runs.
+//! and deletes it. The median of the runs counts.
 
 mod data;
 mod html;
@@ -23,12 +23,12 @@ pub use self::{
     target::{LarderStore, Target, TargetStore},
 };
 
-/// How much to measure.
+/// The plan of a measurement.
 #[derive(Debug, Clone, Copy)]
 pub struct Plan {
-    /// How large the loads are: 1.0 is 10,000 small blobs and a large one of 1 GiB.
+    /// The size of the loads: 1.0 is 10,000 small blobs and a large one of 1 GiB.
     pub scale: f64,
-    /// How often each is run; what counts is the median.
+    /// The number of runs of each load; the median counts.
     pub runs: u32,
 }
 

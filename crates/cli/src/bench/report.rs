@@ -1,4 +1,4 @@
-//! What was measured, as a table.
+//! The results of a measurement, as a table.
 
 use std::fmt;
 
@@ -17,11 +17,11 @@ pub struct Machine {
     pub system: &'static str,
     /// Its kind of processor.
     pub architecture: &'static str,
-    /// How many cores the program can use.
+    /// The number of cores that the program can use.
     pub cores: usize,
 }
 
-/// Which of two numbers is better.
+/// Says if the larger or the smaller of two numbers is better.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Better {
@@ -31,7 +31,7 @@ pub enum Better {
     Less,
 }
 
-/// What one store did with one load, over all runs.
+/// The results of one store with one load, over all runs.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Cell {
     /// One value a run: a rate, seconds or bytes, as the row says.
@@ -57,11 +57,11 @@ impl Cell {
 pub struct Row {
     /// The load's short name.
     pub load: &'static str,
-    /// What it does.
+    /// The description of the load.
     pub title: &'static str,
-    /// What the values are.
+    /// The unit of the values.
     pub unit: &'static str,
-    /// Which is better.
+    /// Says which values are better.
     pub better: Better,
     /// One cell a store.
     pub cells: Vec<Cell>,
@@ -84,7 +84,8 @@ impl Row {
         }
     }
 
-    /// How many times better the store in column `of` is than the one in column `than`.
+    /// Returns the factor by which the store in column `of` is better than the one in column
+    /// `than`.
     pub fn ratio(&self, of: usize, than: usize) -> Option<f64> {
         let (of, than) = (self.cells[of].median()?, self.cells[than].median()?);
         let ratio = match self.better {
@@ -116,14 +117,14 @@ fn significant(value: f64) -> String {
     }
 }
 
-/// What was measured.
+/// The results of a measurement.
 #[derive(Debug, Clone, Serialize)]
 pub struct Report {
     /// Where.
     pub machine: Machine,
-    /// How large the loads were.
+    /// The size of the loads.
     pub scale: f64,
-    /// How often each was run.
+    /// The number of runs of each load.
     pub runs: u32,
     /// The stores, with what holds when they say that something is stored.
     pub stores: Vec<(String, &'static str)>,
@@ -161,7 +162,7 @@ impl Report {
         row.cells[column].samples.push(value);
     }
 
-    /// What the numbers depend on, in a line.
+    /// Returns the conditions of the measurement, in a line.
     pub fn conditions(&self) -> String {
         format!(
             "{} {}, {} core(s); scale {}, median of {} run(s); more than 1 × is better",

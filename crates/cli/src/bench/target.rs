@@ -1,4 +1,4 @@
-//! What loads run over: a kind of store that can be made, filled, read and opened again.
+//! The targets of loads: kinds of stores that can be made, filled, read and opened again.
 
 use std::{fmt, ops::Range, path::Path, sync::Arc};
 
@@ -11,7 +11,7 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 
 use super::Data;
 
-/// How much is asked of a reader at once.
+/// The number of bytes that a reader is asked for at once.
 const READ_LEN: usize = 256 * 1024;
 
 /// Reads all that a reader gives, and says how much that is.
@@ -31,13 +31,13 @@ pub(super) async fn read_through(mut reader: impl AsyncRead + Unpin) -> Result<u
 pub trait Target: fmt::Debug + Send + Sync {
     /// Its name in tables.
     fn name(&self) -> &str;
-    /// What holds when it says that something is stored.
+    /// Returns what holds when the store says that something is stored.
     fn durability(&self) -> &'static str;
     /// The folder to make stores in; `None` for one that needs none.
     fn folder(&self) -> Option<&Path>;
     /// Opens the store in `dir`, which is empty or was filled by this kind of store.
     async fn open(&self, dir: &Path) -> Result<Arc<dyn TargetStore>>;
-    /// Whether what was stored is there after closing.
+    /// Returns true if stored data are there after closing.
     fn persists(&self) -> bool;
 }
 

@@ -19,7 +19,7 @@ use crate::{
     walk::{Skipped, WalkOptions},
 };
 
-/// How much of standard input is read at once.
+/// The number of bytes of standard input that are read at once.
 const PIECE: usize = 256 * 1024;
 
 /// Each path is stored under its last component. A name that is taken gets the new content, and
@@ -40,7 +40,7 @@ pub(crate) struct Args {
     include_caches: bool,
 }
 
-/// What was stored.
+/// The result of adding.
 #[derive(Debug, Serialize)]
 struct Added {
     #[serde(flatten)]

@@ -28,10 +28,10 @@ pub(crate) struct Args {
     /// Another kind of store to compare with
     #[arg(long)]
     against: Option<Against>,
-    /// How large the loads are
+    /// Size of the loads
     #[arg(long, default_value_t = 0.1)]
     scale: f64,
-    /// How often each load is run; what counts is the median
+    /// Number of runs of each load; the median counts
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
     runs: u32,
     /// Write a page with charts to this file

@@ -14,8 +14,8 @@ use crate::{
     problem::{Exit, Problem},
 };
 
-/// Blobs, complete or not, names, collections and records. What TO has stays; what it has already
-/// is not copied again, so that an interrupted copy goes on where it stopped.
+/// Blobs, complete or not, names, collections and records. TO keeps all that it has, and that is
+/// not copied again, so that an interrupted copy goes on where it stopped.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// The store to read
@@ -24,12 +24,12 @@ pub(crate) struct Args {
     /// The store to write; it is made where there is none
     #[arg(value_parser = args::url)]
     to: StoreUrl,
-    /// Where both have a name or an entry and they differ, take that of FROM
+    /// Take the name or the entry of FROM if both have one and they differ
     #[arg(long)]
     overwrite: bool,
 }
 
-/// What was copied.
+/// The result of copying.
 #[derive(Debug, Default, Serialize)]
 struct Copied {
     blobs: u64,

@@ -29,11 +29,11 @@ use crate::{
     problem::{Exit, Problem},
 };
 
-/// What is fetched has a name with this prefix until it is complete, so that `gc` keeps it.
+/// The prefix of the name that a blob has until it is complete, so that `gc` keeps it.
 const INCOMPLETE: &str = "incomplete:";
 
-/// What is here is not fetched again: after an interruption, the same command goes on. Every byte
-/// is verified before it is stored.
+/// Blobs that are here are not fetched again: after an interruption, the same command goes on.
+/// Every byte is verified before it is stored.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// The ticket that `larder serve`, or another iroh program, printed
@@ -46,14 +46,14 @@ pub(crate) struct Args {
     output: Option<PathBuf>,
     #[command(flatten)]
     how: args::OutputHow,
-    /// How long to wait for the other side to answer, and for each part of what it sends
+    /// Time to wait for the other side to answer, and for each part of what it sends
     #[arg(long, default_value = "30s", value_parser = args::duration, value_name = "TIME")]
     timeout: Duration,
     #[command(flatten)]
     whom: Whom,
 }
 
-/// What was fetched.
+/// The result of a fetch.
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
     #[serde(flatten)]
@@ -157,7 +157,7 @@ fn progress_of(bar: &ProgressBar) -> larder::iroh::FetchProgressFn {
 }
 
 impl Report {
-    /// How much came, and how fast.
+    /// Returns the amount that was received, and the speed.
     pub(crate) fn speed(&self) -> String {
         let time = Duration::from_secs_f64(self.seconds);
         format!(

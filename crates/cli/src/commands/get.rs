@@ -18,9 +18,9 @@ use crate::{
     problem::{Exit, Problem},
 };
 
-/// How many files are looked at at once.
+/// The number of files that are looked at at once.
 const IN_FLIGHT: usize = 8;
-/// How many files a message names.
+/// The number of files that a message names.
 const MAX_SHOWN: usize = 10;
 
 /// The files of a folder come directly into DIR, a file under its name. Every name is checked
@@ -95,8 +95,8 @@ fn not_here(absent: &[String]) -> Problem {
     )
 }
 
-/// What `text` stands for where it begins with a group. What the store has under this name itself comes
-/// first, and needs no keys.
+/// Returns the place that `text` names if it begins with a group. An item that the store itself has
+/// under this name comes first, and needs no keys.
 pub(crate) async fn in_group(store: &Store, text: &str) -> Result<Option<Place>> {
     match find(store.blobs(), text).await {
         Ok(_) => return Ok(None),
@@ -148,7 +148,7 @@ async fn files_in(place: &Place) -> Result<Vec<(String, Stored)>> {
     Ok(listed.into_iter().map(named).collect())
 }
 
-/// Why there is nothing to write of a whole repo.
+/// Returns the problem that says why there is nothing to write of a whole repo.
 async fn nothing_in(place: &Place, repo: &Repo) -> Result<Problem> {
     let member = member_name(&place.group, repo.key()).await?;
     let state = repo.state(&Policy::Everything).await?;

@@ -16,7 +16,7 @@ use crate::{
     problem::Exit,
 };
 
-/// How many files are looked at in advance.
+/// The number of files that are looked at in advance.
 const IN_FLIGHT: usize = 64;
 
 #[derive(Debug, clap::Args)]

@@ -31,7 +31,7 @@ pub(crate) struct Args {
     how: PutOptions,
 }
 
-/// What was put.
+/// The result of putting.
 #[derive(Debug, Serialize)]
 struct Done {
     path: String,

@@ -17,7 +17,7 @@ use crate::{
     problem::{Exit, Problem},
 };
 
-/// What a name stood for stays until `gc`, as another name may reach it too.
+/// The blobs of a removed name stay until `gc`, as another name may reach them too.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Names, as `larder ls` shows them, or GROUP/REPO/PATH of files in a repo of yours

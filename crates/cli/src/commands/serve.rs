@@ -33,7 +33,7 @@ use crate::{
 /// named can be fetched, by whoever has its hash; nobody can write.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// What to serve: names, NAME/path of a file in a folder, or hashes
+    /// Items to serve: names, NAME/path of a file in a folder, or hashes
     #[arg(value_name = "NAME", value_parser = args::name(), required_unless_present_any = ["all", "replica"])]
     names: Vec<String>,
     /// Serve everything that has a name

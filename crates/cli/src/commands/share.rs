@@ -18,7 +18,8 @@ use crate::{
     problem::{Exit, Problem},
 };
 
-/// Which group was made for which folder: a hash of the folder's path -> the group's id.
+/// The collection that says which group was made for which folder: a hash of the folder's path ->
+/// the group's id.
 const SHARES: CollectionId = CollectionId::from_static("larder-cli/shares");
 
 /// Makes a group for this folder that is called like it, puts the folder into it, prints an invite and a QR
@@ -27,10 +28,10 @@ const SHARES: CollectionId = CollectionId::from_static("larder-cli/shares");
 pub(crate) struct Args {
     /// The folder
     folder: PathBuf,
-    /// What those who are invited may do
+    /// Access that the invited people get
     #[arg(long, value_name = "KIND", default_value = "read")]
     invite: Kind,
-    /// What you are called in the group
+    /// Your name in the group
     #[arg(long = "as", value_name = "NAME", default_value = "me", value_parser = NonEmptyStringValueParser::new())]
     member: String,
     #[command(flatten)]

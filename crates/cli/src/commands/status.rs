@@ -14,14 +14,14 @@ use crate::{
     problem::Exit,
 };
 
-/// What this store knows of and has, without asking anybody; `larder sync` asks.
+/// Shows what this store knows of and has, without asking anybody; `larder sync` asks.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// A group; without it, all of this store
     group: Option<String>,
 }
 
-/// How far a repo is.
+/// The progress of a repo.
 #[derive(Debug, Serialize)]
 #[serde(tag = "kind", rename = "repo")]
 struct Line {
@@ -30,32 +30,32 @@ struct Line {
     is_ours: bool,
     files: u64,
     bytes: u64,
-    /// Whether the newest that is known of it is here, as far as it is wanted.
+    /// True if the newest known tree is here, as far as it is wanted.
     here: bool,
-    /// Whether all of it is.
+    /// True if all of the tree is here.
     complete: bool,
-    /// How many files are wanted and were not to be had.
+    /// The number of files that are wanted and that nobody could give.
     missing: u64,
     /// Earlier states that are still named.
     earlier: usize,
 }
 
-/// How far a device of a member was when it was last here.
+/// The last known progress of a member's device.
 #[derive(Debug, Serialize)]
 #[serde(tag = "kind", rename = "device")]
 struct Device {
     group: String,
-    /// Whose it is; `null` where no member tells that.
+    /// The name of the device's member; `null` if no member tells that it is theirs.
     member: Option<String>,
     /// Its key; `null` where none of the member's is known.
     device: Option<String>,
     /// Milliseconds since 1970; `null` for never.
     last_contact: Option<i64>,
-    /// The same; `null` while it is not.
+    /// Milliseconds since 1970; `null` while the device is not in sync.
     in_sync_since: Option<i64>,
-    /// What it has that is wanted and not here.
+    /// The files that the device has, and that are wanted and not here.
     they_have: Lacking,
-    /// What is here that it lacks.
+    /// The files that are here and that the device lacks.
     we_have: Lacking,
 }
 
@@ -63,7 +63,7 @@ struct Device {
 struct Lacking {
     files: u64,
     bytes: u64,
-    /// Whether this was counted.
+    /// True if the numbers were counted.
     exact: bool,
 }
 
@@ -129,7 +129,7 @@ impl Device {
     }
 }
 
-/// How long ago a time was, in milliseconds since 1970.
+/// Returns the time that has passed since a time in milliseconds since 1970.
 fn ago(time: i64) -> String {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     let now = now.map_or(0, |now| i64::try_from(now.as_millis()).unwrap_or(i64::MAX));

@@ -17,11 +17,11 @@ use crate::{
     signalled,
 };
 
-/// How long to stay after everybody has everything.
+/// The time to stay after everybody has everything.
 const LINGER: Duration = Duration::from_millis(1500);
 
 /// Fetches what the others have and gives them what is here, until everybody who can be reached has
-/// everything. What came before an interruption stays.
+/// everything. Everything that came before an interruption stays.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Groups; without any, all of this store
@@ -43,7 +43,7 @@ pub(crate) struct Args {
     network: Network,
 }
 
-/// Where this device can be reached.
+/// The addresses at which this device can be reached.
 #[derive(Debug, Serialize)]
 #[serde(tag = "event", rename = "listening")]
 struct Listening {
@@ -130,7 +130,7 @@ async fn until_synced(
     }
 }
 
-/// What is missing.
+/// Returns the problem that says what is missing.
 async fn not_synced(
     watch: &Watch<'_>,
     replicator: &Replicator,

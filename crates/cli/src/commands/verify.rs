@@ -16,14 +16,14 @@ use crate::{
     problem::{Exit, Problem},
 };
 
-/// How many damaged blobs are looked up by name.
+/// The most damaged blobs that are looked up by name.
 const MAX_NAMED: usize = 10_000;
 
 /// Ends with exit code 3 where something is damaged and was not repaired.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Make what is damaged missing, so that adding or fetching it again restores it; make damaged
-    /// hash trees anew; delete payloads that nothing claims
+    /// hash trees again; delete payloads that nothing claims
     #[arg(long)]
     repair: bool,
 }
@@ -56,7 +56,7 @@ struct Summary {
     repaired: bool,
 }
 
-/// What became of an index that was damaged.
+/// The outcome of recovering a damaged index.
 #[derive(Debug, Serialize)]
 struct Recovery {
     recovered: bool,
@@ -95,7 +95,7 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
     Ok(Exit::Damaged)
 }
 
-/// Whether the store itself, and not just a blob in it, cannot be read.
+/// Returns true if the store itself, and not just a blob in it, cannot be read.
 fn is_damaged(error: &anyhow::Error) -> bool {
     let mut causes = error.chain().filter_map(|cause| cause.downcast_ref());
     causes.any(|error: &Error| error.kind() == Kind::Corrupt)
@@ -227,7 +227,7 @@ impl Line {
     }
 }
 
-/// How many bytes of a blob lie in these chunks.
+/// Returns the number of bytes of a blob in these chunks.
 fn bytes_of(ranges: &larder::ChunkRanges, size: u64) -> u64 {
     let bytes = |chunk: u64| chunk.saturating_mul(1024).min(size);
     let bounds: Vec<u64> = ranges.boundaries().iter().map(|chunk| chunk.0).collect();

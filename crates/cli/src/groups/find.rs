@@ -1,4 +1,4 @@
-//! What a word on the command line stands for among groups: `GROUP/REPO/PATH`.
+//! The meaning of a word on the command line among groups: `GROUP/REPO/PATH`.
 
 use anyhow::Result;
 use larder::{
@@ -61,7 +61,7 @@ fn no_group() -> anyhow::Error {
     .into()
 }
 
-/// What `text` stands for; `None` where it does not begin with a group.
+/// Returns the place that `text` names; `None` if it does not begin with a group.
 pub(crate) async fn place(groups: &Groups, text: &str) -> Result<Option<Place>> {
     let Some((group, rest)) = find_group(groups, text).await? else {
         return Ok(None);
@@ -132,7 +132,7 @@ async fn find_group<'a>(
     Ok(found.into_iter().next())
 }
 
-/// What comes after a name or the beginning of an id that `text` begins with.
+/// Returns the rest of `text` after the name, or the beginning of an id, with which it begins.
 fn after<'a>(name: Option<&str>, id: &str, text: &'a str) -> Option<Option<&'a str>> {
     if let Some(rest) = name.and_then(|name| text.strip_prefix(name)) {
         match rest.strip_prefix('/') {

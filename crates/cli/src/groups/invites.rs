@@ -10,13 +10,13 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use super::shown::label;
 use crate::{app::App, output::Shown, problem::Problem};
 
-/// What stands for standard input.
+/// The argument that means standard input.
 pub(crate) const INPUT: &str = "-";
-/// How much of it is read, in bytes: thousands of invites.
+/// The most bytes of standard input that are read: thousands of invites.
 const MAX_INPUT: u64 = 1 << 20;
 const CANNOT_READ: &str = "cannot read standard input";
 
-/// What who joins may do.
+/// The access that an invite gives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Kind {

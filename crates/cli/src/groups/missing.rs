@@ -1,4 +1,4 @@
-//! What is missing of a repo, as lines.
+//! The missing files of a repo, as lines.
 
 use anyhow::Result;
 use larder::groups::Missing;
@@ -9,7 +9,7 @@ use crate::{
     output::{Count, Shown},
 };
 
-/// How many files a sentence names.
+/// The number of files that a sentence names.
 const IN_A_SENTENCE: usize = 3;
 
 /// A file that is wanted and not here.
@@ -22,7 +22,7 @@ struct Line<'a> {
     path: Option<&'a str>,
     /// The blob that it is sealed in.
     blob: String,
-    /// Whether it was here before.
+    /// True if the file was here before.
     damaged: bool,
 }
 

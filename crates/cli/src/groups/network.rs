@@ -11,7 +11,7 @@ use larder::{
 
 use crate::{app::unlock, args, endpoint::Endpoint};
 
-/// How often to compare with members, and to look for those who are not connected.
+/// The interval at which to compare with members, and to look for those that are not connected.
 const COMPARE_EVERY: Duration = Duration::from_secs(10);
 /// The most often that this may be.
 const LEAST_COMPARE_EVERY: Duration = Duration::from_secs(1);
@@ -27,8 +27,8 @@ pub(crate) struct Network {
     /// Tell others of what has changed only when comparing with them, and not at once
     #[arg(long)]
     no_push: bool,
-    /// How often to compare with members, and to look for those who are not connected; without it,
-    /// every 10 s
+    /// Interval at which to compare with members, and to look for those who are not connected;
+    /// without it, every 10 s
     #[arg(long, value_name = "TIME", value_parser = compare_every)]
     compare_every: Option<Duration>,
 }

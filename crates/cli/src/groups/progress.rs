@@ -14,32 +14,33 @@ use crate::output::{Output, Shown, Unit};
 
 /// The most lines at a time; what has none is in the line for all.
 const MAX_LINES: usize = 16;
-/// How long a line stays after the last request of what it is about: the next one comes at once, mostly.
+/// The time for which a line stays after the last request that it is about: the next one comes at
+/// once, mostly.
 const STAYS: Duration = Duration::from_secs(2);
-/// How many characters of a name or a path are shown.
+/// The number of characters of a name or a path that are shown.
 const MAX_NAME: usize = 30;
 
-/// What a line is about.
+/// The subject of a line.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 enum Subject {
-    /// What a peer gives.
+    /// The blobs that a peer sends.
     Peer(PublicKey),
     /// A long file of a repo.
     File(PublicKey, String),
 }
 
-/// How much of something came.
+/// The amount that was received.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Came {
     bytes: u64,
-    /// Of how many, where that is known.
+    /// The total, if it is known.
     of: Option<u64>,
 }
 
 #[derive(Debug)]
 struct Line {
     bar: ProgressBar,
-    /// When it was under way last.
+    /// The time at which it was under way last.
     last: Instant,
 }
 
@@ -111,7 +112,7 @@ impl Drop for Progress {
     }
 }
 
-/// What requests run for.
+/// Returns the subjects of the running requests.
 fn under_way(replicator: &Replicator) -> BTreeMap<Subject, Came> {
     let from = replicator.received_from();
     let mut all = BTreeMap::new();
@@ -129,7 +130,7 @@ fn under_way(replicator: &Replicator) -> BTreeMap<Subject, Came> {
     all
 }
 
-/// What a line says before its numbers.
+/// Returns the text of a line before its numbers.
 fn label(subject: &Subject, names: &BTreeMap<PublicKey, String>) -> String {
     match subject {
         Subject::Peer(peer) => {

@@ -18,10 +18,11 @@ use crate::{
     walk::{Found, Skipped, Walk, WalkOptions, walk},
 };
 
-/// How many files become visible together. What was put before an interruption stays.
+/// The number of files that become visible together. Files that were put before an interruption
+/// stay.
 const TOGETHER: usize = 4096;
 
-/// How to put.
+/// The options for putting files.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub(crate) struct PutOptions {
     /// Leave out files that cannot be read or whose names are not Unicode, and say how many
@@ -35,7 +36,7 @@ pub(crate) struct PutOptions {
     pub(crate) read_all: bool,
 }
 
-/// What was put.
+/// The result of putting files.
 #[derive(Debug, Default, Serialize)]
 pub(crate) struct Put {
     /// New or changed files, and their bytes.

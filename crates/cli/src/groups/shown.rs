@@ -14,7 +14,7 @@ pub(crate) fn short(id: &impl ToString) -> String {
     id.to_string().chars().take(10).collect()
 }
 
-/// What a group is called here.
+/// Returns the group's name here.
 pub(crate) async fn label(group: &Group) -> Result<String> {
     let name = match group.keys().read() {
         Some(_) => group.name().await?,
@@ -89,7 +89,7 @@ pub(crate) async fn of_file(blobs: &Blobs, name: &Name, entry: &FileEntry) -> Re
     })
 }
 
-/// What the member with this repo is called.
+/// Returns the name of the member with this repo.
 pub(crate) async fn member_name(group: &Group, repo: PublicKey) -> Result<String> {
     let name = match (group.repo(repo).await?, group.keys().read()) {
         (Some(found), Some(_)) => found.name().await?,

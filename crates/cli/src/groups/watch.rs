@@ -22,7 +22,7 @@ use crate::{
     output::{self, Count, Shown},
 };
 
-/// How often to look.
+/// The interval at which to look.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 /// Something that happened.
@@ -39,9 +39,9 @@ pub(crate) enum Event {
         member: String,
         files: u64,
         bytes: u64,
-        /// Whether what is in the files is here too, and not only their names.
+        /// True if the contents of the files are here too, and not only their names.
         complete: bool,
-        /// How many of the files that are wanted nobody who is connected has.
+        /// The number of wanted files that nobody who is connected has.
         missing: u64,
     },
     /// Everybody who is connected has everything, as far as they want it.
@@ -118,22 +118,22 @@ impl Event {
     }
 }
 
-/// How a line begins that is about a group, or about all.
+/// Returns the start of a line about a group, or about all.
 fn prefix(group: Option<&str>) -> String {
     group.map_or(String::new(), |group| format!("{}: ", Shown(group)))
 }
 
-/// What was seen of a group the last time.
+/// The last seen state of a group.
 #[derive(Debug, Default)]
 struct Seen {
     peers: BTreeMap<PublicKey, String>,
     /// The root of each repo that is here, and how many files of it are not.
     here: BTreeMap<PublicKey, (Hash, u64)>,
-    /// What was said to be in sync; `None` while it is not.
+    /// The numbers that were said to be in sync; `None` while the group is not.
     synced: Option<(usize, u64, u64)>,
-    /// Whether it was in sync at any time.
+    /// True if the group was in sync at any time.
     was_synced: bool,
-    /// Whether anybody was there at any time.
+    /// True if anybody was there at any time.
     was_met: bool,
 }
 
@@ -145,10 +145,10 @@ pub(crate) struct Watch<'a> {
     seen: BTreeMap<RecordId, Seen>,
     /// The failures of our own store that were said, by group and work.
     failing: BTreeMap<(Option<RecordId>, &'static str), String>,
-    /// What was received and sent by now.
+    /// The numbers of bytes received and sent so far.
     moved_bytes: (u64, u64),
     progress: Progress,
-    /// When something moved last.
+    /// The time at which something moved last.
     moved: Instant,
 }
 
@@ -165,7 +165,7 @@ impl<'a> Watch<'a> {
         }
     }
 
-    /// For how long nothing has moved.
+    /// Returns the time for which nothing has moved.
     pub(crate) fn quiet_for(&self) -> Duration {
         self.moved.elapsed()
     }
@@ -209,7 +209,7 @@ impl<'a> Watch<'a> {
         Ok(())
     }
 
-    /// Whether anybody of the group was there at any time.
+    /// Returns true if anybody of the group was there at any time.
     pub(crate) fn was_met(&self, group: &Group) -> bool {
         self.seen.get(&group.id()).is_some_and(|seen| seen.was_met)
     }
@@ -315,7 +315,7 @@ pub(crate) async fn until_next_look() {
     tokio::time::sleep(LOOK_EVERY).await;
 }
 
-/// What the device of a member is called: by the member whose repo tells its address. Readers and
+/// Returns the name of a member's device: by the member whose repo tells its address. Readers and
 /// replicas have none.
 async fn device(replicator: &Replicator, group: &Group, peer: PublicKey) -> Result<Option<String>> {
     for (repo, route) in group.routes().await? {

@@ -50,7 +50,7 @@ fn is_synced(files: usize) -> impl Fn(&Value) -> bool {
     move |line| line["event"] == "synced" && line["peers"] == 2 && line["files"] == files
 }
 
-/// Whether a line says that the second file of this member came.
+/// Returns true if a line says that the second file of this member came.
 fn is_second(line: &Value, name: &str) -> bool {
     line["event"] == "updated" && line["member"] == name && line["files"] == 2
 }

@@ -17,7 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// A link that takes 1 MB/s.
 const SLOW: &str = "root tbf rate 8mbit burst 32kb latency 400ms";
 
-/// Whether such a network can be made here, or why not.
+/// Checks that such a network can be made here, or says why not.
 pub fn can_isolate() -> Result<(), String> {
     let all = format!(
         "ip link add br0 type bridge && ip link add v0 type veth peer name v1 && \

@@ -148,7 +148,7 @@ fn the_smallest_limit_of_a_veilid_node_is_enough() {
     groups_work(&few(), &few());
 }
 
-/// Whether a command did its work; where not, it must say that it needs more descriptors.
+/// Returns true if a command did its work; if not, it must say that it needs more descriptors.
 fn worked(ended: &Ended, limit: u64) -> bool {
     let said = ["open too few files", "Too many open files", "ulimit -n"];
     let has_said = said.iter().any(|text| ended.err.contains(text));

@@ -1,4 +1,4 @@
-//! What goes wrong outside: each says what failed, on what, and what to do now.
+//! Tests of errors from outside: each says what failed, on what, and what to do now.
 
 use std::{fs, process::Command};
 

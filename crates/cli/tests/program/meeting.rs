@@ -164,8 +164,8 @@ fn comparing_too_often_is_refused() {
     );
 }
 
-/// Whether who is told not to push pushes nothing, in virtual time, is a test of `sync`; that the
-/// program's flags get there is one of `groups/network.rs`.
+/// Tests that are slow. A test of `sync`, in virtual time, shows that a device that is told not to
+/// push pushes nothing; that the program's flags get there is a test of `groups/network.rs`.
 mod slow {
     use std::time::Duration;
 

@@ -112,7 +112,7 @@ impl Place {
         (running, at)
     }
 
-    /// What opens the secrets of this place's store.
+    /// Returns the way to unlock the secrets of this place's store.
     pub fn unlock(&self) -> larder::Result<Unlock> {
         Unlock::key_file(&self.path("secrets.key"))
     }
@@ -200,12 +200,12 @@ impl Running {
             .unwrap()
     }
 
-    /// The same; `None` where it has ended.
+    /// Returns the next line; `None` if the program has ended.
     pub fn next_line(&mut self) -> Option<String> {
         self.lines.as_mut()?.next()?.ok()
     }
 
-    /// The same as [`line`](Self::line), of JSON.
+    /// Returns the next [`line`](Self::line), as JSON.
     pub fn json(&mut self) -> Value {
         serde_json::from_str(&self.line()).unwrap()
     }

@@ -1,4 +1,4 @@
-//! What of others is kept here, and what is let go.
+//! Tests of what is kept here of others' files, and of what is deleted.
 
 use serde_json::{Value, json};
 

@@ -1,4 +1,4 @@
-//! What ends, and what is told of it.
+//! Tests of how streams and connections end, and of what each side is told.
 
 use std::{io::ErrorKind, net::UdpSocket, thread, time::Duration};
 

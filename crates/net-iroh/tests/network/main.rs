@@ -1,4 +1,4 @@
-//! What the network over QUIC promises, on real sockets of this machine.
+//! Tests of what the network over QUIC promises, on real sockets of this machine.
 
 mod endpoint;
 mod ends;
@@ -21,7 +21,7 @@ use tokio::{
 /// No test waits longer for what it knows will come.
 const SOON: Duration = Duration::from_secs(20);
 
-/// How long a test waits for what must not come.
+/// The time for which a test waits for something that must not come.
 const A_WHILE: Duration = Duration::from_millis(300);
 
 async fn soon<R>(what: impl Future<Output = R>) -> R {
@@ -102,7 +102,7 @@ async fn read_all(stream: &mut Stream) -> Vec<u8> {
     got
 }
 
-/// How many bytes a stream takes until it takes no more.
+/// Writes to a stream until it takes no more, and returns the number of bytes that it took.
 async fn fill(stream: &mut Stream) -> usize {
     let (mut taken, chunk) = (0, vec![7; 65_536]);
     while let Ok(wrote) = timeout(A_WHILE, stream.send.write(&chunk)).await {

@@ -1,4 +1,4 @@
-//! Who can be reached, and where.
+//! Tests of which nodes can be reached, and at which addresses.
 
 use std::{net::UdpSocket, sync::Arc, time::Duration};
 

@@ -30,10 +30,10 @@ use crate::{
     blocking::{INLINE_HASH_LEN, blocking},
 };
 
-/// How much is read, hashed and written at a time.
+/// The number of bytes that are read, hashed and written at a time.
 const WINDOW_LEN: u64 = 2 * 1024 * 1024;
-/// How much is written before the store is asked to begin making it durable, so that the disk works
-/// while the rest is read and hashed.
+/// The number of bytes that are written before the store is asked to begin making them durable, so
+/// that the disk works while the rest is read and hashed.
 const SYNC_EVERY: u64 = 32 * 1024 * 1024;
 
 /// A stream of bytes to add.
@@ -42,7 +42,7 @@ pub type ByteStream = StdPin<Box<dyn Stream<Item = io::Result<Bytes>> + Send>>;
 /// Told how many bytes were taken in so far. It must not block.
 pub type Progress = Arc<dyn Fn(u64) + Send + Sync>;
 
-/// Where a blob's bytes come from.
+/// The source of a blob's bytes.
 pub enum Source {
     /// Memory.
     Bytes(Bytes),
@@ -98,10 +98,10 @@ impl From<&Path> for Source {
     }
 }
 
-/// How to add a blob.
+/// The options for adding a blob.
 #[derive(Default)]
 pub struct AddOptions {
-    /// What the pin, and the tag, keep: the blob alone, or all that it names.
+    /// The format for which the pin, and the tag, keep: the blob alone, or all that it names.
     pub format: Option<Format>,
     /// A tag to set in the same commit: either both are there or neither.
     pub tag: Option<TagName>,
@@ -155,7 +155,7 @@ impl Blobs {
         self.add_with(source, AddOptions::default()).await
     }
 
-    /// As [`add`](Self::add), with a format, a tag or progress.
+    /// Adds a blob, as [`add`](Self::add) does, with a format, a tag or progress.
     pub async fn add_with(&self, source: impl Into<Source>, options: AddOptions) -> Result<Pin> {
         let _running = self.0.enter("blobs.add")?;
         let mut windows = Windows::of(source.into()).await?;
@@ -299,9 +299,9 @@ impl Inner {
 /// Waits for a sync under way.
 async fn ended(syncing: Option<JoinHandle<Result<()>>>) -> Result<()> {
     match syncing {
-        Some(syncing) => syncing
-            .await
-            .map_err(|e| Error::new(Kind::Internal, "blobs.add", "a sync failed").because(e))?,
+        Some(syncing) => syncing.await.map_err(|e| {
+            Error::new(Kind::Internal, "blobs.add", "the task that syncs failed").because(e)
+        })?,
         None => Ok(()),
     }
 }
@@ -449,9 +449,12 @@ async fn next_of(stream: &mut ByteStream, rest: &mut Bytes, done: &mut bool) -> 
         match stream.next().await {
             Some(Ok(bytes)) => *rest = bytes,
             Some(Err(error)) => {
-                return Err(
-                    Error::new(Kind::Unavailable, "blobs.add", "the source failed").because(error),
-                );
+                return Err(Error::new(
+                    Kind::Unavailable,
+                    "blobs.add",
+                    "the source of the bytes failed",
+                )
+                .because(error));
             }
             None => *done = true,
         }

@@ -13,13 +13,13 @@ use tokio::task::JoinHandle;
 
 use super::Inner;
 
-/// How many bytes a window covers.
+/// The number of bytes that a window covers.
 pub(crate) const WINDOW_LEN: u64 = 1024 * 1024;
 /// The most bytes that a stream has in memory: windows that are read, verified or wait to be taken.
 const MAX_AHEAD: u64 = 8 * 1024 * 1024;
 
 impl Inner {
-    /// How many windows a stream reads at a time, once it is known to read on.
+    /// Returns the number of windows that a stream reads at a time, once it is known to read on.
     pub(crate) fn windows_ahead(&self) -> usize {
         // Two at least: one is verified while the next is read.
         let fastest = usize::from(self.payloads.capabilities().concurrency).max(2);
@@ -27,7 +27,7 @@ impl Inner {
     }
 }
 
-/// What came of a window: what is good of it, and whether that is all.
+/// The result of a window: its verified part, and whether that is all.
 pub(crate) type Verified<T> = (Option<T>, Result<()>);
 
 /// A stream of what `work` makes of each window, in their order, up to and including the first
@@ -58,7 +58,7 @@ struct Ahead<W, T, Work> {
     windows: Option<BoxStream<'static, Result<W>>>,
     work: Work,
     running: VecDeque<Window<T>>,
-    /// How many may be under way now.
+    /// The number of windows that may be under way now.
     allowed: usize,
     most: usize,
 }
@@ -71,7 +71,7 @@ enum Window<T> {
 }
 
 fn worker_failed(error: tokio::task::JoinError) -> Error {
-    Error::new(Kind::Internal, "blobs.read", "a worker failed").because(error)
+    Error::new(Kind::Internal, "blobs.read", "the task that reads failed").because(error)
 }
 
 /// A task that ends when it is dropped.

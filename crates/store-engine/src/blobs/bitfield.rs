@@ -1,9 +1,9 @@
-//! Which chunks of a blob are here.
+//! The chunks of a blob that are here.
 
 use bao_tree::{ChunkNum, ChunkRanges};
 
-/// Which chunks of 1 KiB of a blob are verified and durable here, and the blob's size as far as it
-/// is known.
+/// The chunks of 1 KiB of a blob that are verified and durable here, and the blob's size as far as
+/// it is known.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bitfield {
     /// The size in bytes: certain where [`size_is_proven`](Self::size_is_proven), else what a peer
@@ -38,18 +38,18 @@ impl Bitfield {
         Self { size, ranges }
     }
 
-    /// Whether every byte is here.
+    /// Returns true if every byte is here.
     pub fn is_complete(&self) -> bool {
         self.ranges.is_all()
     }
 
-    /// Whether the last chunk is here, which proves the size.
+    /// Returns true if the last chunk is here, which proves the size.
     pub fn size_is_proven(&self) -> bool {
         let chunks = ChunkNum::chunks(self.size).0;
         self.ranges.contains(&ChunkNum(chunks.saturating_sub(1)))
     }
 
-    /// How many bytes are here.
+    /// Returns the number of bytes that are here.
     pub fn present_bytes(&self) -> u64 {
         // A peer may name chunks beyond what any blob has.
         let offset = |chunk: &ChunkNum| chunk.0.saturating_mul(1024).min(self.size);

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{Hash, to_end::ToEnd};
 
-/// A batch, and what must follow once it is applied. What it holds is held until then.
+/// A batch, and what must follow once it is applied. It holds its pins until then.
 #[derive(Debug, Default)]
 pub(crate) struct Change {
     expect: Vec<Expect>,
@@ -31,7 +31,7 @@ pub(crate) struct Change {
     deleting: Option<Deleting>,
 }
 
-/// What became of a change.
+/// The outcome of a change.
 #[derive(Debug)]
 pub(crate) enum Outcome {
     Done(Revision),
@@ -53,7 +53,7 @@ impl Change {
         self
     }
 
-    /// When the change survives the loss of power; else once it is made.
+    /// Sets the durability of the change; by default it survives the loss of power once it is made.
     pub(crate) fn durable(&mut self, durability: Durability) {
         self.durability = durability;
     }
@@ -67,7 +67,7 @@ impl Change {
         self.pins.push(pin.clone());
     }
 
-    /// As [`keep`](Self::keep).
+    /// Keeps a pin, as [`keep`](Self::keep) does.
     #[must_use]
     pub(crate) fn keeping(mut self, pin: &Pin) -> Self {
         self.keep(pin);

@@ -35,12 +35,12 @@ const STEP: usize = 31;
 /// Pins that are kept elsewhere, as the temporary tags of iroh are.
 #[async_trait]
 pub trait Roots: Debug + Send + Sync {
-    /// What they keep now. A new one must be held by a [`Pin`](super::Pin) from before it can be
-    /// seen until this lists it.
+    /// Returns the roots to keep now. A new one must be held by a [`Pin`](super::Pin) from before
+    /// it can be seen until this lists it.
     async fn roots(&self) -> Result<Vec<Root>>;
 }
 
-/// What a collection did.
+/// The outcome of a collection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Collected {
     /// Blobs that stay.
@@ -63,10 +63,10 @@ impl Blobs {
 
     /// Deletes every blob that no tag and no pin reaches and that was added before `keep_newer`.
     ///
-    /// Safe at any time, beside anything in this process. What other processes have pinned is not known
-    /// here: while another one has a session in the same store, the answer is
-    /// [`Kind::Unavailable`]. Any error, also of reading what a tag reaches, ends it
-    /// before it deletes more; what is simply not here is no error. One runs at a time.
+    /// Safe at any time, beside anything in this process. Pins of other processes are not known here: while
+    /// another one has a session in the same store, the answer is [`Kind::Unavailable`]. Any error, also of
+    /// reading what a tag reaches, ends it before it deletes more; what is simply not here is no error. One
+    /// runs at a time.
     pub async fn collect(&self, keep_newer: SystemTime) -> Result<Collected> {
         let _running = self.0.enter("blobs.collect")?;
         self.0.check_alone("blobs.collect").await?;
@@ -192,7 +192,7 @@ impl Collection {
 
 impl Inner {
     /// Deletes entries as they were read, and their payloads; says how many there were, and how
-    /// many bytes. What was changed meanwhile stays.
+    /// many bytes. Entries that were changed meanwhile stay.
     async fn delete_step(
         self: &Arc<Self>,
         doomed: &[(Hash, Indexed)],

@@ -34,10 +34,11 @@ pub(crate) const MAX_RUNS: usize = 4096;
 /// The most incomplete groups of which an entry keeps chunks.
 pub(crate) const MAX_FRAGMENTS: usize = 64;
 
-/// What is stored of a blob.
+/// The stored facts about a blob.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct BlobEntry {
-    /// When it was added, in milliseconds since 1970: what is young is spared by collection.
+    /// The time at which the blob was added, in milliseconds since 1970: collection spares young
+    /// blobs.
     pub added: u64,
     pub state: State,
 }
@@ -49,7 +50,7 @@ pub(crate) enum State {
     Partial(Partial),
 }
 
-/// Where the bytes of a blob and its hash tree are.
+/// The place of the bytes of a blob and its hash tree.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Stored {
     pub size: u64,
@@ -192,7 +193,7 @@ impl BlobEntry {
         }
     }
 
-    /// Where its bytes are; `None` where they are in the entry.
+    /// Returns the place of the blob's bytes; `None` if they are in the entry.
     pub(crate) fn stored(&self) -> Option<&Stored> {
         match &self.state {
             State::Inline(_) => None,
@@ -284,7 +285,7 @@ pub(crate) fn add_group(runs: &mut Vec<(u64, u64)>, group: u64) {
     }
 }
 
-/// Whether group `group` is in the runs.
+/// Returns true if group `group` is in the runs.
 pub(crate) fn has_group(runs: &[(u64, u64)], group: u64) -> bool {
     let at = runs.partition_point(|(start, _)| *start <= group);
     at > 0 && group < runs[at - 1].1

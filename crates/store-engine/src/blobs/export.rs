@@ -26,7 +26,7 @@ impl Blobs {
     /// The chunks `ranges` of a blob with all that proves them, verified as they are read, in the
     /// order of iroh's encoding. Ranges beyond the end ask for the last chunk.
     ///
-    /// What is not here is [`Kind::NotFound`](store_api::Kind::NotFound), what is damaged
+    /// Bytes that are not here are [`Kind::NotFound`](store_api::Kind::NotFound), damaged ones
     /// [`Kind::Corrupt`](store_api::Kind::Corrupt): the items before it are whole and right.
     pub fn export(&self, hash: Hash, ranges: ChunkRanges) -> Listing<Encoded> {
         let inner = self.0.clone();

@@ -25,13 +25,13 @@ mod live;
 
 use live::{Live, Node};
 
-/// What was verified is recorded after this many bytes, or
-/// [`RECORD_EVERY`], whichever comes first: so much is fetched again after a crash.
+/// The number of bytes after which verified data is recorded, unless [`RECORD_EVERY`] comes first:
+/// so much is fetched again after a crash.
 pub const RECORD_EVERY_BYTES: u64 = 8 * 1024 * 1024;
 /// See [`RECORD_EVERY_BYTES`].
 pub const RECORD_EVERY: Duration = Duration::from_secs(1);
 
-/// Whether the items of an import were verified before.
+/// Says if the items of an import were verified before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Trust {
     /// No: each is verified against the hash before it is kept.
@@ -83,7 +83,7 @@ impl Imports {
 
 /// An import that runs. Nothing is kept that was not verified.
 ///
-/// What was verified is recorded durably every [`RECORD_EVERY_BYTES`] or [`RECORD_EVERY`], and by
+/// Verified data are recorded durably every [`RECORD_EVERY_BYTES`] or [`RECORD_EVERY`], and by
 /// [`finish`](Self::finish). Dropping the import keeps what was recorded; the next one goes on from
 /// there. As long as another import of the same blob is open, nothing is lost by dropping one.
 #[derive(Debug)]
@@ -124,8 +124,8 @@ impl Blobs {
         }
     }
 
-    /// As [`import`](Self::import), for items that the caller verified, of a blob of a size that this
-    /// store can keep; `None` where the size contradicts what is proven here.
+    /// Begins an import, as [`import`](Self::import) does, for items that the caller verified, of a
+    /// blob of a size that this store can keep; `None` if the size contradicts what is proven here.
     pub(crate) async fn import_verified(&self, hash: Hash, size: u64) -> Result<Option<Import>> {
         let running = self.0.enter("blobs.import")?;
         let shared = self.0.share_import(hash, size).await?.ok();
@@ -333,7 +333,7 @@ impl Import {
         .with("offset", chunk.saturating_mul(1024))
     }
 
-    /// Whether all of the blob is verified, durable or not, whoever brought it.
+    /// Returns true if all of the blob is verified, durable or not, from whatever source.
     pub async fn is_verified(&self) -> bool {
         let live = self.shared.live.lock().await;
         live.is_verified(self.shared.size)

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::Hash;
 
-/// Whether a change was made, or somebody else was first.
+/// Says if a change was made, or if another one came first.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Replaced {
     Done(Revision),
@@ -66,7 +66,8 @@ impl Inner {
         self.changes.send(hash).ok();
     }
 
-    /// Deletes payloads that were noted as garbage. What fails is tried again at the next start.
+    /// Deletes payloads that were noted as garbage. Payloads that cannot be deleted are tried again
+    /// at the next start.
     pub(crate) async fn remove_garbage(&self, payloads: Vec<PayloadId>) {
         if let Err(error) = self.try_remove_garbage(payloads).await {
             tracing::warn!(%error, "unclaimed payloads stay until the next start");

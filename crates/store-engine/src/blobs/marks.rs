@@ -1,4 +1,4 @@
-//! What roots keep alive: followed through hash sequences, as far as they are here.
+//! The blobs that roots keep alive: followed through hash sequences, as far as they are here.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -41,7 +41,8 @@ impl Marks {
         }
     }
 
-    /// Whether a root that was added keeps this blob, as far as what names it was here.
+    /// Returns true if a root that was added keeps this blob, as far as the blobs that name it were
+    /// here.
     pub fn contains(&self, hash: &Hash) -> bool {
         self.live.contains(hash)
     }

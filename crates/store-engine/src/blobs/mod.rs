@@ -63,7 +63,7 @@ pub use self::{
 use self::{import::Imports, pins::Pins, segment::Segments, sessions::Sessions};
 use crate::{Collections, Hash, Root};
 
-/// How many changes an observer may lag behind before it reads anew.
+/// The number of changes that an observer may lag behind before it reads everything again.
 const CHANGES: usize = 256;
 
 /// A store of blobs: what an app holds, the same type whatever is plugged in. A cheap handle; its
@@ -169,8 +169,8 @@ impl Blobs {
         self.0.collections.store()
     }
 
-    /// The collections through which blobs commit, and with them whatever else lies in that store. Who
-    /// watches a clone of them hears of these commits too.
+    /// The collections through which blobs commit, and with them whatever else lies in that store. A watcher
+    /// of a clone of them hears of these commits too.
     pub fn collections(&self) -> &Collections {
         &self.0.collections
     }
@@ -181,7 +181,7 @@ impl Blobs {
         self.0.pins.pin(root, None).await
     }
 
-    /// What is pinned now.
+    /// Returns the roots that are pinned now.
     pub fn pins(&self) -> Vec<Root> {
         self.0.pins.roots()
     }

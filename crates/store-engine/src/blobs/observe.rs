@@ -8,8 +8,8 @@ use super::{Blobs, bitfield::Bitfield};
 use crate::Hash;
 
 impl Blobs {
-    /// Which chunks of a blob are verified and durable here: none, and a size of zero, where there
-    /// is nothing.
+    /// Returns the chunks of a blob that are verified and durable here: none, and a size of zero,
+    /// if there is nothing.
     pub async fn bitfield(&self, hash: Hash) -> Result<Bitfield> {
         self.0.check_open("blobs.bitfield")?;
         let found = self.0.lookup(hash).await?;

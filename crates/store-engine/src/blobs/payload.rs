@@ -12,7 +12,7 @@ use super::{
 };
 use crate::to_end::ToEnd;
 
-/// How many payloads are looked up, or deleted, at once.
+/// The number of payloads that are looked up, or deleted, at once.
 const SWEEP_BATCH: usize = 64;
 
 /// A payload that nothing claims yet. Unless it is kept, dropping it deletes what was written.
@@ -188,7 +188,7 @@ impl Inner {
         self.payloads.sync(payloads).await
     }
 
-    /// Whether a blob's entry names this payload.
+    /// Returns true if a blob's entry names this payload.
     pub(crate) async fn is_claimed(&self, payload: PayloadId) -> Result<bool> {
         let claim = self.collections.get(PAYLOADS, payload_key(payload)).await?;
         let Some(claim) = claim else {

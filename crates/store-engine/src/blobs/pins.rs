@@ -33,7 +33,7 @@ impl Pin {
         self.0.root.hash
     }
 
-    /// What is kept.
+    /// Returns the root that the pin keeps.
     pub fn root(&self) -> Root {
         self.0.root
     }
@@ -67,13 +67,13 @@ pub(crate) struct Pins {
 struct Protection {
     /// Ordered, so that all that keeps one blob lies together.
     counts: BTreeMap<Root, usize>,
-    /// What is being deleted now.
+    /// The blobs that are being deleted now.
     dying: HashSet<Hash>,
-    /// What happened since the running collection last looked.
+    /// The events since the running collection last looked.
     news: Option<News>,
 }
 
-/// What happened since a collection last looked.
+/// The events since a collection last looked.
 #[derive(Debug, Default)]
 pub(crate) struct News {
     /// Protected, though perhaps no longer.
@@ -198,7 +198,7 @@ impl Pins {
 pub(crate) struct Watch(Arc<Pins>);
 
 impl Watch {
-    /// What happened since the last call.
+    /// Returns the events since the last call.
     pub(crate) fn news(&self) -> Result<News> {
         let mut state = self.0.lock();
         let news = state.news.replace(News::default()).unwrap_or_default();

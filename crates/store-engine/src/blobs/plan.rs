@@ -1,5 +1,5 @@
-//! Which nodes and groups a verified read needs, in the order of the bao encoding, with the hash
-//! that each group must have.
+//! The plan of a verified read: the nodes and groups that it needs, in the order of the bao
+//! encoding, with the hash that each group must have.
 
 use std::sync::Arc;
 
@@ -21,9 +21,9 @@ use super::{
 use crate::Hash;
 
 const BLOCK_SIZE: BlockSize = BlockSize::from_chunk_log(4);
-/// How many items a window may have.
+/// The most items that a window may have.
 const WINDOW_ITEMS: usize = 1024;
-/// How many blocks of an outboard a plan keeps at hand.
+/// The number of outboard blocks that a plan keeps in memory.
 const OUTBOARD_BLOCKS: usize = 8;
 
 /// An item whose data is still to be read.
@@ -141,7 +141,7 @@ pub(crate) fn windows(
 }
 
 impl Partial {
-    /// Whether anything of these groups is here.
+    /// Returns true if any part of these groups is here.
     fn touches(&self, start: u64, groups: u64) -> bool {
         let end = start + groups;
         let at = self.runs.partition_point(|run| run.1 <= start);

@@ -26,7 +26,7 @@ use crate::{
 /// The most that [`Blobs::read_to_bytes`] reads.
 pub const MAX_READ_TO_BYTES: u64 = 64 * 1024 * 1024;
 
-/// What is here of a blob.
+/// The local part of a blob.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Status {
     /// All of it.
@@ -38,9 +38,9 @@ pub enum Status {
     Partial {
         /// Its size in bytes, as far as it is known.
         size: u64,
-        /// Whether the end is here, which proves the size.
+        /// True if the end is here, which proves the size.
         proven: bool,
-        /// How many bytes are here.
+        /// The number of bytes that are here.
         present: u64,
     },
 }
@@ -62,7 +62,7 @@ impl Status {
 }
 
 impl Blobs {
-    /// What is here of a blob; `None` where nothing is.
+    /// Returns the status of a blob; `None` if nothing of it is here.
     pub async fn status(&self, hash: Hash) -> Result<Option<Status>> {
         self.0.check_open("blobs.status")?;
         let found = self.0.lookup(hash).await?;
@@ -71,8 +71,9 @@ impl Blobs {
 
     /// The bytes of `range` in order, each verified, in pieces of up to 1 MiB.
     ///
-    /// The range is clipped to the blob's size. What is not here is [`Kind::NotFound`], what is
-    /// damaged [`Kind::Corrupt`]: all bytes before it come first, and reading beyond it works.
+    /// The range is clipped to the blob's size. Bytes that are not here are [`Kind::NotFound`],
+    /// damaged ones [`Kind::Corrupt`]: all bytes before them come first, and reading beyond them
+    /// works.
     pub fn read(&self, hash: Hash, range: Range<u64>) -> Listing<Bytes> {
         let inner = self.0.clone();
         Box::pin(
@@ -86,7 +87,7 @@ impl Blobs {
         )
     }
 
-    /// As [`read`](Self::read), in one piece of at most [`MAX_READ_TO_BYTES`].
+    /// Reads a range, as [`read`](Self::read) does, in one piece of at most [`MAX_READ_TO_BYTES`].
     pub async fn read_to_bytes(&self, hash: Hash, range: Range<u64>) -> Result<Bytes> {
         self.0.check_open("blobs.read")?;
         let found = self.0.lookup(hash).await?;
@@ -281,7 +282,7 @@ fn span_of_groups(range: &Range<u64>, size: u64) -> Range<u64> {
 struct Window {
     hash: Hash,
     size: u64,
-    /// What is wanted of them.
+    /// The wanted range of the groups.
     range: Range<u64>,
     data: Bytes,
     hashes: Segment,
@@ -296,7 +297,7 @@ impl Window {
         }
     }
 
-    /// What is wanted, as far as the groups are right.
+    /// Returns the wanted bytes, as far as the groups are right.
     fn check(self) -> Verified<Bytes> {
         let first = self.range.start / GROUP_LEN * GROUP_LEN;
         let single = group_count(self.size) == 1;

@@ -22,7 +22,7 @@ pub struct Reader {
     entry: BlobEntry,
     _pin: Pin,
     position: u64,
-    /// What was read already and lies at the position.
+    /// The bytes that were already read, at the position.
     piece: Bytes,
     /// The pieces after it.
     pieces: Option<Listing<Bytes>>,

@@ -20,36 +20,36 @@ use super::{
 };
 use crate::{Hash, Root, blocking};
 
-/// How many groups are read at a time.
+/// The number of groups that are read at a time.
 const WINDOW_GROUPS: u64 = 64;
-/// How many blobs are scrubbed ahead.
+/// The number of blobs that are scrubbed ahead.
 const SCRUB_AHEAD: usize = 4;
 
-/// The most times that a blob is judged anew that changes meanwhile.
+/// The most times that a blob is judged again that changes meanwhile.
 const MAX_ATTEMPTS: usize = 8;
 
-/// Whether a scrub changes anything.
+/// Says if a scrub changes anything.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Repair {
     /// No: it only says what it finds.
     No,
     /// Yes: what is damaged becomes missing, so that a fetch brings it back; a hash tree is made
-    /// anew from sound data; payloads that nothing claims are deleted.
+    /// again from sound data; payloads that nothing claims are deleted.
     Yes,
 }
 
-/// What a scrub says of one blob or payload.
+/// The report of a scrub about one blob or payload.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Scrubbed {
     /// The blob; `None` for a payload that no blob claims.
     pub hash: Option<Hash>,
     /// Its size in bytes, as far as it is known.
     pub size: u64,
-    /// What was found.
+    /// The finding for this blob or payload.
     pub finding: Finding,
 }
 
-/// What was found. Where a repair was asked for, it has been done.
+/// The finding of a scrub. Where a repair was asked for, it has been done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Finding {
     /// Everything that is claimed is there and right.
@@ -73,7 +73,7 @@ pub enum Finding {
 impl Blobs {
     /// Reads everything that is stored, and says of every blob whether it is what its hash says.
     ///
-    /// Blobs that are replaced meanwhile are judged anew, and those that are deleted left out. Where the collection
+    /// Blobs that are replaced meanwhile are judged again, and those that are deleted left out. Where the collection
     /// store itself cannot be listed, the stream ends with its error.
     pub fn scrub(&self, repair: Repair) -> Listing<Scrubbed> {
         let inner = self.0.clone();
@@ -205,7 +205,7 @@ impl Inner {
         }))
     }
 
-    /// What is wrong, and with which groups.
+    /// Returns what is wrong, and with which groups.
     async fn scrub_complete(
         self: &Arc<Self>,
         hash: Hash,
@@ -252,7 +252,7 @@ impl Inner {
         Ok((damage(&bad, &[(0, total)], size), bad))
     }
 
-    /// Writes the outboard of sound data anew, unless the blob was deleted meanwhile: the payload must
+    /// Writes the outboard of sound data again, unless the blob was deleted meanwhile: the payload must
     /// not come back.
     async fn rebuild_outboard(self: &Arc<Self>, hash: Hash, stored: &Stored) -> Result<()> {
         let (size, payload) = (stored.size, stored.payload);
@@ -408,7 +408,7 @@ impl Inner {
     }
 }
 
-/// What can be read; `None` for what is gone or damaged.
+/// Returns the value that was read; `None` if it is gone or damaged.
 fn readable<T>(read: Result<T>) -> Result<Option<T>> {
     match read {
         Ok(value) => Ok(Some(value)),

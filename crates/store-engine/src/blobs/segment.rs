@@ -17,9 +17,9 @@ use super::{
 };
 use crate::Hash;
 
-/// How many groups a segment has: 16 MiB of data.
+/// The number of groups in a segment: 16 MiB of data.
 pub(crate) const SEGMENT_GROUPS: u64 = 1024;
-/// How many segments are cached: 34 KiB each, 8.5 MiB in all, for 4 GiB of data.
+/// The number of cached segments: 34 KiB each, 8.5 MiB in all, for 4 GiB of data.
 const CACHED_SEGMENTS: NonZeroUsize = NonZeroUsize::new(256).expect("not zero");
 
 /// The hashes of a segment's groups; `None` where the outboard is damaged.
@@ -86,7 +86,7 @@ impl Inner {
         Ok(hashes)
     }
 
-    /// The hashes of a segment, verified anew from what is stored.
+    /// The hashes of a segment, verified again from what is stored.
     pub(crate) async fn load_segment(
         &self,
         hash: Hash,

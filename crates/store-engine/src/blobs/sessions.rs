@@ -9,11 +9,11 @@
 //! number u64 · "beat"  nothing
 //! ```
 //!
-//! The number is big-endian. An engine that closes cleanly deletes its row. What the others left
-//! behind is found by listing the payloads of their sessions alone.
+//! The number is big-endian. An engine that closes cleanly deletes its row. Listing the payloads of
+//! the other sessions alone finds what they left behind.
 //!
 //! Where a store is exclusive, whoever opens it knows that all earlier sessions are over. Where it is
-//! shared, a live session puts its beat anew every [`BEAT`], and one whose beat did not change for
+//! shared, a live session puts its beat again every [`BEAT`], and one whose beat did not change for
 //! [`LEASE`] by the clock of somebody who watches is over. Whoever ends it first marks its row. Every
 //! commit of blobs and tags expects the row of its own session as it was begun, so that a session that
 //! only slept cannot claim what was swept meanwhile: its commits are refused, and say why.
@@ -111,7 +111,7 @@ impl Sessions {
         Err(Error::new(Kind::Closed, operation, message))
     }
 
-    /// That the own session, if there is one, was not ended.
+    /// Returns the expectation that the own session, if there is one, was not ended.
     pub(crate) fn expectation(&self) -> Option<Expect> {
         let own = self.own.get()?;
         let key = row_key(own.number);

@@ -1,5 +1,5 @@
-//! What is to come into the index together: blobs whose bytes are where they belong already, and the
-//! claims that are to be made with them.
+//! The blobs that enter the index together, whose bytes are where they belong already, and the
+//! claims that are made with them.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -14,11 +14,12 @@ use super::{
 };
 use crate::collections::holds;
 
-/// How often a commit is tried again after others came first. Each time means that another one
-/// succeeded.
+/// The number of times that a commit is tried again after others came first. Each time means that
+/// another one succeeded.
 const MAX_ATTEMPTS: usize = 1024;
 
-/// How many expectations and edits of a batch are not for what is put: the session's.
+/// The number of expectations and edits of a batch that are not for the staged blobs: the
+/// session's.
 const OVERHEAD: usize = 1;
 
 /// A blob that has an entry as soon as it is committed. It is pinned until then.
@@ -50,7 +51,7 @@ impl Staged {
         }
     }
 
-    /// How many expectations and edits it takes.
+    /// Returns the number of expectations and edits that the blob needs.
     fn cost(&self) -> usize {
         let claims = usize::from(self.entry.payload().is_some());
         let old = self.old.as_ref().and_then(|old| old.entry.payload());
@@ -58,7 +59,8 @@ impl Staged {
     }
 }
 
-/// What is to be said together with the blobs: edits of anything, if the expectations hold.
+/// The claims that are committed together with the blobs: edits of anything, if the expectations
+/// hold.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Claims {
     pub expect: Vec<Expect>,
@@ -81,7 +83,7 @@ impl Claims {
 impl Inner {
     /// Commits all blobs of `staged` that are not there whole already, and `claims`: in one commit
     /// where the store takes as much; else the claims, and with them as many blobs as it takes, in
-    /// the last one. What is committed leaves `staged`.
+    /// the last one. Committed blobs leave `staged`.
     ///
     /// Where an expectation of `claims` does not hold, the answer is [`Kind::Conflict`], and what is
     /// left stays staged; after any other error, payloads may be lost. `None` says that there was
@@ -119,7 +121,7 @@ impl Inner {
         }
     }
 
-    /// The same, in one commit.
+    /// Puts the staged blobs and the claims in one commit.
     pub(crate) async fn put_together(
         self: &Arc<Self>,
         staged: &mut Vec<Staged>,

@@ -27,7 +27,7 @@ pub(crate) const TAGS: CollectionId = CollectionId::from_static("larder/tags");
 pub const MAX_TAG_NAME_LEN: usize = 512;
 
 const VERSION: u8 = 1;
-/// How many tags one commit deletes.
+/// The number of tags that one commit deletes.
 const DELETE_BATCH: usize = 64;
 
 /// The name of a tag: 1 to [`MAX_TAG_NAME_LEN`] bytes of any kind, most often text.
@@ -99,7 +99,7 @@ impl fmt::Debug for TagName {
 pub struct Tag {
     /// Its name.
     pub name: TagName,
-    /// What it keeps.
+    /// The root that the tag keeps.
     pub root: Root,
 }
 
@@ -107,7 +107,8 @@ pub struct Tag {
 #[derive(Debug, Clone)]
 pub struct Tags(pub(super) Arc<Inner>);
 
-/// What sets a tag; [`Kind::Invalid`] where the root is a tree of a depth that cannot be.
+/// Returns the edit that sets a tag; [`Kind::Invalid`] if the root is a tree of an impossible
+/// depth.
 pub(crate) fn put_tag(name: &TagName, root: Root) -> Result<Edit> {
     let mut value = BytesMut::with_capacity(35);
     value.put_u8(VERSION);
@@ -171,7 +172,7 @@ impl Tags {
         Ok(())
     }
 
-    /// What `name` keeps, or `None` where there is no such tag.
+    /// Returns the root that `name` keeps, or `None` if there is no such tag.
     pub async fn get(&self, name: &TagName) -> Result<Option<Root>> {
         self.0.check_open("tags.get")?;
         let entry = self.0.collections.get(TAGS, name.0.clone()).await?;

@@ -18,10 +18,10 @@ use crate::{Hash, Root};
 /// The most blobs that one commit adds, where the store takes so many.
 pub(crate) const TOGETHER: usize = 64;
 
-/// How many of the longer ones are added at a time.
+/// The number of longer blobs that are added at a time.
 const IN_FLIGHT: usize = 16;
 
-/// Bytes and their hash, for who needs the hash before they are added: it is taken once.
+/// Bytes and their hash, for a caller that needs the hash before they are added: it is taken once.
 #[derive(Debug, Clone)]
 pub struct Hashed {
     hash: Hash,
@@ -36,7 +36,7 @@ impl Hashed {
         Self { hash, bytes }
     }
 
-    /// What the blob will be called.
+    /// Returns the hash that the blob will have.
     pub fn hash(&self) -> Hash {
         self.hash
     }

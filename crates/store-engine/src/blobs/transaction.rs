@@ -3,7 +3,7 @@
 //!
 //! Whoever writes something that consists of several things stages them in a [`Transaction`] and
 //! commits it once. Blobs are staged first: their hashes are known at once, and their bytes can be
-//! read from the transaction. What is to be said about them comes next, and last the commit.
+//! read from the transaction. Tags and entries about them come next, and last the commit.
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")]
@@ -39,7 +39,7 @@
 //!     transaction.put_slot(&records, &slot, put).await?;
 //!     match transaction.commit().await {
 //!         Ok(_) => break,
-//!         // Somebody changed the slot: decide anew. The blobs stay staged.
+//!         // Somebody changed the slot: decide again. The blobs stay staged.
 //!         Err(error) if error.kind() == Kind::Conflict => transaction.begin_again()?,
 //!         Err(error) => return Err(error),
 //!     }
@@ -75,10 +75,10 @@ use crate::{
     records::{Records, SlotState, stage::Staging},
 };
 
-/// How many bytes of blobs within their entries are staged at most: beyond it, blobs are committed
+/// The most bytes of blobs within their entries that are staged: beyond it, blobs are committed
 /// before the rest.
 pub const MAX_STAGED_BYTES: usize = 4 * 1024 * 1024;
-/// How many blobs are staged at most: beyond it, they are committed before the rest.
+/// The most blobs that are staged: beyond it, they are committed before the rest.
 pub const MAX_STAGED_BLOBS: usize = 4096;
 
 /// Blobs, tags, slots of records and entries of collections that become durable in one commit, all or
@@ -110,10 +110,11 @@ struct Shared {
 #[derive(Debug)]
 struct Stage {
     phase: Phase,
-    /// What is staged and not committed; for readers also what is being committed.
+    /// The entries that are staged and not committed; for readers also those that are being
+    /// committed.
     entries: HashMap<Hash, BlobEntry>,
     staged: Vec<Staged>,
-    /// How many bytes lie within the entries of `staged`.
+    /// The number of bytes within the entries of `staged`.
     bytes: usize,
     pins: Vec<Pin>,
     /// `None` deletes the tag.
@@ -171,7 +172,7 @@ impl Stage {
         Err(Error::new(Kind::Invalid, "blobs.transaction", message))
     }
 
-    /// Whether more is staged than is kept.
+    /// Returns true if more is staged than is kept.
     fn is_full(&self) -> bool {
         self.bytes > MAX_STAGED_BYTES || self.staged.len() > MAX_STAGED_BLOBS
     }
@@ -189,12 +190,13 @@ impl Transaction {
     }
 
     /// Stages a blob, and returns a pin that keeps it; its bytes are written once, while they are
-    /// hashed. What is there already is not staged.
+    /// hashed. A blob that is there already is not staged.
     pub async fn add(&self, source: impl Into<Source>) -> Result<Pin> {
         self.add_with(source, Format::Raw, None).await
     }
 
-    /// The same; the pin keeps what `format` says, and `progress` is told how many bytes were taken.
+    /// Adds a blob; the pin keeps what `format` says, and `progress` is told the number of bytes
+    /// that were taken.
     pub async fn add_with(
         &self,
         source: impl Into<Source>,
@@ -310,7 +312,7 @@ impl Transaction {
         committing.await
     }
 
-    /// What is here of a blob, staged or committed; `None` where nothing is.
+    /// Returns the status of a blob, staged or committed; `None` if nothing of it is here.
     pub async fn status(&self, hash: Hash) -> Result<Option<Status>> {
         let staged = self.state().entries.get(&hash).map(Status::of);
         match staged {
@@ -405,13 +407,13 @@ impl Transaction {
         self.commit_with(Durability::OnWrite).await
     }
 
-    /// The same, as durable as this says. With [`Durability::OnSync`] it becomes durable with the next commit
-    /// that is so on write, or with [`Blobs::make_durable`]; until then the loss of power may undo it, and then
-    /// undoes all that was committed after it too. Blobs that are too many for one commit, and payloads, are
-    /// durable all the same.
+    /// Commits with this durability. With [`Durability::OnSync`] it becomes durable with the next
+    /// commit that is so on write, or with [`Blobs::make_durable`]; until then the loss of power
+    /// may undo it, and then undoes all that was committed after it too. Blobs that are too many
+    /// for one commit, and payloads, are durable all the same.
     ///
     /// # Errors
-    /// As of [`commit`](Self::commit).
+    /// The errors of [`commit`](Self::commit).
     pub async fn commit_with(&self, durability: Durability) -> Result<Option<Revision>> {
         let this = self.clone();
         let committing = async move { this.commit_now(durability).await };

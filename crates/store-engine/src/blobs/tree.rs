@@ -16,7 +16,7 @@ pub(crate) type Cv = [u8; 32];
 /// The length of a node in an outboard.
 pub(crate) const PAIR_LEN: u64 = 64;
 
-/// How many groups `size` bytes have; the empty blob has one, which is empty.
+/// Returns the number of groups of `size` bytes; the empty blob has one, which is empty.
 pub(crate) fn group_count(size: u64) -> u64 {
     size.div_ceil(GROUP_LEN).max(1)
 }
@@ -26,17 +26,17 @@ pub(crate) fn group_range(index: u64, size: u64) -> std::ops::Range<u64> {
     index * GROUP_LEN..((index + 1) * GROUP_LEN).min(size)
 }
 
-/// How long the outboard of `size` bytes is.
+/// Returns the length of the outboard of `size` bytes.
 pub(crate) fn outboard_len(size: u64) -> u64 {
     (group_count(size) - 1) * PAIR_LEN
 }
 
-/// How many of a node's `groups` (at least two) are below its left child.
+/// Returns the number of a node's `groups` (at least two) that are below its left child.
 pub(crate) fn left_groups(groups: u64) -> u64 {
     groups.next_power_of_two() / 2
 }
 
-/// How many pairs lie before those of the subtree that begins at group `start`.
+/// Returns the number of pairs before those of the subtree that begins at group `start`.
 pub(crate) fn pairs_before(start: u64) -> u64 {
     // The groups before make as many complete subtrees as `start` has ones, and a subtree has one
     // pair less than groups.

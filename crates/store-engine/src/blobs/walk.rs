@@ -21,7 +21,7 @@ const CHUNK_LEN: u64 = 1024;
 #[derive(Debug)]
 pub(crate) struct Walk<'a> {
     pub hash: Hash,
-    /// Where the group begins in the blob.
+    /// The offset of the group in the blob.
     pub offset: u64,
     pub data: &'a Bytes,
     /// Set where only some chunks are here.

@@ -10,12 +10,13 @@ use store_api::{Durability, Result};
 pub(super) struct Durable {
     begun: AtomicU64,
     ended: AtomicU64,
-    /// How many of them are durable by now.
+    /// The number of commits that are durable by now.
     covered: AtomicU64,
 }
 
 impl Durable {
-    /// Whether all commits that returned are durable, and those that may be visible already.
+    /// Returns true if all commits that returned are durable, and those that may be visible
+    /// already.
     pub(super) fn is_all(&self) -> bool {
         self.covered.load(Ordering::SeqCst) >= self.begun.load(Ordering::SeqCst)
     }

@@ -46,12 +46,12 @@ pub struct Collections(Arc<Inner>);
 struct Inner {
     store: Arc<dyn CollectionStore>,
     capabilities: CollectionCapabilities,
-    /// Where the store has no watch of its own.
+    /// Announces changes if the store has no watch of its own.
     announcer: Option<watch::Announcer>,
     durable: Durable,
 }
 
-/// What became of a [`Collections::compare_and_swap`].
+/// The outcome of a [`Collections::compare_and_swap`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Swap {
     /// The key has the new value, since this commit.
@@ -100,7 +100,7 @@ impl Collections {
         &self.0.store
     }
 
-    /// Whether both are clones of one handle.
+    /// Returns true if both are clones of one handle.
     pub(crate) fn is(&self, other: &Collections) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }
@@ -291,7 +291,8 @@ impl Collections {
     }
 }
 
-/// That the key's entry is the one last put by `revision`, or that there is none.
+/// Returns the expectation that the key's entry is the one last put by `revision`, or that there is
+/// none.
 pub(crate) fn expect(collection: &CollectionId, key: &Bytes, revision: Option<Revision>) -> Expect {
     let (collection, key) = (collection.clone(), key.clone());
     match revision {
@@ -304,7 +305,7 @@ pub(crate) fn expect(collection: &CollectionId, key: &Bytes, revision: Option<Re
     }
 }
 
-/// Whether `found`, the entry of the key that it names, is what it expects.
+/// Returns true if `found`, the entry of the key that the expectation names, meets it.
 pub(crate) fn holds(expect: &Expect, found: Option<&Entry>) -> bool {
     match expect {
         Expect::Absent { .. } => found.is_none(),

@@ -15,7 +15,7 @@ use tokio::sync::{
 
 use crate::to_end::ToEnd;
 
-/// How many changes a watcher may lag behind before it misses some and is told to resync.
+/// The number of changes that a watcher may lag behind before it misses some and is told to resync.
 pub const WATCH_BACKLOG: usize = 256;
 
 /// The most keys that one change lists; a commit of more is announced as a resync.

@@ -1,4 +1,4 @@
-//! Whose fault it is that something could not be fetched.
+//! The faults of a fetch: whose fault it is that something could not be fetched.
 
 use std::fmt;
 
@@ -8,7 +8,7 @@ use crate::Hash;
 
 const FETCH: &str = "blobs.fetch";
 
-/// Why a request ended before its answer was complete.
+/// The reason why a request ended before its answer was complete.
 ///
 /// The variant says who is at fault. It is decided where the fault happens, and never guessed from
 /// an error's [`Kind`] or text: those are for people, and for callers that only pass errors on.
@@ -22,7 +22,7 @@ pub enum Fault {
     Link(Error),
 }
 
-/// What a peer did, or did not do.
+/// The misconduct of a peer: something that it did, or did not do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Misconduct {
@@ -34,7 +34,7 @@ pub enum Misconduct {
     Refuses,
     /// It does not have all of it.
     Lacks,
-    /// What it announced is longer than it may be. Nothing of it was taken.
+    /// The announced size is larger than it may be. Nothing of it was taken.
     TooLong,
 }
 
@@ -133,7 +133,7 @@ impl Fault {
         }
     }
 
-    /// Whether the peer did this.
+    /// Returns true if the peer did this.
     pub fn is_peers(&self, what: Misconduct) -> bool {
         matches!(self, Self::Peer(did, _) if *did == what)
     }

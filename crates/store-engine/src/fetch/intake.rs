@@ -28,17 +28,17 @@ use crate::{
     blobs::{TOGETHER, tree::clip},
 };
 
-/// How many bytes may have come without being durable, in units of 1 KiB.
+/// The most bytes that may be received and not yet durable, in units of 1 KiB.
 const BUDGET: u32 = 16 * 1024;
 /// The least that a blob takes of it, so that at most 256 are under way. The stores commit many that
 /// wait together.
 const LEAST: u32 = 64;
 /// The most that a blob takes of it: about as much as an import holds before it writes.
 const MOST: u32 = 1024;
-/// How many imports stay open between the pieces that come for them.
+/// The number of imports that stay open between the pieces that arrive for them.
 const MAX_OPEN: usize = 64;
 
-/// What came of a blob.
+/// The outcome of receiving a blob.
 pub(super) enum Received {
     /// All that was asked for; the bytes where it is a small blob as a whole.
     All(Option<Bytes>),
@@ -62,14 +62,14 @@ pub(super) struct Intake {
     /// not at the end of each piece, which would wait for the disk.
     open: Mutex<BTreeMap<(Hash, u64), Import>>,
     commits: Mutex<JoinSet<()>>,
-    /// How many verified bytes came.
+    /// The number of verified bytes that were received.
     received: AtomicU64,
 }
 
-/// What commits in the background work on.
+/// The state on which background commits work.
 struct State {
     watch: Arc<dyn Watch>,
-    /// What was announced of blobs that are not complete.
+    /// The announced sizes of blobs that are not complete.
     announced: Mutex<HashMap<Hash, u64>>,
     small: Mutex<Small>,
     /// The first error of our own store.
@@ -175,8 +175,8 @@ impl Intake {
         self.state.broken.child_token()
     }
 
-    /// Takes the next blob of an answer, until `stop` is cancelled. What was verified before that, or
-    /// before a fault, is kept. It is durable in a while; on return where it is needed `at_once`.
+    /// Takes the next blob of an answer, until `stop` is cancelled. Data that were verified before that, or
+    /// before a fault, are kept. They are durable in a while, or on return if they are needed `at_once`.
     pub(super) async fn receive<A: Answer>(
         &self,
         receiver: &mut Receiver<A>,
@@ -251,7 +251,7 @@ impl Intake {
         }
     }
 
-    /// How many verified bytes came.
+    /// Returns the number of verified bytes that were received.
     pub(super) fn received(&self) -> u64 {
         self.received.load(Ordering::Relaxed)
     }

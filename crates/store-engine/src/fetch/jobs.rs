@@ -1,4 +1,4 @@
-//! Which provider works on which request.
+//! The assignment of requests to providers.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque},
@@ -30,7 +30,7 @@ pub(super) struct Job<C> {
     pub(super) wanted: Vec<Wanted>,
     /// The providers that could not do it.
     failed: BTreeSet<ProviderId>,
-    /// Why the last of them could not.
+    /// The reason why the last of them failed.
     pub(super) why: Option<Fault>,
 }
 
@@ -44,7 +44,7 @@ impl<C> Job<C> {
         }
     }
 
-    /// Whether a provider failed to do it, which may have done a part of it.
+    /// Returns true if a provider failed to do the job, which may have done a part of it.
     pub(super) fn is_tried(&self) -> bool {
         !self.failed.is_empty()
     }
@@ -127,7 +127,7 @@ impl<C> Jobs<C> {
         self.changed.notify_waiters();
     }
 
-    /// Whether no job waits or runs.
+    /// Returns true if no job waits or runs.
     pub(super) fn is_empty(&self) -> bool {
         let state = self.lock();
         state.waiting.is_empty() && state.running.is_empty()

@@ -18,7 +18,7 @@
 //! link's. The caller decides what follows for the peer; what was verified stays in any case, and the
 //! next fetch goes on from it.
 //!
-//! What a protocol adds is a [`Provider`], which asks a peer and gives an [`Answer`], a stream of bytes:
+//! A protocol adds a [`Provider`], which asks a peer and gives an [`Answer`], a stream of bytes:
 //!
 //! ```
 //! use std::{io, pin::Pin, sync::Arc, task::{Context, Poll}};
@@ -111,9 +111,9 @@ pub trait Provider: Send + Sync + 'static {
         wanted: &[Wanted],
     ) -> impl Future<Output = Result<Self::Answer, Fault>> + Send;
 
-    /// Finds out what the peer has of blobs, after it gave up an answer in which they were. What is
-    /// returned is asked for again: parts of these blobs, ascending by offset, where one blob may be in
-    /// several parts. A protocol that says in its answer what is absent need not know.
+    /// Finds out what the peer has of blobs, after it gave up an answer in which they were. The result is
+    /// requested again: parts of these blobs, ascending by offset, where one blob may be in several parts. A
+    /// protocol that says in its answer what is absent need not know.
     fn has(
         &self,
         of: &Self::Of,

@@ -20,7 +20,7 @@ use crate::{
     blobs::tree::{Cv, clip, hash_pair, hash_subtree, split},
 };
 
-/// How much is read from the stream at a time, where so much has come.
+/// The most bytes that are read from the stream at a time.
 const READ_LEN: usize = 256 * 1024;
 /// The length of a node of the tree on the wire.
 const PAIR_LEN: usize = 64;
@@ -29,8 +29,8 @@ const BLOCK_SIZE: BlockSize = BlockSize::from_chunk_log(4);
 /// The bytes that a peer answers a request with: for each blob its size, and what was asked for in
 /// the encoding of bao with groups of 16 KiB.
 pub trait Answer: AsyncRead + Send + Unpin {
-    /// Whether a peer that sends this size says that it does not have the blob. The empty blob,
-    /// whose size is zero, is not asked about.
+    /// Returns true if a peer that sends this size says that it does not have the blob. The empty
+    /// blob, whose size is zero, is not asked about.
     fn is_absent(size: u64) -> bool;
 
     /// Returns whose fault an error of the stream is. An end before all has come is

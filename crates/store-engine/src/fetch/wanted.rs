@@ -8,7 +8,7 @@ use crate::{Blobs, Hash, Status, blobs::tree::clip};
 /// The longest part of a blob that one request asks for: several providers, and several streams of
 /// one, bring the parts of a longer one.
 pub const PIECE_LEN: u64 = 8 * 1024 * 1024;
-/// How many pieces of a blob are asked for at a time; what is left then comes in the next round.
+/// The most pieces of a blob that are requested at a time; the rest comes in the next round.
 const MAX_PIECES: usize = 1024;
 /// The most ranges of one blob in one request; what is left comes in the next round.
 pub(super) const MAX_RANGES: usize = 1024;
@@ -57,7 +57,7 @@ pub struct Wanted {
     pub longest: u64,
     /// See [`Blob::up_to`].
     pub(super) up_to: u64,
-    /// Whether nothing of it is here: then its size becomes known with the answer.
+    /// True if nothing of the blob is here: then its size becomes known with the answer.
     pub(super) is_new: bool,
     /// The chunks that are asked for first: the others follow once the size is known.
     pub(super) first: Option<ChunkRanges>,
@@ -115,7 +115,7 @@ impl Wanted {
     }
 }
 
-/// What of a blob is not here.
+/// The missing part of a blob.
 pub(super) enum Missing {
     /// All of it.
     All,

@@ -27,23 +27,23 @@ use super::{
 };
 use crate::{Bitfield, Blobs, Hash, Pin, blobs::tree::clip};
 
-/// How many blobs are looked up at a time.
+/// The number of blobs that are looked up at a time.
 const LOOKUPS: usize = 64;
-/// How many rounds may end without having brought anything before the fetch gives up.
+/// The number of rounds without progress after which the fetch gives up.
 const ROUNDS: u32 = 4;
-/// How many blobs a provider is asked about at a time, after it gave up an answer.
+/// The number of blobs that a provider is asked about at a time, after it gave up an answer.
 const UNCLEAR: usize = 256;
-/// How many requests a stream makes of its share of many blobs, so that all streams end at about the
-/// same time.
+/// The number of requests into which a stream splits its share of many blobs, so that all streams
+/// end at about the same time.
 const REQUESTS_PER_STREAM: usize = 4;
 
-/// How to fetch.
+/// The options of a fetch.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Options {
-    /// How many requests of one provider run at a time.
+    /// The number of concurrent requests to one provider.
     pub streams: NonZeroUsize,
-    /// How long a provider may take to answer, and then for each group of 16 KiB.
+    /// The time within which a provider must answer, and then send each group of 16 KiB.
     pub patience: Duration,
     /// A request asks for at least so many blobs, where there are so many.
     pub least_blobs: usize,
@@ -54,8 +54,8 @@ pub struct Options {
     pub most_ranges: usize,
     /// A provider that lacks more blobs than these is not asked any more.
     pub most_lacking: u64,
-    /// When blobs of up to 16 KiB survive the loss of power: else once the fetch has settled. Longer ones do so
-    /// then in any case.
+    /// The durability of blobs of up to 16 KiB: by default they survive the loss of power once the
+    /// fetch has settled. Longer ones do so then in any case.
     pub durability: Durability,
 }
 
@@ -73,7 +73,7 @@ impl Default for Options {
     }
 }
 
-/// How far a fetch is, once no provider works on it.
+/// The state of a fetch, once no provider works on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Settled {
     /// All that was wanted is here and durable.
@@ -84,15 +84,15 @@ pub enum Settled {
     Left,
 }
 
-/// What nobody could give: blobs of one request.
+/// The blobs of one request that nobody could give.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Left<C> {
-    /// What the request is of.
+    /// The identity of the request.
     pub of: C,
     /// The blobs.
     pub wanted: Vec<Wanted>,
-    /// Why the last provider that was asked did not give them.
+    /// The reason why the last provider that was asked did not give them.
     pub why: Option<Fault>,
 }
 
@@ -115,7 +115,7 @@ struct Shared<C> {
     jobs: Jobs<C>,
     /// The blobs that may be here in part, until they are whole.
     parts: Arc<Parts<C>>,
-    /// How many rounds brought nothing.
+    /// The number of rounds that brought nothing.
     vain: Mutex<Vain>,
 }
 
@@ -300,12 +300,12 @@ impl<C: Clone + Send + Sync + 'static> Fetch<C> {
         self.0.jobs.forgive(id);
     }
 
-    /// Whether no request waits or runs.
+    /// Returns true if no request waits or runs.
     pub fn is_idle(&self) -> bool {
         self.0.jobs.is_empty()
     }
 
-    /// How many verified bytes came.
+    /// Returns the number of verified bytes that were received.
     pub fn received(&self) -> u64 {
         self.0.intake.received()
     }
@@ -349,7 +349,7 @@ impl<C: Clone + Send + Sync + 'static> Fetch<C> {
         })
     }
 
-    /// What no provider could give, or is still to be asked for.
+    /// Returns the blobs that no provider could give, or that are still to be requested.
     pub fn left(&self) -> Vec<Left<C>> {
         let jobs = self.0.jobs.left().into_iter();
         let left = |Job {
@@ -383,7 +383,7 @@ impl<C: Clone + Send + Sync + 'static> Shared<C> {
         Ok(here)
     }
 
-    /// Whether another round can bring something, as far as the last ones show.
+    /// Returns true if another round may bring something, as far as the last ones show.
     fn goes_on(&self) -> bool {
         let mut vain = lock(&self.vain);
         let received = self.intake.received();
@@ -408,16 +408,16 @@ struct Worker<C, P> {
     shared: Arc<Shared<C>>,
     id: ProviderId,
     provider: Arc<P>,
-    /// How many blobs the provider lacks.
+    /// The number of blobs that the provider lacks.
     lacks: Arc<AtomicU64>,
     stop: CancellationToken,
 }
 
-/// What a provider made of a request.
+/// The result of a provider's work on a request.
 struct Done<C> {
     /// Requests that came out of it.
     more: Vec<Job<C>>,
-    /// What it could not give.
+    /// The blobs that the provider could not give.
     left: Vec<Wanted>,
     /// Why, where it is the peer that could not.
     why: Option<Fault>,
@@ -433,7 +433,7 @@ impl<C> Done<C> {
     }
 }
 
-/// Why an answer is not read on.
+/// The reason why an answer is not read on.
 enum Ended {
     Stopped,
     Fault(Fault),
@@ -500,8 +500,8 @@ where
         Ok(())
     }
 
-    /// Asks, and adds what is to be asked next in front of `asks`. What was asked for and did not come
-    /// is left.
+    /// Asks, and adds what is to be asked next in front of `asks`. Blobs that were requested and did not come
+    /// are left.
     async fn ask(
         &self,
         of: &C,
@@ -580,7 +580,7 @@ where
         self.lacks.load(Ordering::Relaxed) > self.shared.options.most_lacking
     }
 
-    /// What of this is not here by now.
+    /// Returns the parts of these blobs that are still not here.
     async fn lacking(
         &self,
         of: &C,
@@ -621,7 +621,7 @@ where
         Ok(lacking)
     }
 
-    /// What the provider has of blobs that were in an answer that it gave up.
+    /// Finds out what the provider has of the blobs in an answer that it gave up.
     async fn narrow(
         &self,
         of: &C,
@@ -771,17 +771,17 @@ where
 /// A hash sequence that just came.
 struct Sequence {
     hash: Hash,
-    /// Where it is short.
+    /// The bytes of the sequence, if it is short.
     bytes: Option<Bytes>,
 }
 
-/// What to ask a provider for.
+/// The blobs to request from a provider.
 enum Ask {
-    /// What is wanted.
+    /// The wanted blobs.
     All(Vec<Wanted>),
     /// Just what the provider has of this.
     Unclear(Vec<Wanted>),
-    /// What the provider says that it has.
+    /// The blobs that the provider says it has.
     Known(Vec<Wanted>),
 }
 

@@ -10,7 +10,7 @@ use super::{key, proof, stored, verified::Verified};
 
 pub(super) const PUT: &str = "records.put";
 
-/// What somebody wants to put.
+/// A value that a caller wants to put.
 pub(super) enum Wanted {
     Write {
         value: Bytes,
@@ -20,7 +20,7 @@ pub(super) enum Wanted {
     Import(Signed),
 }
 
-/// What follows from the slot as it is.
+/// The decision that follows from the slot as it is.
 pub(super) enum Decision {
     Store(Signed),
     Done(Put),

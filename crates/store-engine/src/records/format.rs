@@ -25,7 +25,7 @@ use super::limits::{MAX_VALUE_LEN, check_descriptor};
 /// The version of every layout here.
 pub const VERSION: u8 = 1;
 
-/// How much longer a signed value is than its value, in bytes.
+/// The number of bytes by which a signed value is longer than its value.
 pub const SIGNED_OVERHEAD: usize = 1 + 8 + 32 + SIGNATURE_LEN;
 
 pub(super) const SIGNATURE_LEN: usize = 64;
@@ -114,7 +114,7 @@ pub fn decode_signed(bytes: &Bytes) -> Result<Signed> {
     Ok(signed)
 }
 
-/// What holds of every signed value that has a layout.
+/// Checks what holds for every signed value that has a layout.
 fn check_signed(operation: &'static str, signed: &Signed) -> Result<()> {
     if signed.value.len() > MAX_VALUE_LEN as usize {
         let message = format!("a slot's value has at most {MAX_VALUE_LEN} bytes");

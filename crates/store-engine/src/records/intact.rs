@@ -6,7 +6,7 @@ use store_api::{Error, RecordId, Result, Signed, Slot};
 
 use super::Records;
 
-/// What is stored of a record.
+/// The stored values of a record, damaged or not.
 #[derive(Debug, Default)]
 pub struct Intact {
     /// The values that are whole, ascending.
@@ -16,8 +16,9 @@ pub struct Intact {
 }
 
 impl Records {
-    /// The same as [`values`](Self::values), but a damaged value does not hide the others: it can be
-    /// healed by importing it again, and must not be taken for absent. Any other error is one.
+    /// Returns the values as [`values`](Self::values) does, but a damaged value does not hide the
+    /// others: it can be healed by importing it again, and must not be taken for absent. Any other
+    /// error is one.
     pub async fn intact(&self, id: RecordId, slots: Range<Slot>) -> Result<Intact> {
         let mut found = Intact::default();
         self.each("records.intact", id, slots, |slot, signed| {

@@ -41,14 +41,14 @@ use crate::collections::{Collections, expect};
 use stored::{RECORDS, Record, SLOTS, State};
 use verified::Verified;
 
-/// How often a change of a record is tried again after somebody else's came first, before it gives
-/// up as [`Kind::Unavailable`]. Each time means that another one succeeded.
+/// The number of times that a change of a record is tried again after another one came first,
+/// before it fails with [`Kind::Unavailable`]. Each time means that another one succeeded.
 const MAX_ATTEMPTS: usize = 1024;
 
-/// How many records can be changed at once through one handle.
+/// The number of records that can be changed at once through one handle.
 const TURNS: usize = 64;
 
-/// How many signatures are verified before other tasks get a turn.
+/// The number of signatures that are verified before other tasks get a turn.
 const VERIFIED_PER_TURN: usize = 16;
 
 /// Signed records over any store of collections.
@@ -63,8 +63,8 @@ const VERIFIED_PER_TURN: usize = 16;
 #[derive(Debug, Clone)]
 pub struct Records {
     collections: Collections,
-    /// One change of a record at a time, so that callers here do not make each other try again.
-    /// What makes it correct is the batches' expectations.
+    /// One change of a record at a time, so that callers here do not make each other try again. The
+    /// batches' expectations make it correct.
     turns: Arc<[Mutex<()>; TURNS]>,
     verified: Arc<Verified>,
 }
@@ -251,7 +251,7 @@ impl RecordStore for Records {
     }
 }
 
-/// What a change means to a watcher of these slots; `None` if nothing.
+/// Returns the event that a change is for a watcher of these slots; `None` if it is none.
 fn event(id: RecordId, slots: &Range<Slot>, change: &Change) -> Option<RecordEvent> {
     let keys = match change {
         Change::Resync => return Some(RecordEvent::Resync),

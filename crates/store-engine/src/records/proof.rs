@@ -1,4 +1,4 @@
-//! What a record's id commits to, and what a slot's signature covers.
+//! The commitments of a record's id, and the message that a slot's signature covers.
 
 use bytes::Bytes;
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
@@ -11,7 +11,7 @@ use super::{format, key, limits};
 /// The context of BLAKE3's key derivation that makes a record's id from its descriptor's bytes.
 pub const ID_CONTEXT: &str = "larder 2025-11-21 record id v1";
 
-/// What every signed message begins with, so that no signature made elsewhere holds here.
+/// The prefix of every signed message, so that no signature made elsewhere holds here.
 pub const SIGNATURE_CONTEXT: &[u8; 30] = b"larder 2025-11-21 slot v1 sign";
 
 const MESSAGE_LEN: usize = SIGNATURE_CONTEXT.len() + 32 + 2 + 8 + 4 + 32;
@@ -25,7 +25,7 @@ pub fn record_id(descriptor: &RecordDescriptor) -> Result<RecordId> {
     Ok(RecordId(blake3::derive_key(ID_CONTEXT, &bytes)))
 }
 
-/// Signs a slot's value. Whether the writer may write the slot is not looked at.
+/// Signs a slot's value. It does not check that the writer may write the slot.
 ///
 /// A value over the limit is [`Kind::TooLarge`], a sequence number of zero [`Kind::Invalid`].
 pub fn sign(
@@ -55,7 +55,7 @@ pub(super) fn sign_with(
 }
 
 /// Checks that the signature holds: that `signed.writer` signed this value, with this sequence
-/// number, for this slot of this record. Whether the writer may write the slot is not looked at.
+/// number, for this slot of this record. It does not check that the writer may write the slot.
 ///
 /// One that does not hold is [`Kind::Denied`], a value over the limit [`Kind::TooLarge`], a
 /// sequence number of zero [`Kind::Invalid`]. Verification is strict: weak keys and signatures
@@ -86,7 +86,8 @@ pub(super) fn hash(id: RecordId, slot: Slot, signed: &Signed) -> Result<[u8; 32]
     Ok(*hasher.finalize().as_bytes())
 }
 
-/// What is signed. All but the context have a fixed length, so no two differ and read the same.
+/// Returns the message that is signed. All but the context have a fixed length, so no two differ
+/// and read the same.
 fn message(
     operation: &'static str,
     id: RecordId,

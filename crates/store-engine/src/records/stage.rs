@@ -45,13 +45,13 @@ impl SlotState {
     }
 }
 
-/// What is staged of records.
+/// The staged changes of records.
 #[derive(Debug, Default)]
 pub(crate) struct Staging(BTreeMap<RecordId, RecordStaging>);
 
 #[derive(Debug)]
 struct RecordStaging {
-    /// As it is stored.
+    /// The record as it is stored.
     record: Record,
     /// The sum of its values, with those that are staged.
     len: u32,
@@ -97,7 +97,7 @@ impl Records {
         self.stage(staging, record, state, &Wanted::from(put)).await
     }
 
-    /// The same, with the record as it is stored.
+    /// Stages a value, with the record as it is stored.
     pub(super) async fn stage(
         &self,
         staging: &mut Staging,
@@ -173,7 +173,8 @@ impl Staging {
         self.0.is_empty()
     }
 
-    /// What writes the slots if the records and the slots are still what was read.
+    /// Returns the batch that writes the slots if the records and the slots are still as they were
+    /// read.
     pub(crate) fn batch(&self) -> Result<(Vec<Expect>, Vec<Edit>)> {
         let (mut expects, mut edits) = (Vec::new(), Vec::new());
         for (id, staged) in &self.0 {

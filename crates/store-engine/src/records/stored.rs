@@ -1,4 +1,4 @@
-//! How records lie in collections, and how what lies there is checked.
+//! The format of records in collections, and the checks of what lies there.
 
 use std::ops::{Bound, Range};
 
@@ -21,7 +21,7 @@ pub(super) const RECORDS: CollectionId = CollectionId::from_static("larder/recor
 /// Signed values, by id and slot.
 pub(super) const SLOTS: CollectionId = CollectionId::from_static("larder/slots");
 
-/// Whether a record is there.
+/// Says if a record is there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum State {
     Live,
@@ -75,7 +75,7 @@ impl Record {
         self.state == State::Live
     }
 
-    /// Who may write `slot`, which a caller named.
+    /// Returns the key that may write `slot`, which a caller named.
     pub(super) fn writer_of(
         &self,
         operation: &'static str,
@@ -93,7 +93,7 @@ impl Record {
         })
     }
 
-    /// Who may write `slot`, which the store named.
+    /// Returns the key that may write `slot`, which the store named.
     pub(super) fn stored_writer_of(
         &self,
         operation: &'static str,

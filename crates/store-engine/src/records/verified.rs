@@ -10,7 +10,7 @@ use store_api::{RecordId, Result, Signed, Slot};
 
 use super::proof;
 
-/// How many are remembered; each takes about 100 bytes.
+/// The number of signatures that are remembered; each takes about 100 bytes.
 const REMEMBERED: NonZeroUsize = NonZeroUsize::new(8192).expect("8192 is not zero");
 
 /// The hashes of all that a signature covers, with the signature: what holds once holds again, and what
@@ -22,7 +22,7 @@ impl Verified {
         Self(Mutex::new(LruCache::new(REMEMBERED)))
     }
 
-    /// As [`verify`](proof::verify).
+    /// Verifies a value, as [`verify`](proof::verify) does.
     pub(super) fn verify(&self, id: RecordId, slot: Slot, signed: &Signed) -> Result<()> {
         let hash = proof::hash(id, slot, signed)?;
         if self.lock().get(&hash).is_some() {

@@ -30,10 +30,10 @@ const NONCE_LEN: usize = 24;
 const HEADER_LEN: usize = MAGIC.len() + 2 + 4 + 4 + SALT_LEN + NONCE_LEN;
 /// The longest file that is read: far more than anybody's keys take.
 pub(super) const MAX_FILE_LEN: u64 = 16 << 20;
-/// What a password costs to try: RFC 9106's second recommendation.
+/// The memory that trying a password takes: RFC 9106's second recommendation.
 const MEMORY_KIB: u32 = 64 << 10;
 const PASSES: u32 = 3;
-/// What a file may ask for at most, so that a foreign one cannot take all memory.
+/// The most memory that a file may ask for, so that a foreign one cannot take all of it.
 const MAX_MEMORY_KIB: u32 = 1 << 20;
 const MAX_PASSES: u32 = 64;
 

@@ -1,4 +1,4 @@
-//! What opens a file of secrets.
+//! The ways to unlock a file of secrets.
 
 use std::{fs, io::ErrorKind, path::Path};
 
@@ -8,7 +8,7 @@ use zeroize::Zeroizing;
 use super::private::{Existing, parent, read_private, write_private};
 use crate::chance::random;
 
-/// What opens a file of secrets.
+/// The way to unlock a file of secrets.
 pub enum Unlock {
     /// A key that is kept elsewhere.
     Key(SecretKey),

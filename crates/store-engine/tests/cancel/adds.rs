@@ -31,7 +31,7 @@ async fn a_blob_of_several_windows() {
     adding((2 << 20) + 5).await;
 }
 
-/// What is there already gets a tag.
+/// Adds a blob that is there already, with a tag.
 #[tokio::test]
 async fn a_blob_with_a_tag() {
     for len in [0, 100, 40_000] {

@@ -160,7 +160,7 @@ async fn what_is_pinned_after_the_drop_stays() {
     }
 }
 
-/// What is tagged by a call that was dropped, and whose blob is there, is not collected.
+/// Tests that a blob is not collected if it is there and a call that was dropped tags it.
 #[tokio::test]
 async fn what_is_tagged_after_the_drop_stays() {
     for round in 0..20 {

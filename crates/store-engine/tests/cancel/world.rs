@@ -9,7 +9,7 @@ use store_testkit::{MemoryStore, cancel, stores::LateStore};
 
 use crate::common::bytes;
 
-/// What happens between the drop of a call and what comes next.
+/// The event between the drop of a call and what comes next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum After {
     /// It is made again at once.
@@ -105,7 +105,7 @@ pub const ALL: [After; 4] = [
     After::GivenUp,
 ];
 
-/// How often each is done, with other delays.
+/// The number of times that each is done, with other delays.
 const ROUNDS: u64 = 3;
 
 /// Makes `call` in a world that was prepared, drops it at every await, and checks that it then

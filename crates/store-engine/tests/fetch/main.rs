@@ -229,7 +229,8 @@ async fn the_fault_of_one_is_told_and_the_others_bring_the_rest() {
     }
 }
 
-/// What one lacks another gives, and what nobody has is left and holds up nothing else.
+/// Tests that another provider gives what one lacks, and that blobs that nobody has are left and
+/// hold up nothing else.
 #[tokio::test]
 async fn what_nobody_has_is_left_and_all_else_comes() {
     let sizes = [10, 20_000, 300, 9 * MIB, 40, 50_000];

@@ -20,7 +20,7 @@ use tokio::io::{AsyncRead, ReadBuf};
 /// The size that says that a blob is absent.
 pub const ABSENT: u64 = u64::MAX;
 
-/// What is wrong with a peer.
+/// The defect of a peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wrong {
     /// Nothing.
@@ -46,11 +46,11 @@ pub struct Peer {
     pub id: u64,
     pub blobs: Blobs,
     pub wrong: Wrong,
-    /// How many requests came.
+    /// The number of requests that were received.
     pub asked: AtomicU64,
     /// The blobs of each request.
     pub requests: Mutex<Vec<Vec<Wanted>>>,
-    /// How many verified bytes came from it.
+    /// The number of verified bytes that came from the peer.
     pub verified: Arc<AtomicU64>,
 }
 

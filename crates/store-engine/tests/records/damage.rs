@@ -1,4 +1,5 @@
-//! What is stored is checked each time it is read: damage is never served, and can be healed.
+//! Tests that stored values are checked each time they are read: damage is never served, and can be
+//! healed.
 
 use store_api::{
     Batch, Bytes, CollectionStore, Edit, Error, Freshness, Kind, Put, PutRecord, RecordId,

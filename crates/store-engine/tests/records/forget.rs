@@ -23,7 +23,7 @@ async fn fill(records: &Records) -> RecordId {
     id
 }
 
-/// How many entries the records' collections have.
+/// Returns the numbers of entries in the records' collections.
 async fn left(store: &impl CollectionStore) -> [usize; 2] {
     let count = async |collection| {
         let entries = store.scan(Scan::all(collection));

@@ -1,4 +1,5 @@
-//! What callers rely on when they hold `Records`, over a full store and over the barest one.
+//! Tests of what callers rely on when they hold `Records`, over a full store and over the barest
+//! one.
 #![allow(missing_docs)]
 
 mod damage;

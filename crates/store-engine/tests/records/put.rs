@@ -1,4 +1,4 @@
-//! Who may write what, what wins, and that nothing is lost between concurrent writers.
+//! Tests of who may write what, of what wins, and that nothing is lost between concurrent writers.
 
 use std::sync::Arc;
 

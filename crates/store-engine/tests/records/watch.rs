@@ -1,4 +1,4 @@
-//! What watchers of a record hear, and that they never miss a change in silence.
+//! Tests of what watchers of a record hear, and that they never miss a change in silence.
 
 use futures_util::StreamExt;
 use store_api::{RecordEvent, RecordStore, SeqExpect, Slot};

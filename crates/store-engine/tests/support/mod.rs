@@ -29,10 +29,10 @@ struct Inner {
     /// Commits that reached the store.
     commits: AtomicUsize,
     scans: AtomicUsize,
-    /// How many further commits are let through.
+    /// The number of further commits that are let through.
     gate: Semaphore,
     fail_scans: AtomicBool,
-    /// How many commits answer `Unavailable` after that many went through.
+    /// The number of commits after which the following ones fail with `Unavailable`.
     fail_commits_after: AtomicUsize,
 }
 
@@ -145,7 +145,7 @@ impl CollectionStore for BareStore {
     }
 }
 
-/// What the stream gives next without waiting, or `None` where it has nothing or has ended.
+/// Returns the next item of the stream without waiting, or `None` if it has nothing or has ended.
 pub async fn now<T>(listing: &mut Listing<T>) -> Option<Result<T>> {
     tokio::select! {
         biased;

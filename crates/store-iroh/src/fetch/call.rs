@@ -18,16 +18,17 @@ use super::{
     request::{LEAST_BLOBS, MOST_RANGES},
 };
 
-/// How many blobs a peer may lack before it is given up; what it has of the others is fetched.
+/// The number of blobs that a peer may lack before it is given up; those of the others that it has
+/// are fetched.
 const MAX_LACKING: u64 = 64;
 
 pub(super) struct Call {
     blobs: Blobs,
     root: Root,
     fetch: Fetch<Hash>,
-    /// Those that have not failed.
+    /// The peers that have not failed.
     peers: Vec<(ProviderId, Arc<Peer>)>,
-    /// Why the first of the others failed.
+    /// The reason why the first of the others failed.
     fault: Option<Fault>,
     progress: Arc<Progress>,
 }
@@ -148,7 +149,7 @@ impl Call {
         }
     }
 
-    /// Why something is left.
+    /// Returns the error that says why something is left.
     fn unfinished(&mut self) -> Error {
         let left = self.fetch.left();
         let is_lacking = |fault: &Fault| fault.is_peers(Misconduct::Lacks);

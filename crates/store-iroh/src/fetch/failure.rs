@@ -1,4 +1,4 @@
-//! Whose fault it is that a stream or a connection ended.
+//! The blame for a stream or a connection that ended.
 
 use std::io;
 
@@ -6,7 +6,7 @@ use iroh::endpoint::{ConnectionError, ReadError, VarInt, WriteError};
 use iroh_blobs::protocol::{ERR_LIMIT, ERR_PERMISSION};
 use store_engine::fetch::Fault;
 
-/// Whose fault it is that a stream could not be read or written.
+/// Returns the fault for a stream that could not be read or written.
 pub(super) fn stream_failed(error: io::Error) -> Fault {
     let inner = error.get_ref();
     let read = inner.and_then(|inner| inner.downcast_ref::<ReadError>());
@@ -22,7 +22,7 @@ pub(super) fn stream_failed(error: io::Error) -> Fault {
     fault.because(error)
 }
 
-/// Whose fault it is that no stream can be opened.
+/// Returns the fault for a connection on which no stream can be opened.
 pub(super) fn connection_failed(error: ConnectionError) -> Fault {
     lost_by(&error).because(error)
 }

@@ -14,8 +14,8 @@ use super::{
 };
 use crate::serve::fuzz::is_within_bounds;
 
-/// What a peer says that it has of a blob, and what is asked for then: all of it, in requests that any
-/// peer reads.
+/// Decodes a peer's answer about what it has of a blob, and checks what is requested then: all of
+/// it, in requests that any peer reads.
 pub(crate) fn answer(bytes: &[u8]) {
     let item = first_item(&mut &bytes[..]).now_or_never();
     let Some(item) = item.expect("nothing waits") else {

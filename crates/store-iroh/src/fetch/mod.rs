@@ -23,19 +23,19 @@ use self::call::Call;
 /// The longest hash sequence that can be fetched with what it names: two million hashes.
 pub const MAX_HASH_SEQ_LEN: u64 = 64 * 1024 * 1024;
 
-/// How many bytes may have come over a connection without having been read: 1 Gbit/s sends as many
-/// in 133 ms.
+/// The most bytes that may have arrived over a connection without being read: 1 Gbit/s sends as
+/// many in 133 ms.
 const RECEIVE_WINDOW: u32 = 16 * 1024 * 1024;
 
 /// The most request streams of a connection at once.
 pub const MAX_STREAMS: usize = 16;
 
-/// Where a fetch is.
+/// The progress of a fetch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct FetchProgress {
-    /// How many of the blobs that the root names, itself included, are here.
+    /// The number of blobs that are here, of those that the root names, itself included.
     pub blobs_done: u64,
-    /// How many there are, once it is known.
+    /// The number of blobs that the root names, once it is known.
     pub blobs_total: Option<u64>,
     /// Payload bytes that came over the network in this call.
     pub bytes_received: u64,
@@ -46,17 +46,17 @@ pub struct FetchProgress {
 /// Told of progress, often and from several tasks at once; must not block.
 pub type FetchProgressFn = Arc<dyn Fn(FetchProgress) + Send + Sync>;
 
-/// How to fetch.
+/// The options of a fetch.
 #[derive(Clone)]
 pub struct FetchOptions {
     /// Told of progress.
     pub progress: Option<FetchProgressFn>,
-    /// How many requests run at once on each connection; at most [`MAX_STREAMS`].
+    /// The number of concurrent requests on each connection; at most [`MAX_STREAMS`].
     pub streams: NonZeroUsize,
     /// The most payload bytes to take, as the peers claim them: beyond it, the fetch ends with
     /// [`Kind::TooLarge`] before they are received.
     pub max_bytes: Option<u64>,
-    /// How long a peer may take for a group of 16 KiB: then nothing more is asked of it.
+    /// The time within which a peer must send a group of 16 KiB: after that it is not asked again.
     pub idle_timeout: Duration,
 }
 
@@ -81,14 +81,14 @@ impl fmt::Debug for FetchOptions {
     }
 }
 
-/// What a fetch did.
+/// The outcome of a fetch.
 #[derive(Debug, Clone)]
 pub struct Fetched {
     /// Keeps what was fetched until it is dropped: set a tag before.
     pub pin: Pin,
-    /// How many distinct blobs the root names, itself included.
+    /// The number of distinct blobs that the root names, itself included.
     pub blobs: u64,
-    /// How many of them were fetched, or completed, by this call.
+    /// The number of them that this call fetched or completed.
     pub blobs_fetched: u64,
     /// Payload bytes that came over the network.
     pub bytes_received: u64,
@@ -116,9 +116,9 @@ pub async fn fetch(
     fetch_from(blobs, std::slice::from_ref(connection), root, options).await
 }
 
-/// As [`fetch`], from several peers at once. A peer that fails is not asked any more, and what it did
-/// not give comes from the others; the error is that of the first that failed, where nobody could give
-/// the rest.
+/// Fetches blobs, as [`fetch`] does, from several peers at once. A peer that fails is not asked any
+/// more, and what it did not give comes from the others; the error is that of the first that
+/// failed, where nobody could give the rest.
 pub async fn fetch_from(
     blobs: &Blobs,
     connections: &[Connection],

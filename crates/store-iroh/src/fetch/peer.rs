@@ -24,7 +24,7 @@ use super::{
     request::{of_what_is_had, request},
 };
 
-/// How many blobs a peer is asked about at once.
+/// The number of blobs that a peer is asked about at once.
 const OBSERVED: usize = 16;
 
 /// A connection to a peer, of which blobs are asked through a root.

@@ -43,7 +43,7 @@ pub(crate) fn request(bytes: &[u8]) {
     assert_eq!(asked, near.then_some(expected));
 }
 
-/// Whether this is a request that is answered.
+/// Returns true if this is a request that is answered.
 pub(crate) fn is_within_bounds(bytes: &[u8]) -> bool {
     Request::asked(bytes).is_some()
 }

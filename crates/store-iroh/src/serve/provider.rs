@@ -29,17 +29,18 @@ use super::{
 };
 use crate::store::iroh_store;
 
-/// How many connections are served at once; further ones are closed with `ERR_LIMIT`.
+/// The most connections that are served at once; further ones are closed with `ERR_LIMIT`.
 pub const MAX_CONNECTIONS: usize = 256;
 
-/// How many requests of one connection are answered at once. Further ones wait, and QUIC bounds how
-/// many can, and how many bytes: the endpoint's transport config says so. `net_iroh::transport` is one.
+/// The most requests of one connection that are answered at once. Further ones wait, and QUIC
+/// bounds how many can, and how many bytes: the endpoint's transport config says so.
+/// `net_iroh::transport` is one.
 pub const MAX_REQUESTS: usize = 32;
 
-/// How many long requests are read at once, over all connections.
+/// The most long requests that are read at once, over all connections.
 const MAX_LONG_REQUESTS: usize = 64;
 
-/// How long a peer may take to say what it wants.
+/// The time within which a peer must send its request.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// For requests that `Shares` has permitted; writing is never.

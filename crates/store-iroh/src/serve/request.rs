@@ -22,14 +22,14 @@ pub(super) const MAX_BOUNDARIES: usize = 8192;
 /// The most children of a hash sequence that a request may skip or name.
 pub(super) const MAX_OFFSET: u64 = 1 << 24;
 
-/// What a peer asks for, as far as a permission depends on it, and its bytes as they came.
+/// A peer's request, as far as a permission depends on it, and its bytes as they arrived.
 #[derive(Debug)]
 pub(super) struct Request {
     pub(super) asked: Asked,
     pub(super) bytes: Bytes,
 }
 
-/// What a peer asks for.
+/// The blobs that a peer asks for.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Asked {
     /// Bytes of one blob, or where it is complete.
@@ -40,7 +40,7 @@ pub(super) enum Asked {
     Blobs(Vec<Hash>),
 }
 
-/// Why there is no request.
+/// The reason why there is no request.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum NoRequest {
     /// The peer wants to write here.
@@ -63,7 +63,8 @@ const GET_MANY: u8 = 9;
 struct Ranges(Vec<(u64, Vec<u64>)>);
 
 impl Ranges {
-    /// Whether anything beyond the first blob is asked for; `None` where the bounds are exceeded.
+    /// Returns true if the request reaches beyond the first blob; `None` if the bounds are
+    /// exceeded.
     fn reach_children(&self) -> Option<bool> {
         let mut offset = 0_u64;
         let mut reach = false;

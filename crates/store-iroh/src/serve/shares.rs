@@ -1,4 +1,4 @@
-//! What strangers may read: nothing, but what the app opened.
+//! The shares: blobs that strangers may read, which are none until the app opens some.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
@@ -15,13 +15,13 @@ use super::request::Asked;
 /// The most roots and tags that may be open at once.
 pub const MAX_SHARES: usize = 1024;
 
-/// How many children of open hash sequences can be asked for by their own hash: 32 bytes of memory
-/// each. Sequences beyond that can only be asked for as a whole, by their root, as
+/// The most children of open hash sequences that can be requested by their own hash: 32 bytes of
+/// memory each. Sequences beyond that can only be asked for as a whole, by their root, as
 /// iroh-blobs' clients do first.
 pub const MAX_OPEN_CHILDREN: usize = 1 << 20;
 
-/// What strangers may read. A cheap handle; its clones share one list, which begins empty and lives
-/// in memory.
+/// The blobs that strangers may read. A cheap handle; its clones share one list, which begins empty
+/// and lives in memory.
 ///
 /// Opening a [hash sequence](Format::HashSeq) opens what it names, through the root or directly;
 /// opening a raw root opens that one blob, even where its bytes are hashes.
@@ -49,7 +49,7 @@ struct Open {
 struct Children {
     /// The sequences that this was made of.
     of: BTreeSet<Hash>,
-    /// Those of them that are not here as a whole yet.
+    /// The sequences that are not here as a whole yet.
     absent: Vec<Hash>,
     hashes: HashSet<Hash>,
 }
@@ -104,7 +104,7 @@ impl Shares {
         self.open().tags.remove(name);
     }
 
-    /// What is open.
+    /// Returns everything that is open.
     pub fn list(&self) -> Vec<Share> {
         let open = self.open();
         let roots = open.roots.iter().copied().map(Share::Root);
@@ -119,7 +119,8 @@ impl Shares {
             .expect("no code panics while it holds the shares")
     }
 
-    /// Whether a stranger may have this. What cannot be read to decide it is refused.
+    /// Returns true if a stranger may have this. A request is refused if the store cannot be read
+    /// to decide it.
     pub(super) async fn permit(&self, asked: &Asked) -> bool {
         let permitted = self.decide(asked).await;
         permitted.unwrap_or_else(|error| {
@@ -143,7 +144,7 @@ impl Shares {
         }
     }
 
-    /// What is open now, with what the tags name.
+    /// Returns the roots that are open now, with those that the tags name.
     async fn roots(&self) -> Result<BTreeMap<Hash, Formats>> {
         let (mut roots, tags) = {
             let open = self.open();
@@ -161,7 +162,7 @@ impl Shares {
         Ok(open)
     }
 
-    /// Whether all of `hashes` are children of open hash sequences.
+    /// Returns true if all of `hashes` are children of open hash sequences.
     async fn are_children(&self, roots: &BTreeMap<Hash, Formats>, hashes: &[Hash]) -> Result<bool> {
         if hashes.is_empty() {
             return Ok(true);

@@ -136,8 +136,8 @@ async fn tell(tx: &Sender<AddProgressItem>, item: AddProgressItem) {
     tx.send(item).await.ok();
 }
 
-/// Takes in verified items; answers when they are durable. What arrived before a caller went away is
-/// kept, as what it verified.
+/// Takes in verified items; answers when they are durable. Items that arrived before a caller went away are
+/// kept.
 pub(super) async fn bao(context: Arc<Context>, cmd: ImportBaoMsg) {
     let ImportBaoMsg {
         inner, mut rx, tx, ..

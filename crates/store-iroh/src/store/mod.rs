@@ -28,20 +28,20 @@ use crate::{
     temp_tags::TempTags,
 };
 
-/// How many commands may wait to be looked at.
+/// The number of commands that may wait to be looked at.
 const COMMANDS: usize = 256;
 
-/// How many commands that end by themselves run at once; further ones wait.
+/// The number of commands that end by themselves and run at once; further ones wait.
 const MAX_TASKS: usize = 256;
 
-/// How many commands whose pace the caller sets (streams, batches, observers) may be open at once.
-/// Further ones are refused, for waiting could wait for ever.
+/// The number of commands that may be open at once although the caller sets their pace (streams,
+/// batches, observers). Further ones are refused, for waiting could wait for ever.
 const MAX_STREAMS: usize = 4096;
 
-/// How long a shutdown waits for streams that their callers do not end.
+/// The time for which a shutdown waits for streams that their callers do not end.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
 
-/// What `Store::shutdown` does with the engine.
+/// The effect of `Store::shutdown` on the engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum OnShutdown {
     /// Leaves it open, for whoever else works with it.
@@ -54,7 +54,7 @@ pub enum OnShutdown {
 /// `blobs` as a store for iroh-blobs: whatever takes one takes this, and its clones are the same
 /// store. Call it inside a tokio runtime, once per engine, and keep the result.
 ///
-/// * What it acknowledges is durable, as the engine's own answers are.
+/// * Everything that it acknowledges is durable, as the engine's own answers are.
 /// * Batches and temp tags protect from the engine's `collect`, for as long as they live.
 /// * `shutdown` refuses new commands, finishes what runs, ends batches and observers, and leaves the
 ///   engine open; see [`iroh_store_with`].
@@ -64,7 +64,7 @@ pub fn iroh_store(blobs: &Blobs) -> Store {
     iroh_store_with(blobs, OnShutdown::LeaveOpen)
 }
 
-/// As [`iroh_store`], with a choice of what `shutdown` does with the engine.
+/// Makes a store, as [`iroh_store`] does, with a choice of what `shutdown` does with the engine.
 pub fn iroh_store_with(blobs: &Blobs, on_shutdown: OnShutdown) -> Store {
     let (tx, commands) = mpsc::channel(COMMANDS);
     let actor = Actor {
@@ -83,7 +83,7 @@ pub fn iroh_store_with(blobs: &Blobs, on_shutdown: OnShutdown) -> Store {
     store_from_client(Client::from(tx))
 }
 
-/// What every command needs.
+/// The context that every command needs.
 #[derive(Debug)]
 struct Context {
     blobs: Blobs,
@@ -100,7 +100,7 @@ struct Actor {
     streams: JoinSet<()>,
     /// Commands that last until the caller goes away; nobody waits for them.
     watchers: JoinSet<()>,
-    /// Who waits until nothing runs.
+    /// The callers that wait until nothing runs.
     idle: Vec<irpc::channel::oneshot::Sender<()>>,
 }
 
@@ -299,7 +299,8 @@ async fn status(blobs: &Blobs, hash: Hash) -> Result<BlobStatus> {
     })
 }
 
-/// Deletes blobs whatever tags say. What is pinned stays: passed over, or an error with `force`.
+/// Deletes blobs whatever tags say. Pinned blobs stay: they are passed over, or an error with
+/// `force`.
 async fn delete(context: &Context, hashes: Vec<iroh_blobs::Hash>, force: bool) -> Result<()> {
     if force {
         let hashes = hashes.into_iter().map(to_engine_hash).collect();

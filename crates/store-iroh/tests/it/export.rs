@@ -95,8 +95,8 @@ async fn ranges_are_those_of_iroh_blobs_in_larger_pieces() {
     }
 }
 
-/// What is here in part, to the chunk, is exported as iroh-blobs exports it of the whole. (Its own
-/// store fails where a chunk group is here in part.)
+/// Tests that blobs that are here in part, to the chunk, are exported as iroh-blobs exports them
+/// from the whole. (Its own store fails where a chunk group is here in part.)
 #[tokio::test]
 async fn encodings_of_what_is_here_in_part_are_those_of_iroh_blobs() {
     let whole = Store::from(MemStore::new());

@@ -219,7 +219,7 @@ async fn a_blob_full_of_holes_is_completed() {
     node.shutdown().await.unwrap();
 }
 
-/// What is already here costs no request: the peer may even be gone.
+/// Tests that blobs that are already here cost no request: the peer may even be gone.
 #[tokio::test]
 async fn nothing_is_asked_for_where_all_is_here() {
     let theirs = Store::from(MemStore::new());

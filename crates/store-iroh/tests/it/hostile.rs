@@ -21,7 +21,7 @@ use store_iroh::{FetchOptions, Fetched, fetch, to_engine_hash};
 
 use crate::support::{KIB, MIB, bytes, connection, engine, iroh_node, loopback};
 
-/// What a peer does once it was asked.
+/// The behaviour of a peer once it was asked.
 #[derive(Debug, Clone)]
 enum Does {
     /// Sends these bytes, and then…

@@ -369,7 +369,8 @@ async fn we_fetch_from_ourselves() {
     ours.node.shutdown().await.unwrap();
 }
 
-/// What the downloader of iroh-blobs asks for goes by the children's own hashes.
+/// Tests that requests of iroh-blobs' downloader, which go by the children's own hashes, are
+/// answered.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn their_downloader_fetches_from_us() {
     let ours = our_node().await;

@@ -125,11 +125,11 @@ async fn temp_tags_outlive_their_store() {
     assert!(!has(&blobs, hash).await);
 }
 
-/// How many blobs each adder adds at least.
+/// The fewest blobs that each adder adds.
 const LEAST: u32 = 250;
 
-/// What was given out is never collected, whatever the moment: with temp tags that come too late,
-/// about one in fifty is.
+/// Tests that a blob that was given out is never collected, whatever the moment: with temp tags
+/// that come too late, about one in fifty is.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_that_was_given_out_is_collected() {
     let blobs = engine().await;

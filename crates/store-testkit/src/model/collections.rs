@@ -34,7 +34,7 @@ const KEYS: [&[u8]; 9] = [
 /// The place of a name in [`NAMES`] and of a key in [`KEYS`].
 type Place = (usize, usize);
 
-/// What the store ought to hold, and how many commits made it.
+/// The content that the store ought to hold, and the number of commits that made it.
 #[derive(Debug, Clone, Default)]
 pub(super) struct State {
     entries: BTreeMap<(CollectionId, Bytes), Held>,
@@ -65,7 +65,7 @@ pub(super) enum Step {
     Reopen,
 }
 
-/// What a commit expects of a key.
+/// The expectation of a commit about a key.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Belief {
     Absent,

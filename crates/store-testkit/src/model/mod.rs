@@ -12,7 +12,7 @@ use store_api::{BlobStore, CollectionStore};
 
 use crate::suite::{Erase, Fixture, Subject, Suite, runtime};
 
-/// The same steps in every run, on every machine.
+/// The seed, which makes the steps the same in every run, on every machine.
 const SEED: [u8; 32] = *b"the same steps, on every machine";
 
 /// Tests that a backend follows the model: a [`BTreeMap`](std::collections::BTreeMap) of what it
@@ -76,11 +76,11 @@ where
     drive::<dyn CollectionStore, collections::Model, _, _, _>(construct);
 }
 
-/// What a store of the trait `T` ought to do.
+/// The expected behaviour of a store of the trait `T`.
 trait Driven<T: ?Sized>: ReferenceStateMachine {
-    /// How many times a fresh store is driven.
+    /// The number of times that a fresh store is driven.
     const RUNS: u32;
-    /// How many steps it is driven at most.
+    /// The most steps that it is driven.
     const STEPS: usize;
 
     /// Takes `steps` with a store and the model, and panics where they differ.

@@ -16,12 +16,12 @@ use crate::suite::{
 
 /// The last block of a part ends at an eighth, so that the model need not know how long it is.
 const EIGHTHS: u8 = 8;
-/// How many payloads there are at most; few, so that steps meet.
+/// The most payloads; few, so that steps meet.
 const PAYLOADS: u8 = 4;
-/// How many blocks one write has at most.
+/// The most blocks of one write.
 const BLOCKS: u64 = 3;
 
-/// What every payload ought to hold.
+/// The content that every payload ought to hold.
 pub(super) type State = BTreeMap<(PayloadId, Part), Vec<Piece>>;
 
 /// One block: the seed of its bytes, and how many eighths of a block it has.

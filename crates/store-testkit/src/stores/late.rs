@@ -25,7 +25,7 @@ use tokio::task::yield_now;
 const TURNS_BEFORE: usize = 6;
 /// The most turns that it lets pass between its effect and its answer.
 const TURNS_AFTER: usize = 3;
-/// How many turns must pass without any operation before a store counts as settled.
+/// The number of turns without any operation after which a store counts as settled.
 const QUIET_TURNS: usize = 64;
 
 /// A store that finishes every operation that was begun, though its caller is dropped, as a store

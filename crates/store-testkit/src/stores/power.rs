@@ -19,9 +19,9 @@ use store_api::{
 
 use store_memory::{MemoryStore, split};
 
-/// How many changes wait for a sync at most; then the oldest is made durable, as systems do.
+/// The most changes that wait for a sync; beyond it the oldest is made durable, as systems do.
 const MAX_PENDING: usize = 64 * 1024;
-/// What a disk writes whole, in bytes. A torn block ends at a multiple of it.
+/// The number of bytes that a disk writes whole. A torn block ends at a multiple of it.
 const SECTOR: usize = 512;
 
 /// A store in memory that tells what is durable from what is not, and can lose the latter.
@@ -52,19 +52,19 @@ const SECTOR: usize = 512;
 pub struct PowerStore(Arc<Shared>);
 
 struct Shared {
-    /// What callers see.
+    /// The content that callers see.
     now: MemoryStore,
     state: Mutex<State>,
 }
 
 struct State {
-    /// What is durable.
+    /// The content that is durable.
     disk: MemoryStore,
     /// Changes to payloads since then, in order.
     blobs: VecDeque<BlobChange>,
     /// Commits since then, in order.
     commits: VecDeque<Vec<Edit>>,
-    /// How many calls that change or sync were made.
+    /// The number of calls that change or sync.
     calls: u64,
     /// The call during which the power fails.
     cut_at: Option<u64>,
@@ -90,7 +90,7 @@ impl BlobChange {
     }
 }
 
-/// Whether a call is done, or the power fails in the middle of it.
+/// Says if a call is done, or if the power fails in the middle of it.
 enum Power {
     Stays,
     Fails,
@@ -143,7 +143,7 @@ impl PowerStore {
         self.state().cut_at = Some(call);
     }
 
-    /// How many calls were made so far that write, delete, commit or sync.
+    /// Returns the number of calls so far that write, delete, commit or sync.
     pub fn calls(&self) -> u64 {
         self.state().calls
     }
@@ -184,7 +184,11 @@ impl PowerStore {
         }
         change(&mut state, &self.0.now, Power::Fails)?;
         self.cut();
-        Err(Error::new(Kind::Closed, operation, "the power failed"))
+        Err(Error::new(
+            Kind::Closed,
+            operation,
+            "the power of the store failed",
+        ))
     }
 }
 

@@ -29,7 +29,7 @@ const MAX_PART_LEN: u64 = 1 << 30;
 const MAX_KEY_LEN: u32 = 256;
 const MAX_VALUE_LEN: u32 = 64 * 1024;
 const MAX_BATCH_LEN: u32 = 128;
-/// How many wrong uses are remembered.
+/// The most wrong uses that are remembered.
 const MAX_VIOLATIONS: usize = 100;
 
 /// A store that catches what callers wrongly assume.
@@ -57,14 +57,14 @@ struct Rules {
     watch: Watch,
 }
 
-/// Whether the id of a deleted payload may be used again.
+/// Says if the id of a deleted payload may be used again.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Reuse {
     Refused,
     Allowed,
 }
 
-/// Whether the store tells of changes.
+/// Says if the store announces changes.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Watch {
     Told,
@@ -106,21 +106,21 @@ impl StrictStore {
         }
     }
 
-    /// The same store, whose scans come in an order that makes no sense.
+    /// Makes scans come in an order that makes no sense.
     #[must_use]
     pub fn unordered(mut self) -> Self {
         self.rules.scan_order = ScanOrder::Unordered;
         self
     }
 
-    /// The same store, without a watch.
+    /// Removes the watch from the store.
     #[must_use]
     pub fn without_watch(mut self) -> Self {
         self.rules.watch = Watch::Untold;
         self
     }
 
-    /// The same store, where the id of a deleted payload may be used again, as the contract allows.
+    /// Lets the id of a deleted payload be used again, as the contract allows.
     #[must_use]
     pub fn reusing_ids(mut self) -> Self {
         self.rules.reuse = Reuse::Allowed;
@@ -227,7 +227,7 @@ impl Drop for Deleting {
     }
 }
 
-/// The same listing, that gives way before every item.
+/// Wraps a listing, so that it yields before every item.
 fn giving_way<T: Send + 'static>(listing: Listing<T>) -> Listing<T> {
     Box::pin(listing.then(|item| async move {
         yield_now().await;
@@ -343,8 +343,8 @@ impl CollectionStore for StrictStore {
     }
 }
 
-/// The same entries in another order, which is always the same. Takes all of them at once: what is
-/// tested with this store is small.
+/// Returns the entries in another order, which is always the same. Takes all of them at once: what
+/// is tested with this store is small.
 fn shuffled(listing: Listing<Entry>) -> Listing<Entry> {
     let entries = stream::once(async move {
         let mut entries: Vec<_> = listing.try_collect().await?;

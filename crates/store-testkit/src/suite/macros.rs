@@ -42,7 +42,7 @@ macro_rules! record_store_suite {
     };
 }
 
-/// What becomes of a list of cases: `list` makes the constant of a suite, `tests` its tests.
+/// Expands a list of cases: `list` makes the constant of a suite, `tests` its tests.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __cases {

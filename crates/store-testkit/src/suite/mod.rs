@@ -20,13 +20,13 @@ use futures_util::future::BoxFuture;
 pub struct Case<T: ?Sized> {
     /// Its name, which is that of its function and of its `#[test]`.
     pub name: &'static str,
-    /// What a store must have for it to run.
+    /// The ability that a store must have for the case to run.
     pub need: Need,
     /// Runs it; panics where the store breaks its contract.
     pub run: fn(Fixture<T>) -> BoxFuture<'static, ()>,
 }
 
-/// What a case needs and a backend may honestly lack.
+/// An ability that a case needs and a backend may honestly lack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Need {
     /// Nothing; such a case runs for every backend.
@@ -76,7 +76,7 @@ pub trait Suite: Send + Sync + 'static {
     /// All its cases.
     fn cases() -> &'static [Case<Self>];
 
-    /// Whether the store says by itself that it has what `need` names; `None` where only the
-    /// [`Subject`] can tell.
+    /// Returns the store's own claim to have what `need` names; `None` if only the [`Subject`] can
+    /// tell.
     fn claims(&self, need: Need) -> Option<bool>;
 }

@@ -8,7 +8,7 @@ use super::{Case, Erase, Need, Subject, Suite};
 
 /// A case that takes longer hangs. Far more than the slowest disk needs.
 const CASE_LIMIT: Duration = Duration::from_secs(600);
-/// How long the runtime of a case waits for blocking work of a case that failed.
+/// The time for which the runtime of a case waits for blocking work of a case that failed.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(10);
 /// Two, so that tasks of a case truly run at once.
 const WORKERS: usize = 2;
@@ -71,14 +71,14 @@ where
     assert!(left.count() > 0, "no case is left to run");
 }
 
-/// What became of the cases of a suite, by name.
+/// The outcomes of the cases of a suite, by name.
 #[derive(Debug, Default)]
 pub struct Report {
-    /// Those that passed.
+    /// The cases that passed.
     pub passed: Vec<&'static str>,
-    /// Those whose need the store lacks.
+    /// The cases whose need the store lacks.
     pub ignored: Vec<&'static str>,
-    /// Those that failed, with what they said.
+    /// The cases that failed, with what they said.
     pub failed: Vec<(&'static str, String)>,
 }
 

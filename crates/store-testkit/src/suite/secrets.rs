@@ -1,4 +1,4 @@
-//! What every keeper of secrets does.
+//! Cases of what every keeper of secrets does.
 
 use store_api::{MAX_SECRET_LEN, Secret, SecretName, Secrets};
 

@@ -1,4 +1,4 @@
-//! What a suite is run on: a store, what keeps it alive, how to close it and open it again.
+//! The subject of a suite: a store, what keeps it alive, and how to close it and open it again.
 
 use std::{any::Any, fmt, future::Future, sync::Arc, time::Duration};
 
@@ -7,7 +7,7 @@ use store_api::{BlobStore, CollectionStore, RecordStore};
 
 use super::{Need, Suite};
 
-/// How long a case waits for a change that must come before it says that none came.
+/// The time for which a case waits for a change that must come before it says that none came.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 type Outcome<T> = Result<T, String>;
@@ -113,7 +113,7 @@ impl<S: Send + Sync + 'static> Subject<S> {
 
 /// A store as the trait that a suite tests.
 pub trait Erase<T: ?Sized>: Send + Sync + Sized + 'static {
-    /// The same store.
+    /// Returns the same store as a trait object.
     fn erase(self: Arc<Self>) -> Arc<T>;
 }
 
@@ -173,7 +173,7 @@ impl<T: Suite + ?Sized> Fixture<T> {
         self.opened().store.clone()
     }
 
-    /// How long to wait for a change that must come.
+    /// Returns the time to wait for a change that must come.
     pub fn patience(&self) -> Duration {
         self.patience
     }
@@ -196,8 +196,8 @@ impl<T: Suite + ?Sized> Fixture<T> {
         self.opened = Some(open().await.expect("the store opens again"));
     }
 
-    /// Whether the subject has what `need` names. Where the store claims durability, it is wanted
-    /// of the subject too: a claim that is not tested does not count as lacking.
+    /// Returns true if the subject has what `need` names. Where the store claims durability, it is
+    /// wanted of the subject too: a claim that is not tested does not count as lacking.
     pub(crate) fn has(&self, need: Need) -> bool {
         let claimed = self.store().claims(need);
         match need {

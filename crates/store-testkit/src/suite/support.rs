@@ -1,4 +1,4 @@
-//! What cases share: bytes to store, listings to the end, errors by kind.
+//! Helpers that cases share: bytes to store, listings to the end, errors by kind.
 
 use std::fmt;
 

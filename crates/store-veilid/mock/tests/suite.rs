@@ -27,7 +27,7 @@ const LACKS: [(Need, &str); 3] = [
     (Need::Reopen, "the mock keeps nothing when a node ends"),
 ];
 
-/// What is only true of a store that nobody else holds records for.
+/// The case that only holds for a store for which nobody else holds records.
 const OF_A_STORE_ALONE: (&str, &str) = (
     "forget_removes_record_and_values",
     "the network still has what a node forgets",

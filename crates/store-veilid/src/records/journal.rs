@@ -1,7 +1,7 @@
-//! What was put into records here, as long as nothing newer was: Veilid writes its own copy of a value
-//! when it finds the time, and may lose what it has said when the process is killed or the power goes.
-//! So a put returns once it is noted here, and what Veilid has lost is put again, before the record is
-//! used and when the store is opened.
+//! The values that were put into records here, until newer ones are: Veilid writes its own copy of
+//! a value when it finds the time, and may lose what it has said when the process is killed or the
+//! power goes. So a put returns once it is noted here, and what Veilid has lost is put again,
+//! before the record is used and when the store is opened.
 //!
 //! ```text
 //! larder/veilid-values   record id [32] | slot u16 -> version u8 = 1 | seq u64 | writer [32] | value
@@ -100,7 +100,7 @@ impl Journal {
         self.store.commit(Batch::of(vec![edit])).await.map(drop)
     }
 
-    /// What is noted of a record.
+    /// Returns the values that are noted of a record.
     pub(super) async fn of(&self, id: RecordId) -> Result<Vec<Noted>> {
         let keys = (
             Bound::Included(key(id, 0)),

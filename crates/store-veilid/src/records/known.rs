@@ -31,7 +31,12 @@ impl Known {
     ) -> Result<RecordDescriptor> {
         let entry = self.0.get(COLLECTION, key(id)).await?;
         let entry = entry.ok_or_else(|| {
-            Error::new(Kind::NotFound, operation, "no such record").with("record", id)
+            Error::new(
+                Kind::NotFound,
+                operation,
+                "the record is not known to this store",
+            )
+            .with("record", id)
         })?;
         decode(&entry.value).ok_or_else(|| {
             let message = "what is remembered of the record cannot be read";

@@ -1,4 +1,4 @@
-//! What fits into a record, and its schema and key as Veilid knows them.
+//! The limits of a record, and its schema and key as Veilid knows them.
 
 use std::collections::HashSet;
 

@@ -1,8 +1,8 @@
 //! Records on Veilid's DHT.
 //!
-//! What is different from other stores: values are not signed apart from the node, so none can be
-//! imported and [`Signed::signature`] is empty; the room of a record is divided among its slots; and
-//! a record becomes visible to others when its owner first writes to it.
+//! It differs from other stores: values are not signed apart from the node, so none can be imported and
+//! [`Signed::signature`] is empty; the room of a record is divided among its slots; and a record becomes
+//! visible to others when its owner first writes to it.
 
 mod journal;
 mod known;

@@ -28,7 +28,7 @@ use super::{
     watches::Watches,
 };
 
-/// How often a write that expects nothing goes after the newer value that it found.
+/// The number of times that a write that expects nothing follows the newer value that it found.
 const MAX_OVERTAKEN: usize = 4;
 
 /// A node's records.
@@ -44,7 +44,7 @@ pub(super) struct Network {
     pub(super) journal: Journal,
 }
 
-/// What to write into a slot.
+/// The value to write into a slot.
 #[derive(Debug)]
 pub(super) struct Write {
     pub(super) slot: Slot,
@@ -53,21 +53,21 @@ pub(super) struct Write {
     pub(super) expect: SeqExpect,
 }
 
-/// When the record that is written to was made.
+/// The time at which the record that is written to was made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Made {
     Before,
     Now,
 }
 
-/// Where to look for a record that is not open.
+/// The places to look for a record that is not open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Reach {
     Here,
     Network,
 }
 
-/// Who may write the slot; [`Kind::Invalid`] where the record has no such slot.
+/// Returns the key that may write the slot; [`Kind::Invalid`] if the record has no such slot.
 pub(super) fn writer_of(
     operation: &'static str,
     id: RecordId,
@@ -133,7 +133,7 @@ impl Network {
         record
     }
 
-    /// Whether the node has a connection that looks usable.
+    /// Returns true if the node has a connection that looks usable.
     pub(super) fn is_attached(&self) -> bool {
         let attachment = self.node.updates().attachment();
         let attachment = attachment.borrow();
@@ -193,8 +193,8 @@ impl Network {
         opened.await.map_err(|error| error.with("record", id))
     }
 
-    /// Whether the node itself holds the record. Closing what is held and not open does nothing;
-    /// closing what is not held is an error, and neither asks the network.
+    /// Returns true if the node itself holds the record. Closing what is held and not open does
+    /// nothing; closing what is not held is an error, and neither asks the network.
     async fn is_held(&self, operation: &'static str, key: &RecordKey) -> Result<bool> {
         match self.context.close_dht_record(key.clone()).await {
             Ok(()) => Ok(true),
@@ -304,7 +304,7 @@ impl Network {
             .transpose()
     }
 
-    /// What is here and there of each of the slots, which must not be none.
+    /// Returns what the node and what others have of each of the slots, which must not be none.
     pub(super) async fn report(
         &self,
         operation: &'static str,
@@ -552,11 +552,11 @@ impl Network {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Seqs {
     pub(super) slot: Slot,
-    /// What the node has.
+    /// The sequence number that the node has.
     pub(super) here: Option<u64>,
-    /// What others have, where they were asked.
+    /// The sequence number that others have, if they were asked.
     pub(super) there: Option<u64>,
-    /// Whether what the node has waits to go out.
+    /// True if the node's value waits to be sent.
     pub(super) queued: bool,
 }
 

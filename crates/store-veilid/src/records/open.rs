@@ -5,18 +5,19 @@ use std::{collections::HashMap, sync::Arc};
 use store_api::RecordId;
 use tokio::sync::{Mutex, OnceCell, RwLock};
 
-/// How many records are kept open though nobody uses them.
+/// The number of records that are kept open although nobody uses them.
 const MAX_IDLE: usize = 256;
 
 /// A record as this process uses it.
 #[derive(Debug)]
 pub(super) struct Record {
     pub(super) id: RecordId,
-    /// Who uses the record reads this; who opens, makes or closes it writes.
+    /// The state of the record: using the record takes a read lock; opening, making or closing it
+    /// takes a write lock.
     pub(super) state: RwLock<State>,
     /// One put at a time: two at once, of one slot, would split the network.
     pub(super) putting: Mutex<()>,
-    /// Whether what was put here in earlier runs is in the node.
+    /// Set once the values that were put here in earlier runs are in the node.
     pub(super) recovered: OnceCell<()>,
 }
 

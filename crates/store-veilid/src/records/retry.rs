@@ -6,7 +6,7 @@ use store_api::Result;
 use tokio::time::Instant;
 use veilid_node::{api_error, veilid_core::VeilidAPIError};
 
-/// How long a call is tried before it fails.
+/// The time for which a call is tried before it fails.
 const DEADLINE: Duration = Duration::from_secs(15);
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const MAX_PAUSE: Duration = Duration::from_secs(2);

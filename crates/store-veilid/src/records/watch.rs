@@ -19,20 +19,20 @@ use super::{
     watches::{Leave, tell},
 };
 
-/// How many records can be watched at once: each costs other nodes something.
+/// The number of records that can be watched at once: each costs other nodes something.
 const MAX_WATCHED: usize = 256;
-/// How many events a listener may be behind before it is told to look again.
+/// The number of events that a listener may be behind before it is told to look again.
 const MAX_BEHIND: usize = 256;
-/// How long a watch is asked for, in seconds. It is renewed at half of that.
+/// The lifetime that is requested for a watch, in seconds. It is renewed at half of that.
 const LIFETIME_SECS: u32 = 600;
-/// How often to look whether something changed that the watch did not tell.
+/// The interval at which to look for changes that the watch did not announce.
 const POLL: Duration = Duration::from_secs(30);
-/// How soon to try again to watch what could not be watched.
+/// The pause before a failed watch is tried again.
 const AGAIN: Duration = Duration::from_secs(2);
 
 const OPERATION: &str = "record.watch";
 
-/// What changes in these slots from now on.
+/// Watches these slots for changes from now on.
 pub(super) fn watch(
     network: &Arc<Network>,
     id: RecordId,
@@ -113,7 +113,7 @@ struct Watching<'a> {
     sender: &'a broadcast::Sender<RecordEvent>,
     /// The sequence numbers when last looked at; what differs from them was missed.
     seen: Option<BTreeMap<Slot, u64>>,
-    /// When to renew the watch; `None` while there is none.
+    /// The time at which to renew the watch; `None` while there is none.
     renew: Option<Instant>,
 }
 

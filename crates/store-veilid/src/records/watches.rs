@@ -40,7 +40,7 @@ impl Watches {
     }
 }
 
-/// When to end a watch.
+/// The condition under which a watch ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Leave {
     Now,

@@ -22,13 +22,13 @@ const BLOCK_LEN: u32 = 64 << 10;
 const MAX_PART_LEN: u64 = 1 << 40;
 /// The rows' column.
 const BLOCKS: u32 = 1;
-/// How many blocks are written in one transaction at most: 4 MiB.
+/// The most blocks that are written in one transaction: 4 MiB.
 const MAX_WRITTEN: usize = 64;
-/// How many blocks are deleted in one transaction at most.
+/// The most blocks that are deleted in one transaction.
 const MAX_DELETED: u64 = 1024;
-/// How many blocks a read has under way.
+/// The number of blocks that a read requests ahead.
 const READ_AHEAD: usize = 8;
-/// How many calls at once make it fastest.
+/// The number of concurrent calls that gives the best throughput.
 const CONCURRENCY: u16 = 8;
 
 fn row_key(id: PayloadId, part: Part, index: u64) -> Bytes {

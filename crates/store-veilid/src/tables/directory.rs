@@ -1,4 +1,4 @@
-//! Which payloads there are, and how far their blocks go: entries of the store's own.
+//! The directory of payloads, which says how far their blocks go: entries of the store's own.
 //!
 //! A table cannot tell which rows a payload has, so an entry says up to which block there may be some.
 //! It is at least the double of what it was whenever it grows, so that few writes change it.
@@ -56,7 +56,7 @@ impl Extents {
     }
 }
 
-/// Which payloads there are.
+/// The directory of payloads.
 #[derive(Debug)]
 pub(crate) struct Directory {
     entries: Arc<Entries>,
@@ -72,7 +72,7 @@ impl Directory {
         }
     }
 
-    /// How far the payload's blocks go; `None` where there is no such payload.
+    /// Returns the extents of the payload's blocks; `None` if there is no such payload.
     pub(crate) async fn extents(
         &self,
         operation: &'static str,

@@ -24,15 +24,15 @@ use super::{
     table::Table,
 };
 
-/// How many batches wait at most before callers do.
+/// The most batches that wait before callers do.
 const MAX_WAITING: usize = 1024;
-/// How many batches are committed together at most.
+/// The most batches that are committed together.
 const MAX_GROUP: usize = 256;
 /// A group takes no more batches once it has so many bytes.
 const MAX_GROUP_BYTES: usize = 4 << 20;
-/// How many entries a scan reads in one task, one after the other.
+/// The number of entries that a scan reads in one task, one after the other.
 const PAGE: usize = 16;
-/// How many such tasks a scan has.
+/// The number of such tasks that a scan has.
 const PAGES_AHEAD: usize = 4;
 
 /// A key that an entry has, or has not.
@@ -332,7 +332,7 @@ impl Shared {
 struct Committer {
     shared: Arc<Shared>,
     head: Head,
-    /// Why it is unknown what is in the table.
+    /// The reason why it is unknown what is in the table.
     poisoned: Option<Error>,
 }
 
@@ -432,9 +432,12 @@ impl Committer {
             };
             if !holds {
                 let key = row::split_key(key).map_or(&key[..], |(_, key)| key);
-                return Err(
-                    Error::new(Kind::Conflict, operation, "").with("key", key.escape_ascii())
-                );
+                return Err(Error::new(
+                    Kind::Conflict,
+                    operation,
+                    "the entry changed; read it again",
+                )
+                .with("key", key.escape_ascii()));
             }
         }
         head.revision += 1;

@@ -12,12 +12,12 @@ use store_api::{Bytes, Order as Direction};
 
 use super::row::{self, Head};
 
-/// How many keys are copied out at once for a scan.
+/// The number of keys that are copied out at once for a scan.
 const CHUNK: usize = 256;
 
 type Keys = BTreeSet<Box<[u8]>>;
 
-/// Which entries there are. The collection without a name is the store's own.
+/// The keys of the entries. The collection without a name is the store's own.
 #[derive(Debug, Default)]
 pub(crate) struct Order(RwLock<BTreeMap<Box<[u8]>, Keys>>);
 
@@ -100,7 +100,7 @@ impl Order {
         }
     }
 
-    /// Whether a chunk of so many keys was the last.
+    /// Returns true if a chunk of so many keys was the last.
     pub(crate) fn is_last(len: usize) -> bool {
         len < CHUNK
     }
@@ -129,7 +129,7 @@ fn borrowed(bound: &Bound<Bytes>) -> Bound<&[u8]> {
     bound.as_ref().map(|bytes| &bytes[..])
 }
 
-/// Whether nothing can be within the bounds; a map's range panics for some of those.
+/// Returns true if nothing can be within the bounds; a map's range panics for some of those.
 fn is_empty((start, end): &(Bound<Bytes>, Bound<Bytes>)) -> bool {
     match (start, end) {
         (Bound::Included(start), Bound::Included(end)) => start > end,

@@ -11,10 +11,10 @@ use super::{
     table::Table,
 };
 
-/// How many damaged rows are removed in one transaction.
+/// The number of damaged rows that are removed in one transaction.
 const REMOVED_AT_ONCE: usize = 1024;
 
-/// What became of a store that could not be read whole.
+/// The outcome of repairing a store that could not be read whole.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Repaired {
     /// Entries that were there and are lost, as far as that can be told.

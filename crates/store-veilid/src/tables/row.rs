@@ -1,4 +1,4 @@
-//! What the rows of the table of entries look like. All numbers are little-endian.
+//! The format of the rows in the table of entries. All numbers are little-endian.
 //!
 //! | row | key | value |
 //! |---|---|---|
@@ -14,7 +14,7 @@ use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 /// Names the format and its version.
 const MAGIC: [u8; 4] = *b"LV01";
-/// The same without the version.
+/// The part of the magic bytes before the version.
 const MAGIC_NAME: [u8; 2] = *b"LV";
 /// The head's key.
 pub(crate) const HEAD_KEY: &[u8] = b"larder";
@@ -24,15 +24,15 @@ pub(crate) const HEADS: u32 = 0;
 pub(crate) const ENTRIES: u32 = 1;
 
 const HEAD_LEN: usize = 4 + 8 + 8 + 8 + 8;
-/// What comes before an entry's value.
+/// The length of the header before an entry's value.
 pub(crate) const ENTRY_HEADER_LEN: usize = 16;
 
-/// What is true of all entries together.
+/// The facts about all entries together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Head {
     /// The last commit's.
     pub(crate) revision: u64,
-    /// How many entries there are.
+    /// The number of entries.
     pub(crate) entries: u64,
     /// Of their keys.
     pub(crate) fold: u64,

@@ -1,10 +1,10 @@
 //! One table of a node, and how what is in it survives the loss of power.
 //!
-//! Below a table is an SQLite file in WAL mode with `synchronous = NORMAL`: a commit survives the end
-//! of the process, however it ends, but is in the system's cache only. What makes it survive the loss
-//! of power too is to sync the WAL file, which SQLite reads back up to the last whole commit
-//! (<https://sqlite.org/wal.html>, "Performance Considerations"; <https://sqlite.org/walformat.html>).
-//! SQLite itself syncs the WAL before it moves commits out of it.
+//! Below a table is an SQLite file in WAL mode with `synchronous = NORMAL`: a commit survives the end of the
+//! process, however it ends, but is in the system's cache only. To survive the loss of power too, the WAL
+//! file is synced, which SQLite reads back up to the last whole commit (<https://sqlite.org/wal.html>,
+//! "Performance Considerations"; <https://sqlite.org/walformat.html>). SQLite itself syncs the WAL before it
+//! moves commits out of it.
 
 use std::{
     fs::{File, TryLockError},
@@ -30,7 +30,7 @@ pub(crate) struct Table {
     begun: AtomicU64,
     /// The last sync that succeeded, by its number among those that began.
     synced: Mutex<u64>,
-    /// Why it is unknown what is durable, once a sync failed.
+    /// The reason why it is unknown what is durable, once a sync failed.
     failed: OnceLock<Error>,
     lock: Lock,
 }
@@ -104,7 +104,8 @@ impl Table {
         &self.path
     }
 
-    /// Where Veilid puts a damaged file that it has replaced by what it could read of it.
+    /// Returns the path at which Veilid puts a damaged file that it has replaced by what it could
+    /// read of it.
     pub(crate) fn replaced(&self) -> PathBuf {
         beside(&self.path, ".corrupt")
     }
@@ -120,7 +121,7 @@ impl Table {
         loaded.map_err(|error| self.error(operation, error))
     }
 
-    /// What Veilid says, with where.
+    /// Makes an error of Veilid's, and adds the path of the table.
     pub(crate) fn error(
         &self,
         operation: &'static str,

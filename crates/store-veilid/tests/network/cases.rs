@@ -1,4 +1,4 @@
-//! What is tried on the network. Each case has records of its own.
+//! The cases that are tried on the network. Each case has records of its own.
 
 use std::{
     pin::Pin,
@@ -16,7 +16,7 @@ use super::net::{Net, Peer};
 
 pub type Case = fn(Net) -> Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// How long to wait for what must come.
+/// The time to wait for an event that must come.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 macro_rules! cases {

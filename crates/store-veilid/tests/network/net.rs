@@ -19,7 +19,7 @@ pub const NODES: usize = 5;
 const BOOTSTRAPS: usize = 3;
 const READY: Duration = Duration::from_secs(60);
 
-/// Whether a network namespace of our own can be made, or why not.
+/// Checks that a network namespace of our own can be made, or says why not.
 pub fn can_isolate() -> Result<(), String> {
     let isolated = Command::new("unshare")
         .args(["--user", "--map-root-user", "--net", "ip", "link", "add"])

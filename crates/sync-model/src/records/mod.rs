@@ -1,4 +1,4 @@
-//! What the records of a group and of a repo have in their slots.
+//! The contents of the slots of a group's record and a repo's record.
 //!
 //! ```text
 //! group's record   owner: the group's key, 1024 slots
@@ -125,10 +125,10 @@ pub(crate) fn decode_member(plain: &[u8]) -> Result<PublicKey> {
     Ok(repo)
 }
 
-/// What a member tells of itself.
+/// The facts that a member tells about itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Profile {
-    /// What it is called. Later versions may tell more.
+    /// The member's name. Later versions may tell more.
     pub name: String,
 }
 

@@ -23,16 +23,16 @@ pub struct Earlier {
     pub hash: Hash,
     /// The level of that page.
     pub level: u8,
-    /// When it became the root.
+    /// The time at which it became the root.
     pub time: i64,
 }
 
-/// What a repo points at.
+/// The root of a repo, with its recent history.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RepoRoot {
     /// The tree of its files.
     pub root: Root,
-    /// When it became the root.
+    /// The time at which it became the root.
     pub time: i64,
     /// Roots before it, the latest first; at most [`MAX_EARLIER`].
     pub earlier: Vec<Earlier>,
@@ -56,8 +56,8 @@ impl RepoRoot {
         }
     }
 
-    /// What comes of two that went apart: both roots are among the earlier ones, so that whoever
-    /// has one of them sees that this follows it. The same whichever is asked.
+    /// Returns the result of merging two roots that went apart: both are among the earlier ones, so
+    /// that a device that has one of them sees that this follows it. Both give the same result.
     pub fn merged(&self, other: &Self, root: Root, time: i64) -> Self {
         let (mut one, mut two) = (self.history(), other.history());
         let mut earlier = vec![one.remove(0), two.remove(0)];
@@ -83,7 +83,7 @@ impl RepoRoot {
         }
     }
 
-    /// Whether its root is that of `other`, or was made from it.
+    /// Returns true if its root is that of `other`, or was made from it.
     pub fn follows(&self, other: &Self) -> bool {
         let mut history = self.history().into_iter();
         history.any(|root| root.hash == other.root.hash)

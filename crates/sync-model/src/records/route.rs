@@ -1,4 +1,4 @@
-//! Where a device can be reached.
+//! Routes: addresses at which devices can be reached.
 
 use bytes::{BufMut, Bytes, BytesMut};
 use store_api::{Error, Kind, RecordId, Result, Slot};
@@ -12,12 +12,12 @@ use crate::{
 
 const ROUTE: &str = "sync.repo.route";
 
-/// Where a repo's device can be reached, for a while.
+/// The route to a repo's device, for a while.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Route {
     /// An address, as a network understands it.
     pub address: String,
-    /// Until when.
+    /// The time at which the route expires.
     pub expires: i64,
 }
 

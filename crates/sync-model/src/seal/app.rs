@@ -7,7 +7,7 @@
 //! key              BLAKE3 derive_key("larder 2026 app data key v1", read key)
 //! ```
 //!
-//! It says nothing of who sealed it: everybody who may read can.
+//! It does not say who sealed it: everybody who may read can.
 
 use bytes::Bytes;
 use store_api::{Error, Kind, RecordId, Result};
@@ -18,7 +18,7 @@ use crate::keys::ReadKey;
 /// The version of the layout.
 pub const VERSION: u8 = envelope::VERSION;
 
-/// How much longer sealed data are than the plain ones.
+/// The number of bytes by which sealed data are longer than plain data.
 pub const OVERHEAD: usize = envelope::OVERHEAD;
 
 /// The most data that are sealed at once, in bytes; what is more belongs into a file.

@@ -1,4 +1,4 @@
-//! What values of records and an app's own data share: a layout with a random nonce.
+//! The layout with a random nonce that values of records and an app's own data share.
 //!
 //! ```text
 //! sealed           version u8 = 1 | epoch u32 | nonce [24] | XChaCha20-Poly1305(plain)
@@ -22,7 +22,7 @@ use crate::{
 /// The version of the layout.
 pub(super) const VERSION: u8 = 1;
 
-/// How much longer a sealed text is than the plain one.
+/// The number of bytes by which a sealed text is longer than the plain text.
 pub(super) const OVERHEAD: usize = 1 + 4 + NONCE_LEN + TAG_LEN;
 
 pub(crate) const NONCE_LEN: usize = 24;
@@ -31,9 +31,9 @@ pub(crate) const NONCE_LEN: usize = 24;
 pub(super) struct Envelope {
     /// The context that its key is derived with.
     pub(super) context: &'static str,
-    /// What sealing is called in errors.
+    /// The name of sealing in errors.
     pub(super) seal: &'static str,
-    /// What opening is called in errors.
+    /// The name of opening in errors.
     pub(super) open: &'static str,
     /// The longest text, in bytes.
     pub(super) max_plain_len: usize,

@@ -23,10 +23,10 @@ use zeroize::ZeroizeOnDrop;
 use super::{TAG_LEN, cipher, open_in_place, seal_in_place};
 use crate::keys::{ReadKey, derive, same};
 
-/// How many bytes of a file one segment has.
+/// The number of bytes of a file in one segment.
 pub const SEGMENT_LEN: usize = 64 * 1024;
 
-/// How many segments are sealed or opened at a time, by a thread that may work long.
+/// The number of segments that are sealed or opened at a time, by a thread that may work long.
 const BATCH: usize = 16;
 const SEALED_LEN: usize = SEGMENT_LEN + TAG_LEN;
 const KEY_CONTEXT: &str = "larder 2026 file key v1";
@@ -80,7 +80,7 @@ impl PartialEq for FileKey {
 
 impl Eq for FileKey {}
 
-/// How many segments a file of `len` bytes has.
+/// Returns the number of segments of a file of `len` bytes.
 fn segments(len: u64) -> u64 {
     len.div_ceil(SEGMENT_LEN as u64).max(1)
 }

@@ -11,7 +11,7 @@ pub mod value;
 
 use chacha20poly1305::{ChaCha20Poly1305, KeyInit, Nonce, Tag, aead::AeadInOut};
 
-/// How much longer a sealed text is than the plain one: the tag of Poly1305.
+/// The number of bytes by which a sealed text is longer than the plain text: the tag of Poly1305.
 pub const TAG_LEN: usize = 16;
 
 pub(crate) fn cipher(key: &[u8; 32]) -> ChaCha20Poly1305 {

@@ -24,7 +24,7 @@ use crate::{
 /// The version of the layout.
 pub const VERSION: u8 = 1;
 
-/// How much longer a sealed page is than its plain text.
+/// The number of bytes by which a sealed page is longer than its plain text.
 pub const OVERHEAD: usize = 1 + 4 + 32 + TAG_LEN;
 
 const ID_CONTEXT: &str = "larder 2026 page id key v1";
@@ -54,7 +54,7 @@ impl PageKeys {
         }
     }
 
-    /// Seals a page. The same plain text gives the same bytes.
+    /// Seals a page. Equal plain texts give equal bytes.
     pub fn seal(&self, plain: &[u8]) -> Bytes {
         let id = blake3::keyed_hash(&self.id, plain);
         let mut bytes = BytesMut::with_capacity(OVERHEAD + plain.len());

@@ -19,7 +19,7 @@ use crate::keys::EpochKey;
 /// The version of the layout.
 pub const VERSION: u8 = envelope::VERSION;
 
-/// How much longer a sealed value is than its plain text.
+/// The number of bytes by which a sealed value is longer than its plain text.
 pub const OVERHEAD: usize = envelope::OVERHEAD;
 
 /// The longest value that fits into a slot once sealed.

@@ -1,4 +1,4 @@
-//! How much of one tree is not in another, as far as its pages are here.
+//! Counts the files of one tree that are not in another, as far as its pages are here.
 
 use std::collections::{HashMap, HashSet};
 
@@ -35,12 +35,12 @@ impl Count {
     }
 }
 
-/// Which files count.
+/// The files that count.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Which {
-    /// Those that are wanted and of which something is not here, with the bytes that are not.
+    /// Wanted files of which something is not here, with the bytes that are not.
     Missing(Wants),
-    /// Those that are here.
+    /// Files that are here.
     Here,
     /// All of them, without their bytes.
     Names,
@@ -52,7 +52,7 @@ type Totals = Option<(u64, u64)>;
 /// A page that is not in the other tree, with what is in it.
 type Named = (Hash, Totals);
 
-/// What is in a page.
+/// The items of a page.
 enum Items {
     Pages(Vec<Named>),
     /// Blobs, with the sizes of their files as far as they are known, and whether they count.
@@ -141,13 +141,14 @@ struct Counter<'a> {
     tree: Option<&'a Tree>,
     opened: usize,
     which: &'a Which,
-    /// How long a file is of which nothing is known.
+    /// The assumed length of a file of which nothing is known.
     average: u64,
     count: Count,
 }
 
 impl Counter<'_> {
-    /// What a page names; `None` where that is not known: it is not here, or is none.
+    /// Returns the items of a page; `None` if they are not known: the page is not here, or is not
+    /// valid.
     async fn open(&mut self, page: Hash, level: u8) -> Result<Option<Items>> {
         self.opened += 1;
         if self.opened > MAX_OPENED {
@@ -255,7 +256,7 @@ impl Page<Child> {
     }
 }
 
-/// What a sequence names, as it shows to those who cannot read the page.
+/// Returns the items of a sequence, as it shows to those who cannot read the page.
 fn unread(named: Vec<super::walk::Reached>) -> Items {
     let (mut pages, mut files) = (Vec::new(), Vec::new());
     let mut is_leaf = false;

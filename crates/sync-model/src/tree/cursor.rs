@@ -76,7 +76,7 @@ impl Cursor {
         }
     }
 
-    /// What the current page is called.
+    /// Returns the hash of the current page.
     pub(super) fn hash(&self) -> Hash {
         match self.path.last() {
             Some((page, at)) => page.items[*at].1.hash,
@@ -84,7 +84,7 @@ impl Cursor {
         }
     }
 
-    /// Whether the current page is the last.
+    /// Returns true if the current page is the last.
     pub(super) fn is_last(&self) -> bool {
         self.path
             .iter()

@@ -1,4 +1,4 @@
-//! What differs between two trees.
+//! The differences between two trees.
 
 use std::{cmp::Ordering, sync::Arc};
 
@@ -22,8 +22,8 @@ pub struct Difference {
 }
 
 impl Tree {
-    /// What is different in `new`, ascending by name. Pages that both have are not read, so the
-    /// cost follows the difference.
+    /// Lists the differences of `new` from `old`, ascending by name. Pages that both have are not
+    /// read, so the cost follows the difference.
     pub fn diff(&self, old: Root, new: Root) -> Listing<Difference> {
         let tree = self.clone();
         Box::pin(async_stream::try_stream! {
@@ -73,7 +73,7 @@ fn difference(
     (old != new).then_some(Difference { name, old, new })
 }
 
-/// What comes next on one side.
+/// The next item on one side.
 #[derive(Clone, Copy)]
 enum Top<'a> {
     File(&'a Name),
@@ -104,7 +104,7 @@ fn height(top: Option<Top<'_>>) -> u8 {
     }
 }
 
-/// What is left of one tree: of each opened page, from the root down, the items from a place on.
+/// The rest of one tree: of each opened page, from the root down, the items from a place on.
 struct Side<'a> {
     tree: &'a Tree,
     root: Option<(Root, Child)>,

@@ -1,4 +1,4 @@
-//! Changing a tree: the pages around each change are cut anew, from the page that it falls into to
+//! Changing a tree: the pages around each change are cut again, from the page that it falls into to
 //! the next place where an old page begins; and what that changes on the level above, in turn.
 
 use std::{collections::BTreeMap, sync::Arc};
@@ -16,7 +16,7 @@ use super::{
 
 const EDIT: &str = "sync.tree.edit";
 
-/// How many of the pages of level 0 that an edit writes are kept at hand, at most.
+/// The most written pages of level 0 that an edit keeps in memory.
 const MAX_WRITTEN: usize = 32;
 
 /// A tree that was just made.
@@ -26,14 +26,14 @@ pub struct Edited {
     pub root: Root,
     /// Keeps all of it, with its files, alive until it is dropped: tag [`Root::keep`] before.
     pub pin: Pin,
-    /// How many pages were written.
+    /// The number of pages that were written.
     pub pages: u64,
-    /// How many bytes they have, sealed, with their sequences.
+    /// The number of bytes of those pages, sealed, with their sequences.
     pub bytes: u64,
 }
 
-/// What changes on a level: under the last name of each page, the page that now ends there, or
-/// `None` where none does any longer.
+/// The changes on a level: under the last name of each page, the page that now ends there, or
+/// `None` if none does any longer.
 type Changes = BTreeMap<Name, Option<Child>>;
 
 impl Tree {
@@ -42,7 +42,7 @@ impl Tree {
     ///
     /// The sealed files themselves must be in the store already, or come later; whoever just added
     /// them keeps their pins until this returns. The cost follows the changes: each takes a page or
-    /// two of every level. The same files make the same root, whatever was there before.
+    /// two of every level. Equal files make equal roots, whatever was there before.
     pub async fn edit(
         &self,
         root: Root,
@@ -52,8 +52,8 @@ impl Tree {
             .await
     }
 
-    /// As [`edit`](Self::edit), with pages that become durable with the transaction. All of the old tree
-    /// must be durable already.
+    /// Edits a tree, as [`edit`](Self::edit) does, with pages that become durable with the
+    /// transaction. All of the old tree must be durable already.
     pub async fn edit_in(
         &self,
         transaction: &Transaction,
@@ -65,9 +65,9 @@ impl Tree {
         self.edit_into(sink, root, changes).await
     }
 
-    /// As [`edit`](Self::edit) with changes that come one by one, ascending by name, for more of
-    /// them than memory has room for. An error among them ends it, and nothing is changed; names
-    /// that do not ascend are [`Kind::Invalid`].
+    /// Edits a tree, as [`edit`](Self::edit) does, with changes that come one by one, ascending by
+    /// name, for more of them than memory has room for. An error among them ends it, and nothing is
+    /// changed; names that do not ascend are [`Kind::Invalid`].
     ///
     /// It takes memory for some 200 pages, and for a pin of each blob written, about 10 bytes a file.
     pub async fn edit_sorted(
@@ -111,8 +111,8 @@ impl Tree {
         })
     }
 
-    /// The same tree without pages that have a single page below: the topmost one has several, or
-    /// files.
+    /// Returns the tree without pages that have a single page below: the topmost one has several,
+    /// or files.
     async fn lower(&self, mut root: Root) -> Result<Root> {
         while root.level > 0 {
             let page = self.load_root::<Child>(root).await?;
@@ -143,7 +143,7 @@ struct Edit<'a> {
     pages: u64,
     /// The latest pages of level 0 and all others, to be kept at hand once they are in the store.
     written: Vec<(Hash, Node)>,
-    /// How many of those are of level 0.
+    /// The number of those that are of level 0.
     leaves: usize,
 }
 
@@ -254,7 +254,7 @@ impl Edit<'_> {
     }
 }
 
-/// What becomes of a level.
+/// The new pages of a level.
 struct Output<'a, 'b, T> {
     edit: &'a mut Edit<'b>,
     builder: Builder<'b, T>,

@@ -8,7 +8,7 @@ use super::{
     walk::{Part, Reached, Walk, children, sequences},
 };
 
-/// Where a file is in a tree.
+/// The location of a file in a tree.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Located {
     /// The pages from the root down to the one that names it.

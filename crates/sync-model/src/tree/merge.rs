@@ -9,7 +9,8 @@ use super::{Difference, Edited, FileEntry, Name, Root, Tree, name::MAX_NAME_LEN}
 
 const MERGE: &str = "sync.tree.merge";
 
-/// How many further names are tried for a conflict copy whose name is taken by another file.
+/// The number of further names that are tried for a conflict copy whose name is taken by another
+/// file.
 const MAX_TRIES: u32 = 64;
 
 impl Tree {
@@ -54,15 +55,15 @@ struct Merge<'a> {
     ours: Root,
     theirs: Root,
     base: Root,
-    /// What changes in our tree.
+    /// The changes to our tree.
     changes: BTreeMap<Name, Option<FileEntry>>,
     copies: BTreeMap<Name, FileEntry>,
 }
 
-/// What becomes of a name.
+/// The decision about a name.
 struct Decision {
     wins: Option<FileEntry>,
-    /// What must be kept beside it.
+    /// The entry that must be kept beside it.
     loses: Option<FileEntry>,
 }
 
@@ -80,8 +81,9 @@ impl Merge<'_> {
         Ok(())
     }
 
-    /// Finds a name for a conflict copy. What has the name in the merged tree, apart from copies,
-    /// does not depend on which tree is ours; and copies come in the order of their files' names.
+    /// Finds a name for a conflict copy. The file that has the name in the merged tree, apart from
+    /// copies, does not depend on which tree is ours; and copies come in the order of their files'
+    /// names.
     async fn keep_copy(&mut self, name: &Name, copy: FileEntry) -> Result<()> {
         for attempt in 0..MAX_TRIES {
             let beside = conflict_name(name, &copy, attempt)?;
@@ -102,7 +104,7 @@ impl Merge<'_> {
         Err(Error::new(Kind::Conflict, MERGE, message).with("name", name))
     }
 
-    /// What the merged tree has under this name, apart from conflict copies.
+    /// Returns the entry of the merged tree under this name, apart from conflict copies.
     async fn merged(&self, name: &Name) -> Result<Option<FileEntry>> {
         let ours = self.tree.get(self.ours, name).await?;
         let theirs = self.tree.get(self.theirs, name).await?;

@@ -5,11 +5,11 @@
 //!
 //! **Where a page ends** depends only on the names in it: after its 32nd item or a later one, where
 //! a keyed hash of level and name says so (one time in 32), or it has 512 items, or their length
-//! reaches 256 KiB. Whether it ends after an item is thus known from what is between the page's
-//! start and that item, both for the hash's word and for the two limits. Since the first page of a
-//! level starts at the first name, the names alone determine all pages: the same files make the
-//! same tree, whatever the order in which they came. And since pages far from a change start where
-//! they did, they are the same pages. On average a page has 64 items.
+//! reaches 256 KiB. So the items from the page's start to an item tell if the page ends after it,
+//! both for the hash's word and for the two limits. Since the first page of a level starts at the
+//! first name, the names alone determine all pages: the same files make the same tree, whatever the
+//! order in which they came. And since pages far from a change start where they did, they are the
+//! same pages. On average a page has 64 items.
 //!
 //! **A page is two blobs** ([`page`]): itself, sealed under the group's read key, and a sequence of
 //! hashes, not sealed, that names it and what is below it. So whoever has no read key can still
@@ -56,10 +56,10 @@ use crate::{
 /// fault, and not the store.
 pub const MALFORMED: &str = "sync.tree.read";
 
-/// How many opened pages of level 0 are kept at hand; each is at most 260 KiB.
+/// The number of opened pages of level 0 that are kept in memory; each is at most 260 KiB.
 const CACHED_LEAVES: NonZeroUsize = NonZeroUsize::new(64).expect("64 is not zero");
 
-/// How many of the others: all that a million files have.
+/// The number of other pages that are kept in memory: all that a million files have.
 const CACHED_INNER: NonZeroUsize = NonZeroUsize::new(384).expect("384 is not zero");
 
 const BOUNDARY_CONTEXT: &str = "larder 2026 tree boundary key v1";
@@ -69,13 +69,13 @@ const BOUNDARY_CONTEXT: &str = "larder 2026 tree boundary key v1";
 pub struct FileEntry {
     /// Its length in bytes, before sealing.
     pub size: u64,
-    /// When it was last changed, in milliseconds since 1970.
+    /// The time at which the file was last changed, in milliseconds since 1970.
     pub modified: i64,
     /// The hash of its bytes, before sealing.
     pub hash: Hash,
     /// The blob that it is sealed in.
     pub blob: Hash,
-    /// What it is sealed with.
+    /// The key that the file is sealed with.
     pub key: FileKey,
 }
 

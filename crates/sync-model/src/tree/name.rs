@@ -1,4 +1,4 @@
-//! What files are called within a repo.
+//! The names of files within a repo.
 
 use std::{borrow::Borrow, fmt, str::FromStr, sync::Arc};
 

@@ -38,16 +38,16 @@ pub const MAX_PAGE_LEN: usize = HEAD_LEN + FULL_LEN + MAX_NAME_LEN + 4 + FileEnt
 const HEAD_LEN: usize = 4;
 const DECODE: &str = "sync.page.decode";
 
-/// What a page has for each name.
+/// The item that a page has for each name.
 pub(crate) trait Item: Clone + PartialEq + Send + Sync + Sized + 'static {
     /// Its length in a page.
     const LEN: usize;
 
-    /// Whether pages of this level have such items.
+    /// Returns true if pages of this level have such items.
     fn fits(level: u8) -> bool;
     fn files(&self) -> u64;
     fn bytes(&self) -> u64;
-    /// What the page's sequence has for it.
+    /// Returns the hash that the page's sequence has for the item.
     fn link(&self) -> Hash;
     fn encode(&self, page: &mut Vec<u8>);
     fn decode(fields: &mut Fields<'_>, link: Hash) -> Result<Self>;
@@ -200,7 +200,7 @@ impl<T: Item> Page<T> {
         &self.items.last().expect("a page has an item").0
     }
 
-    /// Where `name` is, or the next name after it.
+    /// Returns the position of `name`, or of the next name after it.
     pub(crate) fn position(&self, name: &str) -> usize {
         self.items.partition_point(|(n, _)| n.as_str() < name)
     }
@@ -226,7 +226,7 @@ impl<T: Item> Page<T> {
 
     /// The page in these bytes, all of them, of `level`, whose sequence goes on with `links`.
     ///
-    /// What is no such page is [`Kind::Invalid`].
+    /// Bytes that are no such page are [`Kind::Invalid`].
     pub(crate) fn decode(bytes: &[u8], level: u8, links: &[Hash]) -> Result<Self> {
         let mut fields = Fields::versioned(DECODE, VERSION, bytes)?;
         if bytes.len() > MAX_PAGE_LEN {

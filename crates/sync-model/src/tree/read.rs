@@ -199,7 +199,7 @@ impl Tree {
     }
 }
 
-/// What is known of a page before it is read.
+/// The facts that are known about a page before it is read.
 pub(super) struct Expect<'a> {
     pub files: u64,
     pub bytes: u64,

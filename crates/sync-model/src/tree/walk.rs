@@ -13,7 +13,7 @@ use super::{
     read::{corrupt, sequence},
 };
 
-/// What a hash in a tree is of.
+/// The part of a tree that a hash names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Part {
     /// The sequence of a page of this level.
@@ -32,12 +32,12 @@ pub enum Part {
 pub struct Reached {
     /// Its hash.
     pub hash: Hash,
-    /// What it is.
+    /// The part of the tree that it is.
     pub part: Part,
 }
 
-/// What the sequence `hash` of a page of `level` names: the sealed page first, then files where the
-/// level is 0, else sequences of the level below.
+/// Returns what the sequence `hash` of a page of `level` names: the sealed page first, then files
+/// if the level is 0, else sequences of the level below.
 ///
 /// A blob that is no such sequence is [`Kind::Corrupt`](store_api::Kind::Corrupt), one that is not here
 /// [`Kind::NotFound`](store_api::Kind::NotFound).
@@ -86,7 +86,7 @@ pub struct Walk {
 /// The pages of one level.
 #[derive(Debug)]
 pub struct Level {
-    /// Which level; that of the leaves is 0.
+    /// The number of the level; that of the leaves is 0.
     pub number: u8,
     /// The pages that only the newer tree has, in its order. Each with those above it, from the root down.
     pub pages: Vec<Vec<Hash>>,

@@ -20,7 +20,7 @@ const VERSION: u8 = 1;
 const SET: &str = "sync.policy.set";
 const READ: &str = "sync.policy.read";
 
-/// Which contents a member wants to have of others' repos. What is pinned is always wanted, and so is all
+/// The contents that a member wants to have of others' repos. Pinned files are always wanted, and so are all
 /// of its own.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Policy {
@@ -29,14 +29,14 @@ pub enum Policy {
     Everything,
     /// Files that are chosen by path and size. A replica, which sees no paths, goes by size alone.
     Selected {
-        /// What their paths begin with, one of these; any path where there is none.
+        /// The prefixes of the wanted paths; any path if there is none.
         prefixes: Vec<String>,
-        /// How many bytes they have at most.
+        /// The most bytes that a wanted file has.
         up_to: u64,
     },
     /// None, but when they are read; what was read stays.
     Names,
-    /// None but what is pinned. What was read nevertheless stays until it is freed.
+    /// Only pinned files. A file that was read nevertheless stays until it is freed.
     Pinned,
 }
 
@@ -83,13 +83,15 @@ impl Policy {
             4 => {
                 let (up_to, count) = (fields.u64()?, fields.u16()?.into());
                 if count > MAX_PREFIXES {
-                    return Err(fields.invalid("too many prefixes"));
+                    return Err(fields.invalid("the policy has too many prefixes"));
                 }
                 let mut prefixes = Vec::with_capacity(count);
                 for _ in 0..count {
                     let len = fields.u16()?;
                     let text = str::from_utf8(fields.bytes(len.into())?);
-                    let text = text.map_err(|error| fields.invalid("no text").because(error))?;
+                    let text = text.map_err(|error| {
+                        fields.invalid("a prefix is not valid UTF-8").because(error)
+                    })?;
                     prefixes.push(text.to_owned());
                 }
                 Self::Selected { prefixes, up_to }
@@ -239,7 +241,7 @@ mod tests {
         }
         let many = [&[1, 4][..], &[0; 8], &[0, 65], &[0; 130]].concat();
         let error = Policy::decode(&many).unwrap_err();
-        assert_eq!(error.message(), "too many prefixes");
+        assert_eq!(error.message(), "the policy has too many prefixes");
     }
 
     #[test]

@@ -9,13 +9,13 @@ use super::{
     page::{Child, FULL_LEN, Item, MAX_ITEMS, Page},
 };
 
-/// How many items a page has at least, unless it is the last of its level.
+/// The fewest items that a page has, unless it is the last of its level.
 pub const MIN_ITEMS: usize = 32;
 
 /// A page ends after one in so many of the items beyond its first [`MIN_ITEMS`].
 const ONE_IN: u32 = 32;
 
-/// How many blobs are added at a time.
+/// The number of blobs that are added at a time.
 const TOGETHER: usize = 64;
 
 /// Cuts items into pages.
@@ -36,7 +36,7 @@ impl<'a, T: Item> Builder<'a, T> {
         }
     }
 
-    /// Whether a page begins here.
+    /// Returns true if a page begins here.
     pub(super) fn is_empty(&self) -> bool {
         self.items.is_empty()
     }
@@ -71,8 +71,8 @@ impl<'a, T: Item> Builder<'a, T> {
 }
 
 impl Tree {
-    /// Whether the hash of a name says that a page may end after it. The hash is keyed, so that
-    /// whoever gives files their names cannot make pages long.
+    /// Returns true if the hash of a name says that a page may end after it. The hash is keyed, so
+    /// that whoever gives files their names cannot make pages long.
     fn says_end(&self, level: u8, name: &Name) -> bool {
         let text = [&[level], name.as_str().as_bytes()].concat();
         let hash = blake3::keyed_hash(&self.0.boundary, &text);
@@ -93,7 +93,7 @@ impl Tree {
     }
 }
 
-/// Where the blobs of pages go.
+/// The target of the blobs of pages.
 #[derive(Debug, Clone)]
 pub(super) enum Sink {
     /// Into the store: they are durable before the edit ends.
@@ -117,7 +117,7 @@ pub(super) struct Writer {
     waiting: Vec<Hashed>,
     /// At most one batch, so that the next can be made meanwhile.
     adding: JoinSet<Result<Vec<Pin>>>,
-    /// What was added stays until all is.
+    /// The pins of the added blobs, which stay until all are added.
     pins: Vec<Pin>,
     pub(super) bytes: u64,
 }
@@ -152,14 +152,19 @@ impl Writer {
     async fn wait(&mut self) -> Result<()> {
         while let Some(added) = self.adding.join_next().await {
             let pins = added.map_err(|error| {
-                Error::new(Kind::Internal, "sync.tree.edit", "a worker failed").because(error)
+                Error::new(
+                    Kind::Internal,
+                    "sync.tree.edit",
+                    "the task that adds pages failed",
+                )
+                .because(error)
             })?;
             self.pins.extend(pins?);
         }
         Ok(())
     }
 
-    /// Waits until all is where it goes. What was added is pinned until the writer is dropped.
+    /// Waits until all is where it goes. Added blobs are pinned until the writer is dropped.
     pub(super) async fn finish(&mut self) -> Result<()> {
         self.wait().await?;
         let pins = self.batch().await?;

@@ -1,4 +1,4 @@
-//! What a holder of no read key can find out: all blobs of a tree, and no name.
+//! Tests of what a holder of no read key can find out: all blobs of a tree, and no name.
 
 use std::collections::HashSet;
 

@@ -1,4 +1,4 @@
-//! What ends, breaks or is cut, and what is told of it.
+//! Tests of streams and connections that end, break or are cut, and of what each side is told.
 
 use std::{io::ErrorKind, time::Duration};
 

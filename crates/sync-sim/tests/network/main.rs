@@ -1,4 +1,4 @@
-//! What the simulated network promises to those who test over it.
+//! Tests of what the simulated network promises to those who test over it.
 
 mod chaos;
 mod ends;

@@ -1,4 +1,4 @@
-//! How long bytes take.
+//! Tests of the time that bytes take.
 
 use std::time::{Duration, Instant as Clock};
 
@@ -12,7 +12,7 @@ use tokio::{
 
 use super::*;
 
-/// How long it takes to get so many bytes across.
+/// Measures the time that it takes to get so many bytes across.
 async fn transfer(here: &Connection, there: &Connection, len: usize) -> Duration {
     let start = Instant::now();
     let send = async {

@@ -1,4 +1,4 @@
-//! What an app seals for its group, and keeps or sends in its own way.
+//! Values that an app seals for its group, and keeps or sends in its own way.
 
 use bytes::Bytes;
 use store_api::Result;

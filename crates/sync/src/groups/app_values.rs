@@ -12,7 +12,8 @@ use crate::{
     records::{APP_SLOTS, FIRST_APP, FIRST_MEMBER, open_app_value, open_member, seal_app_value},
 };
 
-/// How often a write that expects nothing is made anew after another came first.
+/// The number of times that a write without expectation is tried again after another write came
+/// first.
 const MAX_ATTEMPTS: usize = 64;
 
 const GET: &str = "sync.group.record_get";
@@ -27,7 +28,7 @@ pub struct RecordValue {
     pub seq: u64,
 }
 
-/// What came of a [`record_put`](Group::record_put).
+/// The outcome of a [`record_put`](Group::record_put).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RecordPut {
     /// It is durable, and goes to the other members.
@@ -37,14 +38,14 @@ pub enum RecordPut {
     },
     /// Not written: there is something else than was expected.
     Superseded {
-        /// What there is; `None` where the slot is empty.
+        /// The current value; `None` if the slot is empty.
         current: Option<RecordValue>,
     },
 }
 
 impl Group {
-    /// How many values the app has in the group's record; their slots count from 0. Each has at most
-    /// [`MAX_APP_VALUE_LEN`](crate::records::MAX_APP_VALUE_LEN) bytes.
+    /// Returns the number of the app's values in the group's record; their slots count from 0. Each
+    /// has at most [`MAX_APP_VALUE_LEN`](crate::records::MAX_APP_VALUE_LEN) bytes.
     pub fn record_len(&self) -> u16 {
         APP_SLOTS
     }
@@ -74,11 +75,10 @@ impl Group {
     /// [`Event`](super::Event) says that the record changed.
     ///
     /// # Errors
-    /// [`Kind::Denied`] to who may not write the group's record; [`Kind::TooLarge`] for a value over
-    /// [`MAX_APP_VALUE_LEN`](crate::records::MAX_APP_VALUE_LEN); [`Kind::Invalid`] for a slot that
-    /// there is not; [`Kind::Corrupt`] where something is expected and there is what is no value, and
-    /// where what is there is damaged, until a member heals it;
-    /// [`Kind::Unavailable`] where others kept coming first.
+    /// [`Kind::Denied`] without write access to the group's record; [`Kind::TooLarge`] for a value
+    /// over [`MAX_APP_VALUE_LEN`](crate::records::MAX_APP_VALUE_LEN); [`Kind::Invalid`] for a slot that there
+    /// is not; [`Kind::Corrupt`] where something is expected and there is what is no value, and where what is
+    /// there is damaged, until a member heals it; [`Kind::Unavailable`] where others kept coming first.
     pub async fn record_put(
         &self,
         slot: u16,

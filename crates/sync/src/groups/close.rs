@@ -5,13 +5,12 @@ use store_api::Result;
 use super::{Group, Groups, Repo, close_guard::Pass};
 
 impl Groups {
-    /// Closes all groups and repos: waits for changes that run, and lets nothing begin any more.
-    /// Reading and changing are [`Kind::Closed`](store_api::Kind::Closed) from then on, also through
-    /// handles that there were before. What was acknowledged is durable without this. Closing again is
-    /// no error, and waits too.
+    /// Closes all groups and repos: waits for changes that run, and lets nothing begin any more. Reading and
+    /// changing are [`Kind::Closed`](store_api::Kind::Closed) from then on, also through handles that there
+    /// were before. Acknowledged changes are durable without this. Closing again is no error, and waits too.
     ///
-    /// What replicates the groups is [shut down](crate::replicate::Replicator::shutdown) before: it is
-    /// not stopped by this, and finds groups that it cannot read. Streams that were begun go on.
+    /// [Shut down](crate::replicate::Replicator::shutdown) a replicator of the groups before: this does not
+    /// stop it, and it finds groups that it cannot read. Streams that were begun go on.
     pub async fn close(&self) {
         self.0.gate.close().await;
     }
@@ -32,9 +31,9 @@ impl Group {
 }
 
 impl Repo {
-    /// Closes this handle and its clones: waits for changes that run through them, and lets none begin
-    /// any more. Reading and changing through them are [`Kind::Closed`](store_api::Kind::Closed) from
-    /// then on. What was acknowledged is durable without this. Closing again is no error, and waits too.
+    /// Closes this handle and its clones: waits for changes that run through them, and lets none begin any
+    /// more. Reading and changing through them are [`Kind::Closed`](store_api::Kind::Closed) from then on.
+    /// Acknowledged changes are durable without this. Closing again is no error, and waits too.
     ///
     /// The repo itself stays, and goes on replicating: [`Group::repo`] gives another handle, and those
     /// that it has given stay open. Streams that were begun go on.
@@ -42,7 +41,7 @@ impl Repo {
         self.1.close().await;
     }
 
-    /// Begins a change. What belongs to it does not begin another: the repo may be closed by then.
+    /// Begins a change. The parts of a change do not begin another: the repo may be closed by then.
     pub(super) fn enter(&self, operation: &'static str) -> Result<(Pass<'_>, Pass<'_>)> {
         let pass = self.1.enter(operation);
         let pass = pass.map_err(|error| error.with("repo", self.key()))?;

@@ -1,4 +1,4 @@
-//! Closing: who changes something passes a gate, and who closes it waits for all that are inside.
+//! The close barrier: a change holds a pass of a gate, and closing the gate waits for all passes.
 
 use std::{
     fmt,
@@ -30,7 +30,8 @@ impl Gate {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Goes in, for a change. Who is inside does not go in again: the gate may be closed by then.
+    /// Acquires a pass for a change. Not re-entrant: a holder must not acquire another one, as the
+    /// gate may be closed by then.
     pub(super) fn enter(&self, operation: &'static str) -> Result<Pass<'_>> {
         let mut state = self.state();
         if state.is_closed {
@@ -79,7 +80,11 @@ impl fmt::Debug for Gate {
 }
 
 fn closed(operation: &'static str) -> Error {
-    Error::new(Kind::Closed, operation, "it was closed")
+    Error::new(
+        Kind::Closed,
+        operation,
+        "the groups, or this repo, were closed",
+    )
 }
 
 #[cfg(test)]

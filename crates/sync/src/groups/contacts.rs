@@ -1,4 +1,4 @@
-//! What this device remembers of other devices that it has met in a group.
+//! The facts that this device remembers of other devices that it has met in a group.
 //!
 //! ```text
 //! sync/contacts    group id [32] | device's key [32] -> version u8 = 1
@@ -32,12 +32,12 @@ const MAX_ROOTS: usize = 256;
 /// The most devices of a group that are remembered.
 pub(crate) const MAX_CONTACTS: usize = 1024;
 
-/// How much of a repo's tree a device has.
+/// The part of a repo's tree that a device has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Holding {
     /// The root. All names are there, and all files that the device wants but for those that it lacks.
     pub root: Hash,
-    /// How many files it wants and has not got.
+    /// The number of files that the device wants and lacks.
     pub lacks_files: u64,
     /// The sum of their lengths, as far as these are known.
     pub lacks_bytes: u64,
@@ -56,7 +56,7 @@ impl Holding {
         }
     }
 
-    /// Whether it is all of the tree with this root that is wanted.
+    /// Returns true if the device holds all that it wants of the tree with this root.
     pub fn is_all_of(&self, root: Hash) -> bool {
         self.root == root && self.lacks_files == 0
     }
@@ -76,16 +76,16 @@ impl Holding {
     }
 }
 
-/// What is known of another device of a group.
+/// The known facts about another device of a group.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Contact {
-    /// When it was last heard of.
+    /// The time at which it was last heard of.
     pub(crate) last: i64,
     /// Since when both sides have the same; `None` while they do not.
     pub(crate) synced_since: Option<i64>,
     /// The repo of the member whose device it is, where that was known.
     pub(crate) repo: Option<PublicKey>,
-    /// What it said that it holds, by repo.
+    /// The parts that the device said it holds, by repo.
     pub(crate) holds: BTreeMap<PublicKey, Holding>,
 }
 
@@ -172,7 +172,7 @@ impl Inner {
         Ok(contacts)
     }
 
-    /// Remembers what is known of a device. What is lost with the power is learnt again.
+    /// Remembers what is known of a device. Facts that are lost with the power are learnt again.
     pub(crate) async fn keep_contact(
         &self,
         group: RecordId,

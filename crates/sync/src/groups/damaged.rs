@@ -16,7 +16,7 @@ const MAX_DAMAGED: usize = 4096;
 /// A group, and a repo in it.
 type Of = (RecordId, PublicKey);
 
-/// Which files could not be read, until somebody stores them again or the program ends.
+/// The files that could not be read, until somebody stores them again or the program ends.
 #[derive(Debug, Default)]
 pub(crate) struct Damaged(Mutex<BTreeMap<(Of, Place), Hash>>);
 
@@ -44,7 +44,7 @@ impl Damaged {
         self.all().keys().map(|(repo, _)| *repo).collect()
     }
 
-    /// Those in the tree of a repo that has this root, with their blobs.
+    /// Returns the damaged places in the tree of a repo that has this root, with their blobs.
     pub(crate) fn of(&self, repo: Of, root: Hash) -> Vec<(Place, Hash)> {
         let all = self.all();
         let of_repo = all.iter().filter(|((of, _), _)| *of == repo);

@@ -21,17 +21,17 @@ use crate::{
 };
 
 const WRITE: &str = "sync.file.write";
-/// How much of a file is hashed at a time.
+/// The number of bytes of a file that are hashed at a time.
 const WINDOW: usize = 1 << 20;
 
-/// Where a file's bytes come from.
+/// The source of a file's bytes.
 pub enum Content {
     /// Memory.
     Bytes(Bytes),
     /// A file, read twice: once for its hash, which its key is made of, and once to seal it. One that
     /// changes in between is [`Kind::Conflict`].
     Path(PathBuf),
-    /// Anything that is read once. The same bytes again are stored again, under another key.
+    /// Anything that is read once. Bytes that come again are stored again, under another key.
     Stream(Box<dyn AsyncRead + Send + Unpin>),
 }
 
@@ -46,7 +46,7 @@ impl std::fmt::Debug for Content {
 }
 
 impl Content {
-    /// The same once more, where it can be read twice.
+    /// Returns the content once more, if it can be read twice.
     pub(super) fn again(&self) -> Option<Self> {
         match self {
             Self::Bytes(bytes) => Some(Self::Bytes(bytes.clone())),
@@ -83,12 +83,12 @@ impl From<PathBuf> for Content {
 /// A file that is stored and in no tree yet. It stays as long as this does.
 #[derive(Debug, Clone)]
 pub struct Staged {
-    /// What a tree says of it.
+    /// The file's entry in a tree.
     pub entry: FileEntry,
     pub(crate) pin: Pin,
 }
 
-/// Where sealed files go.
+/// The target of sealed files.
 #[derive(Debug)]
 pub(crate) enum Sink<'a> {
     /// Into the store: they are durable at once.
@@ -194,7 +194,7 @@ struct Hashing<R> {
     seen: Arc<Mutex<(blake3::Hasher, u64)>>,
 }
 
-/// What was read by now.
+/// The hash and the length of the bytes read so far.
 struct Seen(Arc<Mutex<(blake3::Hasher, u64)>>);
 
 impl Seen {
@@ -233,7 +233,7 @@ impl<R: AsyncRead + Unpin> AsyncRead for Hashing<R> {
     }
 }
 
-/// Whether all of a blob is here that is wanted, where longer ones than `longest` are not.
+/// Returns true if all wanted bytes of a blob are here; blobs longer than `longest` are not wanted.
 pub(crate) async fn is_file_here(blobs: &Blobs, blob: Hash, longest: u64) -> Result<bool> {
     if blob == Hash::EMPTY {
         return Ok(true);

@@ -9,7 +9,8 @@ use crate::{
     tree::Root,
 };
 
-/// How often a root is taken in anew after another slot of the record was changed meanwhile.
+/// The number of times that storing a root is tried again after another slot of the record changed
+/// meanwhile.
 const MAX_ATTEMPTS: usize = 64;
 
 impl Repo {

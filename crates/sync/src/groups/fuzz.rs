@@ -13,7 +13,8 @@ use super::{
     },
 };
 
-/// What is remembered of groups. The first byte chooses which; what is read is written as it was.
+/// Decodes stored facts about groups. The first byte chooses which; what is read is written as it
+/// was.
 pub fn kept(bytes: &[u8]) {
     let Some((&which, bytes)) = bytes.split_first() else {
         return;

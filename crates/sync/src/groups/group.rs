@@ -38,15 +38,16 @@ struct GroupInner {
     keys: GroupKeys,
     id: RecordId,
     tree: Option<Tree>,
-    /// Those that were asked for: they have records. They hold the group, which does not hold them.
+    /// The repos that were asked for: they have records. The references are weak, as a repo holds
+    /// its group.
     repos: Mutex<BTreeMap<RecordId, Weak<RepoInner>>>,
-    /// Where others may be found, from invites.
+    /// The addresses at which others may be found, from invites.
     addresses: Vec<String>,
     state: Arc<State>,
 }
 
-/// What all handles of a group share: who joins again, with better keys, gets a new one, and the old
-/// ones are still in use.
+/// The state that all handles of a group share: joining again with better keys makes a new handle,
+/// and the old ones are still in use.
 #[derive(Default)]
 struct State {
     ours: Mutex<Ours>,
@@ -62,10 +63,10 @@ struct State {
     told: Told,
 }
 
-/// What the group's record says.
+/// The members that the group's record names.
 #[derive(Default)]
 struct Members {
-    /// How often the record has changed.
+    /// The number of times that the record has changed.
     generation: u64,
     keys: Option<Arc<Vec<PublicKey>>>,
 }
@@ -79,7 +80,7 @@ impl fmt::Debug for Group {
 /// Somebody in a group.
 #[derive(Debug, Clone)]
 pub struct Member {
-    /// What it is called; `None` where that has not come here yet, and to a replica.
+    /// The member's name; `None` if it has not arrived yet, and to a replica.
     pub name: Option<String>,
     /// Its repo.
     pub repo: Repo,
@@ -87,10 +88,10 @@ pub struct Member {
 
 const CREATE_REPO: &str = "sync.group.create_repo";
 const REPOS: &str = "sync.group.repos";
-/// How many repos the group's record has room for.
+/// The number of repos for which the group's record has room.
 const SLOTS: u16 = FIRST_APP - FIRST_MEMBER;
 
-/// Where among the slots of repos the search for a free one begins.
+/// Returns the slot at which the search for a free slot of a repo begins.
 pub(crate) fn first_slot(repo: PublicKey) -> u16 {
     u16::from_be_bytes([repo.0[0], repo.0[1]]) % SLOTS
 }
@@ -159,7 +160,7 @@ impl Group {
         Error::new(Kind::Denied, operation, message).with("group", self.0.id)
     }
 
-    /// What the group is called; `None` where that has not come here yet, or is no name.
+    /// Returns the group's name; `None` if it has not arrived yet, or is invalid.
     ///
     /// # Errors
     /// [`Kind::Denied`] to a replica.
@@ -213,7 +214,7 @@ impl Group {
         Invite::device(keys, secret, all)
     }
 
-    /// Where others may be found, as invites said.
+    /// Returns the addresses at which others may be found, from invites.
     pub fn addresses(&self) -> Vec<String> {
         self.0.addresses.clone()
     }
@@ -221,14 +222,14 @@ impl Group {
     /// Makes a repo of ours, which everybody in the group will see. Durable when it returns.
     ///
     /// # Errors
-    /// [`Kind::Denied`] to who may not write the group's record, [`Kind::Full`] where the group has as
-    /// many repos as it can have.
+    /// [`Kind::Denied`] without write access to the group's record, [`Kind::Full`] where the group
+    /// has as many repos as it can have.
     pub async fn create_repo(&self, name: &str) -> Result<Repo> {
         let _open = self.enter(CREATE_REPO)?;
         self.create_repo_with(name, generate_key()?).await
     }
 
-    /// The same, with this key.
+    /// Creates a repo with this key.
     pub(crate) async fn create_repo_with(&self, name: &str, secret: SecretKey) -> Result<Repo> {
         let key = public_key(&secret);
         let id = records::repo_id(key);
@@ -321,7 +322,8 @@ impl Group {
         Ok(repos)
     }
 
-    /// Whether a repo is ours; a handle that was made before its key came does not know.
+    /// Returns true if a repo is ours; a handle that was made before the repo's key arrived does
+    /// not know that.
     pub(crate) fn is_ours(&self, repo: RecordId) -> bool {
         lock(&self.0.state.ours).contains_key(&repo)
     }
@@ -458,7 +460,7 @@ impl Group {
         }
     }
 
-    /// Whether the group has a repo with this key, as far as that is known here.
+    /// Returns true if the group has a repo with this key, as far as that is known here.
     pub async fn has_repo(&self, key: PublicKey) -> Result<bool> {
         self.check_open(REPOS)?;
         Ok(self.repo_keys().await?.contains(&key))

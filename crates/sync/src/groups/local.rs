@@ -1,4 +1,4 @@
-//! How much of a repo's trees this device has, as it is remembered.
+//! The parts of a repo's trees that this device has, as they are remembered.
 //!
 //! ```text
 //! sync/local       repo id [32] -> version u8 = 1 | what reads see: root
@@ -77,23 +77,23 @@ impl Settled {
         missing: Vec::new(),
     };
 
-    /// Whether so many places can be remembered.
+    /// Returns true if so many places can be remembered.
     pub(crate) fn fits(missing: &[Place]) -> bool {
         let lens = missing.iter().map(Place::encoded_len);
         lens.fold(0, usize::saturating_add) <= MAX_PLACES_LEN
     }
 }
 
-/// What is here of another member's repo.
+/// The local state of another member's repo.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Local {
     /// The tree that reads see: all its pages are here.
     pub(crate) shown: Root,
-    /// What was wanted when `settled` was fetched.
+    /// The wants for which `settled` was fetched.
     pub(crate) settled_for: WantsDigest,
     /// The tree that was fetched last, as far as anybody could give it.
     pub(crate) settled: Settled,
-    /// What was wanted when `complete` was fetched.
+    /// The wants for which `complete` was fetched.
     pub(crate) complete_for: WantsDigest,
     /// The latest tree of which nothing that was wanted was missing. It is kept until a later one is.
     pub(crate) complete: Root,
@@ -270,7 +270,7 @@ pub(super) async fn forget_files(collections: &Collections, ours: &[RecordId]) -
 }
 
 impl Inner {
-    /// What is here of another member's repo; `None` where nothing ever was.
+    /// Returns the local state of another member's repo; `None` if there never was one.
     pub(crate) async fn ever_local(&self, repo: RecordId) -> Result<Option<Local>> {
         let entry = self.collections.get(LOCAL, repo.0.to_vec()).await?;
         entry
@@ -278,7 +278,7 @@ impl Inner {
             .transpose()
     }
 
-    /// The same, of which nothing is here where nothing ever was.
+    /// Returns the local state of another member's repo; [`Local::NOTHING`] if there never was one.
     pub(crate) async fn local(&self, repo: RecordId) -> Result<Local> {
         Ok(self.ever_local(repo).await?.unwrap_or(Local::NOTHING))
     }
@@ -303,7 +303,7 @@ impl Inner {
         Ok(())
     }
 
-    /// What is not here of a repo of ours; `None` where all is.
+    /// Returns the missing parts of a repo of ours; `None` if it is whole.
     pub(crate) async fn damage(&self, repo: RecordId) -> Result<Option<Settled>> {
         let entry = self.collections.get(DAMAGED, repo.0.to_vec()).await?;
         entry

@@ -1,5 +1,4 @@
-//! What this device remembers of its groups: which there are, in collections, and their keys, among the
-//! secrets.
+//! The groups that this device remembers, in collections, and their keys, among the secrets.
 //!
 //! ```text
 //! sync/groups      group id [32]                  -> version u8 = 1 | group's key [32]
@@ -17,8 +16,8 @@
 //! secret repo/ID   the repo's secret key [32]
 //! ```
 //!
-//! A secret is put before the entry that says that it is there. What a crash leaves is a secret that
-//! nothing names, and does no harm.
+//! A secret is put before the entry that says that it is there. A crash may leave a secret that nothing
+//! names, which does no harm.
 
 use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::TryStreamExt;
@@ -142,7 +141,11 @@ pub(super) fn decode_addresses(value: &[u8]) -> Result<Vec<String>> {
     while !fields.is_empty() {
         let len = fields.u16()?;
         let text = str::from_utf8(fields.bytes(len.into())?);
-        let text = text.map_err(|error| fields.invalid("no text").because(error))?;
+        let text = text.map_err(|error| {
+            fields
+                .invalid("an address is not valid UTF-8")
+                .because(error)
+        })?;
         all.push(text.to_owned());
     }
     Ok(all)
@@ -246,7 +249,7 @@ impl Inner {
         self.secrets.delete(group_secret(id)?).await
     }
 
-    /// Where members of a group may be found, as invites said.
+    /// Returns the addresses at which members of a group may be found, from invites.
     pub(super) async fn load_addresses(&self, group: RecordId) -> Result<Vec<String>> {
         let entry = self.collections.get(ADDRESSES, group.0.to_vec()).await?;
         match entry {
@@ -273,7 +276,9 @@ impl Inner {
             let secret = self.secrets.get(repo_secret(id)?).await?;
             let secret = secret.ok_or_else(|| missing("repo", id))?;
             let bytes = Zeroizing::new(<[u8; 32]>::try_from(secret.expose()).map_err(|error| {
-                damaged(Error::new(Kind::Invalid, OPEN, "no key").because(error))
+                damaged(
+                    Error::new(Kind::Invalid, OPEN, "a stored secret is not a key").because(error),
+                )
             })?);
             repos.push((id, SecretKey::from_bytes(*bytes)));
         }
@@ -294,7 +299,7 @@ impl Inner {
         Ok(())
     }
 
-    /// Until when something may be kept for others that would be freed.
+    /// Returns the time until which something that would be freed may be kept for others.
     pub(crate) async fn promised(&self) -> Result<Option<i64>> {
         let entry = self.collections.get(PROMISED, UNTIL).await?;
         entry

@@ -36,7 +36,7 @@ fn rank(signed: &Signed) -> (u64, &Bytes) {
     (signed.seq, &signed.value)
 }
 
-/// What it takes to change a repo: one at a time does.
+/// The exclusive right to change a repo.
 pub(crate) type Turn<'a> = MutexGuard<'a, ()>;
 
 impl Repo {
@@ -73,8 +73,8 @@ impl Repo {
         found.map(|signed| self.open_root(signed)).transpose()
     }
 
-    /// Remembers a root that came from a peer, and says whether that is news. What is no root is left
-    /// alone. Where our own is damaged, this is how it comes back.
+    /// Remembers a root that came from a peer, and says whether that is news. An invalid root is left alone.
+    /// Where our own is damaged, this is how it comes back.
     ///
     /// # Errors
     /// [`Kind::Denied`] where no device of ours has signed it.

@@ -1,4 +1,4 @@
-//! Which wanted files of a repo are not here.
+//! The wanted files of a repo that are not here.
 
 use std::collections::{BTreeMap, HashSet, btree_map::Entry};
 
@@ -24,7 +24,7 @@ const MAX_NAMED: usize = 64;
 /// A file that a page names, and that is wanted.
 #[derive(Debug, Clone)]
 pub(crate) struct WantedFile {
-    /// Where in the page's sequence: 0 is the sequence itself, 1 the page, then files.
+    /// The place in the page's sequence: 0 is the sequence itself, 1 the page, then files.
     pub(crate) offset: u32,
     pub(crate) blob: Hash,
     /// Its name and length, where the page can be read here.
@@ -86,7 +86,7 @@ async fn unread_files(blobs: &Blobs, page: Hash) -> Result<Vec<WantedFile>> {
     Ok(files.collect())
 }
 
-/// How much of a repo's trees is here.
+/// The parts of a repo's trees that are here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RepoState {
@@ -97,14 +97,14 @@ pub struct RepoState {
     /// The tree that was fetched as far as anybody could give it: all its names are here, and all files
     /// that this device [wants](Policy) but for `missing`.
     pub wanted: Root,
-    /// How many files of `wanted` are not here.
+    /// The number of files of `wanted` that are not here.
     pub missing: u64,
     /// The latest tree that is here with all its files, whatever is wanted; empty where there is none.
     pub complete: Root,
 }
 
 impl RepoState {
-    /// Whether the newest tree is here, with every file that this device wants.
+    /// Returns true if the newest tree is here, with every file that this device wants.
     pub fn is_here(&self) -> bool {
         self.announced.hash == self.wanted.hash && self.missing == 0
     }
@@ -118,7 +118,8 @@ pub struct MissingFile {
     pub path: Option<String>,
     /// The blob that it is sealed in.
     pub blob: Hash,
-    /// Whether this device should have it: it was here, and its stored bytes are damaged or gone.
+    /// True if this device should have the file: it was here, and its stored bytes are damaged or
+    /// gone.
     pub is_damaged: bool,
 }
 
@@ -126,16 +127,16 @@ pub struct MissingFile {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Missing {
-    /// How many.
+    /// The number of missing files.
     pub files: u64,
-    /// How many of their bytes are not here, as far as that is known.
+    /// The number of their bytes that are not here, as far as that is known.
     pub bytes: u64,
     /// The first of them.
     pub named: Vec<MissingFile>,
 }
 
 impl Missing {
-    /// Whether nothing is missing.
+    /// Returns true if nothing is missing.
     pub fn is_empty(&self) -> bool {
         self.files == 0
     }
@@ -150,10 +151,11 @@ impl Missing {
 }
 
 impl Repo {
-    /// How much of it is here. `default` is what is wanted where [nothing was said](super::Group::policy).
+    /// Returns which parts of the repo are here. `default` is what is wanted where [nothing was
+    /// said](super::Group::policy).
     ///
     /// # Errors
-    /// As of [`root`](Self::root).
+    /// The errors of [`root`](Self::root).
     pub async fn state(&self, default: &Policy) -> Result<RepoState> {
         self.check_open("sync.repo.state")?;
         let wants = self.wants(default).await?;
@@ -185,7 +187,7 @@ impl Repo {
         })
     }
 
-    /// What could not be read of a tree, and is not known to be missing.
+    /// Returns the places of a tree that could not be read, and are not known to be missing.
     fn damaged_of(&self, settled: &Settled) -> Vec<Place> {
         let damaged = &self.group().inner().damaged;
         let places = damaged.of((self.group().id(), self.key()), settled.root.hash);
@@ -199,11 +201,12 @@ impl Repo {
         (settled.missing.len() + self.damaged_of(settled).len()) as u64
     }
 
-    /// Which files are wanted and not here, of the tree that is here as far as anybody could give it; and
-    /// those that are damaged, as far as that is known. What is still to be asked for is not among them.
+    /// Returns the files that are wanted and not here, of the tree that is here as far as anybody
+    /// could give it; and those that are damaged, as far as that is known. Files that are still to
+    /// be requested are not among them.
     ///
     /// # Errors
-    /// As of [`root`](Self::root).
+    /// The errors of [`root`](Self::root).
     pub async fn missing(&self, default: &Policy) -> Result<Missing> {
         self.check_open("sync.repo.missing")?;
         let wants = self.wants(default).await?;
@@ -226,7 +229,7 @@ impl Repo {
         Ok(missing)
     }
 
-    /// What is known of the files at these places.
+    /// Returns the known facts about the files at these places.
     pub(crate) async fn name_missing(&self, places: &[Place], wants: &Wants) -> Result<Missing> {
         let mut of_pages: BTreeMap<Hash, HashSet<u32>> = BTreeMap::new();
         for place in places {
@@ -299,7 +302,7 @@ impl Repo {
         Ok(Settled { root, missing })
     }
 
-    /// Those of these files that have not been stored since.
+    /// Returns those of these files that have not been stored since.
     async fn still_missing(&self, places: Vec<Place>, wants: &Wants) -> Result<Vec<Place>> {
         let blobs = self.group().blobs();
         let mut found = BTreeMap::new();

@@ -51,16 +51,16 @@ use crate::{
     records::{self, GROUP_NAME, seal_group_name},
 };
 
-/// How many changes a listener may lag behind before it is told that it missed some.
+/// The number of changes that a listener may lag behind before it is told that it missed some.
 const EVENTS: usize = 256;
 
-/// What the names of all tags and collections that belong to groups begin with.
+/// The prefix of the names of all tags and collections that belong to groups.
 pub const TAG_PREFIX: &str = "sync/";
 
-/// What tells the time, in milliseconds since 1970.
+/// A function that tells the time, in milliseconds since 1970.
 pub type Clock = Arc<dyn Fn() -> i64 + Send + Sync>;
 
-/// What a store holds for groups: bytes, maps, and keys.
+/// The parts of a store that hold groups: bytes, maps, and keys.
 #[derive(Debug, Clone)]
 pub struct Stores {
     /// Files and trees; and, in their collections, records and which groups there are: what belongs together
@@ -98,7 +98,7 @@ pub enum Event {
         /// The repo.
         repo: PublicKey,
     },
-    /// What this device [wants](Policy) of a group.
+    /// The [policy](Policy) of this device for a group changed.
     Wants {
         /// The group.
         group: RecordId,
@@ -113,7 +113,8 @@ pub enum Event {
 #[derive(Debug, Clone)]
 pub struct Groups(pub(crate) Arc<Inner>, Arc<Mutex<BTreeMap<RecordId, Group>>>);
 
-/// What groups share. It does not hold them, which hold it: the store is let go with the last handle.
+/// The state that all groups share. Groups hold it, and it holds no group: the store is closed with
+/// the last handle.
 pub(crate) struct Inner {
     pub(crate) blobs: Blobs,
     pub(crate) collections: Collections,
@@ -159,12 +160,12 @@ impl Inner {
         events.sender.send(event).ok();
     }
 
-    /// How many events there were.
+    /// Returns the number of events so far.
     pub(crate) fn count_events(&self) -> u64 {
         self.events().count
     }
 
-    /// What happens from now on, and how many events there were before.
+    /// Subscribes to events from now on, and returns the number of events before.
     pub(crate) fn listen(&self) -> (u64, broadcast::Receiver<Event>) {
         let events = self.events();
         (events.count, events.sender.subscribe())
@@ -191,7 +192,7 @@ impl Groups {
         Self::open_with(stores, Arc::new(clock)).await
     }
 
-    /// Whether a store has any groups. Needs none of its keys.
+    /// Returns true if a store has any groups. Needs none of its keys.
     pub async fn are_in(collections: &Collections) -> Result<bool> {
         local_state::has_groups(collections).await
     }
@@ -209,10 +210,10 @@ impl Groups {
         local_state::copy_keys(from, to).await
     }
 
-    /// The same as [`open`](Self::open), with a clock of your own.
+    /// Opens the groups of a store, as [`open`](Self::open) does, with a clock of your own.
     ///
     /// # Errors
-    /// As of [`open`](Self::open).
+    /// The errors of [`open`](Self::open).
     pub async fn open_with(stores: Stores, clock: Clock) -> Result<Self> {
         let inner = Inner {
             records: Records::new(stores.collections().clone()),
@@ -341,7 +342,8 @@ impl Groups {
         self.known().get(&id).cloned()
     }
 
-    /// What changes from now on. A listener that lags is told how much it missed, and looks anew.
+    /// Subscribes to changes from now on. A listener that lags is told how much it missed, and
+    /// looks again.
     pub fn events(&self) -> broadcast::Receiver<Event> {
         self.0.listen().1
     }

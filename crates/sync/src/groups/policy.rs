@@ -1,4 +1,5 @@
-//! Which contents of others' repos a device wants to have; which files there are always comes.
+//! The policies of a device: the contents of others' repos that it wants to have; the list of files
+//! always comes.
 //!
 //! ```text
 //! sync/policies    group id [32], or group id [32] | repo id [32] -> policy (tree/wants.rs)
@@ -52,7 +53,7 @@ fn encode_path(path: &str) -> Bytes {
 
 fn decode_path(value: &[u8]) -> Result<String> {
     let fields = Fields::versioned(READ, VERSION, value)?;
-    let no_text = fields.invalid("no text");
+    let no_text = fields.invalid("the path is not valid UTF-8");
     let text = str::from_utf8(fields.rest());
     Ok(text.map_err(|error| no_text.because(error))?.to_owned())
 }
@@ -124,14 +125,14 @@ fn check(group: &Group, policy: Option<&Policy>) -> Result<()> {
 }
 
 impl Group {
-    /// What this device wants of the group's repos; `None` where nothing was said: then it is
-    /// [as the replicator was told](crate::replicate::Options::policy).
+    /// Returns the policy of this device for the group's repos; `None` if none was set: then [the
+    /// replicator's](crate::replicate::Options::policy) holds.
     pub async fn policy(&self) -> Result<Option<Policy>> {
         self.inner().policy(self.id().0.to_vec()).await
     }
 
     /// Says what this device wants of the group's repos, from now on and durably; `None` takes that back.
-    /// What comes to be wanted is fetched; what is not wanted any more stays until it is
+    /// Files that come to be wanted are fetched; a file that is not wanted any more stays until it is
     /// [freed](crate::replicate::Replicator::free), or its owner removes it.
     ///
     /// # Errors
@@ -149,15 +150,16 @@ impl Repo {
         [self.group().id().0, self.id().0].concat()
     }
 
-    /// What this device wants of this repo; `None` where nothing was said: then it is as of its group.
+    /// Returns the policy of this device for this repo; `None` if none was set: then that of its
+    /// group holds.
     pub async fn policy(&self) -> Result<Option<Policy>> {
         self.group().inner().policy(self.policy_key()).await
     }
 
-    /// The same as [`Group::set_policy`], for this repo alone.
+    /// Sets the policy for this repo alone, as [`Group::set_policy`] does for a group.
     ///
     /// # Errors
-    /// As of [`Group::set_policy`].
+    /// The errors of [`Group::set_policy`].
     pub async fn set_policy(&self, policy: Option<&Policy>) -> Result<()> {
         check(self.group(), policy)?;
         let inner = self.group().inner();
@@ -187,7 +189,7 @@ impl Repo {
         Ok(())
     }
 
-    /// Takes a [pin](Self::pin) back. What is not pinned is no error.
+    /// Takes a [pin](Self::pin) back. A path that is not pinned is no error.
     pub async fn unpin(&self, path: &str) -> Result<()> {
         let (inner, group) = (self.group().inner(), self.group().id());
         let key = pin_key(group, self.id(), path);
@@ -202,7 +204,7 @@ impl Repo {
         group.inner().pinned(group.id(), self.id()).await
     }
 
-    /// What this device wants of it; `default` is for who has said nothing.
+    /// Returns what this device wants of the repo; `default` is the policy if none was set.
     pub(crate) async fn wants(&self, default: &Policy) -> Result<Wants> {
         if self.is_ours() {
             return Ok(Wants::EVERYTHING);
@@ -230,7 +232,10 @@ mod tests {
         crate::golden::check_hex("pinned.hex", &[&path]);
         assert_eq!(decode_path(&path).unwrap(), "photos/a b");
         let version = "the bytes have a version that is not known here";
-        for (bytes, expected) in [(b"\x02x", version), (b"\x01\xff", "no text")] {
+        for (bytes, expected) in [
+            (b"\x02x", version),
+            (b"\x01\xff", "the path is not valid UTF-8"),
+        ] {
             assert_eq!(decode_path(bytes).unwrap_err().message(), expected);
         }
     }

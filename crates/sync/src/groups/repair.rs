@@ -1,5 +1,5 @@
-//! Damaged values of records. To peers they are as what is not here, so that they send what they have;
-//! to us they are errors until then, and never absent.
+//! Damaged values of records. Peers are told that they are absent, so that they send their own; to us they
+//! are errors until then, and never absent.
 
 use std::{
     collections::BTreeSet,
@@ -12,11 +12,12 @@ use store_engine::sign;
 use super::{Group, Repo, merge_devices::Turn};
 use crate::records::{FIRST_MEMBER, GROUP_SLOTS, REPO_ROOT};
 
-/// Of how many damaged slots it is remembered that the operator knows. Of more it is told each time.
+/// The most damaged slots for which it is remembered that they were logged. Any beyond are logged
+/// each time.
 const MAX_TOLD: usize = 1024;
 
-/// How much greater than a peer's number that of our own root is once it is healed: more than there
-/// can have been since the peer got it.
+/// The gap between a peer's sequence number and that of our own root once it is healed: larger than
+/// any number of writes since the peer got it.
 const GAP: u64 = 1 << 32;
 
 const HEAL: &str = "sync.repo.heal";
@@ -54,7 +55,8 @@ impl Group {
         Ok(found.values)
     }
 
-    /// What was found in a slot; `None` too where it is damaged, for who asks what peers may send.
+    /// Returns the value found in a slot; `None` too if it is damaged, for callers that ask what
+    /// peers may send.
     pub(crate) fn unless_damaged(
         &self,
         id: RecordId,
@@ -70,7 +72,7 @@ impl Group {
         }
     }
 
-    /// Whether the name of a member may be missing because it is damaged.
+    /// Returns true if a member's name may be missing because it is damaged.
     pub(super) async fn has_damaged_members(&self) -> Result<bool> {
         let slots = FIRST_MEMBER..GROUP_SLOTS;
         let found = self.records().intact(self.id(), slots).await?;

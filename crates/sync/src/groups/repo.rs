@@ -21,8 +21,8 @@ use crate::{
     tree::{FileEntry, Name, Named, Root, Tree},
 };
 
-/// How often a change is made anew after another device of the same owner came first. Each time
-/// means that the other one succeeded.
+/// The number of times that a change is tried again after another device of the same owner came
+/// first. Each time means that the other one succeeded.
 const MAX_ATTEMPTS: usize = 64;
 
 const WRITE: &str = "sync.repo.write";
@@ -36,10 +36,10 @@ pub(super) struct RepoInner {
     pub(super) group: Group,
     pub(super) key: PublicKey,
     pub(super) id: RecordId,
-    /// Where it is ours.
+    /// The secret key; `None` if the repo is not ours.
     pub(super) secret: Option<SecretKey>,
-    /// One change at a time, so that callers here do not make each other try again. What makes it
-    /// correct is the record's sequence number.
+    /// One change at a time, so that callers here do not make each other try again. The record's
+    /// sequence number makes it correct.
     pub(super) changing: Arc<tokio::sync::Mutex<()>>,
     /// One fetches its tree at a time.
     pub(super) fetching: Arc<tokio::sync::Mutex<()>>,
@@ -65,19 +65,19 @@ impl Changes {
         self.0.insert(name, None);
     }
 
-    /// How many names change.
+    /// Returns the number of names that change.
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Whether nothing changes.
+    /// Returns true if nothing changes.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 }
 
-/// Whether a blob is here, as the index says, and its first or last bytes cannot be read. One that lies in the
-/// index itself is verified with it.
+/// Returns true if the index has a blob whose first or last bytes cannot be read. One that lies in
+/// the index itself is verified with it.
 async fn is_damaged(blobs: &Blobs, blob: Hash) -> Result<bool> {
     let size = match blobs.status(blob).await? {
         Some(Status::Complete { size }) if size > GROUP_LEN => size,
@@ -111,12 +111,12 @@ impl Repo {
         &self.0.group
     }
 
-    /// Whether this device may change it.
+    /// Returns true if this device may change the repo.
     pub fn is_ours(&self) -> bool {
         self.0.secret.is_some()
     }
 
-    /// What its owner is called; `None` where that has not come here yet, or is no name.
+    /// Returns the owner's name for the repo; `None` if it has not arrived yet, or is invalid.
     ///
     /// # Errors
     /// [`Kind::Denied`] to a replica.
@@ -157,8 +157,8 @@ impl Repo {
             .transpose()
     }
 
-    /// The same, but `None` too where the owner wrote what is no root, or where that of another member
-    /// is damaged here: that must not stop others.
+    /// Returns the known root, but `None` too if the owner wrote an invalid root, or if that of
+    /// another member is damaged here: that must not stop others.
     pub(crate) async fn readable_root(&self) -> Result<Option<RepoRoot>> {
         let records = self.0.group.records();
         let mut found = records.get(self.0.id, REPO_ROOT, Freshness::Local).await;
@@ -182,7 +182,7 @@ impl Repo {
         self.seen_root().await
     }
 
-    /// The same, also for a change that was begun before the repo was closed.
+    /// Returns the root that reads see, also for a change that began before the repo was closed.
     pub(super) async fn seen_root(&self) -> Result<Root> {
         match self.is_ours() {
             true => Ok(self.load_root().await?.map_or(Root::EMPTY, |(_, r)| r.root)),
@@ -212,7 +212,7 @@ impl Repo {
     /// Stores a file that is in no tree yet, for a [`change`](Self::change) of many.
     ///
     /// # Errors
-    /// As of [`write`](Self::write).
+    /// The errors of [`write`](Self::write).
     pub async fn stage(&self, content: impl Into<Content>, modified: i64) -> Result<Staged> {
         let _open = self.enter(WRITE)?;
         let sink = Sink::Store(self.0.group.blobs());
@@ -250,11 +250,11 @@ impl Repo {
         });
     }
 
-    /// Whether all bytes of a file are here, as far as that shows without reading all of them: the index has
-    /// them, and the first and the last can be read.
+    /// Returns true if all bytes of a file are here, as far as that shows without reading all of
+    /// them: the index has them, and the first and the last can be read.
     ///
     /// # Errors
-    /// As of [`read`](Self::read), but for what is missing or damaged.
+    /// The errors of [`read`](Self::read), except those about missing or damaged bytes.
     pub async fn has(&self, entry: &FileEntry) -> Result<bool> {
         self.check_open("sync.repo.has")?;
         let (blobs, blob) = (self.0.group.blobs(), entry.blob);
@@ -272,7 +272,7 @@ impl Repo {
         self.change(changes).await.map(drop)
     }
 
-    /// Gives a file another path, in one step. What was there is replaced.
+    /// Gives a file another path, in one step. A file that was there is replaced.
     ///
     /// # Errors
     /// [`Kind::NotFound`] where there is no such file, [`Kind::Denied`] where the repo is not ours.
@@ -408,7 +408,7 @@ impl Repo {
         self.keep_only_in(transaction, &keep).await
     }
 
-    /// What is said of a file, or `None` where there is none.
+    /// Returns the entry of a file, or `None` if there is no such file.
     ///
     /// # Errors
     /// [`Kind::Denied`] to a replica.
@@ -430,7 +430,7 @@ impl Repo {
         Ok(self.read_entry(&entry, range))
     }
 
-    /// The same, of a file that was listed before; no matter what has its path by now.
+    /// Reads a file that was listed before, whatever its path names by now.
     ///
     /// # Errors
     /// In the stream, [`Kind::NotFound`] where its bytes have not come here.
@@ -445,7 +445,7 @@ impl Repo {
     /// All of a small file: [`read`](Self::read), gathered.
     ///
     /// # Errors
-    /// As of [`read`](Self::read).
+    /// The errors of [`read`](Self::read).
     pub async fn read_to_bytes(&self, path: &str) -> Result<Bytes> {
         let pieces: Vec<Bytes> = self.read(path, 0..u64::MAX).await?.try_collect().await?;
         Ok(pieces.concat().into())

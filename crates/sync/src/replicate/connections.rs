@@ -29,8 +29,8 @@ const AT_ONCE: Duration = Duration::from_secs(5);
 pub(crate) struct Link {
     pub(super) id: u64,
     pub(super) connection: Connection,
-    /// Who made the connection: of two that two peers make at the same time, that of the lesser key
-    /// stays.
+    /// The side that made the connection: if two peers connect to each other at the same time, the
+    /// connection of the lesser key stays.
     dialer: PublicKey,
     since: Instant,
     /// True once a group was proven on it.
@@ -62,7 +62,7 @@ pub(super) struct Connections {
     own: PublicKey,
     next: AtomicU64,
     links: Mutex<BTreeMap<u64, Arc<Link>>>,
-    /// Who answered at an address.
+    /// The peer that answered at each address.
     answered: Mutex<BTreeMap<Address, PublicKey>>,
 }
 
@@ -130,7 +130,7 @@ impl Connections {
         lock(&self.links).values().cloned().collect()
     }
 
-    /// Whether a peer is connected.
+    /// Returns true if a peer is connected.
     pub(super) fn has(&self, peer: PublicKey) -> bool {
         let links = lock(&self.links);
         links.values().any(|link| link.connection.peer() == peer)
@@ -145,7 +145,7 @@ impl Connections {
         answered.insert(address, peer);
     }
 
-    /// Who answered at an address the last time.
+    /// Returns the peer that answered last at an address.
     pub(super) fn who_answered(&self, address: &Address) -> Option<PublicKey> {
         lock(&self.answered).get(address).copied()
     }

@@ -99,9 +99,9 @@ impl Shared {
         all
     }
 
-    /// Does what follows from a fault on one of a connection's streams. Who lied or was silent for too long
-    /// is left alone for a while. A store of ours that failed is no reason to do anything to the peer, and
-    /// neither is a stream that was lost.
+    /// Does what follows from a fault on one of a connection's streams. A peer that lied or was silent for
+    /// too long is left alone for a while. A store of ours that failed is no reason to do anything to the
+    /// peer, and neither is a stream that was lost.
     pub(super) fn blame(&self, link: &Link, fault: &Fault) {
         let peer = link.connection.peer();
         match fault {
@@ -120,7 +120,7 @@ impl Shared {
         }
     }
 
-    /// A session ended, and only a new connection begins it anew.
+    /// A session ended, and only a new connection begins it again.
     pub(super) fn end_session(&self, link: &Link, fault: &Fault) {
         self.blame(link, fault);
         if link.connection_lives() {

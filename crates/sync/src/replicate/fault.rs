@@ -1,4 +1,4 @@
-//! Whose fault it is that something did not work.
+//! The blame for a failure: whose fault it is that something did not work.
 
 use std::{collections::BTreeMap, io, sync::Mutex};
 
@@ -16,7 +16,7 @@ const MAX_TROUBLES: usize = 1024;
 
 pub(super) use store_engine::fetch::{Fault, Misconduct};
 
-/// What replication with a peer gives.
+/// The result of replication with a peer.
 pub(super) type Outcome<T, E = Fault> = std::result::Result<T, E>;
 
 /// The peer said something that is wrong, as `message` says.
@@ -64,9 +64,9 @@ pub(super) fn lost(error: io::Error) -> Fault {
 pub struct Trouble {
     /// The group that it was needed for; `None` where it was for all.
     pub group: Option<RecordId>,
-    /// What it was needed for, in a word or two.
+    /// The work that needed it, in a word or two.
     pub work: &'static str,
-    /// What it said.
+    /// The error that it returned.
     pub error: Error,
     /// Since when it fails.
     pub since: Instant,
@@ -79,7 +79,7 @@ pub(super) struct Troubles(Mutex<BTreeMap<(Option<RecordId>, &'static str), Note
 #[derive(Debug)]
 struct Noted {
     trouble: Trouble,
-    /// When it failed last.
+    /// The time at which it failed last.
     last: Instant,
 }
 

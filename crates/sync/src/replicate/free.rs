@@ -1,11 +1,11 @@
 //! Frees space: contents of others' files that this device does not want (any more).
 //!
-//! What is asked first is whether somebody else has them, who then keeps them for a while
+//! Other members are asked first if they have them; a member that does keeps them for a while
 //! (`leases.rs`). A file is deleted only
 //!
 //! * where nothing else keeps or wants its blob (`retained.rs`): changes of ours wait meanwhile, so that
 //!   this is true when it is deleted;
-//! * where the policy is still the one that it was looked at with. What is being fetched meanwhile is
+//! * where the policy is still the one that it was looked at with. A file that is being fetched meanwhile is
 //!   looked at once more before it counts as here.
 
 use std::{
@@ -35,17 +35,17 @@ use crate::{
 
 const FREE: &str = "sync.free";
 
-/// Which copies may go.
+/// The copies that may be deleted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Copies {
-    /// Those that another member, who is connected, shows that it has too.
+    /// Only copies of files that another connected member shows that it has too.
     #[default]
     NotTheLast,
     /// All that are not wanted, though nobody else may have them.
     TheLastToo,
 }
 
-/// What was freed.
+/// The outcome of freeing space.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Freed {
     /// The files that went.
@@ -60,8 +60,8 @@ pub struct Freed {
 
 impl Replicator {
     /// Deletes contents of others' files that this device has and does not [want](crate::groups::Policy).
-    /// Their names stay, and they can be fetched again from who has them. What was read under
-    /// [`Policy::Names`](crate::groups::Policy::Names) is wanted.
+    /// Their names stay, and they can be fetched again from a device that has them. Files that were read
+    /// under [`Policy::Names`](crate::groups::Policy::Names) are wanted.
     ///
     /// A member that shows that it has a file keeps it for ten minutes, so that of several who free the
     /// same files some keep theirs; what this device has shown stays as long, also after a restart.
@@ -95,7 +95,7 @@ impl Replicator {
 }
 
 impl Shared {
-    /// How often something was freed.
+    /// Returns the number of times that something was freed.
     pub(super) fn freed(&self) -> u64 {
         self.freed.load(Ordering::SeqCst)
     }
@@ -113,7 +113,7 @@ struct Batch {
     repo: Repo,
     wants: Wants,
     files: Vec<Asked>,
-    /// Who has shown that it has each; `None` where nobody need have it.
+    /// The peers that have shown that they have each blob; `None` if nobody need have it.
     shown: Option<(Asking, Vec<BTreeSet<PublicKey>>)>,
 }
 
@@ -170,7 +170,7 @@ impl Freeing {
             // delete may be deleted later, and nothing may come in between.
             let ended = tokio::spawn(self.free_some(some)).await;
             self = ended.map_err(|error| {
-                Error::new(Kind::Internal, FREE, "a task failed").because(error)
+                Error::new(Kind::Internal, FREE, "the task that frees space failed").because(error)
             })??;
         }
         Ok(self)
@@ -269,7 +269,7 @@ impl Drop for Count<'_> {
     }
 }
 
-/// How many bytes of a blob are here.
+/// Returns the number of bytes of a blob that are here.
 async fn present(blobs: &Blobs, hash: Hash) -> Result<u64> {
     Ok(match blobs.status(hash).await? {
         Some(Status::Complete { size }) => size,

@@ -1,8 +1,8 @@
-//! What this device has of each group, in memory: so that a change costs what it costs, and not a look at
-//! everything.
+//! An index in memory of what this device has of each group, so that a change costs only its own
+//! size, and not a look at everything.
 //!
-//! One task writes it, as events tell what changed, and then tells the [`Change`]. What events may have missed
-//! is found when groups are compared: then all is read again.
+//! One task writes it, as events tell what changed, and then tells the [`Change`]. When groups are compared,
+//! all is read again, which finds what events may have missed.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -38,7 +38,7 @@ pub(super) enum Change {
         which: Which,
         slot: Slot,
     },
-    /// How much of a repo is here changed, or what is wanted of it.
+    /// The local part of a repo changed, or what is wanted of it.
     Repo { group: RecordId, repo: PublicKey },
     /// Anything of a group may have changed.
     Group { group: RecordId },
@@ -60,7 +60,7 @@ impl Change {
         }
     }
 
-    /// Whether it may concern a group.
+    /// Returns true if the change may concern a group.
     pub(super) fn is_of(&self, group: RecordId) -> bool {
         self.group().is_none_or(|of| of == group)
     }
@@ -78,36 +78,36 @@ pub(super) async fn until(changes: &mut Receiver<Change>, is_it: impl Fn(Change)
     }
 }
 
-/// Which values the slots of a group's records have.
+/// The versions of the values in the slots of a group's records.
 pub(super) type Versions = BTreeMap<Which, BTreeMap<Slot, Version>>;
 
-/// What is to be fetched of a repo.
+/// The parts of a repo that are to be fetched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Behind {
     pub(super) root: Option<Hash>,
     pub(super) wanted: WantsDigest,
 }
 
-/// What is here of a repo.
+/// The local state of a repo.
 #[derive(Debug, Clone)]
 pub(super) struct RepoIndex {
     pub(super) is_ours: bool,
     pub(super) newest: Root,
-    /// Whether the newest tree is here, with all that is wanted of it.
+    /// True if the newest tree is here, with all that is wanted of it.
     pub(super) is_here: bool,
-    /// Whether the root of another device of ours waits for its tree.
+    /// True if the root of another device of ours waits for its tree.
     pub(super) waits: bool,
-    /// How much of it others are told that is here; `None` while our own root is damaged.
+    /// The part of the repo that others are told is here; `None` while our own root is damaged.
     pub(super) holding: Option<Holding>,
     pub(super) behind: Option<Behind>,
 }
 
-/// What is here of a group.
+/// The local state of a group.
 #[derive(Debug, Clone, Default)]
 pub(super) struct GroupIndex {
     pub(super) versions: Versions,
     pub(super) repos: BTreeMap<PublicKey, RepoIndex>,
-    /// Where members say that they can be reached.
+    /// The routes on which members say that they can be reached.
     pub(super) routes: BTreeMap<(PublicKey, Slot), Route>,
     digest: Option<Digest>,
 }
@@ -181,7 +181,7 @@ impl Index {
     }
 }
 
-/// What changed between two looks at a group.
+/// The changes between two looks at a group.
 #[derive(Debug, Default)]
 pub(super) struct Found {
     pub(super) slots: Vec<(Which, Slot)>,
@@ -378,7 +378,7 @@ async fn own_versions(group: &Group) -> Result<BTreeMap<Slot, Version>> {
     Ok(versions.collect())
 }
 
-/// The route in a slot. What cannot be opened is none: its owner wrote it with other keys.
+/// The route in a slot. A value that cannot be opened is none: its owner wrote it with other keys.
 fn open_route(repo: &Repo, slot: Slot, value: &[u8]) -> Result<Option<Route>> {
     match Route::open(repo.group().keys().locate(), repo.id(), slot, value) {
         Ok(route) => Ok(Some(route)),

@@ -1,10 +1,12 @@
-//! What was shown to somebody who then lets its own copy go is kept for a while: else two who free the
-//! same file at once, each because the other one has it, would delete the last two copies.
+//! Leases: a blob that was shown to a peer that then deletes its own copy is kept for a while.
+//! Otherwise two peers that free the same file at once, each because the other one has it, would
+//! delete the last two copies.
 //!
-//! * Who is asked pins what it shows for [`KEEP`], so that nothing here deletes it; and it notes,
-//!   before it answers, that it has promised something, so that after a crash it frees nothing before
-//!   that time is over.
-//! * Who asks lets a file go only within [`WITHIN`] of asking, and not where it has promised it itself.
+//! * The peer that is asked pins what it shows for [`KEEP`], so that nothing here deletes it; and it notes,
+//!   before it answers, that it has promised something, so that after a crash it frees nothing before that
+//!   time is over.
+//! * The peer that asks deletes a file only within [`WITHIN`] of asking, and not where it has promised it
+//!   itself.
 //! * Of two who ask each other at once, the one with the lesser key answers that it has not got it:
 //!   one of them goes on.
 //!
@@ -23,33 +25,36 @@ use tokio::time::Instant;
 use super::lock;
 use crate::groups::Groups;
 
-/// For how long what was shown is kept.
+/// The time for which a blob that was shown is kept.
 pub(super) const KEEP: Duration = Duration::from_secs(600);
-/// How long after asking a file may be deleted; the rest is for clocks that go wrong and slow disks.
+/// The time after asking within which a file may be deleted; the rest is for clocks that go wrong
+/// and slow disks.
 const WITHIN: Duration = Duration::from_secs(300);
-/// How much longer than it must be the time is that is noted, so that it is noted seldom.
+/// The slack that is added to a stored deadline, so that it is rewritten rarely.
 const SPARE: Duration = Duration::from_secs(150);
-/// How often it is looked what need not be kept any more.
+/// The interval at which expired leases are dropped.
 const LAPSE_EVERY: Duration = Duration::from_secs(30);
 /// The most blobs that are promised at a time; others are as if they were not here.
 const MAX_PROMISED: usize = 65_536;
 
-/// What is kept for others who let their own copies go, and what this device asks others to keep.
+/// The blobs that are kept for others that delete their own copies, and those that this device asks
+/// others to keep.
 pub(super) struct Leases {
     groups: Groups,
     /// This device's key.
     own: PublicKey,
     state: Mutex<State>,
-    /// Until when, in milliseconds since 1970, something may be promised, as it was noted durably.
+    /// The time until which something may be promised, as it was noted durably, in milliseconds
+    /// since 1970.
     noted: tokio::sync::Mutex<Option<i64>>,
 }
 
 #[derive(Default)]
 struct State {
     promised: HashMap<Hash, (Instant, Pin)>,
-    /// What this device asks others for, because it would delete it.
+    /// The blobs that this device asks others to keep, because it would delete them.
     asked: HashSet<Hash>,
-    /// Until when something may be promised that was forgotten with a crash.
+    /// The time until which something may be promised that was forgotten with a crash.
     before: Option<Instant>,
     lapsed: Option<Instant>,
 }
@@ -175,7 +180,7 @@ impl Leases {
     }
 }
 
-/// What this device asks others for, until this is dropped.
+/// Blobs that this device asks others to keep, until this is dropped.
 pub(super) struct Asking {
     leases: Arc<Leases>,
     blobs: HashSet<Hash>,
@@ -184,12 +189,13 @@ pub(super) struct Asking {
 }
 
 impl Asking {
-    /// Whether others are to be asked for it.
+    /// Returns true if others are to be asked for the blob.
     pub(super) fn asks_for(&self, hash: &Hash) -> bool {
         self.blobs.contains(hash)
     }
 
-    /// Whether what others have shown is still promised, and not promised by us.
+    /// Returns true if the others' promises still hold, and we have not promised the blob
+    /// ourselves.
     pub(super) fn may_go(&self, hash: &Hash) -> bool {
         // The one stands still while a device sleeps, the other one may be set.
         let took = self.leases.groups.0.now().saturating_sub(self.at);

@@ -1,4 +1,4 @@
-//! Who has a file, by its hash.
+//! A search for the members that have a file, by its hash.
 
 use std::sync::Arc;
 
@@ -53,13 +53,13 @@ impl Replicator {
     }
 }
 
-/// Where a file is.
+/// The place of a file.
 struct Place {
     /// In whose repo.
     repo: Repo,
-    /// Where in its tree.
+    /// The place in its tree.
     at: Located,
-    /// How long its blob is, where that is proven here.
+    /// The length of the file's blob, if it is proven here.
     len: Option<u64>,
 }
 
@@ -97,7 +97,7 @@ impl Shared {
         Ok(places)
     }
 
-    /// Whether a peer shows that it has a file, at one of these places.
+    /// Returns true if a peer shows that it has a file, at one of these places.
     async fn shows(&self, session: &Arc<Session>, places: &[Place]) -> bool {
         for place in places {
             match shows_at(session, place).await {

@@ -72,14 +72,14 @@ use crate::{
     records::REPO_ROOT,
 };
 
-/// How many changes somebody who waits may lag behind before everything is looked at.
+/// The number of changes that a listener may lag behind before it looks at everything.
 const CHANGES: usize = 1024;
-/// How long to wait before a group that could not be read is read again; then twice as long, and so on.
+/// The time after which a group that could not be read is read again; it doubles each time.
 const READ_AGAIN: Duration = Duration::from_secs(1);
 /// The longest that it is waited.
 const MAX_READ_AGAIN: Duration = Duration::from_secs(60);
 
-/// Whether a change is told at once.
+/// Says if a change is announced at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Push {
     /// It is.
@@ -89,16 +89,16 @@ pub enum Push {
     Never,
 }
 
-/// How to replicate.
+/// The options of replication.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// What to fetch of the repos of groups that have no policy of their own.
+    /// The policy for the repos of groups that have no policy of their own.
     pub policy: Policy,
-    /// Whether changes are pushed.
+    /// Says if changes are pushed.
     pub push: Push,
-    /// How often to compare, and to look for members who are not connected.
+    /// The interval at which to compare, and to look for members that are not connected.
     pub compare_every: Duration,
-    /// For how long a route of ours is good; it is renewed at half of that.
+    /// The time for which a route of ours is valid; it is renewed at half of that.
     pub route_for: Duration,
 }
 
@@ -124,9 +124,9 @@ pub(crate) struct Shared {
     connections: connections::Connections,
     sessions: sessions::Sessions,
     index: index::Index,
-    /// How many events of the groups are in the index.
+    /// The number of the groups' events that are in the index.
     seen: watch::Sender<u64>,
-    /// What changed, for all who wait for something.
+    /// The changes, for all tasks that wait for something.
     changes: broadcast::Sender<Change>,
     /// Tells that there may be somebody new to connect to.
     met: Notify,
@@ -134,14 +134,15 @@ pub(crate) struct Shared {
     requests: status::Requests,
     contacts: status::Contacts,
     tasks: Mutex<JoinSet<()>>,
-    /// How far fetching each repo is.
+    /// The progress of fetching each repo.
     moved: Mutex<BTreeMap<RecordId, Arc<progress::Moved>>>,
     /// Freeing, and saying that a tree is here, come one after the other.
     freeing: tokio::sync::Mutex<()>,
-    /// How often something was freed.
+    /// The number of times that something was freed.
     freed: AtomicU64,
     leases: Arc<leases::Leases>,
-    /// What nobody could give of the trees with these roots, where that is too much to be written.
+    /// The parts of the trees with these roots that nobody could give, if they are too many to be
+    /// stored.
     given_up: Mutex<BTreeMap<RecordId, (Hash, Missing)>>,
     troubles: fault::Troubles,
 }
@@ -198,7 +199,7 @@ impl Replicator {
     /// Connects to a member at this address, now; otherwise addresses come from invites and routes.
     ///
     /// # Errors
-    /// As of [`Network::connect`]; [`Kind::Unavailable`] where the peer is [left alone](Self::left_alone).
+    /// The errors of [`Network::connect`]; [`Kind::Unavailable`] where the peer is [left alone](Self::left_alone).
     pub async fn connect(&self, address: &Address) -> Result<()> {
         let connection = self.0.network.connect(address, None).await?;
         let peer = connection.peer();
@@ -216,7 +217,7 @@ impl Replicator {
     /// long as the repo has it.
     ///
     /// # Errors
-    /// As of [`Repo::read`]; [`Kind::Unavailable`] where nobody who is connected can give the file.
+    /// The errors of [`Repo::read`]; [`Kind::Unavailable`] where nobody who is connected can give the file.
     pub async fn read(
         &self,
         repo: &Repo,
@@ -227,7 +228,7 @@ impl Replicator {
         Ok(repo.read_entry(&entry, range))
     }
 
-    /// Where this device can be reached now, for an invite.
+    /// Returns the addresses at which this device can be reached now, for an invite.
     pub fn addresses(&self) -> Vec<String> {
         let addresses = self.0.network.addresses();
         addresses.iter().map(|a| a.as_str().to_owned()).collect()
@@ -245,8 +246,8 @@ impl Replicator {
         self.0.network.close().await;
     }
 
-    /// Ends everything at once, without telling anybody; our routes lapse. What runs ends soon after,
-    /// and the network stays open.
+    /// Ends everything at once, without telling anybody; our routes lapse. Running tasks end soon after, and
+    /// the network stays open.
     pub fn abort(&self) -> JoinSet<()> {
         let mut tasks = std::mem::take(&mut *lock(&self.0.tasks));
         tasks.abort_all();
@@ -261,7 +262,7 @@ impl Replicator {
 struct ToRead(BTreeMap<RecordId, (Instant, Duration)>);
 
 impl ToRead {
-    /// Those are to be read now; but one that could not be read, once its pause is over.
+    /// Adds groups to be read now; one that could not be read waits until its pause is over.
     fn extend(&mut self, groups: impl IntoIterator<Item = RecordId>) {
         for group in groups {
             let now = (Instant::now(), Duration::ZERO);
@@ -282,7 +283,7 @@ impl ToRead {
             .map_or(Duration::ZERO, |(_, pause)| pause)
     }
 
-    /// Those whose time has come.
+    /// Removes and returns the groups that are due.
     fn take_due(&mut self) -> BTreeMap<RecordId, Duration> {
         let now = Instant::now();
         let due = self.0.extract_if(.., |_, (at, _)| *at <= now);

@@ -1,4 +1,5 @@
-//! Who is left alone for a while: peers that lied or stalled, and addresses where nobody answers.
+//! Penalties: peers that lied or stalled, and addresses where nobody answers, are left alone for a
+//! while.
 
 use std::{collections::BTreeMap, sync::Mutex, time::Duration};
 
@@ -8,15 +9,15 @@ use tokio::time::Instant;
 use super::{Replicator, limits::MAX_CONNECTIONS, lock};
 use crate::network::Address;
 
-/// How long a peer that lied, or could not be reached, is left alone the first time; then twice as
-/// long, and so on.
+/// The time for which a peer that lied, or could not be reached, is left alone the first time; it
+/// doubles each time.
 pub(super) const FIRST_BACK_OFF: Duration = Duration::from_secs(2);
 /// The longest that it is.
 const MAX_BACK_OFF: Duration = Duration::from_secs(300);
-/// How many are remembered beside those that are left alone now.
+/// The number of peers and addresses that are remembered beside those that are left alone now.
 const MAX_KNOWN: usize = MAX_CONNECTIONS;
 
-/// Whom to leave alone for a while.
+/// A peer or an address to leave alone for a while.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Avoided {
     Peer(PublicKey),
@@ -34,7 +35,7 @@ struct BackOff {
 pub(super) struct Penalties(Mutex<BTreeMap<Avoided, BackOff>>);
 
 impl Penalties {
-    /// Whether somebody is left alone now.
+    /// Returns true if a peer or an address is left alone now.
     pub(super) fn is_avoided(&self, whom: &Avoided) -> bool {
         let all = lock(&self.0);
         all.get(whom)

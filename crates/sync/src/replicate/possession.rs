@@ -1,5 +1,5 @@
-//! Who can really give a blob: whoever shows a part of it that was chosen at random, and keeps it for a
-//! while ([`leases`](super::leases)).
+//! Proofs of possession: a peer that can give a blob shows a random part of it, and keeps the blob
+//! for a while ([`leases`](super::leases)).
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
@@ -18,23 +18,23 @@ use crate::groups::Repo;
 /// The most blobs that are asked for in one go.
 pub(super) const MAX_ASKED: usize = 64;
 
-/// How long a member may take to show them; what it has shown by then counts.
+/// The time within which a member must show the blobs; those that it has shown by then count.
 const SHOW_FOR: Duration = Duration::from_secs(120);
 
 /// A blob that a page names.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Asked {
-    /// Where in the page's sequence.
+    /// The place in the page's sequence.
     pub(super) offset: u64,
     pub(super) hash: Hash,
-    /// How long it is.
+    /// The length of the blob.
     pub(super) len: u64,
 }
 
 impl Shared {
-    /// The connected members that have these blobs of a page, for each blob: those that show its end,
-    /// which proves how long it is, and another part that nobody can foresee. Who is honest shows only
-    /// what it has whole.
+    /// The connected members that have these blobs of a page, for each blob: those that show its end, which
+    /// proves how long it is, and another part that nobody can foresee. An honest peer shows only blobs that
+    /// it has whole.
     pub(super) async fn holders_of(
         &self,
         repo: &Repo,
@@ -66,7 +66,8 @@ impl Shared {
     }
 }
 
-/// How long a blob is, as a peer shows with its end; `None` where it has not got it.
+/// Returns the length of a blob, which a peer proves with its end; `None` if the peer lacks the
+/// blob.
 pub(super) async fn length(
     session: &Session,
     repo: &Repo,
@@ -126,8 +127,8 @@ fn some_part(len: u64) -> Result<ChunkRanges> {
     Ok(end() | ChunkRanges::from(ChunkNum(at)..ChunkNum(at + 1)))
 }
 
-/// Whether the next blob of the answer is what it should be, and how long it is then; nothing of it is
-/// kept.
+/// Checks the next blob of the answer, and returns its length if it is the right one; nothing of it
+/// is kept.
 async fn check(
     receiver: &mut Receiver,
     hash: Hash,

@@ -1,4 +1,4 @@
-//! How far fetching a tree is.
+//! The progress of fetching a tree.
 
 use std::sync::{
     Arc,
@@ -10,19 +10,19 @@ use store_api::RecordId;
 use super::{Replicator, Shared, lock};
 use crate::{groups::Repo, tree::Name};
 
-/// Of how many repos it is remembered.
+/// The most repos whose progress is remembered.
 pub(super) const MAX_COUNTED: usize = 4096;
 
-/// How far fetching a tree is. What is to come grows while the tree is looked at.
+/// The progress of fetching a tree. The totals grow while the tree is looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Progress {
     /// The files that are to come, as far as is known.
     pub files: u64,
-    /// Those of them that are here.
+    /// The number of those files that are here.
     pub files_here: u64,
     /// The bytes that are to come, as far as is known; those of sealed files, which are a little longer.
     pub bytes: u64,
-    /// Those of them that are here.
+    /// The number of those bytes that are here.
     pub bytes_here: u64,
 }
 
@@ -70,9 +70,9 @@ impl Moved {
 pub struct FileProgress {
     /// Its path.
     pub path: String,
-    /// How long it is, sealed.
+    /// The length of the sealed file.
     pub len: u64,
-    /// How much of that is here.
+    /// The number of those bytes that are here.
     pub here: u64,
 }
 
@@ -113,7 +113,7 @@ impl Coming {
 }
 
 impl Replicator {
-    /// How far fetching a repo's tree is, or was when it ended.
+    /// Returns the progress of fetching a repo's tree, or the last state of a fetch that ended.
     pub fn progress(&self, repo: RecordId) -> Progress {
         let moved = lock(&self.0.moved).get(&repo).cloned();
         moved.map_or(Progress::default(), |moved| moved.now())

@@ -1,4 +1,5 @@
-//! How two peers prove to each other that they hold a group's key, before anything else is said.
+//! The proof by which two peers show each other that they hold a group's key, before anything else
+//! is said.
 //!
 //! ```text
 //! proof key        BLAKE3 derive_key("larder 2026 group proof key v1", locate key)
@@ -30,7 +31,7 @@ pub(super) const ANSWER_LEN: usize = 64;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Ends {
     pub(super) binding: [u8; 32],
-    /// Who opened the stream.
+    /// The key of the side that opened the stream.
     pub(super) asker: PublicKey,
     pub(super) answerer: PublicKey,
 }
@@ -67,7 +68,7 @@ fn hello_with(ends: &Ends, keys: &GroupKeys, nonce: [u8; 32]) -> Vec<u8> {
     [&[VERSION][..], &nonce, &tag].concat()
 }
 
-/// Which of our groups a hello proves, if any, and the answer to it.
+/// Returns the group of ours that a hello proves, if any, and the answer to it.
 pub(super) fn answer<'a>(
     ends: &Ends,
     groups: impl IntoIterator<Item = &'a GroupKeys>,
@@ -111,7 +112,7 @@ fn answer_with<'a>(
     Ok((found, [own, tag].concat()))
 }
 
-/// Whether an answer proves the group.
+/// Returns true if an answer proves the group.
 pub(super) fn check(ends: &Ends, keys: &GroupKeys, nonce: &[u8; 32], answer: &[u8]) -> bool {
     match answer.as_chunks::<32>() {
         ([theirs, tag], []) => same(&ends.tag(keys, 1, &[nonce, theirs]), tag),

@@ -1,5 +1,5 @@
-//! What must not be freed, whoever names it as a file that is not wanted: anybody may name any hash.
-//! A blob that is pinned by itself is not among it, as deleting it fails.
+//! The blobs that must not be freed, even if a peer names them as unwanted files: anybody may name
+//! any hash. A blob that is pinned by itself is not among it, as deleting it fails.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
@@ -16,8 +16,8 @@ use crate::{
     },
 };
 
-/// What stays: all that a tag keeps, or a pin of a sequence; but of trees of other members' repos, in whatever group,
-/// only their pages, and the files that are wanted.
+/// The blobs that stay: all that a tag keeps, or a pin of a sequence; but of trees of other
+/// members' repos, in any group, only their pages, and the files that are wanted.
 pub(super) struct Stays {
     marks: Marks,
     /// The roots of others' repos that were looked at, with what was wanted.

@@ -1,5 +1,5 @@
-//! Where this device can be reached, told in the records of our repos, and withdrawn at the end; after
-//! a crash they lapse.
+//! The routes on which this device can be reached, announced in the records of our repos, and
+//! withdrawn at the end; after a crash they lapse.
 
 use store_api::{Kind, PublicKey, Put, PutRecord, RecordStore, Result, SeqExpect, Slot};
 
@@ -10,12 +10,12 @@ use crate::{
     records::{FIRST_ROUTE, REPO_SLOTS, Route},
 };
 
-/// How many addresses of a device are told.
+/// The most addresses of a device that are announced.
 const MAX_TOLD: usize = 4;
 
 impl Group {
-    /// Where members say that they can be reached, with the keys of their repos; those too that have
-    /// expired.
+    /// Returns the routes on which members say that they can be reached, with the keys of their
+    /// repos; including those that have expired.
     pub async fn routes(&self) -> Result<Vec<(PublicKey, Route)>> {
         let mut routes = Vec::new();
         for repo in self.repos().await? {
@@ -27,8 +27,8 @@ impl Group {
     }
 }
 
-/// The routes in a repo's record. What cannot be opened is no route: its owner wrote it with other
-/// keys.
+/// The routes in a repo's record. A value that cannot be opened is no route: its owner wrote it
+/// with other keys.
 async fn routes_of(repo: &Repo) -> Result<Vec<(Slot, Route)>> {
     let (group, slots) = (repo.group(), FIRST_ROUTE..REPO_SLOTS);
     let mut routes = Vec::new();

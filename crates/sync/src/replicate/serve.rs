@@ -26,7 +26,7 @@ use crate::{
 /// The time that a peer has to take the next item of an answer: longer than it waits itself, and than it may need
 /// to make durable what it has.
 const TAKES: Duration = Duration::from_secs(60);
-/// How much of an answer is gathered before it is written.
+/// The number of bytes of an answer that are gathered before they are written.
 const BUFFER: usize = 128 * 1024;
 
 /// Part of a blob that a peer may have.
@@ -36,7 +36,7 @@ struct Wanted {
     ranges: ChunkRanges,
 }
 
-/// Why nothing is given.
+/// The reason why nothing is given.
 enum Refusal {
     /// It is not here, or cannot be read here.
     NotHere,
@@ -94,7 +94,7 @@ impl Shared {
         send.shutdown().await.map_err(lost)
     }
 
-    /// What is asked for, once it is clear that the peer may have it.
+    /// Finds the requested blobs, and refuses a peer that may not have them.
     async fn find(&self, link: &Link, get: &Get) -> Result<(Repo, Vec<Wanted>), Refusal> {
         let group = self.sessions.proven(link, get.group);
         let group = group.ok_or(Refusal::Denied("the group was not proven"))?;
@@ -155,8 +155,8 @@ impl Shared {
         Ok((repo, wanted))
     }
 
-    /// As iroh-blobs does: the size, and then what proves each group, and the group. What cannot be read
-    /// here is as if it were absent.
+    /// As iroh-blobs does: the size, and then what proves each group, and the group. A group that cannot be
+    /// read here is sent as if it were absent.
     async fn send_blob(
         &self,
         send: &mut (impl AsyncWrite + Unpin),

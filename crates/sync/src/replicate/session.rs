@@ -34,15 +34,15 @@ use crate::{
     records::{self, FIRST_ROUTE, REPO_ROOT},
 };
 
-/// Of how many repos it is known what a peer holds: of those that a group has room for, and of others that
-/// were replaced in its record.
+/// The most repos of which a peer's holdings are remembered: those that a group has room for, and
+/// others that were replaced in its record.
 const MAX_HOLDINGS: usize = 2 * records::GROUP_SLOTS as usize;
 
 /// The most sessions of one group on one connection: both sides may begin one at the same time, and one that
 /// ends may be replaced before that is noticed.
 const MAX_SESSIONS: usize = 4;
 
-/// How long to wait after a store of ours failed; then twice as long, and so on.
+/// The time to wait after a store of ours failed; it doubles each time.
 const RETRY: Duration = Duration::from_secs(2);
 /// The longest that it is waited.
 const MAX_RETRY: Duration = Duration::from_secs(60);
@@ -53,9 +53,9 @@ pub(crate) struct Session {
     pub(super) link: Arc<Link>,
     pub(super) group: Group,
     peer: Mutex<Peer>,
-    /// Whether it has said all that it has at least once.
+    /// True if the peer has said at least once all that it has.
     compared: AtomicBool,
-    /// When it was last heard, by the clock of the groups.
+    /// The time at which the peer was last heard, by the clock of the groups.
     heard: AtomicI64,
     to_say: Mutex<ToSay>,
     wake: Notify,
@@ -64,7 +64,7 @@ pub(crate) struct Session {
     retry: Mutex<Retry>,
 }
 
-/// What is known of a peer.
+/// The known facts about a peer.
 #[derive(Default)]
 struct Peer {
     /// The values that it has.
@@ -73,7 +73,7 @@ struct Peer {
     differ: BTreeSet<(Which, Slot)>,
     /// The trees that it holds.
     holds: BTreeMap<PublicKey, Holding>,
-    /// What it was told that we hold.
+    /// The holdings of ours that the peer was told of.
     told: BTreeMap<PublicKey, Holding>,
 }
 
@@ -101,12 +101,12 @@ impl Peer {
     }
 }
 
-/// What is to be said to a peer.
+/// The messages that are to be sent to a peer.
 #[derive(Default)]
 struct ToSay {
     /// All that we have.
     all: bool,
-    /// What we have, in short; and whether that answers what the peer said.
+    /// Our state in short, if it is to be sent; true if it answers the peer's.
     state: Option<bool>,
     /// The slots whose values it may lack. There are no more than a group has.
     slots: BTreeSet<(Which, Slot)>,
@@ -114,7 +114,7 @@ struct ToSay {
     repos: BTreeSet<PublicKey>,
 }
 
-/// When the peer is asked again for what could not be stored.
+/// The next attempt to ask the peer again for values that could not be stored.
 #[derive(Debug, Default)]
 struct Retry {
     waits: bool,
@@ -189,12 +189,12 @@ impl Session {
         self.wake.notify_one();
     }
 
-    /// Whether the peer has said all that it has.
+    /// Returns true if the peer has said all that it has.
     pub(super) fn has_compared(&self) -> bool {
         self.compared.load(Ordering::SeqCst)
     }
 
-    /// How much of a repo's tree the peer holds.
+    /// Returns the part of a repo's tree that the peer holds.
     pub(super) fn holds(&self, repo: PublicKey) -> Option<Holding> {
         lock(&self.peer).holds.get(&repo).copied()
     }
@@ -204,20 +204,20 @@ impl Session {
         lock(&self.peer).holds.clone()
     }
 
-    /// When the peer was last heard, in milliseconds since 1970.
+    /// Returns the time at which the peer was last heard, in milliseconds since 1970.
     pub(super) fn heard(&self) -> i64 {
         self.heard.load(Ordering::SeqCst)
     }
 
-    /// Whether the peer has the values that we have, and we have its.
+    /// Returns true if the peer has the values that we have, and we have its.
     pub(super) fn is_level(&self, slots: Slots) -> bool {
         let peer = lock(&self.peer);
         let mut differ = peer.differ.iter();
         !differ.any(|(which, slot)| slots.contain(*which, *slot))
     }
 
-    /// Whether the peer lacks this value, as far as that is known: it has none, an older one, or
-    /// another one with the same number.
+    /// Returns true if the peer lacks this value, as far as that is known: it has none, an older
+    /// one, or another one with the same number.
     fn lacks(&self, record: Which, slot: Slot, version: Version) -> bool {
         let peer = lock(&self.peer);
         let theirs = peer.known.get(&record).and_then(|slots| slots.get(&slot));
@@ -237,12 +237,12 @@ impl Session {
     }
 }
 
-/// What is compared.
+/// The slots that are compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Slots {
     /// Everything.
     All,
-    /// What members have: not their routes, which are told anew though nothing changed.
+    /// The members' data: not their routes, which are announced again although nothing changed.
     Data,
 }
 
@@ -634,7 +634,8 @@ impl Shared {
         });
     }
 
-    /// What was in a slot of the group's record was replaced: that may have been a repo of ours.
+    /// Names our repos again after a slot of the group's record was replaced: it may have held one
+    /// of them.
     async fn name_ours(&self, group: RecordId) -> Result<()> {
         // Not the session's handle: since it was made, better keys may have come.
         match self.groups.group(group) {

@@ -55,14 +55,14 @@ impl Sessions {
         lock(&self.all).values().cloned().collect()
     }
 
-    /// Those of a group.
+    /// Returns the sessions of a group.
     pub(super) fn of(&self, group: RecordId) -> Vec<Arc<Session>> {
         let all = lock(&self.all);
         let of_group = all.values().filter(|session| session.group.id() == group);
         of_group.cloned().collect()
     }
 
-    /// How many sessions of a group run on a connection.
+    /// Returns the number of a group's sessions that run on a connection.
     pub(super) fn count(&self, link: &Link, group: RecordId) -> usize {
         let all = lock(&self.all);
         let on_link = all.values().filter(|session| session.link.id == link.id);

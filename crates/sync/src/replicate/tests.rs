@@ -1,4 +1,4 @@
-//! What needs keys that are chosen: two members whose repos begin at the same slot.
+//! Tests that need chosen keys: two members whose repos begin at the same slot.
 
 mod hostile;
 

@@ -31,7 +31,7 @@ const CANARY: &[u8] = b"the canary in every file";
 
 type Files = BTreeMap<String, Vec<u8>>;
 
-/// How much happened in all seeds: a scenario in which nothing does shows nothing.
+/// Counts of what happened in all seeds: a scenario in which nothing happens shows nothing.
 static FREED: AtomicU64 = AtomicU64::new(0);
 static LIES: AtomicU64 = AtomicU64::new(0);
 static LEFT_ALONE: AtomicU64 = AtomicU64::new(0);
@@ -253,7 +253,7 @@ async fn want(device: &Device, one: Option<&Repo>, policy: Option<Policy>) {
     set.expect("a policy");
 }
 
-/// What a device wrote itself is there.
+/// Checks that everything is there that a device wrote itself.
 async fn check_own(device: &Device, model: &BTreeMap<PublicKey, Files>) {
     for repo in device.group().repos().await.expect("repos") {
         if repo.is_ours() {

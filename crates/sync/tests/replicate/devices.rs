@@ -270,7 +270,7 @@ async fn crashes_in_the_middle_lose_nothing() {
     }
 }
 
-/// How much happened in all seeds: a scenario in which nothing does shows nothing.
+/// Counts of what happened in all seeds: a scenario in which nothing happens shows nothing.
 static CONFLICTS: AtomicU64 = AtomicU64::new(0);
 static COLLECTED: AtomicU64 = AtomicU64::new(0);
 
@@ -288,8 +288,8 @@ fn a_seed_is_one_run() {
     seeds::run_again(0..4, scenario);
 }
 
-/// Two devices of one owner and a member write at random, and are cut off, collected and ended. What
-/// was written last under each name is there in the end, or beside it as a conflict copy.
+/// Two devices of one owner and a member write at random, and are cut off, collected and ended. The last
+/// write under each name is there in the end, or beside it as a conflict copy.
 async fn scenario(seed: u64, net: &SimNetwork) {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     net.set_default_link(Link {

@@ -1,4 +1,4 @@
-//! What is freed, and what must never be.
+//! Tests of what is freed, and of what must never be.
 
 use std::{collections::BTreeMap, time::Duration};
 

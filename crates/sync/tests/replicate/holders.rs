@@ -1,4 +1,4 @@
-//! Who can give a file shows that it can.
+//! Tests that a device that can give a file shows that it can.
 
 use std::time::Duration;
 

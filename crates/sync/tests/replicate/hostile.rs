@@ -1,4 +1,4 @@
-//! What one member or peer does wrong, or oddly, stops no other.
+//! Tests that the errors and oddities of one member or peer stop no other.
 
 use std::time::Duration;
 

@@ -71,7 +71,7 @@ async fn status(device: &Device) -> Status {
     status.expect("a status")
 }
 
-/// What is said of the first device's repo.
+/// Returns the status of the first device's repo.
 async fn status_of(device: &Device, repo: &Repo) -> RepoStatus {
     let found = status(device).await.repos;
     let found = found.into_iter().find(|found| found.repo == repo.key());

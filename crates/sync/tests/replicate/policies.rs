@@ -1,4 +1,4 @@
-//! What devices want of others' repos, and what they let go.
+//! Tests of what devices want of others' repos, and of what they delete.
 
 use std::{collections::BTreeSet, time::Duration};
 

@@ -58,7 +58,7 @@ pub fn run_again(seeds: std::ops::Range<u64>, scenario: impl AsyncFn(u64, &SimNe
     }
 }
 
-/// What happened on the network.
+/// The events of a run on the network.
 struct Run {
     trace: Vec<String>,
     fingerprint: u64,

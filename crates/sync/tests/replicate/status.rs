@@ -1,4 +1,4 @@
-//! What is said of each member: when it was there, and how far both sides are.
+//! Tests of each member's status: when it was there, and how far both sides are.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -43,7 +43,7 @@ async fn all(device: &Device) -> Vec<MemberStatus> {
     members.expect("a status")
 }
 
-/// What one device says of another.
+/// Returns one device's status of another.
 async fn of(device: &Device, other: PublicKey) -> MemberStatus {
     let all = all(device).await;
     let found = all.iter().find(|member| member.device == Some(other));
@@ -58,7 +58,7 @@ async fn agree(devices: &[Device]) {
     pause(10).await;
 }
 
-/// Whether one device says that it has the same as another, and since when.
+/// Returns the time since when one device says that it has the same as another, if it says so.
 async fn in_sync(device: &Device, other: PublicKey) -> Option<i64> {
     let member = of(device, other).await;
     if member.in_sync_since.is_some() {
@@ -315,7 +315,7 @@ async fn a_replica_counts_what_it_cannot_read() {
 #[derive(Default)]
 struct Frames {
     header: Vec<u8>,
-    /// How much of the body is left, and where in it the next byte is.
+    /// The number of bytes of the body that are left, and the place of the next byte in it.
     left: u32,
     at: u32,
     is_holds: bool,

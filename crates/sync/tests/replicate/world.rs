@@ -23,7 +23,7 @@ pub const PATIENCE: Duration = Duration::from_secs(600);
 /// A device: its store outlives its process.
 pub struct Device {
     pub key: PublicKey,
-    /// What the stores are made of.
+    /// The memory of which the stores are made.
     pub memory: MemoryStore,
     pub stores: Stores,
     /// By how much its clock is wrong, in milliseconds.
@@ -89,7 +89,7 @@ impl Device {
         }
     }
 
-    /// What its clock says.
+    /// Returns the time of the device's clock.
     pub fn now(&self) -> i64 {
         clock(self.skew)()
     }
@@ -169,7 +169,7 @@ pub async fn world(net: &SimNetwork, kinds: &[InviteKind], options: &Options) ->
     world_with(net, kinds, options, &mut || 0).await
 }
 
-/// The same, where each clock is wrong by what `skew` says.
+/// Makes a world in which each clock is wrong by what `skew` says.
 pub async fn world_with(
     net: &SimNetwork,
     kinds: &[InviteKind],

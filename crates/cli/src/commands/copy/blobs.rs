@@ -9,16 +9,16 @@ use tokio::sync::Semaphore;
 use super::Copied;
 use crate::{app::App, output::Unit};
 
-/// How many blobs are copied at once: so many small ones share a commit.
+/// The number of blobs that are copied at once: so many small ones share a commit.
 const IN_FLIGHT: usize = 64;
-/// How many of those a large one counts for, as it needs more memory.
+/// The number of small blobs for which a large one counts, as it needs more memory.
 const LARGE_COUNTS: u32 = 16;
 /// From this length on, in bytes, a blob is large.
 const LARGE: u64 = 1024 * 1024;
 /// Blobs up to this length are copied in one piece.
 const ONE_PIECE: u64 = 16 * 1024;
 
-/// What became of one blob.
+/// The outcome of copying one blob.
 enum Outcome {
     AlreadyThere,
     Copied(u64),

@@ -17,11 +17,11 @@ use larder::{
 use super::Copied;
 use crate::{app::unlock, groups::known, problem::Problem};
 
-/// How many entries one commit takes.
+/// The number of entries in one commit.
 const BATCH: usize = 64;
 /// The engine's list of records: its keys are their ids.
 const RECORDS: CollectionId = CollectionId::from_static("larder/records");
-/// How many names a message shows.
+/// The number of names that a message shows.
 const MAX_SHOWN: usize = 10;
 
 /// Refuses two stores that use one name for two things.

@@ -24,20 +24,20 @@ use crate::{
     walk::Found,
 };
 
-/// How many files are compared at once.
+/// The number of files that are compared at once.
 const IN_FLIGHT: usize = 8;
 
-/// What the comparison found.
+/// The result of the comparison.
 #[derive(Debug, Default)]
 pub(super) struct Compared {
     /// Files that another program changed since they were put.
     pub(super) changed: BTreeSet<PathBuf>,
-    /// What the members before had, by repo and path.
+    /// The files of the members before, by repo and path.
     all: Option<BTreeMap<(String, String), Hash>>,
 }
 
 impl Compared {
-    /// How many of so many files are the same everywhere.
+    /// Returns the number of files, of so many, that are the same everywhere.
     pub(super) fn identical(&self, files: u64) -> u64 {
         files.saturating_sub(self.changed.len() as u64)
     }
@@ -128,7 +128,7 @@ pub(super) async fn compare(
     Ok(compared)
 }
 
-/// Whether nobody wrote to the file since it was found.
+/// Returns true if nobody wrote to the file since it was found.
 fn is_as_found(file: &Found) -> bool {
     let now: Option<(u64, SystemTime)> = std::fs::metadata(&file.path)
         .and_then(|found| Ok((found.len(), found.modified()?)))

@@ -19,15 +19,15 @@ use tokio::{
 
 use super::GROUP;
 
-/// How long a process may say nothing of what is waited for.
+/// The time within which a process must say what it is waited for.
 const PATIENCE: Duration = Duration::from_secs(600);
-/// How long a process may take to end.
+/// The time within which a process must end.
 const END: Duration = Duration::from_secs(30);
 
 pub(super) struct Member {
     pub(super) name: &'static str,
     pub(super) url: StoreUrl,
-    /// The same over a restart, so that it is found again.
+    /// The port, which stays the same over a restart, so that the member is found again.
     port: String,
     secrets_key: PathBuf,
     running: Option<Running>,
@@ -39,14 +39,14 @@ struct Running {
     said: watch::Receiver<Said>,
 }
 
-/// What a process has said by now.
+/// The messages of a process so far.
 #[derive(Debug, Default)]
 struct Said {
     invites: Vec<String>,
     listening: bool,
-    /// How many devices and files were in sync the last time.
+    /// The numbers of devices and files that were in sync the last time.
     synced: Option<(u64, u64)>,
-    /// How many files of each other member are here.
+    /// The number of files of each other member that are here.
     here: BTreeMap<String, u64>,
     ended: bool,
 }
@@ -69,7 +69,7 @@ impl Member {
         })
     }
 
-    /// Where its store is.
+    /// Returns the folder of its store.
     pub(super) fn folder(&self) -> &Path {
         self.url.folder().expect("the demo's stores are on disk")
     }

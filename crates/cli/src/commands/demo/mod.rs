@@ -27,7 +27,7 @@ use crate::{
 };
 
 const GROUP: &str = "demo";
-/// How many changed files are named.
+/// The number of changed files that are named.
 const MAX_SHOWN: usize = 5;
 
 /// Three members, each a process with a store of its own, share your folder and what they write
@@ -38,7 +38,7 @@ const MAX_SHOWN: usize = 5;
 pub(crate) struct Args {
     /// A folder of yours
     folder: PathBuf,
-    /// Where to make the stores; without it, in your data folder
+    /// Folder in which to make the stores; without it, in your data folder
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
     /// Take folders too that a CACHEDIR.TAG marks as caches, such as cargo's `target`
@@ -46,7 +46,7 @@ pub(crate) struct Args {
     include_caches: bool,
 }
 
-/// What was done.
+/// The result of the demo.
 #[derive(Debug, Serialize)]
 struct Done {
     folder: String,
@@ -60,7 +60,8 @@ struct Done {
     /// Files of the folder that all three members have, byte for byte.
     identical: u64,
     changed_meanwhile: u64,
-    /// What the replica holds, and how many pieces of the folder were looked for in it.
+    /// The bytes that the replica holds, and the number of pieces of the folder that were looked
+    /// for in it.
     replica_bytes: u64,
     samples: usize,
     found_in_replica: usize,
@@ -255,7 +256,7 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
     Ok(Exit::Done)
 }
 
-/// What is in the folder.
+/// Walks the folder and returns what is in it.
 async fn look_at(folder: &Path, include_caches: bool) -> Result<Walk> {
     let found =
         std::fs::metadata(folder).with_context(|| format!("cannot read {}", folder.display()))?;

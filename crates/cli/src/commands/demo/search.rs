@@ -18,20 +18,20 @@ const MAX_SAMPLES: usize = 64;
 const PIECE: usize = 32;
 /// A piece or name that has fewer different bytes may be anywhere by chance.
 const MIN_VARIETY: usize = 10;
-/// How much is searched at once.
+/// The number of bytes that are searched at once.
 const WINDOW: usize = 1 << 20;
 
-/// What was found.
+/// The result of the search.
 #[derive(Debug, Default)]
 pub(super) struct Searched {
-    /// How many places of the store have a piece.
+    /// The number of places of the store that have a piece.
     pub(super) found: usize,
-    /// How long all files of the store are.
+    /// The length of all files of the store.
     pub(super) bytes: u64,
 }
 
-/// Names of files, and pieces from within them, evenly from the whole folder. What cannot be read
-/// any more is left out.
+/// Names of files, and pieces from within them, evenly from the whole folder. Files that cannot be
+/// read any more are left out.
 pub(super) fn samples(files: &[Found]) -> Vec<Vec<u8>> {
     let step = files.len().div_ceil(MAX_SAMPLES).max(1);
     let mut all = BTreeSet::new();

@@ -15,7 +15,7 @@ use crate::{
     problem::{Exit, Problem},
 };
 
-/// Which copies go.
+/// The options for which copies go.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// The group; may be left out where there is one
@@ -23,7 +23,7 @@ pub(super) struct Args {
     /// Also what no other member has shown to have: it may be lost for ever
     #[arg(long)]
     last_copies: bool,
-    /// How long to wait for other members
+    /// Time to wait for other members
     #[arg(long, default_value = "30s", value_parser = args::duration, value_name = "TIME")]
     timeout: Duration,
     #[command(flatten)]
@@ -35,7 +35,7 @@ struct Line {
     group: String,
     files: u64,
     bytes: u64,
-    /// What is not wanted either, and stays.
+    /// The number of files that are not wanted either, and stay.
     files_that_stay: u64,
     bytes_that_stay: u64,
 }
@@ -82,7 +82,7 @@ async fn meet(
     Ok(())
 }
 
-/// Whether of some members only the names are wanted.
+/// Returns true if only the names are wanted of some members.
 async fn wants_names(group: &Group) -> Result<bool> {
     let mut policies = vec![group.policy().await?];
     for repo in group.repos().await? {

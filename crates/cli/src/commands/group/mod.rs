@@ -28,7 +28,7 @@ pub(crate) struct Args {
 enum Command {
     /// Make a group, with a repo of yours in it
     Create {
-        /// What it is called; only its members see that
+        /// Name of the group; only its members see it
         #[arg(value_parser = NonEmptyStringValueParser::new())]
         name: String,
         #[command(flatten)]
@@ -50,8 +50,8 @@ enum Command {
         /// Show it as a QR code too
         #[arg(long)]
         qr: bool,
-        /// Where this device can be reached, as `larder sync --watch` says it; without it, it is
-        /// looked for by its key
+        /// Address at which this device can be reached, as `larder sync --watch` says it; without
+        /// it, it is looked for by its key
         #[arg(long, value_name = "ADDRESS")]
         at: Vec<String>,
     },
@@ -87,10 +87,10 @@ enum Command {
     },
 }
 
-/// What you are called.
+/// The option for your own name.
 #[derive(Debug, clap::Args)]
 struct MemberName {
-    /// What you are called in the group; without it, as on this machine
+    /// Your name in the group; without it, your name on this machine
     #[arg(id = "member", long = "as", value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
     name: Option<String>,
 }
@@ -254,7 +254,7 @@ async fn join(app: &App, invite: &str, member: String) -> Result<()> {
     Ok(())
 }
 
-/// Where this device is looked for, as long as nobody said where it can be reached.
+/// Returns the addresses at which this device is looked for; by default its key.
 async fn addresses(store: &Store, told: Vec<String>) -> Result<Vec<String>> {
     if !told.is_empty() {
         return Ok(told);

@@ -12,11 +12,11 @@ use crate::{
     problem::Problem,
 };
 
-/// What is to be known where only names are wanted.
+/// The hint that is shown if only names are wanted.
 pub(super) const STAYS: &str = "what is here stays where only names are wanted; with `larder group policy --pinned` \
      `larder group free` lets go of it";
 
-/// What to want.
+/// The option for what to want.
 #[derive(Debug, clap::Args)]
 pub(super) struct Set {
     /// GROUP, or GROUP/MEMBER for the files of one; may be left out where there is one group
@@ -24,10 +24,10 @@ pub(super) struct Set {
     /// All files
     #[arg(long, group = "what")]
     everything: bool,
-    /// Which files there are; what is in them comes when it is read, and stays
+    /// Names of files; what is in them comes when it is read, and stays
     #[arg(long, group = "what")]
     names: bool,
-    /// Which files there are, and what is in those that are pinned
+    /// Names of files, and what is in those that are pinned
     #[arg(long, group = "what")]
     pinned: bool,
     /// Files whose paths begin with this; may be given several times
@@ -62,7 +62,7 @@ impl Set {
     }
 }
 
-/// What is wanted.
+/// The policy, as a line.
 #[derive(Debug, Serialize)]
 struct Line {
     group: String,

@@ -1,8 +1,8 @@
 //! The state of an import: what is verified, what is written of it, what is recorded.
 //!
-//! The order is always: bytes and nodes written, then synced, then the entry that claims them. What
-//! reads or writes runs to its end even if its caller goes away: blocks are changed in memory and
-//! written whole, so a write that took effect after a later one would undo it.
+//! The order is always: bytes and nodes written, then synced, then the entry that claims them.
+//! Every read or write runs to its end even if its caller goes away: blocks are changed in memory
+//! and written whole, so a write that took effect after a later one would undo it.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -25,21 +25,21 @@ use crate::blobs::{
     tree::{Cv, PAIR_LEN, group_count, group_range, outboard_len, pair_index},
 };
 
-/// How many verified bytes are gathered before they are written.
+/// The number of verified bytes that are gathered before they are written.
 const WRITE_LEN: u64 = 1024 * 1024;
 /// In how many places of a blob bytes are gathered: so many may send parts of it at once, and each
 /// part is still written in one piece.
 const MAX_PENDING: usize = 16;
-/// How many blocks of the outboard wait to be written.
+/// The number of outboard blocks that may wait to be written.
 const OUTBOARD_BLOCKS: usize = 32;
 /// The most attempts to record after others recorded sizes that they only claim.
 const MAX_ATTEMPTS: usize = 8;
-/// How many bytes may wait to be recorded while a record is under way.
+/// The most bytes that may wait to be recorded while a record is under way.
 const MAX_UNRECORDED: u64 = 4 * RECORD_EVERY_BYTES;
 
 #[derive(Debug)]
 pub(super) struct Live {
-    /// What was recorded earlier is known.
+    /// True if the earlier record was loaded.
     is_loaded: bool,
     /// Everything is here and recorded; nothing more is taken.
     complete: bool,
@@ -92,7 +92,7 @@ pub(super) struct Node {
 }
 
 impl Node {
-    /// Whether it lies below a group, and so not in the outboard.
+    /// Returns true if the node lies below a group, and so not in the outboard.
     fn is_in_group(&self) -> bool {
         self.count <= 16
     }
@@ -110,7 +110,7 @@ impl Node {
     }
 }
 
-/// What a record came to.
+/// The outcome of recording.
 #[derive(Debug)]
 enum Recorded {
     Entry(Indexed),
@@ -186,13 +186,13 @@ impl Live {
         }
     }
 
-    /// Whether what is verified must be recorded now.
+    /// Returns true if the verified data must be recorded now.
     pub(super) fn is_due(&self, size: u64) -> bool {
         self.unrecorded >= RECORD_EVERY_BYTES
             || (size > GROUP_LEN && self.recorded_at.elapsed() >= RECORD_EVERY)
     }
 
-    /// Whether an item of `group` is still of use.
+    /// Returns true if an item of `group` is still of use.
     fn wants(&self, group: u64) -> Result<bool> {
         if let Some(error) = &self.failed {
             return Err(error.clone());
@@ -501,14 +501,15 @@ impl Live {
         self.runs == [(0, group_count(size))]
     }
 
-    /// Whether every byte is verified, recorded or not.
+    /// Returns true if every byte is verified, recorded or not.
     pub(super) fn is_verified(&self, size: u64) -> bool {
         let pending: u64 = self.pending.iter().map(|run| run.groups.len() as u64).sum();
         let written: u64 = self.runs.iter().map(|(start, end)| end - start).sum();
         self.complete || pending + written == group_count(size)
     }
 
-    /// Where the blob is, with what is known of its outboard where that goes into the entry.
+    /// Returns the place of the blob, with the known part of its outboard if that goes into the
+    /// entry.
     fn stored(&self, size: u64, payload: PayloadId) -> Stored {
         let outboard = is_outboard_inline(size).then(|| match self.outboard.get(&0) {
             Some(outboard) => Bytes::copy_from_slice(outboard),
@@ -629,7 +630,12 @@ impl Live {
             return Ok(());
         };
         let recorded = recording.await.map_err(|error| {
-            Error::new(Kind::Internal, "blobs.import", "recording failed").because(error)
+            Error::new(
+                Kind::Internal,
+                "blobs.import",
+                "the task that records failed",
+            )
+            .because(error)
         });
         self.recording = None;
         match recorded?? {

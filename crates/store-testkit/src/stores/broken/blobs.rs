@@ -1,4 +1,4 @@
-//! What goes wrong with payloads.
+//! Defects of payloads.
 
 use std::ops::Range;
 
@@ -144,7 +144,11 @@ impl<S: BlobStore> BlobStore for BrokenStore<S> {
             Defect::DeleteOfAbsentFails => {
                 let there: Vec<_> = self.inner.list(None).try_collect().await?;
                 if ids.iter().any(|id| !there.contains(id)) {
-                    return Err(Error::new(Kind::NotFound, "blobs.delete", ""));
+                    return Err(Error::new(
+                        Kind::NotFound,
+                        "blobs.delete",
+                        "there is no such payload",
+                    ));
                 }
             }
             Defect::DeleteLeavesTheOutboard => {
@@ -187,7 +191,11 @@ impl<S: BlobStore> BlobStore for BrokenStore<S> {
         if self.defect == Defect::SyncOfAbsentFails {
             let there: Vec<_> = self.inner.list(None).try_collect().await?;
             if ids.iter().any(|id| !there.contains(id)) {
-                return Err(Error::new(Kind::NotFound, "blobs.sync", ""));
+                return Err(Error::new(
+                    Kind::NotFound,
+                    "blobs.sync",
+                    "there is no such payload",
+                ));
             }
         }
         self.inner.sync(ids).await

@@ -1,4 +1,4 @@
-//! What goes wrong with collections.
+//! Defects of collections.
 
 use std::ops::Bound;
 

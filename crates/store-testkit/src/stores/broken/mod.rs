@@ -61,7 +61,7 @@ pub enum Defect {
 }
 
 impl Defect {
-    /// Those of a blob store.
+    /// The defects of a blob store.
     pub const BLOBS: [Defect; 19] = [
         Defect::ReadPadsWithZeros,
         Defect::ReadDropsTheLastByte,
@@ -84,7 +84,7 @@ impl Defect {
         Defect::SyncOfAbsentFails,
     ];
 
-    /// Those of a collection store.
+    /// The defects of a collection store.
     pub const COLLECTIONS: [Defect; 24] = [
         Defect::GetIsStale,
         Defect::GetOfErrorsIsNone,
@@ -113,7 +113,7 @@ impl Defect {
     ];
 }
 
-/// How many items make a page to the defects that stop after one.
+/// The number of items in a page, for the defects that stop after one.
 const PAGE: usize = 256;
 
 /// A store that works but for one [`Defect`].
@@ -124,7 +124,7 @@ pub struct BrokenStore<S> {
     memory: Arc<Mutex<Memory>>,
 }
 
-/// What the defects that remember too much remember; never more than the store.
+/// The memory of the defects that remember too much; never more than the store.
 #[derive(Debug, Default)]
 struct Memory {
     blocks: BTreeMap<Question, Bytes>,

@@ -228,10 +228,10 @@ impl<S: CollectionStore> CollectionStore for FaultyStore<S> {
     }
 }
 
-/// How many items a listing gives at most before it fails.
+/// The most items that a listing gives before it fails.
 const ITEMS_BEFORE_ERROR: usize = 8;
 
-/// The same listing; one that is to fail does so after a few items, chosen by chance.
+/// Wraps a listing; one that is to fail does so after a few items, chosen by chance.
 fn listing<T: Send + 'static>(
     faults: &Faults,
     operation: Operation,

@@ -1,4 +1,4 @@
-//! Which calls fail, when, and how.
+//! The plan of which calls fail, when, and how.
 
 use std::{
     collections::BTreeMap,
@@ -55,7 +55,7 @@ impl Operation {
     }
 }
 
-/// Which calls of an [`Operation`] a fault strikes, counted from 1 since it was injected.
+/// The calls of an [`Operation`] that a fault strikes, counted from 1 since it was injected.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum When {
     /// Each.
@@ -68,7 +68,7 @@ pub enum When {
     Chance(f64),
 }
 
-/// What happens to a call.
+/// The fault that happens to a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
     /// It fails with nothing done. A listing fails after a few items.
@@ -89,7 +89,7 @@ pub enum Fault {
     Hang,
 }
 
-/// What is left to do once delays are over.
+/// The rest that is to be done once delays are over.
 pub(super) enum Verdict {
     Do,
     Fail(Error),
@@ -109,7 +109,7 @@ impl Verdict {
     }
 }
 
-/// What goes wrong, for all the stores that share it. Chance comes from a seed alone, so that the
+/// The plan of faults for all the stores that share it. Chance comes from a seed alone, so that the
 /// same calls in the same order fail the same way.
 ///
 /// ```
@@ -150,7 +150,7 @@ struct Rule {
     calls: u64,
 }
 
-/// Whether commits are possible.
+/// Says if commits are possible.
 #[derive(PartialEq, Eq)]
 enum Commits {
     Possible,
@@ -195,23 +195,23 @@ impl Faults {
 
     /// Lets blocks, keys and values take at most this many bytes together; `None` lifts the limit.
     /// Beyond it, a write leaves the blocks that fit and fails with [`Kind::Full`], and a commit
-    /// fails with nothing changed. Deleting frees space. What is not written through these faults
-    /// does not count.
+    /// fails with nothing changed. Deleting frees space. Only data that are written through these
+    /// faults count.
     pub fn limit_space(&self, bytes: Option<u64>) {
         self.space().limit(bytes);
     }
 
-    /// How many bytes blocks, keys and values take.
+    /// Returns the number of bytes that blocks, keys and values take.
     pub fn used_space(&self) -> u64 {
         self.space().used()
     }
 
-    /// How many calls of `on` were made, whatever became of them.
+    /// Returns the number of calls of `on` that were made, with whatever outcome.
     pub fn calls(&self, on: Operation) -> u64 {
         self.plan().calls.get(&on).copied().unwrap_or(0)
     }
 
-    /// How many times a fault struck.
+    /// Returns the number of times that a fault struck.
     pub fn struck(&self) -> u64 {
         self.plan().struck
     }

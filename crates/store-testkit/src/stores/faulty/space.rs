@@ -15,17 +15,17 @@ pub(crate) struct Space {
     entries: BTreeMap<(CollectionId, Bytes), u64>,
 }
 
-/// What there is space for of a write.
+/// The part of a write for which there is space.
 pub(super) struct Fitting {
     pub(super) blocks: Vec<Block>,
     pub(super) taken: Taken,
     pub(super) full: Option<Error>,
 }
 
-/// What a write that is under way makes of the length of blocks.
+/// The lengths of blocks that a running write leaves.
 pub(super) struct Taken(BTreeMap<(PayloadId, Part, u64), u64>);
 
-/// What a commit that is under way makes of the length of entries.
+/// The lengths of entries that a running commit leaves.
 pub(super) struct Held(BTreeMap<(CollectionId, Bytes), u64>);
 
 impl Space {
@@ -82,7 +82,7 @@ impl Space {
         }
     }
 
-    /// Whether there is space for these edits.
+    /// Checks that there is space for these edits.
     pub(super) fn commit(&self, edits: &[Edit]) -> Result<Held> {
         let mut held = BTreeMap::new();
         for edit in edits {
@@ -113,13 +113,18 @@ impl Space {
         }
     }
 
-    /// Whether `new` bytes fit in the place of `old` ones; what does not grow always does.
+    /// Checks that `new` bytes fit in the place of `old` ones; a change that does not grow always
+    /// fits.
     fn check(&self, operation: &'static str, old: u64, new: u64) -> Result<()> {
         let after = self.used - old + new;
         match self.limit {
-            Some(limit) if new > old && after > limit => Err(Error::new(Kind::Full, operation, "")
-                .with("needed", after - limit)
-                .with("limit", limit)),
+            Some(limit) if new > old && after > limit => {
+                Err(
+                    Error::new(Kind::Full, operation, "the store has no space for this")
+                        .with("needed", after - limit)
+                        .with("limit", limit),
+                )
+            }
             _ => Ok(()),
         }
     }

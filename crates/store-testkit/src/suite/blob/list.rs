@@ -15,7 +15,7 @@ use super::{block, block_len, expect, id, put};
 
 /// Enough to take a backend through several of its pages.
 const MANY: usize = 700;
-/// How many calls a case makes at once.
+/// The number of calls that a case makes at once.
 const AT_ONCE: usize = 32;
 
 pub(super) async fn delete_removes_both_parts(fixture: Fixture<dyn BlobStore>) {

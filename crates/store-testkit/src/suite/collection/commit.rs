@@ -1,4 +1,4 @@
-//! What a commit changes, and what a get sees of it.
+//! Cases of what a commit changes, and of what a get sees of it.
 
 use bytes::Bytes;
 use store_api::{

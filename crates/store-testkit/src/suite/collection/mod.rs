@@ -168,7 +168,7 @@ async fn value(
     Some(get(store, collection, key).await?.value)
 }
 
-/// What `scan` gives, in its order even where the store scans in none.
+/// Returns the entries that `scan` gives, sorted by key even if the store scans in no order.
 async fn scanned(store: &dyn CollectionStore, scan: Scan) -> Vec<Entry> {
     let order = scan.order;
     let mut entries = all(store.scan(scan)).await.expect("a scan succeeds");

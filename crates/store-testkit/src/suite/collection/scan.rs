@@ -17,7 +17,7 @@ use super::{A, B, commit, delete, key, put, scanned};
 
 /// Enough to take a backend through several of its pages.
 const MANY: u32 = 1500;
-/// How many edits a case puts into one batch; every store takes as many.
+/// The number of edits that a case puts into one batch; every store takes as many.
 const BATCH: usize = 100;
 
 pub(super) async fn scan_of_nothing_is_empty(fixture: Fixture<dyn CollectionStore>) {

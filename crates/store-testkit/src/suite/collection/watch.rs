@@ -13,10 +13,10 @@ use super::{A, B, absent, at, commit, delete, key, put};
 const LAST: &str = "~last";
 /// More changes than a store keeps for a watcher that does not look.
 const MANY: u32 = 20_000;
-/// How many commits are under way at once.
+/// The number of commits that are under way at once.
 const AT_ONCE: usize = 64;
 
-/// What a watcher was told before the last change.
+/// The events that a watcher was told before the last change.
 #[derive(Default)]
 struct Told {
     keys: BTreeSet<(CollectionId, Bytes, Revision)>,

@@ -13,7 +13,7 @@ const MANY: u32 = 3000;
 /// The slot whose change ends what a watcher collects.
 const LAST: Slot = 4;
 
-/// What a watcher was told before the last change.
+/// The events that a watcher was told before the last change.
 struct Told {
     slots: BTreeSet<Slot>,
     resync: bool,

@@ -13,13 +13,13 @@ use crate::{
     tree::Root,
 };
 
-/// How often it is said how far something is.
+/// The shortest time between two reports of progress.
 const TELL_EVERY: Duration = Duration::from_millis(100);
 
 impl Replicator {
-    /// Fetches all of a repo's newest tree that is known here, whatever the
-    /// [policy](crate::groups::Policy), and says now and then how far it is. What has come stays if it
-    /// is dropped, or fails. Nothing is to be fetched of a repo of ours.
+    /// Fetches all of a repo's newest tree that is known here, whatever the [policy](crate::groups::Policy),
+    /// and says now and then how far it is. Everything that has come stays if the fetch is dropped, or fails.
+    /// Nothing is to be fetched of a repo of ours.
     ///
     /// # Errors
     /// [`Kind::Unavailable`] where nobody who is connected can give what is missing.

@@ -114,7 +114,7 @@ impl Provider for Member {
 /// The known state of the sessions that a fetch asks.
 #[derive(Default)]
 struct Known {
-    /// Those that failed.
+    /// The providers that failed.
     failed: BTreeSet<u64>,
     /// The part of the tree that each has said to hold.
     holds: BTreeMap<u64, Holding>,

@@ -1,4 +1,4 @@
-//! What of files is not here.
+//! The missing parts of files.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -21,7 +21,7 @@ const LOOKUPS: usize = 64;
 /// A file that a page names.
 #[derive(Debug, Clone)]
 pub(super) struct Named {
-    /// Where in the page's sequence.
+    /// The place in the page's sequence.
     pub(super) offset: u64,
     pub(super) hash: Hash,
     /// Its length, where the page that names it could be read.
@@ -52,7 +52,7 @@ pub(super) struct Files {
 }
 
 impl Files {
-    /// Those of `named` that are not whole; `None` where all are.
+    /// Returns those of `named` that are not whole; `None` if all are.
     pub(super) async fn missing(
         blobs: &Blobs,
         chain: Chain,
@@ -88,7 +88,7 @@ impl Files {
         Self::missing(blobs, self.chain, named, self.longest).await
     }
 
-    /// Where they are.
+    /// Returns the places of the files.
     pub(super) fn places(&self) -> impl Iterator<Item = Place> {
         self.missing.iter().map(|(file, _)| Place {
             chain: self.chain.clone(),
@@ -96,7 +96,8 @@ impl Files {
         })
     }
 
-    /// How many files there are, and how many bytes of them are missing, as far as that is known.
+    /// Returns the number of files, and the number of their bytes that are missing, as far as that
+    /// is known.
     pub(super) fn sum(&self) -> (u64, u64) {
         let of_file = |(file, missing): &(Named, Missing)| match missing {
             Missing::All => file.len.unwrap_or(0),
@@ -109,7 +110,7 @@ impl Files {
         )
     }
 
-    /// Those that are missing, as the engine's fetch asks for them.
+    /// Returns the missing blobs, as the engine's fetch asks for them.
     pub(super) fn blobs(&self) -> impl Iterator<Item = Blob> {
         self.missing.iter().map(|(file, _)| {
             let mut blob = Blob::new(file.offset, file.hash);
@@ -142,7 +143,7 @@ async fn is_here(blobs: &Blobs, hash: Hash) -> Result<bool> {
     Ok(hash == Hash::EMPTY || matches!(status, Some(Status::Complete { .. })))
 }
 
-/// Whether a page and its sealed page are here.
+/// Returns true if a page and its sealed page are here.
 pub(super) async fn is_page_here(blobs: &Blobs, page: Hash, level: u8) -> Result<bool> {
     if !is_here(blobs, page).await? {
         return Ok(false);
@@ -153,7 +154,7 @@ pub(super) async fn is_page_here(blobs: &Blobs, page: Hash, level: u8) -> Result
     }
 }
 
-/// What of a file's blob is not here.
+/// The missing part of a file's blob.
 enum Missing {
     /// All of it; the first piece says how long it is.
     All,
@@ -179,7 +180,7 @@ async fn missing_of(blobs: &Blobs, hash: Hash, longest: u64) -> Result<Option<Mi
     })
 }
 
-/// Whether this is here of a blob.
+/// Returns true if these ranges of a blob are here.
 pub(in crate::replicate) async fn has(
     blobs: &Blobs,
     hash: Hash,

@@ -32,15 +32,14 @@ use crate::{
     tree::{MALFORMED, Root},
 };
 
-/// How many repos are fetched at a time.
+/// The number of repos that are fetched at a time.
 const REPOS: usize = 16;
-/// How long to wait before what could not be fetched is tried again, if nothing happens; then twice as long,
-/// and so on.
+/// The time after which a failed fetch is tried again if nothing happens; it doubles each time.
 const AGAIN: Duration = Duration::from_secs(5);
 /// The longest that it is waited.
 const AT_THE_LATEST: Duration = Duration::from_secs(300);
-/// How long to wait before a repo is tried again of which peers say that they hold something else now; then
-/// twice as long, up to [`AGAIN`]. One who says something else all the time makes nobody busy.
+/// The time after which a repo is tried again if peers say that they hold something else now; it
+/// doubles each time, up to [`AGAIN`]. One who says something else all the time makes nobody busy.
 const SOON_AGAIN: Duration = Duration::from_millis(10);
 
 /// The most bytes of files that are waited for before the names are shown.
@@ -53,7 +52,7 @@ fn last(chain: &Chain) -> Hash {
     *chain.last().expect("a chain has a page")
 }
 
-/// How fetching a tree ended.
+/// The outcome of fetching a tree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fetched {
     /// All that is wanted is here.
@@ -64,22 +63,22 @@ pub(super) enum Fetched {
     Again,
 }
 
-/// What was tried to fetch of a repo, and who was asked.
+/// The last attempt to fetch a repo, and the peers that were asked.
 #[derive(PartialEq, Eq)]
 struct Tried {
     behind: Behind,
     holders: BTreeMap<u64, Option<Holding>>,
 }
 
-/// When to try it again.
+/// The last attempt, and the time of the next one.
 struct Attempt {
     tried: Tried,
-    /// Whether it is under way.
+    /// True if the attempt is under way.
     runs: bool,
     turn: u64,
     pause: Duration,
     at: Instant,
-    /// The same, for where something is different.
+    /// The pause before the next attempt if something is different.
     short_pause: Duration,
     at_soonest: Instant,
 }
@@ -100,7 +99,7 @@ impl Attempts {
         }
     }
 
-    /// When to try it; `None` while that is under way.
+    /// Returns the time of the next attempt; `None` while one is under way.
     fn due(&self, repo: RecordId, now: &Tried) -> Option<Instant> {
         let Some(attempt) = self.of.get(&repo) else {
             return Some(self.began);
@@ -236,7 +235,7 @@ impl Shared {
         all
     }
 
-    /// What is to be fetched of a repo; `None` where all is here that is wanted of it.
+    /// Returns what is to be fetched of a repo; `None` if all that is wanted of it is here.
     pub(super) async fn is_behind(&self, repo: &Repo) -> Result<Option<Behind>> {
         let wants = repo.wants(&self.options.policy).await?;
         let wanted = wants.digest()?;
@@ -548,7 +547,7 @@ impl Shared {
         Ok(Fetched::Some)
     }
 
-    /// How much of a repo's tree this device tells others that it has.
+    /// Returns the part of a repo's tree that this device tells others it has.
     pub(super) async fn holding(&self, repo: &Repo) -> Result<Holding> {
         let wants = repo.wants(&self.options.policy).await?;
         let settled = repo.settled(&wants).await?;

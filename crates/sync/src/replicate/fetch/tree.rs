@@ -308,7 +308,7 @@ fn carried(before: &Settled, level: u8, chain: &Chain) -> Vec<Place> {
         .collect()
 }
 
-/// How long a file is at most that is wanted, where that does not show in its page.
+/// Returns the length of the longest wanted file, for files whose page does not show their length.
 fn wants_at_most(repo: &Repo, wants: &Wants) -> u64 {
     match repo.group().keys().read() {
         Some(_) => u64::MAX,

@@ -23,13 +23,13 @@ use crate::{
     tree::Root,
 };
 
-/// How long what happens is gathered before it is looked at.
+/// The time for which events are gathered before they are looked at.
 const GATHER: Duration = Duration::from_millis(50);
 
-/// How often at most what is known of a device is written that stays connected and in sync, or not.
+/// The shortest time between two writes about a device that stays connected, and in or out of sync.
 const KEEP_EVERY: Duration = Duration::from_secs(60);
 
-/// What is known of the devices of each group.
+/// The known facts about the devices of each group.
 #[derive(Debug, Default)]
 pub(in crate::replicate) struct Contacts {
     known: Mutex<BTreeMap<RecordId, BTreeMap<PublicKey, Known>>>,
@@ -38,7 +38,7 @@ pub(in crate::replicate) struct Contacts {
 #[derive(Debug, Clone)]
 struct Known {
     contact: Contact,
-    /// What was written of it, and when.
+    /// The facts that were written last, and when.
     kept: Option<(Contact, Instant)>,
 }
 
@@ -47,7 +47,7 @@ impl Contacts {
         lock(&self.known).contains_key(&group)
     }
 
-    /// What is known of the devices of a group.
+    /// Returns the known facts about the devices of a group.
     pub(super) fn of(&self, group: RecordId) -> BTreeMap<PublicKey, Contact> {
         let all = lock(&self.known);
         let known = all.get(&group).into_iter().flatten();
@@ -60,7 +60,7 @@ impl Contacts {
 /// The newest roots of a group's repos.
 pub(super) struct Newest {
     roots: BTreeMap<PublicKey, Root>,
-    /// Whether all of them are here.
+    /// True if all of the newest trees are here.
     are_here: bool,
 }
 
@@ -84,7 +84,7 @@ impl Newest {
         Ok(Self { roots, are_here })
     }
 
-    /// Whether we have all of them, and so has who holds these.
+    /// Returns true if we have all of them, and so does the device with these holdings.
     pub(super) fn are_held(&self, holds: &BTreeMap<PublicKey, Holding>) -> bool {
         self.are_here
             && self.roots.iter().all(|(repo, root)| match holds.get(repo) {
@@ -329,8 +329,8 @@ impl Shared {
         }
     }
 
-    /// The members of a group by the devices whose addresses they tell: of two who tell the same, who
-    /// did it for longer. What they tell is only what they say.
+    /// The members of a group by the devices whose addresses they tell: of two that tell the same, the one
+    /// that did it for longer. Their addresses are only what they say, and not proven.
     pub(super) fn members_of(&self, group: &Group) -> BTreeMap<PublicKey, PublicKey> {
         let routes = self.index.look(group.id(), |index| index.routes.clone());
         let routes = routes.unwrap_or_default().into_iter();

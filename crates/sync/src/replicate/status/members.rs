@@ -1,4 +1,5 @@
-//! How far each member of a group is: what they have that we lack, and what we have that they lack.
+//! The progress of each member of a group: what they have that we lack, and what we have that they
+//! lack.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -22,16 +23,17 @@ use crate::{
     },
 };
 
-/// What one side has and the other lacks. A file that only has another name is on both sides, and
-/// that a file was removed is nothing to have.
+/// The files that one side has and the other lacks. A file that only has another name is on both
+/// sides, and that a file was removed is nothing to have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Lack {
     /// The files of which anything is lacking.
     pub files: u64,
     /// The bytes that are lacking; to a replica those of sealed files, which are a little longer.
     pub bytes: u64,
-    /// Whether this is counted. Where it is not, pages are not here yet, or the other side said that it
-    /// holds what is not known here; the numbers then come from what is said of the whole.
+    /// True if the numbers were counted. Where it is not, pages are not here yet, or the other side
+    /// said that it holds what is not known here; the numbers then come from what is said of the
+    /// whole.
     pub exact: bool,
 }
 
@@ -59,8 +61,8 @@ impl From<Count> for Lack {
     }
 }
 
-/// How far a device of a member is, or a member of whom no device is known. Times are milliseconds
-/// since 1970, by the clock of this device.
+/// The progress of a member's device, or of a member of whom no device is known. Times are
+/// milliseconds since 1970, by the clock of this device.
 #[derive(Debug, Clone)]
 pub struct MemberStatus {
     /// The member's repo: the one that tells the device's address. `None` where none does, as for those
@@ -68,22 +70,23 @@ pub struct MemberStatus {
     pub repo: Option<PublicKey>,
     /// The device's key; `None` where none of the member's is known.
     pub device: Option<PublicKey>,
-    /// Whether it is connected.
+    /// True if the device is connected.
     pub connected: bool,
-    /// When it was last heard of; `None` where it never was. After a crash up to a minute early.
+    /// The time at which the device was last heard of; `None` if it never was. After a crash up to
+    /// a minute early.
     pub last_contact: Option<i64>,
     /// Since when both sides hold the newest roots that are known here, as far as they want them;
     /// `None` while they do not. Of who is not connected, what it said when it was.
     pub in_sync_since: Option<i64>,
-    /// What it has that we lack, of what we want.
+    /// The files that they have and we lack, of those that we want.
     pub they_have: Lack,
-    /// What we have that it lacks.
+    /// The files that we have and they lack.
     pub we_have: Lack,
 }
 
 impl Replicator {
-    /// How far each member of a group is, device by device, those too that are not connected; but not
-    /// this device.
+    /// Returns the progress of each member of a group, device by device, including those that are
+    /// not connected; but not this device.
     ///
     /// # Errors
     /// [`Kind::NotFound`] where the group is not here.
@@ -101,8 +104,9 @@ impl Replicator {
 }
 
 impl Group {
-    /// The same as [`Replicator::members`], as it was when this store last replicated the group: nobody
-    /// is connected. `default` is what is wanted where [nothing was said](Self::policy).
+    /// Returns the members' status, as [`Replicator::members`] does, from when this store last
+    /// replicated the group: nobody is connected. `default` is what is wanted where [nothing was
+    /// said](Self::policy).
     pub async fn members_status(&self, default: &Policy) -> Result<Vec<MemberStatus>> {
         let contacts = self.inner().load_contacts(self.id()).await?;
         let device = |contact: Contact| Device {
@@ -117,7 +121,7 @@ impl Group {
     }
 }
 
-/// What is known of a device.
+/// The known facts about a device.
 #[derive(Default)]
 struct Device {
     repo: Option<PublicKey>,
@@ -206,7 +210,7 @@ async fn status_of(
     Ok(all)
 }
 
-/// What both sides lack, over all repos.
+/// Returns what each side lacks, over all repos.
 async fn compare(
     repos: &mut [Compared],
     holds: &BTreeMap<PublicKey, Holding>,
@@ -229,14 +233,14 @@ struct Compared {
     repo: Repo,
     /// The tree that is here, as far as anybody could give it.
     here: Root,
-    /// What of it is missing.
+    /// The missing part of the repo.
     missing: Missing,
     /// All roots that are known, the newest first.
     known: Vec<Root>,
-    /// Those of another device of ours that waits for its tree.
+    /// The roots of another device of ours that waits for its tree.
     other: Vec<Root>,
     wants: Which,
-    /// What was found for what somebody holds: many hold the same.
+    /// The results for each holding: many devices hold the same.
     found: BTreeMap<Option<Held>, (Lack, Lack)>,
 }
 
@@ -284,7 +288,8 @@ impl Compared {
         Ok((they_have, we_have))
     }
 
-    /// How many roots came after it; the tree without files is the oldest of all, unless it is told.
+    /// Returns the number of roots that came after this one; the tree without files is the oldest
+    /// of all, unless it is announced.
     fn age(&self, root: Hash) -> Option<usize> {
         let age = self.known.iter().position(|known| known.hash == root);
         age.or((root == Hash::EMPTY).then_some(usize::MAX))
@@ -324,7 +329,7 @@ impl Compared {
         Ok((unknown, all))
     }
 
-    /// Whether there is no tree at all yet.
+    /// Returns true if there is no tree at all yet.
     fn is_nothing(&self) -> bool {
         self.here.is_empty() && self.known.iter().all(Root::is_empty)
     }

@@ -1,4 +1,4 @@
-//! What is under way, and how far everybody is.
+//! The work under way, and the progress of all members.
 
 mod contacts;
 mod members;
@@ -27,15 +27,15 @@ use crate::{
     tree::Root,
 };
 
-/// How far a repo of a group is.
+/// The progress of a repo of a group.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct RepoStatus {
     /// The repo.
     pub repo: PublicKey,
-    /// Whether it is ours.
+    /// True if the repo is ours.
     pub is_ours: bool,
-    /// How much of it is here.
+    /// The parts of the repo that are here.
     pub state: RepoState,
     /// The files that are wanted, and that nobody who is connected could give.
     pub missing: Missing,
@@ -44,38 +44,38 @@ pub struct RepoStatus {
 }
 
 impl RepoStatus {
-    /// Whether nothing more of it can come from those who are connected: its newest tree is here, but for
-    /// what is [missing](Self::missing).
+    /// Returns true if nothing more of the repo can come from connected peers: its newest tree is
+    /// here, except what is [missing](Self::missing).
     pub fn is_settled(&self) -> bool {
         self.state.announced.hash == self.state.wanted.hash
     }
 }
 
-/// How far a group is.
+/// The progress of a group.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Status {
     /// The connected members, by the keys of their devices.
     pub peers: Vec<PublicKey>,
-    /// Whether all of them have said what they have, and have what we have of the records.
+    /// True if all peers have said what they have, and have our values of the records.
     pub compared: bool,
     /// The repos.
     pub repos: Vec<RepoStatus>,
 }
 
 impl Status {
-    /// Whether everything that we know of is here.
+    /// Returns true if everything that we know of is here.
     pub fn has_all(&self) -> bool {
         self.repos.iter().all(|repo| repo.state.is_here())
     }
 
-    /// How many files nobody who is connected could give.
+    /// Returns the number of files that no connected peer could give.
     pub fn missing_files(&self) -> u64 {
         let missing = self.repos.iter().map(|repo| repo.missing.files);
         missing.fold(0, u64::saturating_add)
     }
 
-    /// Whether every connected member holds the newest of everything.
+    /// Returns true if every connected member holds the newest of everything.
     pub fn all_have(&self) -> bool {
         let is_there = |repo: &RepoStatus| {
             repo.state.announced.is_empty()
@@ -85,7 +85,7 @@ impl Status {
     }
 }
 
-/// When a group counts as in sync.
+/// The condition under which a group counts as in sync.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Synced {
     /// Everything that any connected member knows of is here.
@@ -95,7 +95,8 @@ pub enum Synced {
 }
 
 impl Shared {
-    /// Whether all sessions of a group have said what their peers have, and both sides have the same values.
+    /// Returns true if all sessions of a group have said what their peers have, and both sides have
+    /// the same values.
     fn has_compared(&self, group: RecordId, sessions: &[Arc<Session>]) -> bool {
         let waits = |index: &mut GroupIndex| index.repos.values().any(|repo| repo.waits);
         let is_level =
@@ -105,7 +106,7 @@ impl Shared {
             && sessions.iter().all(is_level)
     }
 
-    /// Whether a group is in sync, as far as the index says.
+    /// Returns true if a group is in sync, as far as the index says.
     fn is_synced(&self, group: RecordId, synced: Synced) -> bool {
         let sessions = self.sessions.of(group);
         let is_there = |key: PublicKey, newest: Root| {
@@ -124,7 +125,7 @@ impl Shared {
 }
 
 impl Replicator {
-    /// How far a group is.
+    /// Returns the progress of a group.
     ///
     /// # Errors
     /// [`Kind::NotFound`] where the group is not here.
@@ -169,7 +170,7 @@ impl Replicator {
     /// The connected members that say that they hold a repo's newest tree.
     ///
     /// # Errors
-    /// As of [`status`](Self::status).
+    /// The errors of [`status`](Self::status).
     pub async fn holders(&self, group: RecordId, repo: PublicKey) -> Result<Vec<PublicKey>> {
         let status = self.status(group).await?;
         let found = status.repos.into_iter().find(|found| found.repo == repo);

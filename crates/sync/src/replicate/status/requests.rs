@@ -17,7 +17,7 @@ use crate::replicate::{
     progress::{Coming, FileProgress, Moved},
 };
 
-/// Of how many peers it is remembered what came from them.
+/// The most peers for which the received bytes are remembered.
 const MAX_COUNTED: usize = 4096;
 
 /// A request that runs.
@@ -25,13 +25,13 @@ const MAX_COUNTED: usize = 4096;
 pub struct Request {
     /// The group.
     pub group: RecordId,
-    /// Whose tree.
+    /// The key of the repo whose tree it is.
     pub repo: PublicKey,
     /// The page that is asked of.
     pub page: Hash,
     /// The file that a piece of is asked for, where it is a long one and can be read here.
     pub file: Option<FileProgress>,
-    /// Who is asked.
+    /// The peer that is asked.
     pub peer: PublicKey,
     /// The verified bytes that came.
     pub bytes: u64,

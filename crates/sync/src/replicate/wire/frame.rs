@@ -40,7 +40,7 @@ pub(in crate::replicate) async fn read_frame(
     }
 }
 
-/// The same, from a peer that may be silent between frames, and not within one.
+/// Reads a frame from a peer that may be silent between frames, but not within one.
 pub(in crate::replicate) async fn next_frame(
     recv: &mut (impl AsyncRead + Unpin),
 ) -> Outcome<Option<Bytes>> {

@@ -1,4 +1,4 @@
-//! What a peer asks for, and how it is answered.
+//! The requests of peers, and the answers to them.
 
 use bytes::{BufMut, Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
@@ -12,12 +12,12 @@ use crate::{codec::Fields, root::MAX_LEVEL};
 /// too.
 pub(in crate::replicate) const MAX_RANGES: usize = 4096;
 
-/// What a peer asks for: a page of a tree, or blobs that it names.
+/// A request of a peer: a page of a tree, or blobs that it names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Get {
     /// The group.
     pub group: RecordId,
-    /// Whose tree.
+    /// The key of the repo whose tree it is.
     pub repo: PublicKey,
     /// The sequences of pages from the root down; the last is what is asked of. Each names the next,
     /// which is what gives the asker a right to it.
@@ -182,7 +182,7 @@ fn from_wire(wire: Vec<(u64, Vec<u64>)>) -> Option<Vec<(u64, ChunkRanges)>> {
     Some(all)
 }
 
-/// How a get is answered.
+/// The answer to a get.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::replicate) enum Answer {
     Here,

@@ -1,4 +1,4 @@
-//! What peers say to each other, as bytes.
+//! The messages between peers, as bytes.
 //!
 //! ```text
 //! stream           what u8 (0 hello, 1 get, 2 show), then frames
@@ -64,14 +64,15 @@ const WRITE: &str = "sync.peer.write";
 
 /// The most slots of a record.
 const MAX_SLOTS: u16 = 1024;
-/// How much of a value's hash is told: enough for no two values to have the same by chance.
+/// The number of bytes of a value's hash that are announced: enough for no two values to have the
+/// same by chance.
 pub const DIGEST_LEN: usize = 8;
 
 /// A digest of all values of a group's records.
 pub type Digest = [u8; 16];
 
-/// Which value a slot has. Two who hold the writer's key may have given one number to two values, so
-/// the number alone does not tell.
+/// The version of the value in a slot. Two who hold the writer's key may have given one number to
+/// two values, so the number alone does not tell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Version {
     /// The sequence number.
@@ -81,7 +82,7 @@ pub struct Version {
 }
 
 impl Version {
-    /// That of this value.
+    /// Returns the version of this value.
     pub fn of(signed: &Signed) -> Self {
         let hash = blake3::hash(&signed.value);
         let digest = hash.as_bytes().first_chunk();
@@ -92,19 +93,19 @@ impl Version {
     }
 }
 
-/// Which record of a group.
+/// A record of a group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Which {
     /// The group's own.
     Group,
-    /// That of the repo with this key.
+    /// The record of the repo with this key.
     Repo(PublicKey),
 }
 
-/// What is said on the stream of a group, in both directions, after both have proven it.
+/// A message on the stream of a group, in both directions, after both sides have proven the group.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Message {
-    /// Which values the slots of one record have.
+    /// The versions of the values in the slots of one record.
     Have {
         /// The record.
         record: Which,
@@ -126,12 +127,12 @@ pub enum Message {
     Holds {
         /// The repo.
         repo: PublicKey,
-        /// How much of it.
+        /// The part of it that the sender holds.
         holding: Holding,
     },
-    /// What the sender has of the records, in short: who has something else says what it has.
+    /// The sender's state of the records, in short: a peer with another state answers with its own.
     State {
-        /// Whether it answers another one, and needs no answer.
+        /// True if the message answers another one, and needs no answer.
         answers: bool,
         /// The digest.
         digest: Digest,
