@@ -173,11 +173,11 @@ impl<'a> Watch<'a> {
     /// Looks at these groups, and says what is new. True where each of them is in sync or was: who was
     /// in sync may have left since.
     pub(crate) async fn look(&mut self, groups: &[Group]) -> Result<bool> {
+        self.look_at_troubles(groups).await?;
         let mut all_synced = true;
         for group in groups {
             all_synced &= self.look_at(group).await? || self.seen[&group.id()].was_synced;
         }
-        self.look_at_troubles(groups).await?;
         self.show_progress();
         Ok(all_synced)
     }

@@ -177,6 +177,8 @@ fn groups_are_copied_with_their_keys() {
     place.ok(&["--store", &to, "put", "theirs"]);
     let again = &place.json(&["copy", &place.url().to_string(), &to])[0];
     assert_eq!(again["keys"], 0);
+    // What came is kept until both are merged: not even that of the other one is collected.
+    assert_eq!(place.json(&["--store", &to, "gc"])[0]["deleted"], 0);
     assert_eq!(place.json(&["--store", &to, "ls", "g/me/theirs"]).len(), 1);
     assert_eq!(place.json(&["ls", "g/me/more"]).len(), 1);
 }

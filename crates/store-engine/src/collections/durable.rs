@@ -15,8 +15,7 @@ pub(super) struct Durable {
 }
 
 impl Durable {
-    /// Returns true if all commits that returned are durable, and those that may be visible
-    /// already.
+    /// Returns true if all commits without a sync are durable, also those that have not returned.
     pub(super) fn is_all(&self) -> bool {
         self.covered.load(Ordering::SeqCst) >= self.begun.load(Ordering::SeqCst)
     }

@@ -117,6 +117,9 @@ impl State {
     fn fail(&self, error: Error) {
         lock(&self.failed).get_or_insert(error);
         self.broken.cancel();
+        // They keep room that others wait for.
+        let waiting = std::mem::take(&mut lock(&self.small).waiting);
+        drop(waiting);
     }
 
     fn ended(&self, complete: Result<Option<Pin>>) {
@@ -230,7 +233,11 @@ impl Intake {
             // Only once it has come: a peer that is slow must not take the room of others. One that comes in
             // pieces is bounded by its import, which all of its pieces share.
             let room = match size <= PIECE_LEN {
-                true => Some(self.room(size).await),
+                true => tokio::select! {
+                    biased;
+                    () = self.state.broken.cancelled() => None,
+                    room = self.room(size) => Some(room),
+                },
                 false => None,
             };
             self.finish(import, room, at_once).await;

@@ -4,33 +4,25 @@ use store_api::{Durability, Error, Kind, Put, PutRecord, Result, Signed};
 use store_engine::Transaction;
 
 use super::{Repo, merge_devices::Turn};
-use crate::{
-    records::{REPO_ROOT, RepoRoot},
-    tree::Root,
-};
+use crate::{records::REPO_ROOT, tree::Root};
 
 /// The number of times that storing a root is tried again after another slot of the record changed
 /// meanwhile.
 const MAX_ATTEMPTS: usize = 64;
 
 impl Repo {
-    /// Takes in a root that another member wrote, and keeps what comes of its tree, in one commit. That
-    /// becomes durable with the commit that says what is here of the tree: until then, nobody was told that
-    /// it is.
+    /// Takes in a root that another member wrote. It becomes durable with the commit that says what is here of
+    /// its tree: until then, nobody was told that anything is. Its tree is kept once it is fetched, and not now: the
+    /// one that is being fetched must stay.
     pub(crate) async fn take_root(&self, _turn: &Turn<'_>, signed: Signed) -> Result<Put> {
         const OPERATION: &str = "sync.repo.follow";
         let group = self.group();
         let (blobs, records) = (group.blobs(), group.records());
-        // Of what is no root there is nothing to keep.
-        let root = RepoRoot::open(group.keys().locate(), self.id(), &signed.value).ok();
         for _ in 0..MAX_ATTEMPTS {
             let transaction = blobs.transaction()?;
             let slot = records.slot(self.id(), REPO_ROOT).await?;
             let put = PutRecord::Import(signed.clone());
             let put = transaction.put_slot(records, &slot, put).await?;
-            if let (Some(root), Put::Published { .. }) = (&root, &put) {
-                self.follow_in(&transaction, root.root).await?;
-            }
             match transaction.commit_with(Durability::OnSync).await {
                 Ok(_) => return Ok(put),
                 Err(error) if error.kind() == Kind::Conflict => {}

@@ -3,14 +3,47 @@
 use std::collections::BTreeSet;
 
 use store_api::{Error, Kind, Result};
-use store_engine::{Tag, TagName, Transaction};
+use store_engine::{Tag, TagName, Tags, Transaction};
 
-use super::{Repo, TAG_PREFIX};
+use super::{Groups, Repo, TAG_PREFIX};
 use crate::tree::Root;
 
 /// The most trees that are kept at a time: those that are here as far as something is wanted of them, and one
 /// that comes. There are few tags, so that each is looked up and nothing is listed.
 const MAX_KEPT: usize = 4;
+
+impl Groups {
+    /// Returns a name in `tags` for a tag of the same group in another store, so that both trees are kept until the
+    /// repo is changed or fetched next: that of a tag that keeps the same, or one that is free. Returns `None` for a
+    /// tag that is not a group's.
+    ///
+    /// # Errors
+    /// The errors of [`Tags::get`].
+    pub async fn tag_beside(tags: &Tags, tag: &Tag) -> Result<Option<TagName>> {
+        let name = tag.name.as_bytes();
+        let of_repo = name.iter().rposition(|byte| *byte == b'/');
+        let Some(of_repo) = of_repo.filter(|_| name.starts_with(TAG_PREFIX.as_bytes())) else {
+            return Ok(None);
+        };
+        let mut free = None;
+        for n in 0..=MAX_KEPT {
+            let number = n.to_string();
+            let beside = TagName::new([&name[..=of_repo], number.as_bytes()].concat())?;
+            match tags.get(&beside).await? {
+                Some(root) if root == tag.root => return Ok(Some(beside)),
+                // The last one is the one that may be replaced.
+                None => {
+                    free.get_or_insert(beside);
+                }
+                Some(_) if n == MAX_KEPT => {
+                    free.get_or_insert(beside);
+                }
+                Some(_) => {}
+            }
+        }
+        Ok(free)
+    }
+}
 
 impl Repo {
     /// Has a transaction tag these trees, and let those of all other roots go.

@@ -283,11 +283,16 @@ impl Repo {
     /// The tree that is here as far as anybody could give it, and what of it is not. Of a repo of ours
     /// that is its newest one.
     pub(crate) async fn settled(&self, wants: &Wants) -> Result<Settled> {
-        let inner = self.group().inner();
+        let (inner, blobs) = (self.group().inner(), self.group().blobs());
         if !self.is_ours() {
             let local = inner.local(self.id()).await?;
             let mut settled = local.settled_for(wants.digest()?);
+            let before = settled.missing.len();
             settled.missing = self.still_missing(settled.missing, wants).await?;
+            if settled.missing.len() < before {
+                // Others are told that it is here.
+                blobs.make_durable().await?;
+            }
             return Ok(settled);
         }
         let known = self.readable_root().await?;
@@ -299,6 +304,8 @@ impl Repo {
             }
             Some(_) => self.look_for_missing(root, wants).await?,
         };
+        // What came since is told too.
+        blobs.make_durable().await?;
         Ok(Settled { root, missing })
     }
 

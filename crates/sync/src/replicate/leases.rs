@@ -120,6 +120,8 @@ impl Leases {
         if !is_here().await? {
             return Ok(false);
         }
+        // The peer deletes its copy, and that is durable.
+        blobs.make_durable().await?;
         let mut state = lock(&self.state);
         let may = may(&state);
         if may {

@@ -57,6 +57,14 @@ impl From<Error> for Refusal {
     }
 }
 
+/// Writes part of an answer. A peer that takes nothing for long is not to blame: its own store may be slow.
+async fn in_time(writing: impl Future<Output = io::Result<()>>) -> Outcome<()> {
+    let written = tokio::time::timeout(TAKES, writing).await;
+    written
+        .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+        .map_err(lost)
+}
+
 impl Shared {
     /// Gives what is asked for; or shows it, to somebody who then lets its own copy go.
     pub(super) async fn answer_get(
@@ -84,14 +92,14 @@ impl Shared {
                 (Answer::NotHere, None, Vec::new())
             }
         };
-        send.write_all(&[answer.encode()]).await.map_err(lost)?;
+        in_time(send.write_all(&[answer.encode()])).await?;
         if let Some(repo) = repo {
             for wanted in wanted {
                 self.send_blob(&mut send, &repo, wanted, (what == SHOW).then_some(peer))
                     .await?;
             }
         }
-        send.shutdown().await.map_err(lost)
+        in_time(send.shutdown()).await
     }
 
     /// Finds the requested blobs, and refuses a peer that may not have them.
@@ -186,7 +194,7 @@ impl Shared {
             Ok(None) => {}
             Err(error) => self.cannot_read(repo, &wanted, &error),
         }
-        send.write_all(&ABSENT.to_le_bytes()).await.map_err(lost)
+        in_time(send.write_all(&ABSENT.to_le_bytes())).await
     }
 
     /// The beginning of what is to be sent of a blob, and the rest; `None` where the blob is not here.
@@ -234,11 +242,7 @@ impl Shared {
                 }
             }
         };
-        // Its own store may be slow, so that it is not to blame.
-        let written = tokio::time::timeout(TAKES, written).await;
-        written
-            .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
-            .map_err(lost)
+        in_time(written).await
     }
 
     /// Notes that something cannot be read that is here.

@@ -1,11 +1,21 @@
-//! A device loses power, and with it whatever was not durable.
+//! A device loses power, and with it whatever was not durable; or ends, and what nothing keeps is collected.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
+use futures_util::TryStreamExt;
 use store_engine::Blobs;
 use store_testkit::{MemorySecrets, stores::PowerStore};
-use sync::{groups::Stores, invite::InviteKind::Write, replicate::Synced};
-use sync_sim::SimNetwork;
+use sync::{
+    groups::{Changes, Stores},
+    invite::InviteKind::{Read, Write},
+    replicate::Synced,
+    tree::Name,
+};
+use sync_sim::{Link, SimNetwork};
+use tokio::time::Instant;
 
 use crate::{
     link, noise,
@@ -77,4 +87,44 @@ async fn what_others_were_told_is_here_after_power_was_lost() {
         devices[1].synced(Synced::Everywhere).await;
         assert!(devices[1].files().await == devices[0].files().await);
     }
+}
+
+/// While a tree comes, its owner writes again; the device ends in the middle, and what nothing keeps is
+/// collected. The names that it showed can be read all the same.
+#[tokio::test(start_paused = true)]
+async fn a_tree_that_is_shown_is_kept_though_another_came_meanwhile() {
+    let mut shown = 0;
+    for (n, written_after) in (0..30).map(|n| (n, 20 * n * n)) {
+        let net = SimNetwork::new(70 + n);
+        net.set_default_link(Link {
+            bandwidth: Some(300_000),
+            ..link()
+        });
+        let mut devices = world(&net, &[Read], &options()).await;
+        devices[1].synced(Synced::Here).await;
+        let repo = own(&devices[0]).await;
+        let mut changes = Changes::new();
+        for n in 0..2000 {
+            let len = if n < 10 { 200_000 } else { 50 };
+            let file = repo.stage(noise(n, len), 0).await.expect("a file");
+            changes.put(Name::new(&format!("file {n}")).expect("a name"), file);
+        }
+        repo.change(changes).await.expect("a change");
+        tokio::time::sleep(Duration::from_millis(written_after)).await;
+        repo.write("again", noise(1, 100)).await.expect("a write");
+        tokio::time::sleep(Duration::from_millis(2000)).await;
+        devices[1].crash(&net);
+        devices[0].crash(&net);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let late = SystemTime::now() + Duration::from_secs(3600);
+        let blobs = &devices[1].stores.blobs;
+        blobs.collect(late).await.expect("it collects");
+        devices[1].start(&net, options()).await;
+        let theirs = devices[1].group().repo(repo.key()).await.expect("repos");
+        let Some(theirs) = theirs else { continue };
+        let names = theirs.list("").await.expect("a tree");
+        let names: Vec<_> = names.try_collect().await.expect("its names");
+        shown += usize::from(!names.is_empty());
+    }
+    assert!(shown > 3, "it was cut off before anything came");
 }

@@ -370,7 +370,6 @@ impl Shared {
                 return Ok(Fetched::Again);
             }
             let local = inner.local(repo.id()).await?;
-            // Where it was not followed when it came.
             let transaction = group.blobs().transaction()?;
             repo.follow_in(&transaction, root).await?;
             // It is durable before anything that comes after it.
