@@ -13,7 +13,7 @@ use std::{
 };
 
 use larder::{
-    Store, StoreUrl, Unlock,
+    Store, StoreBuilder, StoreUrl, Unlock,
     groups::{Invite, InviteKind, Options, Replicator, Synced},
     iroh::{EndpointOptions, Reach},
 };
@@ -30,26 +30,27 @@ const PATIENCE: Duration = Duration::from_secs(600);
 const IDLE: Duration = Duration::from_secs(60);
 const REST: Duration = Duration::from_secs(20);
 
+async fn open(dir: &Path) -> Store {
+    let builder = StoreBuilder::from_url(StoreUrl::redb(dir.join("store")));
+    let key = dir.join("key");
+    let builder = builder.unlock_with(move || Unlock::key_file(&key));
+    builder.open().await.unwrap()
+}
+
 async fn member(dir: &Path) -> (Store, Replicator) {
     std::fs::create_dir_all(dir).unwrap();
-    let url = StoreUrl::Redb(dir.join("store"));
-    let store = Store::open_url(&url).await.unwrap();
+    let store = open(dir).await;
     let network = EndpointOptions::new(Reach::Loopback);
-    let key = dir.join("key");
-    let replicator = store
-        .replicate(|| Unlock::key_file(&key), network, Options::default())
-        .await
-        .unwrap();
+    let replicator = store.replicate(network, Options::default());
+    let replicator = replicator.await.unwrap();
     (store, replicator)
 }
 
 /// Prints the time that a durable write into a repo takes, one after the other.
 async fn writes(dir: &Path) {
     std::fs::create_dir_all(dir).unwrap();
-    let url = StoreUrl::Redb(dir.join("store"));
-    let store = Store::open_url(&url).await.unwrap();
-    let key = dir.join("key");
-    let groups = store.groups(|| Unlock::key_file(&key)).await.unwrap();
+    let store = open(dir).await;
+    let groups = store.groups().await.unwrap();
     let group = groups.create_group("the group").await.unwrap();
     let repo = group.create_repo("a member").await.unwrap();
     let mut took = Vec::with_capacity(WRITES);

@@ -123,8 +123,8 @@ enum Left {
 async fn fill(url: &StoreUrl, limit: usize, free: impl FnOnce()) {
     let store = open_url(url).await;
     let blobs = store.blobs();
-    let left = match url {
-        StoreUrl::Veilid(..) => Left::UntilTheNextStart,
+    let left = match url.scheme() {
+        "veilid+insecure" => Left::UntilTheNextStart,
         _ => Left::Nothing,
     };
     let mut kept = Vec::new();
@@ -239,8 +239,8 @@ async fn check(store: &Store, kept: &[Hash], left: Left) {
 fn url(dir: &Path, backend: &str) -> StoreUrl {
     let store = dir.join("store");
     match backend {
-        "redb" => StoreUrl::Redb(store),
-        "veilid" => StoreUrl::Veilid(store, DeviceKey::InsecureFile),
+        "redb" => StoreUrl::redb(store),
+        "veilid" => StoreUrl::veilid(store, DeviceKey::InsecureFile),
         other => panic!("{other} is no backend"),
     }
 }

@@ -23,7 +23,7 @@ async fn flipped_bits_of_blocks() {
     let mut damaged = 0;
     for round in 0..6 {
         let folder = tempfile::tempdir().unwrap();
-        let url = StoreUrl::Veilid(folder.path().join("store"), DeviceKey::InsecureFile);
+        let url = StoreUrl::veilid(folder.path().join("store"), DeviceKey::InsecureFile);
         let hash = fill(&url).await;
         // The table of blocks is by far the largest file.
         let mut files = files(folder.path());

@@ -9,7 +9,7 @@ use std::{
 
 use futures_util::TryStreamExt;
 use larder::{
-    Kind, Store, StoreUrl, Unlock,
+    Kind, Store, StoreBuilder, StoreUrl, Unlock,
     api::{BlobStore, CollectionStore, Part, Scan, Secrets},
 };
 use store_testkit::{MemorySecrets, MemoryStore, stores::StrictStore};
@@ -49,10 +49,17 @@ impl Kept {
             Self::Memory(store, secrets) => over(store.clone(), secrets.clone()).await,
             Self::Strict(store, secrets) => over(store.clone(), secrets.clone()).await,
             Self::Redb(folder) => {
-                let url = StoreUrl::Redb(folder.path().join("store"));
+                let url = StoreUrl::redb(folder.path().join("store"));
+                let key = folder.path().join("key");
                 let start = Instant::now();
                 let store = loop {
-                    match Store::open_url(&url).await {
+                    let key = key.clone();
+                    let builder = StoreBuilder::from_url(url.clone());
+                    match builder
+                        .unlock_with(move || Unlock::key_file(&key))
+                        .open()
+                        .await
+                    {
                         // Where it was not closed, what runs to its end still has it.
                         Err(error) if error.kind() == Kind::Unavailable => {
                             assert!(start.elapsed() < LET_GO, "{error}");
@@ -61,8 +68,7 @@ impl Kept {
                         store => break store.expect("the store opens"),
                     }
                 };
-                let key = folder.path().join("key");
-                let secrets = store.secrets(|| Unlock::key_file(&key)).await;
+                let secrets = store.secrets().await;
                 (store, secrets.expect("the keys"))
             }
         }
@@ -104,8 +110,9 @@ where
     S: BlobStore + CollectionStore,
 {
     let shared = Arc::new(store);
-    let store = Store::over(shared.clone(), shared).await;
-    (store.expect("the store opens"), Arc::new(secrets))
+    let secrets: Arc<dyn Secrets> = Arc::new(secrets);
+    let store = Store::over(shared.clone(), shared, secrets.clone()).await;
+    (store.expect("the store opens"), secrets)
 }
 
 async fn bytes_of<S: BlobStore + CollectionStore>(store: &S) -> Vec<Vec<u8>> {

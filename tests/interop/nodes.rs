@@ -117,8 +117,8 @@ impl Ours {
         let folder = tempfile::tempdir().unwrap();
         let dir = folder.path().join("store");
         let url = match backend {
-            Backend::Redb => StoreUrl::Redb(dir),
-            Backend::Veilid => StoreUrl::Veilid(dir, DeviceKey::InsecureFile),
+            Backend::Redb => StoreUrl::redb(dir),
+            Backend::Veilid => StoreUrl::veilid(dir, DeviceKey::InsecureFile),
         };
         Self {
             store: open_url(&url).await,

@@ -22,7 +22,7 @@ pub async fn open(dir: &Path) -> Store {
 
 /// Opens a store, as [`open`] does, but returns the error.
 pub async fn try_open(dir: &Path) -> larder::Result<Store> {
-    Store::open_url(&StoreUrl::Redb(dir.to_owned())).await
+    Store::open_url(&StoreUrl::redb(dir.to_owned())).await
 }
 
 /// Opens the store at a URL.

@@ -9,7 +9,7 @@ use std::{
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use larder::{
-    Store, StoreUrl, Unlock,
+    Store, StoreBuilder, StoreUrl, Unlock,
     groups::{
         Changes, EndpointOptions, InviteKind, Name, Options, Policy, Reach, Replicator, Repo,
         Synced,
@@ -29,15 +29,12 @@ async fn member(dir: &Path, policy: Policy) -> (Store, Replicator) {
         policy,
         ..Options::default()
     };
-    let store = Store::open_url(&StoreUrl::Redb(dir.join("store")))
-        .await
-        .unwrap();
-    let network = EndpointOptions::new(Reach::Loopback);
+    let builder = StoreBuilder::from_url(StoreUrl::redb(dir.join("store")));
     let key = dir.join("key");
-    let replicator = store
-        .replicate(|| Unlock::key_file(&key), network, options)
-        .await
-        .unwrap();
+    let builder = builder.unlock_with(move || Unlock::key_file(&key));
+    let store = builder.open().await.unwrap();
+    let network = EndpointOptions::new(Reach::Loopback);
+    let replicator = store.replicate(network, options).await.unwrap();
     (store, replicator)
 }
 

@@ -7,9 +7,9 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use larder::{Error, Kind, Store, StoreUrl, Unlock};
+use larder::{Error, Kind, Store, StoreBuilder, StoreUrl, Unlock};
 
-use crate::{args::Global, output::Output, problem::Problem};
+use crate::{args::Global, backends::backends, output::Output, problem::Problem};
 
 /// One run of the program.
 #[derive(Debug)]
@@ -36,7 +36,7 @@ impl App {
     pub(crate) fn url(&self) -> Result<StoreUrl> {
         match &self.url {
             Some(url) => Ok(url.clone()),
-            None => Ok(StoreUrl::Redb(data_dir()?.join("store"))),
+            None => Ok(StoreUrl::redb(data_dir()?.join("store"))),
         }
     }
 
@@ -52,8 +52,8 @@ impl App {
 
     /// Opens a store that must be there.
     pub(crate) async fn open_existing(&self, url: &StoreUrl) -> Result<Store> {
-        if let Some(dir) = url.folder() {
-            let empty = match fs::read_dir(dir) {
+        if let Some(dir) = backends().folder(url) {
+            let empty = match fs::read_dir(&dir) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => true,
                 entries => entries
                     .with_context(|| format!("cannot open the store {url}"))?
@@ -73,7 +73,19 @@ impl App {
 
     /// Opens a store; it is closed when the run ends, however it ends.
     pub(crate) async fn open(&self, url: &StoreUrl) -> Result<Store> {
-        let store = Store::open_url(url)
+        self.open_with(url, unlock).await
+    }
+
+    /// Opens a store whose keys are unlocked in another way.
+    pub(crate) async fn open_with(
+        &self,
+        url: &StoreUrl,
+        unlock: impl Fn() -> larder::Result<Unlock> + Send + Sync + 'static,
+    ) -> Result<Store> {
+        let builder = StoreBuilder::from_url(url.clone()).backends(backends().clone());
+        let store = builder
+            .unlock_with(unlock)
+            .open()
             .await
             .with_context(|| format!("cannot open the store {url}"))?;
         self.stores().push((url.clone(), store.clone()));
@@ -85,7 +97,7 @@ impl App {
         let stores = self.stores();
         let folders = stores
             .iter()
-            .filter_map(|(url, _)| fs::canonicalize(url.folder()?).ok());
+            .filter_map(|(url, _)| fs::canonicalize(backends().folder(url)?).ok());
         folders.collect()
     }
 
@@ -130,7 +142,7 @@ const SECRETS_KEY_VARIABLE: &str = "LARDER_SECRETS_KEY";
 const PASSWORD_VARIABLE: &str = "LARDER_PASSWORD";
 
 /// Returns the way to unlock the secrets of a store that keeps them in a file.
-pub(crate) fn unlock() -> larder::Result<Unlock> {
+fn unlock() -> larder::Result<Unlock> {
     let invalid = |message: &'static str| Error::new(Kind::Invalid, "secrets.unlock", message);
     match std::env::var(PASSWORD_VARIABLE) {
         Ok(password) if !password.is_empty() => return Ok(Unlock::Password(password.into())),

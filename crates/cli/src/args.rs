@@ -5,9 +5,12 @@ use std::{ops::Range, path::PathBuf, str::FromStr, time::Duration};
 use clap::{Parser, Subcommand, builder::NonEmptyStringValueParser};
 use larder::StoreUrl;
 
-use crate::commands::{
-    add, bench, cat, copy, demo, fetch, gc, get, group, ls, put, rm, serve, share, stats, status,
-    sync, verify,
+use crate::{
+    backends::backends,
+    commands::{
+        add, bench, cat, copy, demo, fetch, gc, get, group, ls, put, rm, serve, share, stats,
+        status, sync, verify,
+    },
 };
 
 /// Keeps folders, serves and fetches them, verified; and keeps the files of private groups on all of
@@ -94,8 +97,11 @@ pub(crate) enum Command {
 
 /// The URL of a store.
 pub(crate) fn url(text: &str) -> Result<StoreUrl, String> {
-    text.parse()
-        .map_err(|error: larder::Error| error.message().to_owned())
+    let url = text.parse().and_then(|url: StoreUrl| {
+        backends().check(&url)?;
+        Ok(url)
+    });
+    url.map_err(|error: larder::Error| error.message().to_owned())
 }
 
 /// The name of a stored file or folder, as the command line takes it.

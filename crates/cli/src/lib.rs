@@ -3,6 +3,7 @@
 
 mod app;
 mod args;
+mod backends;
 pub mod bench;
 mod commands;
 mod endpoint;
@@ -20,6 +21,7 @@ use std::{io, process::ExitCode, time::Duration};
 
 use anyhow::Context;
 use clap::{CommandFactory, Parser};
+use larder::Backends;
 use tracing_subscriber::EnvFilter;
 
 use self::{
@@ -34,6 +36,12 @@ const SHUTDOWN: Duration = Duration::from_secs(2);
 
 /// Runs the program with the arguments of this process.
 pub fn main() -> ExitCode {
+    main_with(Backends::default())
+}
+
+/// Runs the program with backends of an app: their URLs are like those that are built in, in every command.
+pub fn main_with(backends: Backends) -> ExitCode {
+    backends::set(backends);
     let args = Args::parse();
     if let Command::Completions { shell } = args.command {
         clap_complete::generate(shell, &mut Args::command(), "larder", &mut io::stdout());

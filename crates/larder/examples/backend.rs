@@ -9,7 +9,10 @@ use std::{
 
 use async_trait::async_trait;
 use futures_util::stream;
-use larder::{Error, Kind, Listing, Result, Store, api::*};
+use larder::{
+    Backend, Driver, Error, Kind, Listing, Result, StoreBuilder, StoreUrl, Unlocker, api::*,
+};
+use store_memory::MemorySecrets;
 
 const MAX_PART_LEN: u64 = 1 << 40;
 const MAX_KEY_LEN: usize = 1024;
@@ -240,10 +243,66 @@ impl CollectionStore for Maps {
     }
 }
 
+/// Opens stores whose URL is `maps:`.
+#[derive(Debug)]
+struct MapsDriver;
+
+/// An open one.
+#[derive(Debug, Default)]
+struct OpenMaps {
+    maps: Arc<Maps>,
+    secrets: Arc<MemorySecrets>,
+}
+
+#[async_trait]
+impl Driver for MapsDriver {
+    fn schemes(&self) -> &[&str] {
+        &["maps"]
+    }
+
+    fn syntax(&self, scheme: &str) -> String {
+        format!("{scheme}:")
+    }
+
+    fn check(&self, url: &StoreUrl) -> Result<()> {
+        if url.rest().is_empty() {
+            return Ok(());
+        }
+        let message = "these maps have no name: write maps:";
+        Err(Error::new(Kind::Invalid, "store.url", message).with("url", url))
+    }
+
+    async fn open(&self, _url: &StoreUrl) -> Result<Box<dyn Backend>> {
+        Ok(Box::new(OpenMaps::default()))
+    }
+}
+
+#[async_trait]
+impl Backend for OpenMaps {
+    fn payloads(&self) -> Arc<dyn BlobStore> {
+        self.maps.clone()
+    }
+
+    fn collections(&self) -> Arc<dyn CollectionStore> {
+        self.maps.clone()
+    }
+
+    /// One that lasts keeps keys encrypted under `unlock`, as `larder::engine::FileSecrets` does.
+    async fn secrets(&self, _unlock: &Unlocker) -> Result<Arc<dyn Secrets>> {
+        Ok(self.secrets.clone())
+    }
+
+    async fn close(&self) -> Result<()> {
+        Ok(())
+    }
+}
+
 #[tokio::main]
 async fn main() -> Result<()> {
-    let maps = Arc::new(Maps::default());
-    let store = Store::over(maps.clone(), maps).await?;
+    let store = StoreBuilder::new("maps:")
+        .backend(MapsDriver)
+        .open()
+        .await?;
     let pin = store.blobs().add(vec![7; 1_000_000]).await?;
     let end = store
         .blobs()

@@ -5,17 +5,16 @@
 //! use std::time::Duration;
 //!
 //! use larder::{
-//!     Store, Unlock,
+//!     Store,
 //!     groups::{EndpointOptions, Invite, InviteKind, Options, Reach, Synced},
 //! };
 //!
 //! # async fn example() -> larder::Result<()> {
-//! // Not asked for by a store in memory; one on disk keeps its keys encrypted.
-//! let unlock = || Unlock::key_file("/path/to/a/key".as_ref());
 //! let network = || EndpointOptions::new(Reach::Loopback);
 //!
-//! let ann = Store::open("mem:").await?; // or "redb:/path/to/a/folder"
-//! let here = ann.replicate(unlock, network(), Options::default()).await?;
+//! // A store on disk keeps its keys encrypted: `StoreBuilder::new("redb:/path").unlock(…)` opens it.
+//! let ann = Store::open("mem:").await?;
+//! let here = ann.replicate(network(), Options::default()).await?;
 //! let group = here.groups().create_group("the hikers").await?;
 //! let repo = group.create_repo("ann").await?;
 //! repo.write("lake.txt", "cold!").await?; // durable, and on its way, when it returns
@@ -23,7 +22,7 @@
 //!
 //! // On another machine.
 //! let bob = Store::open("mem:").await?;
-//! let there = bob.replicate(unlock, network(), Options::default()).await?;
+//! let there = bob.replicate(network(), Options::default()).await?;
 //! let joined = there.groups().join(&invite.parse::<Invite>()?).await?;
 //! there.wait_synced(joined.id(), Synced::Here, Duration::from_secs(30)).await?;
 //! for member in joined.members().await? {
@@ -47,7 +46,7 @@
 use std::sync::Arc;
 
 use store_api::Result;
-use store_engine::{Unlock, public_key};
+use store_engine::public_key;
 
 pub use net_iroh::{ALPN, EndpointOptions, IrohNetwork, Reach};
 pub use sync::{
@@ -69,19 +68,20 @@ pub use sync::{
 use crate::Store;
 
 impl Store {
-    /// The groups that this store is a member of. Their keys are among the store's
+    /// Returns the groups that this store is a member of, which are opened once. Their keys are among the store's
     /// [secrets](Self::secrets).
-    ///
-    /// Open them once for an open store: two would not hear of each other's changes.
     ///
     /// # Errors
     /// The errors of [`secrets`](Self::secrets) and [`Groups::open`].
-    pub async fn groups(&self, unlock: impl FnOnce() -> Result<Unlock> + Send) -> Result<Groups> {
-        let stores = Stores {
-            blobs: self.blobs().clone(),
-            secrets: self.secrets(unlock).await?,
-        };
-        Groups::open(stores).await
+    pub async fn groups(&self) -> Result<Groups> {
+        self.opened_groups(async {
+            let stores = Stores {
+                blobs: self.blobs().clone(),
+                secrets: self.secrets().await?,
+            };
+            Groups::open(stores).await
+        })
+        .await
     }
 
     /// Returns the address by which this store's device is looked for while nobody knows where it can be
@@ -89,31 +89,27 @@ impl Store {
     ///
     /// # Errors
     /// The errors of [`identity`](Self::identity).
-    pub async fn address(
-        &self,
-        unlock: impl FnOnce() -> Result<Unlock> + Send,
-    ) -> Result<network::Address> {
-        let key = self.identity(unlock).await?;
+    pub async fn address(&self) -> Result<network::Address> {
+        let key = self.identity().await?;
         Ok(IrohNetwork::address_of(public_key(&key)))
     }
 
-    /// Opens the store's groups and replicates them over an iroh endpoint of their own, until the
-    /// replicator is [shut down](Replicator::shutdown). The device is the store's
-    /// [identity](Self::identity), unless `network` has a key.
+    /// Replicates the store's groups over an iroh endpoint of their own, until the replicator is
+    /// [shut down](Replicator::shutdown). The device is the store's [identity](Self::identity), unless `network`
+    /// has a key.
     ///
     /// An app that speaks other protocols too makes an [`IrohNetwork`] of the endpoint that it has, and
     /// starts a [`Replicator`] over that; so does one with a network of another kind.
     ///
     /// # Errors
-    /// As [`groups`](Self::groups) and [`IrohNetwork::bind`].
+    /// The errors of [`groups`](Self::groups) and [`IrohNetwork::bind`].
     pub async fn replicate(
         &self,
-        unlock: impl Fn() -> Result<Unlock> + Send + Sync,
         network: EndpointOptions,
         options: Options,
     ) -> Result<Replicator> {
-        let groups = self.groups(&unlock).await?;
-        let network = IrohNetwork::bind(self.identified(&unlock, network).await?).await?;
+        let groups = self.groups().await?;
+        let network = IrohNetwork::bind(self.identified(network).await?).await?;
         Ok(Replicator::start(groups, Arc::new(network), options))
     }
 }

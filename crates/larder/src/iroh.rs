@@ -10,15 +10,14 @@
 //! use std::sync::Arc;
 //!
 //! use larder::{
-//!     Store, Unlock,
+//!     Store,
 //!     groups::{self, IrohNetwork, Options, Replicator},
 //!     iroh::{self, EndpointOptions, Provider, Reach, Router, Shares, ticket},
 //! };
 //!
 //! let store = Store::open("mem:").await?;
-//! let unlock = || Unlock::key_file("/path/to/a/key".as_ref()); // not asked for by `mem:`
 //! let reach = Reach::Loopback;
-//! let endpoint = store.endpoint(unlock, EndpointOptions::new(reach)).await?;
+//! let endpoint = store.endpoint(EndpointOptions::new(reach)).await?;
 //!
 //! let shares = Shares::new(store.blobs());
 //! let network = Arc::new(IrohNetwork::new(endpoint.clone(), reach));
@@ -27,7 +26,7 @@
 //!     .accept(groups::ALPN, network.clone())
 //!     // .accept("an-app/1", a protocol of the app's own)
 //!     .spawn();
-//! let replicator = Replicator::start(store.groups(unlock).await?, network, Options::default());
+//! let replicator = Replicator::start(store.groups().await?, network, Options::default());
 //!
 //! // Whoever has the ticket fetches the picture; members of groups replicate; over one endpoint.
 //! let picture = store.blobs().add("a picture").await?;
@@ -45,7 +44,6 @@
 //! ```
 
 use store_api::Result;
-use store_engine::Unlock;
 
 pub use net_iroh::{
     AcceptError, Endpoint, EndpointOptions, ProtocolHandler, Reach, Router, bind, transport,
@@ -60,24 +58,16 @@ impl Store {
     /// [identity](Self::identity), so that peers know it again, unless `options` has another.
     ///
     /// # Errors
-    /// As [`identity`](Self::identity), and [`Kind::Unavailable`](crate::Kind::Unavailable) where the port
+    /// The errors of [`identity`](Self::identity), and [`Kind::Unavailable`](crate::Kind::Unavailable) where the port
     /// is in use.
-    pub async fn endpoint(
-        &self,
-        unlock: impl FnOnce() -> Result<Unlock> + Send,
-        options: EndpointOptions,
-    ) -> Result<Endpoint> {
-        bind(self.identified(unlock, options).await?).await
+    pub async fn endpoint(&self, options: EndpointOptions) -> Result<Endpoint> {
+        bind(self.identified(options).await?).await
     }
 
     /// Gives `options` the store's key where they have none.
-    pub(crate) async fn identified(
-        &self,
-        unlock: impl FnOnce() -> Result<Unlock> + Send,
-        mut options: EndpointOptions,
-    ) -> Result<EndpointOptions> {
+    pub(crate) async fn identified(&self, mut options: EndpointOptions) -> Result<EndpointOptions> {
         if options.secret_key.is_none() {
-            options.secret_key = Some(self.identity(unlock).await?);
+            options.secret_key = Some(self.identity().await?);
         }
         Ok(options)
     }

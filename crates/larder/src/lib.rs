@@ -24,9 +24,12 @@
 //! Features: `redb`, the backend for servers and desktops; `veilid`, the one for phones (not on unless
 //! asked for); `iroh`, serving and fetching as [`iroh`](mod@iroh) does it; `groups`, private
 //! [`groups`](mod@groups) that replicate. To write a backend of your own, implement two traits of
-//! [`api`](mod@api), run the suites of `store-testkit` over them, and hand them to [`Store::over`]:
-//! `examples/backend.rs` is one, whole.
+//! [`api`](mod@api), run the suites of `store-testkit` over them, and register a [`Driver`], so that URLs name it:
+//! `examples/backend.rs` is one, whole. [`Store::over`] takes two stores as they are.
 
+mod backend;
+mod backends;
+mod builder;
 #[cfg(feature = "groups")]
 pub mod groups;
 #[cfg(any(feature = "iroh", feature = "groups"))]
@@ -34,8 +37,6 @@ pub mod iroh;
 mod secrets;
 mod store;
 mod url;
-#[cfg(feature = "veilid")]
-mod veilid_folder;
 
 /// The budget of file descriptors that all stores of a process share.
 pub use descriptors;
@@ -59,7 +60,9 @@ pub use store_veilid as veilid;
 pub use veilid_node;
 
 pub use self::{
-    store::{DiskUsage, Recovered, Store},
+    backend::{Backend, Backends, DiskUsage, Driver, Recovered, Unlocker},
+    builder::StoreBuilder,
+    store::Store,
     url::{DeviceKey, StoreUrl},
 };
 

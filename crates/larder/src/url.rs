@@ -1,8 +1,8 @@
 //! The URL of a store: its place, as one line of text.
 
 use std::{
+    ffi::{OsStr, OsString},
     fmt,
-    path::{Path, PathBuf},
     str::FromStr,
 };
 
@@ -17,19 +17,17 @@ pub enum DeviceKey {
     InsecureFile,
 }
 
-#[cfg(feature = "veilid")]
-impl DeviceKey {
-    pub(crate) fn protection(self) -> veilid_node::Protection {
-        match self {
-            Self::Keychain => veilid_node::Protection::Keychain,
-            Self::InsecureFile => veilid_node::Protection::InsecureFile,
-        }
-    }
-}
-
-/// The URL of a store: `redb:DIR`, `veilid:DIR`, `veilid+insecure:DIR` or `mem:`.
+/// The URL of a store: the scheme of its backend, a colon, and the place that the backend reads from the rest.
 ///
-/// A path alone is refused, so that a typing error never makes a new store.
+/// | URL | store |
+/// |---|---|
+/// | `redb:DIR` | a folder on this machine, made where there is none |
+/// | `veilid:DIR` | a Veilid node's folder on this machine, made where there is none |
+/// | `veilid+insecure:DIR` | the same, with its key in the folder and not in the system's keychain |
+/// | `mem:` | in memory: empty at first, gone when it is closed |
+///
+/// Backends of an app have [schemes of their own](crate::Driver). A path alone is refused, so that a typing error
+/// never makes a new store.
 ///
 /// ```
 /// use larder::StoreUrl;
@@ -38,43 +36,58 @@ impl DeviceKey {
 /// # larder::Result::<()>::Ok(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum StoreUrl {
-    /// `mem:`, in memory: empty at first, gone when it is closed.
-    Memory,
-    /// `redb:DIR`, a folder on this machine, made where there is none.
-    Redb(PathBuf),
-    /// `veilid:DIR`, a Veilid node's folder on this machine, made where there is none. With
-    /// `veilid+insecure:DIR` its key lies in the same folder instead of the system's keychain.
-    Veilid(PathBuf, DeviceKey),
+pub struct StoreUrl {
+    scheme: String,
+    rest: OsString,
 }
 
 impl StoreUrl {
-    /// The folder that the store lies in; `None` where it lies in none.
-    pub fn folder(&self) -> Option<&Path> {
-        match self {
-            Self::Memory => None,
-            Self::Redb(dir) | Self::Veilid(dir, _) => Some(dir),
+    /// A URL of this scheme. The rest need not be text: it may be the path of a folder.
+    ///
+    /// # Errors
+    /// [`Kind::Invalid`] if a scheme cannot be written so.
+    pub fn new(scheme: &str, rest: impl Into<OsString>) -> Result<Self> {
+        if !is_scheme(scheme) {
+            let message = "a scheme has two or more letters, digits and +";
+            return Err(Error::new(Kind::Invalid, "store.url", message).with("scheme", scheme));
+        }
+        Ok(Self::of(scheme, rest))
+    }
+
+    fn of(scheme: &str, rest: impl Into<OsString>) -> Self {
+        Self {
+            scheme: scheme.to_owned(),
+            rest: rest.into(),
         }
     }
 
-    /// A store of the same kind in another folder. One in memory has none.
-    #[must_use]
-    pub fn in_folder(&self, dir: PathBuf) -> Self {
-        match self {
-            Self::Memory => Self::Memory,
-            Self::Redb(_) => Self::Redb(dir),
-            Self::Veilid(_, key) => Self::Veilid(dir, *key),
-        }
+    /// A store in memory: `mem:`.
+    pub fn memory() -> Self {
+        Self::of("mem", "")
     }
 
-    /// Returns the scheme of the URL, which names the kind of store.
-    pub fn scheme(&self) -> &'static str {
-        match self {
-            Self::Memory => "mem",
-            Self::Redb(_) => "redb",
-            Self::Veilid(_, DeviceKey::Keychain) => "veilid",
-            Self::Veilid(_, DeviceKey::InsecureFile) => "veilid+insecure",
-        }
+    /// A store in a folder: `redb:DIR`.
+    pub fn redb(dir: impl Into<OsString>) -> Self {
+        Self::of("redb", dir)
+    }
+
+    /// A store in the folder of a Veilid node: `veilid:DIR`, or `veilid+insecure:DIR`.
+    pub fn veilid(dir: impl Into<OsString>, key: DeviceKey) -> Self {
+        let scheme = match key {
+            DeviceKey::Keychain => "veilid",
+            DeviceKey::InsecureFile => "veilid+insecure",
+        };
+        Self::of(scheme, dir)
+    }
+
+    /// Returns the scheme, which names the backend.
+    pub fn scheme(&self) -> &str {
+        &self.scheme
+    }
+
+    /// Returns the part after the scheme and its colon.
+    pub fn rest(&self) -> &OsStr {
+        &self.rest
     }
 }
 
@@ -83,28 +96,15 @@ impl FromStr for StoreUrl {
 
     /// [`Kind::Invalid`] with a message that says how to write it.
     fn from_str(text: &str) -> Result<Self> {
-        let invalid = |message: String| Error::new(Kind::Invalid, "store.url", message);
         match text.split_once(':') {
-            Some(("mem", "")) => Ok(Self::Memory),
-            Some(("mem", _)) => Err(invalid(format!(
-                "{text:?}: a store in memory has no name: write mem:"
-            ))),
-            Some(("redb", "")) => Err(invalid(format!(
-                "{text:?}: the folder is missing: write redb:DIR"
-            ))),
-            Some(("redb", dir)) => Ok(Self::Redb(PathBuf::from(dir))),
-            Some((scheme @ ("veilid" | "veilid+insecure"), "")) => Err(invalid(format!(
-                "{text:?}: the folder is missing: write {scheme}:DIR"
-            ))),
-            Some(("veilid", dir)) => Ok(Self::Veilid(dir.into(), DeviceKey::Keychain)),
-            Some(("veilid+insecure", dir)) => Ok(Self::Veilid(dir.into(), DeviceKey::InsecureFile)),
             // One letter is a drive, not a scheme.
-            Some((scheme, _)) if is_scheme(scheme) => Err(invalid(format!(
-                "{text:?}: there is no kind of store named {scheme}: write redb:DIR, veilid:DIR or mem:"
-            ))),
-            _ => Err(invalid(format!(
-                "{text:?} is not the URL of a store: write redb:{text} for a store in that folder"
-            ))),
+            Some((scheme, rest)) if is_scheme(scheme) => Ok(Self::of(scheme, rest)),
+            _ => {
+                let message = format!(
+                    "{text:?} is not the URL of a store: write redb:{text} for a store in that folder"
+                );
+                Err(Error::new(Kind::Invalid, "store.url", message))
+            }
         }
     }
 }
@@ -118,8 +118,7 @@ fn is_scheme(text: &str) -> bool {
 
 impl fmt::Display for StoreUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:", self.scheme())?;
-        self.folder().map_or(Ok(()), |dir| dir.display().fmt(f))
+        write!(f, "{}:{}", self.scheme, self.rest.display())
     }
 }
 
@@ -143,33 +142,31 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_a_url_says_what_to_write() {
+    fn text_that_is_no_url_says_what_to_write() {
+        for text in ["/data", "c:x", ":x", "a b:x"] {
+            let error = text.parse::<StoreUrl>().unwrap_err();
+            let expected = format!(
+                "store.url: invalid: {text:?} is not the URL of a store: write redb:{text} for a store in that \
+                 folder"
+            );
+            assert_eq!(error.to_string(), expected);
+        }
+        assert_eq!(StoreUrl::new("x", "y").unwrap_err().kind(), Kind::Invalid);
+    }
+
+    #[test]
+    fn a_url_that_no_backend_takes_says_what_to_write() {
         for (text, expected) in [
-            (
-                "/data",
-                "store.url: invalid: \"/data\" is not the URL of a store: write redb:/data for a \
-                 store in that folder",
-            ),
-            (
-                "c:x",
-                "store.url: invalid: \"c:x\" is not the URL of a store: write redb:c:x for a store \
-                 in that folder",
-            ),
-            (
-                "redb:",
-                "store.url: invalid: \"redb:\": the folder is missing: write redb:DIR",
-            ),
-            (
-                "mem:x",
-                "store.url: invalid: \"mem:x\": a store in memory has no name: write mem:",
-            ),
+            ("redb:", "the folder is missing: write redb:DIR"),
+            ("mem:x", "a store in memory has no name: write mem:"),
             (
                 "s3:bucket",
-                "store.url: invalid: \"s3:bucket\": there is no kind of store named s3: write \
-                 redb:DIR, veilid:DIR or mem:",
+                "there is no backend for s3: here; write one of redb:DIR",
             ),
         ] {
-            assert_eq!(text.parse::<StoreUrl>().unwrap_err().to_string(), expected);
+            let url: StoreUrl = text.parse().unwrap();
+            let error = crate::Backends::default().check(&url).unwrap_err();
+            assert!(error.to_string().contains(expected), "{error}");
         }
     }
 }

@@ -6,7 +6,7 @@
 use std::{sync::Arc, time::Duration};
 
 use larder::{
-    Bytes, Kind, Root, Store, Unlock,
+    Bytes, Kind, Root, Store,
     groups::{
         self, Group, Invite, InviteKind, IrohNetwork, Options, Replicator, Synced, network::Network,
     },
@@ -49,10 +49,9 @@ struct App {
 }
 
 async fn app() -> App {
-    let unlock = || -> larder::Result<Unlock> { panic!("a store in memory asks for no key") };
     let store = Store::open("mem:").await.expect("memory is there");
     let options = EndpointOptions::new(Reach::Loopback);
-    let endpoint = store.endpoint(unlock, options).await.expect("a port");
+    let endpoint = store.endpoint(options).await.expect("a port");
     let shares = Shares::new(store.blobs());
     let network = Arc::new(IrohNetwork::new(endpoint.clone(), Reach::Loopback));
     let router = Router::builder(endpoint.clone())
@@ -60,7 +59,7 @@ async fn app() -> App {
         .accept(groups::ALPN, network.clone())
         .accept(SHOUT, Shout)
         .spawn();
-    let groups = store.groups(unlock).await.expect("groups");
+    let groups = store.groups().await.expect("groups");
     let replicator = Replicator::start(groups, network.clone(), Options::default());
     App {
         store,

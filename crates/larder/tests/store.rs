@@ -30,7 +30,7 @@ async fn a_store_in_memory_ends_with_its_last_handle() {
     let root = fill(&store).await;
     check(&store.clone(), root).await;
     assert_eq!(store.disk_usage().await.unwrap(), None);
-    store.settle().await.unwrap();
+    store.reclaim_space().await.unwrap();
     store.close().await.unwrap();
     let error = store.blobs().status(root.hash).await.unwrap_err();
     assert_eq!(error.kind(), Kind::Closed);
@@ -51,7 +51,7 @@ async fn a_store_in_a_folder_is_there_again() {
 
     let store = Store::open(&url).await.unwrap();
     check(&store, root).await;
-    store.settle().await.unwrap();
+    store.reclaim_space().await.unwrap();
     let used = store.disk_usage().await.unwrap().unwrap();
     assert!(used.payloads >= LEN as u64, "{used:?}");
     assert!(used.index > 0, "{used:?}");
@@ -62,21 +62,31 @@ async fn a_store_in_a_folder_is_there_again() {
 #[cfg(all(feature = "redb", feature = "groups"))]
 #[tokio::test]
 async fn the_groups_of_a_closed_store_open_again_whoever_still_has_handles() {
-    use larder::{Unlock, api::SecretName};
+    use larder::{StoreBuilder, Unlock, api::SecretName};
 
     let dir = tempfile::tempdir().unwrap();
     let url = format!("redb:{}", dir.path().join("store").display());
-    let unlock = || Unlock::key_file(&dir.path().join("key"));
-    let store = Store::open(&url).await.unwrap();
-    let secrets = store.secrets(unlock).await.unwrap();
-    let group = store.groups(unlock).await.unwrap();
-    let group = group.create_group("g").await.unwrap();
+    let unlock = Unlock::key_file(&dir.path().join("key")).unwrap();
+    let builder = StoreBuilder::new(&url).unlock(unlock);
+    let store = builder.clone().open().await.unwrap();
+    let secrets = store.secrets().await.unwrap();
+    let groups = store.groups().await.unwrap();
+    let group = groups.create_group("g").await.unwrap();
+    // Whoever asks again has the same groups.
+    assert_eq!(store.groups().await.unwrap().groups().len(), 1);
     group.create_repo("me").await.unwrap();
     let members = group.members().await.unwrap();
     store.close().await.unwrap();
 
-    let again = Store::open(&url).await.unwrap();
-    let groups = again.groups(unlock).await.unwrap();
+    // Nobody says how to unlock its keys.
+    let locked = Store::open(&url).await.unwrap();
+    let error = locked.groups().await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Denied, "{error}");
+    assert_eq!(locked.blobs().pins(), []);
+    locked.close().await.unwrap();
+
+    let again = builder.open().await.unwrap();
+    let groups = again.groups().await.unwrap();
     assert_eq!(groups.groups().remove(0).id(), group.id());
     let name = SecretName::new("x").unwrap();
     let error = secrets.get(name).await.unwrap_err();

@@ -1,15 +1,23 @@
 //! The targets of loads: kinds of stores that can be made, filled, read and opened again.
 
-use std::{fmt, ops::Range, path::Path, sync::Arc};
+use std::{
+    fmt,
+    ops::Range,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use anyhow::{Context, Result, bail};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::{TryStreamExt, stream};
-use larder::{AddOptions, ChunkRanges, Encoded, Hash, Source, Store, StoreUrl, TagName};
+use larder::{
+    AddOptions, ChunkRanges, Encoded, Hash, Source, Store, StoreBuilder, StoreUrl, TagName,
+};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
 use super::Data;
+use crate::backends::backends;
 
 /// The number of bytes that a reader is asked for at once.
 const READ_LEN: usize = 256 * 1024;
@@ -62,39 +70,47 @@ pub trait TargetStore: Send + Sync {
 
 /// A store of ours: of the kind of this URL, below its folder.
 #[derive(Debug)]
-pub struct LarderStore(StoreUrl);
+pub struct LarderStore {
+    scheme: String,
+    folder: Option<PathBuf>,
+}
 
 impl LarderStore {
     /// The kind of store at `url`; new ones are made below its folder.
     pub fn new(url: &StoreUrl) -> Self {
-        Self(url.clone())
+        Self {
+            scheme: url.scheme().to_owned(),
+            folder: backends().folder(url),
+        }
     }
 }
 
 #[async_trait]
 impl Target for LarderStore {
     fn name(&self) -> &str {
-        self.0.scheme()
+        &self.scheme
     }
 
     fn durability(&self) -> &'static str {
-        match self.0.folder() {
+        match &self.folder {
             Some(_) => "durable",
             None => "in memory",
         }
     }
 
     fn folder(&self) -> Option<&Path> {
-        self.0.folder()
+        self.folder.as_deref()
     }
 
     async fn open(&self, dir: &Path) -> Result<Arc<dyn TargetStore>> {
-        let url = self.0.in_folder(dir.join("store"));
-        Ok(Arc::new(OpenLarder(Store::open_url(&url).await?)))
+        let rest = self.folder.as_ref().map(|_| dir.join("store"));
+        let url = StoreUrl::new(&self.scheme, rest.unwrap_or_default())?;
+        let builder = StoreBuilder::from_url(url).backends(backends().clone());
+        Ok(Arc::new(OpenLarder(builder.open().await?)))
     }
 
     fn persists(&self) -> bool {
-        self.0.folder().is_some()
+        self.folder.is_some()
     }
 }
 

@@ -9,6 +9,7 @@ use larder::StoreUrl;
 use crate::{
     app::{App, data_dir},
     args,
+    backends::backends,
     bench::{IrohFs, LarderStore, Plan, Target, html, run as measure},
     output::Unit,
     problem::{Exit, Problem},
@@ -53,11 +54,14 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
         ));
     }
     let urls = if args.stores.is_empty() {
-        vec![StoreUrl::Redb(data_dir()?.join("bench"))]
+        vec![StoreUrl::redb(data_dir()?.join("bench"))]
     } else {
         args.stores
     };
-    let folders: Vec<&Path> = urls.iter().filter_map(StoreUrl::folder).collect();
+    let folders: Vec<PathBuf> = urls
+        .iter()
+        .filter_map(|url| backends().folder(url))
+        .collect();
     for folder in &folders {
         check_empty(folder)?;
     }
@@ -68,9 +72,7 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
     let mut baseline = None;
     if let Some(Against::IrohFs) = args.against {
         // On the same disk as the first store of ours.
-        let folder = folders
-            .first()
-            .map_or_else(std::env::temp_dir, |dir| dir.to_path_buf());
+        let folder = folders.first().cloned().unwrap_or_else(std::env::temp_dir);
         baseline = Some(targets.len());
         targets.push(Box::new(IrohFs::new(folder)));
     }

@@ -7,7 +7,7 @@ use larder::groups::{Group, Repo};
 use serde::Serialize;
 
 use crate::{
-    app::{App, unlock},
+    app::App,
     groups::{self, PutOptions, label, pick},
     output::{Bytes, Count, Shown},
     problem::{Exit, Problem},
@@ -42,7 +42,7 @@ struct Done {
 
 pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
     let store = app.existing_store().await?;
-    let group = pick(&store.groups(unlock).await?, args.group.as_deref()).await?;
+    let group = pick(&store.groups().await?, args.group.as_deref()).await?;
     let repo = own_repo(&group).await?;
     for path in &args.paths {
         let put = groups::put(app, &repo, path, args.to.as_deref(), &args.how).await?;

@@ -18,7 +18,7 @@ use tokio::io::AsyncReadExt;
 
 use super::sync::go_on;
 use crate::{
-    app::{App, unlock},
+    app::App,
     args,
     endpoint::Endpoint,
     find::{Named, find},
@@ -109,7 +109,7 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
     }
     // Under the same key each time, so that a ticket stays good.
     let options = args.endpoint.options(Reach::Public);
-    let endpoint = store.endpoint(unlock, options).await;
+    let endpoint = store.endpoint(options).await;
     let endpoint = endpoint.context("cannot serve")?;
     let provider = Announced {
         provider: Provider::new(blobs, &shares),
@@ -162,7 +162,7 @@ async fn replicate(app: &App, args: Args) -> Result<Exit> {
         }
     }
     let store = app.store().await?;
-    let groups = store.groups(unlock).await?;
+    let groups = store.groups().await?;
     for invite in &invites {
         groups.join(invite).await?;
     }

@@ -12,7 +12,7 @@ use larder::{
 
 use super::{put, sync::go_on};
 use crate::{
-    app::{App, unlock},
+    app::App,
     groups::{self, Kind, Network, PutOptions},
     ingest::default_name,
     problem::{Exit, Problem},
@@ -73,7 +73,7 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
 /// The group that was made for this folder before; a new one where there is none. Another group of that
 /// name is none of its business: its members were not invited to this folder.
 async fn made(store: &Store, folder: &Path, name: &str, member: &str) -> Result<(Group, Repo)> {
-    let groups = store.groups(unlock).await?;
+    let groups = store.groups().await?;
     let real = std::fs::canonicalize(folder)
         .with_context(|| format!("cannot read {}", folder.display()))?;
     let key = Hash::of(real.as_os_str().as_encoded_bytes());

@@ -8,7 +8,7 @@ use larder::groups::{Group, Lack, MemberStatus, Policy};
 use serde::Serialize;
 
 use crate::{
-    app::{App, unlock},
+    app::App,
     groups::{self, label, member_name, of_repo, pick, short},
     output::{Bytes, Count, Shown},
     problem::Exit,
@@ -144,7 +144,7 @@ fn ago(time: i64) -> String {
 
 pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
     let store = app.existing_store().await?;
-    let groups = store.groups(unlock).await?;
+    let groups = store.groups().await?;
     let chosen = match &args.group {
         None if !groups.groups().is_empty() => groups.groups(),
         text => vec![pick(&groups, text.as_deref()).await?],

@@ -9,7 +9,7 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 
 use super::put;
 use crate::{
-    app::{App, unlock},
+    app::App,
     args,
     groups::{self, Kind, Network, PutOptions, Watch, label, pick},
     output::{Shown, to_stderr},
@@ -52,7 +52,7 @@ struct Listening {
 
 pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
     let store = app.existing_store().await?;
-    let known = store.groups(unlock).await?;
+    let known = store.groups().await?;
     let mut chosen = Vec::new();
     for text in &args.groups {
         chosen.push(pick(&known, Some(text)).await?);

@@ -7,7 +7,7 @@ use larder::{
 };
 
 use super::shown::{label, short};
-use crate::{app::unlock, problem::Problem};
+use crate::problem::Problem;
 
 /// The shortest start of an id that stands for it.
 const MIN_ID: usize = 6;
@@ -24,7 +24,7 @@ pub(crate) struct Place {
 /// The store's groups; `None` where it has none, and then nothing is unlocked.
 pub(crate) async fn known(store: &Store) -> Result<Option<Groups>> {
     match Groups::are_in(store.collections()).await? {
-        true => Ok(Some(store.groups(unlock).await?)),
+        true => Ok(Some(store.groups().await?)),
         false => Ok(None),
     }
 }

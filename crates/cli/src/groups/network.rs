@@ -9,7 +9,7 @@ use larder::{
     iroh::Reach,
 };
 
-use crate::{app::unlock, args, endpoint::Endpoint};
+use crate::{args, endpoint::Endpoint};
 
 /// The interval at which to compare with members, and to look for those that are not connected.
 const COMPARE_EVERY: Duration = Duration::from_secs(10);
@@ -72,7 +72,7 @@ fn compare_every(text: &str) -> Result<Duration, String> {
 pub(crate) async fn start(store: &Store, network: Network) -> Result<Replicator> {
     let options = network.options();
     let endpoint = network.endpoint.options(Reach::LanOnly);
-    let started = store.replicate(unlock, endpoint, options).await;
+    let started = store.replicate(endpoint, options).await;
     started.context("cannot connect the groups of this store")
 }
 

@@ -90,7 +90,7 @@ fn everything_is_copied_once() {
 
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {
-        let other = Store::open_url(&StoreUrl::Redb(place.path("other")))
+        let other = Store::open_url(&StoreUrl::redb(place.path("other")))
             .await
             .unwrap();
         let status = other.blobs().status(half).await.unwrap();

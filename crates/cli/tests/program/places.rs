@@ -16,7 +16,7 @@ const NAME: Slot = 0;
 /// Uses the only group of this place from inside this process.
 fn with_group<T>(place: &Place, work: impl AsyncFnOnce(&Group, &Records) -> T) -> T {
     place.with_store(async |store| {
-        let groups = store.groups(|| place.unlock()).await.unwrap();
+        let groups = store.groups().await.unwrap();
         work(&groups.groups().remove(0), store.records()).await
     })
 }

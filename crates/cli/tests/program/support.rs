@@ -6,7 +6,7 @@ use std::{
     process::{Child, ChildStdin, Command, Stdio},
 };
 
-use larder::{Store, StoreUrl, Unlock};
+use larder::{Store, StoreBuilder, StoreUrl, Unlock};
 use serde_json::Value;
 
 /// A folder to work in, with a store of its own.
@@ -34,7 +34,7 @@ impl Place {
     }
 
     pub fn url(&self) -> StoreUrl {
-        StoreUrl::Redb(self.path("store"))
+        StoreUrl::redb(self.path("store"))
     }
 
     /// Writes a file, and the folders above it.
@@ -112,16 +112,14 @@ impl Place {
         (running, at)
     }
 
-    /// Returns the way to unlock the secrets of this place's store.
-    pub fn unlock(&self) -> larder::Result<Unlock> {
-        Unlock::key_file(&self.path("secrets.key"))
-    }
-
     /// Uses this place's store from inside this process.
     pub fn with_store<T>(&self, work: impl AsyncFnOnce(&Store) -> T) -> T {
         let runtime = tokio::runtime::Runtime::new().unwrap();
         runtime.block_on(async {
-            let store = Store::open_url(&self.url()).await.unwrap();
+            let key = self.path("secrets.key");
+            let builder = StoreBuilder::from_url(self.url());
+            let builder = builder.unlock_with(move || Unlock::key_file(&key));
+            let store = builder.open().await.unwrap();
             let result = work(&store).await;
             store.close().await.unwrap();
             result

@@ -9,6 +9,7 @@ use super::private::{Existing, parent, read_private, write_private};
 use crate::chance::random;
 
 /// The way to unlock a file of secrets.
+#[derive(Clone)]
 pub enum Unlock {
     /// A key that is kept elsewhere.
     Key(SecretKey),

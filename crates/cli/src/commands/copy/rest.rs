@@ -15,7 +15,7 @@ use larder::{
 };
 
 use super::Copied;
-use crate::{app::unlock, groups::known, problem::Problem};
+use crate::{groups::known, problem::Problem};
 
 /// The number of entries in one commit.
 const BATCH: usize = 64;
@@ -74,7 +74,7 @@ pub(super) async fn copy_names(from: &Blobs, to: &Blobs, copied: &mut Copied) ->
 
 /// Copies the keys of groups.
 pub(super) async fn copy_keys(from: &Store, to: &Store) -> Result<u64> {
-    let (from, to) = (from.secrets(unlock).await?, to.secrets(unlock).await?);
+    let (from, to) = (from.secrets().await?, to.secrets().await?);
     Ok(Groups::copy_keys(&*from, &*to).await?)
 }
 

@@ -52,12 +52,15 @@ pub(super) async fn compare(
     found: &[Found],
     mut compared: Compared,
 ) -> Result<Compared> {
-    let store = app.open(&member.url).await?;
     let dir = member
         .folder()
         .parent()
         .expect("it lies in the demo's folder");
-    let groups = store.groups(|| Unlock::key_file(&secrets_key(dir))).await?;
+    let key = secrets_key(dir);
+    let store = app
+        .open_with(&member.url, move || Unlock::key_file(&key))
+        .await?;
+    let groups = store.groups().await?;
     let [group]: [Group; 1] = groups
         .groups()
         .try_into()

@@ -71,7 +71,7 @@ impl Member {
 
     /// Returns the folder of its store.
     pub(super) fn folder(&self) -> &Path {
-        self.url.folder().expect("the demo's stores are on disk")
+        self.url.rest().as_ref()
     }
 
     pub(super) fn process(&self) -> Option<u32> {

@@ -76,10 +76,10 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
     check_apart(&args.folder, &dir)?;
     let step = |number: u32, text: String| app.out.heading(format_args!("{number}. {text}"));
     let [mut ann, mut bob, mut cleo, mut replica] = [
-        Member::new("ann", StoreUrl::Redb(dir.join("ann")), &dir)?,
+        Member::new("ann", StoreUrl::redb(dir.join("ann")), &dir)?,
         Member::new("bob", phone(&dir)?, &dir)?,
-        Member::new("cleo", StoreUrl::Redb(dir.join("cleo")), &dir)?,
-        Member::new("replica", StoreUrl::Redb(dir.join("replica")), &dir)?,
+        Member::new("cleo", StoreUrl::redb(dir.join("cleo")), &dir)?,
+        Member::new("replica", StoreUrl::redb(dir.join("replica")), &dir)?,
     ];
 
     let started = Instant::now();

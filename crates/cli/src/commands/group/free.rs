@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::wants::STAYS;
 use crate::{
-    app::{App, unlock},
+    app::App,
     args,
     groups::{self, Network, Watch, label, pick},
     output::{Bytes, Count, Shown},
@@ -42,7 +42,7 @@ struct Line {
 
 pub(super) async fn run(app: &App, args: Args) -> Result<Exit> {
     let store = app.existing_store().await?;
-    let known = store.groups(unlock).await?;
+    let known = store.groups().await?;
     let group = pick(&known, args.group.as_deref()).await?.id();
     drop(known);
     let replicator = groups::start(&store, args.network).await?;

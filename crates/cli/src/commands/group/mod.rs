@@ -9,7 +9,7 @@ use larder::{Store, groups::Group};
 use serde::Serialize;
 
 use crate::{
-    app::{App, unlock},
+    app::App,
     groups::{self, Kind, known, label, of_group, of_repo, pick, short},
     item::Item,
     output::Shown,
@@ -131,7 +131,7 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
                 _ => Kind::Write,
             };
             let store = app.existing_store().await?;
-            let group = pick(&store.groups(unlock).await?, group.as_deref()).await?;
+            let group = pick(&store.groups().await?, group.as_deref()).await?;
             let addresses = addresses(&store, at).await?;
             groups::print_invite(app, &group, kind, addresses, qr).await?;
         }
@@ -148,7 +148,7 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
         }
         Command::Members { group } => {
             let store = app.existing_store().await?;
-            let group = pick(&store.groups(unlock).await?, group.as_deref()).await?;
+            let group = pick(&store.groups().await?, group.as_deref()).await?;
             app.out.heading(Item::HEADING)?;
             for member in group.members().await? {
                 let item = of_repo(&member).await?;
@@ -161,7 +161,7 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
         Command::Free(args) => return free::run(app, args).await,
         Command::Leave { group, force } => {
             let store = app.existing_store().await?;
-            let groups = store.groups(unlock).await?;
+            let groups = store.groups().await?;
             let group = pick(&groups, Some(&group)).await?;
             if !force {
                 check_left(&group).await?;
@@ -198,7 +198,7 @@ async fn check_left(group: &Group) -> Result<()> {
 
 async fn create(app: &App, name: &str, member: String) -> Result<()> {
     let store = app.store().await?;
-    let group = store.groups(unlock).await?.create_group(name).await?;
+    let group = store.groups().await?.create_group(name).await?;
     group.create_repo(&member).await?;
     let done = Done {
         group: name.to_owned(),
@@ -223,7 +223,7 @@ async fn create(app: &App, name: &str, member: String) -> Result<()> {
 async fn join(app: &App, invite: &str, member: String) -> Result<()> {
     let invite = groups::read_invite(invite).await?;
     let store = app.store().await?;
-    let group = store.groups(unlock).await?.join(&invite).await?;
+    let group = store.groups().await?.join(&invite).await?;
     let may_write = group.keys().secret().is_some();
     let mut ours = None;
     for repo in group.repos().await? {
@@ -259,5 +259,5 @@ async fn addresses(store: &Store, told: Vec<String>) -> Result<Vec<String>> {
     if !told.is_empty() {
         return Ok(told);
     }
-    Ok(vec![store.address(unlock).await?.to_string()])
+    Ok(vec![store.address().await?.to_string()])
 }

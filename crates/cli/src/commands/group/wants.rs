@@ -5,7 +5,7 @@ use larder::groups::{Group, Groups, Member, Policy};
 use serde::Serialize;
 
 use crate::{
-    app::{App, unlock},
+    app::App,
     args,
     groups::{Place, label, pick, place, short},
     output::{Bytes, Shown},
@@ -141,7 +141,7 @@ fn called(member: &Member) -> String {
 
 pub(super) async fn policy(app: &App, args: Set) -> Result<()> {
     let store = app.existing_store().await?;
-    let groups = store.groups(unlock).await?;
+    let groups = store.groups().await?;
     let (group, member) = match &args.place {
         None => (pick(&groups, None).await?, None),
         Some(text) => match found(&groups, text).await? {
@@ -206,7 +206,7 @@ struct Pinned {
 
 pub(super) async fn pin(app: &App, paths: Paths, is_pinned: bool) -> Result<()> {
     let store = app.existing_store().await?;
-    let groups = store.groups(unlock).await?;
+    let groups = store.groups().await?;
     let mut all = Vec::new();
     for text in &paths.places {
         let place = found(&groups, text).await?;
