@@ -227,7 +227,10 @@ impl Device {
 
     /// Returns the number of bytes of its store, after what is freed little by little is.
     pub async fn len(&self) -> u64 {
-        self.store().reclaim_space().await.expect("space is given back");
+        self.store()
+            .reclaim_space()
+            .await
+            .expect("space is given back");
         let bytes = self.kept.bytes().await;
         bytes.iter().map(|bytes| bytes.len() as u64).sum()
     }

@@ -15,7 +15,6 @@ use sync::{
     tree::Name,
 };
 use sync_sim::{Link, SimNetwork};
-use tokio::time::Instant;
 
 use crate::{
     link, noise,
@@ -107,7 +106,7 @@ async fn a_tree_that_is_shown_is_kept_though_another_came_meanwhile() {
         for n in 0..2000 {
             let len = if n < 10 { 200_000 } else { 50 };
             let file = repo.stage(noise(n, len), 0).await.expect("a file");
-            changes.put(Name::new(&format!("file {n}")).expect("a name"), file);
+            changes.put(Name::new(format!("file {n}")).expect("a name"), file);
         }
         repo.change(changes).await.expect("a change");
         tokio::time::sleep(Duration::from_millis(written_after)).await;
