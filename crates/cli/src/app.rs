@@ -63,7 +63,7 @@ impl App {
             if empty {
                 return Err(Problem::new(
                     format!("there is no store at {url}"),
-                    "`larder add PATH` makes one; --store or LARDER_STORE names another",
+                    "`larder add PATH` or `larder group create NAME` makes one; --store or LARDER_STORE names another",
                 )
                 .into());
             }

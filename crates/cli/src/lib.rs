@@ -99,12 +99,7 @@ async fn run(args: Args) -> Exit {
         Err(error) if is_broken_pipe(&error) => Exit::Done,
         Err(error) => {
             let report = Report::of(&error);
-            if app.out.json {
-                let json = serde_json::json!({ "error": report.error, "advice": report.advice });
-                output::to_stderr(json);
-            } else {
-                output::to_stderr(&report);
-            }
+            report.say(app.out);
             report.exit
         }
     }

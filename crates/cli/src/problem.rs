@@ -4,7 +4,7 @@ use std::fmt;
 
 use larder::{Error, Kind, api::is_out_of_descriptors};
 
-use crate::output::Shown;
+use crate::output::{Output, Shown, to_stderr};
 
 /// The advice for a process that can open no more files.
 const RAISE_THE_LIMIT: &str = "let it open more files, for example with `ulimit -n 1024`, or end \
@@ -115,6 +115,14 @@ impl Report {
                     .and_then(advice_io),
             },
             exit: problem.map_or(Exit::Failed, |problem| problem.exit),
+        }
+    }
+
+    /// Prints it on stderr, as the rest of the run is printed.
+    pub(crate) fn say(&self, out: Output) {
+        match out.json {
+            true => to_stderr(serde_json::json!({ "error": self.error, "advice": self.advice })),
+            false => to_stderr(self),
         }
     }
 }

@@ -12,7 +12,7 @@ use crate::{
     app::App,
     args,
     groups::{self, Kind, Network, PutOptions, Watch, label, pick},
-    output::{Shown, to_stderr},
+    output::Shown,
     problem::{Exit, Problem, Report},
     signalled,
 };
@@ -211,21 +211,42 @@ pub(crate) async fn go_on(
 }
 
 async fn put_each_line(app: &App, chosen: &[Group]) -> Result<Exit> {
-    let mut lines = BufReader::new(tokio::io::stdin()).lines();
+    let mut lines = BufReader::new(tokio::io::stdin()).split(b'\n');
     let how = PutOptions::default();
-    while let Some(line) = lines.next_line().await? {
-        if line.is_empty() {
-            continue;
-        }
-        let path = PathBuf::from(line);
+    while let Some(line) = lines.next_segment().await? {
+        let path = match path_of(line) {
+            Ok(path) if path.as_os_str().is_empty() => continue,
+            Ok(path) => path,
+            Err(error) => {
+                Report::of(&error).say(app.out);
+                continue;
+            }
+        };
         for group in chosen {
             let repo = put::own_repo(group).await?;
             match groups::put(app, &repo, &path, None, &how).await {
                 Ok(done) => put::say(app, group, &path, done).await?,
                 // The next line may be a better one.
-                Err(error) => to_stderr(Report::of(&error)),
+                Err(error) => Report::of(&error).say(app.out),
             }
         }
     }
     Ok(Exit::Done)
+}
+
+/// Returns the path that a line names. On Unix it need not be text.
+fn path_of(mut line: Vec<u8>) -> Result<PathBuf> {
+    if line.last() == Some(&b'\r') {
+        line.pop();
+    }
+    #[cfg(unix)]
+    let path = std::os::unix::ffi::OsStringExt::from_vec(line);
+    #[cfg(not(unix))]
+    let path = String::from_utf8(line).map_err(|_| {
+        Problem::new(
+            "a line is not Unicode, and names no file here",
+            "write paths in UTF-8, one a line",
+        )
+    })?;
+    Ok(PathBuf::from::<std::ffi::OsString>(path.into()))
 }

@@ -5,13 +5,14 @@ use std::collections::HashSet;
 use anyhow::{Context, Result};
 use futures_util::TryStreamExt;
 use larder::{
-    Blobs, Error, Format, Hash, Kind, Repair, Scrubbed, Status, Store, engine::Finding,
+    Blobs, Error, Format, Hash, Kind, Repair, Scrubbed, Status, StoreBuilder, engine::Finding,
     groups::Groups, iroh::load_collection,
 };
 use serde::Serialize;
 
 use crate::{
     app::App,
+    backends::backends,
     output::{Bytes, Count, Output, Shown, Unit},
     problem::{Exit, Problem},
 };
@@ -52,6 +53,8 @@ struct Summary {
     checked: u64,
     bytes: u64,
     damaged: u64,
+    /// Blobs of which only a part is here; of `bytes` it is that part.
+    incomplete: u64,
     orphans: u64,
     repaired: bool,
 }
@@ -107,7 +110,9 @@ async fn recover(app: &App) -> Result<()> {
     if let Err(error) = app.close_one(&url).await {
         tracing::warn!("{error:#}");
     }
-    let found = Store::recover(&url)
+    let builder = StoreBuilder::from_url(url.clone()).backends(backends().clone());
+    let found = builder
+        .recover()
         .await
         .with_context(|| format!("cannot repair the store {url}"))?;
     let kept = found.kept.iter().map(|path| path.display().to_string());
@@ -143,7 +148,12 @@ async fn verify(app: &App, repair: bool, mut is_damaged: bool) -> Result<Summary
     let mut scrub = blobs.scrub(if repair { Repair::Yes } else { Repair::No });
     while let Some(scrubbed) = scrub.try_next().await? {
         bar.inc(scrubbed.size);
-        summary.take(&scrubbed);
+        let present = match scrubbed.hash {
+            // One that is damaged may be gone by now.
+            Some(hash) if scrubbed.finding == Finding::Sound => blobs.status(hash).await?,
+            _ => None,
+        };
+        summary.take(&scrubbed, present);
         if let Some(line) = Line::of(&scrubbed, repair) {
             if repair && !is_damaged {
                 // Groups take what was here for what is here.
@@ -168,12 +178,18 @@ async fn verify(app: &App, repair: bool, mut is_damaged: bool) -> Result<Summary
 }
 
 impl Summary {
-    fn take(&mut self, scrubbed: &Scrubbed) {
+    fn take(&mut self, scrubbed: &Scrubbed, status: Option<Status>) {
         match &scrubbed.finding {
             Finding::Orphan { .. } => self.orphans += 1,
             finding => {
                 self.checked += 1;
-                self.bytes += scrubbed.size;
+                self.bytes += match status {
+                    Some(Status::Partial { present, .. }) => {
+                        self.incomplete += 1;
+                        present
+                    }
+                    _ => scrubbed.size,
+                };
                 self.damaged += u64::from(*finding != Finding::Sound);
             }
         }
@@ -188,8 +204,11 @@ impl Summary {
         text += &match (self.damaged, self.repaired) {
             (0, _) => "all sound".to_owned(),
             (n, false) => format!("{} damaged", Count(n)),
-            (n, true) => format!("{} damaged and repaired", Count(n)),
+            (n, true) => format!("{} damaged, and missing now", Count(n)),
         };
+        if self.incomplete > 0 {
+            text += &format!("; {} incomplete", Count(self.incomplete));
+        }
         if self.orphans > 0 {
             let what = if self.repaired { "deleted" } else { "found" };
             text += &format!("; {what} {} payload(s) that nothing claims", self.orphans);

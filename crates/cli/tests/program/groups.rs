@@ -425,3 +425,25 @@ fn a_store_that_fails_is_named_until_it_works_again() {
     }
     running.next("synced");
 }
+
+/// A line that names no file, or is no text, is said, and the next one is put.
+#[cfg(unix)]
+#[test]
+fn lines_that_cannot_be_put_end_nothing() {
+    let place = Place::new();
+    place.write("note", "a note");
+    place.ok(&["group", "create", "g", "--as", "ann"]);
+    let (mut running, _) = place.watch(&[]);
+    running.write(b"nothing\n\nbad\xff\xfe.txt\nnote\n");
+    let put = running.next_with("files");
+    assert_eq!(put["files"], 1, "{put}");
+    running.end_input();
+    let (code, said) = running.end();
+    assert_eq!(code, Some(0), "{said}");
+    let said: Vec<Value> = said
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("JSON"))
+        .collect();
+    assert_eq!(said.len(), 2, "{said:?}");
+    assert_eq!(place.json(&["ls", "g/ann"]).len(), 1);
+}

@@ -137,6 +137,11 @@ fn an_interrupted_fetch_goes_on() {
         listed.contains("incomplete:big  (incomplete: 19.5 MiB here)"),
         "{listed}"
     );
+    let verified = there.ok(&["verify"]);
+    assert!(
+        verified.ends_with("19.5 MiB: all sound; 1 incomplete\n"),
+        "{verified}"
+    );
     let (_serving, ticket) = serve(&here, "big");
     there.ok(&["gc"]);
     let fetched = &there.json(&["fetch", &ticket, "--name", "big"])[0];

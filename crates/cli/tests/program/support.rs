@@ -225,6 +225,16 @@ impl Running {
         }
     }
 
+    /// Returns the next of its lines that has this field.
+    pub fn next_with(&mut self, field: &str) -> Value {
+        loop {
+            let line = self.json();
+            if !line[field].is_null() {
+                return line;
+            }
+        }
+    }
+
     /// Writes, unless it has ended.
     pub fn try_write(&mut self, bytes: &[u8]) {
         self.stdin.as_mut().unwrap().write_all(bytes).ok();
