@@ -175,6 +175,9 @@ fn groups_are_copied_with_their_keys() {
     place.ok(&["put", "more"]);
     place.write("theirs", "theirs");
     place.ok(&["--store", &to, "put", "theirs"]);
+    // What neither names any more.
+    place.ok(&["gc"]);
+    place.ok(&["--store", &to, "gc"]);
     let again = &place.json(&["copy", &place.url().to_string(), &to])[0];
     assert_eq!(again["keys"], 0);
     // What came is kept until both are merged: not even that of the other one is collected.
