@@ -1,4 +1,4 @@
-//! Backends by the scheme of a store's URL: the ones of this crate, and those that an app registers.
+//! The interface of a backend that URLs can name.
 
 use std::{fmt, path::PathBuf, sync::Arc};
 
@@ -11,7 +11,7 @@ use crate::StoreUrl;
 /// A kind of backend, which opens the stores whose URLs have one of its schemes.
 ///
 /// Register one with [`StoreBuilder::backend`](crate::StoreBuilder::backend), or put it into the
-/// [`Backends`] that a program uses for all stores.
+/// [`Backends`](crate::Backends) that a program uses for all stores.
 #[async_trait]
 pub trait Driver: fmt::Debug + Send + Sync + 'static {
     /// Returns the schemes of its URLs, such as `redb`: letters, digits and `+`, more than one of them.
@@ -156,66 +156,5 @@ impl fmt::Debug for Unlocker {
             Some(_) => "Unlocker(…)",
             None => "Unlocker(none)",
         })
-    }
-}
-
-/// The backends that URLs can name, by scheme. The default has those that are built in.
-#[derive(Debug, Clone)]
-pub struct Backends(Vec<Arc<dyn Driver>>);
-
-impl Default for Backends {
-    fn default() -> Self {
-        Self(crate::backends::built_in())
-    }
-}
-
-impl Backends {
-    /// No backend at all.
-    pub fn none() -> Self {
-        Self(Vec::new())
-    }
-
-    /// Adds a backend, in place of another one with a scheme of its own.
-    #[must_use]
-    pub fn with(mut self, driver: impl Driver) -> Self {
-        self.add(Arc::new(driver));
-        self
-    }
-
-    pub(crate) fn add(&mut self, driver: Arc<dyn Driver>) {
-        self.0.insert(0, driver);
-    }
-
-    /// Checks that a URL names a backend that is here, and is written as that one wants.
-    ///
-    /// # Errors
-    /// [`Kind::Unsupported`] if no backend has its scheme; [`Kind::Invalid`] if it is written otherwise.
-    pub fn check(&self, url: &StoreUrl) -> Result<()> {
-        self.driver(url)?.check(url)
-    }
-
-    /// Returns the folder that a store lies in, or `None` if it lies in none or its scheme is not known.
-    pub fn folder(&self, url: &StoreUrl) -> Option<PathBuf> {
-        self.driver(url).ok()?.folder(url)
-    }
-
-    /// The backend of a URL.
-    pub(crate) fn driver(&self, url: &StoreUrl) -> Result<&dyn Driver> {
-        let found = self
-            .0
-            .iter()
-            .find(|driver| driver.schemes().contains(&url.scheme()));
-        if let Some(found) = found {
-            return Ok(found.as_ref());
-        }
-        let known = self.0.iter();
-        let known = known.flat_map(|driver| driver.schemes().iter().map(|s| driver.syntax(s)));
-        let known: Vec<_> = known.collect();
-        let message = format!(
-            "there is no backend for {}: here; write one of {}",
-            url.scheme(),
-            known.join(", ")
-        );
-        Err(Error::new(Kind::Unsupported, "store.url", message).with("url", url))
     }
 }

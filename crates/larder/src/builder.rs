@@ -7,7 +7,8 @@ use store_engine::Unlock;
 
 use crate::{
     Store, StoreUrl,
-    backend::{Backends, Driver, Recovered, Unlocker},
+    backend::{Driver, Recovered, Unlocker},
+    backends::Backends,
 };
 
 /// Opens a store: by its URL, with the way to unlock its keys, and with backends of the app.
@@ -102,5 +103,32 @@ impl StoreBuilder {
         let driver = self.backends.driver(&url)?;
         driver.check(&url)?;
         driver.recover(&url).await
+    }
+}
+
+impl Store {
+    /// Opens the store at `url` (see [`StoreUrl`]), and makes a new one where there is none. A store whose keys are
+    /// to be used too is opened with a [`StoreBuilder`], which says how to unlock them.
+    ///
+    /// # Errors
+    /// The errors of [`StoreBuilder::open`].
+    pub async fn open(url: &str) -> Result<Self> {
+        StoreBuilder::new(url).open().await
+    }
+
+    /// Opens a store, as [`open`](Self::open) does, with a URL that was parsed before.
+    ///
+    /// # Errors
+    /// The errors of [`StoreBuilder::open`].
+    pub async fn open_url(url: &StoreUrl) -> Result<Self> {
+        StoreBuilder::from_url(url.clone()).open().await
+    }
+
+    /// Repairs a store, as [`StoreBuilder::recover`] does.
+    ///
+    /// # Errors
+    /// The errors of [`StoreBuilder::recover`].
+    pub async fn recover(url: &StoreUrl) -> Result<Recovered> {
+        StoreBuilder::from_url(url.clone()).recover().await
     }
 }

@@ -60,7 +60,8 @@ pub use store_veilid as veilid;
 pub use veilid_node;
 
 pub use self::{
-    backend::{Backend, Backends, DiskUsage, Driver, Recovered, Unlocker},
+    backend::{Backend, DiskUsage, Driver, Recovered, Unlocker},
+    backends::Backends,
     builder::StoreBuilder,
     store::Store,
     url::{DeviceKey, StoreUrl},

@@ -11,8 +11,7 @@ use sync::groups::Groups;
 use tokio::sync::OnceCell;
 
 use crate::{
-    StoreBuilder, StoreUrl,
-    backend::{Backend, DiskUsage, Recovered, Unlocker},
+    backend::{Backend, DiskUsage, Unlocker},
     backends::Foreign,
     secrets::UntilClosed,
 };
@@ -41,31 +40,6 @@ struct Inner {
 }
 
 impl Store {
-    /// Opens the store at `url` (see [`StoreUrl`]), and makes a new one where there is none. A store whose keys are
-    /// to be used too is opened with a [`StoreBuilder`], which says how to unlock them.
-    ///
-    /// # Errors
-    /// The errors of [`StoreBuilder::open`].
-    pub async fn open(url: &str) -> Result<Self> {
-        StoreBuilder::new(url).open().await
-    }
-
-    /// Opens a store, as [`open`](Self::open) does, with a URL that was parsed before.
-    ///
-    /// # Errors
-    /// The errors of [`StoreBuilder::open`].
-    pub async fn open_url(url: &StoreUrl) -> Result<Self> {
-        StoreBuilder::from_url(url.clone()).open().await
-    }
-
-    /// Repairs a store, as [`StoreBuilder::recover`] does.
-    ///
-    /// # Errors
-    /// The errors of [`StoreBuilder::recover`].
-    pub async fn recover(url: &StoreUrl) -> Result<Recovered> {
-        StoreBuilder::from_url(url.clone()).recover().await
-    }
-
     /// Opens a store over stores of your own, which [`close`](Self::close) leaves open. Its keys are kept in
     /// `secrets`, so they must outlive the process if anything else does.
     ///
@@ -131,7 +105,7 @@ impl Store {
 
     /// Returns the place for keys that belong to this store, which it opens once: the protected store of a Veilid
     /// node; memory, for a store in memory; an encrypted file in the folder of a redb store, which is unlocked as the
-    /// [`StoreBuilder`] was told.
+    /// [`StoreBuilder`](crate::StoreBuilder) was told.
     ///
     /// # Errors
     /// [`Kind::Denied`](crate::Kind::Denied) if nothing, or the wrong key, was given to unlock them.
