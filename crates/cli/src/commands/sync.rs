@@ -240,7 +240,7 @@ fn path_of(mut line: Vec<u8>) -> Result<PathBuf> {
         line.pop();
     }
     #[cfg(unix)]
-    let path = std::os::unix::ffi::OsStringExt::from_vec(line);
+    let path: std::ffi::OsString = std::os::unix::ffi::OsStringExt::from_vec(line);
     #[cfg(not(unix))]
     let path = String::from_utf8(line).map_err(|_| {
         Problem::new(
@@ -248,5 +248,5 @@ fn path_of(mut line: Vec<u8>) -> Result<PathBuf> {
             "write paths in UTF-8, one a line",
         )
     })?;
-    Ok(PathBuf::from::<std::ffi::OsString>(path.into()))
+    Ok(PathBuf::from(path))
 }
