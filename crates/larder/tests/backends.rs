@@ -126,8 +126,7 @@ async fn a_backend_that_cannot_be_used_is_closed() {
     let app = App::new();
     let everything = Fault::Error(Kind::Unavailable);
     for operation in [Operation::Get, Operation::Scan] {
-        app.faults
-            .inject(operation, When::Always, everything.clone());
+        app.faults.inject(operation, When::Always, everything);
     }
     let builder = StoreBuilder::new("app:here").backend(app.clone());
     let error = builder.open().await.unwrap_err();

@@ -56,7 +56,7 @@ fn one_flipped_bit_is_found_named_repaired_and_restored() {
         (&"damaged".into(), &16384.into())
     );
     assert_eq!(first["repaired"], true);
-    assert!(place.ok(&["verify"]).ends_with("all sound\n"));
+    assert!(place.ok(&["verify"]).ends_with("all sound; 1 incomplete\n"));
     let said = place.fails(1, &["get", "folder", "-o", "out"]);
     assert_eq!(
         said,
