@@ -1,22 +1,26 @@
-//! `larder cat`: a blob on standard output.
+//! `larder cat`: a blob, or a file of a group, on standard output.
 
-use anyhow::{Result, bail};
+use std::ops::Range;
+
+use anyhow::Result;
 use futures_util::TryStreamExt;
-use larder::Format;
+use larder::{Blobs, Bytes, Format, Listing};
 use tokio::io::AsyncWriteExt;
 
+use super::get::{in_group, no_file, not_here};
 use crate::{
     app::App,
     args::{self, ByteRange},
     find::find,
+    groups::Place,
     problem::{Exit, Problem},
 };
 
 /// Every byte is verified before it is written.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// A hash, the name of a stored file, or NAME/path of a file in a stored folder
-    #[arg(value_name = "HASH", value_parser = args::name())]
+    /// A hash, the name of a stored file, NAME/path of a file in a stored folder, or GROUP/REPO/PATH
+    #[arg(value_name = "NAME", value_parser = args::name())]
     what: String,
     /// Only these bytes: A..B, A.. or ..B, counted from 0, without B itself
     #[arg(long, value_name = "A..B")]
@@ -25,22 +29,53 @@ pub(crate) struct Args {
 
 pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
     let store = app.existing_store().await?;
-    let named = find(store.blobs(), &args.what).await?;
-    if named.root.format != Format::Raw {
-        bail!(Problem::usage(
-            format!("{:?} is a folder", args.what),
-            format!(
-                "write a file of it: `larder cat {}/FILE`, or all: `larder get {} -o DIR`",
-                args.what, args.what
-            ),
-        ));
-    }
     let range = args.range.map_or(0..u64::MAX, |range| range.0);
-    let mut pieces = store.blobs().read(named.root.hash, range);
+    let mut pieces = match in_group(&store, &args.what).await? {
+        Some(place) => of_group(&place, &args.what, range).await?,
+        None => of_store(store.blobs(), &args.what, range).await?,
+    };
     let mut out = tokio::io::stdout();
     while let Some(piece) = pieces.try_next().await? {
         out.write_all(&piece).await?;
     }
     out.flush().await?;
     Ok(Exit::Done)
+}
+
+/// The bytes of a file that the store itself has.
+async fn of_store(blobs: &Blobs, what: &str, range: Range<u64>) -> Result<Listing<Bytes>> {
+    let named = find(blobs, what).await?;
+    if named.root.format != Format::Raw {
+        return Err(is_folder(what).into());
+    }
+    Ok(blobs.read(named.root.hash, range))
+}
+
+/// The bytes of a file of a group.
+async fn of_group(place: &Place, what: &str, range: Range<u64>) -> Result<Listing<Bytes>> {
+    let (Some(member), Some(path)) = (&place.member, &place.path) else {
+        return Err(is_folder(what).into());
+    };
+    let repo = &member.repo;
+    let path = path.trim_end_matches('/');
+    let Some(entry) = repo.entry(path).await? else {
+        let mut below = repo.list(&format!("{path}/")).await?;
+        return Err(match below.try_next().await? {
+            Some(_) => is_folder(what),
+            None => no_file(path),
+        }
+        .into());
+    };
+    if !repo.has(&entry).await? {
+        return Err(not_here(&[path.to_owned()]).into());
+    }
+    Ok(repo.read_entry(&entry, range))
+}
+
+fn is_folder(what: &str) -> Problem {
+    let what = what.trim_end_matches('/');
+    Problem::usage(
+        format!("{what:?} is a folder"),
+        format!("write a file of it: `larder cat {what}/FILE`, or all: `larder get {what} -o DIR`"),
+    )
 }

@@ -81,7 +81,7 @@ async fn split(files: Vec<(String, Stored)>) -> Result<(Vec<(String, Stored)>, V
 }
 
 /// Says which files could not be written.
-fn not_here(absent: &[String]) -> Problem {
+pub(super) fn not_here(absent: &[String]) -> Problem {
     let mut what = format!("{} file(s) are not here and were not written", absent.len());
     for name in absent.iter().take(MAX_SHOWN) {
         what += &format!("\n  {name}");
@@ -91,7 +91,8 @@ fn not_here(absent: &[String]) -> Problem {
     }
     Problem::new(
         what,
-        "`larder sync` fetches them from whoever has them; `larder status` says whether anybody has",
+        "`larder sync` fetches them from whoever has them; `larder status` says whether anybody has. What the \
+         policy of the group leaves out comes too after `larder group pin GROUP/REPO/PATH`",
     )
 }
 
@@ -133,19 +134,20 @@ async fn files_in(place: &Place) -> Result<Vec<(String, Stored)>> {
         return Err(nothing_in(place, repo).await?.into());
     }
     if listed.is_empty() {
-        return Err(Problem::new(
-            format!(
-                "there is no file {:?} in that repo",
-                path.unwrap_or_default()
-            ),
-            "`larder ls GROUP/REPO` shows its files",
-        )
-        .into());
+        return Err(no_file(path.unwrap_or_default()).into());
     }
     let named = |(name, entry): (larder::groups::Name, _)| {
         (name.as_str()[prefix.len()..].to_owned(), stored(entry))
     };
     Ok(listed.into_iter().map(named).collect())
+}
+
+/// Says that a repo has no such file.
+pub(super) fn no_file(path: &str) -> Problem {
+    Problem::new(
+        format!("there is no file {path:?} in that repo"),
+        "`larder ls GROUP/REPO` shows its files",
+    )
 }
 
 /// Returns the problem that says why there is nothing to write of a whole repo.

@@ -447,3 +447,25 @@ fn lines_that_cannot_be_put_end_nothing() {
     assert_eq!(said.len(), 2, "{said:?}");
     assert_eq!(place.json(&["ls", "g/ann"]).len(), 1);
 }
+
+#[test]
+fn a_file_of_a_group_is_written_to_standard_output() {
+    let place = Place::new();
+    place.write_folder("folder");
+    place.ok(&["group", "create", "g", "--as", "me"]);
+    place.ok(&["put", "folder"]);
+    let file = "g/me/folder/a.txt";
+    assert_eq!(place.ok(&["cat", file]), "alpha\n");
+    assert_eq!(place.ok(&["cat", file, "--range", "1..3"]), "lp");
+    for (folder, code, expected) in [
+        ("g", 2, "is a folder"),
+        ("g/me", 2, "is a folder"),
+        ("g/me/folder/sub", 2, "is a folder"),
+        ("g/me/nothing", 1, "there is no file"),
+    ] {
+        let said = place.fails(code, &["cat", folder]);
+        assert!(said.contains(expected), "{folder}: {said}");
+    }
+    let said = place.fails(2, &["group", "invite", "--at", "garbage"]);
+    assert!(said.contains("is no address of a device"), "{said}");
+}

@@ -5,7 +5,10 @@ mod wants;
 
 use anyhow::Result;
 use clap::{Subcommand, builder::NonEmptyStringValueParser};
-use larder::{Store, groups::Group};
+use larder::{
+    Store,
+    groups::{Group, network::Address},
+};
 use serde::Serialize;
 
 use crate::{
@@ -256,6 +259,14 @@ async fn join(app: &App, invite: &str, member: String) -> Result<()> {
 
 /// Returns the addresses at which this device is looked for; by default its key.
 async fn addresses(store: &Store, told: Vec<String>) -> Result<Vec<String>> {
+    for address in &told {
+        address.parse::<Address>().map_err(|error| {
+            Problem::usage(
+                format!("{address:?} is no address of a device: {}", error.message()),
+                "copy one that `larder sync --watch` prints, whole",
+            )
+        })?;
+    }
     if !told.is_empty() {
         return Ok(told);
     }
