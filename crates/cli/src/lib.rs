@@ -40,6 +40,7 @@ pub fn main() -> ExitCode {
 }
 
 /// Runs the program with backends of an app: their URLs are like those that are built in, in every command.
+/// To be called once in a process: a later call runs with the backends of the first.
 pub fn main_with(backends: Backends) -> ExitCode {
     backends::set(backends);
     let args = Args::parse();

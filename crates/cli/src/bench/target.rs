@@ -71,7 +71,7 @@ pub trait TargetStore: Send + Sync {
 /// A store of ours: of the kind of this URL, below its folder.
 #[derive(Debug)]
 pub struct LarderStore {
-    scheme: String,
+    url: StoreUrl,
     folder: Option<PathBuf>,
 }
 
@@ -79,7 +79,7 @@ impl LarderStore {
     /// The kind of store at `url`; new ones are made below its folder.
     pub fn new(url: &StoreUrl) -> Self {
         Self {
-            scheme: url.scheme().to_owned(),
+            url: url.clone(),
             folder: backends().folder(url),
         }
     }
@@ -88,7 +88,7 @@ impl LarderStore {
 #[async_trait]
 impl Target for LarderStore {
     fn name(&self) -> &str {
-        &self.scheme
+        self.url.scheme()
     }
 
     fn durability(&self) -> &'static str {
@@ -103,8 +103,10 @@ impl Target for LarderStore {
     }
 
     async fn open(&self, dir: &Path) -> Result<Arc<dyn TargetStore>> {
-        let rest = self.folder.as_ref().map(|_| dir.join("store"));
-        let url = StoreUrl::new(&self.scheme, rest.unwrap_or_default())?;
+        let url = match &self.folder {
+            Some(_) => StoreUrl::new(self.url.scheme(), dir.join("store"))?,
+            None => self.url.clone(),
+        };
         let builder = StoreBuilder::from_url(url).backends(backends().clone());
         Ok(Arc::new(OpenLarder(builder.open().await?)))
     }

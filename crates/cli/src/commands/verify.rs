@@ -5,8 +5,8 @@ use std::collections::HashSet;
 use anyhow::{Context, Result};
 use futures_util::TryStreamExt;
 use larder::{
-    Blobs, Error, Format, Hash, Kind, Repair, Scrubbed, Status, StoreBuilder, engine::Finding,
-    groups::Groups, iroh::load_collection,
+    Blobs, Error, Format, Hash, Kind, Repair, Scrubbed, Status, StoreBuilder, api::GROUP_LEN,
+    engine::Finding, groups::Groups, iroh::load_collection,
 };
 use serde::Serialize;
 
@@ -53,6 +53,8 @@ struct Summary {
     checked: u64,
     bytes: u64,
     damaged: u64,
+    /// Damaged blobs whose bytes are sound: their hash trees can be made again.
+    hash_trees: u64,
     /// Blobs of which only a part is here; of `bytes` it is that part.
     incomplete: u64,
     orphans: u64,
@@ -87,6 +89,9 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
         return Ok(Exit::Done);
     }
     if args.repair {
+        if summary.damaged == summary.hash_trees {
+            return Ok(Exit::Done);
+        }
         app.out
             .note("what was damaged is missing now: add, put, fetch or sync it again");
         return Ok(Exit::Done);
@@ -150,7 +155,10 @@ async fn verify(app: &App, repair: bool, mut is_damaged: bool) -> Result<Summary
         bar.inc(scrubbed.size);
         let present = match scrubbed.hash {
             // One that is damaged may be gone by now.
-            Some(hash) if scrubbed.finding == Finding::Sound => blobs.status(hash).await?,
+            // A blob of one chunk group is here whole or not at all.
+            Some(hash) if scrubbed.finding == Finding::Sound && scrubbed.size > GROUP_LEN => {
+                blobs.status(hash).await?
+            }
             _ => None,
         };
         summary.take(&scrubbed, present);
@@ -191,6 +199,7 @@ impl Summary {
                     _ => scrubbed.size,
                 };
                 self.damaged += u64::from(*finding != Finding::Sound);
+                self.hash_trees += u64::from(*finding == Finding::Outboard);
             }
         }
     }
@@ -204,7 +213,12 @@ impl Summary {
         text += &match (self.damaged, self.repaired) {
             (0, _) => "all sound".to_owned(),
             (n, false) => format!("{} damaged", Count(n)),
-            (n, true) => format!("{} damaged, and missing now", Count(n)),
+            (n, true) if n == self.hash_trees => format!("{} damaged and repaired", Count(n)),
+            (n, true) => format!(
+                "{} damaged, of which {} missing now",
+                Count(n),
+                Count(n - self.hash_trees)
+            ),
         };
         if self.incomplete > 0 {
             text += &format!("; {} incomplete", Count(self.incomplete));

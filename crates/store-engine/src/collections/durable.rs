@@ -2,22 +2,26 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use store_api::{Durability, Result};
+use store_api::{Durability, Kind, Result};
 
-/// Counts the commits that are not durable when they return. One that is covers all that had returned
-/// when it began.
+/// Counts the commits that may be visible and are not durable. One that is durable covers all that had
+/// returned when it began.
 #[derive(Debug, Default)]
 pub(super) struct Durable {
     begun: AtomicU64,
     ended: AtomicU64,
     /// The number of commits that are durable by now.
     covered: AtomicU64,
+    /// The number of durable commits under way: a store may show one before it is durable.
+    under_way: AtomicU64,
 }
 
 impl Durable {
-    /// Returns true if all commits without a sync are durable, also those that have not returned.
+    /// Returns true if all that is visible is durable.
     pub(super) fn is_all(&self) -> bool {
-        self.covered.load(Ordering::SeqCst) >= self.begun.load(Ordering::SeqCst)
+        // In this order: a durable commit that fails is counted as begun before it is under way no more.
+        self.under_way.load(Ordering::SeqCst) == 0
+            && self.covered.load(Ordering::SeqCst) >= self.begun.load(Ordering::SeqCst)
     }
 
     /// Runs a commit, or a sync.
@@ -32,14 +36,28 @@ impl Durable {
             let _ended = Ended(self);
             return commit.await;
         }
+        self.under_way.fetch_add(1, Ordering::SeqCst);
+        let mut running = Running {
+            durable: self,
+            is_known: false,
+        };
         // In this order: where both are equal, none was under way at that moment.
         let ended = self.ended.load(Ordering::SeqCst);
         let begun = self.begun.load(Ordering::SeqCst);
-        let value = commit.await?;
-        if ended == begun {
-            self.covered.fetch_max(begun, Ordering::SeqCst);
+        let committed = commit.await;
+        match &committed {
+            Ok(_) => {
+                if ended == begun {
+                    self.covered.fetch_max(begun, Ordering::SeqCst);
+                }
+                running.is_known = true;
+            }
+            // Nothing was applied.
+            Err(error) => {
+                running.is_known = matches!(error.kind(), Kind::Conflict | Kind::TooLarge);
+            }
         }
-        Ok(value)
+        committed
     }
 }
 
@@ -48,6 +66,23 @@ struct Ended<'a>(&'a Durable);
 impl Drop for Ended<'_> {
     fn drop(&mut self) {
         self.0.ended.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+/// A durable commit under way.
+struct Running<'a> {
+    durable: &'a Durable,
+    /// False if it may be visible and not durable: it failed, or was dropped.
+    is_known: bool,
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        if !self.is_known {
+            self.durable.begun.fetch_add(1, Ordering::SeqCst);
+            self.durable.ended.fetch_add(1, Ordering::SeqCst);
+        }
+        self.durable.under_way.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -96,5 +131,27 @@ mod tests {
         }
         commit(&durable, Durability::OnWrite).await;
         assert!(durable.is_all());
+    }
+
+    #[tokio::test]
+    async fn a_durable_commit_that_has_not_returned_may_be_visible() {
+        let durable = Durable::default();
+        {
+            let mut under_way =
+                Box::pin(durable.commit(Durability::OnWrite, pending::<Result<()>>()));
+            assert!((&mut under_way).now_or_never().is_none());
+            assert!(!durable.is_all());
+        }
+        // It was dropped, and may be applied all the same.
+        assert!(!durable.is_all());
+        commit(&durable, Durability::OnWrite).await;
+        assert!(durable.is_all());
+        for (kind, is_all) in [(Kind::Conflict, true), (Kind::Unavailable, false)] {
+            let error = store_api::Error::new(kind, "collection.commit", "");
+            let failing = ready(Err::<(), _>(error));
+            let failed = durable.commit(Durability::OnWrite, failing).await;
+            assert!(failed.is_err());
+            assert_eq!(durable.is_all(), is_all, "{kind:?}");
+        }
     }
 }

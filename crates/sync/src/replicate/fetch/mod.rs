@@ -2,12 +2,13 @@
 //!
 //! A level of pages is one [fetch](store_engine::fetch) of the engine, and all files are one.
 
+mod attempts;
 mod everything;
 mod member;
 mod missing;
 mod tree;
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use store_api::{Durability, PublicKey, RecordId, Result};
 use store_engine::{Hash, Repair};
@@ -16,6 +17,7 @@ use tokio::{
     time::Instant,
 };
 
+use self::attempts::{AT_THE_LATEST, Attempts, Tried};
 pub(super) use self::missing::has;
 use self::progress::Moved;
 use super::{
@@ -34,13 +36,6 @@ use crate::{
 
 /// The number of repos that are fetched at a time.
 const REPOS: usize = 16;
-/// The time after which a failed fetch is tried again if nothing happens; it doubles each time.
-const AGAIN: Duration = Duration::from_secs(5);
-/// The longest that it is waited.
-const AT_THE_LATEST: Duration = Duration::from_secs(300);
-/// The time after which a repo is tried again if peers say that they hold something else now; it
-/// doubles each time, up to [`AGAIN`]. One who says something else all the time makes nobody busy.
-const SOON_AGAIN: Duration = Duration::from_millis(10);
 
 /// The most bytes of files that are waited for before the names are shown.
 const SOON: u64 = 256 * 1024;
@@ -63,91 +58,6 @@ pub(super) enum Fetched {
     Again,
 }
 
-/// The last attempt to fetch a repo, and the peers that were asked.
-#[derive(PartialEq, Eq)]
-struct Tried {
-    behind: Behind,
-    holders: BTreeMap<u64, Option<Holding>>,
-}
-
-/// The last attempt, and the time of the next one.
-struct Attempt {
-    tried: Tried,
-    /// True if the attempt is under way.
-    runs: bool,
-    turn: u64,
-    pause: Duration,
-    at: Instant,
-    /// The pause before the next attempt if something is different.
-    short_pause: Duration,
-    at_soonest: Instant,
-}
-
-/// The repos of which something was to be fetched.
-struct Attempts {
-    of: BTreeMap<RecordId, Attempt>,
-    turns: u64,
-    began: Instant,
-}
-
-impl Attempts {
-    fn new() -> Self {
-        Self {
-            of: BTreeMap::new(),
-            turns: 0,
-            began: Instant::now(),
-        }
-    }
-
-    /// Returns the time of the next attempt; `None` while one is under way.
-    fn due(&self, repo: RecordId, now: &Tried) -> Option<Instant> {
-        let Some(attempt) = self.of.get(&repo) else {
-            return Some(self.began);
-        };
-        let at = match &attempt.tried {
-            tried if tried == now => attempt.at,
-            tried if tried.behind == now.behind => attempt.at_soonest.min(attempt.at),
-            // Its owner wrote another tree, or the user wants something else.
-            _ => self.began,
-        };
-        (!attempt.runs).then_some(at)
-    }
-
-    fn begin(&mut self, repo: RecordId, tried: Tried) {
-        let before = self.of.remove(&repo);
-        let before = before.filter(|before| before.tried.behind == tried.behind);
-        let short_pause = before
-            .as_ref()
-            .map_or(SOON_AGAIN, |before| (before.short_pause * 2).min(AGAIN));
-        let before = before.filter(|before| before.tried == tried);
-        self.turns += 1;
-        let attempt = Attempt {
-            tried,
-            runs: true,
-            turn: self.turns,
-            pause: before.map_or(AGAIN, |before| (before.pause * 2).min(AT_THE_LATEST)),
-            at: Instant::now(),
-            short_pause,
-            at_soonest: Instant::now(),
-        };
-        self.of.insert(repo, attempt);
-    }
-
-    fn end(&mut self, repo: RecordId, fetched: Fetched) {
-        if fetched != Fetched::Some {
-            self.of.remove(&repo);
-        } else if let Some(attempt) = self.of.get_mut(&repo) {
-            attempt.runs = false;
-            attempt.at = Instant::now() + attempt.pause;
-            attempt.at_soonest = Instant::now() + attempt.short_pause;
-        }
-    }
-
-    fn count_running(&self) -> usize {
-        self.of.values().filter(|attempt| attempt.runs).count()
-    }
-}
-
 impl Shared {
     /// Fetches whatever of the newest trees is not here, for ever.
     pub(super) async fn fetch_all(self: Arc<Self>) {
@@ -159,11 +69,9 @@ impl Shared {
             // What was just fetched is not behind any more.
             self.caught_up().await;
             let mut all = self.to_fetch();
-            attempts.of.retain(|id, attempt| {
-                attempt.runs
-                    || all
-                        .iter()
-                        .any(|(_, repo, _)| records::repo_id(*repo) == *id)
+            attempts.retain(|id| {
+                let mut all = all.iter();
+                all.any(|(_, repo, _)| records::repo_id(*repo) == id)
             });
             let now = Instant::now();
             let mut next = now + AT_THE_LATEST;
@@ -176,10 +84,7 @@ impl Shared {
                 is_due
             });
             // Who has waited longest is next, so that those whom nobody can give hold up no others.
-            all.sort_by_key(|(_, repo, _)| {
-                let attempt = attempts.of.get(&records::repo_id(*repo));
-                attempt.map(|attempt| attempt.turn)
-            });
+            all.sort_by_key(|(_, repo, _)| attempts.turn(records::repo_id(*repo)));
             for (group, repo, tried) in all {
                 if attempts.count_running() >= REPOS {
                     break;
@@ -556,65 +461,5 @@ impl Shared {
             lacks_files: missing.files,
             lacks_bytes: missing.bytes,
         })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn id(n: u8) -> RecordId {
-        RecordId([n; 32])
-    }
-
-    fn tried(root: &str, holders: impl IntoIterator<Item = u64>) -> Tried {
-        Tried {
-            behind: Behind {
-                root: Some(Hash::of(root)),
-                wanted: Wants::EVERYTHING.digest().expect("a digest"),
-            },
-            holders: holders.into_iter().map(|id| (id, None)).collect(),
-        }
-    }
-
-    fn is_due(attempts: &Attempts, now: &Tried) -> bool {
-        let due = attempts.due(id(1), now);
-        due.is_some_and(|at| at <= Instant::now())
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn who_says_something_else_all_the_time_makes_nobody_busy() {
-        let mut attempts = Attempts::new();
-        let (began, mut count) = (Instant::now(), 0);
-        while began.elapsed() < Duration::from_secs(60) {
-            let now = tried("root", [count]);
-            if is_due(&attempts, &now) {
-                attempts.begin(id(1), now);
-                assert!(!is_due(&attempts, &tried("another", [])), "it runs");
-                attempts.end(id(1), Fetched::Some);
-                count += 1;
-            }
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-        assert!((10..30).contains(&count), "{count}");
-        // Another tree is fetched at once.
-        assert!(is_due(&attempts, &tried("another", [])));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn of_whom_nothing_is_new_is_asked_less_and_less() {
-        let mut attempts = Attempts::new();
-        let (began, mut count) = (Instant::now(), 0);
-        while began.elapsed() < Duration::from_secs(3600) {
-            if is_due(&attempts, &tried("root", [1])) {
-                attempts.begin(id(1), tried("root", [1]));
-                attempts.end(id(1), Fetched::Some);
-                count += 1;
-            }
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-        assert!((12..25).contains(&count), "{count}");
-        // Who comes is asked at once.
-        assert!(is_due(&attempts, &tried("root", [1, 2])));
     }
 }
