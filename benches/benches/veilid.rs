@@ -18,12 +18,12 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
+use larder_store_api::{Batch, CollectionId, CollectionStore, Edit, Scan};
+use larder_store_engine::{Blobs, Source};
+use larder_store_veilid::VeilidStore;
+use larder_veilid_node::{Bootstrap, Node, NodeConfig, Protection};
 use rand::{Rng, RngCore, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use store_api::{Batch, CollectionId, CollectionStore, Edit, Scan};
-use store_engine::{Blobs, Source};
-use store_veilid::VeilidStore;
-use veilid_node::{Bootstrap, Node, NodeConfig, Protection};
 
 const ROUNDS: usize = 5;
 const IN_FLIGHT: usize = 32;

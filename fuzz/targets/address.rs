@@ -2,4 +2,4 @@
 
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| net_iroh::fuzz::address(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| larder_net_iroh::fuzz::address(bytes));

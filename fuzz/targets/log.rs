@@ -2,4 +2,4 @@
 
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| store_redb::fuzz::log(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| larder_store_redb::fuzz::log(bytes));

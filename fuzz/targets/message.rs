@@ -2,4 +2,4 @@
 
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| sync::fuzz::message(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| larder_sync::fuzz::message(bytes));

@@ -2,4 +2,4 @@
 
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| store_iroh::fuzz::peer(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| larder_store_iroh::fuzz::peer(bytes));

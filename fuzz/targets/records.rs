@@ -2,4 +2,4 @@
 
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| sync_model::fuzz::records(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| larder_sync_model::fuzz::records(bytes));

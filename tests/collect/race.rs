@@ -6,7 +6,7 @@ use std::{
 };
 
 use larder::Blobs;
-use store_testkit::MemoryStore;
+use larder_store_testkit::MemoryStore;
 use tests::{
     data::Seed,
     store::{claimed_payloads, open, payloads, unsound},

@@ -8,7 +8,7 @@ use std::{
 
 use futures_util::StreamExt;
 use larder::{Blobs, api::BlobStore};
-use store_testkit::{
+use larder_store_testkit::{
     MemoryStore,
     stores::{Fault, Faults, FaultyStore, Operation, When},
 };

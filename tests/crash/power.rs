@@ -11,8 +11,8 @@ use larder::{
     AddOptions, Blobs, ChunkNum, ChunkRanges, Format, Hash, Kind, Result, Root, Status, TagName,
     Trust, api::BlobStore,
 };
+use larder_store_testkit::{MemoryStore, stores::PowerStore};
 use rand::Rng as _;
-use store_testkit::{MemoryStore, stores::PowerStore};
 use tests::{
     data::{KIB, Rng, Seed, bytes, rng},
     store::{claimed_payloads, read, unsound},

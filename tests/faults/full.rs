@@ -7,7 +7,7 @@ use larder::{
     AddOptions, Blobs, ChunkRanges, DeviceKey, Hash, Kind, Result, Root, Status, Store, StoreUrl,
     Trust, api::BlobStore,
 };
-use store_testkit::{
+use larder_store_testkit::{
     MemoryStore,
     stores::{Faults, FaultyStore},
 };

@@ -4,11 +4,11 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration, time::SystemTime};
 
 use futures_util::TryStreamExt;
 use larder::{AddOptions, Blobs, Format, Hash, Kind, Pin, Root};
-use rand::Rng as _;
-use store_testkit::{
+use larder_store_testkit::{
     MemoryStore,
     stores::{Fault, Faults, FaultyStore, Operation, When},
 };
+use rand::Rng as _;
 use tests::data::{KIB, Rng, Seed, bytes, rng};
 
 const SEEDS: u64 = 100;

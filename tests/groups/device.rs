@@ -11,7 +11,7 @@ use larder::{
     api::{PublicKey, SecretKey},
     engine::public_key,
 };
-use sync::{
+use larder_sync::{
     groups::{Group, Groups, Repo, Stores},
     invite::InviteKind,
     replicate::{Options, Replicator, Status, Synced},

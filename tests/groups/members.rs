@@ -1,7 +1,7 @@
 //! Devices come and go.
 
 use futures_util::TryStreamExt;
-use sync::{
+use larder_sync::{
     invite::InviteKind::{self, Read, Replica, Write},
     replicate::Synced,
 };

@@ -8,7 +8,7 @@ use larder::{
     api::SeqExpect,
     engine::{generate_key, public_key},
 };
-use sync::{
+use larder_sync::{
     groups::Group,
     invite::InviteKind::{self, Read, Replica, Write},
     network::{Address, Network},

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use larder::{Kind, api::SeqExpect};
-use sync::{
+use larder_sync::{
     groups::RecordPut,
     invite::InviteKind::{Read, Replica, Write},
     replicate::{Push, Synced},

@@ -1,6 +1,6 @@
 //! Tests that data that are not needed any more take no space.
 
-use sync::invite::InviteKind::{Read, Write};
+use larder_sync::invite::InviteKind::{Read, Write};
 use tests::data::{MIB, bytes};
 
 use crate::{

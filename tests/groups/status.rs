@@ -1,7 +1,7 @@
 //! Tests of the status of the other members, and of who has what.
 
 use larder::{Hash, Kind, api::PublicKey};
-use sync::{
+use larder_sync::{
     groups::Policy,
     invite::InviteKind::{Read, Write},
     replicate::{Lack, MemberStatus, Synced},

@@ -12,7 +12,7 @@ use larder::{
     Kind, Store, StoreBuilder, StoreUrl, Unlock,
     api::{BlobStore, CollectionStore, Part, Scan, Secrets},
 };
-use store_testkit::{MemorySecrets, MemoryStore, stores::StrictStore};
+use larder_store_testkit::{MemorySecrets, MemoryStore, stores::StrictStore};
 use tempfile::TempDir;
 use tests::store::files;
 

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use futures_util::TryStreamExt;
 use larder::Kind;
-use sync::{
+use larder_sync::{
     groups::{Policy, Repo},
     invite::InviteKind::Read,
     replicate::{Copies, Synced},
@@ -140,7 +140,9 @@ pub async fn what_was_freed_comes_again(world: &World) {
         .expect("a policy");
     repo.pin("note").await.expect("a pin");
     let free = async |members: &[Device]| {
-        let freed = members[1].replicator().free(group.id(), Copies::NotTheLast);
+        let freed = members[1]
+            .replicator()
+            .free(group.id(), Copies::RequireOtherCopy);
         freed.await.expect("it is freed")
     };
     // Nobody is there to show that it has them.

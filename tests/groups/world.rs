@@ -6,9 +6,9 @@ use larder::{
     api::{PublicKey, SecretKey},
     engine::{generate_key, public_key},
 };
-use net_iroh::{EndpointOptions, IrohNetwork, Reach};
-use sync::{groups::Clock, invite::InviteKind, network::Network, replicate::Options};
-use sync_sim::{Link, SimNetwork};
+use larder_net_iroh::{EndpointOptions, IrohNetwork, Reach};
+use larder_sync::{groups::Clock, invite::InviteKind, network::Network, replicate::Options};
+use larder_sync_sim::{Link, SimNetwork};
 use tokio::{
     runtime::{Builder, Runtime},
     time::Instant,

@@ -8,10 +8,10 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
+use larder_store_redb::RedbStore;
+use larder_store_veilid::VeilidStore;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use store_redb::RedbStore;
-use store_veilid::VeilidStore;
 
 use crate::{
     data::{bytes, pieces, small},

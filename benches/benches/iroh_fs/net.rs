@@ -6,8 +6,8 @@ use bytes::Bytes;
 use iroh::{EndpointAddr, protocol::Router};
 use iroh_blobs::{BlobsProtocol, HashAndFormat, format::collection::Collection};
 use larder::iroh::{EndpointOptions, Reach, bind};
-use store_engine::{AddOptions, Root, TagName};
-use store_iroh::{Endpoint, FetchOptions, Shares, connect, fetch, serve, store_collection};
+use larder_store_engine::{AddOptions, Root, TagName};
+use larder_store_iroh::{Endpoint, FetchOptions, Shares, connect, fetch, serve, store_collection};
 
 use crate::{
     data::small,
@@ -45,7 +45,7 @@ fn root_of(hash: Hash, list: bool) -> Root {
 }
 
 fn content_of(hash: Hash, list: bool) -> HashAndFormat {
-    store_iroh::to_iroh_root(root_of(hash, list))
+    larder_store_iroh::to_iroh_root(root_of(hash, list))
 }
 
 impl<B: Backend> Node for Larder<B> {

@@ -4,12 +4,12 @@ use std::{ops::Range, path::Path, sync::Arc};
 
 use bytes::Bytes;
 use futures_util::{TryStreamExt, stream};
-use store_api::{BlobStore, CollectionStore};
-use store_engine::{AddOptions, Blobs, ChunkRanges, Encoded, Source, TagName};
-use store_redb::{Options, RedbStore};
-use store_veilid::VeilidStore;
+use larder_store_api::{BlobStore, CollectionStore};
+use larder_store_engine::{AddOptions, Blobs, ChunkRanges, Encoded, Source, TagName};
+use larder_store_redb::{Options, RedbStore};
+use larder_store_veilid::VeilidStore;
+use larder_veilid_node::{Node, NodeConfig, Protection};
 use tokio::io::AsyncReadExt;
-use veilid_node::{Node, NodeConfig, Protection};
 
 use crate::{
     data::pieces,

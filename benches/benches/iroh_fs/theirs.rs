@@ -5,7 +5,7 @@ use std::{ops::Range, path::Path};
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use iroh_blobs::{api::blobs::EncodedItem, protocol::ChunkRangesExt, store::fs::FsStore};
-use store_engine::ChunkRanges;
+use larder_store_engine::ChunkRanges;
 use tokio::io::AsyncReadExt;
 
 use crate::{

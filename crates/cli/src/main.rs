@@ -1,5 +1,5 @@
 //! The program `larder`.
 
 fn main() -> std::process::ExitCode {
-    cli::main()
+    larder_cli::main()
 }

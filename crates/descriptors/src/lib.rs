@@ -23,7 +23,7 @@
 
 use std::sync::{Arc, LazyLock};
 
-use store_api::{Error, Kind, Result};
+use larder_store_api::{Error, Kind, Result};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// The smallest limit that can be divided.

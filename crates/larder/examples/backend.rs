@@ -12,7 +12,7 @@ use futures_util::stream;
 use larder::{
     Backend, Driver, Error, Kind, Listing, Result, StoreBuilder, StoreUrl, Unlocker, api::*,
 };
-use store_memory::MemorySecrets;
+use larder_store_memory::MemorySecrets;
 
 const MAX_PART_LEN: u64 = 1 << 40;
 const MAX_KEY_LEN: usize = 1024;
@@ -315,21 +315,21 @@ async fn main() -> Result<()> {
 /// The suite of what a backend must keep, case by case: `cargo test -p larder --examples`.
 #[cfg(test)]
 mod tests {
-    use store_testkit::suite::Subject;
+    use larder_store_testkit::suite::Subject;
 
     async fn subject() -> larder::Result<Subject<super::Maps>> {
         Ok(Subject::new(super::Maps::default()))
     }
 
     mod blobs {
-        store_testkit::blob_store_suite!(
+        larder_store_testkit::blob_store_suite!(
             super::subject,
             lacks: [Reopen = "it lives in memory", Close = "it has nothing to close"],
         );
     }
 
     mod collections {
-        store_testkit::collection_store_suite!(
+        larder_store_testkit::collection_store_suite!(
             super::subject,
             lacks: [
                 Reopen = "it lives in memory",

@@ -3,8 +3,8 @@
 use std::{fmt, path::PathBuf, sync::Arc};
 
 use async_trait::async_trait;
-use store_api::{BlobStore, CollectionStore, Error, Kind, Result, Secrets};
-use store_engine::Unlock;
+use larder_store_api::{BlobStore, CollectionStore, Error, Kind, Result, Secrets};
+use larder_store_engine::Unlock;
 
 use crate::StoreUrl;
 

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use store_api::Result;
-use store_engine::Unlock;
+use larder_store_api::Result;
+use larder_store_engine::Unlock;
 
 use crate::{
     Store, StoreUrl,

@@ -45,11 +45,11 @@
 
 use std::sync::Arc;
 
-use store_api::Result;
-use store_engine::public_key;
+use larder_store_api::Result;
+use larder_store_engine::public_key;
 
-pub use net_iroh::{ALPN, EndpointOptions, IrohNetwork, Reach};
-pub use sync::{
+pub use larder_net_iroh::{ALPN, EndpointOptions, IrohNetwork, Reach};
+pub use larder_sync::{
     groups::{
         Changes, Content, Event, Group, Groups, Member, Missing, MissingFile, Policy, RecordPut,
         RecordValue, Repo, RepoState, Staged, Stores, TAG_PREFIX,

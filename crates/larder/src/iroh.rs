@@ -43,13 +43,13 @@
 //! # larder::Result::<()>::Ok(())
 //! ```
 
-use store_api::Result;
+use larder_store_api::Result;
 
-pub use net_iroh::{
+pub use larder_net_iroh::{
     AcceptError, Endpoint, EndpointOptions, ProtocolHandler, Reach, Router, bind, transport,
 };
 #[cfg(feature = "iroh")]
-pub use store_iroh::*;
+pub use larder_store_iroh::*;
 
 use crate::Store;
 

@@ -39,25 +39,25 @@ mod store;
 mod url;
 
 /// The budget of file descriptors that all stores of a process share.
-pub use descriptors;
+pub use larder_descriptors as descriptors;
 /// The traits that a backend implements, and their types.
-pub use store_api as api;
-pub use store_api::{Bytes, Error, Kind, Listing, Result};
+pub use larder_store_api as api;
+pub use larder_store_api::{Bytes, Error, Kind, Listing, Result};
 /// Blobs, collections and records over any backend.
-pub use store_engine as engine;
-pub use store_engine::{
+pub use larder_store_engine as engine;
+pub use larder_store_engine::{
     AddOptions, Bitfield, Blobs, ChunkNum, ChunkRanges, Collections, Encoded, Format, Hash, Pin,
     Records, Repair, Root, Scrubbed, Source, Status, Tag, TagName, Tags, Trust, Unlock,
 };
 /// The backend for servers and desktops.
 #[cfg(feature = "redb")]
-pub use store_redb as redb;
+pub use larder_store_redb as redb;
 /// The backend for phones: blobs, collections, records and secrets in a Veilid node.
 #[cfg(feature = "veilid")]
-pub use store_veilid as veilid;
+pub use larder_store_veilid as veilid;
 /// The node that the backend for phones needs.
 #[cfg(feature = "veilid")]
-pub use veilid_node;
+pub use larder_veilid_node as veilid_node;
 
 pub use self::{
     backend::{Backend, DiskUsage, Driver, Recovered, Unlocker},

@@ -6,7 +6,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use store_api::{Error, Kind, Result, Secret, SecretName, Secrets};
+use larder_store_api::{Error, Kind, Result, Secret, SecretName, Secrets};
 
 /// Lets go of what keeps the secrets when the store is closed, whoever still has a handle: a file of secrets
 /// is open to one program at a time, and the store may be opened again.

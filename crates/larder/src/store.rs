@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use store_api::{
+use larder_store_api::{
     BlobStore, CollectionStore, Error, Kind, Result, Secret, SecretKey, SecretName, Secrets,
 };
-use store_engine::{Blobs, Collections, Records};
+use larder_store_engine::{Blobs, Collections, Records};
 #[cfg(feature = "groups")]
-use sync::groups::Groups;
+use larder_sync::groups::Groups;
 use tokio::sync::OnceCell;
 
 use crate::{
@@ -146,7 +146,7 @@ impl Store {
                     Error::new(Kind::Corrupt, "store.identity", message)
                 });
         }
-        let key = store_engine::generate_key()?;
+        let key = larder_store_engine::generate_key()?;
         secrets
             .put(name, Secret::new(key.expose().as_slice())?)
             .await?;

@@ -6,7 +6,7 @@ use std::{
     str::FromStr,
 };
 
-use store_api::{Error, Kind, Result};
+use larder_store_api::{Error, Kind, Result};
 
 /// The place of the key that encrypts what a Veilid node has on disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -11,7 +11,7 @@ use larder::{
     Unlocker,
     api::{BlobStore, CollectionStore, SecretKey, Secrets},
 };
-use store_testkit::{
+use larder_store_testkit::{
     MemorySecrets, MemoryStore,
     stores::{Fault, Faults, FaultyStore, Operation, When},
 };

@@ -2,7 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
-use store_api::{Error, Kind, Result};
+use larder_store_api::{Error, Kind, Result};
 
 /// The longest text of an address, in bytes.
 pub const MAX_ADDRESS_LEN: usize = 1024;
@@ -19,10 +19,10 @@ const OPERATION: &str = "network.address";
 /// text has at most [`MAX_ADDRESS_LEN`] bytes.
 ///
 /// ```
-/// let address: net_api::Address = "iroh:ab01?ip=127.0.0.1:7".parse()?;
+/// let address: larder_net_api::Address = "iroh:ab01?ip=127.0.0.1:7".parse()?;
 /// assert_eq!((address.scheme(), address.rest()), ("iroh", "ab01?ip=127.0.0.1:7"));
 /// assert_eq!(address.to_string(), "iroh:ab01?ip=127.0.0.1:7");
-/// # store_api::Result::<()>::Ok(())
+/// # larder_store_api::Result::<()>::Ok(())
 /// ```
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Address {

@@ -21,7 +21,7 @@ use std::{fmt, pin::Pin, sync::Arc};
 
 use async_trait::async_trait;
 use futures_core::Stream as FuturesStream;
-use store_api::{Error, PublicKey, Result};
+use larder_store_api::{Error, PublicKey, Result};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 pub use address::{Address, MAX_ADDRESS_LEN, MAX_SCHEME_LEN};
@@ -63,14 +63,14 @@ pub trait Network: fmt::Debug + Send + Sync + 'static {
     /// Connects to the node at an address. The node proves its key; where it is not the expected
     /// one, the connection is refused.
     ///
-    /// [`Kind::Invalid`](store_api::Kind::Invalid): the address is of another network (the error names the
-    /// [schemes](Self::schemes) of this one), malformed, or this node's own. [`Kind::Unavailable`](store_api::Kind::Unavailable):
-    /// nobody answers, or not now. [`Kind::Denied`](store_api::Kind::Denied): another key answers. [`Kind::Closed`](store_api::Kind::Closed): this
+    /// [`Kind::Invalid`](larder_store_api::Kind::Invalid): the address is of another network (the error names the
+    /// [schemes](Self::schemes) of this one), malformed, or this node's own. [`Kind::Unavailable`](larder_store_api::Kind::Unavailable):
+    /// nobody answers, or not now. [`Kind::Denied`](larder_store_api::Kind::Denied): another key answers. [`Kind::Closed`](larder_store_api::Kind::Closed): this
     /// network was closed. Cancelling gives the attempt up; the other side may see a connection that
     /// ends at once.
     async fn connect(&self, to: &Address, expect: Option<PublicKey>) -> Result<Connection>;
 
-    /// The next connection that another node made. [`Kind::Closed`](store_api::Kind::Closed) once the network was closed; any
+    /// The next connection that another node made. [`Kind::Closed`](larder_store_api::Kind::Closed) once the network was closed; any
     /// other error concerns one connection, and the next call goes on. Several may wait; each
     /// connection goes to one of them.
     async fn accept(&self) -> Result<Connection>;
@@ -94,7 +94,7 @@ pub trait ConnectionApi: fmt::Debug + Send + Sync + 'static {
     /// Opens a stream. Waits while too many are open. The other side hears of it with the first byte,
     /// or the shut-down, and not before: whoever opens must also speak first.
     ///
-    /// [`Kind::Closed`](store_api::Kind::Closed) or [`Kind::Unavailable`](store_api::Kind::Unavailable) once the connection has ended.
+    /// [`Kind::Closed`](larder_store_api::Kind::Closed) or [`Kind::Unavailable`](larder_store_api::Kind::Unavailable) once the connection has ended.
     async fn open(&self) -> Result<Stream>;
 
     /// The next stream that the other side opened; fails as [`open`](Self::open) does. Several may
@@ -105,8 +105,8 @@ pub trait ConnectionApi: fmt::Debug + Send + Sync + 'static {
     /// [`MAX_REASON_LEN`]. Closing again does nothing.
     fn close(&self, reason: &str);
 
-    /// Waits until the connection has ended, and says why: [`Kind::Closed`](store_api::Kind::Closed) where one of both sides
-    /// closed it, [`Kind::Unavailable`](store_api::Kind::Unavailable) where it was lost.
+    /// Waits until the connection has ended, and says why: [`Kind::Closed`](larder_store_api::Kind::Closed) where one of both sides
+    /// closed it, [`Kind::Unavailable`](larder_store_api::Kind::Unavailable) where it was lost.
     async fn closed(&self) -> Error;
 }
 

@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 
 use iroh::{EndpointAddr, EndpointId, RelayUrl, TransportAddr};
-use net_api::{Address, MAX_ADDRESS_LEN};
-use store_api::{Error, Kind, Result};
+use larder_net_api::{Address, MAX_ADDRESS_LEN};
+use larder_store_api::{Error, Kind, Result};
 
 /// The most socket addresses that an address has; of a node that has more, the others are left out.
 pub const MAX_IPS: usize = 16;

@@ -9,8 +9,8 @@ use futures_util::{
     stream::FuturesUnordered,
 };
 use iroh::endpoint::{Connection, RecvStream, SendStream, VarInt};
-use net_api::{ConnectionApi, Stream, cut_reason};
-use store_api::{Error, Kind, PublicKey, Result};
+use larder_net_api::{ConnectionApi, Stream, cut_reason};
+use larder_store_api::{Error, Kind, PublicKey, Result};
 use tokio::sync::{Mutex, Semaphore};
 
 use crate::{

@@ -12,7 +12,7 @@ use iroh::{
     },
 };
 use iroh_mdns_address_lookup::MdnsAddressLookup;
-use store_api::{Error, Kind, Result, SecretKey};
+use larder_store_api::{Error, Kind, Result, SecretKey};
 
 /// The most bytes of a stream that may have arrived without being read. Not wider: a burst of loss
 /// would leave more gaps than the QUIC library puts up with.

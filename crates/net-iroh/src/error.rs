@@ -1,8 +1,8 @@
 //! The errors of connections that end.
 
 use iroh::endpoint::ConnectionError;
-use net_api::cut_reason;
-use store_api::{Error, Kind};
+use larder_net_api::cut_reason;
+use larder_store_api::{Error, Kind};
 
 /// Returns the error that says why a connection has ended.
 pub(crate) fn ended(error: &ConnectionError) -> Error {

@@ -1,7 +1,7 @@
 //! Entry point of the fuzzer. Only in builds with `--cfg fuzzing`; the targets are in `fuzz/` of the
 //! repository.
 
-use net_api::Address;
+use larder_net_api::Address;
 
 use crate::address::{parse, render};
 

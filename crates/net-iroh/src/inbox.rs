@@ -21,7 +21,7 @@ pub(crate) struct Life {
 
 impl Life {
     /// Makes a connection part of the network: it ends with it.
-    pub(crate) fn adopt(&self, connection: Connection) -> store_api::Result<IrohConnection> {
+    pub(crate) fn adopt(&self, connection: Connection) -> larder_store_api::Result<IrohConnection> {
         let (weak, ended) = (connection.weak_handle(), connection.weak_handle().closed());
         let closing = self.closing.clone();
         self.tasks.spawn(async move {

@@ -1,10 +1,10 @@
-//! Endpoints of [iroh], and the [`Network`](net_api::Network) between members over its QUIC.
+//! Endpoints of [iroh], and the [`Network`](larder_net_api::Network) between members over its QUIC.
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")]
-//! # async fn main() -> store_api::Result<()> {
-//! use net_iroh::{EndpointOptions, IrohNetwork, Reach};
-//! use net_api::Network;
+//! # async fn main() -> larder_store_api::Result<()> {
+//! use larder_net_iroh::{EndpointOptions, IrohNetwork, Reach};
+//! use larder_net_api::Network;
 //!
 //! let options = || EndpointOptions::new(Reach::Loopback);
 //! let (here, there) = (IrohNetwork::bind(options()).await?, IrohNetwork::bind(options()).await?);
@@ -40,14 +40,14 @@
 //!
 //! # Closing
 //!
-//! All calls that wait end at once. [`close`](net_api::Network::close) of a network with an endpoint of its
+//! All calls that wait end at once. [`close`](larder_net_api::Network::close) of a network with an endpoint of its
 //! own then waits until the others have heard of it, up to about three seconds where they do not answer;
 //! cancelled, it goes on in the background. On an app's endpoint it does not wait: the endpoint goes on,
 //! and tells them.
 
+mod accept;
 mod address;
 mod connection;
-mod door;
 mod endpoint;
 mod error;
 #[cfg(fuzzing)]
@@ -61,8 +61,8 @@ pub use iroh::{
     protocol::{AcceptError, ProtocolHandler, Router},
 };
 
+pub use accept::HANDSHAKE_TIMEOUT;
 pub use address::{MAX_IPS, MAX_RELAY_LEN};
-pub use door::HANDSHAKE_TIMEOUT;
 pub use endpoint::{
     CONNECTION_WINDOW, EndpointOptions, IDLE_TIMEOUT, KEEP_ALIVE, MAX_STREAMS, Reach, SEND_WINDOW,
     STREAM_WINDOW, bind, transport,

@@ -12,14 +12,14 @@ use iroh::{
     },
     protocol::{AcceptError, ProtocolHandler},
 };
-use net_api::{Address, AddressWatch, Connection, Network};
-use store_api::{Error, Kind, PublicKey, Result};
+use larder_net_api::{Address, AddressWatch, Connection, Network};
+use larder_store_api::{Error, Kind, PublicKey, Result};
 use tokio::time::timeout;
 
 use crate::{
+    accept::{Acceptor, HANDSHAKE_TIMEOUT},
     address::{SCHEMES, parse, render},
     connection::CLOSED,
-    door::{Door, HANDSHAKE_TIMEOUT},
     endpoint::{EndpointOptions, Reach, bind, transport},
     inbox::{Inbox, Life, Waiting, inbox},
 };
@@ -65,9 +65,9 @@ impl IrohNetwork {
         let reach = options.reach;
         let network = Self::new(bind(options).await?, reach);
         network.endpoint.set_alpns(vec![ALPN.to_vec()]);
-        let door = Door::new(network.endpoint.clone(), network.inbox.clone());
+        let acceptor = Acceptor::new(network.endpoint.clone(), network.inbox.clone());
         let life = &network.life;
-        life.tasks.spawn(door.run(life.closing.clone()));
+        life.tasks.spawn(acceptor.run(life.closing.clone()));
         Ok(network)
     }
 

@@ -12,8 +12,8 @@ use std::{
 };
 
 use iroh::endpoint::{Connection, ReadError, RecvStream, SendStream, VarInt, WriteError};
-use net_api::Stream;
-use store_api::{Error, Kind};
+use larder_net_api::Stream;
+use larder_store_api::{Error, Kind};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     sync::OwnedSemaphorePermit,

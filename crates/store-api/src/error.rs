@@ -70,7 +70,7 @@ pub enum Retry {
 /// Its text is meant for people and is stable: tests pin it.
 ///
 /// ```
-/// use store_api::{Error, Kind};
+/// use larder_store_api::{Error, Kind};
 /// let error = Error::new(Kind::TooLarge, "collection.commit", "a value is at most 4 bytes")
 ///     .with("key", "photo");
 /// assert_eq!(error.to_string(), "collection.commit: too large: a value is at most 4 bytes (key=photo)");

@@ -11,7 +11,7 @@ use crate::{BlobStore, CollectionStore, RecordStore};
 ///
 /// ```
 /// use std::sync::Arc;
-/// use store_api::{BlobStore, Layer};
+/// use larder_store_api::{BlobStore, Layer};
 ///
 /// struct Nothing;
 /// impl Layer for Nothing {}

@@ -1,6 +1,6 @@
 //! The one way to work that blocks or takes long.
 
-use store_api::{Error, Kind, Result};
+use larder_store_api::{Error, Kind, Result};
 
 /// The most bytes that are hashed inline; beyond it, another thread hashes them.
 pub(crate) const INLINE_HASH_LEN: usize = 64 * 1024;

@@ -2,7 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
-use store_api::{Error, Kind};
+use larder_store_api::{Error, Kind};
 
 /// The BLAKE3 hash of a whole blob, its name. Prints as 64 hexadecimal digits and parses from them.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

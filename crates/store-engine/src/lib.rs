@@ -1,17 +1,17 @@
 //! The engine: what Larder makes of any three stores.
 //!
 //! [`Blobs`] keeps immutable bytes by their BLAKE3 hash over a
-//! [`BlobStore`](store_api::BlobStore) and a [`CollectionStore`](store_api::CollectionStore):
+//! [`BlobStore`](larder_store_api::BlobStore) and a [`CollectionStore`](larder_store_api::CollectionStore):
 //! hashed as they are written, verified as they are read, fetched in verified ranges and resumed,
 //! kept by tags and pins, collected, scrubbed. [`Collections`] and [`Records`] give apps ordered
 //! maps and signed slots over any collection store.
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")]
-//! # async fn main() -> store_api::Result<()> {
+//! # async fn main() -> larder_store_api::Result<()> {
 //! use std::sync::Arc;
-//! use store_engine::{Blobs, TagName};
-//! use store_testkit::MemoryStore;
+//! use larder_store_engine::{Blobs, TagName};
+//! use larder_store_testkit::MemoryStore;
 //!
 //! let store = Arc::new(MemoryStore::new());
 //! let blobs = Blobs::open(store.clone(), store).await?;
@@ -24,12 +24,12 @@
 
 mod blobs;
 mod blocking;
-mod chance;
 mod collections;
 pub mod fetch;
 #[cfg(fuzzing)]
 pub mod fuzz;
 mod hash;
+mod random;
 mod records;
 mod secrets;
 #[cfg(feature = "simulation")]
@@ -42,17 +42,17 @@ pub use bao_tree::{
 };
 pub use blobs::{
     AddOptions, BEAT, Bitfield, Blobs, ByteStream, Collected, Encoded, Finding, Hashed, Import,
-    LEASE, MAX_READ_TO_BYTES, MAX_STAGED_BLOBS, MAX_STAGED_BYTES, MAX_TAG_NAME_LEN, Marks, Pin,
-    Progress, RECORD_EVERY, RECORD_EVERY_BYTES, Reader, Repair, Roots, Scrubbed, Source, Status,
+    LEASE, MAX_READ_TO_BYTES, MAX_STAGED_BLOBS, MAX_STAGED_BYTES, MAX_TAG_NAME_LEN, Pin, Progress,
+    RECORD_EVERY, RECORD_EVERY_BYTES, Reachable, Reader, Repair, Roots, Scrubbed, Source, Status,
     Tag, TagName, Tags, Transaction, Trust,
 };
 pub use blocking::blocking;
-pub use chance::random;
 pub use collections::{
     Collections, MAX_ANNOUNCED_COMMITS, MAX_ANNOUNCED_KEYS, RESERVED, SORT_BYTES, SORT_ENTRIES,
     Swap, WATCH_BACKLOG,
 };
 pub use hash::{Format, Hash, MAX_TREE_DEPTH, Root};
+pub use random::random;
 pub use records::{
     ID_CONTEXT, Intact, MAX_RECORD_LEN, MAX_SLOTS, MAX_VALUE_LEN, MAX_WRITERS, Records,
     SIGNATURE_CONTEXT, SlotState, format as record_format, generate_key, public_key, record_id,

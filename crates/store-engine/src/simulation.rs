@@ -3,8 +3,8 @@
 //!
 //! ```
 //! let key = |seed| {
-//!     let _simulating = store_engine::simulation::begin(seed);
-//!     store_engine::public_key(&store_engine::generate_key().expect("a key"))
+//!     let _simulating = larder_store_engine::simulation::begin(seed);
+//!     larder_store_engine::public_key(&larder_store_engine::generate_key().expect("a key"))
 //! };
 //! assert_eq!(key(7), key(7));
 //! assert_ne!(key(7), key(8));

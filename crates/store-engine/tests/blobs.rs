@@ -8,12 +8,12 @@ use bao_tree::{BlockSize, io::mixed::EncodedItem, io::outboard::PreOrderMemOutbo
 use bytes::Bytes;
 use common::{SIZES, bytes, engine, engines, export, transfer};
 use futures_util::{StreamExt, TryStreamExt, stream};
-use proptest::prelude::*;
-use store_api::Kind;
-use store_engine::{
+use larder_store_api::Kind;
+use larder_store_engine::{
     AddOptions, Bitfield, ChunkNum, ChunkRanges, Encoded, Hash, Leaf, Root, Source, Status,
     TagName, Trust,
 };
+use proptest::prelude::*;
 use tokio::io::{AsyncReadExt, AsyncSeekExt};
 
 fn streamed(data: &[u8], piece: usize) -> Source {
@@ -70,7 +70,9 @@ async fn adding_twice_keeps_one_payload() {
     for _ in 0..3 {
         blobs.add(data.clone()).await.unwrap();
     }
-    let payloads: Vec<_> = store_api::BlobStore::list(&*store, None).collect().await;
+    let payloads: Vec<_> = larder_store_api::BlobStore::list(&*store, None)
+        .collect()
+        .await;
     assert_eq!(payloads.len(), 1);
 }
 
@@ -87,7 +89,9 @@ async fn a_failing_source_leaves_nothing() {
         error.to_string(),
         "blobs.add: unavailable: the source of the bytes failed"
     );
-    let payloads: Vec<_> = store_api::BlobStore::list(&*store, None).collect().await;
+    let payloads: Vec<_> = larder_store_api::BlobStore::list(&*store, None)
+        .collect()
+        .await;
     assert!(payloads.is_empty());
     assert_eq!(blobs.list().count().await, 0);
 }
@@ -268,7 +272,7 @@ proptest! {
 }
 
 /// That `moved`, cut to the blob, is here and readable, and nothing else is claimed.
-async fn check(blobs: &store_engine::Blobs, hash: Hash, data: &[u8], moved: &ChunkRanges) {
+async fn check(blobs: &larder_store_engine::Blobs, hash: Hash, data: &[u8], moved: &ChunkRanges) {
     let size = data.len() as u64;
     let chunks = ChunkNum(size.div_ceil(1024));
     let mut expected = moved.clone();

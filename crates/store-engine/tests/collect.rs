@@ -13,8 +13,8 @@ use std::{
 use async_trait::async_trait;
 use common::{bytes, engine, transfer};
 use futures_util::StreamExt;
-use store_api::{BlobStore, Kind, Result};
-use store_engine::{
+use larder_store_api::{BlobStore, Kind, Result};
+use larder_store_engine::{
     AddOptions, Blobs, ChunkNum, ChunkRanges, Collected, Format, Hash, Root, Roots, TagName,
 };
 use tokio::sync::watch;
@@ -116,7 +116,11 @@ struct Broken;
 #[async_trait]
 impl Roots for Broken {
     async fn roots(&self) -> Result<Vec<Root>> {
-        Err(store_api::Error::new(Kind::Unavailable, "test.roots", ""))
+        Err(larder_store_api::Error::new(
+            Kind::Unavailable,
+            "test.roots",
+            "",
+        ))
     }
 }
 

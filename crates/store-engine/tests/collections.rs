@@ -7,14 +7,14 @@ mod support;
 use std::{collections::BTreeMap, ops::Bound, sync::Arc};
 
 use futures_util::{StreamExt, TryStreamExt};
-use store_api::{
+use larder_store_api::{
     Batch, Bytes, Change, CollectionId, CollectionStore, Edit, Entry, Expect, Kind, Listing, Order,
     Revision, Scan,
 };
-use store_engine::{
+use larder_store_engine::{
     Collections, MAX_ANNOUNCED_KEYS, SORT_BYTES, SORT_ENTRIES, Swap, WATCH_BACKLOG,
 };
-use store_testkit::MemoryStore;
+use larder_store_testkit::MemoryStore;
 use support::{BareStore, now};
 
 const NOTES: CollectionId = CollectionId::from_static("notes");

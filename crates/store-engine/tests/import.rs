@@ -9,9 +9,11 @@ use std::{
 
 use async_trait::async_trait;
 use common::{bytes, engine, export};
-use store_api::{BlobCapabilities, BlobStore, Block, Bytes, Listing, Part, PayloadId, Result};
-use store_engine::{Blobs, ChunkNum, ChunkRanges, Encoded, Hash, Import, Status, Trust};
-use store_testkit::MemoryStore;
+use larder_store_api::{
+    BlobCapabilities, BlobStore, Block, Bytes, Listing, Part, PayloadId, Result,
+};
+use larder_store_engine::{Blobs, ChunkNum, ChunkRanges, Encoded, Hash, Import, Status, Trust};
+use larder_store_testkit::MemoryStore;
 
 /// Notes how many bytes of data each call writes.
 #[derive(Debug, Clone)]

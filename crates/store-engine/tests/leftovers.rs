@@ -7,9 +7,9 @@ use std::{sync::Arc, time::Duration};
 use bao_tree::{ChunkNum, ChunkRanges};
 use common::{bytes, engine, export};
 use futures_util::StreamExt;
-use store_api::{BlobStore, Block, Bytes, Kind, Part};
-use store_engine::{Blobs, Trust};
-use store_testkit::{
+use larder_store_api::{BlobStore, Block, Bytes, Kind, Part};
+use larder_store_engine::{Blobs, Trust};
+use larder_store_testkit::{
     MemoryStore,
     stores::{Fault, Faults, FaultyStore, Operation, PowerStore, When},
 };

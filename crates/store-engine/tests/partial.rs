@@ -3,8 +3,8 @@
 mod common;
 
 use common::{bytes, engine, transfer};
-use store_api::Kind;
-use store_engine::{ChunkNum, ChunkRanges};
+use larder_store_api::Kind;
+use larder_store_engine::{ChunkNum, ChunkRanges};
 
 #[tokio::test]
 async fn what_is_missing_of_a_group_is_not_found() {

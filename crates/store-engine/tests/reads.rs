@@ -14,14 +14,14 @@ use std::{
 use async_trait::async_trait;
 use common::{bytes, engine, export, transfer};
 use futures_util::{FutureExt, StreamExt, TryStreamExt};
-use store_api::{
+use larder_store_api::{
     Batch, BlobCapabilities, BlobStore, Block, Bytes, CollectionId, CollectionStore, Edit, Kind,
     Listing, Part, PayloadId, Result,
 };
-use store_engine::{
+use larder_store_engine::{
     Blobs, ChunkNum, ChunkRanges, Encoded, Finding, Hash, Repair, Scrubbed, Status,
 };
-use store_testkit::MemoryStore;
+use larder_store_testkit::MemoryStore;
 use tokio::sync::Semaphore;
 
 const MIB: u64 = 1 << 20;

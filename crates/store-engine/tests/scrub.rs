@@ -6,9 +6,9 @@ use std::{ops::Range, sync::Arc};
 
 use common::{bytes, engine, transfer};
 use futures_util::{StreamExt, TryStreamExt};
-use store_api::{BlobStore, Block, Bytes, Kind, Part, PayloadId};
-use store_engine::{Blobs, ChunkRanges, Encoded, Finding, Hash, Repair, Scrubbed, Status};
-use store_testkit::MemoryStore;
+use larder_store_api::{BlobStore, Block, Bytes, Kind, Part, PayloadId};
+use larder_store_engine::{Blobs, ChunkRanges, Encoded, Finding, Hash, Repair, Scrubbed, Status};
+use larder_store_testkit::MemoryStore;
 
 const LEN: usize = 3 << 20;
 
@@ -122,7 +122,8 @@ async fn a_flipped_bit_of_data() {
     assert_eq!(error.unwrap().kind(), Kind::Corrupt);
 
     let chunks = group * 16..(group + 1) * 16;
-    let chunks = store_engine::ChunkNum(chunks.start)..store_engine::ChunkNum(chunks.end);
+    let chunks =
+        larder_store_engine::ChunkNum(chunks.start)..larder_store_engine::ChunkNum(chunks.end);
     let ranges = ChunkRanges::from(chunks);
     for repair in [Repair::No, Repair::Yes] {
         let found = damaged.scrub(repair).await;

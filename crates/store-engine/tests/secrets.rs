@@ -2,9 +2,9 @@
 
 use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 
-use store_api::{Kind, Result, Secret, SecretName, Secrets};
-use store_engine::{FileSecrets, Unlock};
-use store_testkit::suite::{check_secrets, check_secrets_kept};
+use larder_store_api::{Kind, Result, Secret, SecretName, Secrets};
+use larder_store_engine::{FileSecrets, Unlock};
+use larder_store_testkit::suite::{check_secrets, check_secrets_kept};
 
 fn mode(path: &Path) -> u32 {
     fs::metadata(path).unwrap().permissions().mode() & 0o777

@@ -6,14 +6,14 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use common::bytes;
 use futures_util::{StreamExt, TryStreamExt};
-use rand::{Rng, SeedableRng};
-use rand_chacha::ChaCha8Rng;
-use store_api::{BlobStore, CollectionId, CollectionStore, Kind, Scan, Sharing};
-use store_engine::{
+use larder_store_api::{BlobStore, CollectionId, CollectionStore, Kind, Scan, Sharing};
+use larder_store_engine::{
     AddOptions, BEAT, Blobs, Finding, Hash, LEASE, Repair, Root, TagName, Transaction,
 };
-use store_memory::{Facts, MemoryStore};
-use store_testkit::stores::{Gate, GatedStore};
+use larder_store_memory::{Facts, MemoryStore};
+use larder_store_testkit::stores::{Gate, GatedStore};
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
 use tokio::time::{sleep, timeout};
 
 const SESSIONS: CollectionId = CollectionId::from_static("larder/sessions");
@@ -195,7 +195,9 @@ async fn a_reader_looks_again() {
     store.delete(vec![payload.unwrap()]).await.unwrap();
     let read = two.blobs.read_to_bytes(hash, 0..10).await.unwrap_err();
     assert_eq!(read.kind(), Kind::Corrupt);
-    let exported = two.blobs.export(hash, store_engine::ChunkRanges::all());
+    let exported = two
+        .blobs
+        .export(hash, larder_store_engine::ChunkRanges::all());
     let exported: Result<Vec<_>, _> = exported.try_collect().await;
     assert_eq!(exported.map(|_| ()).unwrap_err().kind(), Kind::Corrupt);
 }
@@ -342,7 +344,7 @@ async fn live(seed: u64) -> (u32, u32) {
     assert_eq!(rows(&store).await, 0, "seed {seed}");
     let claimed = last.blobs.list().try_collect::<Vec<_>>().await.unwrap();
     let large = claimed.iter().filter(|(_, status)| {
-        matches!(status, store_engine::Status::Complete { size } if *size > 16 * 1024)
+        matches!(status, larder_store_engine::Status::Complete { size } if *size > 16 * 1024)
     });
     assert_eq!(payloads(&store).await, large.count(), "seed {seed}");
     (killed, refused)
@@ -365,7 +367,7 @@ async fn whatever_happens_nothing_acknowledged_is_lost() {
 /// A store takes 128 expectations and edits, and that of the session is one of them.
 #[tokio::test]
 async fn the_session_has_its_place_in_every_batch() {
-    let store = Arc::new(store_testkit::stores::StrictStore::new());
+    let store = Arc::new(larder_store_testkit::stores::StrictStore::new());
     let blobs = Blobs::open(store.clone(), store.clone()).await.unwrap();
     // Each of these has a payload, so that there is a session.
     let mut hashes = Vec::new();
@@ -373,7 +375,7 @@ async fn the_session_has_its_place_in_every_batch() {
         let pin = blobs.add(bytes(seed, 20_000)).await.unwrap();
         hashes.push(pin.hash());
     }
-    let small = (0..70).map(|seed| store_engine::Hashed::new(bytes(seed, 50)));
+    let small = (0..70).map(|seed| larder_store_engine::Hashed::new(bytes(seed, 50)));
     blobs.add_all(small.collect()).await.unwrap();
     blobs.delete(hashes).await.unwrap();
     std::thread::sleep(Duration::from_millis(2));

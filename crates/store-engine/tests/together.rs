@@ -4,8 +4,8 @@ mod common;
 
 use common::{SIZES, bytes, engine, engines, transfer};
 use futures_util::StreamExt;
-use store_api::{Change, CollectionStore};
-use store_engine::{ChunkNum, ChunkRanges, Hash, Hashed, Status};
+use larder_store_api::{Change, CollectionStore};
+use larder_store_engine::{ChunkNum, ChunkRanges, Hash, Hashed, Status};
 
 #[tokio::test]
 async fn what_is_added_together_is_read_back() {

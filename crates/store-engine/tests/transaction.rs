@@ -9,15 +9,15 @@ use std::{
 
 use common::{bytes, engine};
 use futures_util::{FutureExt, StreamExt, TryStreamExt};
-use store_api::{
+use larder_store_api::{
     BlobStore, Bytes, Change, CollectionId, CollectionStore, Durability, Edit, Expect, Kind, Put,
     PutRecord, RecordDescriptor, RecordId, RecordStore, SecretKey, SeqExpect, Signed,
 };
-use store_engine::{
+use larder_store_engine::{
     Blobs, Collections, Finding, Hash, Hashed, MAX_STAGED_BYTES, Records, Repair, Root, TagName,
     Transaction, Trust, generate_key, public_key, sign,
 };
-use store_testkit::{
+use larder_store_testkit::{
     MemoryStore,
     stores::{
         Fault, Faults, FaultyStore, Gate, GatedStore, Operation, PowerStore, StrictStore, When,
@@ -59,7 +59,7 @@ fn write(value: &str, writer: &SecretKey) -> PutRecord {
 }
 
 /// Everything that one commit changed, and that there was no other.
-fn only_commit(changes: &mut store_api::Listing<Change>) -> Vec<(String, usize)> {
+fn only_commit(changes: &mut larder_store_api::Listing<Change>) -> Vec<(String, usize)> {
     let mut revisions = Vec::new();
     let mut changed = Vec::new();
     while let Some(Some(change)) = changes.next().now_or_never() {

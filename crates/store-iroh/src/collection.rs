@@ -4,8 +4,8 @@ use std::io::Write;
 
 use bytes::Bytes;
 use iroh_blobs::format::collection::{Collection, CollectionMeta};
-use store_api::{Error, Kind, Result};
-use store_engine::{AddOptions, Blobs, Format, Hash, Pin, Status, TagName};
+use larder_store_api::{Error, Kind, Result};
+use larder_store_engine::{AddOptions, Blobs, Format, Hash, Pin, Status, TagName};
 
 /// The most entries of a collection that can be stored or loaded.
 pub const MAX_ENTRIES: usize = 1 << 20;

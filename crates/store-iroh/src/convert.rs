@@ -7,8 +7,8 @@ use iroh_blobs::{
     BlobFormat, HashAndFormat,
     api::{Tag as IrohTag, blobs::Bitfield as IrohBitfield},
 };
-use store_api::{Error, Kind, Result};
-use store_engine::{Bitfield, Format, Hash, Root, TagName};
+use larder_store_api::{Error, Kind, Result};
+use larder_store_engine::{Bitfield, Format, Hash, Root, TagName};
 
 /// Converts a hash to the type of iroh-blobs.
 pub fn to_iroh_hash(hash: Hash) -> iroh_blobs::Hash {

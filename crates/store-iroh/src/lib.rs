@@ -9,20 +9,20 @@
 //! * [`ticket`] says how to reach an endpoint and what to fetch there, and [`connect`] connects to one.
 //!
 //! The endpoint is the app's, which may serve and fetch other things on it too: [`Provider`] is a protocol
-//! for its router. `net_iroh::bind` makes one.
+//! for its router. `larder_net_iroh::bind` makes one.
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")]
-//! # async fn main() -> store_api::Result<()> {
+//! # async fn main() -> larder_store_api::Result<()> {
 //! use std::{sync::Arc, time::Duration};
-//! use net_iroh::{EndpointOptions, Reach, bind};
-//! use store_engine::Blobs;
-//! use store_iroh::{
+//! use larder_net_iroh::{EndpointOptions, Reach, bind};
+//! use larder_store_engine::Blobs;
+//! use larder_store_iroh::{
 //!     FetchOptions, Shares, connect, fetch, serve, store_collection, ticket, to_engine_root,
 //! };
-//! use store_testkit::MemoryStore;
+//! use larder_store_testkit::MemoryStore;
 //!
-//! # async fn open() -> store_api::Result<Blobs> {
+//! # async fn open() -> larder_store_api::Result<Blobs> {
 //! #     let store = Arc::new(MemoryStore::new());
 //! #     Blobs::open(store.clone(), store).await
 //! # }
@@ -50,9 +50,9 @@
 //!
 //! An engine's names and iroh's are the same bytes; [`to_iroh_hash`] and its siblings translate.
 
+mod adapter;
 mod collection;
 mod convert;
-mod door;
 mod fetch;
 #[cfg(fuzzing)]
 pub mod fuzz;

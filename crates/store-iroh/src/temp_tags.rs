@@ -13,13 +13,13 @@ use iroh_blobs::{
     },
     store::mem::MemStore,
 };
-use store_api::{Error, Kind, Result};
-use store_engine::{Blobs, Root, Roots};
+use larder_store_api::{Error, Kind, Result};
+use larder_store_engine::{Blobs, Root, Roots};
 use tokio::time::Duration;
 
 use crate::{
+    adapter::{Client, client_of},
     convert::to_engine_root,
-    door::{Client, client_of},
 };
 
 /// The interval at which an unused store looks if its last temp tag is gone.

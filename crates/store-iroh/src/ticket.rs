@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use iroh::{Endpoint, EndpointAddr, Watcher, endpoint::Connection};
 use iroh_blobs::ticket::BlobTicket;
+use larder_store_api::{Error, Kind, Result};
+use larder_store_engine::Root;
 use n0_future::StreamExt;
-use store_api::{Error, Kind, Result};
-use store_engine::Root;
 use tokio::time::timeout;
 
 use crate::convert::to_iroh_root;

@@ -7,7 +7,7 @@ use std::{
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
-use store_api::{
+use larder_store_api::{
     BlobCapabilities, BlobStore, Block, Error, Kind, Listing, Part, PayloadId, Result,
 };
 

@@ -8,7 +8,7 @@ use std::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::stream;
-use store_api::{
+use larder_store_api::{
     Batch, Change, CollectionCapabilities, CollectionId, CollectionStore, Edit, Entry, Error,
     Expect, Kind, Listing, Order, Result, Revision, Scan,
 };

@@ -1,7 +1,7 @@
 //! Steps below the contracts, for stores that lose power: single blocks as they are, and copies.
 
 use bytes::Bytes;
-use store_api::{Edit, Part, PayloadId, Result};
+use larder_store_api::{Edit, Part, PayloadId, Result};
 
 use super::{Facts, Guarded, MemoryStore, Shared};
 

@@ -16,7 +16,7 @@ use std::{
 };
 
 use futures_util::{TryStreamExt, future, stream};
-use store_api::{
+use larder_store_api::{
     BlobCapabilities, CollectionCapabilities, Durability, Error, GROUP_LEN, Kind, Listing, Result,
 };
 
@@ -41,8 +41,8 @@ const PAGE: usize = 256;
 /// wait, and it copies what it is given, so that it keeps no larger buffer alive.
 ///
 /// ```
-/// use store_api::{BlobStore, Block, Bytes, Part, PayloadId};
-/// use store_memory::MemoryStore;
+/// use larder_store_api::{BlobStore, Block, Bytes, Part, PayloadId};
+/// use larder_store_memory::MemoryStore;
 ///
 /// # let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
 /// # runtime.block_on(async {
@@ -51,8 +51,8 @@ const PAGE: usize = 256;
 /// let block = Block { part: Part::Data, index: 0, bytes: Bytes::from_static(b"hello") };
 /// store.write(id, vec![block]).await?;
 /// assert_eq!(store.read(id, Part::Data, 1..4).await?, "ell");
-/// # store_api::Result::<()>::Ok(()) })?;
-/// # store_api::Result::<()>::Ok(())
+/// # larder_store_api::Result::<()>::Ok(()) })?;
+/// # larder_store_api::Result::<()>::Ok(())
 /// ```
 #[derive(Clone)]
 pub struct MemoryStore(Arc<Shared>);

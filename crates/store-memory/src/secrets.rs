@@ -6,7 +6,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use store_api::{Result, Secret, SecretName, Secrets};
+use larder_store_api::{Result, Secret, SecretName, Secrets};
 
 /// Secrets in memory. Clones keep the same ones.
 #[derive(Debug, Clone, Default)]

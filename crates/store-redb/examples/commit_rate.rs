@@ -1,6 +1,6 @@
 //! Measures the durable commits and reads a second that the store does on this machine.
 //!
-//! `cargo run --release -p store-redb --example commit_rate -- [DIR [LEN IN_FLIGHT COUNT]]`
+//! `cargo run --release -p larder-store-redb --example commit_rate -- [DIR [LEN IN_FLIGHT COUNT]]`
 
 #![allow(clippy::print_stdout, reason = "a measurement prints")]
 
@@ -11,8 +11,10 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::StreamExt;
-use store_api::{Batch, BlobStore, Block, CollectionId, CollectionStore, Edit, Part, PayloadId};
-use store_redb::{Options, RedbStore};
+use larder_store_api::{
+    Batch, BlobStore, Block, CollectionId, CollectionStore, Edit, Part, PayloadId,
+};
+use larder_store_redb::{Options, RedbStore};
 
 const COLLECTION: CollectionId = CollectionId::from_static("blobs");
 
@@ -227,7 +229,7 @@ async fn main() {
         if len == 1024 {
             gets("random", &store, len, count).await;
             let start = Instant::now();
-            let all = store.scan(store_api::Scan::all(COLLECTION));
+            let all = store.scan(larder_store_api::Scan::all(COLLECTION));
             let entries = all.map(|entry| entry.expect("it reads")).count().await;
             println!("    scanned {entries} in {:?}", start.elapsed());
         }

@@ -7,7 +7,7 @@ use std::{
     sync::Arc,
 };
 
-use store_api::{Error, Kind, Result};
+use larder_store_api::{Error, Kind, Result};
 
 use crate::{
     disk,
@@ -258,7 +258,7 @@ fn create_segment(
 
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
-    use descriptors::Descriptors;
+    use larder_descriptors::Descriptors;
 
     use super::*;
     use crate::frame::Record;

@@ -5,7 +5,7 @@ use std::{collections::VecDeque, ops::Range};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::stream;
-use store_api::{
+use larder_store_api::{
     BlobCapabilities, BlobStore, Block, Durability, Error, Kind, Listing, Part, PayloadId, Result,
 };
 

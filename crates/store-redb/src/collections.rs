@@ -5,7 +5,7 @@ use std::{collections::VecDeque, ops::Bound};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::stream;
-use store_api::{
+use larder_store_api::{
     Batch, Change, CollectionCapabilities, CollectionId, CollectionStore, Durability, Entry,
     Listing, Order, Result, Revision, Scan, Sharing,
 };

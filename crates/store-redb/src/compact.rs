@@ -5,7 +5,7 @@
 //! it, an index that is made again from the log would bring the key back. Such segments are told by
 //! their accounts: they have records that put and are not live.
 
-use store_api::{Error, Kind, Result};
+use larder_store_api::{Error, Kind, Result};
 
 use crate::{
     frame::{self, FrameBuilder, Record},

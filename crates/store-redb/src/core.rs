@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use store_api::{Change, Error, Kind, Result};
+use larder_store_api::{Change, Error, Kind, Result};
 use tokio::sync::broadcast;
 
 use crate::{

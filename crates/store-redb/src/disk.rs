@@ -10,8 +10,8 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use descriptors::{Descriptors, Permit};
-use store_api::{Error, Result};
+use larder_descriptors::{Descriptors, Permit};
+use larder_store_api::{Error, Result};
 
 /// Locks; a panic elsewhere while it was held left nothing half done that matters here.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -239,7 +239,7 @@ mod tests {
 
     #[test]
     fn caches_share_what_there_is_and_work_without() {
-        let descriptors = Arc::new(Descriptors::new(descriptors::SMALLEST_LIMIT));
+        let descriptors = Arc::new(Descriptors::new(larder_descriptors::SMALLEST_LIMIT));
         let others: Vec<_> = std::iter::from_fn(|| descriptors.keep()).collect();
         let handles = Handles::new(8, Arc::clone(&descriptors));
         handles.insert(1, file());
@@ -261,7 +261,7 @@ mod tests {
 
     #[test]
     fn a_file_that_is_kept_again_takes_no_second_permit() {
-        let descriptors = Arc::new(Descriptors::new(descriptors::SMALLEST_LIMIT));
+        let descriptors = Arc::new(Descriptors::new(larder_descriptors::SMALLEST_LIMIT));
         let handles = Handles::new(8, Arc::clone(&descriptors));
         handles.insert(1, file());
         handles.insert(1, file());

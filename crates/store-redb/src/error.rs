@@ -1,6 +1,6 @@
 //! Errors that many parts of the store make.
 
-use store_api::{Error, Kind};
+use larder_store_api::{Error, Kind};
 
 /// The error of a store that was closed.
 pub(crate) fn closed(operation: &'static str) -> Error {

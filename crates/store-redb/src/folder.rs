@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use store_api::{Error, Kind, Result};
+use larder_store_api::{Error, Kind, Result};
 
 use crate::disk;
 

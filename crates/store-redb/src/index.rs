@@ -10,11 +10,11 @@ use std::{
 };
 
 use bytes::Bytes;
+use larder_store_api::{Error, Kind, Order, Result};
 use redb::{
     Builder, Database, ReadOnlyTable, ReadableDatabase, ReadableTable, ReadableTableMetadata,
     TableDefinition, TableError,
 };
-use store_api::{Error, Kind, Order, Result};
 
 use crate::{
     error::closed,

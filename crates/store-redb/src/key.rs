@@ -6,7 +6,7 @@
 use std::ops::Bound;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use store_api::CollectionId;
+use larder_store_api::CollectionId;
 
 /// Lower and upper bound of a range of composite keys.
 pub(crate) type KeyRange = (Bound<Bytes>, Bound<Bytes>);

@@ -14,9 +14,9 @@
 //! format, what was measured, and what happens when something fails.
 //!
 //! ```no_run
-//! # async fn example() -> store_api::Result<()> {
-//! use store_api::{Batch, CollectionId, CollectionStore, Edit};
-//! use store_redb::{Options, RedbStore};
+//! # async fn example() -> larder_store_api::Result<()> {
+//! use larder_store_api::{Batch, CollectionId, CollectionStore, Edit};
+//! use larder_store_redb::{Options, RedbStore};
 //!
 //! let store = RedbStore::open("data", Options::default()).await?;
 //! let edit = Edit::Put {

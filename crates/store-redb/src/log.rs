@@ -8,8 +8,8 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use descriptors::Descriptors;
-use store_api::{Error, Kind, Result};
+use larder_descriptors::Descriptors;
+use larder_store_api::{Error, Kind, Result};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::{

@@ -6,7 +6,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use store_api::{Order, Result};
+use larder_store_api::{Order, Result};
 
 use crate::{
     index::Snapshot,

@@ -11,8 +11,8 @@ use std::{
 };
 
 use bytes::Bytes;
-use descriptors::Descriptors;
-use store_api::{Block, Error, GROUP_LEN, Kind, Part, PayloadId, Result};
+use larder_descriptors::Descriptors;
+use larder_store_api::{Block, Error, GROUP_LEN, Kind, Part, PayloadId, Result};
 
 use crate::disk::{self, Handles, lock};
 

@@ -7,7 +7,9 @@ use std::{
 };
 
 use bytes::Bytes;
-use store_api::{CollectionId, Entry, Error, Kind, Order, Part, PayloadId, Result, Revision};
+use larder_store_api::{
+    CollectionId, Entry, Error, Kind, Order, Part, PayloadId, Result, Revision,
+};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{

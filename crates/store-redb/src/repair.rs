@@ -12,8 +12,8 @@ use std::{
 };
 
 use bytes::Bytes;
-use descriptors::{Descriptors, SMALLEST_LIMIT};
-use store_api::{CollectionId, Error, Result};
+use larder_descriptors::{Descriptors, SMALLEST_LIMIT};
+use larder_store_api::{CollectionId, Error, Result};
 
 use crate::{
     disk,

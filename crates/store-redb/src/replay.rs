@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use store_api::{Error, Kind, Result};
+use larder_store_api::{Error, Kind, Result};
 
 use crate::{
     append::Appender,

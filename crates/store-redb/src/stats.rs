@@ -2,7 +2,7 @@
 
 use std::{fs, io, path::Path};
 
-use store_api::{Error, Result};
+use larder_store_api::{Error, Result};
 
 use crate::store::RedbStore;
 

@@ -10,8 +10,8 @@ use std::{
     thread::JoinHandle,
 };
 
-use descriptors::{Descriptors, SMALLEST_LIMIT};
-use store_api::{Error, Kind, Result};
+use larder_descriptors::{Descriptors, SMALLEST_LIMIT};
+use larder_store_api::{Error, Kind, Result};
 use tokio::sync::{OnceCell, Semaphore, broadcast, mpsc, oneshot};
 
 use crate::{
@@ -35,8 +35,8 @@ const BLOCKING_CALLS: usize = 32;
 
 /// A store in a folder: collections in a log that redb indexes, payloads as plain files.
 ///
-/// A clone is another handle to the same store. Implements [`BlobStore`](store_api::BlobStore) and
-/// [`CollectionStore`](store_api::CollectionStore); its methods need a tokio runtime.
+/// A clone is another handle to the same store. Implements [`BlobStore`](larder_store_api::BlobStore) and
+/// [`CollectionStore`](larder_store_api::CollectionStore); its methods need a tokio runtime.
 ///
 /// Dropping the last handle waits for the commits in flight and stops the store's threads; what was
 /// acknowledged is durable. [`close`](Self::close) also brings the index up to date, so that the

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use bytes::Bytes;
-use store_api::{
+use larder_store_api::{
     Batch, Change, CollectionId, Durability, Edit, Error, Expect, Kind, Result, Revision,
 };
 use tokio::sync::mpsc;

@@ -7,7 +7,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use store_api::{Batch, Change, Error, Kind, Result, Revision};
+use larder_store_api::{Batch, Change, Error, Kind, Result, Revision};
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 use crate::{

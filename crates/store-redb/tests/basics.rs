@@ -3,13 +3,13 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use descriptors::Descriptors;
 use futures_util::{StreamExt, TryStreamExt};
-use store_api::{
+use larder_descriptors::Descriptors;
+use larder_store_api::{
     Batch, BlobStore, Block, Change, CollectionId, CollectionStore, Durability, Edit, Expect, Kind,
     Order, Part, PayloadId, Scan,
 };
-use store_redb::{Options, RedbStore};
+use larder_store_redb::{Options, RedbStore};
 use tempfile::TempDir;
 
 const C: CollectionId = CollectionId::from_static("c");

@@ -10,10 +10,10 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::TryStreamExt;
+use larder_store_api::{Batch, CollectionId, CollectionStore, Durability, Edit, Scan};
+use larder_store_redb::{Options, RedbStore, Stats};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use store_api::{Batch, CollectionId, CollectionStore, Durability, Edit, Scan};
-use store_redb::{Options, RedbStore, Stats};
 
 const C: CollectionId = CollectionId::from_static("c");
 

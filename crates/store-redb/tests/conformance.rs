@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use store_redb::{Options, RedbStore};
-use store_testkit::{blob_store_suite, collection_store_suite, model_suite, suite::Subject};
+use larder_store_redb::{Options, RedbStore};
+use larder_store_testkit::{blob_store_suite, collection_store_suite, model_suite, suite::Subject};
 
-async fn subject() -> store_api::Result<Subject<RedbStore>> {
+async fn subject() -> larder_store_api::Result<Subject<RedbStore>> {
     let dir = Arc::new(tempfile::tempdir().expect("a folder"));
     let again = Arc::clone(&dir);
     let store = RedbStore::open(dir.path(), Options::default()).await?;
@@ -19,7 +19,7 @@ async fn subject() -> store_api::Result<Subject<RedbStore>> {
 }
 
 /// Makes a store that is dropped without closing, as by an app that forgets.
-async fn forgetful() -> store_api::Result<Subject<RedbStore>> {
+async fn forgetful() -> larder_store_api::Result<Subject<RedbStore>> {
     let dir = Arc::new(tempfile::tempdir().expect("a folder"));
     let again = Arc::clone(&dir);
     let store = RedbStore::open(dir.path(), Options::default()).await?;

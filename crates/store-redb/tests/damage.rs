@@ -8,11 +8,11 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::TryStreamExt;
-use store_api::{
+use larder_store_api::{
     Batch, BlobStore, Block, CollectionId, CollectionStore, Durability, Edit, Error, Kind, Part,
     PayloadId, Scan,
 };
-use store_redb::{Options, RedbStore};
+use larder_store_redb::{Options, RedbStore};
 
 const C: CollectionId = CollectionId::from_static("c");
 

@@ -4,12 +4,12 @@ use std::{collections::BTreeMap, ops::Bound, path::Path};
 
 use bytes::Bytes;
 use futures_util::TryStreamExt;
-use rand::{Rng, SeedableRng};
-use rand_chacha::ChaCha8Rng;
-use store_api::{
+use larder_store_api::{
     Batch, CollectionId, CollectionStore, Durability, Edit, Expect, Kind, Order, Revision, Scan,
 };
-use store_redb::{Options, RedbStore};
+use larder_store_redb::{Options, RedbStore};
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
 
 type Model = BTreeMap<(CollectionId, Bytes), (Bytes, Revision)>;
 

@@ -16,10 +16,10 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::TryStreamExt;
+use larder_store_api::{Batch, CollectionId, CollectionStore, Durability, Edit, Kind, Scan};
+use larder_store_redb::{Options, RedbStore};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use store_api::{Batch, CollectionId, CollectionStore, Durability, Edit, Kind, Scan};
-use store_redb::{Options, RedbStore};
 
 const C: CollectionId = CollectionId::from_static("c");
 const DIR: &str = "LARDER_TEST_DIR";

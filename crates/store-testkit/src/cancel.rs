@@ -6,8 +6,8 @@
 //! had begun takes effect after it was dropped, as with a store that has threads of its own.
 //!
 //! ```
-//! use store_api::{Batch, CollectionStore};
-//! use store_testkit::{MemoryStore, cancel::at_every_await, stores::LateStore};
+//! use larder_store_api::{Batch, CollectionStore};
+//! use larder_store_testkit::{MemoryStore, cancel::at_every_await, stores::LateStore};
 //!
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() {

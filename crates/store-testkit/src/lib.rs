@@ -4,23 +4,23 @@
 //! make a fresh store, close it and open it again:
 //!
 //! ```no_run
-//! use store_testkit::suite::Subject;
-//! # use store_testkit::MemoryStore as MyStore;
+//! use larder_store_testkit::suite::Subject;
+//! # use larder_store_testkit::MemoryStore as MyStore;
 //! # struct Folder;
-//! # impl Folder { fn new() -> store_api::Result<Self> { Ok(Self) } fn path(&self) -> String { String::new() } }
-//! # async fn open(_: String) -> store_api::Result<MyStore> { Ok(MyStore::new()) }
-//! # async fn close(_: std::sync::Arc<MyStore>) -> store_api::Result<()> { Ok(()) }
+//! # impl Folder { fn new() -> larder_store_api::Result<Self> { Ok(Self) } fn path(&self) -> String { String::new() } }
+//! # async fn open(_: String) -> larder_store_api::Result<MyStore> { Ok(MyStore::new()) }
+//! # async fn close(_: std::sync::Arc<MyStore>) -> larder_store_api::Result<()> { Ok(()) }
 //!
-//! async fn subject() -> store_api::Result<Subject<MyStore>> {
+//! async fn subject() -> larder_store_api::Result<Subject<MyStore>> {
 //!     let folder = Folder::new()?;
 //!     let path = folder.path();
 //!     let subject = Subject::new(open(path.clone()).await?);
 //!     Ok(subject.opening(move || open(path.clone())).closing(close).keeping(folder))
 //! }
 //!
-//! mod blobs { store_testkit::blob_store_suite!(super::subject); }
-//! mod collections { store_testkit::collection_store_suite!(super::subject, lacks: [Watch = "sees no changes"]); }
-//! store_testkit::model_suite!(blobs: subject, collections: subject);
+//! mod blobs { larder_store_testkit::blob_store_suite!(super::subject); }
+//! mod collections { larder_store_testkit::collection_store_suite!(super::subject, lacks: [Watch = "sees no changes"]); }
+//! larder_store_testkit::model_suite!(blobs: subject, collections: subject);
 //! ```
 //!
 //! Each case is a `#[test]` of its own, so that a case that is added here is a test of every backend.
@@ -46,5 +46,5 @@ pub mod stores;
 pub mod suite;
 
 #[doc(hidden)]
-pub use store_api;
-pub use store_memory::{MemorySecrets, MemoryStore};
+pub use larder_store_api;
+pub use larder_store_memory::{MemorySecrets, MemoryStore};

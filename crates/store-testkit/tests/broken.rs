@@ -3,8 +3,8 @@
 
 use std::{panic, time::Duration};
 
-use store_api::{BlobStore, CollectionStore, Result};
-use store_testkit::{
+use larder_store_api::{BlobStore, CollectionStore, Result};
+use larder_store_testkit::{
     MemoryStore, model,
     stores::{BrokenStore, Defect, Fault, Faults, FaultyStore, Operation, PowerStore, When},
     suite::{Report, Subject, Suite, check_lacks, run_all, run_case},
@@ -93,7 +93,7 @@ fn names_of_cases_are_unique() {
     }
     names::<dyn BlobStore>();
     names::<dyn CollectionStore>();
-    names::<dyn store_api::RecordStore>();
+    names::<dyn larder_store_api::RecordStore>();
 }
 
 #[test]

@@ -3,11 +3,11 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use futures_util::{FutureExt, StreamExt, TryStreamExt};
-use store_api::{
+use larder_store_api::{
     Batch, BlobStore, Block, Bytes, CollectionId, CollectionStore, Durability, Edit, Kind, Part,
     PayloadId, Result, Scan,
 };
-use store_testkit::{
+use larder_store_testkit::{
     MemoryStore,
     stores::{Fault, Faults, FaultyStore, Operation, PowerStore, StrictStore, When},
 };

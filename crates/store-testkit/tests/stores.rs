@@ -5,8 +5,8 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-use store_api::Result;
-use store_testkit::{
+use larder_store_api::Result;
+use larder_store_testkit::{
     MemoryStore,
     stores::{Faults, FaultyStore, LateStore, PowerStore, StrictStore},
     suite::Subject,
@@ -49,15 +49,15 @@ async fn power() -> Result<Subject<PowerStore>> {
 }
 
 mod strict_blobs {
-    store_testkit::blob_store_suite!(super::strict, lacks: [Reopen = "it lives in memory"]);
+    larder_store_testkit::blob_store_suite!(super::strict, lacks: [Reopen = "it lives in memory"]);
 }
 
 mod strict_collections {
-    store_testkit::collection_store_suite!(super::strict, lacks: [Reopen = "it lives in memory"]);
+    larder_store_testkit::collection_store_suite!(super::strict, lacks: [Reopen = "it lives in memory"]);
 }
 
 mod unordered_collections {
-    store_testkit::collection_store_suite!(
+    larder_store_testkit::collection_store_suite!(
         super::unordered,
         lacks: [
             Reopen = "it lives in memory",
@@ -69,45 +69,45 @@ mod unordered_collections {
 }
 
 mod faulty_blobs {
-    store_testkit::blob_store_suite!(
+    larder_store_testkit::blob_store_suite!(
         super::faulty,
         lacks: [Reopen = "it lives in memory", Close = "what it wraps is closed"]
     );
 }
 
 mod faulty_collections {
-    store_testkit::collection_store_suite!(
+    larder_store_testkit::collection_store_suite!(
         super::faulty,
         lacks: [Reopen = "it lives in memory", Close = "what it wraps is closed"]
     );
 }
 
 mod late_blobs {
-    store_testkit::blob_store_suite!(
+    larder_store_testkit::blob_store_suite!(
         super::late,
         lacks: [Reopen = "it lives in memory", Close = "what it wraps is closed"]
     );
 }
 
 mod late_collections {
-    store_testkit::collection_store_suite!(
+    larder_store_testkit::collection_store_suite!(
         super::late,
         lacks: [Reopen = "it lives in memory", Close = "what it wraps is closed"]
     );
 }
 
 mod power_blobs {
-    store_testkit::blob_store_suite!(super::power, lacks: [Close = "its power fails instead"]);
+    larder_store_testkit::blob_store_suite!(super::power, lacks: [Close = "its power fails instead"]);
 }
 
 mod power_collections {
-    store_testkit::collection_store_suite!(super::power, lacks: [Close = "its power fails instead"]);
+    larder_store_testkit::collection_store_suite!(super::power, lacks: [Close = "its power fails instead"]);
 }
 
 mod strict_model {
-    store_testkit::model_suite!(blobs: super::strict, collections: super::unordered);
+    larder_store_testkit::model_suite!(blobs: super::strict, collections: super::unordered);
 }
 
 mod power_model {
-    store_testkit::model_suite!(blobs: super::power, collections: super::power);
+    larder_store_testkit::model_suite!(blobs: super::power, collections: super::power);
 }

@@ -1,6 +1,6 @@
 //! Measures the cost of the length of a block in Veilid's tables: how `BLOCK_LEN` was chosen.
 //!
-//! `cargo run --release -p store-veilid --example block_len` prints the median of five rounds for each
+//! `cargo run --release -p larder-store-veilid --example block_len` prints the median of five rounds for each
 //! length: writing 128 MiB in transactions of 1 MiB, reading it in order, reading random groups of
 //! 16 KiB (a whole block each), and the bytes on disk for each byte.
 
@@ -8,9 +8,9 @@
 
 use std::{path::Path, time::Instant};
 
+use larder_veilid_node::{Bootstrap, Node, NodeConfig, Protection, veilid_core::TableDB};
 use rand::{Rng, RngCore, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use veilid_node::{Bootstrap, Node, NodeConfig, Protection, veilid_core::TableDB};
 
 const TOTAL: usize = 128 << 20;
 const TRANSACTION: usize = 1 << 20;
@@ -90,7 +90,7 @@ async fn measure(dir: &Path, len: usize, round: usize) -> Result<[f64; 4], Failu
     Ok([write, read, reads, disk as f64 / TOTAL as f64])
 }
 
-fn key(index: usize) -> store_api::Bytes {
+fn key(index: usize) -> larder_store_api::Bytes {
     [[7; 16].as_slice(), &(index as u64).to_be_bytes()]
         .concat()
         .into()

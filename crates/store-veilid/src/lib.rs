@@ -1,9 +1,9 @@
 //! Larder's phone backend: an app's Veilid node keeps its blobs, collections, secrets and records.
 //!
 //! ```no_run
-//! # async fn run() -> store_api::Result<()> {
-//! use store_veilid::VeilidStore;
-//! use veilid_node::{Node, NodeConfig, Protection};
+//! # async fn run() -> larder_store_api::Result<()> {
+//! use larder_store_veilid::VeilidStore;
+//! use larder_veilid_node::{Node, NodeConfig, Protection};
 //!
 //! let node = Node::start(NodeConfig::new("/data/app", Protection::Keychain)).await?;
 //! let store = VeilidStore::open(node.clone(), "photos").await?; // blobs and collections

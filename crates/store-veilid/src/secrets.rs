@@ -1,9 +1,9 @@
 //! Secrets in the node's protected store: the system's keychain, or what its
-//! [`Protection`](veilid_node::Protection) says.
+//! [`Protection`](larder_veilid_node::Protection) says.
 
 use async_trait::async_trait;
-use store_api::{Error, Kind, Result, Secret, SecretName, Secrets};
-use veilid_node::{Node, api_error};
+use larder_store_api::{Error, Kind, Result, Secret, SecretName, Secrets};
+use larder_veilid_node::{Node, api_error};
 
 /// Tells ours from those that the app keeps there itself.
 const PREFIX: &str = "larder/";

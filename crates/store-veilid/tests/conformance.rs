@@ -2,7 +2,7 @@
 
 mod support;
 
-use store_testkit::{blob_store_suite, collection_store_suite, model_suite};
+use larder_store_testkit::{blob_store_suite, collection_store_suite, model_suite};
 use support::subject;
 
 mod blobs {

@@ -9,13 +9,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rand::{Rng, SeedableRng};
-use rand_chacha::ChaCha8Rng;
-use store_api::{
+use larder_store_api::{
     Batch, BlobStore, Block, Bytes, CollectionId, CollectionStore, Edit, Kind, Part, PayloadId,
     Result,
 };
-use store_veilid::VeilidStore;
+use larder_store_veilid::VeilidStore;
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
 use support::{name, node};
 
 const C: CollectionId = CollectionId::from_static("c");

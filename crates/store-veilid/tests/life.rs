@@ -5,11 +5,11 @@ mod support;
 use std::{path::Path, path::PathBuf};
 
 use futures_util::TryStreamExt;
-use store_api::{
+use larder_store_api::{
     Batch, BlobStore, Block, Bytes, CollectionId, CollectionStore, Edit, Kind, Part, PayloadId,
     Result, Scan,
 };
-use store_veilid::VeilidStore;
+use larder_store_veilid::VeilidStore;
 use support::{name, node};
 
 const C: CollectionId = CollectionId::from_static("c");

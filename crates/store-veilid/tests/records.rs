@@ -4,12 +4,12 @@ mod support;
 
 use std::{path::Path, sync::Arc, time::Duration};
 
-use store_api::{
+use larder_store_api::{
     Freshness, Kind, Member, PublicKey, Put, PutRecord, RecordDescriptor, RecordId, RecordStore,
     Result, SecretKey, Secrets, SeqExpect, SlotSeq,
 };
-use store_testkit::{record_store_suite, suite::Subject};
-use store_veilid::{VeilidRecords, VeilidSecrets, VeilidStore};
+use larder_store_testkit::{record_store_suite, suite::Subject};
+use larder_store_veilid::{VeilidRecords, VeilidSecrets, VeilidStore};
 use support::{name, node};
 
 /// The suite, on one node that never meets another.

@@ -2,8 +2,8 @@
 
 mod support;
 
-use store_api::{Batch, CollectionId, CollectionStore, Edit, Result};
-use store_veilid::VeilidStore;
+use larder_store_api::{Batch, CollectionId, CollectionStore, Edit, Result};
+use larder_store_veilid::VeilidStore;
 use support::{name, node};
 
 const ROUNDS: usize = 100;

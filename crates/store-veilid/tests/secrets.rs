@@ -2,9 +2,9 @@
 
 mod support;
 
-use store_api::{Kind, Result, Secret, SecretName, Secrets};
-use store_testkit::suite::{check_secrets, check_secrets_kept};
-use store_veilid::VeilidSecrets;
+use larder_store_api::{Kind, Result, Secret, SecretName, Secrets};
+use larder_store_testkit::suite::{check_secrets, check_secrets_kept};
+use larder_store_veilid::VeilidSecrets;
 use support::{name, node};
 
 #[tokio::test(flavor = "multi_thread")]

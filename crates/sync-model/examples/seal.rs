@@ -1,14 +1,14 @@
 //! How fast files are sealed and opened, beside the bare cipher:
-//! `cargo run --release -p sync --example seal [MiB]`.
+//! `cargo run --release -p larder-sync --example seal [MiB]`.
 #![allow(clippy::print_stdout)]
 
 use std::{io, sync::Arc, time::Instant};
 
 use chacha20poly1305::{ChaCha20Poly1305, KeyInit, Nonce, aead::AeadInOut};
 use futures_util::TryStreamExt;
-use store_engine::{Blobs, Hash, Source};
-use store_testkit::MemoryStore;
-use sync_model::{
+use larder_store_engine::{Blobs, Hash, Source};
+use larder_store_testkit::MemoryStore;
+use larder_sync_model::{
     seal::file::{FileKey, SEGMENT_LEN, open_range, seal_stream},
     tree::FileEntry,
 };
@@ -16,7 +16,7 @@ use sync_model::{
 const ROUNDS: usize = 5;
 
 #[tokio::main]
-async fn main() -> store_api::Result<()> {
+async fn main() -> larder_store_api::Result<()> {
     let mib = std::env::args().nth(1).and_then(|mib| mib.parse().ok());
     let len = mib.unwrap_or(256_usize) * 1024 * 1024;
     let key = FileKey::from_bytes([1; 32]);
@@ -86,8 +86,8 @@ async fn main() -> store_api::Result<()> {
 /// The best of some rounds, in MB/s.
 async fn best(
     len: usize,
-    mut work: impl AsyncFnMut() -> store_api::Result<()>,
-) -> store_api::Result<f64> {
+    mut work: impl AsyncFnMut() -> larder_store_api::Result<()>,
+) -> larder_store_api::Result<f64> {
     let mut best: f64 = 0.0;
     for _ in 0..ROUNDS {
         let start = Instant::now();

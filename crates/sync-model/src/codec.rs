@@ -1,6 +1,6 @@
 //! Reads the fixed layouts of groups: field by field, from any bytes, without a panic.
 
-use store_api::{Error, Kind, Result};
+use larder_store_api::{Error, Kind, Result};
 
 /// Reads fields, one after the other. Bytes that do not fit are [`Kind::Invalid`].
 #[derive(Debug)]

@@ -3,8 +3,8 @@
 
 use std::num::NonZeroU64;
 
-use store_api::RecordId;
-use store_engine::Hash;
+use larder_store_api::RecordId;
+use larder_store_engine::Hash;
 
 use crate::{
     invite::Invite,

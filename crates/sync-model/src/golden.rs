@@ -1,7 +1,7 @@
 //! The bytes of every layout, pinned: a line of text for each case, in `tests/golden` of the crate that
 //! compiles this file.
 //!
-//! `LARDER_GOLDEN=write cargo test -p sync -p sync-model` writes the files instead of comparing. Whoever
+//! `LARDER_GOLDEN=write cargo test -p larder-sync -p larder-sync-model` writes the files instead of comparing. Whoever
 //! changes a layout does that, looks at the difference, and commits both; a layout that was released gets
 //! another version first.
 

@@ -1,7 +1,7 @@
 //! Names of groups and repos, and which slots their records have.
 
-use store_api::{PublicKey, RecordDescriptor, RecordId, Slot};
-use store_engine::record_id;
+use larder_store_api::{PublicKey, RecordDescriptor, RecordId, Slot};
+use larder_store_engine::record_id;
 
 /// The number of slots of a group's record.
 pub const GROUP_SLOTS: u16 = 1024;

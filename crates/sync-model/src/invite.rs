@@ -16,7 +16,7 @@
 use std::{fmt, str::FromStr};
 
 use data_encoding::BASE64URL_NOPAD;
-use store_api::{Error, Kind, PublicKey, Result, SecretKey};
+use larder_store_api::{Error, Kind, PublicKey, Result, SecretKey};
 use zeroize::Zeroizing;
 
 use crate::{

@@ -9,8 +9,8 @@
 
 use std::fmt;
 
-use store_api::{Error, Kind, PublicKey, RecordId, Result, SecretKey};
-use store_engine::{generate_key, public_key};
+use larder_store_api::{Error, Kind, PublicKey, RecordId, Result, SecretKey};
+use larder_store_engine::{generate_key, public_key};
 use zeroize::{ZeroizeOnDrop, Zeroizing};
 
 use crate::ids::group_id;

@@ -1,6 +1,6 @@
 //! The root of a tree: what names all of it.
 
-use store_engine::{Hash, MAX_TREE_DEPTH};
+use larder_store_engine::{Hash, MAX_TREE_DEPTH};
 
 /// The highest level of a page.
 pub const MAX_LEVEL: u8 = MAX_TREE_DEPTH - 1;
@@ -33,7 +33,7 @@ impl Root {
     }
 
     /// Returns the root to tag or pin to keep the whole tree, and its files, alive.
-    pub fn keep(&self) -> store_engine::Root {
-        store_engine::Root::tree(self.hash, self.level.saturating_add(1))
+    pub fn keep(&self) -> larder_store_engine::Root {
+        larder_store_engine::Root::tree(self.hash, self.level.saturating_add(1))
     }
 }

@@ -9,13 +9,13 @@ use std::{io, ops::Range};
 use bytes::Bytes;
 use common::{blobs, key};
 use futures_util::{StreamExt, TryStreamExt};
-use proptest::prelude::*;
-use store_api::{Kind, Result};
-use store_engine::{Blobs, Hash, Source};
-use sync_model::{
+use larder_store_api::{Kind, Result};
+use larder_store_engine::{Blobs, Hash, Source};
+use larder_sync_model::{
     seal::file::{FileKey, SEGMENT_LEN, open_range, seal_stream, sealed_len},
     tree::FileEntry,
 };
+use proptest::prelude::*;
 
 const SEG: usize = SEGMENT_LEN;
 
@@ -245,7 +245,7 @@ fn keys_are_of_a_file_and_a_group() {
     let convergent = FileKey::convergent(&key(), hash, 4);
     assert_eq!(convergent, FileKey::convergent(&key(), hash, 4));
     assert_ne!(convergent, FileKey::convergent(&key(), hash, 5));
-    let other = sync_model::keys::ReadKey::from_bytes([8; 32], 0);
+    let other = larder_sync_model::keys::ReadKey::from_bytes([8; 32], 0);
     assert_ne!(convergent, FileKey::convergent(&other, hash, 4));
     assert_ne!(FileKey::random().unwrap(), FileKey::random().unwrap());
     assert_eq!(format!("{convergent:?}"), "FileKey(…)");

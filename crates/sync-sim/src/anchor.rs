@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use net_api::cut_reason;
+use larder_net_api::cut_reason;
 
 use super::{
     error::closed,

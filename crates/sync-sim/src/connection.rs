@@ -3,7 +3,7 @@
 use std::{fmt, sync::Arc};
 
 use async_trait::async_trait;
-use store_api::{Error, Kind, PublicKey, Result};
+use larder_store_api::{Error, Kind, PublicKey, Result};
 
 use super::{
     anchor::Anchor,
@@ -13,7 +13,7 @@ use super::{
     trace::Happening,
     world::{Shared, Streams, World},
 };
-use net_api::{Connection, ConnectionApi, Stream};
+use larder_net_api::{Connection, ConnectionApi, Stream};
 
 pub(super) struct SimConnection {
     anchor: Arc<Anchor>,

@@ -1,6 +1,6 @@
 //! The errors of connections that end.
 
-use store_api::{Error, Kind};
+use larder_store_api::{Error, Kind};
 
 /// Returns the error of a connection that ended although nobody closed it.
 pub(super) fn lost(why: &'static str) -> Error {

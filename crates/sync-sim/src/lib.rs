@@ -2,7 +2,7 @@
 //!
 //! All that happens follows from the seed: on a runtime of one thread whose clock was paused from its
 //! start (`#[tokio::test(start_paused = true)]`), where nobody uses other threads or chance (groups do
-//! not in a `store_engine::simulation`), two runs of the same seed have the same
+//! not in a `larder_store_engine::simulation`), two runs of the same seed have the same
 //! [trace](SimNetwork::trace). `tokio::select!` has chance of its own unless it is `biased`.
 //!
 //! A connection that ends takes with it all that its sides have not read, so that whoever relies on
@@ -14,9 +14,9 @@
 //! # use tokio::io::{AsyncReadExt, AsyncWriteExt};
 //! # #[tokio::main(flavor = "current_thread", start_paused = true)]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! use store_api::PublicKey;
-//! use net_api::Network;
-//! use sync_sim::{Link, SimNetwork};
+//! use larder_store_api::PublicKey;
+//! use larder_net_api::Network;
+//! use larder_sync_sim::{Link, SimNetwork};
 //!
 //! let sim = SimNetwork::new(7);
 //! sim.set_default_link(Link { latency: Duration::from_millis(50), ..Link::default() });
@@ -53,7 +53,7 @@ mod world;
 use std::{collections::BTreeSet, sync::Arc};
 
 use bytes::Bytes;
-use store_api::{PublicKey, Result};
+use larder_store_api::{PublicKey, Result};
 
 pub use garble::garble;
 pub use search::{Finding, MAX_FINDINGS, MAX_PATTERN_LEN, MAX_PATTERNS, MIN_PATTERN_LEN};
@@ -64,7 +64,7 @@ pub use settings::{
 pub use trace::TRACE_LEN;
 
 use error::lost;
-use net_api::Network;
+use larder_net_api::Network;
 use node::SimNode;
 use search::Search;
 use trace::Happening;

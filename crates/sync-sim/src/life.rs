@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use store_api::Error;
+use larder_store_api::Error;
 
 use super::{
     error::{closed, lost},

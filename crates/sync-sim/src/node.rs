@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use futures_util::stream;
-use store_api::{Error, Kind, PublicKey, Result};
+use larder_store_api::{Error, Kind, PublicKey, Result};
 use tokio::{sync::Notify, time::sleep};
 
 use super::{
@@ -14,7 +14,7 @@ use super::{
     trace::Happening,
     world::{Shared, World},
 };
-use net_api::{Address, AddressWatch, Connection, Network};
+use larder_net_api::{Address, AddressWatch, Connection, Network};
 
 const CONNECT: &str = "network.connect";
 

@@ -1,6 +1,6 @@
 //! Finds patterns in all that crosses the network, without keeping it.
 
-use store_api::{Error, Kind, PublicKey, Result};
+use larder_store_api::{Error, Kind, PublicKey, Result};
 
 /// The shortest pattern that can be searched for, in bytes.
 pub const MIN_PATTERN_LEN: usize = 4;

@@ -7,7 +7,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use store_api::{Error, Kind};
+use larder_store_api::{Error, Kind};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{
@@ -16,7 +16,7 @@ use super::{
     trace::PipeId,
     world::World,
 };
-use net_api::Stream;
+use larder_net_api::Stream;
 
 /// The stream of `anchor`'s side with this number.
 pub(super) fn stream(anchor: &Arc<Anchor>, number: u64, opener: usize) -> Stream {

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use store_api::{Error, PublicKey};
+use larder_store_api::{Error, PublicKey};
 use tokio::{
     runtime::Handle,
     sync::Notify,

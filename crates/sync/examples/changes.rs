@@ -1,5 +1,5 @@
 //! The processor time of one change, by the size of the group and the number of its sessions:
-//! `cargo run --release -p sync --example changes [REPOS SESSIONS]`.
+//! `cargo run --release -p larder-sync --example changes [REPOS SESSIONS]`.
 //!
 //! The writer runs on a thread of its own, whose time is counted; all others run on another.
 #![allow(clippy::print_stdout)]
@@ -10,15 +10,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use store_api::{PublicKey, Result};
-use store_engine::{Blobs, Hash};
-use store_testkit::{MemorySecrets, MemoryStore};
-use sync::{
+use larder_store_api::{PublicKey, Result};
+use larder_store_engine::{Blobs, Hash};
+use larder_store_testkit::{MemorySecrets, MemoryStore};
+use larder_sync::{
     groups::{Groups, Policy, Repo, Stores},
     invite::{Invite, InviteKind},
     replicate::{Options, Replicator, Synced},
 };
-use sync_sim::SimNetwork;
+use larder_sync_sim::SimNetwork;
 use tokio::sync::{mpsc, oneshot};
 
 /// The number of changes that are measured.

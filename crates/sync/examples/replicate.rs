@@ -1,4 +1,4 @@
-//! Measures the cost of replication, on a simulated network: `cargo run --release -p sync --example
+//! Measures the cost of replication, on a simulated network: `cargo run --release -p larder-sync --example
 //! replicate`.
 #![allow(clippy::print_stdout)]
 
@@ -8,17 +8,17 @@ use std::{
 };
 
 use futures_util::{StreamExt, stream};
-use store_api::{PublicKey, Result};
-use store_engine::Blobs;
-use store_testkit::{MemorySecrets, MemoryStore};
-use sync::{
+use larder_store_api::{PublicKey, Result};
+use larder_store_engine::Blobs;
+use larder_store_testkit::{MemorySecrets, MemoryStore};
+use larder_sync::{
     groups::Policy,
     groups::{Changes, Groups, Repo, Stores},
     invite::{Invite, InviteKind},
     replicate::{Options, Replicator, Synced},
     tree::Name,
 };
-use sync_sim::{Link, SimNetwork};
+use larder_sync_sim::{Link, SimNetwork};
 
 const NAMES: u64 = 1_000_000;
 const TOGETHER: u64 = 50_000;
@@ -121,7 +121,7 @@ async fn put(repo: &Repo, names: impl Iterator<Item = u64>, what: &str) -> Resul
         let (repo, text) = (repo.clone(), format!("{what} {n}"));
         async move {
             let name = Name::new(format!("photos/{:04}/IMG_{n:07}.jpeg", n / 500))?;
-            Ok::<_, store_api::Error>((name, repo.stage(text.into_bytes(), 0).await?))
+            Ok::<_, larder_store_api::Error>((name, repo.stage(text.into_bytes(), 0).await?))
         }
     });
     let mut changes = Changes::new();

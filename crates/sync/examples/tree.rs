@@ -1,4 +1,4 @@
-//! Measures the cost of changes in a large tree: `cargo run --release -p sync --example tree
+//! Measures the cost of changes in a large tree: `cargo run --release -p larder-sync --example tree
 //! [files]`.
 #![allow(clippy::print_stdout)]
 
@@ -10,11 +10,11 @@ use std::{
 };
 
 use futures_util::{StreamExt, TryStreamExt, stream};
-use store_api::{Listing, Result};
-use store_engine::{Blobs, Hash};
-use store_redb::{Options, RedbStore};
-use store_testkit::MemorySecrets;
-use sync::{
+use larder_store_api::{Listing, Result};
+use larder_store_engine::{Blobs, Hash};
+use larder_store_redb::{Options, RedbStore};
+use larder_store_testkit::MemorySecrets;
+use larder_sync::{
     groups::{Changes, Groups, Stores},
     keys::ReadKey,
     seal::file::FileKey,

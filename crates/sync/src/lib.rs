@@ -12,9 +12,9 @@ mod golden;
 pub mod groups;
 pub mod replicate;
 
-pub use net_api as network;
-use sync_model::codec;
-pub use sync_model::{ids, invite, keys, records, root, seal, tree};
+pub use larder_net_api as network;
+use larder_sync_model::codec;
+pub use larder_sync_model::{ids, invite, keys, records, root, seal, tree};
 
 /// Every address of a network fits into a route and into an invite.
 const _: () = assert!(network::MAX_ADDRESS_LEN <= records::MAX_ADDRESS_LEN);

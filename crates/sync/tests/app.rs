@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::{FutureExt, TryStreamExt};
-use store_api::{Kind, PublicKey, PutRecord, RecordStore, Result, SeqExpect};
-use store_engine::{Blobs, Records};
-use store_testkit::{MemorySecrets, MemoryStore};
-use sync::{
+use larder_store_api::{Kind, PublicKey, PutRecord, RecordStore, Result, SeqExpect};
+use larder_store_engine::{Blobs, Records};
+use larder_store_testkit::{MemorySecrets, MemoryStore};
+use larder_sync::{
     groups::{Changes, Content, Group, Groups, Policy, RecordPut, RecordValue, Repo, Stores},
     invite::InviteKind,
     records::{FIRST_APP, MAX_APP_VALUE_LEN, MAX_LABEL_LEN, seal_member},

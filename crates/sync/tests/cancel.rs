@@ -5,10 +5,10 @@
 use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
 
 use futures_util::TryStreamExt;
-use store_api::SeqExpect;
-use store_engine::{Blobs, Finding, Repair, Scrubbed};
-use store_testkit::{MemorySecrets, MemoryStore, cancel::at_every_await, stores::LateStore};
-use sync::{
+use larder_store_api::SeqExpect;
+use larder_store_engine::{Blobs, Finding, Repair, Scrubbed};
+use larder_store_testkit::{MemorySecrets, MemoryStore, cancel::at_every_await, stores::LateStore};
+use larder_sync::{
     groups::{Changes, Group, Groups, Policy, Repo, Stores},
     invite::{Invite, InviteKind},
     tree::Name,

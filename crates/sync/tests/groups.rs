@@ -9,10 +9,10 @@ use std::{
 };
 
 use futures_util::{StreamExt, TryStreamExt};
-use store_api::{CollectionStore, Kind, Result};
-use store_engine::{Blobs, Status};
-use store_testkit::{MemorySecrets, MemoryStore, stores::StrictStore};
-use sync::{
+use larder_store_api::{CollectionStore, Kind, Result};
+use larder_store_engine::{Blobs, Status};
+use larder_store_testkit::{MemorySecrets, MemoryStore, stores::StrictStore};
+use larder_sync::{
     groups::{Changes, Content, Groups, Stores},
     invite::{Invite, InviteKind},
     tree::Name,
@@ -25,7 +25,9 @@ struct Device {
 }
 
 impl Device {
-    async fn over(store: impl store_api::BlobStore + CollectionStore + Clone) -> Result<Self> {
+    async fn over(
+        store: impl larder_store_api::BlobStore + CollectionStore + Clone,
+    ) -> Result<Self> {
         let shared = Arc::new(store);
         let stores = Stores {
             blobs: Blobs::open(shared.clone(), shared.clone()).await?,
@@ -50,7 +52,7 @@ fn kind<T: std::fmt::Debug>(result: Result<T>) -> Kind {
     result.expect_err("it is refused").kind()
 }
 
-async fn names(repo: &sync::groups::Repo) -> Result<Vec<String>> {
+async fn names(repo: &larder_sync::groups::Repo) -> Result<Vec<String>> {
     let files = repo.list("").await?;
     files
         .map_ok(|(name, _)| name.as_str().to_owned())

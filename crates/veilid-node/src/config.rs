@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use store_api::{Error, Kind, Result};
+use larder_store_api::{Error, Kind, Result};
 use veilid_core::VeilidConfig;
 use zeroize::Zeroizing;
 

@@ -1,6 +1,6 @@
 //! Veilid's errors as everybody else's.
 
-use store_api::{Error, Kind};
+use larder_store_api::{Error, Kind};
 use veilid_core::VeilidAPIError;
 
 /// The texts that Veilid passes on from below its own errors, and the kinds that they mean.

@@ -2,9 +2,9 @@
 //! in order.
 //!
 //! ```no_run
-//! # async fn run() -> store_api::Result<()> {
+//! # async fn run() -> larder_store_api::Result<()> {
 //! use std::time::Duration;
-//! use veilid_node::{Node, NodeConfig, Protection};
+//! use larder_veilid_node::{Node, NodeConfig, Protection};
 //!
 //! let node = Node::start(NodeConfig::new("/data/app", Protection::Keychain)).await?;
 //! node.attach(Duration::from_secs(60)).await?; // only what needs the network needs this

@@ -2,7 +2,7 @@
 
 use std::{future::Future, sync::Arc, time::Duration};
 
-use store_api::{Error, Kind, Result};
+use larder_store_api::{Error, Kind, Result};
 use tokio::{runtime::Handle, sync::Mutex};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use veilid_core::{VeilidAPI, VeilidConfig, api_startup};

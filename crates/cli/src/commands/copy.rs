@@ -56,7 +56,7 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
     let ours = rest::own_repos(&to).await?;
     let mut copied = Copied::default();
     blobs::copy(app, from.blobs(), to.blobs(), &mut copied).await?;
-    if Groups::are_in(from.collections()).await? {
+    if Groups::exist_in(from.collections()).await? {
         // Before the entries that say that they are there.
         copied.keys = rest::copy_keys(&from, &to).await?;
     }

@@ -23,7 +23,7 @@ pub(crate) struct Place {
 
 /// The store's groups; `None` where it has none, and then nothing is unlocked.
 pub(crate) async fn known(store: &Store) -> Result<Option<Groups>> {
-    match Groups::are_in(store.collections()).await? {
+    match Groups::exist_in(store.collections()).await? {
         true => Ok(Some(store.groups().await?)),
         false => Ok(None),
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use store_api::{BlobStore, CollectionStore, Result, Secrets};
+use larder_store_api::{BlobStore, CollectionStore, Result, Secrets};
 
 use crate::backend::{Backend, Unlocker};
 

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use store_api::{BlobStore, CollectionStore, Error, Kind, Result, Secrets};
-use store_memory::{MemorySecrets, MemoryStore};
+use larder_store_api::{BlobStore, CollectionStore, Error, Kind, Result, Secrets};
+use larder_store_memory::{MemorySecrets, MemoryStore};
 
 use crate::{
     StoreUrl,

@@ -11,7 +11,7 @@ mod veilid_folder;
 
 use std::{path::PathBuf, sync::Arc};
 
-use store_api::{Error, Kind, Result};
+use larder_store_api::{Error, Kind, Result};
 
 pub(crate) use foreign::Foreign;
 

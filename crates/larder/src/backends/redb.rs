@@ -3,9 +3,9 @@
 use std::{path::PathBuf, sync::Arc};
 
 use async_trait::async_trait;
-use store_api::{BlobStore, CollectionStore, Result, Secrets};
-use store_engine::FileSecrets;
-use store_redb::{Options, RedbStore};
+use larder_store_api::{BlobStore, CollectionStore, Result, Secrets};
+use larder_store_engine::FileSecrets;
+use larder_store_redb::{Options, RedbStore};
 
 use super::folder;
 use crate::{

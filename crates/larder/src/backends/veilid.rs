@@ -3,9 +3,9 @@
 use std::{path::PathBuf, sync::Arc};
 
 use async_trait::async_trait;
-use store_api::{BlobStore, CollectionStore, Result, Secrets};
-use store_veilid::{VeilidSecrets, VeilidStore};
-use veilid_node::Protection;
+use larder_store_api::{BlobStore, CollectionStore, Result, Secrets};
+use larder_store_veilid::{VeilidSecrets, VeilidStore};
+use larder_veilid_node::Protection;
 
 use super::{folder, veilid_folder};
 use crate::{

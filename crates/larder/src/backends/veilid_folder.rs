@@ -5,10 +5,10 @@ use std::{
     path::Path,
 };
 
-use descriptors::Descriptors;
-use store_api::{Error, Kind, Result};
-use store_veilid::VeilidStore;
-use veilid_node::{Node, NodeConfig, Protection};
+use larder_descriptors::Descriptors;
+use larder_store_api::{Error, Kind, Result};
+use larder_store_veilid::VeilidStore;
+use larder_veilid_node::{Node, NodeConfig, Protection};
 
 /// Names the node: a process runs one of each name, and the keychain knows the key by it. So it lies
 /// in the folder, and moves with it.

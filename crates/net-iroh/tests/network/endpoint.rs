@@ -1,6 +1,6 @@
 //! Endpoints talk to whom they were told to.
 
-use net_iroh::{bind, transport};
+use larder_net_iroh::{bind, transport};
 
 use super::*;
 

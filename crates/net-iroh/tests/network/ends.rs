@@ -2,9 +2,9 @@
 
 use std::{io::ErrorKind, net::UdpSocket, thread, time::Duration};
 
-use net_api::{AddressWatch, MAX_REASON_LEN, Stream};
-use net_iroh::{ALPN, STREAM_WINDOW};
-use store_api::Kind;
+use larder_net_api::{AddressWatch, MAX_REASON_LEN, Stream};
+use larder_net_iroh::{ALPN, STREAM_WINDOW};
+use larder_store_api::Kind;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     time::{Instant, sleep, timeout},
@@ -157,7 +157,7 @@ async fn a_close_tells_why() {
     for error in errors.drain(..) {
         assert_eq!(error.kind(), ErrorKind::NotConnected);
         let error = error.into_inner().unwrap();
-        let error = error.downcast::<store_api::Error>().unwrap();
+        let error = error.downcast::<larder_store_api::Error>().unwrap();
         assert_eq!(error.kind(), Kind::Closed);
     }
     for conn in [&here, &there] {
@@ -283,7 +283,7 @@ async fn a_crash_never_looks_like_an_end() {
     let error = soon(back.recv.read_u8()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::ConnectionReset);
     let error = error.into_inner().unwrap();
-    let error = error.downcast::<store_api::Error>().unwrap();
+    let error = error.downcast::<larder_store_api::Error>().unwrap();
     assert_eq!(error.kind(), Kind::Unavailable);
     assert_eq!(there.closed().await.kind(), Kind::Unavailable);
     assert_eq!(

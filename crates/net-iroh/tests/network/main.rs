@@ -8,11 +8,11 @@ mod shared;
 use std::{sync::Arc, time::Duration};
 
 use futures_util::{FutureExt, StreamExt, future::join_all};
-use net_api::{Address, Connection, Network, Stream};
-use net_iroh::{
+use larder_net_api::{Address, Connection, Network, Stream};
+use larder_net_iroh::{
     CONNECTION_WINDOW, EndpointOptions, IrohNetwork, MAX_BACKLOG, MAX_STREAMS, Reach, STREAM_WINDOW,
 };
-use store_api::{Kind, SecretKey};
+use larder_store_api::{Kind, SecretKey};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     time::{sleep, timeout},

@@ -2,9 +2,9 @@
 
 use std::{net::UdpSocket, sync::Arc, time::Duration};
 
-use net_api::{Address, Network};
-use net_iroh::{CONNECT_TIMEOUT, EndpointOptions, IrohNetwork, Reach};
-use store_api::{Kind, PublicKey};
+use larder_net_api::{Address, Network};
+use larder_net_iroh::{CONNECT_TIMEOUT, EndpointOptions, IrohNetwork, Reach};
+use larder_store_api::{Kind, PublicKey};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::*;

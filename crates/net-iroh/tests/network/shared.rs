@@ -4,7 +4,7 @@ use iroh::{
     Endpoint,
     endpoint::{Connection as Raw, QuicTransportConfig},
 };
-use net_iroh::{ALPN, AcceptError, ProtocolHandler, Router};
+use larder_net_iroh::{ALPN, AcceptError, ProtocolHandler, Router};
 
 use super::*;
 

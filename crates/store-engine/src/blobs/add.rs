@@ -11,9 +11,9 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use descriptors::{Descriptors, Permit};
 use futures_util::{Stream, StreamExt, future};
-use store_api::{Block, Error, GROUP_LEN, Kind, Part, Result};
+use larder_descriptors::{Descriptors, Permit};
+use larder_store_api::{Block, Error, GROUP_LEN, Kind, Part, Result};
 use tokio::task::JoinHandle;
 
 use super::{

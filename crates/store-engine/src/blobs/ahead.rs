@@ -8,7 +8,7 @@ use std::{
 };
 
 use futures_util::{FutureExt, Stream, stream::BoxStream};
-use store_api::{Error, Kind, Result};
+use larder_store_api::{Error, Kind, Result};
 use tokio::task::JoinHandle;
 
 use super::Inner;

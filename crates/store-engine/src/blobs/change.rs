@@ -1,8 +1,8 @@
-//! The one door through which blobs and tags change what the index says.
+//! The one place where blobs and tags change what the index says.
 
 use std::sync::Arc;
 
-use store_api::{Batch, Durability, Edit, Expect, Kind, PayloadId, Result, Revision};
+use larder_store_api::{Batch, Durability, Edit, Expect, Kind, PayloadId, Result, Revision};
 
 use super::{
     Inner,

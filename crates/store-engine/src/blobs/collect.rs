@@ -15,14 +15,14 @@ use std::{
 
 use async_trait::async_trait;
 use futures_util::{StreamExt, TryStreamExt};
-use store_api::{Error, Kind, Result};
+use larder_store_api::{Error, Kind, Result};
 
 use super::{
     Blobs, Inner,
     change::{Change, Outcome},
     entry::Indexed,
-    marks::Marks,
     pins::{Collecting, Deleting, Watch},
+    reachable::Reachable,
     read::Status,
     tags::Tags,
 };
@@ -106,7 +106,7 @@ struct Collection {
     inner: Arc<Inner>,
     watch: Watch,
     keep_newer: u64,
-    marks: Marks,
+    marks: Reachable,
     one: Collecting,
 }
 
@@ -117,7 +117,7 @@ impl Collection {
         let since = keep_newer.duration_since(UNIX_EPOCH).unwrap_or_default();
         Self {
             watch: inner.pins.begin(),
-            marks: Marks::new(inner.clone()),
+            marks: Reachable::new(inner.clone()),
             inner,
             keep_newer: u64::try_from(since.as_millis()).unwrap_or(u64::MAX),
             one,

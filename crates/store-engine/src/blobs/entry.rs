@@ -11,8 +11,8 @@
 
 use bao_tree::{ChunkNum, ChunkRanges};
 use bytes::{BufMut, Bytes, BytesMut};
+use larder_store_api::{Error, GROUP_LEN, Kind, PayloadId, Result, Revision};
 use serde::{Deserialize, Serialize};
-use store_api::{Error, GROUP_LEN, Kind, PayloadId, Result, Revision};
 
 use super::{
     bitfield::Bitfield,

@@ -1,6 +1,6 @@
 //! The errors that reads of a blob have in common.
 
-use store_api::{Error, Kind};
+use larder_store_api::{Error, Kind};
 
 use crate::Hash;
 

@@ -5,7 +5,7 @@ use std::{ops::Range, sync::Arc};
 use bao_tree::ChunkRanges;
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, TryStreamExt, stream};
-use store_api::{Error, Listing, Part, PayloadId, Result};
+use larder_store_api::{Error, Listing, Part, PayloadId, Result};
 
 use super::{
     Blobs, Inner,
@@ -26,8 +26,8 @@ impl Blobs {
     /// The chunks `ranges` of a blob with all that proves them, verified as they are read, in the
     /// order of iroh's encoding. Ranges beyond the end ask for the last chunk.
     ///
-    /// Bytes that are not here are [`Kind::NotFound`](store_api::Kind::NotFound), damaged ones
-    /// [`Kind::Corrupt`](store_api::Kind::Corrupt): the items before it are whole and right.
+    /// Bytes that are not here are [`Kind::NotFound`](larder_store_api::Kind::NotFound), damaged ones
+    /// [`Kind::Corrupt`](larder_store_api::Kind::Corrupt): the items before it are whole and right.
     pub fn export(&self, hash: Hash, ranges: ChunkRanges) -> Listing<Encoded> {
         let inner = self.0.clone();
         Box::pin(

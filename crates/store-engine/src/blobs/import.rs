@@ -19,7 +19,7 @@ use super::{
 use crate::{Hash, Root, to_end::ToEnd};
 use bao_tree::io::{Leaf, Parent};
 use futures_util::future::BoxFuture;
-use store_api::{Error, GROUP_LEN, Kind, Result};
+use larder_store_api::{Error, GROUP_LEN, Kind, Result};
 
 mod live;
 

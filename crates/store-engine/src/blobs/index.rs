@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt};
-use store_api::{Batch, Durability, Edit, Listing, PayloadId, Result, Revision, Scan};
+use larder_store_api::{Batch, Durability, Edit, Listing, PayloadId, Result, Revision, Scan};
 
 use super::{
     Blobs, Inner,
@@ -30,7 +30,7 @@ impl Inner {
                     added: u64::MAX,
                     state: State::Inline(Bytes::new()),
                 },
-                revision: store_api::Revision(0),
+                revision: larder_store_api::Revision(0),
             }));
         }
         let found = self.collections.get(BLOBS, key(hash)).await?;

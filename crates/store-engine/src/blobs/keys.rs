@@ -5,7 +5,7 @@
 //! * `larder/garbage`: payloads that nothing claims any more, to be deleted.
 
 use bytes::Bytes;
-use store_api::{CollectionId, Edit, Error, Kind, PayloadId, Result};
+use larder_store_api::{CollectionId, Edit, Error, Kind, PayloadId, Result};
 
 use crate::Hash;
 

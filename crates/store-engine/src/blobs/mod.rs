@@ -1,7 +1,7 @@
 //! Blobs: immutable bytes, named by their hash, over any payload store and any collection store.
 
 mod add;
-mod again;
+mod add_batch;
 mod ahead;
 mod bitfield;
 mod change;
@@ -15,19 +15,19 @@ mod import;
 mod index;
 mod items;
 mod keys;
-mod marks;
 mod observe;
 mod payload;
 mod pins;
 mod plan;
+mod reachable;
 mod read;
+mod read_retry;
 mod reader;
 mod scrub;
 mod segment;
 mod sessions;
 mod stage;
 mod tags;
-mod together;
 mod transaction;
 pub(crate) mod tree;
 mod walk;
@@ -40,24 +40,24 @@ use std::{
     },
 };
 
-use store_api::{BlobStore, CollectionStore, Error, GROUP_LEN, Kind, Listing, Result};
+use larder_store_api::{BlobStore, CollectionStore, Error, GROUP_LEN, Kind, Listing, Result};
 use tokio::sync::{Notify, broadcast};
 
-pub(crate) use self::together::TOGETHER;
+pub(crate) use self::add_batch::MAX_ADD_BATCH;
 pub use self::{
     add::{AddOptions, ByteStream, Progress, Source},
+    add_batch::Hashed,
     bitfield::Bitfield,
     collect::{Collected, Roots},
     import::{Import, RECORD_EVERY, RECORD_EVERY_BYTES, Trust},
     items::Encoded,
-    marks::Marks,
     pins::Pin,
+    reachable::Reachable,
     read::{MAX_READ_TO_BYTES, Status},
     reader::Reader,
     scrub::{Finding, Repair, Scrubbed},
     sessions::{BEAT, LEASE},
     tags::{MAX_TAG_NAME_LEN, Tag, TagName, Tags},
-    together::Hashed,
     transaction::{MAX_STAGED_BLOBS, MAX_STAGED_BYTES, Transaction},
 };
 use self::{import::Imports, pins::Pins, segment::Segments, sessions::Sessions};
@@ -69,7 +69,7 @@ const CHANGES: usize = 256;
 /// A store of blobs: what an app holds, the same type whatever is plugged in. A cheap handle; its
 /// clones are the same store.
 ///
-/// Where the stores are [exclusive](store_api::Sharing), one `Blobs` at a time works on them. Where they are
+/// Where the stores are [exclusive](larder_store_api::Sharing), one `Blobs` at a time works on them. Where they are
 /// shared, several processes may add, read and tag; a process that does not answer for [`LEASE`] may be
 /// told with [`Kind::Closed`] that it must open them again. [Collecting](Self::collect), and importing
 /// one blob, is for one process at a time.

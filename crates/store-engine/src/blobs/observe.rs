@@ -1,7 +1,7 @@
 //! Observing which chunks of a blob are here.
 
 use async_stream::try_stream;
-use store_api::{Listing, Result};
+use larder_store_api::{Listing, Result};
 use tokio::sync::broadcast::error::RecvError;
 
 use super::{Blobs, bitfield::Bitfield};

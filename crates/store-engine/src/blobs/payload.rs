@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use futures_util::StreamExt;
-use store_api::{Block, Error, Kind, PayloadId, Result, Scan};
+use larder_store_api::{Block, Error, Kind, PayloadId, Result, Scan};
 use tokio::sync::RwLock;
 
 use super::{

@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard},
 };
 
-use store_api::{Error, Kind, Result};
+use larder_store_api::{Error, Kind, Result};
 use tokio::sync::{Notify, OwnedMutexGuard};
 
 use crate::{Format, Hash, Root};

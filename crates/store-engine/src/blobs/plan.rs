@@ -7,7 +7,7 @@ use async_stream::try_stream;
 use bao_tree::{BaoTree, BlockSize, ChunkRanges, io::Parent, iter::BaoChunk};
 use bytes::Bytes;
 use futures_util::Stream;
-use store_api::{GROUP_LEN, Kind, PayloadId, Result};
+use larder_store_api::{GROUP_LEN, Kind, PayloadId, Result};
 
 use super::{
     Inner,

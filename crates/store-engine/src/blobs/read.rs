@@ -6,7 +6,7 @@ use async_stream::try_stream;
 use bao_tree::{ChunkNum, ChunkRanges, io::Leaf};
 use bytes::{Bytes, BytesMut};
 use futures_util::{TryStreamExt, stream};
-use store_api::{Error, GROUP_LEN, Kind, Listing, Part, PayloadId, Result};
+use larder_store_api::{Error, GROUP_LEN, Kind, Listing, Part, PayloadId, Result};
 
 use super::{
     Blobs, Inner,

@@ -7,7 +7,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use store_api::{Error, Kind, Listing, Result};
+use larder_store_api::{Error, Kind, Listing, Result};
 use tokio::io::{AsyncRead, AsyncSeek, ReadBuf};
 
 use super::{Blobs, entry::BlobEntry, error::not_found, pins::Pin};

@@ -6,7 +6,7 @@ use async_stream::try_stream;
 use bao_tree::ChunkRanges;
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt};
-use store_api::{Block, GROUP_LEN, Kind, Listing, Part, PayloadId, Result, Revision, Scan};
+use larder_store_api::{Block, GROUP_LEN, Kind, Listing, Part, PayloadId, Result, Revision, Scan};
 
 use super::{
     Blobs, Inner,

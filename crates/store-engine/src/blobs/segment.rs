@@ -7,8 +7,8 @@ use std::{
 };
 
 use bytes::Bytes;
+use larder_store_api::{Kind, Part, PayloadId, Result};
 use lru::LruCache;
-use store_api::{Kind, Part, PayloadId, Result};
 
 use super::{
     Inner,

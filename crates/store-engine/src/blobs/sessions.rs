@@ -29,7 +29,7 @@ use std::{
 
 use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::TryStreamExt;
-use store_api::{
+use larder_store_api::{
     Batch, CollectionId, Durability, Edit, Entry, Error, Expect, Kind, PayloadId, Result, Revision,
     Scan, Sharing,
 };
@@ -40,8 +40,8 @@ use tokio::{
 
 use super::Inner;
 use crate::{
-    chance::random,
     collections::{expect, holds},
+    random::random,
 };
 
 const SESSIONS: CollectionId = CollectionId::from_static("larder/sessions");

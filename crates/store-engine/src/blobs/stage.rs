@@ -3,7 +3,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use store_api::{Durability, Edit, Error, Expect, Kind, PayloadId, Result, Revision};
+use larder_store_api::{Durability, Edit, Error, Expect, Kind, PayloadId, Result, Revision};
 
 use super::{
     Inner,

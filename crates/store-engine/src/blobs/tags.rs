@@ -13,7 +13,7 @@ use std::{
 
 use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::StreamExt;
-use store_api::{CollectionId, Edit, Error, Expect, Kind, Listing, Order, Result, Scan};
+use larder_store_api::{CollectionId, Edit, Error, Expect, Kind, Listing, Order, Result, Scan};
 
 use super::{
     Inner,

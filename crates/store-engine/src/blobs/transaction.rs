@@ -7,11 +7,11 @@
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")]
-//! # async fn main() -> store_api::Result<()> {
+//! # async fn main() -> larder_store_api::Result<()> {
 //! use std::sync::Arc;
-//! use store_api::{Kind, PutRecord, RecordDescriptor, RecordStore, SeqExpect};
-//! use store_engine::{Blobs, Hashed, Records, Root, TagName, generate_key, public_key};
-//! use store_testkit::MemoryStore;
+//! use larder_store_api::{Kind, PutRecord, RecordDescriptor, RecordStore, SeqExpect};
+//! use larder_store_engine::{Blobs, Hashed, Records, Root, TagName, generate_key, public_key};
+//! use larder_store_testkit::MemoryStore;
 //!
 //! let store = Arc::new(MemoryStore::new());
 //! let blobs = Blobs::open(store.clone(), store).await?;
@@ -56,7 +56,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use store_api::{
+use larder_store_api::{
     Durability, Edit, Error, Expect, GROUP_LEN, Kind, Put, PutRecord, Result, Revision,
 };
 
@@ -86,7 +86,7 @@ pub const MAX_STAGED_BLOBS: usize = 4096;
 /// uncommitted, nothing was said, and what was written is deleted.
 ///
 /// Up to [`MAX_STAGED_BLOBS`] blobs with [`MAX_STAGED_BYTES`] within their entries are one commit, if
-/// the store takes a batch of so many edits: [`max_batch_len`](store_api::CollectionCapabilities)
+/// the store takes a batch of so many edits: [`max_batch_len`](larder_store_api::CollectionCapabilities)
 /// says how many, each blob takes up to three of them. Of more, blobs are committed first, as if they
 /// had been added before; all that is said about them is still one commit, the last. Tags, slots and
 /// entries that are too many for one are refused.
@@ -360,7 +360,7 @@ impl Transaction {
     /// where the answer is [`Put::Superseded`], nothing was staged.
     ///
     /// `records` must be those of [`Blobs::collections`], else the answer is [`Kind::Invalid`].
-    /// Other errors are those of [`RecordStore::put`](store_api::RecordStore::put).
+    /// Other errors are those of [`RecordStore::put`](larder_store_api::RecordStore::put).
     pub async fn put_slot(
         &self,
         records: &Records,

@@ -8,7 +8,7 @@
 
 use bao_tree::{ChunkNum, ChunkRanges, TreeNode};
 use blake3::hazmat::{HasherExt, Mode, merge_subtrees_non_root, merge_subtrees_root};
-use store_api::GROUP_LEN;
+use larder_store_api::GROUP_LEN;
 
 /// The hash of a subtree: a chaining value of BLAKE3, or for the whole tree the blob's hash.
 pub(crate) type Cv = [u8; 32];

@@ -5,7 +5,7 @@ use bao_tree::{
     io::{Leaf, Parent, mixed::EncodedItem},
 };
 use bytes::Bytes;
-use store_api::Result;
+use larder_store_api::Result;
 
 use super::{
     entry::Fragment,

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use store_api::{Durability, Kind, Result};
+use larder_store_api::{Durability, Kind, Result};
 
 /// Counts the commits that may be visible and are not durable. One that is durable covers all that had
 /// returned when it began.
@@ -111,8 +111,8 @@ mod tests {
         commit(&durable, Durability::OnWrite).await;
         assert!(durable.is_all());
 
-        let failing = ready(Err::<(), _>(store_api::Error::new(
-            store_api::Kind::Full,
+        let failing = ready(Err::<(), _>(larder_store_api::Error::new(
+            larder_store_api::Kind::Full,
             "collection.commit",
             "",
         )));
@@ -147,7 +147,7 @@ mod tests {
         commit(&durable, Durability::OnWrite).await;
         assert!(durable.is_all());
         for (kind, is_all) in [(Kind::Conflict, true), (Kind::Unavailable, false)] {
-            let error = store_api::Error::new(kind, "collection.commit", "");
+            let error = larder_store_api::Error::new(kind, "collection.commit", "");
             let failing = ready(Err::<(), _>(error));
             let failed = durable.commit(Durability::OnWrite, failing).await;
             assert!(failed.is_err());

@@ -1,6 +1,8 @@
 //! Refuses what a store cannot take, before anything happens, and names the limit.
 
-use store_api::{Batch, CollectionCapabilities, CollectionId, Edit, Error, Expect, Kind, Result};
+use larder_store_api::{
+    Batch, CollectionCapabilities, CollectionId, Edit, Error, Expect, Kind, Result,
+};
 
 const COMMIT: &str = "collections.commit";
 

@@ -17,7 +17,7 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, future::ready, stream};
-use store_api::{
+use larder_store_api::{
     Batch, Change, CollectionCapabilities, CollectionId, CollectionStore, Durability, Edit, Entry,
     Error, Expect, Kind, Listing, Order, Result, Revision, Scan, ScanOrder,
 };

@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, ops::Bound, sync::Arc};
 
 use bytes::Bytes;
 use futures_util::{TryStreamExt, stream};
-use store_api::{CollectionStore, Entry, Listing, Order, Result, Scan};
+use larder_store_api::{CollectionStore, Entry, Listing, Order, Result, Scan};
 
 /// The most entries that are sorted at once.
 pub const SORT_ENTRIES: usize = 16 * 1024;

@@ -7,7 +7,9 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::stream;
-use store_api::{Batch, Change, CollectionId, CollectionStore, Edit, Listing, Result, Revision};
+use larder_store_api::{
+    Batch, Change, CollectionId, CollectionStore, Edit, Listing, Result, Revision,
+};
 use tokio::sync::{
     Semaphore,
     broadcast::{self, error::RecvError},

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use store_api::{Error, Kind};
+use larder_store_api::{Error, Kind};
 
 use crate::Hash;
 

@@ -10,7 +10,7 @@ use std::{
 
 use bao_tree::ChunkRanges;
 use bytes::Bytes;
-use store_api::{Durability, Error, GROUP_LEN, Kind, Result};
+use larder_store_api::{Durability, Error, GROUP_LEN, Kind, Result};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     task::{JoinError, JoinSet},
@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     Blobs, Encoded, Hash, Import, Pin, Root,
-    blobs::{TOGETHER, tree::clip},
+    blobs::{MAX_ADD_BATCH, tree::clip},
 };
 
 /// The most bytes that may be received and not yet durable, in units of 1 KiB.
@@ -90,7 +90,7 @@ impl State {
     /// The small blobs to commit next; ends the task that commits them where there are none.
     fn next_small(&self) -> Vec<(Hash, Bytes, OwnedSemaphorePermit)> {
         let mut small = lock(&self.small);
-        let len = small.waiting.len().min(TOGETHER);
+        let len = small.waiting.len().min(MAX_ADD_BATCH);
         small.runs = len > 0;
         small.waiting.drain(..len).collect()
     }

@@ -22,7 +22,7 @@
 //!
 //! ```
 //! use std::{io, pin::Pin, sync::Arc, task::{Context, Poll}};
-//! use store_engine::{Blobs, ChunkRanges, Encoded, fetch::*};
+//! use larder_store_engine::{Blobs, ChunkRanges, Encoded, fetch::*};
 //! use tokio::io::{AsyncRead, ReadBuf};
 //!
 //! /// A peer that is another store of this process.
@@ -65,8 +65,8 @@
 //! }
 //!
 //! # #[tokio::main]
-//! # async fn main() -> store_api::Result<()> {
-//! # use store_testkit::MemoryStore;
+//! # async fn main() -> larder_store_api::Result<()> {
+//! # use larder_store_testkit::MemoryStore;
 //! # let open = async || { let store = Arc::new(MemoryStore::new()); Blobs::open(store.clone(), store).await };
 //! let (theirs, ours) = (open().await?, open().await?);
 //! let pin = theirs.add(vec![7; 100_000]).await?;
@@ -86,7 +86,7 @@ mod receiver;
 mod wanted;
 mod work;
 
-use store_api::Result;
+use larder_store_api::Result;
 
 pub use self::{
     fault::{Fault, Misconduct},

@@ -8,7 +8,7 @@ use bao_tree::{
     iter::{BaoChunk, ResponseIter},
 };
 use bytes::{Bytes, BytesMut};
-use store_api::{GROUP_LEN, Result};
+use larder_store_api::{GROUP_LEN, Result};
 use tokio::{
     io::{AsyncRead, AsyncReadExt},
     time::timeout,

@@ -1,7 +1,7 @@
 //! Blobs that are wanted: what of them is not here, and the requests that ask for it.
 
 use bao_tree::{ChunkNum, ChunkRanges};
-use store_api::Result;
+use larder_store_api::Result;
 
 use crate::{Blobs, Hash, Status, blobs::tree::clip};
 

@@ -13,7 +13,7 @@ use std::{
 use bao_tree::ChunkRanges;
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
-use store_api::{Durability, Error, Kind, Result};
+use larder_store_api::{Durability, Error, Kind, Result};
 use tokio::{task::JoinSet, time::timeout};
 use tokio_util::sync::CancellationToken;
 

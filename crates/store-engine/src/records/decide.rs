@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use ed25519_dalek::SigningKey;
-use store_api::{
+use larder_store_api::{
     Entry, Error, Kind, PublicKey, Put, PutRecord, RecordId, Result, SeqExpect, Signed, Slot,
 };
 

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use futures_util::TryStreamExt;
-use store_api::{Batch, Edit, Kind, RecordId, Result, Revision};
+use larder_store_api::{Batch, Edit, Kind, RecordId, Result, Revision};
 
 use super::{
     MAX_ATTEMPTS, Records,

@@ -18,7 +18,7 @@
 //! ```
 
 use bytes::{BufMut, Bytes, BytesMut};
-use store_api::{Error, Kind, Member, PublicKey, RecordDescriptor, Result, Signed};
+use larder_store_api::{Error, Kind, Member, PublicKey, RecordDescriptor, Result, Signed};
 
 use super::limits::{MAX_VALUE_LEN, check_descriptor};
 

@@ -1,7 +1,7 @@
 //! Entry points of the fuzzer for records. Encoding is canonical: what is read is written as it was.
 
 use bytes::Bytes;
-use store_api::{Entry, PublicKey, RecordId, Revision};
+use larder_store_api::{Entry, PublicKey, RecordId, Revision};
 
 use super::{
     format::{decode_descriptor, decode_signed, encode_descriptor, encode_signed},

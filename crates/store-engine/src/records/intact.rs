@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use store_api::{Error, RecordId, Result, Signed, Slot};
+use larder_store_api::{Error, RecordId, Result, Signed, Slot};
 
 use super::Records;
 

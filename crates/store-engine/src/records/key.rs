@@ -1,13 +1,13 @@
 //! Keys of writers.
 
 use ed25519_dalek::SigningKey;
-use store_api::{PublicKey, Result, SecretKey};
+use larder_store_api::{PublicKey, Result, SecretKey};
 use zeroize::Zeroizing;
 
-use crate::chance::random;
+use crate::random::random;
 
 /// A new key, from the operating system's randomness;
-/// [`Kind::Unavailable`](store_api::Kind::Unavailable) where it has none.
+/// [`Kind::Unavailable`](larder_store_api::Kind::Unavailable) where it has none.
 pub fn generate_key() -> Result<SecretKey> {
     let mut seed = Zeroizing::new([0; 32]);
     random("key.generate", &mut *seed)?;

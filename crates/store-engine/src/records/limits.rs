@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use store_api::{Error, Kind, RecordDescriptor, Result, Slot};
+use larder_store_api::{Error, Kind, RecordDescriptor, Result, Slot};
 
 /// The longest value of a slot, in bytes.
 pub const MAX_VALUE_LEN: u32 = 32 * 1024;

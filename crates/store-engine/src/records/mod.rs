@@ -24,7 +24,7 @@ use std::{ops::Range, sync::Arc};
 
 use async_trait::async_trait;
 use futures_util::{StreamExt, TryStreamExt, future::ready};
-use store_api::{
+use larder_store_api::{
     Batch, Change, Edit, Error, Freshness, Import, Kind, Listing, Put, PutRecord,
     RecordCapabilities, RecordDescriptor, RecordEvent, RecordId, RecordStore, Result, Room, Signed,
     Slot, SlotSeq,

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
-use store_api::{
+use larder_store_api::{
     Error, Kind, PublicKey, RecordDescriptor, RecordId, Result, SecretKey, Signed, Slot,
 };
 

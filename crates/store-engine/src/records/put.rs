@@ -1,6 +1,6 @@
 //! Writing a slot: read, decide, and commit what was decided if nothing changed meanwhile.
 
-use store_api::{Batch, Kind, Put, PutRecord, RecordId, Result, Slot};
+use larder_store_api::{Batch, Kind, Put, PutRecord, RecordId, Result, Slot};
 
 use super::{
     MAX_ATTEMPTS, Records,

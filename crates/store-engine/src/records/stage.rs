@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use futures_util::TryStreamExt;
-use store_api::{Edit, Entry, Error, Expect, Kind, Put, PutRecord, RecordId, Result, Signed, Slot};
+use larder_store_api::{
+    Edit, Entry, Error, Expect, Kind, Put, PutRecord, RecordId, Result, Signed, Slot,
+};
 
 use super::{
     Records,
@@ -72,7 +74,7 @@ impl Records {
         &self,
         id: RecordId,
         slot: Slot,
-        writer: store_api::PublicKey,
+        writer: larder_store_api::PublicKey,
     ) -> Result<SlotState> {
         let key = stored::slot_key(id, slot);
         let entry = self.collections.get(SLOTS, key).await?;

@@ -3,7 +3,7 @@
 use std::ops::{Bound, Range};
 
 use bytes::{BufMut, Bytes, BytesMut};
-use store_api::{
+use larder_store_api::{
     CollectionId, Entry, Error, Kind, Order, PublicKey, RecordDescriptor, RecordId, Result,
     Revision, Scan, Signed, Slot,
 };

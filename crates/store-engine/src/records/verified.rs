@@ -5,8 +5,8 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
+use larder_store_api::{RecordId, Result, Signed, Slot};
 use lru::LruCache;
-use store_api::{RecordId, Result, Signed, Slot};
 
 use super::proof;
 
@@ -47,7 +47,7 @@ impl std::fmt::Debug for Verified {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use store_api::SecretKey;
+    use larder_store_api::SecretKey;
 
     use super::*;
 

@@ -8,7 +8,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use store_api::{Error, Kind, Result, Secret, SecretName, Secrets};
+use larder_store_api::{Error, Kind, Result, Secret, SecretName, Secrets};
 use tokio::sync::Mutex;
 
 use super::{

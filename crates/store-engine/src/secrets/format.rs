@@ -17,11 +17,11 @@ use chacha20poly1305::{
     XChaCha20Poly1305, XNonce,
     aead::{Aead, KeyInit, Payload},
 };
-use store_api::{Error, Kind, Result, Secret, SecretName};
+use larder_store_api::{Error, Kind, Result, Secret, SecretName};
 use zeroize::Zeroizing;
 
 use super::unlock::Unlock;
-use crate::chance::random;
+use crate::random::random;
 
 const MAGIC: &[u8] = b"larder secrets\n";
 const VERSION: u8 = 1;
@@ -227,8 +227,8 @@ fn denied(why: &str) -> Error {
 
 #[cfg(test)]
 mod tests {
+    use larder_store_api::SecretKey;
     use proptest::prelude::*;
-    use store_api::SecretKey;
 
     use super::*;
 

@@ -1,6 +1,6 @@
 //! Entry points of the fuzzer for the file of secrets.
 
-use store_api::SecretKey;
+use larder_store_api::SecretKey;
 
 use super::{
     Unlock,

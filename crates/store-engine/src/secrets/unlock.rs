@@ -2,11 +2,11 @@
 
 use std::{fs, io::ErrorKind, path::Path};
 
-use store_api::{Error, Kind, Result, SecretKey};
+use larder_store_api::{Error, Kind, Result, SecretKey};
 use zeroize::Zeroizing;
 
 use super::private::{Existing, parent, read_private, write_private};
-use crate::chance::random;
+use crate::random::random;
 
 /// The way to unlock a file of secrets.
 #[derive(Clone)]

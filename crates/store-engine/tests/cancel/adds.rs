@@ -1,6 +1,6 @@
 //! Adding blobs.
 
-use store_engine::{AddOptions, Hash, Hashed, Root, TagName};
+use larder_store_engine::{AddOptions, Hash, Hashed, Root, TagName};
 
 use crate::{ALL, at_every_await, common::bytes};
 

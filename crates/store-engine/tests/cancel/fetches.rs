@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use store_api::{Error, Kind};
-use store_engine::{
+use larder_store_api::{Error, Kind};
+use larder_store_engine::{
     Hash, Pin,
     fetch::{Blob, Fault, Fetch, Options, Settled},
 };

@@ -1,8 +1,8 @@
 //! Verified imports.
 
-use store_api::Kind;
-use store_engine::{ChunkNum, ChunkRanges, Encoded, Hash, Leaf, Parent, Trust};
-use store_testkit::cancel;
+use larder_store_api::Kind;
+use larder_store_engine::{ChunkNum, ChunkRanges, Encoded, Hash, Leaf, Parent, Trust};
+use larder_store_testkit::cancel;
 
 use crate::{
     ALL, World, at_every_await,
@@ -37,7 +37,7 @@ fn copy(item: &Encoded) -> Encoded {
     }
 }
 
-async fn import(world: &World, incoming: &Incoming) -> store_api::Result<()> {
+async fn import(world: &World, incoming: &Incoming) -> larder_store_api::Result<()> {
     let size = incoming.data.len() as u64;
     let import = world.blobs.import(incoming.hash, size, Trust::Untrusted);
     let mut import = import.await?;

@@ -6,8 +6,8 @@ use std::{
 };
 
 use futures_util::TryStreamExt;
-use store_api::{BlobStore, Block, Kind, Part};
-use store_engine::{Blobs, Finding, Hash, Repair, Root, Scrubbed, TagName};
+use larder_store_api::{BlobStore, Block, Kind, Part};
+use larder_store_engine::{Blobs, Finding, Hash, Repair, Root, Scrubbed, TagName};
 
 use crate::{ALL, After, World, at_every_await, common::bytes};
 
@@ -140,7 +140,7 @@ async fn collecting() {
 #[tokio::test]
 async fn what_is_pinned_after_the_drop_stays() {
     for round in 0..20 {
-        store_testkit::cancel::at_every_await(async |mut cut| {
+        larder_store_testkit::cancel::at_every_await(async |mut cut| {
             let seed = round * 100 + cut.polls() as u64;
             let world = World::new(seed).await;
             let data = bytes(1, 40_000);
@@ -164,7 +164,7 @@ async fn what_is_pinned_after_the_drop_stays() {
 #[tokio::test]
 async fn what_is_tagged_after_the_drop_stays() {
     for round in 0..20 {
-        store_testkit::cancel::at_every_await(async |mut cut| {
+        larder_store_testkit::cancel::at_every_await(async |mut cut| {
             let seed = round * 100 + cut.polls() as u64;
             let world = World::new(seed).await;
             let hash = world.blobs.add(bytes(1, 100)).await.unwrap().hash();
@@ -195,7 +195,7 @@ async fn scrubbing() {
                 after.retain(|id| !before.contains(id));
                 let bytes = vec![7; 64].into();
                 let block = Block { part, index, bytes };
-                let bytes = store_api::Bytes::from(vec![7; 16 * 1024]);
+                let bytes = larder_store_api::Bytes::from(vec![7; 16 * 1024]);
                 let block = match part {
                     Part::Data => Block { bytes, ..block },
                     Part::Outboard => block,
@@ -212,7 +212,7 @@ async fn scrubbing() {
             let partly = damage(100_000, Part::Data, 1).await;
             // Longer than what has its hash tree in its entry.
             let tree = damage(1_100_000, Part::Outboard, 0).await;
-            let stray = store_api::PayloadId([0; 16]);
+            let stray = larder_store_api::PayloadId([0; 16]);
             let block = Block {
                 part: Part::Data,
                 index: 0,
@@ -239,7 +239,7 @@ async fn scrubbing() {
     .await;
 }
 
-async fn payloads(world: &World) -> Vec<store_api::PayloadId> {
+async fn payloads(world: &World) -> Vec<larder_store_api::PayloadId> {
     BlobStore::list(world.store.inner(), None)
         .try_collect()
         .await

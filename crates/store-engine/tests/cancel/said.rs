@@ -1,10 +1,10 @@
 //! Transactions, records, collections.
 
-use store_api::{
+use larder_store_api::{
     Batch, CollectionId, Edit, Freshness, Kind, PutRecord, RecordDescriptor, RecordId, RecordStore,
     SecretKey, SeqExpect,
 };
-use store_engine::{Hash, Hashed, Records, Root, TagName, public_key};
+use larder_store_engine::{Hash, Hashed, Records, Root, TagName, public_key};
 
 use crate::{ALL, World, at_every_await, common::bytes};
 
@@ -88,7 +88,7 @@ async fn a_transaction() {
 #[tokio::test]
 async fn a_commit() {
     for round in 0..5 {
-        let cuts = store_testkit::cancel::at_every_await(async |mut cut| {
+        let cuts = larder_store_testkit::cancel::at_every_await(async |mut cut| {
             let mut world = World::new(round * 100 + cut.polls() as u64).await;
             let transaction = world.blobs.transaction().unwrap();
             let large = transaction.add(bytes(1, 100_000)).await.unwrap();

@@ -1,8 +1,8 @@
 //! Secrets in a file.
 
-use store_api::{Secret, SecretKey, SecretName, Secrets};
-use store_engine::{FileSecrets, Unlock};
-use store_testkit::cancel;
+use larder_store_api::{Secret, SecretKey, SecretName, Secrets};
+use larder_store_engine::{FileSecrets, Unlock};
+use larder_store_testkit::cancel;
 
 fn secret(byte: u8) -> Secret {
     Secret::new(vec![byte; 32]).unwrap()

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use futures_util::TryStreamExt;
-use store_api::{CollectionStore, Result, Scan};
-use store_engine::{AddOptions, Blobs, Finding, Hash, Repair, Scrubbed, TagName};
-use store_testkit::{MemoryStore, cancel, stores::LateStore};
+use larder_store_api::{CollectionStore, Result, Scan};
+use larder_store_engine::{AddOptions, Blobs, Finding, Hash, Repair, Scrubbed, TagName};
+use larder_store_testkit::{MemoryStore, cancel, stores::LateStore};
 
 use crate::common::bytes;
 
@@ -67,7 +67,7 @@ impl World {
         for scrubbed in found {
             assert_eq!(scrubbed.finding, Finding::Sound, "{:?}", scrubbed.hash);
         }
-        let garbage = store_api::CollectionId::from_static("larder/garbage");
+        let garbage = larder_store_api::CollectionId::from_static("larder/garbage");
         let garbage = self.store.inner().scan(Scan::all(garbage));
         let garbage: Vec<_> = garbage.try_collect().await.unwrap();
         assert_eq!(garbage, [], "garbage is still noted");

@@ -3,10 +3,10 @@
 
 use std::sync::Arc;
 
+use larder_store_engine::{Blobs, ChunkRanges, Encoded, Hash, Trust};
+use larder_store_testkit::MemoryStore;
 use rand::{RngCore, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use store_engine::{Blobs, ChunkRanges, Encoded, Hash, Trust};
-use store_testkit::MemoryStore;
 
 /// Lengths around the edges of chunks, groups, windows and segments.
 pub const SIZES: [usize; 14] = [

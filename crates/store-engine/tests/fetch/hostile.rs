@@ -11,7 +11,7 @@ use std::{
 };
 
 use futures_util::TryStreamExt;
-use store_engine::{
+use larder_store_engine::{
     Blobs, ChunkNum, Encoded, Status, Trust,
     fetch::{Answer, Blob, Fault, Fetch, Options, Provider, Settled, Wanted},
 };

@@ -18,16 +18,16 @@ use std::{
 
 use common::{SIZES, bytes, engine, transfer};
 use futures_util::{FutureExt, TryStreamExt};
-use peers::{Peer, Wrong};
-use store_api::{Kind, Result};
-use store_engine::{
+use larder_store_api::{Kind, Result};
+use larder_store_engine::{
     Blobs, ChunkNum, ChunkRanges, Hash, Pin, Status,
     fetch::{Blob, Fault, Fetch, Misconduct, Options, PIECE_LEN, Settled, Wanted, Watch},
 };
-use store_testkit::{
+use larder_store_testkit::{
     MemoryStore,
     stores::{Fault as StoreFault, Faults, FaultyStore, Operation, When},
 };
+use peers::{Peer, Wrong};
 
 const MIB: usize = 1 << 20;
 const OF: &str = "root";
@@ -517,7 +517,7 @@ async fn a_dropped_fetch_is_gone_on_with() {
     let mut kept = 0;
     for mib in 0..17 {
         let (ours, _) = engine().await;
-        let _root = ours.pin(store_engine::Root::raw(hashes[2])).await;
+        let _root = ours.pin(larder_store_engine::Root::raw(hashes[2])).await;
         let (fetch, _) = begin(&ours);
         let peer = Peer::good(&theirs);
         {

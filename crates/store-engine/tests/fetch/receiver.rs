@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures_util::TryStreamExt;
-use store_engine::{
+use larder_store_engine::{
     ChunkNum, ChunkRanges, Encoded, Hash,
     fetch::{Fault, Misconduct, Receiver},
 };

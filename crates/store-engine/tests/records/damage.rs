@@ -1,12 +1,12 @@
 //! Tests that stored values are checked each time they are read: damage is never served, and can be
 //! healed.
 
-use store_api::{
+use larder_store_api::{
     Batch, Bytes, CollectionStore, Edit, Error, Freshness, Kind, Put, PutRecord, RecordId,
     RecordStore, SeqExpect, Signed,
 };
-use store_engine::{MAX_RECORD_LEN, MAX_VALUE_LEN, Records, record_format as format, sign};
-use store_testkit::MemoryStore;
+use larder_store_engine::{MAX_RECORD_LEN, MAX_VALUE_LEN, Records, record_format as format, sign};
+use larder_store_testkit::MemoryStore;
 
 use super::{RECORDS, SLOTS, descriptor, over, overwrite, owned, read, secret, slot_key, write};
 

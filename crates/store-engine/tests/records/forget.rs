@@ -1,10 +1,10 @@
 //! Forgetting: all of it, nothing else, and again where it was interrupted.
 
 use futures_util::TryStreamExt;
-use store_api::{
+use larder_store_api::{
     CollectionStore, Entry, Freshness, Kind, Put, RecordId, RecordStore, Scan, SeqExpect,
 };
-use store_engine::Records;
+use larder_store_engine::Records;
 
 use super::{
     RECORDS, SLOTS, descriptor, each, over, overwrite, owned, read, seqs, slot_key,

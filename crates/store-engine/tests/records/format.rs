@@ -1,15 +1,15 @@
 //! The bytes that are stored, hashed and signed: pinned, and decoded whatever they are.
 
-use proptest::{collection::vec, prelude::*};
-use store_api::{
+use larder_store_api::{
     Bytes, CollectionStore, Kind, Member, PublicKey, RecordDescriptor, RecordId, RecordStore,
     SeqExpect, Signed,
 };
-use store_engine::{
+use larder_store_engine::{
     ID_CONTEXT, MAX_VALUE_LEN, SIGNATURE_CONTEXT, public_key, record_format as format, record_id,
     sign, verify,
 };
-use store_testkit::MemoryStore;
+use larder_store_testkit::MemoryStore;
+use proptest::{collection::vec, prelude::*};
 
 use super::{RECORDS, SLOTS, descriptor, over, secret, slot_key, write};
 
@@ -187,7 +187,7 @@ proptest! {
         seq in 1..=u64::MAX,
         value in vec(any::<u8>(), 0..300),
     ) {
-        let key = store_api::SecretKey::from_bytes(seed);
+        let key = larder_store_api::SecretKey::from_bytes(seed);
         let id = RecordId(id);
         let signed = sign(id, slot, seq, value.into(), &key).unwrap();
         let bytes = format::encode_signed(&signed).unwrap();

@@ -1,9 +1,9 @@
 //! Each limit: reached, and then one too many.
 
-use store_api::{
+use larder_store_api::{
     Kind, Member, PublicKey, Put, PutRecord, RecordDescriptor, RecordStore, SeqExpect, Signed,
 };
-use store_engine::{
+use larder_store_engine::{
     MAX_RECORD_LEN, MAX_SLOTS, MAX_VALUE_LEN, MAX_WRITERS, Records, public_key, sign,
 };
 
@@ -38,7 +38,7 @@ async fn a_value_has_at_most_32_kib() {
     }
 }
 
-async fn fill(records: &Records) -> store_api::RecordId {
+async fn fill(records: &Records) -> larder_store_api::RecordId {
     let id = records.create(owned(34)).await.unwrap();
     for slot in 0..32 {
         let put = write(

@@ -15,12 +15,12 @@ mod watch;
 
 use std::sync::Arc;
 
-use store_api::{
+use larder_store_api::{
     Batch, Bytes, CollectionId, CollectionStore, Edit, Freshness, Kind, Member, Put, PutRecord,
     RecordDescriptor, RecordId, RecordStore, SecretKey, SeqExpect, Signed, Slot, SlotSeq,
 };
-use store_engine::{Collections, Records, generate_key, public_key, record_id};
-use store_testkit::MemoryStore;
+use larder_store_engine::{Collections, Records, generate_key, public_key, record_id};
+use larder_store_testkit::MemoryStore;
 use support::BareStore;
 
 pub const RECORDS: CollectionId = CollectionId::from_static("larder/records");
@@ -124,7 +124,7 @@ async fn what_is_put_is_read_with_its_proof() {
             let signed = records.get(id, 3, fresh).await.unwrap().expect("was put");
             assert_eq!((&signed.value[..], signed.seq), (&b"hello"[..], 1));
             assert_eq!(signed.writer, public_key(&secret(3)));
-            store_engine::verify(id, 3, &signed).unwrap();
+            larder_store_engine::verify(id, 3, &signed).unwrap();
         }
         assert_eq!(read(&records, id, 4).await, None);
     }

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use store_api::{
+use larder_store_api::{
     Bytes, CollectionStore, Error, Kind, Put, PutRecord, RecordId, RecordStore, SeqExpect, Signed,
     Slot,
 };
-use store_engine::{Collections, Records, public_key, sign};
-use store_testkit::MemoryStore;
+use larder_store_engine::{Collections, Records, public_key, sign};
+use larder_store_testkit::MemoryStore;
 
 use super::{
     RECORDS, descriptor, each, over, owned, read, secret, seqs, support::BareStore, write,
@@ -179,8 +179,8 @@ async fn a_weak_key_signs_nothing() {
     let mut neutral = [0; 32];
     neutral[0] = 1;
     let signature = [neutral, [0; 32]].concat();
-    let key = store_api::PublicKey(neutral);
-    let descriptor = store_api::RecordDescriptor {
+    let key = larder_store_api::PublicKey(neutral);
+    let descriptor = larder_store_api::RecordDescriptor {
         owner: key,
         ..owned(1)
     };

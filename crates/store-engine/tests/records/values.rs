@@ -1,8 +1,10 @@
 //! Values of many slots at once: the same as one by one, and what is left of them after damage.
 
-use store_api::{Batch, CollectionStore, Edit, Freshness, Kind, PutRecord, RecordStore, SeqExpect};
-use store_engine::MAX_SLOTS;
-use store_testkit::MemoryStore;
+use larder_store_api::{
+    Batch, CollectionStore, Edit, Freshness, Kind, PutRecord, RecordStore, SeqExpect,
+};
+use larder_store_engine::MAX_SLOTS;
+use larder_store_testkit::MemoryStore;
 
 use super::{SLOTS, descriptor, each, over, overwrite, owned, read, slot_key, write};
 

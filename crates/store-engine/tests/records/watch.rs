@@ -1,9 +1,9 @@
 //! Tests of what watchers of a record hear, and that they never miss a change in silence.
 
 use futures_util::StreamExt;
-use store_api::{RecordEvent, RecordStore, SeqExpect, Slot};
-use store_engine::WATCH_BACKLOG;
-use store_testkit::MemoryStore;
+use larder_store_api::{RecordEvent, RecordStore, SeqExpect, Slot};
+use larder_store_engine::WATCH_BACKLOG;
+use larder_store_testkit::MemoryStore;
 
 use super::{
     each, over, owned,

@@ -11,11 +11,11 @@ use std::sync::{
 };
 
 use futures_util::{StreamExt, TryStreamExt, future::ready, stream};
-use store_api::{
+use larder_store_api::{
     Batch, Bytes, Change, CollectionCapabilities, CollectionId, CollectionStore, Entry, Error,
     Kind, Listing, Result, Revision, Scan, ScanOrder,
 };
-use store_testkit::MemoryStore;
+use larder_store_testkit::MemoryStore;
 use tokio::sync::Semaphore;
 
 /// No watch, no order, and the smallest limits.

@@ -5,8 +5,8 @@ use std::{collections::HashSet, num::NonZeroUsize, sync::Arc};
 use bytes::Bytes;
 use futures_util::future::join_all;
 use iroh::endpoint::Connection;
-use store_api::{Error, Kind, Result};
-use store_engine::{
+use larder_store_api::{Error, Kind, Result};
+use larder_store_engine::{
     Blobs, Format, Hash, Pin, Root, Status,
     fetch::{Blob, Fault, Fetch, Left, Misconduct, Options, ProviderId, Settled},
 };

@@ -4,7 +4,7 @@ use std::io;
 
 use iroh::endpoint::{ConnectionError, ReadError, VarInt, WriteError};
 use iroh_blobs::protocol::{ERR_LIMIT, ERR_PERMISSION};
-use store_engine::fetch::Fault;
+use larder_store_engine::fetch::Fault;
 
 /// Returns the fault for a stream that could not be read or written.
 pub(super) fn stream_failed(error: io::Error) -> Fault {

@@ -3,7 +3,7 @@
 use bao_tree::ChunkRanges;
 use futures_util::FutureExt;
 use iroh_blobs::protocol::{MAX_MESSAGE_SIZE, ObserveItem, Request};
-use store_engine::{
+use larder_store_engine::{
     Hash,
     fetch::{Wanted, requests},
 };

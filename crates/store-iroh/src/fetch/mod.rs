@@ -14,9 +14,9 @@ use std::{fmt, num::NonZeroUsize, sync::Arc, time::Duration};
 
 use iroh::endpoint::Connection;
 #[cfg(doc)]
-use store_api::Kind;
-use store_api::Result;
-use store_engine::{Blobs, Format, Pin, Root};
+use larder_store_api::Kind;
+use larder_store_api::Result;
+use larder_store_engine::{Blobs, Format, Pin, Root};
 
 use self::call::Call;
 

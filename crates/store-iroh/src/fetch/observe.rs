@@ -3,7 +3,7 @@
 use bao_tree::{ChunkNum, ChunkRanges};
 use iroh::endpoint::Connection;
 use iroh_blobs::protocol::{ObserveRequest, Request};
-use store_engine::Hash;
+use larder_store_engine::Hash;
 use tokio::io::{AsyncRead, AsyncReadExt};
 
 use crate::convert::to_iroh_hash;

@@ -10,8 +10,8 @@ use std::{
 use futures_util::{StreamExt, TryStreamExt, stream};
 use iroh::endpoint::{Connection, RecvStream};
 use iroh_blobs::protocol::Request;
-use store_api::{Error, Kind};
-use store_engine::{
+use larder_store_api::{Error, Kind};
+use larder_store_engine::{
     Hash,
     fetch::{Answer, Fault, Provider, Wanted},
 };

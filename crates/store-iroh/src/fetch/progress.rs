@@ -2,8 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use store_api::{Error, Kind, Result};
-use store_engine::{Format, Hash, Pin, Root, fetch::Watch};
+use larder_store_api::{Error, Kind, Result};
+use larder_store_engine::{Format, Hash, Pin, Root, fetch::Watch};
 
 use super::{FetchOptions, FetchProgress};
 

@@ -2,7 +2,7 @@
 
 use bao_tree::ChunkRanges;
 use iroh_blobs::protocol::{ChunkRangesSeq, GetRequest};
-use store_engine::{Hash, fetch::Wanted};
+use larder_store_engine::{Hash, fetch::Wanted};
 
 use crate::convert::to_iroh_hash;
 
@@ -44,7 +44,7 @@ pub(super) fn of_what_is_had(wanted: &Wanted, had: &ChunkRanges) -> Vec<Wanted> 
 mod tests {
     use bao_tree::ChunkNum;
     use iroh_blobs::protocol::{MAX_MESSAGE_SIZE, Request};
-    use store_engine::fetch::requests;
+    use larder_store_engine::fetch::requests;
 
     use super::*;
 

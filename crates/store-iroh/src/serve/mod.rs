@@ -7,7 +7,7 @@ mod request;
 mod shares;
 
 use iroh::{Endpoint, protocol::Router};
-use store_engine::Blobs;
+use larder_store_engine::Blobs;
 
 pub use self::{
     provider::{MAX_CONNECTIONS, MAX_REQUESTS, Provider, REQUEST_TIMEOUT},

@@ -16,7 +16,7 @@ use iroh_blobs::{
         handle_stream,
     },
 };
-use store_engine::Blobs;
+use larder_store_engine::Blobs;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     time::timeout,
@@ -34,7 +34,7 @@ pub const MAX_CONNECTIONS: usize = 256;
 
 /// The most requests of one connection that are answered at once. Further ones wait, and QUIC
 /// bounds how many can, and how many bytes: the endpoint's transport config says so.
-/// `net_iroh::transport` is one.
+/// `larder_net_iroh::transport` is one.
 pub const MAX_REQUESTS: usize = 32;
 
 /// The most long requests that are read at once, over all connections.

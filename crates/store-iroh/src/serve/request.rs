@@ -6,8 +6,8 @@
 
 use bytes::Bytes;
 use iroh::endpoint::RecvStream;
+use larder_store_engine::Hash;
 use serde::Deserialize;
-use store_engine::Hash;
 use tokio::sync::Semaphore;
 
 /// Longer requests are few: those for many scattered ranges.

@@ -6,8 +6,8 @@ use std::{
 };
 
 use futures_util::StreamExt;
-use store_api::{Error, Kind, Result};
-use store_engine::{Blobs, Format, Hash, Root, Status, TagName};
+use larder_store_api::{Error, Kind, Result};
+use larder_store_engine::{Blobs, Format, Hash, Root, Status, TagName};
 use tracing::warn;
 
 use super::request::Asked;

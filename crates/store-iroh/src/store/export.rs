@@ -9,9 +9,9 @@ use bao_tree::{
 use futures_util::StreamExt;
 use iroh_blobs::api::proto::{ExportBaoMsg, ExportRangesItem, ExportRangesMsg};
 use irpc::channel::{SendError, mpsc::Sender};
+use larder_store_api::{Error, Kind, Result};
+use larder_store_engine::{Encoded, Hash, Status};
 use range_collections::range_set::RangeSetRange;
-use store_api::{Error, Kind, Result};
-use store_engine::{Encoded, Hash, Status};
 
 use super::Context;
 use crate::convert::{to_api_error, to_encode_error, to_engine_hash};

@@ -7,12 +7,12 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use descriptors::Descriptors;
 use futures_util::StreamExt;
 use iroh_blobs::api::proto::{ExportPathMsg, ExportProgressItem};
 use irpc::channel::mpsc::Sender;
-use store_api::{Error, Kind, Result};
-use store_engine::{Hash, Status};
+use larder_descriptors::Descriptors;
+use larder_store_api::{Error, Kind, Result};
+use larder_store_engine::{Hash, Status};
 use tokio::{fs, io::AsyncWriteExt};
 
 use super::Context;

@@ -13,8 +13,8 @@ use iroh_blobs::{
     },
 };
 use irpc::channel::mpsc::{Receiver, Sender};
-use store_api::{Error, Result};
-use store_engine::{AddOptions, Encoded, Pin, Source, Trust};
+use larder_store_api::{Error, Result};
+use larder_store_engine::{AddOptions, Encoded, Pin, Source, Trust};
 use tokio::sync::watch;
 
 use super::{Context, temp_tag};

@@ -13,8 +13,8 @@ use iroh_blobs::api::{
     blobs::BlobStatus,
     proto::{Command, CreateTempTagMsg, ObserveMsg, Scope},
 };
-use store_api::{Error, Kind, Result};
-use store_engine::{Blobs, Hash, Status};
+use larder_store_api::{Error, Kind, Result};
+use larder_store_engine::{Blobs, Hash, Status};
 use tokio::{
     sync::mpsc,
     task::{JoinError, JoinSet},
@@ -23,8 +23,8 @@ use tokio::{
 use tracing::{error, warn};
 
 use crate::{
+    adapter::{Client, store_from_client},
     convert::{to_api_error, to_engine_hash, to_iroh_bitfield, to_iroh_hash},
-    door::{Client, store_from_client},
     temp_tags::TempTags,
 };
 

@@ -10,8 +10,8 @@ use iroh_blobs::api::{
         CreateTagMsg, DeleteTagsMsg, ListTagsMsg, ListTagsRequest, RenameTagMsg, SetTagMsg, TagInfo,
     },
 };
-use store_api::Result;
-use store_engine::{Format, Tag};
+use larder_store_api::Result;
+use larder_store_engine::{Format, Tag};
 
 use super::Context;
 use crate::convert::{to_api_error, to_engine_root, to_iroh_root, to_tag_name};

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use futures_util::TryStreamExt;
 use iroh_blobs::HashAndFormat;
-use store_engine::{Blobs, Finding, Hash, Repair};
-use store_iroh::{iroh_store, to_engine_hash, to_iroh_hash};
-use store_testkit::{MemoryStore, cancel::at_every_await, stores::LateStore};
+use larder_store_engine::{Blobs, Finding, Hash, Repair};
+use larder_store_iroh::{iroh_store, to_engine_hash, to_iroh_hash};
+use larder_store_testkit::{MemoryStore, cancel::at_every_await, stores::LateStore};
 
 use super::support::bytes;
 

@@ -3,9 +3,11 @@
 use iroh_blobs::{
     Hash as IrohHash, api::Store, format::collection::Collection, store::mem::MemStore,
 };
-use store_api::Kind;
-use store_engine::{AddOptions, Format, Hash, TagName};
-use store_iroh::{iroh_store, load_collection, store_collection, to_engine_hash, to_iroh_hash};
+use larder_store_api::Kind;
+use larder_store_engine::{AddOptions, Format, Hash, TagName};
+use larder_store_iroh::{
+    iroh_store, load_collection, store_collection, to_engine_hash, to_iroh_hash,
+};
 
 use crate::support::{collect_all, engine};
 

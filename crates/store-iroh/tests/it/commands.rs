@@ -18,8 +18,8 @@ use iroh_blobs::{
     },
     store::mem::MemStore,
 };
-use store_engine::Blobs;
-use store_iroh::{OnShutdown, iroh_store, iroh_store_with, to_engine_hash};
+use larder_store_engine::Blobs;
+use larder_store_iroh::{OnShutdown, iroh_store, iroh_store_with, to_engine_hash};
 use tokio::{
     io::{AsyncReadExt, AsyncSeekExt},
     time::timeout,
@@ -491,7 +491,7 @@ async fn shutdown_closes_the_engine_where_asked() {
     store.add_slice(b"x").await.unwrap();
     store.shutdown().await.unwrap();
     let closed = blobs.add("y").await.unwrap_err();
-    assert_eq!(closed.kind(), store_api::Kind::Closed);
+    assert_eq!(closed.kind(), larder_store_api::Kind::Closed);
 }
 
 #[tokio::test(start_paused = true)]

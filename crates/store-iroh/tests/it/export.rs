@@ -2,10 +2,10 @@
 
 use bao_tree::{ChunkNum, ChunkRanges};
 use iroh_blobs::{api::Store, protocol::ChunkRangesExt, store::mem::MemStore};
+use larder_store_iroh::iroh_store;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use range_collections::RangeSet2;
-use store_iroh::iroh_store;
 
 use crate::support::{SIZES, bytes, engine};
 

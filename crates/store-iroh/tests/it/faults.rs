@@ -14,12 +14,12 @@ use iroh_blobs::{
     format::collection::Collection,
     store::mem::MemStore,
 };
-use store_api::{BlobStore, CollectionStore, Kind};
-use store_engine::{Blobs, Root};
-use store_iroh::{
+use larder_store_api::{BlobStore, CollectionStore, Kind};
+use larder_store_engine::{Blobs, Root};
+use larder_store_iroh::{
     FetchOptions, Shares, connect, fetch, iroh_store, serve, to_engine_hash, to_engine_root,
 };
-use store_testkit::{
+use larder_store_testkit::{
     MemoryStore,
     stores::{Fault, Faults, FaultyStore, Operation, When},
 };
@@ -85,7 +85,7 @@ async fn what_cannot_be_decided_is_refused() {
     let (blobs, faults) = faulty().await;
     let pin = blobs.add(bytes(1, 100 * KIB)).await.unwrap();
     let shares = Shares::new(&blobs);
-    let name = store_engine::TagName::try_from("shared").unwrap();
+    let name = larder_store_engine::TagName::try_from("shared").unwrap();
     blobs.tags().set(name.clone(), pin.root()).await.unwrap();
     shares.allow_tag(name).unwrap();
     let node = serve(&loopback().await, &blobs, &shares);

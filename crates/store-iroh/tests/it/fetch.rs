@@ -12,8 +12,8 @@ use iroh_blobs::{
     format::collection::Collection,
     store::mem::MemStore,
 };
-use store_engine::{Root, Status};
-use store_iroh::{
+use larder_store_engine::{Root, Status};
+use larder_store_iroh::{
     FetchOptions, FetchProgress, fetch, load_collection, to_engine_hash, to_engine_root,
 };
 
@@ -202,7 +202,7 @@ async fn a_blob_full_of_holes_is_completed() {
     let part = theirs.export_bao(tag.hash(), here.clone()).bao_to_vec();
     let part = part.await.unwrap();
     let blobs = engine().await;
-    let store = store_iroh::iroh_store(&blobs);
+    let store = larder_store_iroh::iroh_store(&blobs);
     store
         .import_bao_bytes(tag.hash(), here, part)
         .await

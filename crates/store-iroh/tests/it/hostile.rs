@@ -15,9 +15,9 @@ use iroh_blobs::{
     protocol::{ERR_INTERNAL, ERR_LIMIT, ERR_PERMISSION},
     store::mem::MemStore,
 };
-use store_api::{Error, Kind, Result};
-use store_engine::{Blobs, Root, Status};
-use store_iroh::{FetchOptions, Fetched, fetch, to_engine_hash};
+use larder_store_api::{Error, Kind, Result};
+use larder_store_engine::{Blobs, Root, Status};
+use larder_store_iroh::{FetchOptions, Fetched, fetch, to_engine_hash};
 
 use crate::support::{KIB, MIB, bytes, connection, engine, iroh_node, loopback};
 
@@ -309,7 +309,7 @@ async fn stalls() {
         let encoded = good.encoded[..sent].to_vec();
         let error = refused(encoded, Then::Stalls, good.root, kept).await;
         assert_eq!(error.to_string(), STALLS);
-        assert_eq!(error.can_retry(), store_api::Retry::Later);
+        assert_eq!(error.can_retry(), larder_store_api::Retry::Later);
     }
 }
 

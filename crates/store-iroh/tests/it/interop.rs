@@ -9,9 +9,9 @@ use iroh_blobs::{
     protocol::{GetManyRequest, GetRequest},
     store::{fs::FsStore, mem::MemStore},
 };
-use store_api::Kind;
-use store_engine::{Blobs, Format, Hash as EngineHash, Root};
-use store_iroh::{
+use larder_store_api::Kind;
+use larder_store_engine::{Blobs, Format, Hash as EngineHash, Root};
+use larder_store_iroh::{
     FetchOptions, Fetched, Shares, fetch, iroh_store, load_collection, serve, store_collection,
     to_engine_hash, to_engine_root,
 };
@@ -39,7 +39,7 @@ async fn memory_and_files() -> [Theirs; 2] {
     ]
 }
 
-async fn get(to: &Blobs, from: &Router, root: Root) -> store_api::Result<Fetched> {
+async fn get(to: &Blobs, from: &Router, root: Root) -> larder_store_api::Result<Fetched> {
     let endpoint = loopback().await;
     let connection = connection(&endpoint, from.endpoint()).await;
     let fetched = fetch(to, &connection, root, FetchOptions::default()).await;

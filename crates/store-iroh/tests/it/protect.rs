@@ -10,8 +10,8 @@ use std::{
 
 use futures_util::future::try_join_all;
 use iroh_blobs::{Hash, HashAndFormat, hashseq::HashSeq};
-use store_engine::Blobs;
-use store_iroh::{iroh_store, to_engine_hash};
+use larder_store_engine::Blobs;
+use larder_store_iroh::{iroh_store, to_engine_hash};
 
 use crate::support::{bytes, collect_all, engine};
 

@@ -9,9 +9,9 @@ use iroh_blobs::{
         PushRequest, Request,
     },
 };
-use store_api::Kind;
-use store_engine::{Blobs, Root, TagName};
-use store_iroh::{
+use larder_store_api::Kind;
+use larder_store_engine::{Blobs, Root, TagName};
+use larder_store_iroh::{
     FetchOptions, MAX_SHARES, Share, Shares, fetch, serve, store_collection, to_engine_hash,
     to_iroh_hash,
 };
@@ -265,7 +265,7 @@ async fn an_open_tag_opens_what_it_names_at_the_time() {
 async fn a_sequence_that_comes_later_opens_then() {
     let node = Node::start().await;
     let child = node.blobs.add("later").await.unwrap();
-    let sequence = store_engine::Hash::of(child.hash().as_bytes());
+    let sequence = larder_store_engine::Hash::of(child.hash().as_bytes());
     node.shares.allow(Root::hash_seq(sequence)).unwrap();
     node.closed(to_iroh_hash(child.hash())).await;
     let bytes = child.hash().as_bytes().to_vec();
@@ -357,7 +357,7 @@ async fn many_requests_at_once_wait_for_each_other() {
 async fn so_much_can_be_open() {
     let blobs = engine().await;
     let shares = Shares::new(&blobs);
-    let root = |i: usize| Root::raw(store_engine::Hash::of(i.to_le_bytes()));
+    let root = |i: usize| Root::raw(larder_store_engine::Hash::of(i.to_le_bytes()));
     for i in 0..MAX_SHARES {
         shares.allow(root(i)).unwrap();
     }

@@ -10,13 +10,13 @@ use iroh_blobs::{
     BlobsProtocol,
     api::{Store, proto::Request},
 };
-use net_iroh::{EndpointOptions, Reach, bind};
+use larder_net_iroh::{EndpointOptions, Reach, bind};
+use larder_store_engine::{Blobs, Collected};
+use larder_store_iroh::connect;
+use larder_store_testkit::MemoryStore;
 use rand::{RngCore, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use ref_cast::RefCast;
-use store_engine::{Blobs, Collected};
-use store_iroh::connect;
-use store_testkit::MemoryStore;
 
 pub const KIB: usize = 1024;
 pub const MIB: usize = 1024 * KIB;

@@ -3,9 +3,11 @@
 use std::time::{Duration, Instant};
 
 use iroh::{EndpointAddr, SecretKey};
-use net_iroh::{EndpointOptions, Reach, bind};
-use store_api::Kind;
-use store_iroh::{BlobTicket, FetchOptions, Shares, connect, fetch, serve, ticket, to_engine_root};
+use larder_net_iroh::{EndpointOptions, Reach, bind};
+use larder_store_api::Kind;
+use larder_store_iroh::{
+    BlobTicket, FetchOptions, Shares, connect, fetch, serve, ticket, to_engine_root,
+};
 
 use crate::support::{bytes, engine, loopback};
 

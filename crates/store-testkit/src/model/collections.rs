@@ -4,12 +4,12 @@ use std::{collections::BTreeMap, ops::Bound};
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use proptest::{prelude::*, sample::select};
-use proptest_state_machine::ReferenceStateMachine;
-use store_api::{
+use larder_store_api::{
     Batch, CollectionId, CollectionStore, Durability, Edit, Entry, Expect, Kind, Order, Revision,
     Scan, ScanOrder,
 };
+use proptest::{prelude::*, sample::select};
+use proptest_state_machine::ReferenceStateMachine;
 
 use super::{Driven, Steps};
 use crate::suite::{

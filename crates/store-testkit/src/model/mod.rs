@@ -6,9 +6,9 @@ mod payloads;
 use std::{fmt, future::Future, panic};
 
 use futures_util::future::BoxFuture;
+use larder_store_api::{BlobStore, CollectionStore};
 use proptest::test_runner::{Config, RngAlgorithm, TestError, TestRng, TestRunner};
 use proptest_state_machine::ReferenceStateMachine;
-use store_api::{BlobStore, CollectionStore};
 
 use crate::suite::{Erase, Fixture, Subject, Suite, runtime};
 
@@ -23,9 +23,9 @@ const SEED: [u8; 32] = *b"the same steps, on every machine";
 /// holds was synced.
 ///
 /// ```no_run
-/// use store_testkit::{MemoryStore, model_suite, suite::Subject};
+/// use larder_store_testkit::{MemoryStore, model_suite, suite::Subject};
 ///
-/// async fn subject() -> store_api::Result<Subject<MemoryStore>> {
+/// async fn subject() -> larder_store_api::Result<Subject<MemoryStore>> {
 ///     Ok(Subject::new(MemoryStore::new()))
 /// }
 /// model_suite!(blobs: subject, collections: subject);

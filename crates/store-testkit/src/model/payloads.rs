@@ -4,9 +4,9 @@ use std::{collections::BTreeMap, ops::Range};
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
+use larder_store_api::{BlobStore, Block, Kind, Part, PayloadId};
 use proptest::{prelude::*, strategy::Union};
 use proptest_state_machine::ReferenceStateMachine;
-use store_api::{BlobStore, Block, Kind, Part, PayloadId};
 
 use super::{Driven, Steps};
 use crate::suite::{

@@ -4,7 +4,7 @@ use std::{future::pending, ops::Range, sync::Arc};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use store_api::{
+use larder_store_api::{
     Batch, BlobCapabilities, BlobStore, Block, Change, CollectionCapabilities, CollectionId,
     CollectionStore, Entry, Listing, Part, PayloadId, Result, Revision, Scan,
 };

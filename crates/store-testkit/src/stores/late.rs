@@ -13,12 +13,12 @@ use std::{
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use rand::{Rng, SeedableRng};
-use rand_chacha::ChaCha8Rng;
-use store_api::{
+use larder_store_api::{
     Batch, BlobCapabilities, BlobStore, Block, Change, CollectionCapabilities, CollectionId,
     CollectionStore, Entry, Listing, Part, PayloadId, Result, Revision, Scan,
 };
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
 use tokio::task::yield_now;
 
 /// The most turns of the runtime that an operation lets pass before it takes effect.

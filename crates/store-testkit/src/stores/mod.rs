@@ -10,7 +10,7 @@ mod strict;
 pub use broken::{BrokenStore, Defect};
 pub use faulty::{Fault, Faults, FaultyStore, Operation, When};
 pub use gate::{Gate, GatedStore};
+pub use larder_store_memory::MemoryStore;
 pub use late::LateStore;
 pub use power::PowerStore;
-pub use store_memory::MemoryStore;
 pub use strict::StrictStore;

@@ -9,15 +9,15 @@ use std::{
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use rand::{Rng, SeedableRng};
-use rand_chacha::ChaCha8Rng;
-use store_api::{
+use larder_store_api::{
     Batch, BlobCapabilities, BlobStore, Block, Change, CollectionCapabilities, CollectionId,
     CollectionStore, Durability, Edit, Entry, Error, Kind, Listing, Part, PayloadId, Result,
     Revision, Scan,
 };
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
 
-use store_memory::{MemoryStore, split};
+use larder_store_memory::{MemoryStore, split};
 
 /// The most changes that wait for a sync; beyond it the oldest is made durable, as systems do.
 const MAX_PENDING: usize = 64 * 1024;
@@ -35,8 +35,8 @@ const SECTOR: usize = 512;
 /// ```
 /// # let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
 /// # runtime.block_on(async {
-/// use store_api::{BlobStore, Block, Bytes, Part, PayloadId};
-/// use store_testkit::stores::PowerStore;
+/// use larder_store_api::{BlobStore, Block, Bytes, Part, PayloadId};
+/// use larder_store_testkit::stores::PowerStore;
 ///
 /// let store = PowerStore::new();
 /// let id = PayloadId([7; 16]);
@@ -45,8 +45,8 @@ const SECTOR: usize = 512;
 /// store.sync(vec![id]).await?;
 /// let store = store.lose_power(42);
 /// assert_eq!(store.read(id, Part::Data, 0..5).await?, "hello");
-/// # store_api::Result::<()>::Ok(()) })?;
-/// # store_api::Result::<()>::Ok(())
+/// # larder_store_api::Result::<()>::Ok(()) })?;
+/// # larder_store_api::Result::<()>::Ok(())
 /// ```
 #[derive(Clone)]
 pub struct PowerStore(Arc<Shared>);
@@ -105,7 +105,7 @@ impl PowerStore {
     /// An empty store whose blocks have `block_len` bytes.
     ///
     /// # Panics
-    /// Where `block_len` is not a positive multiple of [`GROUP_LEN`](store_api::GROUP_LEN).
+    /// Where `block_len` is not a positive multiple of [`GROUP_LEN`](larder_store_api::GROUP_LEN).
     pub fn with_block_len(block_len: u32) -> Self {
         Self::of(MemoryStore::with_block_len(block_len))
     }

@@ -10,16 +10,16 @@ use std::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
-use rand::{SeedableRng, seq::SliceRandom};
-use rand_chacha::ChaCha8Rng;
-use store_api::{
+use larder_store_api::{
     Batch, BlobCapabilities, BlobStore, Block, Change, CollectionCapabilities, CollectionId,
     CollectionStore, Durability, Entry, Error, Kind, Listing, Part, PayloadId, Result, Revision,
     Scan, ScanOrder,
 };
+use rand::{SeedableRng, seq::SliceRandom};
+use rand_chacha::ChaCha8Rng;
 use tokio::task::yield_now;
 
-use store_memory::{Facts, MemoryStore};
+use larder_store_memory::{Facts, MemoryStore};
 
 /// Larger than most callers assume.
 const BLOCK_LEN: u32 = 64 * 1024;

@@ -1,6 +1,6 @@
 //! The macros that turn lists of cases into tests.
 
-/// One `#[test]` for every case of the suite of [`BlobStore`](store_api::BlobStore).
+/// One `#[test]` for every case of the suite of [`BlobStore`](larder_store_api::BlobStore).
 ///
 /// The first argument is an async function, or a closure that returns a future, which makes a fresh
 /// [`Subject`](crate::suite::Subject) for each case. `lacks` names what the backend does not have,
@@ -8,9 +8,9 @@
 /// names what the store has, or leaves out what it lacks.
 ///
 /// ```no_run
-/// use store_testkit::{MemoryStore, blob_store_suite, suite::Subject};
+/// use larder_store_testkit::{MemoryStore, blob_store_suite, suite::Subject};
 ///
-/// async fn subject() -> store_api::Result<Subject<MemoryStore>> {
+/// async fn subject() -> larder_store_api::Result<Subject<MemoryStore>> {
 ///     Ok(Subject::new(MemoryStore::new()))
 /// }
 /// blob_store_suite!(subject, lacks: [Reopen = "lives in memory", Close = "has no close"]);
@@ -22,7 +22,7 @@ macro_rules! blob_store_suite {
     };
 }
 
-/// One `#[test]` for every case of the suite of [`CollectionStore`](store_api::CollectionStore).
+/// One `#[test]` for every case of the suite of [`CollectionStore`](larder_store_api::CollectionStore).
 /// Its arguments are those of [`blob_store_suite`](crate::blob_store_suite).
 #[macro_export]
 macro_rules! collection_store_suite {
@@ -33,7 +33,7 @@ macro_rules! collection_store_suite {
     };
 }
 
-/// One `#[test]` for every case of the suite of [`RecordStore`](store_api::RecordStore). Its
+/// One `#[test]` for every case of the suite of [`RecordStore`](larder_store_api::RecordStore). Its
 /// arguments are those of [`blob_store_suite`](crate::blob_store_suite).
 #[macro_export]
 macro_rules! record_store_suite {
@@ -47,7 +47,7 @@ macro_rules! record_store_suite {
 #[macro_export]
 macro_rules! __cases {
     (list $trait:ident; $($name:ident: $need:ident,)*) => {
-        const CASES: &[$crate::suite::Case<dyn $crate::store_api::$trait>] = &[$($crate::suite::Case {
+        const CASES: &[$crate::suite::Case<dyn $crate::larder_store_api::$trait>] = &[$($crate::suite::Case {
             name: stringify!($name),
             need: $crate::suite::Need::$need,
             run: |fixture| Box::pin($name(fixture)),
@@ -63,7 +63,7 @@ macro_rules! __cases {
         $(larder_case! { $need
             #[test]
             fn $name() {
-                $crate::suite::run_case::<dyn $crate::store_api::$trait, _, _, _>(
+                $crate::suite::run_case::<dyn $crate::larder_store_api::$trait, _, _, _>(
                     stringify!($name),
                     $construct,
                 );
@@ -71,7 +71,7 @@ macro_rules! __cases {
         })*
         #[test]
         fn lacks_what_is_listed_and_nothing_else() {
-            $crate::suite::check_lacks::<dyn $crate::store_api::$trait, _, _, _>(
+            $crate::suite::check_lacks::<dyn $crate::larder_store_api::$trait, _, _, _>(
                 &[$(stringify!($lack)),*],
                 $construct,
             );

@@ -1,6 +1,6 @@
 //! Cases of what every keeper of secrets does.
 
-use store_api::{MAX_SECRET_LEN, Secret, SecretName, Secrets};
+use larder_store_api::{MAX_SECRET_LEN, Secret, SecretName, Secrets};
 
 fn name(name: &str) -> SecretName {
     SecretName::new(name).expect("a name within the limits")

@@ -3,7 +3,7 @@
 use std::{any::Any, fmt, future::Future, sync::Arc, time::Duration};
 
 use futures_util::future::BoxFuture;
-use store_api::{BlobStore, CollectionStore, RecordStore};
+use larder_store_api::{BlobStore, CollectionStore, RecordStore};
 
 use super::{Need, Suite};
 
@@ -17,11 +17,11 @@ type Closer<S> = Arc<dyn Fn(Arc<S>) -> BoxFuture<'static, Outcome<()>> + Send + 
 /// A fresh store to run one case on.
 ///
 /// ```
-/// use store_testkit::{MemoryStore, suite::Subject};
+/// use larder_store_testkit::{MemoryStore, suite::Subject};
 ///
 /// let subject = Subject::new(MemoryStore::new()).closing(|store| async move {
 ///     store.close();
-///     store_api::Result::<()>::Ok(())
+///     larder_store_api::Result::<()>::Ok(())
 /// });
 /// ```
 pub struct Subject<S> {

@@ -4,9 +4,9 @@ use std::fmt;
 
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt};
+use larder_store_api::{Kind, Listing, Result};
 use rand::{RngCore, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use store_api::{Kind, Listing, Result};
 
 /// More items than any case stores: a listing that goes beyond repeats itself.
 const MAX_ITEMS: usize = 100_000;

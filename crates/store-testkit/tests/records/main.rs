@@ -4,9 +4,9 @@ mod store;
 
 use std::time::Duration;
 
+use larder_store_api::{RecordStore, Result};
+use larder_store_testkit::suite::{Subject, run_all};
 use store::{Defect, Records};
-use store_api::{RecordStore, Result};
-use store_testkit::suite::{Subject, run_all};
 
 async fn subject() -> Result<Subject<Records>> {
     Ok(
@@ -17,7 +17,7 @@ async fn subject() -> Result<Subject<Records>> {
     )
 }
 
-store_testkit::record_store_suite!(subject, lacks: [Reopen = "it lives in memory"]);
+larder_store_testkit::record_store_suite!(subject, lacks: [Reopen = "it lives in memory"]);
 
 #[test]
 fn every_broken_store_fails() {

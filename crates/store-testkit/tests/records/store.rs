@@ -13,7 +13,7 @@ use std::{
 use async_trait::async_trait;
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
 use futures_util::{StreamExt, stream};
-use store_api::{
+use larder_store_api::{
     Error, Freshness, Import, Kind, Listing, PublicKey, Put, PutRecord, RecordCapabilities,
     RecordDescriptor, RecordEvent, RecordId, RecordStore, Result, Room, SecretKey, SeqExpect,
     Signed, Slot, SlotSeq,

@@ -1,10 +1,10 @@
 //! Failures that are armed in Veilid's mock of its network.
 
-use store_api::{
+use larder_store_api::{
     Freshness, Kind, PublicKey, Put, PutRecord, RecordDescriptor, RecordId, RecordStore, Result,
     SecretKey, SeqExpect,
 };
-use store_veilid::VeilidRecords;
+use larder_store_veilid::VeilidRecords;
 use tokio::sync::{Mutex, MutexGuard};
 
 mod node;

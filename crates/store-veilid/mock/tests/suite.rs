@@ -6,9 +6,9 @@ mod node;
 
 use std::process::{Command, ExitCode};
 
-use store_api::{RecordStore, Result};
-use store_testkit::suite::{Need, Subject, Suite, check_lacks, run_case};
-use store_veilid::VeilidRecords;
+use larder_store_api::{RecordStore, Result};
+use larder_store_testkit::suite::{Need, Subject, Suite, check_lacks, run_case};
+use larder_store_veilid::VeilidRecords;
 
 /// Set in the process of a case.
 const CASE: &str = "LARDER_SUITE_CASE";

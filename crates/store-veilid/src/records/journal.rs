@@ -16,7 +16,7 @@ use std::{
 
 use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::TryStreamExt;
-use store_api::{
+use larder_store_api::{
     Batch, CollectionId, CollectionStore, Edit, Error, Kind, Order, PublicKey, RecordId, Result,
     Scan, Secret, SecretKey, SecretName, Secrets, Slot,
 };

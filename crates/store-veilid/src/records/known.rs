@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use store_api::{
+use larder_store_api::{
     Batch, CollectionId, CollectionStore, Edit, Error, Kind, Member, PublicKey, RecordDescriptor,
     RecordId, Result,
 };

@@ -2,10 +2,10 @@
 
 use std::collections::HashSet;
 
-use store_api::{
+use larder_store_api::{
     Error, Import, Kind, PublicKey, RecordCapabilities, RecordDescriptor, RecordId, Result, Room,
 };
-use veilid_node::{
+use larder_veilid_node::{
     api_error,
     veilid_core::{
         BareMemberId, BareOpaqueRecordKey, BarePublicKey, BareRecordKey, CRYPTO_KIND_VLD0,

@@ -17,12 +17,12 @@ mod watches;
 use std::{fmt, ops::Range, sync::Arc};
 
 use async_trait::async_trait;
-use store_api::{
+use larder_store_api::{
     CollectionStore, Error, Freshness, Kind, Listing, Put, PutRecord, RecordCapabilities,
     RecordDescriptor, RecordEvent, RecordId, RecordStore, Result, Signed, Slot, SlotSeq,
 };
+use larder_veilid_node::{Node, api_error};
 use tokio::runtime::Handle;
-use veilid_node::{Node, api_error};
 
 use network::Network;
 

@@ -3,12 +3,11 @@
 use std::{ops::Range, sync::Arc};
 
 use bytes::Bytes;
-use store_api::{
+use larder_store_api::{
     CollectionStore, Error, Freshness, Kind, PublicKey, Put, RecordDescriptor, RecordId, Result,
     SecretKey, SeqExpect, Signed, Slot, SlotSeq,
 };
-use tokio::{runtime::Handle, sync::RwLockReadGuard};
-use veilid_node::{
+use larder_veilid_node::{
     Node, api_error,
     veilid_core::{
         AllowOffline, BareSecretKey, CRYPTO_KIND_VLD0, DHTReportScope, KeyPair,
@@ -16,6 +15,7 @@ use veilid_node::{
         ValueSeqNum, ValueSubkeyRangeSet, VeilidAPIError,
     },
 };
+use tokio::{runtime::Handle, sync::RwLockReadGuard};
 
 use crate::VeilidSecrets;
 

@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use store_api::RecordId;
+use larder_store_api::RecordId;
 use tokio::sync::{Mutex, OnceCell, RwLock};
 
 /// The number of records that are kept open although nobody uses them.

@@ -1,7 +1,7 @@
 //! Putting again what Veilid has lost of the values that were put here.
 
-use store_api::{Result, SeqExpect};
-use veilid_node::veilid_core::DHTReportScope;
+use larder_store_api::{Result, SeqExpect};
+use larder_veilid_node::veilid_core::DHTReportScope;
 
 use super::{
     network::{Network, Reach, Write},

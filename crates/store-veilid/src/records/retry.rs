@@ -2,9 +2,9 @@
 
 use std::{future::Future, time::Duration};
 
-use store_api::Result;
+use larder_store_api::Result;
+use larder_veilid_node::{api_error, veilid_core::VeilidAPIError};
 use tokio::time::Instant;
-use veilid_node::{api_error, veilid_core::VeilidAPIError};
 
 /// The time for which a call is tried before it fails.
 const DEADLINE: Duration = Duration::from_secs(15);
@@ -52,7 +52,7 @@ fn jitter() -> f64 {
 mod tests {
     use std::cell::Cell;
 
-    use store_api::Kind;
+    use larder_store_api::Kind;
 
     use super::*;
 

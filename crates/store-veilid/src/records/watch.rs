@@ -2,14 +2,14 @@
 
 use std::{collections::BTreeMap, ops::Range, sync::Arc, time::Duration};
 
-use store_api::{Error, Freshness, Kind, Listing, RecordEvent, RecordId, Result, Slot};
+use larder_store_api::{Error, Freshness, Kind, Listing, RecordEvent, RecordId, Result, Slot};
+use larder_veilid_node::{
+    Event, Subscription, api_error,
+    veilid_core::{Timestamp, TimestampDuration, VeilidUpdate, VeilidValueChange},
+};
 use tokio::{
     sync::broadcast::{self, error::RecvError},
     time::{Instant, sleep_until},
-};
-use veilid_node::{
-    Event, Subscription, api_error,
-    veilid_core::{Timestamp, TimestampDuration, VeilidUpdate, VeilidValueChange},
 };
 
 use super::{

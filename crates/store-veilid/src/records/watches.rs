@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, sync::Mutex};
 
-use store_api::{RecordEvent, RecordId, Slot};
+use larder_store_api::{RecordEvent, RecordId, Slot};
 use tokio::sync::broadcast;
 
 /// The records that are watched.

@@ -8,11 +8,11 @@ use std::{ops::Range, sync::Arc};
 
 use async_trait::async_trait;
 use futures_util::{StreamExt, TryStreamExt, stream};
-use store_api::{
+use larder_store_api::{
     BlobCapabilities, BlobStore, Block, Bytes, Durability, Error, Kind, Listing, Part, PayloadId,
     Result,
 };
-use veilid_node::veilid_core::TableDBTransaction;
+use larder_veilid_node::veilid_core::TableDBTransaction;
 
 use super::{VeilidStore, directory::Extents, table::Table};
 

@@ -2,7 +2,7 @@
 
 use async_stream::try_stream;
 use async_trait::async_trait;
-use store_api::{
+use larder_store_api::{
     Batch, Bytes, Change, CollectionCapabilities, CollectionId, CollectionStore, Durability, Edit,
     Entry, Expect, Listing, Result, Revision, Scan, Sharing,
 };

@@ -6,7 +6,7 @@
 use std::{ops::Bound, sync::Arc};
 
 use futures_util::StreamExt;
-use store_api::{Bytes, Durability, Error, Kind, Listing, Order, Part, PayloadId, Result};
+use larder_store_api::{Bytes, Durability, Error, Kind, Listing, Order, Part, PayloadId, Result};
 use tokio::sync::Mutex;
 
 use super::{

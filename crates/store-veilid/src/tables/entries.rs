@@ -12,11 +12,11 @@ use std::{
 
 use async_stream::try_stream;
 use futures_util::StreamExt;
-use store_api::{
+use larder_store_api::{
     Bytes, Durability, Entry, Error, Kind, Listing, Order as Direction, Result, Revision,
 };
+use larder_veilid_node::Node;
 use tokio::sync::{RwLock, mpsc, oneshot};
-use veilid_node::Node;
 
 use super::{
     order::{Order, Presence},

@@ -11,8 +11,8 @@ mod table;
 
 use std::sync::{Arc, atomic::AtomicBool};
 
-use store_api::{Error, Kind, Result};
-use veilid_node::Node;
+use larder_store_api::{Error, Kind, Result};
+use larder_veilid_node::Node;
 
 use directory::Directory;
 use entries::Entries;

@@ -8,7 +8,7 @@ use std::{
     sync::{RwLock, RwLockReadGuard, RwLockWriteGuard},
 };
 
-use store_api::{Bytes, Order as Direction};
+use larder_store_api::{Bytes, Order as Direction};
 
 use super::row::{self, Head};
 

@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use store_api::{Bytes, Kind, Result};
-use veilid_node::Node;
+use larder_store_api::{Bytes, Kind, Result};
+use larder_veilid_node::Node;
 
 use super::{
     COLUMNS,

@@ -9,7 +9,7 @@
 //! back as data. The checksum (XXH3, 64 bits) is over the key too, and the fold, the exclusive or of
 //! all entries' hashed keys, tells when an entry is missing that should be there.
 
-use store_api::{Bytes, Error, Kind, MAX_COLLECTION_ID_LEN, Result};
+use larder_store_api::{Bytes, Error, Kind, MAX_COLLECTION_ID_LEN, Result};
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 /// Names the format and its version.

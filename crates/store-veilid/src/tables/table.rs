@@ -16,9 +16,9 @@ use std::{
     },
 };
 
-use store_api::{Bytes, Error, Kind, Result};
+use larder_store_api::{Bytes, Error, Kind, Result};
+use larder_veilid_node::{Node, api_error, veilid_core::TableDB};
 use tokio::sync::Mutex;
-use veilid_node::{Node, api_error, veilid_core::TableDB};
 
 /// A table with its files.
 #[derive(Debug)]
@@ -125,7 +125,7 @@ impl Table {
     pub(crate) fn error(
         &self,
         operation: &'static str,
-        error: veilid_node::veilid_core::VeilidAPIError,
+        error: larder_veilid_node::veilid_core::VeilidAPIError,
     ) -> Error {
         api_error(operation, error).with("path", self.path.display())
     }

@@ -6,11 +6,11 @@ use std::{
 };
 
 use futures_util::StreamExt;
-use store_api::{
+use larder_store_api::{
     Freshness, Kind, Member, PublicKey, Put, PutRecord, RecordDescriptor, RecordEvent, RecordId,
     RecordStore, SecretKey, SeqExpect, Signed, Slot,
 };
-use veilid_node::{Node, veilid_core::CRYPTO_KIND_VLD0};
+use larder_veilid_node::{Node, veilid_core::CRYPTO_KIND_VLD0};
 
 use super::net::{Net, Peer};
 
@@ -205,7 +205,7 @@ async fn a_watcher_hears_of_writes_elsewhere(net: Net) {
     let id = create(&[one, other], &owned(&owner)).await;
     put(one, id, 0, write("before", &owner, SeqExpect::Any)).await;
     let mut watcher = other.records.watch(id, 0..2).expect("it can watch");
-    let next = async |watcher: &mut store_api::Listing<RecordEvent>| {
+    let next = async |watcher: &mut larder_store_api::Listing<RecordEvent>| {
         let next = tokio::time::timeout(PATIENCE, watcher.next()).await;
         let next = next.expect("the watcher hears something");
         next.expect("a watch does not end").expect("an event")

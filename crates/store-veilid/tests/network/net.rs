@@ -3,16 +3,16 @@
 
 use std::{process::Command, sync::Arc, time::Duration};
 
-use store_testkit::MemoryStore;
-use store_veilid::VeilidRecords;
-use tempfile::TempDir;
-use veilid_node::{
+use larder_store_testkit::MemoryStore;
+use larder_store_veilid::VeilidRecords;
+use larder_veilid_node::{
     Bootstrap, Node, NodeConfig, Protection,
     veilid_core::{
         CRYPTO_KIND_VLD0, KeyPair, PublicKeyGroup, SecretKeyGroup, VeilidConfig,
         VeilidConfigAddressType,
     },
 };
+use tempfile::TempDir;
 
 /// Four never become ready.
 pub const NODES: usize = 5;

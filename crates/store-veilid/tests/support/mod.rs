@@ -9,10 +9,10 @@ use std::{
     },
 };
 
-use store_api::Result;
-use store_testkit::suite::Subject;
-use store_veilid::VeilidStore;
-use veilid_node::{Bootstrap, Node, NodeConfig, Protection};
+use larder_store_api::Result;
+use larder_store_testkit::suite::Subject;
+use larder_store_veilid::VeilidStore;
+use larder_veilid_node::{Bootstrap, Node, NodeConfig, Protection};
 
 /// Nodes of one process must have different names.
 static NODES: AtomicU32 = AtomicU32::new(0);

@@ -1,8 +1,8 @@
 //! Values of the app's own in the last slots of a group's record.
 
 use bytes::Bytes;
-use store_api::{Error, Kind, RecordId, Result, Slot};
-use store_engine::MAX_RECORD_LEN;
+use larder_store_api::{Error, Kind, RecordId, Result, Slot};
+use larder_store_engine::MAX_RECORD_LEN;
 
 use super::{MAX_LABEL_LEN, VERSION, check_slot};
 use crate::{
@@ -92,7 +92,7 @@ mod tests {
             let error = open_member(&other, GROUP, 1000, &sealed).unwrap_err();
             assert_eq!(error.kind(), Kind::Corrupt, "{len}");
         }
-        let repo = store_api::PublicKey([9; 32]);
+        let repo = larder_store_api::PublicKey([9; 32]);
         let sealed = seal_member(&other, GROUP, 1000, repo).unwrap();
         let error = open_app_value(&read(), GROUP, 1000, &sealed).unwrap_err();
         assert_eq!(error.kind(), Kind::Corrupt);

@@ -23,8 +23,8 @@ mod route;
 mod tests;
 
 use bytes::Bytes;
+use larder_store_api::{Error, Kind, PublicKey, RecordId, Result, Slot};
 use serde::{Deserialize, Serialize};
-use store_api::{Error, Kind, PublicKey, RecordId, Result, Slot};
 
 #[cfg(fuzzing)]
 pub(crate) use self::app::decode_app_value;

@@ -3,8 +3,8 @@
 use std::{cmp::Reverse, collections::HashSet};
 
 use bytes::{BufMut, Bytes, BytesMut};
-use store_api::{Error, Kind, RecordId, Result};
-use store_engine::Hash;
+use larder_store_api::{Error, Kind, RecordId, Result};
+use larder_store_engine::Hash;
 
 use super::{MAX_EARLIER, REPO_ROOT, VERSION};
 use crate::{

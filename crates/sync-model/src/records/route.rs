@@ -1,7 +1,7 @@
 //! Routes: addresses at which devices can be reached.
 
 use bytes::{BufMut, Bytes, BytesMut};
-use store_api::{Error, Kind, RecordId, Result, Slot};
+use larder_store_api::{Error, Kind, RecordId, Result, Slot};
 
 use super::{FIRST_ROUTE, MAX_ADDRESS_LEN, REPO_SLOTS, VERSION, check_slot, text};
 use crate::{

@@ -1,6 +1,6 @@
 use proptest::{collection::vec, prelude::*};
 
-use store_engine::Hash;
+use larder_store_engine::Hash;
 
 use super::*;
 use crate::{

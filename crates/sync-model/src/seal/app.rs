@@ -10,7 +10,7 @@
 //! It does not say who sealed it: everybody who may read can.
 
 use bytes::Bytes;
-use store_api::{Error, Kind, RecordId, Result};
+use larder_store_api::{Error, Kind, RecordId, Result};
 
 use super::envelope::{self, Envelope};
 use crate::keys::ReadKey;

@@ -10,8 +10,8 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 use chacha20poly1305::{KeyInit, XChaCha20Poly1305, XNonce, aead::AeadInOut};
-use store_api::{Error, Kind, Result};
-use store_engine::random;
+use larder_store_api::{Error, Kind, Result};
+use larder_store_engine::random;
 
 use super::TAG_LEN;
 use crate::{

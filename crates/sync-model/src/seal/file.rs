@@ -15,8 +15,8 @@ use std::{fmt, io, ops::Range};
 use bytes::{Bytes, BytesMut};
 use chacha20poly1305::ChaCha20Poly1305;
 use futures_util::{FutureExt, Stream, TryStreamExt, future::BoxFuture};
-use store_api::{Error, Kind, Listing, Result};
-use store_engine::{Blobs, Hash, Status, blocking, random};
+use larder_store_api::{Error, Kind, Listing, Result};
+use larder_store_engine::{Blobs, Hash, Status, blocking, random};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use zeroize::ZeroizeOnDrop;
 

@@ -12,7 +12,7 @@
 //! nonce is never used twice under one key for two texts.
 
 use bytes::{BufMut, Bytes, BytesMut};
-use store_api::{Error, Kind, Result};
+use larder_store_api::{Error, Kind, Result};
 use zeroize::Zeroizing;
 
 use super::{TAG_LEN, cipher, envelope::check_epoch, open_in_place, seal_in_place};

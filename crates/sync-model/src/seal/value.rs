@@ -10,8 +10,8 @@
 //! data binds it to its slot, so that nobody can move it to another.
 
 use bytes::Bytes;
-use store_api::{Error, Kind, RecordId, Result, Slot};
-use store_engine::MAX_VALUE_LEN;
+use larder_store_api::{Error, Kind, RecordId, Result, Slot};
+use larder_store_engine::MAX_VALUE_LEN;
 
 use super::envelope::{self, Envelope};
 use crate::keys::EpochKey;

@@ -2,8 +2,8 @@
 
 use std::collections::{HashMap, HashSet};
 
-use store_api::{Kind, Result};
-use store_engine::{Blobs, Hash, Status};
+use larder_store_api::{Kind, Result};
+use larder_store_engine::{Blobs, Hash, Status};
 
 use super::{
     FileEntry, Name, Root, Tree,
@@ -278,7 +278,7 @@ fn unread(named: Vec<super::walk::Reached>) -> Items {
 mod tests {
     use std::{collections::BTreeMap, sync::Arc};
 
-    use store_testkit::MemoryStore;
+    use larder_store_testkit::MemoryStore;
 
     use super::*;
     use crate::{keys::ReadKey, seal::file::FileKey};

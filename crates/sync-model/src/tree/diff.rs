@@ -2,7 +2,7 @@
 
 use std::{cmp::Ordering, sync::Arc};
 
-use store_api::{Listing, Result};
+use larder_store_api::{Listing, Result};
 
 use super::{
     FileEntry, Name, Root, Tree,

@@ -4,8 +4,8 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use futures_util::{Stream, StreamExt, TryStreamExt, stream};
-use store_api::{Error, Kind, Listing, Result};
-use store_engine::{Hash, Pin, Transaction};
+use larder_store_api::{Error, Kind, Listing, Result};
+use larder_store_engine::{Hash, Pin, Transaction};
 
 use super::{
     FileEntry, MAX_LEVEL, Name, Root, Tree,

@@ -1,7 +1,7 @@
 //! Finding a file in a tree by its hash.
 
-use store_api::Result;
-use store_engine::{Blobs, Hash};
+use larder_store_api::Result;
+use larder_store_engine::{Blobs, Hash};
 
 use super::{
     FileEntry, Root, Tree,

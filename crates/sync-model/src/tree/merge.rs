@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use futures_util::TryStreamExt;
-use store_api::{Error, Kind, Result};
+use larder_store_api::{Error, Kind, Result};
 
 use super::{Difference, Edited, FileEntry, Name, Root, Tree, name::MAX_NAME_LEN};
 
@@ -175,7 +175,7 @@ const MAX_EXTENSION_LEN: usize = 64;
 
 #[cfg(test)]
 mod tests {
-    use store_engine::Hash;
+    use larder_store_engine::Hash;
 
     use super::*;
     use crate::seal::file::FileKey;

@@ -13,7 +13,7 @@
 //!
 //! **A page is two blobs** ([`page`]): itself, sealed under the group's read key, and a sequence of
 //! hashes, not sealed, that names it and what is below it. So whoever has no read key can still
-//! copy a tree, keep it alive as a [`Format::Tree`](store_engine::Format::Tree), and find what
+//! copy a tree, keep it alive as a [`Format::Tree`](larder_store_engine::Format::Tree), and find what
 //! differs between two ([`walk`]).
 
 pub mod count;
@@ -35,9 +35,9 @@ use std::{
     sync::{Arc, Mutex},
 };
 
+use larder_store_api::Listing;
+use larder_store_engine::{Blobs, Hash};
 use lru::LruCache;
-use store_api::Listing;
-use store_engine::{Blobs, Hash};
 use zeroize::Zeroizing;
 
 use self::page::Node;
@@ -85,9 +85,9 @@ pub type Named = (Name, FileEntry);
 /// Reads and writes trees in a store, with a group's read key. A cheap handle.
 ///
 /// It keeps opened pages at hand, so use one for many calls. A page that is not what its place in
-/// the tree says is [`Kind::Corrupt`](store_api::Kind::Corrupt), one that is not here
-/// [`Kind::NotFound`](store_api::Kind::NotFound), one of another epoch
-/// [`Kind::Denied`](store_api::Kind::Denied).
+/// the tree says is [`Kind::Corrupt`](larder_store_api::Kind::Corrupt), one that is not here
+/// [`Kind::NotFound`](larder_store_api::Kind::NotFound), one of another epoch
+/// [`Kind::Denied`](larder_store_api::Kind::Denied).
 #[derive(Clone)]
 pub struct Tree(Arc<Inner>);
 

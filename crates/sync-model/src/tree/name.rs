@@ -2,7 +2,7 @@
 
 use std::{borrow::Borrow, fmt, str::FromStr, sync::Arc};
 
-use store_api::{Error, Kind, Result};
+use larder_store_api::{Error, Kind, Result};
 
 /// The longest name, in bytes.
 pub const MAX_NAME_LEN: usize = 4096;

@@ -17,8 +17,8 @@
 use std::sync::Arc;
 
 use bytes::BufMut;
-use store_api::{Error, Kind, Result};
-use store_engine::Hash;
+use larder_store_api::{Error, Kind, Result};
+use larder_store_engine::Hash;
 
 use super::{FileEntry, Name, name::MAX_NAME_LEN};
 use crate::{codec::Fields, seal::file::FileKey};

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use store_api::{Error, Kind, Listing, Result};
-use store_engine::{Blobs, Hash};
+use larder_store_api::{Error, Kind, Listing, Result};
+use larder_store_engine::{Blobs, Hash};
 
 use super::{
     FileEntry, MALFORMED, MAX_LEVEL, Name, Named, Root, Tree,

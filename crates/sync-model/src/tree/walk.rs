@@ -5,8 +5,8 @@
 
 use std::collections::HashSet;
 
-use store_api::Result;
-use store_engine::{Blobs, Hash};
+use larder_store_api::Result;
+use larder_store_engine::{Blobs, Hash};
 
 use super::{
     MAX_LEVEL, Root,
@@ -39,8 +39,8 @@ pub struct Reached {
 /// Returns what the sequence `hash` of a page of `level` names: the sealed page first, then files
 /// if the level is 0, else sequences of the level below.
 ///
-/// A blob that is no such sequence is [`Kind::Corrupt`](store_api::Kind::Corrupt), one that is not here
-/// [`Kind::NotFound`](store_api::Kind::NotFound).
+/// A blob that is no such sequence is [`Kind::Corrupt`](larder_store_api::Kind::Corrupt), one that is not here
+/// [`Kind::NotFound`](larder_store_api::Kind::NotFound).
 /// That the pages are what the sequences say shows only to readers.
 pub async fn children(blobs: &Blobs, hash: Hash, level: u8) -> Result<Vec<Reached>> {
     if level > MAX_LEVEL {
@@ -100,7 +100,7 @@ impl Walk {
     /// A walk down all of a tree.
     ///
     /// # Errors
-    /// [`Kind::Corrupt`](store_api::Kind::Corrupt) where no tree is as deep.
+    /// [`Kind::Corrupt`](larder_store_api::Kind::Corrupt) where no tree is as deep.
     pub fn down(root: Root) -> Result<Self> {
         Self::between(Root::EMPTY, root)
     }
@@ -108,7 +108,7 @@ impl Walk {
     /// A walk down what of `new` is not in `old`.
     ///
     /// # Errors
-    /// [`Kind::Corrupt`](store_api::Kind::Corrupt) where no tree is as deep.
+    /// [`Kind::Corrupt`](larder_store_api::Kind::Corrupt) where no tree is as deep.
     pub fn between(old: Root, new: Root) -> Result<Self> {
         let highest = new.level.max(old.level);
         if highest > MAX_LEVEL {

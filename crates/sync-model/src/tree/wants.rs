@@ -8,7 +8,7 @@
 use std::collections::BTreeSet;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use store_api::{Error, Kind, Result};
+use larder_store_api::{Error, Kind, Result};
 
 use super::name::{MAX_NAME_LEN, Name};
 use crate::{codec::Fields, seal::file::sealed_len};

@@ -1,7 +1,7 @@
 //! Cutting items into pages, and writing pages to the store.
 
-use store_api::{Error, Kind, Result};
-use store_engine::{Blobs, Hashed, Pin, Transaction};
+use larder_store_api::{Error, Kind, Result};
+use larder_store_engine::{Blobs, Hashed, Pin, Transaction};
 use tokio::task::JoinSet;
 
 use super::{

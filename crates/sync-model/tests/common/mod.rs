@@ -4,9 +4,9 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use futures_util::TryStreamExt;
-use store_engine::{Blobs, Hash};
-use store_testkit::MemoryStore;
-use sync_model::{
+use larder_store_engine::{Blobs, Hash};
+use larder_store_testkit::MemoryStore;
+use larder_sync_model::{
     keys::ReadKey,
     seal::file::FileKey,
     tree::{FileEntry, Name, Root, Tree},

@@ -1,8 +1,8 @@
 //! Pages that are not what they should be are errors, never other files.
 
 use super::*;
-use store_engine::{Blobs, Source};
-use sync_model::{keys::ReadKey, seal::page::PageKeys};
+use larder_store_engine::{Blobs, Source};
+use larder_sync_model::{keys::ReadKey, seal::page::PageKeys};
 
 /// The blobs of another store, with one of them changed on the way, under its own hash.
 async fn sequence_of(blobs: &Blobs, hash: Hash) -> Vec<Hash> {

@@ -15,10 +15,10 @@ use std::{
 
 use common::{Files, contents, entry, key, many, name, tree};
 use futures_util::{StreamExt, TryStreamExt, stream};
+use larder_store_api::{Kind, Result};
+use larder_store_engine::{Hash, TagName};
+use larder_sync_model::tree::{Difference, Edited, FileEntry, Name, Root, Tree};
 use proptest::{collection::vec, prelude::*};
-use store_api::{Kind, Result};
-use store_engine::{Hash, TagName};
-use sync_model::tree::{Difference, Edited, FileEntry, Name, Root, Tree};
 
 type Change = (Name, Option<FileEntry>);
 

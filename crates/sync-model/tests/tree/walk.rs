@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use super::*;
-use sync_model::tree::walk::{Part, Reached, Walk, children, sequences};
+use larder_sync_model::tree::walk::{Part, Reached, Walk, children, sequences};
 
 /// All blobs of a tree, from the root down; but not what is below pages that the tree `than` has too, nor
 /// files that its other pages have.

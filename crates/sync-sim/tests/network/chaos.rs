@@ -1,10 +1,10 @@
 //! Seeds, liars and canaries.
 
 use bytes::Bytes;
-use net_api::Address;
+use larder_net_api::Address;
+use larder_store_api::Kind;
+use larder_sync_sim::{Link, SimNetwork};
 use proptest::{collection::vec, prelude::*};
-use store_api::Kind;
-use sync_sim::{Link, SimNetwork};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     time::sleep,

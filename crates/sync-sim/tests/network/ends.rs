@@ -3,9 +3,9 @@
 use std::{io::ErrorKind, time::Duration};
 
 use futures_util::FutureExt;
-use net_api::{MAX_REASON_LEN, Stream};
-use store_api::Kind;
-use sync_sim::{CONNECT_TIMEOUT, Flow, Held, IDLE_TIMEOUT, Link, STREAM_WINDOW, SimNetwork};
+use larder_net_api::{MAX_REASON_LEN, Stream};
+use larder_store_api::Kind;
+use larder_sync_sim::{CONNECT_TIMEOUT, Flow, Held, IDLE_TIMEOUT, Link, STREAM_WINDOW, SimNetwork};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     time::{Instant, sleep, timeout},
@@ -200,7 +200,7 @@ async fn closing_ends_all_that_waits() {
     let error = back.recv.read_u8().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotConnected);
     let error = error.into_inner().unwrap();
-    let error = error.downcast::<store_api::Error>().unwrap();
+    let error = error.downcast::<larder_store_api::Error>().unwrap();
     assert_eq!(error.kind(), Kind::Closed);
     assert_eq!(there.closed().await.kind(), Kind::Closed);
     let error = b.connect(&address("sim:0"), None).await;

@@ -7,9 +7,9 @@ mod speed;
 use std::{io::ErrorKind, sync::Arc, time::Duration};
 
 use futures_util::{FutureExt, StreamExt};
-use net_api::{Address, Connection, Network, Stream};
-use store_api::{Kind, PublicKey};
-use sync_sim::{Held, Link, MAX_BACKLOG, MAX_STREAMS, STREAM_WINDOW, SimNetwork};
+use larder_net_api::{Address, Connection, Network, Stream};
+use larder_store_api::{Kind, PublicKey};
+use larder_sync_sim::{Held, Link, MAX_BACKLOG, MAX_STREAMS, STREAM_WINDOW, SimNetwork};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     time::{sleep, timeout},

@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant as Clock};
 
 use futures_util::future::join_all;
-use net_api::Connection;
-use sync_sim::{Limits, Link, SimNetwork};
+use larder_net_api::Connection;
+use larder_sync_sim::{Limits, Link, SimNetwork};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     time::{Instant, sleep},

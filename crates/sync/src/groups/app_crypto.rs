@@ -1,7 +1,7 @@
 //! Values that an app seals for its group, and keeps or sends in its own way.
 
 use bytes::Bytes;
-use store_api::Result;
+use larder_store_api::Result;
 
 use super::Group;
 use crate::seal::app::{open_app, seal_app};
@@ -12,8 +12,8 @@ impl Group {
     /// `context`: what they are for, or empty. It is not told who sealed them, nor when.
     ///
     /// # Errors
-    /// [`Kind::Denied`](store_api::Kind::Denied) to a replica,
-    /// [`Kind::TooLarge`](store_api::Kind::TooLarge) for more.
+    /// [`Kind::Denied`](larder_store_api::Kind::Denied) to a replica,
+    /// [`Kind::TooLarge`](larder_store_api::Kind::TooLarge) for more.
     pub fn encrypt(&self, plain: &[u8], context: &[u8]) -> Result<Bytes> {
         let read = self.read_key("sync.group.encrypt")?;
         seal_app(read, self.id(), context, plain)
@@ -22,10 +22,10 @@ impl Group {
     /// Opens what [`encrypt`](Self::encrypt) has sealed.
     ///
     /// # Errors
-    /// [`Kind::Denied`](store_api::Kind::Denied) to a replica, and for an epoch whose key is not held;
-    /// [`Kind::Corrupt`](store_api::Kind::Corrupt) where the data are another group's, were sealed for
-    /// another context, or changed; [`Kind::Invalid`](store_api::Kind::Invalid) and
-    /// [`Kind::TooLarge`](store_api::Kind::TooLarge) where they cannot be sealed data.
+    /// [`Kind::Denied`](larder_store_api::Kind::Denied) to a replica, and for an epoch whose key is not held;
+    /// [`Kind::Corrupt`](larder_store_api::Kind::Corrupt) where the data are another group's, were sealed for
+    /// another context, or changed; [`Kind::Invalid`](larder_store_api::Kind::Invalid) and
+    /// [`Kind::TooLarge`](larder_store_api::Kind::TooLarge) where they cannot be sealed data.
     pub fn decrypt(&self, sealed: &[u8], context: &[u8]) -> Result<Bytes> {
         let read = self.read_key("sync.group.decrypt")?;
         open_app(read, self.id(), context, sealed)

@@ -2,7 +2,7 @@
 //! who may read it reads them, and they come to everybody as its members do.
 
 use bytes::Bytes;
-use store_api::{
+use larder_store_api::{
     Error, Freshness, Kind, PublicKey, Put, PutRecord, RecordStore, Result, SeqExpect, Signed, Slot,
 };
 

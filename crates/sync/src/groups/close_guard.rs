@@ -5,7 +5,7 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use store_api::{Error, Kind, Result};
+use larder_store_api::{Error, Kind, Result};
 use tokio::sync::Notify;
 
 /// Open until it is closed, for good.

@@ -14,8 +14,10 @@ use std::collections::BTreeMap;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::TryStreamExt;
-use store_api::{Batch, CollectionId, Durability, Edit, Error, Kind, PublicKey, RecordId, Result};
-use store_engine::Hash;
+use larder_store_api::{
+    Batch, CollectionId, Durability, Edit, Error, Kind, PublicKey, RecordId, Result,
+};
+use larder_store_engine::Hash;
 
 use super::Inner;
 use crate::codec::Fields;

@@ -5,10 +5,10 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use store_api::{PublicKey, RecordId};
-use store_engine::Hash;
+use larder_store_api::{PublicKey, RecordId};
+use larder_store_engine::Hash;
 
-use super::local::Place;
+use super::local_trees::Place;
 
 /// The most files of which it is remembered, over all repos.
 const MAX_DAMAGED: usize = 4096;

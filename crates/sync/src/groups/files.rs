@@ -9,9 +9,9 @@ use std::{
 };
 
 use bytes::Bytes;
-use descriptors::Descriptors;
-use store_api::{Error, Kind, Result};
-use store_engine::{Blobs, Hash, Pin, Source, Status, Transaction, blocking};
+use larder_descriptors::Descriptors;
+use larder_store_api::{Error, Kind, Result};
+use larder_store_engine::{Blobs, Hash, Pin, Source, Status, Transaction, blocking};
 use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
 
 use crate::{

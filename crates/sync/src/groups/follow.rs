@@ -1,7 +1,7 @@
 //! Following another member's repo: the roots that come.
 
-use store_api::{Durability, Error, Kind, Put, PutRecord, Result, Signed};
-use store_engine::Transaction;
+use larder_store_api::{Durability, Error, Kind, Put, PutRecord, Result, Signed};
+use larder_store_engine::Transaction;
 
 use super::{Repo, merge_devices::Turn};
 use crate::{records::REPO_ROOT, tree::Root};

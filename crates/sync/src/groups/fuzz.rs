@@ -1,16 +1,16 @@
 //! Entry points of the fuzzer for what a device remembers.
 
 use bytes::Bytes;
-use store_api::{PublicKey, Secret};
+use larder_store_api::{PublicKey, Secret};
 
 use super::{
     Policy,
     contacts::{decode_contact, encode_contact},
-    local::{decode_local, decode_settled, encode_local, encode_settled},
     local_state::{
         decode_addresses, decode_keys, decode_named, decode_other, decode_promised,
         encode_addresses, encode_keys, encode_other, encode_promised, named,
     },
+    local_trees::{decode_local, decode_settled, encode_local, encode_settled},
 };
 
 /// Decodes stored facts about groups. The first byte chooses which; what is read is written as it

@@ -8,11 +8,11 @@ use std::{
 };
 
 use bytes::Bytes;
-use store_api::{
+use larder_store_api::{
     Error, Freshness, Kind, PublicKey, Put, PutRecord, RecordId, RecordStore, Result, SecretKey,
     SeqExpect, Slot,
 };
-use store_engine::{Blobs, Records, generate_key, public_key};
+use larder_store_engine::{Blobs, Records, generate_key, public_key};
 
 use super::{
     Event, Inner, Ours,

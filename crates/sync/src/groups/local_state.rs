@@ -21,11 +21,11 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::TryStreamExt;
-use store_api::{
+use larder_store_api::{
     CollectionId, Error, Kind, PublicKey, RecordId, Result, Secret, SecretKey, SecretName, Secrets,
     Signed,
 };
-use store_engine::{Collections, record_format};
+use larder_store_engine::{Collections, record_format};
 use zeroize::Zeroizing;
 
 use super::Inner;

@@ -5,8 +5,8 @@
 //! steps leaves the root remembered, and what was begun is done again.
 
 use bytes::Bytes;
-use store_api::{Error, Freshness, Kind, Put, PutRecord, RecordStore, Result, Signed};
-use store_engine::{sign, verify};
+use larder_store_api::{Error, Freshness, Kind, Put, PutRecord, RecordStore, Result, Signed};
+use larder_store_engine::{sign, verify};
 use tokio::sync::MutexGuard;
 
 use super::{Repo, Wants};

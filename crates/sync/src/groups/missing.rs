@@ -2,13 +2,13 @@
 
 use std::collections::{BTreeMap, HashSet, btree_map::Entry};
 
-use store_api::{Kind, Result};
-use store_engine::{Blobs, Hash, Status};
+use larder_store_api::{Kind, Result};
+use larder_store_engine::{Blobs, Hash, Status};
 
 use super::{
     Policy, Repo, Wants,
     files::is_file_here,
-    local::{Place, Settled},
+    local_trees::{Place, Settled},
 };
 use crate::{
     seal::file::sealed_len,

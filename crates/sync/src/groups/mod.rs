@@ -12,14 +12,14 @@ mod follow;
 #[cfg(fuzzing)]
 pub(crate) mod fuzz;
 mod group;
-mod kept;
-pub(crate) mod local;
 mod local_state;
+pub(crate) mod local_trees;
 mod merge_devices;
 pub(crate) mod missing;
 mod policy;
 mod repair;
 mod repo;
+mod tree_tags;
 
 use std::{
     collections::BTreeMap,
@@ -28,8 +28,10 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use store_api::{Error, Kind, PublicKey, RecordId, RecordStore, Result, SecretKey, Secrets, Slot};
-use store_engine::{Blobs, Collections, Records};
+use larder_store_api::{
+    Error, Kind, PublicKey, RecordId, RecordStore, Result, SecretKey, Secrets, Slot,
+};
+use larder_store_engine::{Blobs, Collections, Records};
 use tokio::sync::broadcast;
 
 #[cfg(test)]
@@ -193,7 +195,7 @@ impl Groups {
     }
 
     /// Returns true if a store has any groups. Needs none of its keys.
-    pub async fn are_in(collections: &Collections) -> Result<bool> {
+    pub async fn exist_in(collections: &Collections) -> Result<bool> {
         local_state::has_groups(collections).await
     }
 
@@ -201,7 +203,7 @@ impl Groups {
     /// repos are looked for when groups are replicated next. Needs none of the keys.
     pub async fn forget_files(collections: &Collections) -> Result<()> {
         let ours = local_state::our_repos(collections).await?;
-        local::forget_files(collections, &ours).await
+        local_trees::forget_files(collections, &ours).await
     }
 
     /// Copies the keys of all groups, and of our repos in them, that `to` lacks. With the collections
@@ -295,13 +297,13 @@ impl Groups {
         };
         self.0.keep_group(&keys).await?;
         if let Some(secret) = invite.repo() {
-            let repo = store_engine::public_key(secret);
+            let repo = larder_store_engine::public_key(secret);
             let id = records::repo_id(repo);
             // Its record may be here, and its tree not.
             if !known.as_ref().is_some_and(|known| known.is_ours(id))
                 && self.0.ever_local(id).await?.is_none()
             {
-                self.0.keep_local(id, &local::Local::NOTHING).await?;
+                self.0.keep_local(id, &local_trees::Local::NOTHING).await?;
             }
             self.0.keep_repo(keys.id(), repo, secret).await?;
         }

@@ -11,8 +11,8 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use futures_util::TryStreamExt;
-use store_api::{CollectionId, Error, Kind, RecordId, Result};
-use store_engine::Hash;
+use larder_store_api::{CollectionId, Error, Kind, RecordId, Result};
+use larder_store_engine::Hash;
 
 use super::{Event, Group, Inner, Repo};
 use crate::{

@@ -6,8 +6,8 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use store_api::{Error, Kind, Put, PutRecord, RecordId, RecordStore, Result, Signed, Slot};
-use store_engine::sign;
+use larder_store_api::{Error, Kind, Put, PutRecord, RecordId, RecordStore, Result, Signed, Slot};
+use larder_store_engine::sign;
 
 use super::{Group, Repo, merge_devices::Turn};
 use crate::records::{FIRST_MEMBER, GROUP_SLOTS, REPO_ROOT};

@@ -4,11 +4,11 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
 use futures_util::TryStreamExt;
-use store_api::{
+use larder_store_api::{
     Error, Freshness, GROUP_LEN, Kind, Listing, PublicKey, Put, PutRecord, RecordId, RecordStore,
     Result, SecretKey, SeqExpect, Signed,
 };
-use store_engine::{Blobs, Hash, Repair, SlotState, Status, Transaction};
+use larder_store_engine::{Blobs, Hash, Repair, SlotState, Status, Transaction};
 
 use super::{
     Event, Group,

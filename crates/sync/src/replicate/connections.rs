@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use store_api::{Kind, PublicKey, RecordId};
+use larder_store_api::{Kind, PublicKey, RecordId};
 use tokio::{io::AsyncReadExt, task::JoinSet, time::Instant};
 
 use super::{
@@ -250,7 +250,7 @@ impl Shared {
 
 #[cfg(test)]
 mod tests {
-    use store_api::{Error, Result};
+    use larder_store_api::{Error, Result};
 
     use super::*;
 

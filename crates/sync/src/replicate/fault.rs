@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, io, sync::Mutex};
 
-use store_api::{Error, Kind, RecordId, Result};
+use larder_store_api::{Error, Kind, RecordId, Result};
 use tokio::time::{Duration, Instant};
 
 use super::{Replicator, lock};
@@ -14,7 +14,7 @@ const FORGOTTEN_AFTER: Duration = Duration::from_secs(320);
 /// The most places of which it is remembered that a store failed there.
 const MAX_TROUBLES: usize = 1024;
 
-pub(super) use store_engine::fetch::{Fault, Misconduct};
+pub(super) use larder_store_engine::fetch::{Fault, Misconduct};
 
 /// The result of replication with a peer.
 pub(super) type Outcome<T, E = Fault> = std::result::Result<T, E>;

@@ -16,8 +16,8 @@ use std::{
     },
 };
 
-use store_api::{Error, Kind, PublicKey, RecordId, Result};
-use store_engine::{Blobs, Hash, Status};
+use larder_store_api::{Error, Kind, PublicKey, RecordId, Result};
+use larder_store_engine::{Blobs, Hash, Status};
 
 use super::{
     Replicator, Shared,
@@ -40,9 +40,9 @@ const FREE: &str = "sync.free";
 pub enum Copies {
     /// Only copies of files that another connected member shows that it has too.
     #[default]
-    NotTheLast,
+    RequireOtherCopy,
     /// All that are not wanted, though nobody else may have them.
-    TheLastToo,
+    AllowLastCopy,
 }
 
 /// The outcome of freeing space.
@@ -182,7 +182,7 @@ impl Freeing {
         chain: &[Hash],
         files: &[Asked],
     ) -> Result<Option<(Asking, Vec<BTreeSet<PublicKey>>)>> {
-        if self.copies == Copies::TheLastToo {
+        if self.copies == Copies::AllowLastCopy {
             return Ok(None);
         }
         let hashes = files.iter().map(|file| file.hash);

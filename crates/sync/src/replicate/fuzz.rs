@@ -1,7 +1,7 @@
 //! Entry points of the fuzzer for what peers say.
 
 use bytes::Bytes;
-use store_api::{PublicKey, SecretKey};
+use larder_store_api::{PublicKey, SecretKey};
 
 use super::{
     proof::{ANSWER_LEN, Ends, answer, check},

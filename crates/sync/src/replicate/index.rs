@@ -9,8 +9,8 @@ use std::{
     sync::{Mutex, MutexGuard},
 };
 
-use store_api::{Freshness, Kind, PublicKey, RecordId, RecordStore, Result, Slot};
-use store_engine::Hash;
+use larder_store_api::{Freshness, Kind, PublicKey, RecordId, RecordStore, Result, Slot};
+use larder_store_engine::Hash;
 use tokio::sync::broadcast::{Receiver, error::RecvError};
 
 use super::{

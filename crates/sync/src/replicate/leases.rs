@@ -18,8 +18,8 @@ use std::{
     time::Duration,
 };
 
-use store_api::{PublicKey, Result};
-use store_engine::{Hash, Pin, Root, Status};
+use larder_store_api::{PublicKey, Result};
+use larder_store_engine::{Hash, Pin, Root, Status};
 use tokio::time::Instant;
 
 use super::lock;
@@ -219,8 +219,8 @@ impl Drop for Asking {
 
 #[cfg(test)]
 mod tests {
-    use store_engine::{Blobs, Source};
-    use store_testkit::{MemorySecrets, MemoryStore};
+    use larder_store_engine::{Blobs, Source};
+    use larder_store_testkit::{MemorySecrets, MemoryStore};
 
     use super::*;
     use crate::groups::Stores;

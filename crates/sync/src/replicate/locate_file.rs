@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use futures_util::future::join_all;
-use store_api::{Error, Kind, PublicKey, RecordId, Result};
-use store_engine::{Hash, Status};
+use larder_store_api::{Error, Kind, PublicKey, RecordId, Result};
+use larder_store_engine::{Hash, Status};
 
 use super::{
     Replicator, Shared,

@@ -40,8 +40,8 @@ use std::{
 };
 
 use bytes::Bytes;
-use store_api::{Error, Kind, Listing, PublicKey, RecordId, Result};
-use store_engine::Hash;
+use larder_store_api::{Error, Kind, Listing, PublicKey, RecordId, Result};
+use larder_store_engine::Hash;
 use tokio::{
     sync::{
         Notify,
@@ -135,7 +135,7 @@ pub(crate) struct Shared {
     contacts: status::Contacts,
     tasks: Mutex<JoinSet<()>>,
     /// The progress of fetching each repo.
-    moved: Mutex<BTreeMap<RecordId, Arc<progress::Moved>>>,
+    moved: Mutex<BTreeMap<RecordId, Arc<progress::Transferred>>>,
     /// Freeing, and saying that a tree is here, come one after the other.
     freeing: tokio::sync::Mutex<()>,
     /// The number of times that something was freed.

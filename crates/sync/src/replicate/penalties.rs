@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, sync::Mutex, time::Duration};
 
-use store_api::PublicKey;
+use larder_store_api::PublicKey;
 use tokio::time::Instant;
 
 use super::{Replicator, limits::MAX_CONNECTIONS, lock};

@@ -3,8 +3,8 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use store_api::{PublicKey, Result};
-use store_engine::{ChunkNum, ChunkRanges, Hash, random};
+use larder_store_api::{PublicKey, Result};
+use larder_store_engine::{ChunkNum, ChunkRanges, Hash, random};
 
 use super::{
     Shared,

@@ -5,7 +5,7 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-use store_api::RecordId;
+use larder_store_api::RecordId;
 
 use super::{Replicator, Shared, lock};
 use crate::{groups::Repo, tree::Name};
@@ -28,14 +28,14 @@ pub struct Progress {
 
 /// Counts it.
 #[derive(Debug, Default)]
-pub(super) struct Moved {
+pub(super) struct Transferred {
     files: AtomicU64,
     files_here: AtomicU64,
     bytes: AtomicU64,
     bytes_here: AtomicU64,
 }
 
-impl Moved {
+impl Transferred {
     /// So many more are to come. An author may claim any number of bytes.
     pub(super) fn expect(&self, files: u64, bytes: u64) {
         self.files.fetch_add(files, Ordering::Relaxed);
@@ -78,13 +78,13 @@ pub struct FileProgress {
 
 /// Counts what of a file is here.
 #[derive(Debug)]
-pub(super) struct Coming {
+pub(super) struct Incoming {
     path: Name,
     len: u64,
     here: AtomicU64,
 }
 
-impl Coming {
+impl Incoming {
     pub(super) fn new(path: Name, len: u64) -> Arc<Self> {
         Arc::new(Self {
             path,
@@ -122,7 +122,7 @@ impl Replicator {
 
 impl Shared {
     /// Shows this count of how far fetching a repo's tree is, now that something is to come.
-    pub(super) fn show_progress(&self, repo: &Repo, moved: &Arc<Moved>) {
+    pub(super) fn show_progress(&self, repo: &Repo, moved: &Arc<Transferred>) {
         let mut all = lock(&self.moved);
         if all.len() >= MAX_COUNTED {
             all.clear();

@@ -12,8 +12,8 @@
 //! hold the key, a tag is noise; who does not hold the asker's key answers with noise of its own, so
 //! that a stranger does not learn which groups are here.
 
-use store_api::{PublicKey, Result};
-use store_engine::random;
+use larder_store_api::{PublicKey, Result};
+use larder_store_engine::random;
 use zeroize::Zeroizing;
 
 use crate::keys::{GroupKeys, derive, same};
@@ -122,7 +122,7 @@ pub(super) fn check(ends: &Ends, keys: &GroupKeys, nonce: &[u8; 32], answer: &[u
 
 #[cfg(test)]
 mod tests {
-    use store_api::SecretKey;
+    use larder_store_api::SecretKey;
 
     use super::*;
     use crate::{keys::GroupSecret, replicate::fault::Misconduct};

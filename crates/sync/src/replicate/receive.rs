@@ -7,7 +7,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use store_engine::fetch::{self, Fault};
+use larder_store_engine::fetch::{self, Fault};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf, repeat},
     time::timeout,
@@ -118,8 +118,8 @@ impl fetch::Answer for Body {
 mod tests {
     use std::io::Cursor;
 
-    use store_api::{Error, Kind, PublicKey, RecordId, Result};
-    use store_engine::{ChunkRanges, Hash};
+    use larder_store_api::{Error, Kind, PublicKey, RecordId, Result};
+    use larder_store_engine::{ChunkRanges, Hash};
     use tokio::io::AsyncWrite;
 
     use super::*;

@@ -4,8 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use futures_util::TryStreamExt;
-use store_api::{Kind, RecordId, Result};
-use store_engine::{Blobs, Format, Hash, Marks, Status, TagName};
+use larder_store_api::{Kind, RecordId, Result};
+use larder_store_engine::{Blobs, Format, Hash, Reachable, Status, TagName};
 
 use super::{Shared, possession::Asked};
 use crate::{
@@ -19,7 +19,7 @@ use crate::{
 /// The blobs that stay: all that a tag keeps, or a pin of a sequence; but of trees of other
 /// members' repos, in any group, only their pages, and the files that are wanted.
 pub(super) struct Stays {
-    marks: Marks,
+    marks: Reachable,
     /// The roots of others' repos that were looked at, with what was wanted.
     looked_at: BTreeSet<(RecordId, Hash, u8, WantsDigest)>,
     of_others: HashSet<Hash>,
@@ -28,7 +28,7 @@ pub(super) struct Stays {
 impl Stays {
     pub(super) fn new(blobs: &Blobs) -> Self {
         Self {
-            marks: blobs.marks(),
+            marks: blobs.reachable(),
             looked_at: BTreeSet::new(),
             of_others: HashSet::new(),
         }

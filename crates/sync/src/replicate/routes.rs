@@ -1,7 +1,7 @@
 //! The routes on which this device can be reached, announced in the records of our repos, and
 //! withdrawn at the end; after a crash they lapse.
 
-use store_api::{Kind, PublicKey, Put, PutRecord, RecordStore, Result, SeqExpect, Slot};
+use larder_store_api::{Kind, PublicKey, Put, PutRecord, RecordStore, Result, SeqExpect, Slot};
 
 use super::{Replicator, Shared};
 use crate::{

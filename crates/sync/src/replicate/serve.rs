@@ -4,8 +4,8 @@
 use std::{io, sync::Arc, time::Duration};
 
 use futures_util::{StreamExt, TryStreamExt};
-use store_api::{Error, Kind, Listing, PublicKey, Result};
-use store_engine::{ChunkRanges, Encoded, Hash};
+use larder_store_api::{Error, Kind, Listing, PublicKey, Result};
+use larder_store_engine::{ChunkRanges, Encoded, Hash};
 use tokio::io::{AsyncWrite, AsyncWriteExt, BufWriter};
 
 use super::{
@@ -15,7 +15,7 @@ use super::{
     wire::{ABSENT, Answer, Get, SHOW, read_frame},
 };
 use crate::{
-    groups::{Repo, local::Place},
+    groups::{Repo, local_trees::Place},
     network::Stream,
     tree::{
         MALFORMED,
@@ -262,8 +262,8 @@ impl Shared {
 
 #[cfg(test)]
 mod tests {
-    use store_engine::Blobs;
-    use store_testkit::MemoryStore;
+    use larder_store_engine::Blobs;
+    use larder_store_testkit::MemoryStore;
 
     use super::*;
 

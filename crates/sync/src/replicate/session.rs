@@ -10,11 +10,11 @@ use std::{
     time::Duration,
 };
 
-use store_api::{
+use larder_store_api::{
     Error, Freshness, Kind, PublicKey, Put, PutRecord, RecordDescriptor, RecordId, RecordStore,
     Result, Signed, Slot,
 };
-use store_engine::{MAX_VALUE_LEN, verify};
+use larder_store_engine::{MAX_VALUE_LEN, verify};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     sync::Notify,

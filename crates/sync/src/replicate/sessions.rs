@@ -8,7 +8,7 @@ use std::{
     },
 };
 
-use store_api::RecordId;
+use larder_store_api::RecordId;
 
 use super::{connections::Link, lock, session::Session};
 use crate::groups::Group;

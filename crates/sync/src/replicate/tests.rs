@@ -4,10 +4,10 @@ mod hostile;
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use store_api::{BlobStore, CollectionStore, PublicKey, RecordStore, SecretKey};
-use store_engine::{Blobs, public_key};
-use store_testkit::{MemorySecrets, MemoryStore};
-use sync_sim::{Link, SimNetwork};
+use larder_store_api::{BlobStore, CollectionStore, PublicKey, RecordStore, SecretKey};
+use larder_store_engine::{Blobs, public_key};
+use larder_store_testkit::{MemorySecrets, MemoryStore};
+use larder_sync_sim::{Link, SimNetwork};
 
 use super::{Options, Replicator, Synced, index::GroupIndex, wire::Which};
 use crate::{
@@ -149,7 +149,7 @@ async fn a_repo_that_a_crash_left_without_a_name_gets_one() {
         .await
         .unwrap();
     for (slot, signed) in there.records().values(repo.id(), 0..64).await.unwrap() {
-        let import = store_api::PutRecord::Import(signed);
+        let import = larder_store_api::PutRecord::Import(signed);
         records.put(repo.id(), slot, import).await.unwrap();
     }
     let inner = device

@@ -7,14 +7,14 @@ use std::{
 };
 
 use async_trait::async_trait;
-use store_api::{Kind, PublicKey, Result};
-use sync::{
+use larder_store_api::{Kind, PublicKey, Result};
+use larder_sync::{
     groups::Groups,
     invite::InviteKind::Read,
     network::{Address, AddressWatch, Connection, Network},
     replicate::{Replicator, Synced},
 };
-use sync_sim::SimNetwork;
+use larder_sync_sim::SimNetwork;
 
 use crate::world::{Device, options, own, world};
 

@@ -8,15 +8,15 @@ use std::{
     time::Duration,
 };
 
-use rand::{Rng, SeedableRng};
-use rand_chacha::ChaCha8Rng;
-use store_api::PublicKey;
-use sync::{
+use larder_store_api::PublicKey;
+use larder_sync::{
     groups::{Policy, Repo},
     invite::InviteKind::{Read, Replica, Write},
     replicate::{Copies, Push, Synced},
 };
-use sync_sim::{Link, SimNetwork, garble};
+use larder_sync_sim::{Link, SimNetwork, garble};
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
 
 use crate::{
     liars::{PROOF, nonsense, other_length},
@@ -201,7 +201,7 @@ async fn free(devices: &[Device], who: &[usize]) {
     let running = running.filter(|device| device.running.is_some());
     let freeing = running.map(|device| {
         let group = device.group().id();
-        device.replicator().free(group, Copies::NotTheLast)
+        device.replicator().free(group, Copies::RequireOtherCopy)
     });
     for freed in futures_util::future::join_all(freeing.collect::<Vec<_>>()).await {
         let freed = freed.expect("it is freed");

@@ -3,16 +3,16 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use futures_util::TryStreamExt;
-use store_api::{
+use larder_store_api::{
     Batch, Bytes, CollectionId, CollectionStore, Edit, Kind, Order, RecordId, Scan, SeqExpect,
 };
-use sync::{
+use larder_sync::{
     groups::Groups,
     invite::InviteKind::{Read, Replica, Write},
     records::{REPO_PROFILE, REPO_ROOT},
     replicate::Synced,
 };
-use sync_sim::SimNetwork;
+use larder_sync_sim::SimNetwork;
 
 use crate::{
     link,
@@ -29,7 +29,7 @@ async fn stored(device: &Device) -> BTreeMap<Bytes, Bytes> {
         order: Order::Ascending,
     };
     let entries: Vec<_> = device.memory.scan(all).try_collect().await.expect("a scan");
-    let pair = |entry: store_api::Entry| (entry.key, entry.value);
+    let pair = |entry: larder_store_api::Entry| (entry.key, entry.value);
     entries.into_iter().map(pair).collect()
 }
 
@@ -76,7 +76,7 @@ async fn write(device: &Device, name: &str) {
 
 async fn names(device: &Device) -> Vec<String> {
     let files = own(device).await.list("").await.expect("a list");
-    let name = |(name, _): sync::tree::Named| name.as_str().to_owned();
+    let name = |(name, _): larder_sync::tree::Named| name.as_str().to_owned();
     files.map_ok(name).try_collect().await.expect("names")
 }
 

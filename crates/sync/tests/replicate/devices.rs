@@ -6,15 +6,15 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use rand::{Rng, SeedableRng};
-use rand_chacha::ChaCha8Rng;
-use sync::{
+use larder_sync::{
     groups::Policy,
     invite::InviteKind::{self, Replica, Write},
     replicate::Synced,
     tree::Root,
 };
-use sync_sim::{Link, SimNetwork};
+use larder_sync_sim::{Link, SimNetwork};
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
 
 use crate::{
     link, noise, seeds,
@@ -113,7 +113,7 @@ async fn a_new_device_gets_what_its_owner_has() {
     let group = devices[3].group().id();
     devices[3].groups().leave(group).await.expect("it leaves");
     let left = devices[3].stores.collections().scan_prefix(
-        store_api::CollectionId::from_static("sync/others"),
+        larder_store_api::CollectionId::from_static("sync/others"),
         bytes::Bytes::new(),
     );
     assert_eq!(futures_util::StreamExt::count(left).await, 0);

@@ -2,14 +2,14 @@
 
 use std::{sync::Arc, time::Duration};
 
-use store_api::Kind;
-use store_engine::Blobs;
-use store_testkit::{
+use larder_store_api::Kind;
+use larder_store_engine::Blobs;
+use larder_store_testkit::{
     MemorySecrets, MemoryStore,
     stores::{Fault, Faults, FaultyStore, Operation, When},
 };
-use sync::{groups::Stores, invite::InviteKind::Write, replicate::Synced};
-use sync_sim::SimNetwork;
+use larder_sync::{groups::Stores, invite::InviteKind::Write, replicate::Synced};
+use larder_sync_sim::SimNetwork;
 
 use crate::{
     link, noise,

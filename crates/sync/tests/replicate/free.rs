@@ -3,9 +3,9 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use futures_util::TryStreamExt;
-use store_api::{PutRecord, RecordStore, SecretKey, SecretName, SeqExpect};
-use store_engine::{Hash, Records, Source, TagName};
-use sync::{
+use larder_store_api::{PutRecord, RecordStore, SecretKey, SecretName, SeqExpect};
+use larder_store_engine::{Hash, Records, Source, TagName};
+use larder_sync::{
     groups::{Policy, Repo},
     invite::InviteKind::{Read, Replica, Write},
     records::{REPO_ROOT, RepoRoot},
@@ -13,7 +13,7 @@ use sync::{
     seal::file::FileKey,
     tree::{FileEntry, Name, Root, Tree},
 };
-use sync_sim::{Link, SimNetwork};
+use larder_sync_sim::{Link, SimNetwork};
 
 use crate::{
     agree, link, noise,
@@ -77,7 +77,7 @@ async fn those_who_free_at_once_keep_a_copy() {
         let (_net, devices) = without_the_owner(seed, others).await;
         let freeing = devices[1..]
             .iter()
-            .map(|device| free(device, Copies::NotTheLast));
+            .map(|device| free(device, Copies::RequireOtherCopy));
         let freed = futures_util::future::join_all(freeing).await;
         somebody_has_all(&devices).await;
         let files: u64 = freed.iter().map(|freed| freed.files).sum();
@@ -85,7 +85,7 @@ async fn those_who_free_at_once_keep_a_copy() {
         // Again and again, and whoever is left stays.
         for _ in 0..4 {
             for device in &devices[1..] {
-                free(device, Copies::NotTheLast).await;
+                free(device, Copies::RequireOtherCopy).await;
             }
             somebody_has_all(&devices).await;
             pause(700).await;
@@ -98,18 +98,18 @@ async fn what_was_shown_is_kept_over_a_crash() {
     let (net, mut devices) = without_the_owner(63, 2).await;
     let stays = (0, 5);
     // The third one shows what the second then lets go.
-    assert_eq!(free(&devices[1], Copies::NotTheLast).await.files, 5);
-    let freed = free(&devices[2], Copies::NotTheLast).await;
+    assert_eq!(free(&devices[1], Copies::RequireOtherCopy).await.files, 5);
+    let freed = free(&devices[2], Copies::RequireOtherCopy).await;
     assert_eq!((freed.files, freed.stay), stays);
     // Somebody else could give it; but the second counts on the third.
     net.heal();
     devices[2].crash(&net);
     devices[2].start(&net, options()).await;
     pause(100).await;
-    let freed = free(&devices[2], Copies::NotTheLast).await;
+    let freed = free(&devices[2], Copies::RequireOtherCopy).await;
     assert_eq!((freed.files, freed.stay), stays);
     pause(800).await;
-    assert_eq!(free(&devices[2], Copies::NotTheLast).await.files, 5);
+    assert_eq!(free(&devices[2], Copies::RequireOtherCopy).await.files, 5);
     for device in &devices[1..] {
         set(device, None).await;
     }
@@ -196,7 +196,7 @@ async fn nothing_is_freed_because_somebody_names_it() {
     let set = first.set_policy(Some(&Policy::Pinned)).await;
     set.expect("a policy");
     let replicator = devices[0].replicator();
-    for copies in [Copies::NotTheLast, Copies::TheLastToo] {
+    for copies in [Copies::RequireOtherCopy, Copies::AllowLastCopy] {
         let freed = replicator.free(group.id(), copies).await;
         assert_eq!(freed.expect("it is freed"), Freed::default());
     }
@@ -236,7 +236,7 @@ async fn what_another_repo_wants_again_is_fetched_again() {
             set.expect("a policy");
         }
         devices[2].synced(Synced::Here).await;
-        assert_eq!(free(&devices[2], Copies::NotTheLast).await.files, 1);
+        assert_eq!(free(&devices[2], Copies::RequireOtherCopy).await.files, 1);
         let set = wanted.set_policy(Some(&Policy::Everything)).await;
         set.expect("a policy");
         devices[2].synced(Synced::Here).await;
@@ -255,7 +255,7 @@ async fn what_another_repo_wants_again_is_fetched_again() {
         devices[2].synced(Synced::Here).await;
         let read = devices[2].replicator().read(repo, "same", 0..1).await;
         drop(read.expect("it is read"));
-        assert_eq!(free(&devices[2], Copies::TheLastToo).await.files, 0);
+        assert_eq!(free(&devices[2], Copies::AllowLastCopy).await.files, 0);
     }
 }
 
@@ -304,7 +304,7 @@ async fn a_tree_that_names_a_page_again_and_again_has_an_end() {
             assert_eq!(held.files, 1);
         }
     }
-    free(&devices[3], Copies::NotTheLast).await;
+    free(&devices[3], Copies::RequireOtherCopy).await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -3,15 +3,15 @@
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use store_api::Kind;
-use store_engine::Hash;
-use sync::{
+use larder_store_api::Kind;
+use larder_store_engine::Hash;
+use larder_sync::{
     groups::{Changes, Policy},
     invite::InviteKind::{Read, Replica, Write},
     replicate::Synced,
     tree::Name,
 };
-use sync_sim::{SimNetwork, garble};
+use larder_sync_sim::{SimNetwork, garble};
 
 use crate::{
     liars::PROOF,

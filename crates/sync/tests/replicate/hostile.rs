@@ -3,17 +3,19 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use store_api::{Freshness, PublicKey, PutRecord, RecordStore, SecretKey, SecretName, SeqExpect};
-use store_engine::ChunkRanges;
-use store_engine::{Hash, Records};
-use sync::{
+use larder_store_api::{
+    Freshness, PublicKey, PutRecord, RecordStore, SecretKey, SecretName, SeqExpect,
+};
+use larder_store_engine::ChunkRanges;
+use larder_store_engine::{Hash, Records};
+use larder_sync::{
     groups::Repo,
     invite::InviteKind::{Read, Replica, Write},
     network::Stream,
     records::REPO_ROOT,
     replicate::{Synced, wire},
 };
-use sync_sim::SimNetwork;
+use larder_sync_sim::SimNetwork;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::{
@@ -78,7 +80,7 @@ async fn a_root_that_is_garbage_stops_no_other_repo() {
 }
 
 /// The right bytes for a request that nobody here has a right to.
-async fn ask(stream: &mut Stream, group: store_api::RecordId) -> u8 {
+async fn ask(stream: &mut Stream, group: larder_store_api::RecordId) -> u8 {
     let get = wire::Get {
         group,
         repo: PublicKey([3; 32]),

@@ -4,18 +4,18 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use bytes::{BufMut, Bytes, BytesMut};
-use rand::{Rng, SeedableRng};
-use rand_chacha::ChaCha8Rng;
-use store_api::{PublicKey, Signed};
-use store_engine::Hash;
-use sync::{
+use larder_store_api::{PublicKey, Signed};
+use larder_store_engine::Hash;
+use larder_sync::{
     invite::InviteKind::{Read, Write},
     replicate::{
         Synced,
         wire::{Holding, Message, Version, Which},
     },
 };
-use sync_sim::{Crossing, Link, SimNetwork, Tamper, garble};
+use larder_sync_sim::{Crossing, Link, SimNetwork, Tamper, garble};
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
 
 use crate::{
     link, noise,

@@ -6,14 +6,14 @@ use std::{
 };
 
 use futures_util::TryStreamExt;
-use store_api::{BlobStore, CollectionId, CollectionStore, Kind, Order, PayloadId, Scan};
-use store_engine::{Hash, Repair};
-use sync::{
+use larder_store_api::{BlobStore, CollectionId, CollectionStore, Kind, Order, PayloadId, Scan};
+use larder_store_engine::{Hash, Repair};
+use larder_sync::{
     groups::{Groups, Missing, Policy, Repo},
     invite::InviteKind::{self, Read, Replica, Write},
     replicate::{RepoStatus, Status, Synced},
 };
-use sync_sim::SimNetwork;
+use larder_sync_sim::SimNetwork;
 
 use crate::{
     agree, link, noise,
@@ -362,14 +362,14 @@ async fn a_page_that_is_lost_hides_its_names_and_no_file() {
     net.set_default_link(link());
     let devices = world(&net, &[], &options()).await;
     let repo = own(&devices[0]).await;
-    let mut changes = sync::groups::Changes::new();
+    let mut changes = larder_sync::groups::Changes::new();
     for n in 0..400_u32 {
         let mut bytes = noise(n, 20_000);
         bytes.extend(n.to_be_bytes());
         let staged = repo.stage(bytes, 0).await.expect("a file");
         // So long that the page is a payload.
         let name = format!("{n:04}{}", "x".repeat(500));
-        changes.put(sync::tree::Name::new(name).expect("a name"), staged);
+        changes.put(larder_sync::tree::Name::new(name).expect("a name"), staged);
     }
     let root = repo.change(changes).await.expect("a change");
     let blobs = &devices[0].stores.blobs;

@@ -20,14 +20,14 @@ mod world;
 use std::{collections::BTreeSet, time::Duration};
 
 use futures_util::TryStreamExt;
-use store_api::{Kind, PublicKey, Result};
-use store_engine::{Hash, Status};
-use sync::{
+use larder_store_api::{Kind, PublicKey, Result};
+use larder_store_engine::{Hash, Status};
+use larder_sync::{
     groups::{Policy, Repo},
     invite::InviteKind::{Read, Replica, Write},
     replicate::{Push, Synced},
 };
-use sync_sim::{Flow, Link, SimNetwork};
+use larder_sync_sim::{Flow, Link, SimNetwork};
 use world::{Device, contents, options, own, world};
 
 fn link() -> Link {

@@ -3,14 +3,14 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use futures_util::TryStreamExt;
-use store_api::Kind;
-use store_engine::Status;
-use sync::{
+use larder_store_api::Kind;
+use larder_store_engine::Status;
+use larder_sync::{
     groups::{Policy, Repo},
     invite::InviteKind::{Read, Replica, Write},
     replicate::{Copies, Freed, Synced},
 };
-use sync_sim::SimNetwork;
+use larder_sync_sim::SimNetwork;
 
 use crate::{
     agree, link, noise, read,
@@ -26,7 +26,7 @@ pub const FILES: [(&str, usize); 5] = [
 ];
 
 /// A writer with some files, and devices of these kinds that want nothing of them yet.
-pub async fn members(net: &SimNetwork, kinds: &[sync::invite::InviteKind]) -> Vec<Device> {
+pub async fn members(net: &SimNetwork, kinds: &[larder_sync::invite::InviteKind]) -> Vec<Device> {
     net.set_default_link(link());
     let devices = world(net, kinds, &options()).await;
     for device in &devices[1..] {
@@ -243,7 +243,7 @@ async fn the_last_copy_stays_unless_told() {
     devices[1].synced(Synced::Everywhere).await;
     let replicator = devices[1].replicator();
     let free = async |copies| replicator.free(id, copies).await.expect("it is freed");
-    assert_eq!(free(Copies::NotTheLast).await, Freed::default());
+    assert_eq!(free(Copies::RequireOtherCopy).await, Freed::default());
 
     group
         .set_policy(Some(&Policy::Pinned))
@@ -254,12 +254,12 @@ async fn the_last_copy_stays_unless_told() {
     // Nobody is there to show that it has them.
     net.partition(&[devices[0].key]);
     tokio::time::sleep(Duration::from_secs(60)).await;
-    let freed = free(Copies::NotTheLast).await;
+    let freed = free(Copies::RequireOtherCopy).await;
     assert_eq!((freed.files, freed.stay), (0, 3));
     assert_eq!(here(&devices[1], &repo).await.len(), 5);
     net.heal();
     devices[1].synced(Synced::Everywhere).await;
-    let freed = free(Copies::NotTheLast).await;
+    let freed = free(Copies::RequireOtherCopy).await;
     assert_eq!((freed.files, freed.stay), (3, 0));
     assert!(freed.bytes > 9_050_000, "{freed:?}");
     assert_eq!(here(&devices[1], &repo).await, names(&["note", "video"]));
@@ -270,7 +270,7 @@ async fn the_last_copy_stays_unless_told() {
     assert!(bytes.expect("bytes") == noise(0, 20_000));
     net.partition(&[devices[0].key]);
     tokio::time::sleep(Duration::from_secs(60)).await;
-    assert_eq!(free(Copies::TheLastToo).await.files, 1);
+    assert_eq!(free(Copies::AllowLastCopy).await.files, 1);
     net.heal();
     // Nobody believes that it is still here.
     group.set_policy(None).await.expect("a policy");

@@ -6,15 +6,15 @@ use std::{
 };
 
 use futures_util::TryStreamExt;
-use store_engine::Blobs;
-use store_testkit::{MemorySecrets, stores::PowerStore};
-use sync::{
+use larder_store_engine::Blobs;
+use larder_store_testkit::{MemorySecrets, stores::PowerStore};
+use larder_sync::{
     groups::{Changes, Stores},
     invite::InviteKind::{Read, Write},
     replicate::Synced,
     tree::Name,
 };
-use sync_sim::{Link, SimNetwork};
+use larder_sync_sim::{Link, SimNetwork};
 
 use crate::{
     link, noise,

@@ -8,8 +8,8 @@ use std::{
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
-use store_engine::simulation;
-use sync_sim::SimNetwork;
+use larder_store_engine::simulation;
+use larder_sync_sim::SimNetwork;
 
 const SEEDS: u64 = 16;
 const THREADS: usize = 2;

@@ -4,13 +4,13 @@ use std::{collections::BTreeMap, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use futures_util::TryStreamExt;
-use store_api::{CollectionId, PublicKey};
-use sync::{
+use larder_store_api::{CollectionId, PublicKey};
+use larder_sync::{
     groups::Policy,
     invite::InviteKind::{Read, Replica, Write},
     replicate::{Lack, MemberStatus, Push, Synced},
 };
-use sync_sim::{Crossing, Link, SimNetwork, Tamper};
+use larder_sync_sim::{Crossing, Link, SimNetwork, Tamper};
 
 use crate::{
     link, noise,

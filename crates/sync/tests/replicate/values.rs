@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use store_api::{Kind, SeqExpect};
-use sync::{
+use larder_store_api::{Kind, SeqExpect};
+use larder_sync::{
     groups::{Event, Groups, RecordPut},
     invite::InviteKind::{Read, Replica, Write},
     replicate::Synced,
 };
-use sync_sim::SimNetwork;
+use larder_sync_sim::SimNetwork;
 
 use crate::{
     link,

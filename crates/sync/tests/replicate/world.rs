@@ -3,15 +3,15 @@
 use std::{cell::Cell, collections::BTreeMap, sync::Arc, time::Duration};
 
 use futures_util::TryStreamExt;
-use store_api::{PublicKey, Result};
-use store_engine::Blobs;
-use store_testkit::{MemorySecrets, MemoryStore};
-use sync::{
+use larder_store_api::{PublicKey, Result};
+use larder_store_engine::Blobs;
+use larder_store_testkit::{MemorySecrets, MemoryStore};
+use larder_sync::{
     groups::{Clock, Group, Groups, Policy, Repo, Stores},
     invite::InviteKind,
     replicate::{Options, Push, Replicator, Synced},
 };
-use sync_sim::SimNetwork;
+use larder_sync_sim::SimNetwork;
 use tokio::time::Instant;
 
 /// When every world begins, in milliseconds since 1970.

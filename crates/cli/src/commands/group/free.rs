@@ -98,8 +98,8 @@ async fn free(
     last_copies: bool,
 ) -> Result<()> {
     let copies = match last_copies {
-        true => Copies::TheLastToo,
-        false => Copies::NotTheLast,
+        true => Copies::AllowLastCopy,
+        false => Copies::RequireOtherCopy,
     };
     let freed = replicator.free(group, copies).await?;
     let (name, by_names) = match replicator.groups().group(group) {

@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use bao_tree::io::Leaf;
 use bytes::{Bytes, BytesMut};
-use store_api::{Block, Error, GROUP_LEN, Kind, Part, PayloadId, Result};
+use larder_store_api::{Block, Error, GROUP_LEN, Kind, Part, PayloadId, Result};
 use tokio::{task::JoinHandle, time::Instant};
 
 use super::{RECORD_EVERY, RECORD_EVERY_BYTES, Shared};

@@ -5,7 +5,7 @@ use std::ops::Range;
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use futures_util::{StreamExt, TryStreamExt, stream};
-use store_api::{
+use larder_store_api::{
     BlobCapabilities, BlobStore, Block, Error, Kind, Listing, Part, PayloadId, Result,
 };
 

@@ -5,7 +5,7 @@ use std::ops::Bound;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
-use store_api::{
+use larder_store_api::{
     Batch, Change, CollectionCapabilities, CollectionId, CollectionStore, Edit, Entry, Expect,
     Listing, Order, Result, Revision, Scan,
 };

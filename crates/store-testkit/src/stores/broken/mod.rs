@@ -9,7 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use store_api::{CollectionId, Entry};
+use larder_store_api::{CollectionId, Entry};
 
 /// A small mistake that a backend can make.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -129,12 +129,17 @@ pub struct BrokenStore<S> {
 struct Memory {
     blocks: BTreeMap<Question, Bytes>,
     entries: BTreeMap<(CollectionId, Bytes), Option<Entry>>,
-    last: Option<store_api::Revision>,
+    last: Option<larder_store_api::Revision>,
     names: std::collections::BTreeSet<CollectionId>,
 }
 
 /// A read: payload, part, start and end.
-type Question = (store_api::PayloadId, store_api::Part, u64, u64);
+type Question = (
+    larder_store_api::PayloadId,
+    larder_store_api::Part,
+    u64,
+    u64,
+);
 
 impl<S> BrokenStore<S> {
     /// `inner`, with one defect.

@@ -8,7 +8,7 @@ use std::{ops::Range, sync::Arc};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
-use store_api::{
+use larder_store_api::{
     Batch, BlobCapabilities, BlobStore, Block, Change, CollectionCapabilities, CollectionId,
     CollectionStore, Entry, Kind, Layer, Listing, Part, PayloadId, Result, Revision, Scan,
 };
@@ -16,7 +16,7 @@ use store_api::{
 use plan::Verdict;
 pub use plan::{Fault, Faults, Operation, When};
 
-use store_memory::split;
+use larder_store_memory::split;
 
 use super::power::tear;
 

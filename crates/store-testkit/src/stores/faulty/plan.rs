@@ -7,34 +7,34 @@ use std::{
     time::Duration,
 };
 
+use larder_store_api::{Error, Kind, Result};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use store_api::{Error, Kind, Result};
 
 use super::space::Space;
 
 /// A call that can fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Operation {
-    /// [`BlobStore::read`](store_api::BlobStore::read)
+    /// [`BlobStore::read`](larder_store_api::BlobStore::read)
     Read,
-    /// [`BlobStore::write`](store_api::BlobStore::write)
+    /// [`BlobStore::write`](larder_store_api::BlobStore::write)
     Write,
-    /// [`BlobStore::delete`](store_api::BlobStore::delete)
+    /// [`BlobStore::delete`](larder_store_api::BlobStore::delete)
     Delete,
-    /// [`BlobStore::list`](store_api::BlobStore::list)
+    /// [`BlobStore::list`](larder_store_api::BlobStore::list)
     List,
-    /// [`BlobStore::sync`](store_api::BlobStore::sync)
+    /// [`BlobStore::sync`](larder_store_api::BlobStore::sync)
     SyncBlobs,
-    /// [`CollectionStore::get`](store_api::CollectionStore::get)
+    /// [`CollectionStore::get`](larder_store_api::CollectionStore::get)
     Get,
-    /// [`CollectionStore::scan`](store_api::CollectionStore::scan)
+    /// [`CollectionStore::scan`](larder_store_api::CollectionStore::scan)
     Scan,
-    /// [`CollectionStore::collections`](store_api::CollectionStore::collections)
+    /// [`CollectionStore::collections`](larder_store_api::CollectionStore::collections)
     Collections,
-    /// [`CollectionStore::commit`](store_api::CollectionStore::commit)
+    /// [`CollectionStore::commit`](larder_store_api::CollectionStore::commit)
     Commit,
-    /// [`CollectionStore::sync`](store_api::CollectionStore::sync)
+    /// [`CollectionStore::sync`](larder_store_api::CollectionStore::sync)
     SyncCollections,
 }
 
@@ -115,8 +115,8 @@ impl Verdict {
 /// ```
 /// # let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
 /// # runtime.block_on(async {
-/// use store_api::{BlobStore, Kind, PayloadId};
-/// use store_testkit::{MemoryStore, stores::{Fault, Faults, FaultyStore, Operation, When}};
+/// use larder_store_api::{BlobStore, Kind, PayloadId};
+/// use larder_store_testkit::{MemoryStore, stores::{Fault, Faults, FaultyStore, Operation, When}};
 ///
 /// let faults = Faults::seeded(1);
 /// let store = FaultyStore::new(MemoryStore::new(), faults.clone());

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use store_api::{Block, CollectionId, Edit, Error, Kind, Part, PayloadId, Result};
+use larder_store_api::{Block, CollectionId, Edit, Error, Kind, Part, PayloadId, Result};
 
-use store_memory::split;
+use larder_store_memory::split;
 
 #[derive(Default)]
 pub(crate) struct Space {

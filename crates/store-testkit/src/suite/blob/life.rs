@@ -1,6 +1,6 @@
 //! Syncing, opening again, closing.
 
-use store_api::{BlobStore, Kind, Part};
+use larder_store_api::{BlobStore, Kind, Part};
 
 use super::super::{
     Fixture,

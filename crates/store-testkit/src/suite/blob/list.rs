@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 
 use futures_util::{StreamExt, stream};
+use larder_store_api::{BlobStore, Kind, Part, PayloadId};
 use rand::{RngCore, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use store_api::{BlobStore, Kind, Part, PayloadId};
 
 use super::super::{
     Fixture,

@@ -7,7 +7,7 @@ mod together;
 mod write;
 
 use bytes::Bytes;
-use store_api::{BlobStore, Block, Part, PayloadId};
+use larder_store_api::{BlobStore, Block, Part, PayloadId};
 
 use super::{Case, Need, Suite};
 
@@ -73,7 +73,9 @@ impl Suite for dyn BlobStore {
     fn claims(&self, need: Need) -> Option<bool> {
         match need {
             Need::Always => Some(true),
-            Need::Reopen => Some(self.capabilities().durability > store_api::Durability::Memory),
+            Need::Reopen => {
+                Some(self.capabilities().durability > larder_store_api::Durability::Memory)
+            }
             Need::Close => None,
             Need::Watch | Need::Order | Need::Import | Need::SharedRoom => Some(false),
         }

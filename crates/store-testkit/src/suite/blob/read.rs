@@ -1,7 +1,7 @@
 //! Reads: exactly the range, or an error that says why not.
 
 use bytes::Bytes;
-use store_api::{BlobStore, GROUP_LEN, Kind, Part};
+use larder_store_api::{BlobStore, GROUP_LEN, Kind, Part};
 
 use super::super::{
     Fixture,

@@ -1,7 +1,7 @@
 //! Calls at once, and calls given up half-way.
 
 use futures_util::{FutureExt, StreamExt, future::join_all};
-use store_api::{BlobStore, Kind, Part};
+use larder_store_api::{BlobStore, Kind, Part};
 
 use super::super::{
     Fixture,

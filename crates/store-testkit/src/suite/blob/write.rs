@@ -1,7 +1,7 @@
 //! Writes: what replaces what, and what is refused whole.
 
 use bytes::Bytes;
-use store_api::{BlobStore, Block, Kind, Part};
+use larder_store_api::{BlobStore, Block, Kind, Part};
 
 use super::super::{
     Fixture,

@@ -1,7 +1,7 @@
 //! Cases of what a commit changes, and of what a get sees of it.
 
 use bytes::Bytes;
-use store_api::{
+use larder_store_api::{
     Batch, CollectionId, CollectionStore, Durability, MAX_COLLECTION_ID_LEN, Revision,
 };
 
@@ -193,7 +193,7 @@ pub(super) async fn an_entry_has_the_revision_of_its_last_put(
     for (collection, name, revision) in revisions {
         let entry = get(store, collection, name).await.expect("it was put");
         assert_eq!(entry.revision, revision, "{collection} {name}, by get");
-        let scan = store_api::Scan::prefix(collection.clone(), name);
+        let scan = larder_store_api::Scan::prefix(collection.clone(), name);
         let entries = super::scanned(store, scan).await;
         assert_eq!(entries, [entry], "{collection} {name}, by scan");
     }

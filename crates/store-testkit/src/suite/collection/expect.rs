@@ -1,6 +1,6 @@
 //! Expectations: they hold against the state before the batch, or nothing changes.
 
-use store_api::{Batch, CollectionStore, Expect, Kind, Revision};
+use larder_store_api::{Batch, CollectionStore, Expect, Kind, Revision};
 
 use super::super::{Fixture, support::kind};
 use super::{A, B, absent, at, commit, delete, everything, get, key, put, value};

@@ -1,7 +1,7 @@
 //! Syncing, opening again, closing.
 
 use futures_util::StreamExt;
-use store_api::{Batch, CollectionStore, Durability, Kind, Scan};
+use larder_store_api::{Batch, CollectionStore, Durability, Kind, Scan};
 
 use super::super::{
     Fixture,

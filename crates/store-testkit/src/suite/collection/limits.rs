@@ -1,6 +1,6 @@
 //! Limits: what is at one is taken, what is over one is refused whole.
 
-use store_api::{Batch, CollectionStore, Edit, Kind};
+use larder_store_api::{Batch, CollectionStore, Edit, Kind};
 
 use super::super::{
     Fixture,

@@ -9,7 +9,7 @@ mod together;
 mod watch;
 
 use bytes::Bytes;
-use store_api::{
+use larder_store_api::{
     Batch, CollectionId, CollectionStore, Durability, Edit, Entry, Expect, Order, Revision, Scan,
     ScanOrder,
 };

@@ -7,7 +7,7 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::StreamExt;
-use store_api::{CollectionId, CollectionStore, Entry, Order, Scan, ScanOrder};
+use larder_store_api::{CollectionId, CollectionStore, Entry, Order, Scan, ScanOrder};
 
 use super::super::{
     Fixture,

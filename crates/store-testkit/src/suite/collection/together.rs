@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use futures_util::{FutureExt, future::join_all};
-use store_api::{Batch, CollectionStore, Kind};
+use larder_store_api::{Batch, CollectionStore, Kind};
 
 use super::super::{Fixture, support::kind};
 use crate::cancel::Cut;

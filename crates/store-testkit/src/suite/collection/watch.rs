@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
-use store_api::{Batch, Change, CollectionId, CollectionStore, Listing, Revision};
+use larder_store_api::{Batch, Change, CollectionId, CollectionStore, Listing, Revision};
 
 use super::super::Fixture;
 use super::{A, B, absent, at, commit, delete, key, put};
@@ -140,7 +140,7 @@ pub(super) async fn a_watcher_that_lags_is_told(fixture: Fixture<dyn CollectionS
     let mut watcher = watch(&fixture);
     let change = |n: u32| async move {
         let mut batch = Batch::of(vec![put(&A, n.to_be_bytes(), "")]);
-        batch.durability = store_api::Durability::Memory;
+        batch.durability = larder_store_api::Durability::Memory;
         store.commit(batch).await.expect("a commit succeeds");
     };
     stream::iter(0..MANY)

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use store_api::{Kind, Member, PublicKey, RecordDescriptor, RecordStore};
+use larder_store_api::{Kind, Member, PublicKey, RecordDescriptor, RecordStore};
 
 use super::super::{Fixture, support::kind};
 use super::{MEMBER, OWNER, STRANGER, create, descriptor, get, owned, write};

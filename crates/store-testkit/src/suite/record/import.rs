@@ -1,7 +1,7 @@
 //! Importing what somebody else signed.
 
 use bytes::Bytes;
-use store_api::{Kind, Put, PutRecord, RecordId, RecordStore, Signed, Slot};
+use larder_store_api::{Kind, Put, PutRecord, RecordId, RecordStore, Signed, Slot};
 
 use super::super::{Fixture, support::kind};
 use super::{MEMBER, OWNER, create, descriptor, get, owned, signed, taken, write};

@@ -1,7 +1,7 @@
 //! Forgetting, opening again, closing.
 
 use futures_util::StreamExt;
-use store_api::{Freshness, Kind, RecordId, RecordStore, SeqExpect, SlotSeq};
+use larder_store_api::{Freshness, Kind, RecordId, RecordStore, SeqExpect, SlotSeq};
 
 use super::super::{Fixture, support::kind};
 use crate::cancel::Cut;

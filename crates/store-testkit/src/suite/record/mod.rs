@@ -8,7 +8,7 @@ mod watch;
 mod write;
 
 use bytes::Bytes;
-use store_api::{
+use larder_store_api::{
     Freshness, Import, Member, PublicKey, Put, PutRecord, RecordDescriptor, RecordId, RecordStore,
     Room, SecretKey, SeqExpect, Signed, Slot,
 };

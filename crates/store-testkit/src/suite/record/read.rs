@@ -1,6 +1,6 @@
 //! Getting and inspecting.
 
-use store_api::{Freshness, Import, Kind, RecordId, RecordStore, SlotSeq};
+use larder_store_api::{Freshness, Import, Kind, RecordId, RecordStore, SlotSeq};
 
 use super::super::{
     Fixture,

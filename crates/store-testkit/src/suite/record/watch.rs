@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, ops::Range, time::Duration};
 
 use futures_util::StreamExt;
-use store_api::{Listing, PutRecord, RecordEvent, RecordId, RecordStore, Slot};
+use larder_store_api::{Listing, PutRecord, RecordEvent, RecordId, RecordStore, Slot};
 
 use super::super::Fixture;
 use super::{create, descriptor, get, owned, signed, write};

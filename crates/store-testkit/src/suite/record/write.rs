@@ -1,7 +1,7 @@
 //! Writing: sequence numbers, expectations, who may, and how much.
 
 use futures_util::future::join_all;
-use store_api::{Freshness, Kind, Put, RecordId, RecordStore, SeqExpect};
+use larder_store_api::{Freshness, Kind, Put, RecordId, RecordStore, SeqExpect};
 
 use super::super::{
     Fixture,

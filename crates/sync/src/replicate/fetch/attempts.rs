@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use store_api::RecordId;
+use larder_store_api::RecordId;
 use tokio::time::Instant;
 
 use super::{Fetched, index::Behind};
@@ -113,7 +113,7 @@ impl Attempts {
 
 #[cfg(test)]
 mod tests {
-    use store_engine::Hash;
+    use larder_store_engine::Hash;
 
     use super::*;
     use crate::groups::Wants;

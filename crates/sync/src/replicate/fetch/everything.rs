@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 #[cfg(doc)]
-use store_api::Kind;
-use store_api::Result;
+use larder_store_api::Kind;
+use larder_store_api::Result;
 
 use super::{Fetched, Shared, progress::Progress, tree::nobody_has};
 use crate::{

@@ -7,8 +7,8 @@ use std::{
 };
 
 use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
-use store_api::{Durability, Result};
-use store_engine::{
+use larder_store_api::{Durability, Result};
+use larder_store_engine::{
     Hash, Pin,
     fetch::{Fault, Fetch, Options, Provider, Settled, Wanted, Watch},
 };
@@ -19,7 +19,7 @@ use super::{
     fault::Outcome,
     index::{Change, until},
     last, lock,
-    progress::{Coming, Moved},
+    progress::{Incoming, Transferred},
     receive::Body,
     session::Session,
     status::{Request, Requests},
@@ -34,7 +34,7 @@ const MOST_VAIN: u32 = 64;
 const MOST_BLOBS: usize = 64;
 
 /// Counts the files that come.
-impl Watch for Moved {
+impl Watch for Transferred {
     fn complete(&self, _pin: Pin) {
         self.file_is_here();
     }
@@ -56,9 +56,9 @@ pub(super) struct Asked {
     pub(super) repo: Repo,
     /// The root.
     pub(super) top: Hash,
-    pub(super) moved: Arc<Moved>,
+    pub(super) moved: Arc<Transferred>,
     /// Counts what comes of files that are long enough for anybody to watch that.
-    pub(super) coming: Arc<HashMap<Hash, Arc<Coming>>>,
+    pub(super) coming: Arc<HashMap<Hash, Arc<Incoming>>>,
 }
 
 /// A member, on one connection.

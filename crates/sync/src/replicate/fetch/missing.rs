@@ -3,15 +3,15 @@
 use std::{collections::HashMap, sync::Arc};
 
 use futures_util::{StreamExt, TryStreamExt, stream};
-use store_api::{GROUP_LEN, Kind, Result};
-use store_engine::{
+use larder_store_api::{GROUP_LEN, Kind, Result};
+use larder_store_engine::{
     Blobs, ChunkNum, ChunkRanges, Hash, Status,
     fetch::{Blob, PIECE_LEN},
 };
 
-use super::{Chain, progress::Coming, receive::MAX_FILE_LEN};
+use super::{Chain, progress::Incoming, receive::MAX_FILE_LEN};
 use crate::{
-    groups::{local::Place, missing::WantedFile},
+    groups::{local_trees::Place, missing::WantedFile},
     tree::walk::children,
 };
 
@@ -27,7 +27,7 @@ pub(super) struct Named {
     /// Its length, where the page that names it could be read.
     pub(super) len: Option<u64>,
     /// Counts what comes, where it is long enough for anybody to watch that.
-    pub(super) coming: Option<Arc<Coming>>,
+    pub(super) coming: Option<Arc<Incoming>>,
 }
 
 impl From<WantedFile> for Named {
@@ -38,7 +38,7 @@ impl From<WantedFile> for Named {
             offset: file.offset.into(),
             hash: file.blob,
             len,
-            coming: long.map(|((name, _), len)| Coming::new(name, len)),
+            coming: long.map(|((name, _), len)| Incoming::new(name, len)),
         }
     }
 }
@@ -62,7 +62,7 @@ impl Files {
         let mut found = stream::iter(named)
             .map(|file| async move {
                 let of_file = missing_of(blobs, file.hash, longest).await?;
-                Ok::<_, store_api::Error>((file, of_file))
+                Ok::<_, larder_store_api::Error>((file, of_file))
             })
             .buffered(LOOKUPS);
         let mut missing = Vec::new();
@@ -126,7 +126,7 @@ impl Files {
     }
 
     /// The counters of the long ones, by hash.
-    pub(super) fn coming(&self) -> HashMap<Hash, Arc<Coming>> {
+    pub(super) fn coming(&self) -> HashMap<Hash, Arc<Incoming>> {
         let files = self.missing.iter();
         let coming = files.filter_map(|(file, _)| Some((file.hash, file.coming.clone()?)));
         coming.collect()

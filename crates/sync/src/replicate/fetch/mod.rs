@@ -1,6 +1,6 @@
 //! Fetches the trees that records name: level by level, from everybody who has them at once.
 //!
-//! A level of pages is one [fetch](store_engine::fetch) of the engine, and all files are one.
+//! A level of pages is one [fetch](larder_store_engine::fetch) of the engine, and all files are one.
 
 mod attempts;
 mod everything;
@@ -10,8 +10,8 @@ mod tree;
 
 use std::sync::Arc;
 
-use store_api::{Durability, PublicKey, RecordId, Result};
-use store_engine::{Hash, Repair};
+use larder_store_api::{Durability, PublicKey, RecordId, Result};
+use larder_store_engine::{Hash, Repair};
 use tokio::{
     task::{JoinError, JoinSet},
     time::Instant,
@@ -19,7 +19,7 @@ use tokio::{
 
 use self::attempts::{AT_THE_LATEST, Attempts, Tried};
 pub(super) use self::missing::has;
-use self::progress::Moved;
+use self::progress::Transferred;
 use super::{
     PATIENCE, Shared, fault,
     index::{self, Behind, Change, until},
@@ -28,7 +28,7 @@ use super::{
 use crate::{
     groups::{
         Event, Group, Holding, Repo, Wants,
-        local::{Place, Settled},
+        local_trees::{Place, Settled},
     },
     records::{self, FIRST_ROUTE},
     tree::{MALFORMED, Root},
@@ -283,7 +283,7 @@ impl Shared {
             local
         };
         let before = local.settled_for(wanted);
-        let progress = Arc::<Moved>::default();
+        let progress = Arc::<Transferred>::default();
         let mut pages = self.fetch_pages(repo, root, &before, &progress).await?;
         let lost = std::mem::take(&mut pages.missing);
         let files = self
@@ -398,7 +398,7 @@ impl Shared {
             root: ours,
             missing: Vec::new(),
         };
-        let progress = Arc::<Moved>::default();
+        let progress = Arc::<Transferred>::default();
         let pages = self.fetch_pages(repo, root, &before, &progress).await?;
         if !pages.missing.is_empty() {
             return Ok(Fetched::Some);
@@ -426,7 +426,7 @@ impl Shared {
         };
         let root = repo.root().await?;
         let _pin = repo.group().blobs().pin(root.keep()).await;
-        let progress = Arc::<Moved>::default();
+        let progress = Arc::<Transferred>::default();
         let mut pages = self
             .fetch_pages(repo, root, &Settled::NOTHING, &progress)
             .await?;

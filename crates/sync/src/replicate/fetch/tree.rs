@@ -6,19 +6,19 @@ use std::{
     sync::Arc,
 };
 
-use store_api::{Error, Kind, Result};
-use store_engine::{Hash, fetch::Wanted};
+use larder_store_api::{Error, Kind, Result};
+use larder_store_engine::{Hash, fetch::Wanted};
 
 use super::{
     Chain, Shared, last,
     member::{Asked, Kept, fetch_of},
     missing::{Files, Named, is_page_here},
-    progress::{Coming, Moved},
+    progress::{Incoming, Transferred},
 };
 use crate::{
     groups::{
         Repo, Wants,
-        local::{Place, Settled},
+        local_trees::{Place, Settled},
         missing::wanted_files,
     },
     seal::{self, file::sealed_len},
@@ -60,7 +60,7 @@ impl Shared {
         repo: &Repo,
         root: Root,
         before: &Settled,
-        progress: &Arc<Moved>,
+        progress: &Arc<Transferred>,
     ) -> Result<Pages> {
         let blobs = repo.group().blobs();
         let mut pages = Pages {
@@ -144,7 +144,7 @@ impl Shared {
         &self,
         repo: &Repo,
         mut pages: Pages,
-        progress: &Arc<Moved>,
+        progress: &Arc<Transferred>,
     ) -> Result<Vec<Place>> {
         let wants = Wants::EVERYTHING;
         let files = self
@@ -159,7 +159,7 @@ impl Shared {
         repo: &Repo,
         pages: &mut Pages,
         wants: &Wants,
-        progress: &Arc<Moved>,
+        progress: &Arc<Transferred>,
     ) -> Result<Vec<Files>> {
         let mut files = Vec::new();
         for chain in std::mem::take(&mut pages.leaves) {
@@ -199,7 +199,7 @@ impl Shared {
         repo: &Repo,
         pages: Pages,
         files: Vec<Files>,
-        progress: &Arc<Moved>,
+        progress: &Arc<Transferred>,
     ) -> Result<Vec<Place>> {
         let left = self.fetch_files(repo, files, progress).await?;
         drop(pages.kept);
@@ -212,7 +212,7 @@ impl Shared {
         chain: Chain,
         wanted: impl IntoIterator<Item = Named>,
         wants: &Wants,
-        progress: &Arc<Moved>,
+        progress: &Arc<Transferred>,
     ) -> Result<Option<Files>> {
         let longest = wants_at_most(repo, wants);
         let files = Files::missing(repo.group().blobs(), chain, wanted, longest).await?;
@@ -228,7 +228,7 @@ impl Shared {
         &self,
         repo: &Repo,
         files: Vec<Files>,
-        progress: &Arc<Moved>,
+        progress: &Arc<Transferred>,
     ) -> Result<Vec<Files>> {
         let Some(top) = files.first().map(|files| files.chain[0]) else {
             return Ok(files);
@@ -271,7 +271,7 @@ impl Shared {
             offset,
             hash: entry.blob,
             len: Some(sealed_len(entry.size)),
-            coming: Some(Coming::new(Name::new(path)?, sealed_len(entry.size))),
+            coming: Some(Incoming::new(Name::new(path)?, sealed_len(entry.size))),
         };
         let missing = Files::missing(group.blobs(), chain, [file], u64::MAX).await?;
         // From now on the tree keeps it.

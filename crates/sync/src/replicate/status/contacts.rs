@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use store_api::{PublicKey, RecordId, Result};
+use larder_store_api::{PublicKey, RecordId, Result};
 use tokio::{sync::broadcast::error::RecvError, time::Instant};
 
 use crate::{

@@ -6,8 +6,8 @@ use std::{
     sync::Arc,
 };
 
-use store_api::{Error, Kind, PublicKey, RecordId, Result};
-use store_engine::Hash;
+use larder_store_api::{Error, Kind, PublicKey, RecordId, Result};
+use larder_store_engine::Hash;
 
 use super::contacts::Newest;
 use crate::{

@@ -6,7 +6,7 @@ mod requests;
 
 use std::{sync::Arc, time::Duration};
 
-use store_api::{Error, Kind, PublicKey, RecordId, Result};
+use larder_store_api::{Error, Kind, PublicKey, RecordId, Result};
 
 pub(super) use self::{
     contacts::Contacts,

@@ -8,13 +8,13 @@ use std::{
     },
 };
 
-use store_api::{PublicKey, RecordId};
-use store_engine::Hash;
+use larder_store_api::{PublicKey, RecordId};
+use larder_store_engine::Hash;
 use tokio::time::Instant;
 
 use crate::replicate::{
     Replicator, lock,
-    progress::{Coming, FileProgress, Moved},
+    progress::{FileProgress, Incoming, Transferred},
 };
 
 /// The most peers for which the received bytes are remembered.
@@ -43,7 +43,7 @@ pub struct Request {
 pub(in crate::replicate) struct Requests(Arc<Table>);
 
 /// A request, and what counts its file.
-type Counted = (Request, Option<Arc<Coming>>);
+type Counted = (Request, Option<Arc<Incoming>>);
 
 #[derive(Debug, Default)]
 struct Table {
@@ -58,8 +58,8 @@ struct Table {
 pub(in crate::replicate) struct Running {
     number: u64,
     table: Arc<Table>,
-    moved: Option<Arc<Moved>>,
-    coming: Option<Arc<Coming>>,
+    moved: Option<Arc<Transferred>>,
+    coming: Option<Arc<Incoming>>,
     peer: PublicKey,
 }
 
@@ -67,8 +67,8 @@ impl Requests {
     pub(in crate::replicate) fn begin(
         &self,
         request: Request,
-        moved: Option<Arc<Moved>>,
-        coming: Option<Arc<Coming>>,
+        moved: Option<Arc<Transferred>>,
+        coming: Option<Arc<Incoming>>,
     ) -> Running {
         let number = self.0.next.fetch_add(1, Ordering::Relaxed);
         let peer = request.peer;

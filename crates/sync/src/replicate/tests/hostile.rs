@@ -3,15 +3,15 @@
 use std::time::Duration;
 
 use futures_util::TryStreamExt;
-use store_api::{BlobStore, PublicKey};
-use store_engine::Hash;
-use store_testkit::{MemoryStore, stores::LateStore};
-use sync_sim::{Link, SimNetwork};
+use larder_store_api::{BlobStore, PublicKey};
+use larder_store_engine::Hash;
+use larder_store_testkit::{MemoryStore, stores::LateStore};
+use larder_sync_sim::{Link, SimNetwork};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::{Device, PATIENCE};
 use crate::{
-    groups::{Holding, local::Place},
+    groups::{Holding, local_trees::Place},
     invite::InviteKind,
     replicate::{
         Synced,

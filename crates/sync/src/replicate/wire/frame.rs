@@ -1,7 +1,7 @@
 //! Messages on a stream, each behind its length.
 
 use bytes::Bytes;
-use store_api::{Error, Kind};
+use larder_store_api::{Error, Kind};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::{MAX_FRAME_LEN, WRITE};

@@ -1,9 +1,9 @@
 //! The requests of peers, and the answers to them.
 
 use bytes::{BufMut, Bytes, BytesMut};
+use larder_store_api::{Error, Kind, PublicKey, RecordId, Result};
+use larder_store_engine::{ChunkNum, ChunkRanges, Hash};
 use serde::{Deserialize, Serialize};
-use store_api::{Error, Kind, PublicKey, RecordId, Result};
-use store_engine::{ChunkNum, ChunkRanges, Hash};
 
 use super::{READ, WRITE};
 use crate::{codec::Fields, root::MAX_LEVEL};

@@ -29,8 +29,8 @@ mod frame;
 mod get;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use store_api::{Error, Kind, PublicKey, Result, Signed, Slot};
-use store_engine::record_format;
+use larder_store_api::{Error, Kind, PublicKey, Result, Signed, Slot};
+use larder_store_engine::record_format;
 
 pub use self::get::Get;
 pub(super) use self::get::MAX_RANGES;
@@ -263,8 +263,8 @@ fn take_record(fields: &mut Fields<'_>) -> Result<Which> {
 
 #[cfg(test)]
 mod tests {
+    use larder_store_engine::Hash;
     use proptest::prelude::*;
-    use store_engine::Hash;
 
     use super::*;
 

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use bytes::Bytes;
-use store_api::{Error, Kind, Part, PayloadId, Result};
+use larder_store_api::{Error, Kind, Part, PayloadId, Result};
 
 use super::{Inner, entry::State, error::not_found};
 use crate::Hash;

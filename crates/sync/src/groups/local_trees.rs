@@ -14,8 +14,8 @@
 //! for: nothing is known.
 
 use bytes::{BufMut, Bytes, BytesMut};
-use store_api::{CollectionId, Edit, Error, Kind, RecordId, Result};
-use store_engine::{Collections, Hash};
+use larder_store_api::{CollectionId, Edit, Error, Kind, RecordId, Result};
+use larder_store_engine::{Collections, Hash};
 
 use super::{Inner, WantsDigest};
 use crate::{

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
 use futures_util::future::try_join_all;
-use store_api::{Durability, GROUP_LEN, Result};
+use larder_store_api::{Durability, GROUP_LEN, Result};
 
 use super::{
     Blobs, Inner,
@@ -16,7 +16,7 @@ use super::{
 use crate::{Hash, Root};
 
 /// The most blobs that one commit adds, where the store takes so many.
-pub(crate) const TOGETHER: usize = 64;
+pub(crate) const MAX_ADD_BATCH: usize = 64;
 
 /// The number of longer blobs that are added at a time.
 const IN_FLIGHT: usize = 16;
@@ -61,8 +61,8 @@ impl Blobs {
             .into_iter()
             .partition(|(_, bytes)| (1..=GROUP_LEN).contains(&(bytes.len() as u64)));
         let mut pins = Vec::new();
-        for blobs in small.chunks(TOGETHER) {
-            pins.extend(self.0.add_together(blobs, Durability::OnWrite).await?);
+        for blobs in small.chunks(MAX_ADD_BATCH) {
+            pins.extend(self.0.add_batch(blobs, Durability::OnWrite).await?);
         }
         for blobs in others.chunks(IN_FLIGHT) {
             let adding = blobs.iter().map(|(_, bytes)| self.add(bytes.clone()));
@@ -79,13 +79,13 @@ impl Blobs {
         durability: Durability,
     ) -> Result<Vec<Pin>> {
         let _running = self.0.enter("blobs.add")?;
-        self.0.add_together(blobs, durability).await
+        self.0.add_batch(blobs, durability).await
     }
 }
 
 impl Inner {
     /// Adds blobs of up to 16 KiB, all different.
-    async fn add_together(
+    async fn add_batch(
         self: &Arc<Self>,
         blobs: &[(Hash, Bytes)],
         durability: Durability,

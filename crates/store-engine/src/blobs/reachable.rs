@@ -7,14 +7,14 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::TryStreamExt;
-use store_api::{GROUP_LEN, Result};
+use larder_store_api::{GROUP_LEN, Result};
 
 use super::{Blobs, Inner, entry::State, tree::group_count};
 use crate::{Hash, Root};
 
 /// The blobs that some roots keep alive. It takes memory for the hash of each.
 #[derive(Debug)]
-pub struct Marks {
+pub struct Reachable {
     inner: Arc<Inner>,
     live: HashSet<Hash>,
     /// Hash sequences, and how deep what they name is live: a greater depth marks all that a lesser
@@ -26,12 +26,12 @@ pub struct Marks {
 
 impl Blobs {
     /// Nothing marked yet.
-    pub fn marks(&self) -> Marks {
-        Marks::new(self.0.clone())
+    pub fn reachable(&self) -> Reachable {
+        Reachable::new(self.0.clone())
     }
 }
 
-impl Marks {
+impl Reachable {
     pub(super) fn new(inner: Arc<Inner>) -> Self {
         Self {
             inner,

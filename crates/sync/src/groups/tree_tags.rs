@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use store_api::{Error, Kind, Result};
-use store_engine::{Tag, TagName, Tags, Transaction};
+use larder_store_api::{Error, Kind, Result};
+use larder_store_engine::{Tag, TagName, Tags, Transaction};
 
 use super::{Groups, Repo, TAG_PREFIX};
 use crate::tree::Root;

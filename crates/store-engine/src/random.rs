@@ -1,6 +1,6 @@
 //! The one source of what nobody may guess: keys and nonces.
 
-use store_api::{Error, Kind, Result};
+use larder_store_api::{Error, Kind, Result};
 
 /// Fills `bytes` with the operating system's randomness.
 ///

@@ -1,4 +1,4 @@
-//! The one door into iroh-blobs: its `Store` can be made only inside that crate, but two things that
+//! The one way into iroh-blobs: its `Store` can be made only inside that crate, but two things that
 //! it makes public let an outside store become one, and let us talk to a store below its API.
 //!
 //! If either closes, this file stops compiling, and nothing else has to change.

@@ -17,14 +17,14 @@ pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// While so many wait, whoever connects first has to prove that its address is its own.
 const TRUSTING_BACKLOG: usize = MAX_BACKLOG / 2;
 
-pub(crate) struct Door {
+pub(crate) struct Acceptor {
     endpoint: Endpoint,
     inbox: Inbox,
     /// There are as many as have a place in the queue.
     handshakes: JoinSet<()>,
 }
 
-impl Door {
+impl Acceptor {
     pub(crate) fn new(endpoint: Endpoint, inbox: Inbox) -> Self {
         Self {
             endpoint,
