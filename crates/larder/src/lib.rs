@@ -9,9 +9,9 @@
 //! let store = larder::Store::open("mem:").await?; // or "redb:/path/to/a/folder"
 //! let blobs = store.blobs();
 //! let pin = blobs.add("hello, larder".as_bytes()).await?; // durable when it returns
-//! blobs.tags().set("greeting".try_into()?, pin.root()).await?;
+//! blobs.tags().set("greeting", &pin).await?;
 //!
-//! let root = blobs.tags().get(&"greeting".try_into()?).await?.expect("it was just set");
+//! let root = blobs.tags().get("greeting").await?.expect("it was just set");
 //! let bytes = blobs.read_to_bytes(root.hash, 7..u64::MAX).await?; // verified
 //! assert_eq!(bytes, "larder");
 //! store.close().await

@@ -55,7 +55,7 @@ fn kind<T: std::fmt::Debug>(result: Result<T>) -> Kind {
 async fn names(repo: &larder_sync::groups::Repo) -> Result<Vec<String>> {
     let files = repo.list("").await?;
     files
-        .map_ok(|(name, _)| name.as_str().to_owned())
+        .map_ok(|named| named.name.as_str().to_owned())
         .try_collect()
         .await
 }

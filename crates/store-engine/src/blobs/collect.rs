@@ -139,7 +139,7 @@ impl Collection {
                 self.marks.add(root).await?;
             }
         }
-        let mut tags = Tags(self.inner.clone()).list_all();
+        let mut tags = Tags(self.inner.clone()).list(..);
         while let Some(tag) = tags.try_next().await? {
             self.marks.add(tag.root).await?;
         }

@@ -51,13 +51,13 @@
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
-    ops::Range,
+    ops::RangeBounds,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use bytes::Bytes;
 use larder_store_api::{
-    Durability, Edit, Error, Expect, GROUP_LEN, Kind, Put, PutRecord, Result, Revision,
+    Durability, Edit, Error, Expect, GROUP_LEN, Kind, Put, PutRecord, Result, Revision, positions,
 };
 
 use super::{
@@ -323,7 +323,8 @@ impl Transaction {
 
     /// The bytes of `range`, verified, of a blob that is staged or committed, as
     /// [`Blobs::read_to_bytes`] gives them.
-    pub async fn read_to_bytes(&self, hash: Hash, range: Range<u64>) -> Result<Bytes> {
+    pub async fn read_to_bytes(&self, hash: Hash, range: impl RangeBounds<u64>) -> Result<Bytes> {
+        let range = positions(range);
         let staged = self.state().entries.get(&hash).cloned();
         match staged {
             Some(entry) => self.0.inner.read_entry_to_bytes(hash, entry, range).await,

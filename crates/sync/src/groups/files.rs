@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    path::PathBuf,
+    path::{Path, PathBuf},
     pin::Pin as StdPin,
     sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll},
@@ -10,7 +10,7 @@ use std::{
 
 use bytes::Bytes;
 use larder_descriptors::Descriptors;
-use larder_store_api::{Error, Kind, Result};
+use larder_store_api::{Error, IntoBytes, Kind, Result};
 use larder_store_engine::{Blobs, Hash, Pin, Source, Status, Transaction, blocking};
 use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
 
@@ -46,6 +46,11 @@ impl std::fmt::Debug for Content {
 }
 
 impl Content {
+    /// A reader, read once to its end.
+    pub fn reader(reader: impl AsyncRead + Send + Unpin + 'static) -> Self {
+        Self::Stream(Box::new(reader))
+    }
+
     /// Returns the content once more, if it can be read twice.
     pub(super) fn again(&self) -> Option<Self> {
         match self {
@@ -56,27 +61,61 @@ impl Content {
     }
 }
 
-impl From<Bytes> for Content {
-    fn from(bytes: Bytes) -> Self {
-        Self::Bytes(bytes)
+macro_rules! from_bytes {
+    ($($bytes:ty),*) => {$(
+        impl From<$bytes> for Content {
+            fn from(bytes: $bytes) -> Self {
+                Self::Bytes(IntoBytes::into_bytes(bytes))
+            }
+        }
+    )*};
+}
+
+from_bytes!(
+    Bytes,
+    &Bytes,
+    Vec<u8>,
+    &Vec<u8>,
+    &[u8],
+    String,
+    &String,
+    &str
+);
+
+impl<const N: usize> From<[u8; N]> for Content {
+    fn from(bytes: [u8; N]) -> Self {
+        Self::Bytes(IntoBytes::into_bytes(bytes))
     }
 }
 
-impl From<Vec<u8>> for Content {
-    fn from(bytes: Vec<u8>) -> Self {
-        Self::Bytes(bytes.into())
-    }
-}
-
-impl From<&'static str> for Content {
-    fn from(text: &'static str) -> Self {
-        Self::Bytes(text.into())
+impl<const N: usize> From<&[u8; N]> for Content {
+    fn from(bytes: &[u8; N]) -> Self {
+        Self::Bytes(IntoBytes::into_bytes(bytes))
     }
 }
 
 impl From<PathBuf> for Content {
     fn from(path: PathBuf) -> Self {
         Self::Path(path)
+    }
+}
+
+impl From<&PathBuf> for Content {
+    fn from(path: &PathBuf) -> Self {
+        Self::Path(path.clone())
+    }
+}
+
+impl From<&Path> for Content {
+    fn from(path: &Path) -> Self {
+        Self::Path(path.into())
+    }
+}
+
+/// An open file, read once from where it is to its end.
+impl From<tokio::fs::File> for Content {
+    fn from(file: tokio::fs::File) -> Self {
+        Self::reader(file)
     }
 }
 

@@ -1,12 +1,12 @@
 //! A repo: one member's files, of which the owner changes the tree and everybody else follows it.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, ops::RangeBounds, sync::Arc};
 
 use bytes::Bytes;
 use futures_util::TryStreamExt;
 use larder_store_api::{
     Error, Freshness, GROUP_LEN, Kind, Listing, PublicKey, Put, PutRecord, RecordId, RecordStore,
-    Result, SecretKey, SeqExpect, Signed,
+    Result, SecretKey, SeqExpect, Signed, positions,
 };
 use larder_store_engine::{Blobs, Hash, Repair, SlotState, Status, Transaction};
 
@@ -422,7 +422,7 @@ impl Repo {
     /// # Errors
     /// [`Kind::NotFound`] where there is no such file, or its bytes have not come here;
     /// [`Kind::Denied`] to a replica.
-    pub async fn read(&self, path: &str, range: std::ops::Range<u64>) -> Result<Listing<Bytes>> {
+    pub async fn read(&self, path: &str, range: impl RangeBounds<u64>) -> Result<Listing<Bytes>> {
         let entry = self.entry(path).await?.ok_or_else(|| {
             Error::new(Kind::NotFound, "sync.repo.read", "there is no such file")
                 .with("path", path.escape_debug())
@@ -434,12 +434,12 @@ impl Repo {
     ///
     /// # Errors
     /// In the stream, [`Kind::NotFound`] where its bytes have not come here.
-    pub fn read_entry(&self, entry: &FileEntry, range: std::ops::Range<u64>) -> Listing<Bytes> {
+    pub fn read_entry(&self, entry: &FileEntry, range: impl RangeBounds<u64>) -> Listing<Bytes> {
         if let Err(error) = self.check_open("sync.repo.read") {
             return Box::pin(futures_util::stream::once(std::future::ready(Err(error))));
         }
         let blobs = self.0.group.blobs();
-        open_range(blobs, entry.blob, entry.size, &entry.key, range)
+        open_range(blobs, entry.blob, entry.size, &entry.key, positions(range))
     }
 
     /// All of a small file: [`read`](Self::read), gathered.
@@ -447,7 +447,7 @@ impl Repo {
     /// # Errors
     /// The errors of [`read`](Self::read).
     pub async fn read_to_bytes(&self, path: &str) -> Result<Bytes> {
-        let pieces: Vec<Bytes> = self.read(path, 0..u64::MAX).await?.try_collect().await?;
+        let pieces: Vec<Bytes> = self.read(path, ..).await?.try_collect().await?;
         Ok(pieces.concat().into())
     }
 

@@ -6,6 +6,7 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use larder_store_api::{PublicKey, RecordId};
@@ -22,6 +23,7 @@ const MAX_COUNTED: usize = 4096;
 
 /// A request that runs.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Request {
     /// The group.
     pub group: RecordId,
@@ -35,15 +37,20 @@ pub struct Request {
     pub peer: PublicKey,
     /// The verified bytes that came.
     pub bytes: u64,
-    /// Since when.
-    pub since: Instant,
+    /// The time since it was made.
+    pub running: Duration,
 }
 
 #[derive(Debug, Default, Clone)]
 pub(in crate::replicate) struct Requests(Arc<Table>);
 
 /// A request, and what counts its file.
-type Counted = (Request, Option<Arc<Incoming>>);
+#[derive(Debug)]
+struct Counted {
+    request: Request,
+    since: Instant,
+    file: Option<Arc<Incoming>>,
+}
 
 #[derive(Debug, Default)]
 struct Table {
@@ -72,7 +79,12 @@ impl Requests {
     ) -> Running {
         let number = self.0.next.fetch_add(1, Ordering::Relaxed);
         let peer = request.peer;
-        lock(&self.0.requests).insert(number, (request, coming.clone()));
+        let counted = Counted {
+            request,
+            since: Instant::now(),
+            file: coming.clone(),
+        };
+        lock(&self.0.requests).insert(number, counted);
         Running {
             number,
             table: Arc::clone(&self.0),
@@ -105,8 +117,8 @@ impl Running {
             }
             *from.entry(self.peer).or_default() += bytes;
         }
-        if let Some((request, _)) = lock(&self.table.requests).get_mut(&self.number) {
-            request.bytes += bytes;
+        if let Some(counted) = lock(&self.table.requests).get_mut(&self.number) {
+            counted.request.bytes += bytes;
         }
     }
 }
@@ -121,9 +133,10 @@ impl Replicator {
     /// The requests that run.
     pub fn requests(&self) -> Vec<Request> {
         let requests = lock(&self.0.requests.0.requests);
-        let now = |(request, coming): &Counted| Request {
-            file: coming.as_ref().map(|coming| coming.now()),
-            ..request.clone()
+        let now = |counted: &Counted| Request {
+            file: counted.file.as_ref().map(|file| file.now()),
+            running: counted.since.elapsed(),
+            ..counted.request.clone()
         };
         requests.values().map(now).collect()
     }
