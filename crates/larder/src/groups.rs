@@ -51,18 +51,19 @@ use larder_store_engine::public_key;
 pub use larder_net_iroh::{ALPN, EndpointOptions, IrohNetwork, Reach};
 pub use larder_sync::{
     groups::{
-        AppContext, Changes, Content, Event, Events, Group, GroupId, Groups, Member, Missing,
-        MissingFile, Policy, RecordPut, RecordValue, Repo, RepoState, Staged, Stores, TAG_PREFIX,
+        AppContext, Changes, Content, Event, Events, FileChanges, FilesChanged, Group, GroupId,
+        Groups, MAX_CHANGED_FILES, Member, Missing, MissingFile, Policy, RecordPut, RecordValue,
+        Repo, RepoState, Snapshot, Staged, Stores, TAG_PREFIX, WriteOptions, Written,
     },
     invite::{Invite, InviteKind},
     network,
-    records::{Earlier, MAX_APP_VALUE_LEN, REPO_ROOT, RepoRoot},
+    records::{MAX_APP_VALUE_LEN, REPO_ROOT, RepoRoot},
     replicate::{
         Aborting, Copies, FetchProgress, FileProgress, Freed, GroupStatus, Lack, MemberStatus,
         Push, ReplicateOptions, Replicator, RepoStatus, Request, Synced, Trouble,
     },
     seal::app::MAX_APP_LEN,
-    tree::{FileEntry, Name, Named, Root as TreeRoot},
+    tree::{Difference, FileEntry, Name, Named, Root as TreeRoot},
 };
 
 use crate::Store;

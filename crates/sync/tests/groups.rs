@@ -142,7 +142,7 @@ async fn files_are_written_removed_and_renamed() -> Result<()> {
     // The first root, then one for each change that changed something.
     let history = repo.history().await?;
     assert_eq!(history.len(), 3);
-    assert!(history.iter().all(|earlier| earlier.hash != root.hash));
+    assert!(history.iter().all(|earlier| earlier.hash() != root.hash));
     repo.remove("nothing").await?;
     assert_eq!(repo.history().await?.len(), 3);
     Ok(())

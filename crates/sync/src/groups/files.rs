@@ -119,6 +119,60 @@ impl From<tokio::fs::File> for Content {
     }
 }
 
+/// The progress of storing a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Written {
+    /// So many bytes of a [`Content::Path`] were read for their hash, before any is stored.
+    Read(u64),
+    /// So many bytes were sealed, and given to the store.
+    Stored(u64),
+}
+
+type Progress = Arc<dyn Fn(Written) + Send + Sync>;
+
+/// The options for storing a file.
+#[derive(Clone, Default)]
+pub struct WriteOptions {
+    modified: Option<i64>,
+    progress: Option<Progress>,
+}
+
+impl WriteOptions {
+    /// The time is now, and nobody is told about progress.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets the time at which the file was last changed, in milliseconds since 1970.
+    #[must_use]
+    pub fn modified(mut self, modified: i64) -> Self {
+        self.modified = Some(modified);
+        self
+    }
+
+    /// Sets a function that is told about progress. It must not block.
+    #[must_use]
+    pub fn progress(mut self, progress: impl Fn(Written) + Send + Sync + 'static) -> Self {
+        self.progress = Some(Arc::new(progress));
+        self
+    }
+
+    fn report(&self, written: Written) {
+        if let Some(progress) = &self.progress {
+            progress(written);
+        }
+    }
+}
+
+impl std::fmt::Debug for WriteOptions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("WriteOptions")
+            .field("modified", &self.modified)
+            .finish_non_exhaustive()
+    }
+}
+
 /// A file that is stored and in no tree yet. It stays as long as this does.
 #[derive(Debug, Clone)]
 pub struct Staged {
@@ -150,13 +204,15 @@ pub(crate) async fn stage(
     sink: &Sink<'_>,
     read: &ReadKey,
     content: Content,
-    modified: i64,
+    options: &WriteOptions,
+    now: i64,
 ) -> Result<Staged> {
+    let modified = options.modified.unwrap_or(now);
     match content {
         Content::Bytes(bytes) => {
             let (hash, size) = (Hash::of(&bytes), bytes.len() as u64);
             let key = FileKey::convergent(read, hash, size);
-            let pin = seal(sink, &key, io::Cursor::new(bytes)).await?;
+            let pin = seal(sink, &key, io::Cursor::new(bytes), options).await?;
             Ok(staged(pin, key, hash, size, modified))
         }
         Content::Path(path) => {
@@ -164,10 +220,10 @@ pub(crate) async fn stage(
             let open = || async { tokio::fs::File::open(&path).await.map_err(fail) };
             // For both readings, which open the file one after the other.
             let _permit = Descriptors::of_process().file().await;
-            let (hash, size) = measure(open().await?).await.map_err(fail)?;
+            let (hash, size) = measure(open().await?, options).await.map_err(fail)?;
             let key = FileKey::convergent(read, hash, size);
             let (reader, seen) = Hashing::new(open().await?);
-            let pin = seal(sink, &key, reader).await?;
+            let pin = seal(sink, &key, reader, options).await?;
             if seen.result() != (hash, size) {
                 let message = "the file changed while it was read; write it again";
                 return Err(Error::new(Kind::Conflict, WRITE, message).with("path", path.display()));
@@ -177,7 +233,7 @@ pub(crate) async fn stage(
         Content::Stream(reader) => {
             let key = FileKey::random()?;
             let (reader, seen) = Hashing::new(reader);
-            let pin = seal(sink, &key, reader).await?;
+            let pin = seal(sink, &key, reader, options).await?;
             let (hash, size) = seen.result();
             Ok(staged(pin, key, hash, size, modified))
         }
@@ -199,12 +255,18 @@ async fn seal(
     sink: &Sink<'_>,
     key: &FileKey,
     reader: impl AsyncRead + Send + Unpin + 'static,
+    options: &WriteOptions,
 ) -> Result<Pin> {
+    let reader = Counting {
+        reader,
+        count: 0,
+        options: options.clone(),
+    };
     let sealed = Box::pin(seal_stream(key, reader));
     sink.add(Source::Stream(sealed)).await
 }
 
-async fn measure(mut file: tokio::fs::File) -> io::Result<(Hash, u64)> {
+async fn measure(mut file: tokio::fs::File, options: &WriteOptions) -> io::Result<(Hash, u64)> {
     let (mut hasher, mut len) = (blake3::Hasher::new(), 0);
     let mut buffer = Vec::with_capacity(WINDOW);
     loop {
@@ -217,6 +279,7 @@ async fn measure(mut file: tokio::fs::File) -> io::Result<(Hash, u64)> {
             return Ok((hasher.finalize().into(), len));
         }
         len += read as u64;
+        options.report(Written::Read(len));
         // A long file must not hold up the other tasks of this thread.
         (hasher, buffer) = blocking("groups.write", move || {
             hasher.update(&buffer);
@@ -267,6 +330,30 @@ impl<R: AsyncRead + Unpin> AsyncRead for Hashing<R> {
             let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
             seen.0.update(new);
             seen.1 += new.len() as u64;
+        }
+        read
+    }
+}
+
+/// Reports how much was read through it.
+struct Counting<R> {
+    reader: R,
+    count: u64,
+    options: WriteOptions,
+}
+
+impl<R: AsyncRead + Unpin> AsyncRead for Counting<R> {
+    fn poll_read(
+        mut self: StdPin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let read = StdPin::new(&mut self.reader).poll_read(context, buffer);
+        let new = buffer.filled().len() - before;
+        if new > 0 {
+            self.count += new as u64;
+            self.options.report(Written::Stored(self.count));
         }
         read
     }

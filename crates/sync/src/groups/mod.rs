@@ -7,6 +7,7 @@ mod close;
 mod close_guard;
 pub(crate) mod contacts;
 mod damaged;
+mod file_changes;
 mod files;
 mod follow;
 #[cfg(fuzzing)]
@@ -19,6 +20,7 @@ pub(crate) mod missing;
 mod policy;
 mod repair;
 mod repo;
+mod snapshot;
 mod tree_tags;
 
 use std::{
@@ -43,11 +45,13 @@ pub use self::{
     app_crypto::AppContext,
     app_values::{RecordPut, RecordValue},
     contacts::Holding,
-    files::{Content, Staged},
+    file_changes::{FileChanges, FilesChanged, MAX_CHANGED_FILES},
+    files::{Content, Staged, WriteOptions, Written},
     group::{Group, Member},
     missing::{Missing, MissingFile, RepoState},
     policy::MAX_PINNED,
     repo::{Changes, Repo},
+    snapshot::Snapshot,
 };
 pub use crate::tree::wants::{MAX_PREFIXES, Policy};
 pub(crate) use crate::tree::wants::{Wants, WantsDigest};
