@@ -1,3 +1,4 @@
+#![cfg_attr(docsrs, feature(doc_cfg))]
 //! Storage with pluggable backends for local-first and peer-to-peer apps: one crate to depend on.
 //!
 //! A [`Store`] is opened by its URL. It offers the same things whatever keeps the bytes: blobs that are named
@@ -45,6 +46,9 @@ pub use larder_store_api as api;
 pub use larder_store_api::{Bytes, Error, Kind, Listing, Result};
 /// Blobs, collections and records over any backend.
 pub use larder_store_engine as engine;
+/// Counters of the work that is done, through the `metrics` crate.
+#[cfg(feature = "metrics")]
+pub use larder_store_engine::metrics;
 pub use larder_store_engine::{
     AddOptions, Bitfield, Blobs, ChunkNum, ChunkRanges, Collections, Encoded, Format, Hash, Pin,
     Records, Repair, Root, Scrubbed, Source, Status, Tag, TagName, Tags, Trust, Unlock,

@@ -29,6 +29,7 @@ pub mod fetch;
 #[cfg(fuzzing)]
 pub mod fuzz;
 mod hash;
+pub mod metrics;
 mod random;
 mod records;
 mod secrets;

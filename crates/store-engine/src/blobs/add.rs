@@ -29,6 +29,7 @@ use super::{
 use crate::{
     Format, Hash, Root,
     blocking::{INLINE_HASH_LEN, blocking},
+    metrics::Counter,
 };
 
 /// The number of bytes that are read, hashed and written at a time.
@@ -179,6 +180,17 @@ impl AddOptions {
     }
 }
 
+/// Counts blobs that were added.
+pub(super) fn count_added<'a>(pins: impl IntoIterator<Item = &'a Pin>) {
+    let (mut blobs, mut bytes) = (0, 0);
+    for pin in pins {
+        blobs += 1;
+        bytes += pin.size().unwrap_or(0);
+    }
+    Counter::BlobsAdded.add(blobs);
+    Counter::BytesAdded.add(bytes);
+}
+
 pub(crate) fn now() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     since.map_or(0, |since| {
@@ -200,11 +212,13 @@ impl Blobs {
         let _running = self.0.enter("blobs.add")?;
         let mut windows = Windows::of(source.into()).await?;
         let first = windows.next().await?;
-        if first.len() as u64 <= GROUP_LEN {
-            self.0.add_inline(Hash::of(&first), first, options).await
+        let pin = if first.len() as u64 <= GROUP_LEN {
+            self.0.add_inline(Hash::of(&first), first, options).await?
         } else {
-            self.0.add_payload(first, windows, options).await
-        }
+            self.0.add_payload(first, windows, options).await?
+        };
+        count_added([&pin]);
+        Ok(pin)
     }
 }
 

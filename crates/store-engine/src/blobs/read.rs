@@ -24,6 +24,7 @@ use super::{
 use crate::{
     Hash,
     blocking::{INLINE_HASH_LEN, blocking},
+    metrics::{Counter, Sum},
 };
 
 /// The most that [`Blobs::read_to_bytes`] reads.
@@ -79,6 +80,8 @@ impl Blobs {
     /// works.
     pub fn read(&self, hash: Hash, range: impl RangeBounds<u64>) -> Listing<Bytes> {
         let (inner, range) = (self.0.clone(), positions(range));
+        Counter::BlobReads.add(1);
+        let mut read = Sum::new(Counter::BytesRead);
         Box::pin(
             stream::once(async move {
                 inner.check_open("blobs.read")?;
@@ -86,7 +89,8 @@ impl Blobs {
                 let found = found.ok_or_else(|| not_found("blobs.read", hash))?;
                 Ok::<_, Error>(inner.read_entry(hash, found.entry, range))
             })
-            .try_flatten(),
+            .try_flatten()
+            .inspect_ok(move |piece| read.add(piece.len() as u64)),
         )
     }
 
@@ -96,7 +100,10 @@ impl Blobs {
         self.0.check_open("blobs.read")?;
         let found = self.0.lookup(hash).await?;
         let entry = found.ok_or_else(|| not_found("blobs.read", hash))?.entry;
-        self.0.read_entry_to_bytes(hash, entry, range).await
+        Counter::BlobReads.add(1);
+        let bytes = self.0.read_entry_to_bytes(hash, entry, range).await?;
+        Counter::BytesRead.add(bytes.len() as u64);
+        Ok(bytes)
     }
 }
 

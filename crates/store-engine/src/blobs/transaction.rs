@@ -62,7 +62,7 @@ use larder_store_api::{
 
 use super::{
     AddOptions, Blobs, Hashed, Inner, Progress, Running, Source,
-    add::{Windows, now},
+    add::{Windows, count_added, now},
     entry::{BlobEntry, Indexed, State},
     pins::Pin,
     read::Status,
@@ -213,10 +213,14 @@ impl Transaction {
         let first = windows.next().await?;
         if first.len() as u64 <= GROUP_LEN {
             options.report(first.len() as u64);
-            return self.add_inline(Hash::of(&first), first, format).await;
+            let pin = self.add_inline(Hash::of(&first), first, format).await?;
+            count_added([&pin]);
+            return Ok(pin);
         }
         let staged = self.0.inner.write_draft(first, windows, &options).await?;
-        self.stage(staged).await
+        let pin = self.stage(staged).await?;
+        count_added([&pin]);
+        Ok(pin)
     }
 
     /// Stages blobs, and returns pins that keep them, one for each, in the same order.
@@ -227,7 +231,9 @@ impl Transaction {
             pins.push(match blob.bytes().len() as u64 <= GROUP_LEN {
                 true => {
                     let bytes = blob.bytes().clone();
-                    self.add_inline(blob.hash(), bytes, Format::Raw).await?
+                    let pin = self.add_inline(blob.hash(), bytes, Format::Raw).await?;
+                    count_added([&pin]);
+                    pin
                 }
                 false => self.add(blob.bytes().clone()).await?,
             });

@@ -21,6 +21,7 @@ use larder_store_api::{
     Scan, ScanOrder,
 };
 
+use crate::metrics::Counter;
 use durable::Durable;
 pub use handle::Collection;
 pub use sort::{SORT_BYTES, SORT_ENTRIES};
@@ -251,14 +252,20 @@ impl Collections {
     /// [`commit`](Self::commit) for the engine itself: reserved collections too.
     pub(crate) async fn commit_reserved(&self, batch: Batch) -> Result<Revision> {
         let durability = batch.durability;
-        limits::check_batch(&self.0.capabilities, &batch)?;
         let commit = async {
+            limits::check_batch(&self.0.capabilities, &batch)?;
             match &self.0.announcer {
                 None => self.0.store.commit(batch).await,
                 Some(announcer) => announcer.commit(&self.0.store, batch).await,
             }
         };
-        self.0.durable.commit(durability, commit).await
+        let committed = self.0.durable.commit(durability, commit).await;
+        match &committed {
+            Ok(_) => Counter::Commits.add(1),
+            Err(error) if error.kind() == Kind::Conflict => {}
+            Err(_) => Counter::CommitFailures.add(1),
+        }
+        committed
     }
 
     /// Makes every commit that returned before this call survive the loss of power, where one may not.

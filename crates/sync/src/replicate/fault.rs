@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, io, sync::Mutex};
 
 use larder_store_api::{Error, Kind, RecordId, Result};
+use larder_store_engine::metrics::Counter;
 use tokio::time::{Duration, Instant};
 
 use super::{Replicator, lock};
@@ -88,6 +89,7 @@ struct Noted {
 impl Troubles {
     /// Notes that a store failed. The operator is told when it begins, and when it fails in another way.
     pub(super) fn note(&self, group: Option<RecordId>, work: &'static str, error: &Error) {
+        Counter::StoreFailures.add(1);
         let mut all = lock(&self.0);
         all.retain(|_, known| known.is_shown());
         let known = all.get_mut(&(group, work));

@@ -1,6 +1,7 @@
 //! Groups replicate over a simulated network, on virtual time.
 
 mod addresses;
+mod changes;
 mod chaos;
 mod damage;
 mod devices;

@@ -10,7 +10,10 @@ use std::{
 };
 
 use larder_store_api::{PublicKey, RecordId};
-use larder_store_engine::Hash;
+use larder_store_engine::{
+    Hash,
+    metrics::{Counter, Sum},
+};
 use tokio::time::Instant;
 
 use crate::replicate::{
@@ -68,6 +71,7 @@ pub(in crate::replicate) struct Running {
     moved: Option<Arc<Transferred>>,
     coming: Option<Arc<Incoming>>,
     peer: PublicKey,
+    received: Sum,
 }
 
 impl Requests {
@@ -91,6 +95,7 @@ impl Requests {
             moved,
             coming,
             peer,
+            received: Sum::new(Counter::BytesReceived),
         }
     }
 
@@ -102,7 +107,8 @@ impl Requests {
 
 impl Running {
     /// So many more verified bytes came.
-    pub(in crate::replicate) fn count(&self, bytes: u64) {
+    pub(in crate::replicate) fn count(&mut self, bytes: u64) {
+        self.received.add(bytes);
         self.table.received.fetch_add(bytes, Ordering::Relaxed);
         if let Some(moved) = &self.moved {
             moved.bytes_are_here(bytes);
