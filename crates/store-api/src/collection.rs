@@ -213,15 +213,6 @@ pub enum Change {
     Resync,
 }
 
-/// The order in which scans return keys.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ScanOrder {
-    /// Scans come in the order that [`Scan::order`] asks for.
-    Ordered,
-    /// In any order; the engine sorts where it matters.
-    Unordered,
-}
-
 /// Says if several processes may work on one store at the same time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sharing {
@@ -242,8 +233,6 @@ pub struct CollectionCapabilities {
     pub max_value_len: u32,
     /// The most expectations and edits in one batch, together; at least 128.
     pub max_batch_len: u32,
-    /// The order of scans.
-    pub scan_order: ScanOrder,
     /// The strongest durability that a commit can have.
     pub durability: Durability,
     /// Says if other processes may work on it at the same time.
@@ -252,14 +241,13 @@ pub struct CollectionCapabilities {
 
 impl CollectionCapabilities {
     /// Returns the least that a store promises: keys of 256 bytes, values of 64 KiB, batches of 128
-    /// expectations and edits, ordered scans, in memory, for one opener. A backend changes what is
+    /// expectations and edits, in memory, for one opener. A backend changes what is
     /// otherwise with it.
     pub const fn least() -> Self {
         Self {
             max_key_len: 256,
             max_value_len: 64 * 1024,
             max_batch_len: 128,
-            scan_order: ScanOrder::Ordered,
             durability: Durability::Memory,
             sharing: Sharing::Exclusive,
         }

@@ -49,8 +49,8 @@ pub use blobs::{
 };
 pub use blocking::blocking;
 pub use collections::{
-    Collection, Collections, MAX_ANNOUNCED_COMMITS, MAX_ANNOUNCED_KEYS, RESERVED, SORT_BYTES,
-    SORT_ENTRIES, Swap, WATCH_BACKLOG,
+    Collection, Collections, MAX_ANNOUNCED_COMMITS, MAX_ANNOUNCED_KEYS, RESERVED, Swap,
+    WATCH_BACKLOG,
 };
 pub use hash::{Format, Hash, MAX_TREE_DEPTH, Root};
 pub use random::random;

@@ -11,9 +11,7 @@ use larder_store_api::{
     Batch, Bytes, Change, CollectionId, CollectionStore, Edit, Entry, Expect, Kind, Listing, Order,
     Revision, Scan,
 };
-use larder_store_engine::{
-    Collections, MAX_ANNOUNCED_KEYS, SORT_BYTES, SORT_ENTRIES, Swap, WATCH_BACKLOG,
-};
+use larder_store_engine::{Collections, MAX_ANNOUNCED_KEYS, Swap, WATCH_BACKLOG};
 use larder_store_testkit::MemoryStore;
 use support::{BareStore, now};
 
@@ -245,7 +243,7 @@ async fn ranges_and_prefixes_are_in_order() {
     }
 }
 
-/// Fills a store whose scans have no order, and gives what it holds.
+/// Fills a store, and gives what it holds.
 async fn filled(store: &BareStore, entries: usize, value_len: usize) -> BTreeMap<Bytes, Bytes> {
     let entry = |n: usize| (Bytes::from(format!("{n:06}")), vec![n as u8; value_len]);
     let entries = (0..entries).map(entry);
@@ -258,47 +256,6 @@ async fn filled(store: &BareStore, entries: usize, value_len: usize) -> BTreeMap
         store.commit(Batch::of(edits.to_vec())).await.unwrap();
     }
     model
-}
-
-async fn sorted_as_the_model(store: BareStore, model: BTreeMap<Bytes, Bytes>, passes: usize) {
-    let collections = over(store.clone());
-    for order in [Order::Ascending, Order::Descending] {
-        let before = store.scans();
-        let scan = Scan {
-            order,
-            ..Scan::all(NOTES)
-        };
-        let entries: Vec<Entry> = collections.scan(scan).try_collect().await.unwrap();
-        let found = entries.into_iter().map(|entry| (entry.key, entry.value));
-        let expected = model.clone().into_iter();
-        match order {
-            Order::Ascending => assert!(found.eq(expected)),
-            Order::Descending => assert!(found.eq(expected.rev())),
-        }
-        assert_eq!(store.scans() - before, passes);
-    }
-}
-
-#[tokio::test]
-async fn many_entries_are_sorted_in_passes() {
-    let store = BareStore::new();
-    let model = filled(&store, 2 * SORT_ENTRIES + 1, 1).await;
-    sorted_as_the_model(store, model, 3).await;
-}
-
-#[tokio::test]
-async fn long_entries_are_sorted_in_passes() {
-    let store = BareStore::new();
-    let len = 60 * 1024;
-    let model = filled(&store, 2 * (SORT_BYTES / len) + 1, len).await;
-    sorted_as_the_model(store, model, 3).await;
-}
-
-#[tokio::test]
-async fn what_fits_is_sorted_in_one_pass() {
-    let store = BareStore::new();
-    let model = filled(&store, SORT_ENTRIES, 1).await;
-    sorted_as_the_model(store, model, 1).await;
 }
 
 #[tokio::test]

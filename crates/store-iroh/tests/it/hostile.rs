@@ -309,7 +309,7 @@ async fn stalls() {
         let encoded = good.encoded[..sent].to_vec();
         let error = refused(encoded, Then::Stalls, good.root, kept).await;
         assert_eq!(error.to_string(), STALLS);
-        assert_eq!(error.can_retry(), larder_store_api::Retry::Later);
+        assert!(error.can_retry());
     }
 }
 

@@ -84,7 +84,6 @@ impl Suite for dyn RecordStore {
             // A record store does not say how durable it is, so the subject does.
             Need::Reopen | Need::Close => None,
             Need::Watch => Some(self.watch(RecordId([0; 32]), 0..1).is_some()),
-            Need::Order => Some(false),
             Need::Import => Some(self.capabilities().import == Import::Supported),
             Need::SharedRoom => Some(self.capabilities().room == Room::Shared),
         }
