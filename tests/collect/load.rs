@@ -130,10 +130,7 @@ impl Worker {
 
     async fn add_with_tag(&mut self) {
         let (data, tag) = (data(self.number()), self.tag());
-        let options = AddOptions {
-            tag: Some(tag.clone()),
-            ..AddOptions::default()
-        };
+        let options = AddOptions::default().tag(tag.clone());
         let pin = self.load.blobs.add_with(data, options).await.unwrap();
         // The pin goes at once: the tag has to do.
         self.keep(By::Tag(tag), vec![pin.hash()]);
@@ -161,11 +158,9 @@ impl Worker {
         if first {
             self.load.blobs.tags().set(tag.clone(), root).await.unwrap();
         }
-        let options = AddOptions {
-            format: Some(Format::HashSeq),
-            tag: (!first).then(|| tag.clone()),
-            ..AddOptions::default()
-        };
+        let options = AddOptions::default()
+            .format(Format::HashSeq)
+            .tag((!first).then(|| tag.clone()));
         let pin = self.load.blobs.add_with(bytes, options).await.unwrap();
         drop(pins);
         list.push(pin.hash());

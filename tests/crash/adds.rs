@@ -210,10 +210,7 @@ async fn add(blobs: Blobs, seed: u64, worker: u64) {
         let tag = rng
             .random_bool(0.3)
             .then(|| format!("{seed:x}-{}", pins.len()));
-        let options = AddOptions {
-            tag: tag.as_deref().map(|tag| tag.try_into().unwrap()),
-            ..AddOptions::default()
-        };
+        let options = AddOptions::default().tag(tag.as_deref().map(|tag| tag.try_into().unwrap()));
         let pin = blobs.add_with(source, options).await.unwrap();
         let tag = tag.as_deref().unwrap_or("-");
         child::say(format!("added {} {len} {tag}", pin.hash()));

@@ -163,11 +163,9 @@ impl<'a> Run<'a> {
         self.children.insert(Hash::of(&bytes), children);
         let tag = self.tag();
         self.known.unsure = Some(tag.clone());
-        let options = AddOptions {
-            format: Some(Format::HashSeq),
-            tag: Some(tag.clone()),
-            ..AddOptions::default()
-        };
+        let options = AddOptions::default()
+            .format(Format::HashSeq)
+            .tag(tag.clone());
         let pin = blobs.add_with(bytes, options).await?;
         self.known.blobs.insert(pin.hash(), pin.size().unwrap());
         self.known.tags.insert(tag, pin.root());

@@ -42,10 +42,7 @@ async fn stored() -> Stored {
     let large = store.blobs().add(bytes(1, LEN)).await.unwrap().hash();
     let mut small = Vec::new();
     for i in 0..SMALL {
-        let options = AddOptions {
-            tag: Some(format!("small {i}").try_into().unwrap()),
-            ..AddOptions::default()
-        };
+        let options = AddOptions::default().tag(TagName::try_from(format!("small {i}")).unwrap());
         let added = store.blobs().add_with(bytes(10 + i, small_len(i)), options);
         small.push(added.await.unwrap().hash());
     }

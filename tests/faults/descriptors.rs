@@ -85,10 +85,8 @@ fn what_cannot_be_opened_is_neither_missing_nor_damaged() {
         let store = open(&dir.join("store")).await;
         for number in 0..BLOBS {
             let tag = format!("{number}");
-            let options = larder::AddOptions {
-                tag: Some(tag.as_str().try_into().unwrap()),
-                ..Default::default()
-            };
+            let options =
+                larder::AddOptions::default().tag(larder::TagName::try_from(tag.as_str()).unwrap());
             store
                 .blobs()
                 .add_with(bytes(number, LEN), options)

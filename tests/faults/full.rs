@@ -5,7 +5,7 @@ use std::{fs, path::Path, process::Command, sync::Arc, time::Duration};
 use futures_util::{StreamExt, TryStreamExt};
 use larder::{
     AddOptions, Blobs, ChunkRanges, DeviceKey, Hash, Kind, Result, Root, Status, Store, StoreUrl,
-    Trust, api::BlobStore,
+    TagName, Trust, api::BlobStore,
 };
 use larder_store_testkit::{
     MemoryStore,
@@ -38,10 +38,7 @@ async fn import(from: &Blobs, hash: Hash, to: &Blobs) -> Result<()> {
 }
 
 fn tagged(tag: &str) -> AddOptions {
-    AddOptions {
-        tag: Some(tag.try_into().unwrap()),
-        ..AddOptions::default()
-    }
+    AddOptions::default().tag(TagName::try_from(tag).unwrap())
 }
 
 /// Adds, imports and tags; each step can be done again.

@@ -65,11 +65,9 @@ pub fn run(stores: StoreKind, network: NetworkKind, scenario: impl AsyncFnOnce(&
 
 /// Quick enough for real time.
 pub fn options() -> ReplicateOptions {
-    ReplicateOptions {
-        compare_every: Duration::from_secs(1),
-        route_for: Duration::from_secs(600),
-        ..ReplicateOptions::default()
-    }
+    ReplicateOptions::default()
+        .compare_every(Duration::from_secs(1))
+        .route_for(Duration::from_secs(600))
 }
 
 impl World {

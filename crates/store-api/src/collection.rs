@@ -167,8 +167,28 @@ pub enum Edit {
     },
 }
 
+impl Edit {
+    /// Sets the key's value.
+    pub fn put(collection: CollectionId, key: impl IntoBytes, value: impl IntoBytes) -> Self {
+        Self::Put {
+            collection,
+            key: key.into_bytes(),
+            value: value.into_bytes(),
+        }
+    }
+
+    /// Removes the key's entry.
+    pub fn delete(collection: CollectionId, key: impl IntoBytes) -> Self {
+        Self::Delete {
+            collection,
+            key: key.into_bytes(),
+        }
+    }
+}
+
 /// Expectations and edits, all or nothing: the only way to change anything.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Batch {
     /// Checked against the state before the batch.
     pub expect: Vec<Expect>,
@@ -189,6 +209,13 @@ impl Batch {
         }
     }
 
+    /// Sets the durability that the caller wants before the commit returns.
+    #[must_use]
+    pub fn durability(mut self, durability: Durability) -> Self {
+        self.durability = durability;
+        self
+    }
+
     /// Adds one expectation to the batch.
     #[must_use]
     pub fn expecting(mut self, expect: Expect) -> Self {
@@ -199,6 +226,7 @@ impl Batch {
 
 /// A change that a watcher is told of.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Change {
     /// These keys were put or deleted by one commit.
     Keys {

@@ -42,8 +42,9 @@ pub use convert::{IntoBytes, IntoCollectionId, KeyRange, positions};
 pub use error::{Error, Kind, Result, is_out_of_descriptors};
 pub use futures_core::Stream;
 pub use record::{
-    Freshness, Import, Member, PublicKey, Put, PutRecord, RecordCapabilities, RecordDescriptor,
-    RecordEvent, RecordId, RecordStore, Room, SecretKey, SeqExpect, Signed, Slot, SlotSeq,
+    Freshness, ImportSupport, Member, PublicKey, Put, PutRecord, RecordCapabilities,
+    RecordDescriptor, RecordEvent, RecordId, RecordStore, Room, SecretKey, SeqExpect, Signed, Slot,
+    SlotSeq,
 };
 pub use secrets::{MAX_SECRET_LEN, MAX_SECRET_NAME_LEN, Secret, SecretName, Secrets};
 

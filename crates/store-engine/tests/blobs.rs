@@ -115,10 +115,7 @@ async fn a_tag_comes_with_its_blob() {
     for blobs in engines().await {
         for size in [0, 10, 100_000] {
             let name = TagName::try_from(format!("tag {size}").as_str()).unwrap();
-            let options = || AddOptions {
-                tag: Some(name.clone()),
-                ..AddOptions::default()
-            };
+            let options = || AddOptions::default().tag(name.clone());
             let pin = blobs.add_with(bytes(1, size), options()).await.unwrap();
             let root = blobs.tags().get(&name).await.unwrap();
             assert_eq!(root, Some(Root::raw(pin.hash())));

@@ -56,9 +56,10 @@ impl BlobStore for Slow {
     }
 
     fn capabilities(&self) -> BlobCapabilities {
-        BlobCapabilities {
-            concurrency: self.concurrency,
-            ..BlobStore::capabilities(&self.inner)
+        {
+            let mut facts = BlobStore::capabilities(&self.inner);
+            facts.concurrency = self.concurrency;
+            facts
         }
     }
 

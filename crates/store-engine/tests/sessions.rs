@@ -313,10 +313,7 @@ async fn live(seed: u64) -> (u32, u32) {
                 let len = [100, 20_000, 100_000][rng.random_range(0..3)];
                 let tag = TagName::new(format!("tag {}", rng.random_range(0..5))).unwrap();
                 let tag = rng.random::<bool>().then_some(tag);
-                let options = AddOptions {
-                    tag,
-                    ..AddOptions::default()
-                };
+                let options = AddOptions::default().tag(tag);
                 let adding = process.blobs.add_with(bytes(seed, len), options);
                 // While it sleeps, it does not answer.
                 match timeout(Duration::from_secs(20), adding).await {

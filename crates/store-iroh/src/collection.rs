@@ -46,11 +46,7 @@ pub async fn store_collection(
             .write_all(hash.as_bytes())
             .expect("memory takes all bytes");
     }
-    let options = AddOptions {
-        format: Some(Format::HashSeq),
-        tag,
-        ..AddOptions::default()
-    };
+    let options = AddOptions::default().format(Format::HashSeq).tag(tag);
     // The names' pin lasts until the root's keeps them.
     blobs.add_with(Bytes::from(links), options).await
 }

@@ -298,7 +298,8 @@ impl Collections {
         Box::pin(changes.try_filter(move |change| {
             ready(match change {
                 Change::Keys { collection: id, .. } => *id == collection,
-                Change::Resync => true,
+                // A resync, or a change of which it is not known what it changes.
+                _ => true,
             })
         }))
     }

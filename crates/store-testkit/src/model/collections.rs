@@ -307,10 +307,11 @@ fn batch(
             None => Edit::Delete { collection, key },
         }
     });
-    Batch {
-        expect: expect.collect(),
-        edits: edits.collect(),
-        durability,
+    {
+        let mut batch = Batch::of(edits.collect());
+        batch.expect = expect.collect();
+        batch.durability = durability;
+        batch
     }
 }
 

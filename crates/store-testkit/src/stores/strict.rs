@@ -84,11 +84,13 @@ impl StrictStore {
         collections.max_value_len = MAX_VALUE_LEN;
         collections.max_batch_len = MAX_BATCH_LEN;
         let facts = Facts {
-            blobs: BlobCapabilities {
-                block_len: BLOCK_LEN,
-                max_part_len: MAX_PART_LEN,
-                durability: Durability::Memory,
-                concurrency: 1,
+            blobs: {
+                let mut facts = BlobCapabilities::least();
+                facts.block_len = BLOCK_LEN;
+                facts.max_part_len = MAX_PART_LEN;
+                facts.durability = Durability::Memory;
+                facts.concurrency = 1;
+                facts
             },
             collections,
         };

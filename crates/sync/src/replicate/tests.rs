@@ -37,10 +37,7 @@ impl Device {
         };
         let key = PublicKey([n; 32]);
         let groups = Groups::open(stores.clone()).await.unwrap();
-        let options = ReplicateOptions {
-            compare_every: Duration::from_secs(10),
-            ..ReplicateOptions::default()
-        };
+        let options = ReplicateOptions::default().compare_every(Duration::from_secs(10));
         let running = Replicator::start(groups, net.node(key), options);
         Self {
             key,

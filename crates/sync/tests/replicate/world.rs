@@ -157,12 +157,11 @@ pub async fn own(device: &Device) -> Repo {
 
 /// Quick enough for simulated days.
 pub fn options() -> ReplicateOptions {
-    ReplicateOptions {
-        policy: Policy::Everything,
-        push: Push::AtOnce,
-        compare_every: Duration::from_secs(10),
-        route_for: Duration::from_secs(600),
-    }
+    ReplicateOptions::default()
+        .policy(Policy::Everything)
+        .push(Push::AtOnce)
+        .compare_every(Duration::from_secs(10))
+        .route_for(Duration::from_secs(600))
 }
 
 /// A group that the first device made and the others joined, by invites of these kinds.
