@@ -10,7 +10,7 @@ use std::{
 
 use futures_util::StreamExt;
 use larder::{
-    AddOptions, Blobs, ChunkNum, ChunkRanges, Format, Hash, Pin, Root, Status, TagName, Trust,
+    AddOptions, BlobStatus, Blobs, ChunkNum, ChunkRanges, Format, Hash, Pin, Root, TagName, Trust,
 };
 use rand::Rng as _;
 use tests::data::{KIB, Rng, bytes, rng};
@@ -236,7 +236,7 @@ impl Worker {
             .collect();
         for hash in &all {
             let status = self.load.blobs.status(*hash).await.unwrap();
-            let complete = matches!(status, Some(Status::Complete { .. }));
+            let complete = matches!(status, Some(BlobStatus::Complete { .. }));
             assert!(
                 complete,
                 "worker {}: {hash} was deleted: {status:?}",

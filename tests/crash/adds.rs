@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use futures_util::TryStreamExt;
 use larder::{
-    AddOptions, Blobs, DeviceKey, Hash, Root, Status, StoreUrl, Tag, TagName, engine::Source,
+    AddOptions, BlobStatus, Blobs, DeviceKey, Hash, Root, StoreUrl, Tag, TagName, engine::Source,
 };
 use rand::Rng as _;
 use tests::{
@@ -145,7 +145,7 @@ fn parse(line: &str) -> Option<Added> {
 async fn check(blobs: &Blobs, known: &[Added], new: usize, round: u64) {
     for added in known {
         let status = blobs.status(added.hash).await.unwrap();
-        let expected = Some(Status::Complete { size: added.len });
+        let expected = Some(BlobStatus::Complete { size: added.len });
         assert_eq!(status, expected, "round {round}: {} is lost", added.hash);
         if let Some(tag) = &added.tag {
             let root = blobs.tags().get(tag).await.unwrap();

@@ -8,8 +8,8 @@ use std::{
 
 use futures_util::{StreamExt, TryStreamExt};
 use larder::{
-    AddOptions, Blobs, ChunkNum, ChunkRanges, Format, Hash, Kind, Result, Root, Status, TagName,
-    Trust, api::BlobStore,
+    AddOptions, BlobStatus, Blobs, ChunkNum, ChunkRanges, Format, Hash, Kind, Result, Root,
+    TagName, Trust, api::BlobStore,
 };
 use larder_store_testkit::{MemoryStore, stores::PowerStore};
 use rand::Rng as _;
@@ -236,7 +236,7 @@ impl<'a> Run<'a> {
         let blobs = open(store).await.unwrap();
         for (hash, len) in &self.known.blobs {
             let status = blobs.status(*hash).await.unwrap();
-            let complete = Status::Complete { size: *len };
+            let complete = BlobStatus::Complete { size: *len };
             assert_eq!(status, Some(complete), "{context}: {hash} is lost");
             assert!(Hash::of(read(&blobs, *hash).await) == *hash, "{context}");
         }

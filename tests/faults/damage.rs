@@ -9,8 +9,8 @@ use std::{
 
 use futures_util::StreamExt;
 use larder::{
-    AddOptions, Blobs, Encoded, Hash, Kind, Repair, Root, Status, Store, TagName, engine::Finding,
-    iroh::fetch,
+    AddOptions, BlobStatus, Blobs, Encoded, Hash, Kind, Repair, Root, Store, TagName,
+    engine::Finding, iroh::fetch,
 };
 use rand::Rng as _;
 use tests::{
@@ -213,8 +213,8 @@ async fn found_and_restored(
     }
     match blobs.status(stored.large).await.unwrap() {
         // Its tree was made anew.
-        Some(Status::Complete { .. }) => {}
-        Some(Status::Partial { present, .. }) => assert!(present < LEN as u64),
+        Some(BlobStatus::Complete { .. }) => {}
+        Some(BlobStatus::Partial { present, .. }) => assert!(present < LEN as u64),
         None => assert!(good.is_empty()),
     }
     stored.restore(blobs).await;
@@ -314,7 +314,7 @@ async fn look(stored: &Stored, context: &str) -> Look {
         }
         if let Ok(status) = store.blobs().status(hash).await {
             let size = data.len() as u64;
-            assert_eq!(status, Some(Status::Complete { size }), "{context}");
+            assert_eq!(status, Some(BlobStatus::Complete { size }), "{context}");
         }
     }
     close(store).await;

@@ -4,8 +4,8 @@ use std::{fs, path::Path, process::Command, sync::Arc, time::Duration};
 
 use futures_util::{StreamExt, TryStreamExt};
 use larder::{
-    AddOptions, Blobs, ChunkRanges, DeviceKey, Hash, Kind, Result, Root, Status, Store, StoreUrl,
-    TagName, Trust, api::BlobStore,
+    AddOptions, BlobStatus, Blobs, ChunkRanges, DeviceKey, Hash, Kind, Result, Root, Store,
+    StoreUrl, TagName, Trust, api::BlobStore,
 };
 use larder_store_testkit::{
     MemoryStore,
@@ -26,7 +26,7 @@ async fn peer(seed: u64, len: usize) -> (Blobs, Hash) {
 }
 
 async fn import(from: &Blobs, hash: Hash, to: &Blobs) -> Result<()> {
-    let Some(Status::Complete { size }) = from.status(hash).await.unwrap() else {
+    let Some(BlobStatus::Complete { size }) = from.status(hash).await.unwrap() else {
         panic!("the peer has it");
     };
     let mut import = to.import(hash, size, Trust::Untrusted).await?;
@@ -198,7 +198,7 @@ async fn check(store: &Store, kept: &[Hash], left: Left) {
     for hash in kept {
         let status = blobs.status(*hash).await.unwrap();
         assert!(
-            matches!(status, Some(Status::Complete { .. })),
+            matches!(status, Some(BlobStatus::Complete { .. })),
             "{hash} is lost"
         );
         assert!(Hash::of(read(blobs, *hash).await) == *hash);

@@ -7,7 +7,7 @@ use std::{
 
 use futures_util::TryStreamExt;
 use larder::{
-    Status as BlobStatus, Store,
+    BlobStatus, Store,
     api::{PublicKey, SecretKey},
     engine::public_key,
 };

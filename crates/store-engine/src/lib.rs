@@ -42,10 +42,10 @@ pub use bao_tree::{
     io::{Leaf, Parent},
 };
 pub use blobs::{
-    AddOptions, BEAT, Bitfield, Blobs, ByteStream, Collected, Encoded, Finding, Hashed, Import,
-    IntoTagName, LEASE, MAX_READ_TO_BYTES, MAX_STAGED_BLOBS, MAX_STAGED_BYTES, MAX_TAG_NAME_LEN,
-    Pin, Progress, RECORD_EVERY, RECORD_EVERY_BYTES, Reachable, Reader, Repair, Roots, Scrubbed,
-    Source, Status, Tag, TagName, Tags, Transaction, Trust,
+    AddOptions, BEAT, Bitfield, BlobStatus, Blobs, ByteStream, Collected, Encoded, Finding, Hashed,
+    Import, IntoTagName, LEASE, MAX_READ_TO_BYTES, MAX_STAGED_BLOBS, MAX_STAGED_BYTES,
+    MAX_TAG_NAME_LEN, Pin, Progress, RECORD_EVERY, RECORD_EVERY_BYTES, Reachable, Reader, Repair,
+    Roots, Scrubbed, Source, Tag, TagName, Tags, Transaction, Trust,
 };
 pub use blocking::blocking;
 pub use collections::{

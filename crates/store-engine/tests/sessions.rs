@@ -341,7 +341,7 @@ async fn live(seed: u64) -> (u32, u32) {
     assert_eq!(rows(&store).await, 0, "seed {seed}");
     let claimed = last.blobs.list().try_collect::<Vec<_>>().await.unwrap();
     let large = claimed.iter().filter(|(_, status)| {
-        matches!(status, larder_store_engine::Status::Complete { size } if *size > 16 * 1024)
+        matches!(status, larder_store_engine::BlobStatus::Complete { size } if *size > 16 * 1024)
     });
     assert_eq!(payloads(&store).await, large.count(), "seed {seed}");
     (killed, refused)

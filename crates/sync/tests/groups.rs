@@ -10,7 +10,7 @@ use std::{
 
 use futures_util::{StreamExt, TryStreamExt};
 use larder_store_api::{CollectionStore, Kind, Result};
-use larder_store_engine::{Blobs, Status};
+use larder_store_engine::{BlobStatus, Blobs};
 use larder_store_testkit::{MemorySecrets, MemoryStore, stores::StrictStore};
 use larder_sync::{
     groups::{Changes, Content, Groups, Stores},
@@ -215,7 +215,7 @@ async fn removing_gives_the_space_back_and_keeps_what_others_name() -> Result<()
     let status = device.stores.blobs.status(large.blob).await?;
     assert_eq!(status, None);
     let status = device.stores.blobs.status(shared.blob).await?;
-    assert!(matches!(status, Some(Status::Complete { .. })));
+    assert!(matches!(status, Some(BlobStatus::Complete { .. })));
     assert_eq!(second.read_to_bytes("mine too").await?.len(), 100_000);
     // Leaving lets go of everything.
     let groups = device.open().await?;

@@ -32,7 +32,7 @@ pub const MAX_READ_TO_BYTES: u64 = 64 * 1024 * 1024;
 
 /// The local part of a blob.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Status {
+pub enum BlobStatus {
     /// All of it.
     Complete {
         /// Its size in bytes.
@@ -49,28 +49,28 @@ pub enum Status {
     },
 }
 
-impl Status {
+impl BlobStatus {
     pub(crate) fn of(entry: &BlobEntry) -> Self {
         match &entry.state {
             State::Partial(partial) => {
                 let bitfield = partial.bitfield();
-                Status::Partial {
+                BlobStatus::Partial {
                     size: partial.stored.size,
                     proven: bitfield.size_is_proven(),
                     present: bitfield.present_bytes(),
                 }
             }
-            _ => Status::Complete { size: entry.size() },
+            _ => BlobStatus::Complete { size: entry.size() },
         }
     }
 }
 
 impl Blobs {
     /// Returns the status of a blob; `None` if nothing of it is here.
-    pub async fn status(&self, hash: Hash) -> Result<Option<Status>> {
+    pub async fn status(&self, hash: Hash) -> Result<Option<BlobStatus>> {
         self.0.check_open("blobs.status")?;
         let found = self.0.lookup(hash).await?;
-        Ok(found.map(|found| Status::of(&found.entry)))
+        Ok(found.map(|found| BlobStatus::of(&found.entry)))
     }
 
     /// The bytes of `range` in order, each verified, in pieces of up to 1 MiB.

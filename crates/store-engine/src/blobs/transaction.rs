@@ -65,7 +65,7 @@ use super::{
     add::{Windows, count_added, now},
     entry::{BlobEntry, Indexed, State},
     pins::Pin,
-    read::Status,
+    read::BlobStatus,
     stage::{Claims, Staged},
     tags::{TAGS, TagName, put_tag},
 };
@@ -319,8 +319,8 @@ impl Transaction {
     }
 
     /// Returns the status of a blob, staged or committed; `None` if nothing of it is here.
-    pub async fn status(&self, hash: Hash) -> Result<Option<Status>> {
-        let staged = self.state().entries.get(&hash).map(Status::of);
+    pub async fn status(&self, hash: Hash) -> Result<Option<BlobStatus>> {
+        let staged = self.state().entries.get(&hash).map(BlobStatus::of);
         match staged {
             Some(status) => Ok(Some(status)),
             None => self.blobs().status(hash).await,

@@ -17,7 +17,7 @@ use std::{
 };
 
 use larder_store_api::{Error, Kind, PublicKey, Result};
-use larder_store_engine::{Blobs, Hash, Status};
+use larder_store_engine::{BlobStatus, Blobs, Hash};
 
 use super::{
     Replicator, Shared,
@@ -144,12 +144,12 @@ impl Freeing {
                 continue;
             }
             let len = match blobs.status(file.hash).await? {
-                Some(Status::Complete { size }) => size,
+                Some(BlobStatus::Complete { size }) => size,
                 // Whoever has the rest may lack just this.
-                Some(Status::Partial {
+                Some(BlobStatus::Partial {
                     size, proven: true, ..
                 }) => size,
-                Some(Status::Partial { present, .. }) => {
+                Some(BlobStatus::Partial { present, .. }) => {
                     self.freed.stay += 1;
                     self.freed.stay_bytes += present;
                     continue;
@@ -272,8 +272,8 @@ impl Drop for Count<'_> {
 /// Returns the number of bytes of a blob that are here.
 async fn present(blobs: &Blobs, hash: Hash) -> Result<u64> {
     Ok(match blobs.status(hash).await? {
-        Some(Status::Complete { size }) => size,
-        Some(Status::Partial { present, .. }) => present,
+        Some(BlobStatus::Complete { size }) => size,
+        Some(BlobStatus::Partial { present, .. }) => present,
         None => 0,
     })
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use futures_util::future::join_all;
 use larder_store_api::{Error, Kind, PublicKey, Result};
-use larder_store_engine::{Hash, Status};
+use larder_store_engine::{BlobStatus, Hash};
 
 use super::{
     Replicator, Shared,
@@ -82,7 +82,7 @@ impl Shared {
             match find(group.blobs(), tree.as_ref(), root, hash).await {
                 Ok(Some(at)) => {
                     let len = match group.blobs().status(at.blob).await? {
-                        Some(Status::Complete { size }) => Some(size),
+                        Some(BlobStatus::Complete { size }) => Some(size),
                         _ => None,
                     };
                     places.push(Place { repo, at, len });

@@ -67,7 +67,7 @@ use self::{
 pub use self::{
     fault::Trouble,
     free::{Copies, Freed},
-    progress::{FetchProgress, FileProgress},
+    progress::{FileProgress, RepoProgress},
 };
 use crate::{
     groups::{Event, Group, Groups, Missing, Policy, Repo},

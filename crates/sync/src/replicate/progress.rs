@@ -14,7 +14,7 @@ pub(super) const MAX_COUNTED: usize = 4096;
 /// The progress of fetching a tree. The totals grow while the tree is looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
-pub struct FetchProgress {
+pub struct RepoProgress {
     /// The files that are to come, as far as is known.
     pub files: u64,
     /// The number of those files that are here.
@@ -52,10 +52,10 @@ impl Transferred {
         self.bytes_here.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    pub(super) fn now(&self) -> FetchProgress {
+    pub(super) fn now(&self) -> RepoProgress {
         let get = |count: &AtomicU64| count.load(Ordering::Relaxed);
         let (files_here, bytes_here) = (get(&self.files_here), get(&self.bytes_here));
-        FetchProgress {
+        RepoProgress {
             files: get(&self.files).max(files_here),
             files_here,
             bytes: get(&self.bytes).max(bytes_here),
@@ -114,9 +114,9 @@ impl Incoming {
 
 impl Replicator {
     /// Returns the progress of fetching a repo's tree, or the last state of a fetch that ended.
-    pub fn progress(&self, repo: &Repo) -> FetchProgress {
+    pub fn progress(&self, repo: &Repo) -> RepoProgress {
         let moved = lock(&self.0.moved).get(&repo.id()).cloned();
-        moved.map_or(FetchProgress::default(), |moved| moved.now())
+        moved.map_or(RepoProgress::default(), |moved| moved.now())
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use futures_util::TryStreamExt;
 use larder_store_api::{Kind, RecordId, Result};
-use larder_store_engine::{Blobs, Format, Hash, Reachable, Status, TagName};
+use larder_store_engine::{BlobStatus, Blobs, Format, Hash, Reachable, TagName};
 
 use super::{Shared, possession::Asked};
 use crate::{
@@ -155,7 +155,9 @@ pub(super) async fn files_of(repo: &Repo, page: Hash, wants: &Wants) -> Result<V
         let mut is_wanted = wanted.contains(&offset);
         if is_wanted && !can_read {
             is_wanted = match blobs.status(child.hash).await? {
-                Some(Status::Complete { size } | Status::Partial { size, .. }) => size <= longest,
+                Some(BlobStatus::Complete { size } | BlobStatus::Partial { size, .. }) => {
+                    size <= longest
+                }
                 None => true,
             };
         }

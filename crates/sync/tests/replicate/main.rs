@@ -22,7 +22,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use futures_util::TryStreamExt;
 use larder_store_api::{Kind, PublicKey, Result};
-use larder_store_engine::{Hash, Status};
+use larder_store_engine::{BlobStatus, Hash};
 use larder_sync::{
     groups::{Policy, Repo},
     invite::InviteKind::{Read, Replica, Write},
@@ -67,7 +67,7 @@ async fn agree(devices: &[Device]) {
         for blob in &blobs {
             let blob = Hash::from(*blob);
             let status = device.stores.blobs.status(blob).await.expect("a status");
-            let is_here = matches!(status, Some(Status::Complete { .. }));
+            let is_here = matches!(status, Some(BlobStatus::Complete { .. }));
             assert!(
                 is_here || blob == Hash::EMPTY,
                 "{} lacks {blob}",

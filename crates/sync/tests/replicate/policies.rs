@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use futures_util::TryStreamExt;
 use larder_store_api::Kind;
-use larder_store_engine::Status;
+use larder_store_engine::BlobStatus;
 use larder_sync::{
     groups::{Policy, Repo},
     invite::InviteKind::{Read, Replica, Write},
@@ -54,7 +54,7 @@ pub async fn here(device: &Device, repo: &Repo) -> BTreeSet<String> {
     let mut all = repo.list("").await.expect("a list");
     while let Some(Named { name, entry }) = all.try_next().await.expect("a name") {
         let status = device.stores.blobs.status(entry.blob).await;
-        if let Some(Status::Complete { .. }) = status.expect("a status") {
+        if let Some(BlobStatus::Complete { .. }) = status.expect("a status") {
             names.insert(name.as_str().to_owned());
         }
     }
@@ -164,12 +164,12 @@ async fn a_replica_goes_by_size() {
     let mut blobs = devices[1].stores.blobs.list();
     while let Some((_, status)) = blobs.try_next().await.expect("a list") {
         match status {
-            Status::Complete { size } => {
+            BlobStatus::Complete { size } => {
                 assert!(size < 1_000_000);
                 whole += 1;
             }
             // To see how long they are.
-            Status::Partial { present, .. } => {
+            BlobStatus::Partial { present, .. } => {
                 assert!(present <= 32 * 1024, "{present} bytes");
                 parts += 1;
             }
@@ -186,7 +186,7 @@ async fn a_replica_goes_by_size() {
     assert_eq!(repo.root().await.expect("a root").files, 5);
     let mut blobs = devices[1].stores.blobs.list();
     while let Some((hash, status)) = blobs.try_next().await.expect("a list") {
-        assert!(matches!(status, Status::Complete { .. }), "{hash}");
+        assert!(matches!(status, BlobStatus::Complete { .. }), "{hash}");
     }
 }
 
@@ -319,6 +319,6 @@ async fn a_replica_with_a_limit_gets_short_files_too() {
         let blob = entry.expect("a file").blob;
         let status = devices[1].stores.blobs.status(blob).await;
         let status = status.expect("a status");
-        assert!(matches!(status, Some(Status::Complete { .. })), "{len}");
+        assert!(matches!(status, Some(BlobStatus::Complete { .. })), "{len}");
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use larder_store_api::Kind;
 use larder_store_api::Result;
 
-use super::{Fetched, Shared, progress::FetchProgress, tree::nobody_has};
+use super::{Fetched, Shared, progress::RepoProgress, tree::nobody_has};
 use crate::{
     groups::{Repo, Wants},
     replicate::Replicator,
@@ -26,7 +26,7 @@ impl Replicator {
     pub async fn sync_all(
         &self,
         repo: &Repo,
-        mut progress: impl FnMut(FetchProgress),
+        mut progress: impl FnMut(RepoProgress),
     ) -> Result<Root> {
         let telling = async {
             loop {
