@@ -50,7 +50,7 @@ pub(super) const HELLO: u8 = 0;
 pub(super) const GET: u8 = 1;
 pub(super) const SHOW: u8 = 2;
 
-/// In the place of a blob's size: it is not here.
+/// The value of a blob's size field that marks the blob as absent.
 pub(super) const ABSENT: u64 = u64::MAX;
 
 const HAVE: u8 = 1;
@@ -64,15 +64,15 @@ const WRITE: &str = "sync.peer.write";
 
 /// The most slots of a record.
 const MAX_SLOTS: u16 = 1024;
-/// The number of bytes of a value's hash that are announced: enough for no two values to have the
-/// same by chance.
+/// The number of bytes of a value's hash that are announced: enough to make accidental collisions
+/// negligible.
 pub const DIGEST_LEN: usize = 8;
 
 /// A digest of all values of a group's records.
 pub type Digest = [u8; 16];
 
-/// The version of the value in a slot. Two who hold the writer's key may have given one number to
-/// two values, so the number alone does not tell.
+/// The version of the value in a slot. Two devices that hold the writer's key may have given the same
+/// number to two values, so the number alone does not identify a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Version {
     /// The sequence number.
@@ -96,13 +96,13 @@ impl Version {
 /// A record of a group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Which {
-    /// The group's own.
+    /// The group's own record.
     Group,
     /// The record of the repo with this key.
     Repo(PublicKey),
 }
 
-/// A message on the stream of a group, in both directions, after both sides have proven the group.
+/// A message on the stream of a group, in either direction, after both sides have proven the group.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Message {
     /// The versions of the values in the slots of one record.
@@ -112,7 +112,7 @@ pub enum Message {
         /// The slots that have values, ascending.
         slots: Vec<(Slot, Version)>,
     },
-    /// Everything was said that there is to compare.
+    /// Everything was announced that there is to compare.
     Compared,
     /// The value of a slot.
     Slot {
@@ -130,7 +130,7 @@ pub enum Message {
         /// The part of it that the sender holds.
         holding: Holding,
     },
-    /// The sender's state of the records, in short: a peer with another state answers with its own.
+    /// A digest of the sender's records: a peer with a different one answers with its own.
     State {
         /// True if the message answers another one, and needs no answer.
         answers: bool,
@@ -140,7 +140,7 @@ pub enum Message {
 }
 
 impl Message {
-    /// Its bytes.
+    /// Returns the encoded message.
     pub fn encode(&self) -> Result<Bytes> {
         let mut bytes = BytesMut::new();
         match self {
@@ -186,7 +186,7 @@ impl Message {
         Ok(bytes.freeze())
     }
 
-    /// The message in these bytes, all of them; [`Kind::Invalid`] where there is none.
+    /// Decodes a message from all of these bytes; [`Kind::Invalid`] if it is malformed.
     pub fn decode(bytes: &Bytes) -> Result<Self> {
         let mut fields = Fields::new(READ, bytes);
         let message = match fields.u8()? {
@@ -353,7 +353,7 @@ mod tests {
         for message in messages() {
             let bytes = message.encode().unwrap();
             assert_eq!(Message::decode(&bytes).unwrap(), message);
-            // A value has no length of its own: where it was cut, its signature does not hold.
+            // A value has no length field: if it was cut, its signature is invalid.
             let cut = match &message {
                 Message::Slot { signed, .. } => bytes.len() - signed.value.len(),
                 _ => bytes.len(),
