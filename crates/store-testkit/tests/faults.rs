@@ -1,4 +1,4 @@
-//! Faults strike as they say, and power fails as it does.
+//! Tests that faults take effect as defined, and that power fails as documented.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -386,7 +386,7 @@ async fn a_strict_store_catches_wrong_use() {
     assert!(first.is_ok() && second.is_ok(), "two blocks");
     let (written, deleted) = tokio::join!(write(0), store.delete(vec![id(1)]));
     assert!(written.is_ok() && deleted.is_err(), "deleted while written");
-    // A write that was given up is over.
+    // A cancelled write is over.
     drop(write(0).now_or_never());
     let (deleted, written) = tokio::join!(store.delete(vec![id(1)]), write(0));
     assert!(deleted.is_ok() && written.is_err(), "written while deleted");

@@ -1,4 +1,4 @@
-//! Cases of what every keeper of secrets does.
+//! Checks for every implementation of [`Secrets`].
 
 use larder_store_api::{MAX_SECRET_LEN, Secret, SecretName, Secrets};
 
@@ -15,8 +15,8 @@ async fn get(secrets: &dyn Secrets, key: &str) -> Option<Vec<u8>> {
     found.map(|secret| secret.expose().to_vec())
 }
 
-/// Checks the contract of [`Secrets`] on a keeper that has none yet, and leaves one behind:
-/// `kept`, which is `still here`. Panics at what is wrong.
+/// Checks the contract of [`Secrets`] on a keeper without secrets, and leaves one secret in it, with
+/// the name `kept` and the value `still here`. Panics if something is wrong.
 pub async fn check_secrets(secrets: &dyn Secrets) {
     assert_eq!(secrets.list().await.expect("a list"), []);
     assert_eq!(get(secrets, "absent").await, None);
@@ -52,7 +52,7 @@ pub async fn check_secrets(secrets: &dyn Secrets) {
     check_secrets_kept(secrets).await;
 }
 
-/// Checks that what [`check_secrets`] left is there, as after opening the keeper again.
+/// Checks that the secret of [`check_secrets`] is there, for example after reopening the keeper.
 pub async fn check_secrets_kept(secrets: &dyn Secrets) {
     assert_eq!(
         get(secrets, "kept").await.as_deref(),

@@ -1,4 +1,4 @@
-//! Syncing, opening again, closing.
+//! Cases of syncing, reopening and closing.
 
 use larder_store_api::{BlobStore, Kind, Part};
 

@@ -1,4 +1,4 @@
-//! Reads: exactly the range, or an error that says why not.
+//! Cases of reads: exactly the requested range, or an error that gives the reason.
 
 use bytes::Bytes;
 use larder_store_api::{BlobStore, GROUP_LEN, Kind, Part};

@@ -1,4 +1,4 @@
-//! Calls at once, and calls given up half-way.
+//! Cases of simultaneous and cancelled calls.
 
 use futures_util::{FutureExt, StreamExt, future::join_all};
 use larder_store_api::{BlobStore, Kind, Part};
@@ -108,7 +108,7 @@ pub(super) async fn a_cancelled_call_can_be_made_again(fixture: Fixture<dyn Blob
         cut().call(store.sync(vec![payload])).await;
         store.sync(vec![payload]).await.expect("a sync succeeds");
         assert!(read().await.expect("it was synced") == bytes);
-        // Of the first a cancelled write may come back.
+        // A cancelled write of the first payload may come back.
         let payload = id(100 + polls);
         put(store, payload, Part::Data, &bytes).await;
         cut().call(store.delete(vec![payload])).await;

@@ -1,4 +1,4 @@
-//! Forgetting, opening again, closing.
+//! Cases of forgetting, reopening and closing.
 
 use futures_util::StreamExt;
 use larder_store_api::{Freshness, Kind, RecordId, RecordStore, SeqExpect, SlotSeq};
@@ -50,7 +50,7 @@ pub(super) async fn a_cancelled_call_can_be_made_again(fixture: Fixture<dyn Reco
         let seq = taken(put().await.expect("a put succeeds"));
         let found = get(store, id, 0).await.expect("it was written");
         assert_eq!(found.value[..], b"value"[..]);
-        // A network may still carry out the call that was dropped, after the one that was made again.
+        // A network may still carry out the dropped call, after the repeated one.
         assert!(found.seq >= seq, "{} comes before {seq}", found.seq);
         cut().call(store.forget(id)).await;
         store.forget(id).await.expect("a record is forgotten");
