@@ -10,7 +10,8 @@ use super::{
     world::{Shared, SideState},
 };
 
-/// One side of a connection, as the connection and its streams share it: dropping it closes the connection.
+/// One side of a connection, shared by the connection and its streams: dropping the last handle closes
+/// the connection.
 pub(super) struct Anchor {
     pub(super) sim: Arc<Shared>,
     pub(super) id: u64,
