@@ -1,4 +1,4 @@
-//! How fast files are sealed and opened, beside the bare cipher:
+//! Measures the speed of sealing and opening files, next to the bare cipher:
 //! `cargo run --release -p larder-sync --example seal [MiB]`.
 #![allow(clippy::print_stdout)]
 
@@ -83,7 +83,7 @@ async fn main() -> larder_store_api::Result<()> {
     Ok(())
 }
 
-/// The best of some rounds, in MB/s.
+/// Returns the best of several rounds, in MB/s.
 async fn best(
     len: usize,
     mut work: impl AsyncFnMut() -> larder_store_api::Result<()>,
