@@ -18,10 +18,10 @@ pub const MAX_STREAMS: usize = 100;
 /// The most connections that wait to be accepted by one node; further ones are broken.
 pub const MAX_BACKLOG: usize = 64;
 
-/// How long a connect waits at an address where nobody answers before it fails.
+/// The time after which a connect to an address where nobody answers fails.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long a connection survives a cut.
+/// The time for which a connection survives a cut.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The state of a link.

@@ -8,7 +8,7 @@ use super::{Case, Erase, Need, Subject, Suite};
 
 /// The time after which a case counts as hanging; far longer than the slowest disk needs.
 const CASE_LIMIT: Duration = Duration::from_secs(600);
-/// How long the runtime of a failed case waits for its blocking work.
+/// The time for which the runtime of a failed case waits for its blocking work.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(10);
 /// Two workers, so that tasks of a case really run in parallel.
 const WORKERS: usize = 2;

@@ -7,7 +7,7 @@ use larder_store_api::{BlobStore, CollectionStore, RecordStore};
 
 use super::{Need, Suite};
 
-/// How long a case waits for a change that must come before it reports that none came.
+/// The time for which a case waits for a change that must come before it reports that none came.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 type Outcome<T> = Result<T, String>;

@@ -8,7 +8,7 @@ use tokio::time::{Duration, Instant};
 use super::{Replicator, lock};
 
 const PEER: &str = "sync.peer";
-/// How long a store's failure stays listed if the store is not used again. Our own work retries sooner
+/// The time for which a store's failure stays listed if the store is not used again. Our own work retries sooner
 /// than that; a peer's request is not retried.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(320);
 /// The most failed stores that are remembered.

@@ -26,7 +26,7 @@ use tokio::time::Instant;
 use super::lock;
 use crate::groups::Groups;
 
-/// How long a blob that was proven is kept.
+/// The time for which a blob that was proven is kept.
 pub(super) const KEEP: Duration = Duration::from_secs(600);
 /// The time after asking within which a file may be deleted. The rest of [`KEEP`] allows for inaccurate
 /// clocks and slow disks.

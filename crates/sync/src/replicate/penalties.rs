@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::{Replicator, limits::MAX_CONNECTIONS, lock};
 use crate::network::Address;
 
-/// How long a peer that lied or could not be reached is avoided the first time; it doubles each time.
+/// The time for which a peer that lied or could not be reached is avoided the first time; it doubles each time.
 pub(super) const FIRST_BACK_OFF: Duration = Duration::from_secs(2);
 /// The longest back-off.
 const MAX_BACK_OFF: Duration = Duration::from_secs(300);

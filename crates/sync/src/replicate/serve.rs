@@ -23,7 +23,7 @@ use crate::{
     },
 };
 
-/// How long to wait for a peer to take the next item of an answer: longer than the peer itself waits,
+/// The time to wait for a peer to take the next item of an answer: longer than the peer itself waits,
 /// and longer than it may need to make its data durable.
 const TAKES: Duration = Duration::from_secs(60);
 /// The number of bytes of an answer that are buffered before they are written.
