@@ -1,5 +1,5 @@
 //! Measures the speed of sealing and opening files, next to the bare cipher:
-//! `cargo run --release -p larder-sync --example seal [MiB]`.
+//! `cargo run --release -p larder-sync-model --example seal [MiB]`.
 #![allow(clippy::print_stdout)]
 
 use std::{io, sync::Arc, time::Instant};
