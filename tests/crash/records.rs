@@ -128,7 +128,7 @@ fn killed(test: &str, rounds: u64, least: usize) {
             let ids = ids(&records).await;
             for ((record, slot), (seq, len, byte)) in &last {
                 let found = records.get(ids[*record], *slot, Freshness::Local).await;
-                let found = found.unwrap().expect("what was acknowledged is there");
+                let found = found.unwrap().expect("the acknowledged value is there");
                 // An unacknowledged put may have followed.
                 assert!(found.seq >= *seq, "round {round}: {} of {seq}", found.seq);
                 if found.seq == *seq {

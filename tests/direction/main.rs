@@ -215,7 +215,7 @@ fn modules_form_no_circles() {
     let gone: Vec<_> = known.difference(&found).collect();
     assert!(
         gone.is_empty(),
-        "these are no circles any more; take them off the list: {gone:#?}"
+        "these cycles no longer exist; remove them from the list: {gone:#?}"
     );
 }
 

@@ -242,7 +242,7 @@ fn url(dir: &Path, backend: &str) -> StoreUrl {
     match backend {
         "redb" => StoreUrl::redb(store),
         "veilid" => StoreUrl::veilid(store, DeviceKey::InsecureFile),
-        other => panic!("{other} is no backend"),
+        other => panic!("{other} is not a backend"),
     }
 }
 

@@ -96,7 +96,7 @@ impl FromStr for Address {
             return wrong("an address begins with the name of its network and a colon");
         };
         if !is_scheme(scheme) {
-            return wrong("the part before the colon is no name of a network");
+            return wrong("the part before the colon is not a valid network name");
         }
         if rest.is_empty() {
             return wrong("nothing follows the name of the network");

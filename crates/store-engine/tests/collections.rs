@@ -395,7 +395,7 @@ async fn a_commit_whose_caller_went_away_is_announced_too() {
     assert!(now(&mut changes).await.is_none());
     store.open_gate();
     let Change::Keys { keys, .. } = changes.next().await.unwrap().unwrap() else {
-        panic!("one commit is no reason to resync");
+        panic!("one commit must not cause a resync");
     };
     assert_eq!(keys, ["a"]);
     assert!(collections.get(NOTES, "a").await.unwrap().is_some());

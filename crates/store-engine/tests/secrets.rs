@@ -46,7 +46,7 @@ async fn a_password_opens_what_it_closed() -> Result<()> {
     assert_eq!(error.kind(), Kind::Denied);
     let text = error.to_string();
     assert!(
-        text.contains("the key or the password is another"),
+        text.contains("the key or the password is wrong"),
         "{text}"
     );
     assert_eq!(fs::read(&path).unwrap(), before);

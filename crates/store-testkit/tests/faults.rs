@@ -274,10 +274,10 @@ async fn power_loss_keeps_loses_and_tears_what_was_not_synced() {
     let mut fates = BTreeSet::new();
     for seed in 0..60 {
         let store = store.lose_power(seed);
-        let again = byte(&store, 0, 0).await.expect("what was synced stays");
+        let again = byte(&store, 0, 0).await.expect("synced data stays");
         let torn = byte(&store, 0, LEN - 1)
             .await
-            .expect("what was synced stays");
+            .expect("synced data stays");
         let second = byte(&store, 1, LEN - 1).await;
         fates.insert((again, torn, second));
         let all_known = [again, torn].iter().all(|byte| [1, 2].contains(byte));

@@ -71,28 +71,28 @@ mod unordered_collections {
 mod faulty_blobs {
     larder_store_testkit::blob_store_suite!(
         super::faulty,
-        lacks: [Reopen = "it lives in memory", Close = "what it wraps is closed"]
+        lacks: [Reopen = "it lives in memory", Close = "the wrapped store is closed"]
     );
 }
 
 mod faulty_collections {
     larder_store_testkit::collection_store_suite!(
         super::faulty,
-        lacks: [Reopen = "it lives in memory", Close = "what it wraps is closed"]
+        lacks: [Reopen = "it lives in memory", Close = "the wrapped store is closed"]
     );
 }
 
 mod late_blobs {
     larder_store_testkit::blob_store_suite!(
         super::late,
-        lacks: [Reopen = "it lives in memory", Close = "what it wraps is closed"]
+        lacks: [Reopen = "it lives in memory", Close = "the wrapped store is closed"]
     );
 }
 
 mod late_collections {
     larder_store_testkit::collection_store_suite!(
         super::late,
-        lacks: [Reopen = "it lives in memory", Close = "what it wraps is closed"]
+        lacks: [Reopen = "it lives in memory", Close = "the wrapped store is closed"]
     );
 }
 

@@ -4,7 +4,7 @@
 //! for each length: writing 128 MiB in transactions of 1 MiB, reading it in order, reading random
 //! groups of 16 KiB (which loads a whole block each), and the bytes on disk per stored byte.
 
-#![allow(clippy::print_stdout, reason = "it prints what it measures")]
+#![allow(clippy::print_stdout, reason = "it prints its measurements")]
 
 use std::{path::Path, time::Instant};
 

@@ -75,7 +75,7 @@ impl Secrets for VeilidSecrets {
         let list = async {
             self.0.api().list_user_secrets().await.map_err(|error| {
                 if error.to_string().contains("does not support listing") {
-                    let message = "this system's keychain cannot list what it keeps";
+                    let message = "this system's keychain cannot list its entries";
                     return Error::new(Kind::Unsupported, OPERATION, message).because(error);
                 }
                 api_error(OPERATION, error)

@@ -133,7 +133,7 @@ impl State {
             Ok(None) => {}
             // Another import recorded another size, or the blob was deleted: it is requested again.
             Err(error) if error.kind() == Kind::Conflict => {
-                tracing::debug!(%error, "what came of a blob is lost");
+                tracing::debug!(%error, "the received data of a blob is lost");
             }
             Err(error) => self.fail(error),
         }
@@ -143,7 +143,7 @@ impl State {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex
         .lock()
-        .expect("no code panics while it holds what a fetch takes in")
+        .expect("no code panics while it holds this lock")
 }
 
 impl Intake {

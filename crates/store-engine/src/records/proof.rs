@@ -69,9 +69,9 @@ pub fn verify(id: RecordId, slot: Slot, signed: &Signed) -> Result<()> {
             .with("slot", slot)
     };
     let key = VerifyingKey::from_bytes(&signed.writer.0)
-        .map_err(|error| denied("the writer is no ed25519 key").because(error))?;
+        .map_err(|error| denied("the writer is not a valid ed25519 key").because(error))?;
     let signature = Signature::from_slice(&signed.signature)
-        .map_err(|error| denied("the signature is no ed25519 signature").because(error))?;
+        .map_err(|error| denied("the signature is not a valid ed25519 signature").because(error))?;
     key.verify_strict(&message, &signature)
         .map_err(|error| denied("the signature does not hold").because(error))
 }

@@ -55,7 +55,7 @@ impl Record {
         let state = match state {
             0 => State::Live,
             1 => State::Forgetting,
-            _ => return Err(damaged("the record's stored state is none that there is")),
+            _ => return Err(damaged("the record's stored state is unknown")),
         };
         if len > MAX_RECORD_LEN {
             return Err(damaged("the record's stored length is over the limit"));

@@ -123,7 +123,7 @@ impl FileKey {
             return Err(damaged("the file is too short"));
         };
         let Some(fields) = header.strip_prefix(MAGIC) else {
-            let message = "the file is no file of secrets";
+            let message = "the file is not a secrets file";
             return Err(Error::new(Kind::Invalid, "secrets.open", message));
         };
         let mut fields = Fields(fields);
@@ -154,7 +154,7 @@ impl FileKey {
         let plain = key.cipher().decrypt(&XNonce::from(nonce), payload);
         let plain =
             Zeroizing::new(plain.map_err(|_| {
-                denied("the key or the password is another, or the file was damaged")
+                denied("the key or the password is wrong, or the file was damaged")
             })?);
         Ok((key, decode(&plain)?))
     }

@@ -162,7 +162,7 @@ async fn a_signature_holds_for_its_record_slot_number_and_value_alone() {
             assert_eq!(
                 error.to_string(),
                 format!(
-                    "record.verify: denied: the signature is no ed25519 signature (record={id}, \
+                    "record.verify: denied: the signature is not a valid ed25519 signature (record={id}, \
                      slot=0)"
                 )
             );

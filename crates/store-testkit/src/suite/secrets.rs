@@ -23,7 +23,7 @@ pub async fn check_secrets(secrets: &dyn Secrets) {
     secrets
         .delete(name("absent"))
         .await
-        .expect("deleting what is absent is no error");
+        .expect("deleting an absent secret is not an error");
 
     let longest: Vec<u8> = (0..MAX_SECRET_LEN).map(|n| n as u8).collect();
     let of_many_kinds: [(&str, &[u8]); 4] = [

@@ -30,7 +30,7 @@ const LACKS: [(Need, &str); 3] = [
 /// The case that is valid only for a store whose records nobody else holds.
 const OF_A_STORE_ALONE: (&str, &str) = (
     "forget_removes_record_and_values",
-    "the network still has what a node forgets",
+    "the network still has a record that a node forgets",
 );
 
 async fn subject() -> Result<Subject<VeilidRecords>> {

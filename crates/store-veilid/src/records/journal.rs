@@ -176,7 +176,7 @@ fn decode(key: &[u8], value: &Bytes) -> Result<Noted> {
         })
     };
     noted().ok_or_else(|| {
-        let message = "what is noted of a record cannot be read";
+        let message = "a noted value of a record cannot be read";
         let error = Error::new(Kind::Corrupt, "record.recover", message);
         match key.first_chunk() {
             Some(id) => error.with("record", RecordId(*id)),

@@ -39,7 +39,7 @@ impl Known {
             .with("record", id)
         })?;
         decode(&entry.value).ok_or_else(|| {
-            let message = "what is remembered of the record cannot be read";
+            let message = "the stored descriptor of the record cannot be read";
             Error::new(Kind::Corrupt, operation, message).with("record", id)
         })
     }

@@ -539,7 +539,7 @@ impl Committer {
             Ok(_) | Err(_) => {
                 tracing::error!(
                     ?error,
-                    "it is unknown what a commit left; there will be no more"
+                    "the outcome of a commit is unknown; no more commits are accepted"
                 );
                 self.poisoned = Some(error.clone());
                 Err(error)

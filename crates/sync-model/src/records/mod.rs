@@ -96,7 +96,7 @@ pub(crate) fn decode_name(plain: &[u8]) -> Result<String> {
 
 fn text(operation: &'static str, rest: Fields<'_>) -> Result<String> {
     String::from_utf8(rest.rest().to_vec()).map_err(|error| {
-        Error::new(Kind::Invalid, operation, "the value is no text").because(error)
+        Error::new(Kind::Invalid, operation, "the value is not valid UTF-8").because(error)
     })
 }
 
@@ -149,7 +149,7 @@ impl Profile {
 
     pub(crate) fn decode(plain: &[u8]) -> Result<Self> {
         let profile: Self = serde_json::from_slice(plain).map_err(|error| {
-            Error::new(Kind::Invalid, PROFILE, "the value is no profile").because(error)
+            Error::new(Kind::Invalid, PROFILE, "the value is not a valid profile").because(error)
         })?;
         check_label(PROFILE, &profile.name)?;
         Ok(profile)

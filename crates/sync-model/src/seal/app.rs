@@ -43,7 +43,7 @@ pub fn seal_app(key: &ReadKey, group: RecordId, context: &[u8], plain: &[u8]) ->
 pub fn open_app(key: &ReadKey, group: RecordId, context: &[u8], sealed: &[u8]) -> Result<Bytes> {
     let opened = APP.open(key, &associated(group, context), sealed)?;
     opened.ok_or_else(|| {
-        let message = "the data were not sealed by this group for this context";
+        let message = "the data was not sealed by this group for this context";
         Error::new(Kind::Corrupt, APP.open, message).with("group", group)
     })
 }

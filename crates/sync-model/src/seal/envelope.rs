@@ -112,7 +112,7 @@ impl Envelope {
         if len <= self.max_plain_len {
             return Ok(());
         }
-        let message = format!("what is sealed has at most {} bytes", self.max_plain_len);
+        let message = format!("at most {} bytes can be sealed at once", self.max_plain_len);
         Err(Error::new(Kind::TooLarge, operation, message).with("len", len))
     }
 
@@ -126,7 +126,7 @@ pub(super) fn check_epoch(operation: &'static str, key: &impl EpochKey, epoch: u
     if key.epoch() == epoch {
         return Ok(());
     }
-    let message = "it was sealed in an epoch whose key is not held";
+    let message = "the data was sealed in an epoch whose key is not held";
     Err(Error::new(Kind::Denied, operation, message)
         .with("epoch", epoch)
         .with("held", key.epoch()))

@@ -236,7 +236,7 @@ impl<T: Item> Page<T> {
         }
         let found = fields.u8()?;
         if found != level || !T::fits(level) {
-            let error = fields.invalid("the page is of another level");
+            let error = fields.invalid("the page does not have the expected level");
             return Err(error.with("level", found).with("wanted", level));
         }
         let count = usize::from(fields.u16()?);
@@ -254,7 +254,7 @@ impl<T: Item> Page<T> {
                 return Err(fields.invalid("the page is too long"));
             }
             whole += name.len() + 4 + T::LEN;
-            let text = str::from_utf8(&name).map_err(|_| fields.invalid("a name is no text"))?;
+            let text = str::from_utf8(&name).map_err(|_| fields.invalid("a name is not valid UTF-8"))?;
             items.push((Name::new(text)?, T::decode(&mut fields, *link)?));
         }
         fields.end()?;
@@ -282,7 +282,7 @@ fn next_name(fields: &mut Fields<'_>, name: &mut Vec<u8>) -> Result<()> {
     let rest = usize::from(fields.u16()?);
     let rest = fields.bytes(rest)?;
     let Some(before) = name.get(shared..) else {
-        return Err(fields.invalid("a name shares more than there is"));
+        return Err(fields.invalid("a name shares more bytes than the previous name has"));
     };
     if shared + rest.len() > MAX_NAME_LEN {
         return Err(fields.invalid("a name is too long"));
@@ -291,7 +291,7 @@ fn next_name(fields: &mut Fields<'_>, name: &mut Vec<u8>) -> Result<()> {
         return Err(fields.invalid("the names do not ascend"));
     }
     if rest.first() == before.first() {
-        return Err(fields.invalid("a name does not share all that it can"));
+        return Err(fields.invalid("a name does not share the longest possible prefix"));
     }
     name.truncate(shared);
     name.extend_from_slice(rest);
@@ -369,14 +369,14 @@ mod tests {
         assert!(refused(&other, 0, &links).contains("ascend"));
         let mut other = bytes.clone();
         other[at + 4] = 0xff;
-        assert!(refused(&other, 0, &links).contains("no text"));
+        assert!(refused(&other, 0, &links).contains("not valid UTF-8"));
         let mut other = bytes.clone();
         other[at + 1] = 3;
-        assert!(refused(&other, 0, &links).contains("more than there is"));
+        assert!(refused(&other, 0, &links).contains("more bytes than the previous"));
         let mut other = bytes.clone();
         other[at..at + 5].copy_from_slice(&[0, 0, 0, 2, b'a']);
         other.insert(at + 5, b'c');
-        assert!(refused(&other, 0, &links).contains("all that it can"));
+        assert!(refused(&other, 0, &links).contains("longest possible prefix"));
         let child = |files| Child {
             hash: Hash::EMPTY,
             files,

@@ -116,7 +116,7 @@ impl Tree {
         let known = self.pages().get(&hash).map(T::of);
         let page = match known {
             Some(Some(page)) => page,
-            Some(None) => return Err(corrupt(hash, "the page is of another level")),
+            Some(None) => return Err(corrupt(hash, "the page does not have the expected level")),
             None => {
                 let page = Arc::new(self.open::<T>(hash, level).await?);
                 self.pages().put(hash, T::node(page.clone()));
@@ -124,10 +124,10 @@ impl Tree {
             }
         };
         if page.level != level {
-            return Err(corrupt(hash, "the page is of another level"));
+            return Err(corrupt(hash, "the page does not have the expected level"));
         }
         if page.files != expect.files || page.bytes != expect.bytes {
-            return Err(corrupt(hash, "the page has not the files that were said"));
+            return Err(corrupt(hash, "the page does not have the expected number of files"));
         }
         if expect.after.is_some_and(|after| page.items[0].0 <= *after) {
             return Err(corrupt(
@@ -136,7 +136,7 @@ impl Tree {
             ));
         }
         if expect.last.is_some_and(|last| last != page.last()) {
-            return Err(corrupt(hash, "the page does not end where was said"));
+            return Err(corrupt(hash, "the page does not end with the expected name"));
         }
         Ok(page)
     }
@@ -221,7 +221,7 @@ pub(super) async fn sequence(blobs: &Blobs, hash: Hash) -> Result<Vec<Hash>> {
     let bytes = limited(blobs, hash, MAX_SEQUENCE * 32).await?;
     let (hashes, rest) = bytes.as_chunks::<32>();
     if !rest.is_empty() || hashes.len() < 2 {
-        return Err(corrupt(hash, "this is no sequence of a page"));
+        return Err(corrupt(hash, "the blob is not the sequence of a page"));
     }
     Ok(hashes.iter().map(|hash| Hash::from(*hash)).collect())
 }
@@ -230,7 +230,7 @@ pub(super) async fn sequence(blobs: &Blobs, hash: Hash) -> Result<Vec<Hash>> {
 async fn limited(blobs: &Blobs, hash: Hash, max: usize) -> Result<Bytes> {
     let bytes = blobs.read_to_bytes(hash, 0..max as u64 + 1).await?;
     if bytes.len() > max {
-        return Err(corrupt(hash, "it is longer than such a blob can be").with("limit", max));
+        return Err(corrupt(hash, "the blob is longer than any valid one").with("limit", max));
     }
     Ok(bytes)
 }

@@ -97,7 +97,7 @@ impl Policy {
                 Self::Selected { prefixes, up_to }
             }
             other => {
-                let error = fields.invalid("a policy that is not known here");
+                let error = fields.invalid("the kind of policy is unknown");
                 return Err(error.with("policy", other));
             }
         };

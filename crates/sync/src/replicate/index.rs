@@ -388,7 +388,7 @@ fn open_route(repo: &Repo, slot: Slot, value: &[u8]) -> Result<Option<Route>> {
     match Route::open(repo.group().keys().locate(), repo.id(), slot, value) {
         Ok(route) => Ok(Some(route)),
         Err(error) if error.kind() == Kind::Invalid || error.kind() == Kind::Corrupt => {
-            tracing::debug!(repo = %repo.key(), %error, "a slot is no route");
+            tracing::debug!(repo = %repo.key(), %error, "a slot does not hold a valid route");
             Ok(None)
         }
         Err(error) => Err(error),

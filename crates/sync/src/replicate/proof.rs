@@ -88,7 +88,7 @@ fn answer_with<'a>(
         return Err(wrong("the peer's hello is empty"));
     };
     if version != VERSION {
-        return Err(refuses("the peer speaks a version that is not known here")
+        return Err(refuses("the peer uses an unknown protocol version")
             .with("version", version)
             .with("known", VERSION));
     }

@@ -40,7 +40,7 @@ async fn routes_of(repo: &Repo) -> Result<Vec<(Slot, Route)>> {
         match Route::open(group.keys().locate(), repo.id(), slot, &value.value) {
             Ok(route) => routes.push((slot, route)),
             Err(error) if error.kind() == Kind::Invalid || error.kind() == Kind::Corrupt => {
-                tracing::debug!(repo = %repo.key(), %error, "a slot is no route");
+                tracing::debug!(repo = %repo.key(), %error, "a slot does not hold a valid route");
             }
             Err(error) => return Err(error),
         }

@@ -269,7 +269,7 @@ impl Shared {
         answered.map_err(|_| Fault::stalls())?.map_err(lost)?;
         if !proof::check(&ends, group.keys(), &nonce, &answer) {
             let peer = link.connection.peer();
-            return Err(refuses("the peer is no member of the group").with("peer", peer));
+            return Err(refuses("the peer is not a member of the group").with("peer", peer));
         }
         self.run_session(link, group, stream).await
     }

@@ -56,7 +56,7 @@ pub(super) async fn a_read_during_a_write_is_old_or_new(fixture: Fixture<dyn Blo
             .store()
             .read(id(1), Part::Data, 0..2 * len as u64)
             .await;
-        let read = read.expect("what is written again can be read meanwhile");
+        let read = read.expect("a payload can be read while it is rewritten");
         assert_eq!(read.len(), 2 * len);
         let known = |at: usize| versions.iter().any(|version| version[at] == read[at]);
         assert!((0..read.len()).all(known), "bytes that were never written");

@@ -45,7 +45,7 @@ pub(super) async fn write_of_nothing_changes_nothing(fixture: Fixture<dyn BlobSt
     store
         .write(id(1), Vec::new())
         .await
-        .expect("no blocks are no error");
+        .expect("an empty list is not an error");
     expect(store, id(1), Part::Data, &bytes).await;
 }
 

@@ -105,7 +105,7 @@ pub(super) async fn a_closed_store_says_so(mut fixture: Fixture<dyn CollectionSt
     if let Some(mut watcher) = store.watch() {
         let told = tokio::time::timeout(fixture.patience(), watcher.next()).await;
         let told = told.expect("a watcher of a closed store is not left waiting");
-        let told = told.expect("a closed store is no clean end");
+        let told = told.expect("a closed store is an error, not a clean end");
         assert_eq!(kind(told), Kind::Closed);
     }
     assert!(!store.name().is_empty(), "facts outlive the store");

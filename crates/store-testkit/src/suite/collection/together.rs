@@ -86,7 +86,7 @@ pub(super) async fn of_concurrent_claims_one_wins(fixture: Fixture<dyn Collectio
             tokio::spawn(async move {
                 let outcome = store.commit(claim).await;
                 let seen = value(&*store, &A, [round]).await;
-                assert!(seen.is_some(), "who lost does not see who won");
+                assert!(seen.is_some(), "the loser does not see the winner's commit");
                 outcome
             })
         });

@@ -18,7 +18,7 @@ async fn fresh(store: &dyn RecordStore, slot: Slot, values: &[&str]) -> (RecordI
 
 async fn import(store: &dyn RecordStore, id: RecordId, slot: Slot, signed: &Signed) -> Put {
     let put = store.put(id, slot, PutRecord::Import(signed.clone())).await;
-    put.expect("what was signed can be imported")
+    put.expect("a signed value can be imported")
 }
 
 pub(super) async fn import_takes_what_another_signed(fixture: Fixture<dyn RecordStore>) {

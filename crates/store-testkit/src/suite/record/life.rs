@@ -32,10 +32,10 @@ pub(super) async fn forget_removes_record_and_values(fixture: Fixture<dyn Record
 pub(super) async fn forget_of_what_is_unknown_is_no_error(fixture: Fixture<dyn RecordStore>) {
     let store = fixture.store();
     let unknown = RecordId([0x55; 32]);
-    store.forget(unknown).await.expect("unknown is no error");
+    store.forget(unknown).await.expect("an unknown record is not an error");
     let id = create(store, descriptor()).await;
     for _ in 0..2 {
-        store.forget(id).await.expect("forgotten is no error");
+        store.forget(id).await.expect("a forgotten record is not an error");
     }
 }
 
@@ -104,7 +104,7 @@ pub(super) async fn a_closed_store_says_so(mut fixture: Fixture<dyn RecordStore>
     if let Some(mut watcher) = store.watch(id, 0..5) {
         let told = tokio::time::timeout(fixture.patience(), watcher.next()).await;
         let told = told.expect("a watcher of a closed store is not left waiting");
-        let told = told.expect("a closed store is no clean end");
+        let told = told.expect("a closed store is an error, not a clean end");
         assert_eq!(kind(told), Kind::Closed);
     }
     assert!(!store.name().is_empty(), "facts outlive the store");

@@ -101,7 +101,7 @@ pub(super) async fn watch_tells_of_imports(fixture: Fixture<dyn RecordStore>) {
     // The watcher has not been polled before this happens.
     write(store, id, 0, "v").await;
     let imported = store.put(id, 1, PutRecord::Import(value)).await;
-    imported.expect("what was signed can be imported");
+    imported.expect("a signed value can be imported");
     let told = told(&fixture, id, &mut watcher).await;
     assert!(told.knows(0), "a write was missed");
     assert!(told.knows(1), "an import was missed");

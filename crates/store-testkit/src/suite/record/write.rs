@@ -31,7 +31,7 @@ pub(super) async fn write_checks_its_expectation(fixture: Fixture<dyn RecordStor
     let id = create(store, descriptor()).await;
     let put = async |value: &str, expect| {
         let put = store.put(id, 0, writing(value, &OWNER, expect)).await;
-        put.expect("an expectation that fails is no error")
+        put.expect("a failed expectation is not an error")
     };
     let refused = async |expect| {
         let current = get(store, id, 0).await;

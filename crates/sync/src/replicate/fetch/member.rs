@@ -145,7 +145,7 @@ impl Shared {
                 Settled::Done => return Ok(()),
                 Settled::More => {}
                 Settled::Left => {
-                    tracing::debug!(repo = %asked.repo.key(), "nobody who is connected can give what is missing");
+                    tracing::debug!(repo = %asked.repo.key(), "no connected peer can provide the missing data");
                     return Ok(());
                 }
             }

@@ -184,7 +184,7 @@ impl Shared {
         }
         let _turn = repo.turn().await;
         for (_, blob) in &damaged {
-            tracing::warn!(repo = %repo.key(), %blob, "what is damaged is fetched again");
+            tracing::warn!(repo = %repo.key(), %blob, "a damaged blob is fetched again");
             repo.group().blobs().scrub_one(*blob, Repair::Yes).await?;
         }
         if repo.is_ours() {

@@ -288,7 +288,7 @@ impl Shared {
 
 /// Returns the error for content that no connected member can provide.
 pub(super) fn nobody_has(operation: &'static str) -> Error {
-    let message = "nobody who is connected can give what is missing";
+    let message = "no connected peer can provide the missing data";
     Error::new(Kind::Unavailable, operation, message)
 }
 

@@ -206,7 +206,7 @@ impl Answer {
             1 => Ok(Self::NotHere),
             2 => Ok(Self::Denied),
             other => {
-                let message = "the peer's answer is not known here";
+                let message = "the type of the peer's answer is unknown";
                 Err(Error::new(Kind::Invalid, READ, message).with("answer", other))
             }
         }

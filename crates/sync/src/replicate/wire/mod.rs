@@ -234,7 +234,7 @@ impl Message {
                 digest: fields.take()?,
             },
             other => {
-                let error = fields.invalid("the peer says what is not known here");
+                let error = fields.invalid("the type of the peer's message is unknown");
                 return Err(error.with("message", other));
             }
         };
@@ -257,7 +257,7 @@ fn take_record(fields: &mut Fields<'_>) -> Result<Which> {
     match fields.u8()? {
         0 => Ok(Which::Group),
         1 => Ok(Which::Repo(PublicKey(fields.take()?))),
-        other => Err(fields.invalid("this is no record").with("record", other)),
+        other => Err(fields.invalid("the kind of record is unknown").with("record", other)),
     }
 }
 
