@@ -1,4 +1,4 @@
-//! Secrets in a file.
+//! Tests of secrets in a file.
 
 use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 
@@ -83,7 +83,7 @@ async fn a_write_that_fails_changes_nothing() -> Result<()> {
     let secrets = FileSecrets::open(&path, Unlock::key_file(&key)?).await?;
     let name = SecretName::new("a")?;
     secrets.put(name.clone(), Secret::new(*b"old")?).await?;
-    // A folder where the new file would be made: it cannot be, whoever runs this.
+    // There is a folder in the place of the new file, so that writing fails for every user.
     let new = dir.path().join("a/secrets.new");
     fs::create_dir(&new).unwrap();
     assert!(
