@@ -6,7 +6,7 @@ use larder_store_api::{Error, Kind, Result};
 use veilid_core::VeilidConfig;
 use zeroize::Zeroizing;
 
-/// Where the key is stored that encrypts all of the node's data on disk.
+/// The place of the key that encrypts all of the node's data on disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Protection {
     /// The system's keychain. Starting fails on a system without one.
@@ -37,7 +37,7 @@ pub struct NodeConfig {
     pub program: String,
     /// Distinguishes nodes of one app, on disk and in the keychain.
     pub namespace: String,
-    /// Where the device key is stored; there is no default.
+    /// The place of the device key; there is no default.
     pub protection: Protection,
     /// Encrypts the device key itself. If it is empty, the key is stored unencrypted.
     pub password: Zeroizing<String>,

@@ -59,7 +59,7 @@ async fn the_newest_wins_and_the_other_is_kept() {
     };
     assert_eq!(files[&name("a.txt")], wins);
     assert_eq!(files.len(), 3);
-    // The same bytes at two times do not conflict.
+    // Equal bytes at two times do not conflict.
     let theirs = build(&tree, [(name("a.txt"), at(1, 20))]).await;
     let files = merged(&tree, ours.root, theirs.root, None).await;
     assert_eq!(files[&name("a.txt")], at(1, 20));

@@ -26,7 +26,7 @@ use crate::{
 pub const PROOF: u64 = 70;
 const LIAR: usize = 1;
 
-/// The sizes of the files; answers begin with the first of them.
+/// The sizes of the files; answers begin with the first file.
 const LENGTHS: [usize; 3] = [70_000, 5_000, 3_000_000];
 
 /// Changes the length at the beginning of an answer, if the file is long enough to come in parts, each

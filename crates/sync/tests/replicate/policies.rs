@@ -236,7 +236,7 @@ async fn the_last_copy_stays_unless_told() {
     devices[1].synced(Synced::Here).await;
     let repo = theirs(&devices, 1).await;
     let ours = own(&devices[1]).await;
-    // The same bytes are the same blob, and our own files stay.
+    // Equal bytes are one blob, and our own files stay.
     ours.write("mine", noise(3, 2_000_000))
         .await
         .expect("a write");

@@ -6,24 +6,24 @@
 //! hello            version u8 = 1 | nonce [32] | tag [32]                     (proof.rs)
 //! answer           nonce [32] | tag [32]
 //! have             1 u8 | record | count u16 | for each: slot u16, seq u64, digest [8]
-//! compared         2 u8                         all that I have was said: tell me what is newer
+//! compared         2 u8                         all that the sender has was announced: send what is newer
 //! slot             3 u8 | record | slot u16 | signed value (record_format)
 //! holds            4 u8 | repo's key [32] | hash of a root [32] | files that the sender wants and lacks u64
 //!                  | their bytes u64
-//! state            5 u8 | u8 (1 where it answers one) | digest [16] of all values that the sender has:
-//!                  if they are others, say what you have
+//! state            5 u8 | u8 (1 if it answers another) | digest [16] of all values that the sender has:
+//!                  if yours differs, announce what you have
 //! digest           the beginning of the value's BLAKE3 hash
 //! record           0 u8, the group's; or 1 u8 | repo's key [32]
 //! get              group id [32] | repo's key [32] | depth u8 | for each page: hash [32]
 //!                  | 0 u8 | iroh-blobs' GetRequest, as postcard
-//! answer to get    0 u8, and iroh-blobs' answer without frames, where a size of 2^64 - 1 says that a
-//!                  blob is not here, and nothing comes of it; or 1 u8, none is; or 2 u8, it is not for you
-//! show             as get, of blobs that the asker would delete: what is shown is whole here, and stays for
-//!                  ten minutes; what is not, or may go, is as if it were not here
+//! answer to get    0 u8, and iroh-blobs' answer without frames, in which a size of 2^64 - 1 means that a
+//!                  blob is absent and has no data; or 1 u8: all are absent; or 2 u8: you have no right to them
+//! show             as get, of blobs that the asker wants to delete: a blob that is shown is whole, and stays
+//!                  for ten minutes; one that is not whole, or may be deleted, is answered as absent
 //! ```
 //!
-//! Integers are big-endian, but in what iroh-blobs defines. Frames of a get's answer do not exist: it
-//! ends with the stream.
+//! Integers are big-endian, except in the formats of iroh-blobs. A get's answer has no frames: it ends with
+//! the stream.
 
 mod frame;
 mod get;
