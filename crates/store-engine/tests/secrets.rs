@@ -45,10 +45,7 @@ async fn a_password_opens_what_it_closed() -> Result<()> {
         .unwrap_err();
     assert_eq!(error.kind(), Kind::Denied);
     let text = error.to_string();
-    assert!(
-        text.contains("the key or the password is wrong"),
-        "{text}"
-    );
+    assert!(text.contains("the key or the password is wrong"), "{text}");
     assert_eq!(fs::read(&path).unwrap(), before);
     check_secrets_kept(&FileSecrets::open(&path, password("correct horse")).await?).await;
     Ok(())

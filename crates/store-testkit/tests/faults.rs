@@ -275,9 +275,7 @@ async fn power_loss_keeps_loses_and_tears_what_was_not_synced() {
     for seed in 0..60 {
         let store = store.lose_power(seed);
         let again = byte(&store, 0, 0).await.expect("synced data stays");
-        let torn = byte(&store, 0, LEN - 1)
-            .await
-            .expect("synced data stays");
+        let torn = byte(&store, 0, LEN - 1).await.expect("synced data stays");
         let second = byte(&store, 1, LEN - 1).await;
         fates.insert((again, torn, second));
         let all_known = [again, torn].iter().all(|byte| [1, 2].contains(byte));

@@ -33,7 +33,8 @@ impl Anchor {
             let mut tail = Tail::default();
             world.look(nodes, self.id, None, 0, &mut tail, reason.as_bytes());
             let here = closed("the connection was closed on this side").with("reason", reason);
-            let there = closed("the connection was closed by the other side").with("reason", reason);
+            let there =
+                closed("the connection was closed by the other side").with("reason", reason);
             world.close(self.id, self.side, here, there);
         });
     }

@@ -297,7 +297,11 @@ pub(crate) fn seal_all(key: &FileKey, plain: &[u8]) -> Bytes {
 #[cfg(fuzzing)]
 pub(crate) fn open_all(key: &FileKey, sealed: &[u8]) -> Result<Bytes> {
     if sealed.is_empty() {
-        return Err(Error::new(Kind::Corrupt, OPEN, "the sealed file has no segment"));
+        return Err(Error::new(
+            Kind::Corrupt,
+            OPEN,
+            "the sealed file has no segment",
+        ));
     }
     let count = sealed.len().div_ceil(SEALED_LEN) as u64;
     let opened = Opened::open(&cipher(&key.0), Hash::EMPTY, 0, count, sealed.into())?;

@@ -254,7 +254,8 @@ impl<T: Item> Page<T> {
                 return Err(fields.invalid("the page is too long"));
             }
             whole += name.len() + 4 + T::LEN;
-            let text = str::from_utf8(&name).map_err(|_| fields.invalid("a name is not valid UTF-8"))?;
+            let text =
+                str::from_utf8(&name).map_err(|_| fields.invalid("a name is not valid UTF-8"))?;
             items.push((Name::new(text)?, T::decode(&mut fields, *link)?));
         }
         fields.end()?;

@@ -127,7 +127,10 @@ impl Tree {
             return Err(corrupt(hash, "the page does not have the expected level"));
         }
         if page.files != expect.files || page.bytes != expect.bytes {
-            return Err(corrupt(hash, "the page does not have the expected number of files"));
+            return Err(corrupt(
+                hash,
+                "the page does not have the expected number of files",
+            ));
         }
         if expect.after.is_some_and(|after| page.items[0].0 <= *after) {
             return Err(corrupt(
@@ -136,7 +139,10 @@ impl Tree {
             ));
         }
         if expect.last.is_some_and(|last| last != page.last()) {
-            return Err(corrupt(hash, "the page does not end with the expected name"));
+            return Err(corrupt(
+                hash,
+                "the page does not end with the expected name",
+            ));
         }
         Ok(page)
     }

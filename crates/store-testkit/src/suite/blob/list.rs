@@ -49,12 +49,21 @@ pub(super) async fn delete_leaves_others(fixture: Fixture<dyn BlobStore>) {
 
 pub(super) async fn delete_of_what_is_absent_is_no_error(fixture: Fixture<dyn BlobStore>) {
     let store = fixture.store();
-    store.delete(Vec::new()).await.expect("an empty list is not an error");
-    store.delete(vec![id(1)]).await.expect("an absent id is not an error");
+    store
+        .delete(Vec::new())
+        .await
+        .expect("an empty list is not an error");
+    store
+        .delete(vec![id(1)])
+        .await
+        .expect("an absent id is not an error");
     put(store, id(2), Part::Data, &sample(1, 100)).await;
     for _ in 0..2 {
         let ids = vec![id(1), id(2), id(3)];
-        store.delete(ids).await.expect("an absent id is not an error");
+        store
+            .delete(ids)
+            .await
+            .expect("an absent id is not an error");
         let read = store.read(id(2), Part::Data, 0..1).await;
         assert_eq!(kind(read), Kind::NotFound);
     }

@@ -17,7 +17,10 @@ pub(super) async fn limits_are_at_least_the_promised(fixture: Fixture<dyn Collec
     assert!(facts.max_value_len >= 64 * 1024);
     assert!(facts.max_batch_len >= 128);
     for limit in [facts.max_key_len, facts.max_value_len, facts.max_batch_len] {
-        assert!(limit <= MAX_ENTRY, "an entry limit of {limit} is too large to be tested");
+        assert!(
+            limit <= MAX_ENTRY,
+            "an entry limit of {limit} is too large to be tested"
+        );
     }
 }
 

@@ -32,10 +32,16 @@ pub(super) async fn forget_removes_record_and_values(fixture: Fixture<dyn Record
 pub(super) async fn forget_of_what_is_unknown_is_no_error(fixture: Fixture<dyn RecordStore>) {
     let store = fixture.store();
     let unknown = RecordId([0x55; 32]);
-    store.forget(unknown).await.expect("an unknown record is not an error");
+    store
+        .forget(unknown)
+        .await
+        .expect("an unknown record is not an error");
     let id = create(store, descriptor()).await;
     for _ in 0..2 {
-        store.forget(id).await.expect("a forgotten record is not an error");
+        store
+            .forget(id)
+            .await
+            .expect("a forgotten record is not an error");
     }
 }
 

@@ -257,7 +257,9 @@ fn take_record(fields: &mut Fields<'_>) -> Result<Which> {
     match fields.u8()? {
         0 => Ok(Which::Group),
         1 => Ok(Which::Repo(PublicKey(fields.take()?))),
-        other => Err(fields.invalid("the kind of record is unknown").with("record", other)),
+        other => Err(fields
+            .invalid("the kind of record is unknown")
+            .with("record", other)),
     }
 }
 
