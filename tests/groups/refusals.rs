@@ -73,7 +73,7 @@ pub async fn who_may_not_is_refused_and_nothing_changes(world: &World) {
         denied(read.map(drop));
     }
 
-    // Later changes reach all members whose keys are unchanged.
+    // A later change reaches all of them, and everything else is as before.
     members[0].write("later", "x").await;
     agree(&members).await;
     for member in &members[..3] {
