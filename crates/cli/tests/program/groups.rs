@@ -343,7 +343,7 @@ fn one_lost_file_holds_up_no_other() {
     there.ok(&["get", "g/ann/d", "-o", "out"]);
     assert_eq!(tree(&there.path("out")), tree(&here.path("d")));
     // What was had and lost comes again from those who have it.
-    lose_one(&there);
+    backend::lose_one_payload(&there.path("store"));
     there.ok(&["verify", "--repair"]);
     there.ok(&["sync", "--loopback"]);
     there.ok(&["get", "g/ann", "-o", "all"]);
