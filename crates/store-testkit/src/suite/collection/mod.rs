@@ -157,7 +157,7 @@ async fn get(
     entry.expect("a get succeeds")
 }
 
-/// The value of a key, for comparing.
+/// Returns the value of a key.
 async fn value(
     store: &dyn CollectionStore,
     collection: &CollectionId,
@@ -166,12 +166,12 @@ async fn value(
     Some(get(store, collection, key).await?.value)
 }
 
-/// Returns the entries that `scan` gives.
+/// Returns the entries of `scan`.
 async fn scanned(store: &dyn CollectionStore, scan: Scan) -> Vec<Entry> {
     all(store.scan(scan)).await.expect("a scan succeeds")
 }
 
-/// Every entry of every collection, for comparing a store with what it was.
+/// Returns every entry of every collection, to compare the states of a store.
 async fn everything(store: &dyn CollectionStore) -> Vec<(CollectionId, Vec<Entry>)> {
     let names = all(store.collections()).await.expect("a list");
     let mut contents = Vec::new();
