@@ -25,6 +25,7 @@ const WRITE: &str = "sync.file.write";
 const WINDOW: usize = 1 << 20;
 
 /// The source of a file's bytes.
+#[non_exhaustive]
 pub enum Content {
     /// Memory.
     Bytes(Bytes),
