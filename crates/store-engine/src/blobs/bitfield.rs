@@ -76,7 +76,7 @@ mod tests {
         assert_eq!((half.present_bytes(), half.size_is_proven()), (1024, false));
         let last = Bitfield::new(ChunkRanges::from(ChunkNum(1)..ChunkNum(2)), 1500);
         assert_eq!((last.present_bytes(), last.size_is_proven()), (476, true));
-        assert_eq!(last.present().collect::<Vec<_>>(), [1024..1500]);
+        assert!(last.present().eq(std::iter::once(1024..1500)));
         let all = Bitfield::new(ChunkRanges::from(..ChunkNum(2)), 1500);
         assert_eq!(all, Bitfield::complete(1500));
         assert_eq!(Bitfield::empty().present_bytes(), 0);
