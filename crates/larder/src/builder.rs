@@ -37,8 +37,8 @@ pub struct StoreBuilder {
 
 impl StoreBuilder {
     /// A builder for the store at `url`; see [`StoreUrl`]. An error in it is returned by [`open`](Self::open).
-    pub fn new(url: &str) -> Self {
-        Self::with(url.parse())
+    pub fn new(url: impl AsRef<str>) -> Self {
+        Self::with(url.as_ref().parse())
     }
 
     /// A builder for the store at a URL that was parsed before.
@@ -112,7 +112,7 @@ impl Store {
     ///
     /// # Errors
     /// The errors of [`StoreBuilder::open`].
-    pub async fn open(url: &str) -> Result<Self> {
+    pub async fn open(url: impl AsRef<str>) -> Result<Self> {
         StoreBuilder::new(url).open().await
     }
 

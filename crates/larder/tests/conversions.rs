@@ -51,7 +51,7 @@ async fn collections_take_names_keys_and_values_as_they_are() {
 
 #[tokio::test]
 async fn tags_take_names_and_hashes() {
-    let store = Store::open("mem:").await.unwrap();
+    let store = Store::open(String::from("mem:")).await.unwrap();
     let (blobs, tags) = (store.blobs(), store.blobs().tags());
     let pin = blobs.add("hello").await.unwrap();
     let hash = pin.hash();
