@@ -16,6 +16,7 @@
 //! copy a tree, keep it alive as a [`Format::Tree`](larder_store_engine::Format::Tree), and find what
 //! differs between two ([`walk`]).
 
+mod clash;
 pub mod count;
 mod cursor;
 mod diff;
@@ -44,7 +45,7 @@ use self::page::Node;
 pub use self::{
     diff::Difference,
     edit::Edited,
-    name::{MAX_NAME_LEN, Name},
+    name::{MAX_NAME_LEN, MAX_PART_LEN, Name},
 };
 pub use crate::root::{MAX_LEVEL, Root};
 use crate::{
