@@ -65,13 +65,7 @@ const STORE_API: [&str; 4] = ["async-trait", "bytes", "futures-core", "zeroize"]
 type Circle = (&'static str, &'static str, &'static [&'static str]);
 
 /// The circles that there are, until they are cut. One that is none any more must leave this list.
-const KNOWN_CIRCLES: [Circle; 2] = [
-    // Options of all commands stand in one type, and commands share steps.
-    (
-        "cli",
-        "",
-        &["app", "args", "commands", "export", "groups", "ingest"],
-    ),
+const KNOWN_CIRCLES: [Circle; 1] = [
     // A group, its repos, and what merges and heals them are one knot.
     (
         "sync",

@@ -25,7 +25,7 @@ use crate::{
     endpoint::Whom,
     item::Item,
     observed::observe,
-    output::{Bytes, Rate, Shown, Time, Unit},
+    output::{Bytes, Count, Rate, Shown, Time, Unit},
     problem::{Exit, Problem},
 };
 
@@ -184,7 +184,8 @@ impl fmt::Display for Report {
         f.write_str(&self.speed())?;
         if self.blobs_fetched < self.blobs {
             let there = self.blobs - self.blobs_fetched;
-            write!(f, "; {there} of {} blob(s) were here", self.blobs)?;
+            let (there, all) = (Count(there), Count(self.blobs));
+            write!(f, "; {there} of {all} blob(s) were here")?;
         }
         if let Some(written) = &self.written {
             write!(f, "\n{}", text(written))?;

@@ -1,6 +1,8 @@
 //! One file for each command.
 
 pub(crate) mod add;
+#[cfg(test)]
+mod advice;
 pub(crate) mod bench;
 pub(crate) mod cat;
 pub(crate) mod copy;

@@ -318,3 +318,23 @@ fn files_of_which_names_are_here_come_from_members() {
     // Nobody is there any more.
     here.ok(&["verify"]);
 }
+
+/// A file that is another one each time that it is read is left out, and the others go in.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_file_that_keeps_changing_is_named() {
+    let place = with_group();
+    let folder = "/proc/sys/kernel/random";
+    if !std::path::Path::new(folder).join("uuid").exists() {
+        return;
+    }
+    let ended = place.run(&["--json", "put", folder]);
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    let done: Value = serde_json::from_str(&ended.out).unwrap();
+    let items = done["left_out"]["items"].as_array().unwrap();
+    let uuid = items
+        .iter()
+        .find(|item| item["path"].as_str().unwrap().ends_with("/uuid"));
+    assert_eq!(uuid.unwrap()["reason"], "changing", "{done}");
+    assert!(place.ok(&["cat", "g/me/random/boot_id"]).len() > 30);
+}

@@ -242,11 +242,10 @@ mod folder {
         };
         let walked = walk(&request.path, &options, observer).await?;
         if walked.files.len() > MAX_ENTRIES {
-            let message = format!(
-                "the folder has more than {MAX_ENTRIES} files, the most that one name can have; \
-                 store its folders one by one"
-            );
-            return Err(Error::new(Kind::TooLarge, OPERATION, message));
+            let message =
+                "the folder has more files than one name can have; store its folders one by one";
+            let error = Error::new(Kind::TooLarge, OPERATION, message);
+            return Err(error.with("most", MAX_ENTRIES));
         }
         observer.planned(walked.files.len() as u64, Some(walked.size()));
         let Walk {
@@ -288,7 +287,7 @@ mod folder {
                 Err(error) => {
                     let path = file.path.to_string_lossy();
                     let item = LeftOutItem::new(path, Reason::Unreadable).because(error);
-                    left_out.add(item, observer);
+                    observer.leave_out(&mut left_out, item);
                     first_error.get_or_insert_with(|| failed("store", &file.path, error.clone()));
                 }
             }

@@ -4,9 +4,7 @@ use std::{collections::BTreeMap, fmt};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Event, Observer};
-
-/// The most paths that a result lists. All are counted, and each is told as an [event](Event::LeftOut).
+/// The most paths that a result lists. All are counted, and each is told as an [event](super::Event::LeftOut).
 pub const MAX_LISTED: usize = 1000;
 
 /// The reason why an item was left out.
@@ -202,11 +200,9 @@ impl LeftOut {
         self.items.iter().filter(|item| item.reason.is_failure())
     }
 
-    /// Adds an item, and tells of it.
-    pub(super) fn add(&mut self, item: LeftOutItem, observer: &Observer) {
-        tracing::debug!(path = item.path, reason = %item.reason, error = item.error, "left out");
+    /// Adds an item.
+    pub(super) fn add(&mut self, item: LeftOutItem) {
         *self.counts.entry(item.reason).or_default() += 1;
-        observer.tell(Event::LeftOut(item.clone()));
         if self.items.len() < MAX_LISTED {
             self.items.push(item);
         } else if item.reason.is_failure()
@@ -244,12 +240,11 @@ mod tests {
     #[test]
     fn lists_are_bounded_and_keep_the_failures() {
         let mut left_out = LeftOut::default();
-        let observer = Observer::none();
         for n in 0..MAX_LISTED {
-            left_out.add(LeftOutItem::new(n.to_string(), Reason::Symlink), &observer);
+            left_out.add(LeftOutItem::new(n.to_string(), Reason::Symlink));
         }
-        left_out.add(LeftOutItem::new("bad", Reason::Unreadable), &observer);
-        left_out.add(LeftOutItem::new("link", Reason::Symlink), &observer);
+        left_out.add(LeftOutItem::new("bad", Reason::Unreadable));
+        left_out.add(LeftOutItem::new("link", Reason::Symlink));
         assert_eq!((left_out.count(), left_out.failures()), (1002, 1));
         assert_eq!(left_out.items.len(), MAX_LISTED);
         let failed: Vec<_> = left_out.failed_items().map(|item| &*item.path).collect();

@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
-use super::LeftOutItem;
+use super::{LeftOut, LeftOutItem};
 
 /// Something that happened during a call.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,6 +54,13 @@ impl Observer {
         if bytes > 0 {
             self.tell(Event::Moved { bytes });
         }
+    }
+
+    /// Adds an item to those that are left out, and tells of it.
+    pub(super) fn leave_out(&self, left_out: &mut LeftOut, item: LeftOutItem) {
+        tracing::debug!(path = item.path, reason = %item.reason, error = item.error, "left out");
+        self.tell(Event::LeftOut(item.clone()));
+        left_out.add(item);
     }
 
     pub(super) fn planned(&self, files: u64, bytes: Option<u64>) {

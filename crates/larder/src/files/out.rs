@@ -158,7 +158,7 @@ pub async fn write_out(
             Some(error) => item.because(error),
             None => item,
         };
-        got.left_out.add(item, observer);
+        observer.leave_out(&mut got.left_out, item);
     };
 
     let mut named = Vec::with_capacity(files.len());
@@ -234,7 +234,7 @@ pub async fn write_out(
                     Some(error) => item.because(error),
                     None => item,
                 };
-                got.left_out.add(item, observer);
+                observer.leave_out(&mut got.left_out, item);
             }
         }
     }

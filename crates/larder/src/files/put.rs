@@ -152,7 +152,7 @@ pub async fn put(
                         false => Reason::Unreadable,
                     };
                     let item = LeftOutItem::new(file.path.to_string_lossy(), reason);
-                    done.left_out.add(item.because(&error), observer);
+                    observer.leave_out(&mut done.left_out, item.because(&error));
                     unknown.insert(file.name.clone());
                     first_error.get_or_insert_with(|| failed("put", &file.path, error));
                     continue;
@@ -265,7 +265,7 @@ async fn find(
             }
             Err(reason) => {
                 let item = LeftOutItem::new(file.path.to_string_lossy(), reason);
-                found.left_out.add(item, observer);
+                observer.leave_out(&mut found.left_out, item);
             }
         }
     }

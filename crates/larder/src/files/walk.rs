@@ -216,7 +216,7 @@ impl Walker {
 
     fn leave_out(&mut self, path: &Path, reason: Reason) {
         let item = LeftOutItem::new(path.to_string_lossy(), reason);
-        self.walk.left_out.add(item, &self.observer);
+        self.observer.leave_out(&mut self.walk.left_out, item);
     }
 
     fn bad_name(&mut self, path: &Path, reason: Reason, message: String) -> Result<()> {
@@ -233,7 +233,7 @@ impl Walker {
             return Err(error);
         }
         let item = LeftOutItem::new(path.to_string_lossy(), Reason::Unreadable).because(&error);
-        self.walk.left_out.add(item, &self.observer);
+        self.observer.leave_out(&mut self.walk.left_out, item);
         self.walk.unknown.push(name.to_owned());
         Ok(())
     }

@@ -46,15 +46,15 @@ pub(super) async fn write_one(
     let fail = |error| cannot_write(&file.path, error);
     let folder = file.path.parent().expect("it was joined to a folder");
     let path = folder.join(temporary_name()?);
-    let mut options = tokio::fs::OpenOptions::new();
     let _permit = Descriptors::of_process().file().await;
-    let mut out = options
-        .write(true)
-        .create_new(true)
-        .open(&path)
-        .await
-        .map_err(fail)?;
-    let temporary = Temporary(Some(path.clone()));
+    let (name, target) = (path.clone(), file.path.clone());
+    // Made and guarded in one step, so that whoever does not wait for it leaves nothing.
+    let made = blocking(move || {
+        let out = fs::File::create_new(&name).map_err(|error| cannot_write(&target, error))?;
+        Ok((out, Temporary(Some(name))))
+    });
+    let (out, temporary) = made.await?;
+    let mut out = tokio::fs::File::from_std(out);
     let mut pieces = file.stored.read(blobs);
     let mut hole = 0;
     while let Some(piece) = pieces.try_next().await? {
