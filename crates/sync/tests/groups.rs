@@ -157,10 +157,10 @@ async fn no_path_is_a_file_and_a_folder() -> Result<()> {
     repo.write("a", "file").await?;
     repo.write("a/b/c", "deep").await?;
     assert_eq!(names(&repo).await?, ["a/b/c"]);
-    assert_eq!(kind(repo.write("a", "file").await), Kind::Conflict);
-    assert_eq!(kind(repo.write("a/b", "file").await), Kind::Conflict);
+    assert_eq!(kind(repo.write("a", "file").await), Kind::Invalid);
+    assert_eq!(kind(repo.write("a/b", "file").await), Kind::Invalid);
     repo.write("d", "file").await?;
-    assert_eq!(kind(repo.rename("d", "a/b").await), Kind::Conflict);
+    assert_eq!(kind(repo.rename("d", "a/b").await), Kind::Invalid);
     // A folder of one file becomes that file.
     repo.rename("a/b/c", "a").await?;
     repo.rename("d", "a/d").await?;

@@ -31,7 +31,7 @@ pub(crate) struct Args {
     /// Your name in the group
     #[arg(long = "as", value_name = "NAME", default_value = "me", value_parser = NonEmptyStringValueParser::new())]
     member: String,
-    /// Keep files in the group that the folder no longer has
+    /// Keep files in the group that the folder no longer has. An empty folder removes none: its disk may not be mounted
     #[arg(long)]
     no_mirror: bool,
     #[command(flatten)]
@@ -57,7 +57,9 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
     let id = group.id();
     let mut request = args.how.request(&args.folder);
     request.name = Some(name);
-    request.mirror = !args.no_mirror;
+    // An empty folder is more often a disk that is not mounted than a wish to give nothing any more.
+    let is_empty = std::fs::read_dir(&args.folder).is_ok_and(|mut all| all.next().is_none());
+    request.mirror = !args.no_mirror && !is_empty;
     let done = groups::put(app, &repo, &request).await?;
     let is_whole = put::say(app, &group, &args.folder, done, args.how.skip_unreadable).await?;
     drop((group, repo));

@@ -67,6 +67,9 @@ fn share_gives_no_deleted_file_any_longer() {
     assert_eq!(place.json(&["ls", "photos/me"]).len(), 2);
     assert_eq!(share(&[])["removed"]["names"][0], "photos/oops");
     assert_eq!(names(&place.json(&["ls", "photos/me"])), ["photos/keep"]);
+    // As if its disk were not mounted.
+    fs::remove_file(place.path("photos/keep")).unwrap();
+    assert_eq!(share(&[])["kept"]["count"], 1);
 }
 
 #[test]

@@ -189,6 +189,7 @@ fn moves(observer: &Observer) -> Progress {
 }
 
 /// Returns true if it was the file that failed, and not the store or the whole process.
+#[cfg(any(feature = "iroh", feature = "groups"))]
 pub(super) fn is_about(error: &Error, path: &Path) -> bool {
     if is_out_of_descriptors(error) {
         return false;

@@ -83,6 +83,7 @@ pub use self::{
 pub const OPERATION: &str = "files";
 
 /// The number of small files that are read at once: so many of them share a commit.
+#[cfg(any(feature = "iroh", feature = "groups"))]
 const IN_FLIGHT: usize = 64;
 
 /// Returns the name that a path is stored under unless another is given: its last component. A link has the name
@@ -109,22 +110,26 @@ pub fn needs_name(error: &Error) -> bool {
 
 /// An error of the operating system about a path that was to be read.
 fn cannot_read(path: &Path, error: std::io::Error) -> Error {
-    about(path, "read", error)
+    about(format!("cannot read {}", path.display()), error)
 }
 
 /// An error of the operating system about a path that was to be written.
 fn cannot_write(path: &Path, error: std::io::Error) -> Error {
-    about(path, "write", error)
+    about(format!("cannot write {}", path.display()), error)
 }
 
-fn about(path: &Path, verb: &str, error: std::io::Error) -> Error {
-    let kind = Error::io(OPERATION, path, std::io::Error::from(error.kind())).kind();
-    let kind = match larder_store_api::is_out_of_descriptors(&error) {
-        true => Kind::Unavailable,
-        false => kind,
-    };
-    let message = format!("cannot {verb} {}", path.display());
+fn about(message: String, error: std::io::Error) -> Error {
+    // For its kind alone: the message names the path already.
+    let kind = Error::io(OPERATION, Path::new(""), same(&error)).kind();
     Error::new(kind, OPERATION, message).because(error)
+}
+
+/// Returns an error of the operating system of the same kind and number.
+fn same(error: &std::io::Error) -> std::io::Error {
+    match error.raw_os_error() {
+        Some(number) => std::io::Error::from_raw_os_error(number),
+        None => error.kind().into(),
+    }
 }
 
 /// Returns the error of a store with the path that it was about.

@@ -20,7 +20,10 @@ use self::{
     place::{Place, place_of},
     write::{folds_case, make_folder, sync_folder, write_one},
 };
-use super::{LeftOut, LeftOutItem, Observer, Reason, Rules, blocking, cannot_write, to_paths};
+use super::{
+    LeftOut, LeftOutItem, OPERATION, Observer, Reason, Rules, blocking, cannot_write, failed,
+    to_paths,
+};
 
 pub use self::place::is_same;
 
@@ -152,49 +155,49 @@ pub async fn write_out(
         folder: dir.display().to_string(),
         ..Got::default()
     };
-    let mut left_out = |name: &str, reason, error: Option<&Error>| {
-        let item = LeftOutItem::new(name, reason);
-        let item = match error {
-            Some(error) => item.because(error),
-            None => item,
-        };
-        observer.leave_out(&mut got.left_out, item);
-    };
-
     let mut named = Vec::with_capacity(files.len());
     for ((name, stored), path) in paths_of(files, request).await? {
         match path {
             Ok(path) => named.push((name, stored, dir.join(path))),
-            Err(reason) => left_out(&name, reason, None),
+            Err(reason) => observer.leave_out(&mut got.left_out, LeftOutItem::new(name, reason)),
         }
     }
     let mut looked = stream::iter(named)
         .map(|(name, stored, path)| async move {
             let Some(size) = stored.size(blobs).await? else {
-                return Ok((name, Err((Reason::NotHere, None))));
+                let item = LeftOutItem::new(name, Reason::NotHere);
+                return Ok(Err(item));
             };
             let file = Planned {
-                name: name.clone(),
+                name,
                 path,
                 stored,
                 size,
             };
             Ok::<_, Error>(match place_of(blobs, &file, dir).await {
-                Ok(place) => (name, Ok((file, place))),
-                Err(error) => (name, Err(reason_of(error)?)),
+                Ok(place) => Ok((file, place)),
+                Err(error) => Err(left_out(file.name, error)?),
             })
         })
         .buffered(FILES_AT_ONCE);
     let mut planned = Vec::new();
-    while let Some((name, looked)) = looked.try_next().await? {
-        match looked {
-            Ok((_, Place::Same)) => got.already_there += 1,
-            Ok((file, Place::Free)) => planned.push(file),
-            Ok((file, Place::Taken)) if request.overwrite => planned.push(file),
-            Ok((_, Place::Taken)) => left_out(&name, Reason::InTheWay, None),
-            Ok((_, Place::Blocked)) => left_out(&name, Reason::Blocked, None),
-            Err((reason, error)) => left_out(&name, reason, error.as_ref()),
-        }
+    while let Some(looked) = looked.try_next().await? {
+        let item = match looked {
+            Ok((_, Place::Same)) => {
+                got.already_there += 1;
+                continue;
+            }
+            Ok((file, Place::Taken)) if !request.overwrite => {
+                LeftOutItem::new(file.name, Reason::InTheWay)
+            }
+            Ok((file, Place::Free | Place::Taken)) => {
+                planned.push(file);
+                continue;
+            }
+            Ok((file, Place::Blocked)) => LeftOutItem::new(file.name, Reason::Blocked),
+            Err(item) => item,
+        };
+        observer.leave_out(&mut got.left_out, item);
     }
     drop(looked);
     let is_failure = got.left_out.count() > 0 && got.already_there == 0;
@@ -214,28 +217,21 @@ pub async fn write_out(
                 None => write_one(blobs, &file, request.overwrite, observer).await,
             };
             match written {
-                Ok(()) => Ok((file, None)),
-                Err(error) => match reason_of(error) {
-                    Ok(left) => Ok((file, Some(left))),
-                    Err(error) => Err(super::failed("write", &file.path, error)),
+                Ok(()) => Ok(Ok(file.size)),
+                Err(error) => match left_out(file.name, error) {
+                    Ok(item) => Ok(Err(item)),
+                    Err(error) => Err(failed("write", &file.path, error)),
                 },
             }
         })
         .buffer_unordered(FILES_AT_ONCE);
-    while let Some((file, left)) = writes.try_next().await? {
-        match left {
-            None => {
+    while let Some(written) = writes.try_next().await? {
+        match written {
+            Ok(size) => {
                 got.files += 1;
-                got.bytes = got.bytes.saturating_add(file.size);
+                got.bytes = got.bytes.saturating_add(size);
             }
-            Some((reason, error)) => {
-                let item = LeftOutItem::new(&file.name, reason);
-                let item = match &error {
-                    Some(error) => item.because(error),
-                    None => item,
-                };
-                observer.leave_out(&mut got.left_out, item);
-            }
+            Err(item) => observer.leave_out(&mut got.left_out, item),
         }
     }
     let target = dir.to_owned();
@@ -297,17 +293,18 @@ async fn make_folders(
     .await
 }
 
-/// Returns the reason why one file is left out, or the error if it concerns all of them.
-fn reason_of(error: Error) -> Result<(Reason, Option<Error>)> {
+/// Returns the item that an error leaves out, or the error if it concerns all files.
+fn left_out(name: String, error: Error) -> Result<LeftOutItem> {
     if is_out_of_descriptors(&error) {
         return Err(error);
     }
-    let of_disk = error.operation() == super::OPERATION;
-    match error.kind() {
-        Kind::NotFound if !of_disk => Ok((Reason::NotHere, None)),
-        Kind::Corrupt if !of_disk => Ok((Reason::Damaged, Some(error))),
-        Kind::Full | Kind::Closed => Err(error),
-        _ if of_disk => Ok((Reason::Unwritable, Some(error))),
-        _ => Err(error),
-    }
+    let is_of_disk = error.operation() == OPERATION;
+    let reason = match error.kind() {
+        Kind::Full | Kind::Closed => return Err(error),
+        _ if is_of_disk => Reason::Unwritable,
+        Kind::NotFound => return Ok(LeftOutItem::new(name, Reason::NotHere)),
+        Kind::Corrupt => Reason::Damaged,
+        _ => return Err(error),
+    };
+    Ok(LeftOutItem::new(name, reason).because(&error))
 }

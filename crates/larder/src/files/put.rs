@@ -108,8 +108,8 @@ pub struct PutDone {
 ///
 /// # Errors
 /// [`Kind::NotFound`] where there is no such path; [`Kind::Denied`] where the repo is not ours; [`Kind::Invalid`]
-/// where the path is neither a file nor a folder or has no name; [`Kind::Conflict`] where a single file would take
-/// the place of a folder; any error of reading with [`fail_fast`](PutRequest::fail_fast).
+/// where the path is neither a file nor a folder or has no name, or where a single file would take the place of a
+/// folder with files in it; any error of reading with [`fail_fast`](PutRequest::fail_fast).
 pub async fn put(
     store: &Store,
     repo: &Repo,
@@ -173,7 +173,8 @@ pub async fn put(
             }
         }
         if !changes.is_empty() {
-            repo.change(changes).await?;
+            let changed = repo.change(changes).await;
+            changed.map_err(|error| failed("put", &request.path, error))?;
         }
     }
     // A single file is all that was asked for.

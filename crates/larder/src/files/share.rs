@@ -11,7 +11,7 @@ use super::cannot_read;
 use crate::Store;
 
 /// The collection that says which group was made for which folder: a hash of the folder's path -> the group's id.
-const SHARES: CollectionId = CollectionId::from_static("larder-cli/shares");
+const SHARES: CollectionId = CollectionId::from_static("larder-files/shares");
 
 /// Returns the group that was made for a folder before, with our repo in it; a new group called `name`, and a new
 /// repo called `member`, where there is none. Another group of that name is not taken: its members were not invited

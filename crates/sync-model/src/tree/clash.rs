@@ -22,8 +22,7 @@ impl Tree {
     /// as a folder.
     ///
     /// # Errors
-    /// [`Kind::Conflict`] where a new file has the name of a folder whose files stay; [`Kind::Invalid`] where one of
-    /// the new files has the name of a folder of another.
+    /// [`Kind::Invalid`] where a new file has the name of a folder whose files stay, or of a folder of another new file.
     pub async fn make_room(
         &self,
         operation: &'static str,
@@ -73,7 +72,7 @@ impl Tree {
         while let Some((file, _)) = below.try_next().await? {
             if !matches!(changes.get(&file), Some(None)) {
                 let message = "a folder has this name; remove the files in it first";
-                let error = Error::new(Kind::Conflict, operation, message);
+                let error = Error::new(Kind::Invalid, operation, message);
                 return Err(error.with("name", name).with("file", file));
             }
         }

@@ -182,7 +182,7 @@ async fn write(tree: &Tree, root: Root, name: &Name, file: Option<FileEntry>) ->
     match tree.make_room("test", root, &mut changes).await {
         Ok(()) => tree.edit(root, changes).await.unwrap().root,
         Err(error) => {
-            assert_eq!(error.kind(), Kind::Conflict);
+            assert_eq!(error.kind(), Kind::Invalid);
             root
         }
     }

@@ -196,8 +196,8 @@ impl Repo {
     /// No path is a file and a folder at once: a file that has the name of one of the path's folders is removed.
     ///
     /// # Errors
-    /// [`Kind::Denied`] where the repo is not ours; [`Kind::Invalid`] for a path that is none; [`Kind::Conflict`]
-    /// where the path is a folder with files in it.
+    /// [`Kind::Denied`] where the repo is not ours; [`Kind::Invalid`] for a path that is none, or that is
+    /// a folder with files in it.
     pub async fn write(&self, path: &str, content: impl Into<Content>) -> Result<FileEntry> {
         let _open = self.enter(WRITE)?;
         let name = Name::new(path)?;
@@ -279,7 +279,7 @@ impl Repo {
     ///
     /// # Errors
     /// [`Kind::NotFound`] where there is no such file, [`Kind::Denied`] where the repo is not ours,
-    /// [`Kind::Conflict`] where the new path is a folder with other files in it.
+    /// [`Kind::Invalid`] where the new path is a folder with other files in it.
     pub async fn rename(&self, from: &str, to: &str) -> Result<()> {
         const OPERATION: &str = "sync.repo.rename";
         let _open = self.enter(OPERATION)?;
@@ -303,9 +303,8 @@ impl Repo {
     /// is the repo's from then on. Files that have the names of folders of new ones are removed.
     ///
     /// # Errors
-    /// [`Kind::Denied`] where the repo is not ours; [`Kind::Conflict`] where a new file has the name of a folder whose
-    /// files the changes do not remove, and [`Kind::Invalid`] where another new file lies in it;
-    /// [`Kind::Unavailable`] where other devices of the same owner kept coming first.
+    /// [`Kind::Denied`] where the repo is not ours; [`Kind::Invalid`] where a new file has the name of a folder whose
+    /// files the changes do not remove, or in which they put another; [`Kind::Unavailable`] where other devices of the same owner kept coming first.
     pub async fn change(&self, changes: Changes) -> Result<Root> {
         let _open = self.enter(WRITE)?;
         let transaction = self.0.group.blobs().transaction()?;

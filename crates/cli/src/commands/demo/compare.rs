@@ -99,7 +99,8 @@ pub(super) async fn compare(
                             Err(error) => return Err(anyhow::Error::new(error)),
                         }
                     }
-                    None => false,
+                    // A file that cannot be read was left out.
+                    None => std::fs::File::open(&file.path).is_err(),
                 };
                 Ok((file, same))
             }
