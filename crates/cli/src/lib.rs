@@ -15,7 +15,8 @@ mod output;
 mod problem;
 
 use std::{
-    io::{self, Write},
+    env,
+    io::{self, IsTerminal, Write},
     process::ExitCode,
     time::Duration,
 };
@@ -52,6 +53,7 @@ pub fn main_with(backends: Backends) -> ExitCode {
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal() && env::var_os("NO_COLOR").is_none())
         .init();
     // Where the system refuses, the program shares out what it has.
     if let Err(error) = larder::descriptors::raise_limit() {

@@ -16,8 +16,8 @@ pub const MAX_PART_LEN: usize = 255;
 pub struct Name(Arc<str>);
 
 impl Name {
-    /// A name, or [`Kind::Invalid`] where it is empty or too long, or has a part that is empty, too long, `.` or `..`,
-    /// or a NUL.
+    /// Makes a name; [`Kind::Invalid`] if it is empty or too long, or has a part that is empty, too long, `.` or `..`,
+    /// or contains a NUL.
     pub fn new(name: impl AsRef<str>) -> Result<Self> {
         let name = name.as_ref();
         let wrong = |message| {
@@ -39,7 +39,7 @@ impl Name {
         Ok(Self(name.into()))
     }
 
-    /// The name's text.
+    /// Returns the name as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
