@@ -90,7 +90,7 @@ impl Added {
 /// taken gets the new content.
 ///
 /// # Errors
-/// [`Kind::NotFound`] where there is no such path; [`Kind::Invalid`] where it is neither a file nor a folder, or has
+/// [`Kind::NotFound`] if there is no such path; [`Kind::Invalid`] if it is neither a file nor a folder, or has
 /// no name; the first error of reading where not one file of a folder can be read, or with
 /// [`fail_fast`](AddRequest::fail_fast); [`Kind::TooLarge`] for a folder of more files than a collection can have;
 /// [`Kind::Unsupported`] for a folder without the feature `iroh`.
@@ -131,7 +131,7 @@ pub async fn add(store: &Store, request: &AddRequest, observer: &Observer) -> Re
 /// Stores the bytes of a stream under a name, as [`add`] stores those of a file.
 ///
 /// # Errors
-/// [`Kind::Unavailable`] where the stream fails.
+/// [`Kind::Unavailable`] if the stream fails.
 pub async fn add_stream(
     store: &Store,
     name: &str,

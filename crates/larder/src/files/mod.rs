@@ -90,7 +90,7 @@ const IN_FLIGHT: usize = 64;
 /// that was given, and not that of the item that it points to.
 ///
 /// # Errors
-/// [`Kind::Invalid`] where it has none, or one that is not Unicode; [`Kind::NotFound`] where there is no such path.
+/// [`Kind::Invalid`] if it has none, or one that is not Unicode; [`Kind::NotFound`] if there is no such path.
 pub fn default_name(path: &Path) -> Result<String> {
     // Resolved, so that `.` has a name.
     let real = std::fs::canonicalize(path).map_err(|error| cannot_read(path, error))?;

@@ -143,7 +143,7 @@ struct Planned {
 /// call can be repeated. Holes of sparse files are holes again, as far as they are long.
 ///
 /// # Errors
-/// [`Kind::Full`] where the disk is full; those of the store and of the whole folder.
+/// [`Kind::Full`] if the disk is full; those of the store and of the whole folder.
 pub async fn write_out(
     blobs: &Blobs,
     files: Vec<(String, Stored)>,

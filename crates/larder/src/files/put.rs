@@ -107,8 +107,8 @@ pub struct PutDone {
 /// way round. So is a name by one that differs from it only in case, if the folder has just that one.
 ///
 /// # Errors
-/// [`Kind::NotFound`] where there is no such path; [`Kind::Denied`] where the repo is not ours; [`Kind::Invalid`]
-/// where the path is neither a file nor a folder or has no name, or where a single file would take the place of a
+/// [`Kind::NotFound`] if there is no such path; [`Kind::Denied`] if the repo is not ours; [`Kind::Invalid`]
+/// if the path is neither a file nor a folder or has no name, or where a single file would take the place of a
 /// folder with files in it; any error of reading with [`fail_fast`](PutRequest::fail_fast).
 pub async fn put(
     store: &Store,

@@ -10,7 +10,7 @@ use super::OPERATION;
 /// path is empty.
 ///
 /// # Errors
-/// [`Kind::NotFound`] where there is no such file; [`Kind::Invalid`], with the number of files, where it is a folder
+/// [`Kind::NotFound`] if there is no such file; [`Kind::Invalid`], with the number of files, where it is a folder
 /// and `recursive` is not set.
 pub async fn removal(repo: &Repo, path: &str, recursive: bool) -> Result<Changes> {
     let mut changes = Changes::new();

@@ -18,7 +18,7 @@ const SHARES: CollectionId = CollectionId::from_static("larder-files/shares");
 /// to this folder.
 ///
 /// # Errors
-/// [`Kind::NotFound`](crate::Kind::NotFound) where there is no such folder; those of the store.
+/// [`Kind::NotFound`](crate::Kind::NotFound) if there is no such folder; those of the store.
 pub async fn shared_group(
     store: &Store,
     folder: &Path,

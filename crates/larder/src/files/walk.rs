@@ -100,7 +100,7 @@ impl Walk {
 ///
 /// # Errors
 /// Those of reading `root` itself, and of any item with [`fail_fast`](WalkOptions::fail_fast); [`Kind::Invalid`]
-/// where it lies in an open store; [`Kind::Unavailable`] where the process can open no more files.
+/// if it lies in an open store; [`Kind::Unavailable`] if the process can open no more files.
 pub async fn walk(root: &Path, options: &WalkOptions, observer: &Observer) -> Result<Walk> {
     // Dropped with this future, which ends the work.
     let wanted = Arc::new(());

@@ -22,7 +22,7 @@ impl Tree {
     /// as a folder.
     ///
     /// # Errors
-    /// [`Kind::Invalid`] where a new file has the name of a folder whose files stay, or of a folder of another new file.
+    /// [`Kind::Invalid`] if a new file has the name of a folder whose files stay, or of a folder of another new file.
     pub async fn make_room(
         &self,
         operation: &'static str,
