@@ -106,6 +106,34 @@ pub struct PutDone {
 /// The tree never holds a name that is also a folder: a file that became a folder is replaced by it, and the other
 /// way round. So is a name by one that differs from it only in case, if the folder has just that one.
 ///
+/// ```
+/// use larder::{
+///     Store,
+///     files::{self, Observer, PutRequest},
+/// };
+///
+/// # async fn example() -> larder::Result<()> {
+/// # let dir = tempfile::tempdir().expect("a folder");
+/// # let photos = dir.path().join("photos");
+/// # std::fs::create_dir(&photos).expect("a folder");
+/// # std::fs::write(photos.join("lake.jpg"), "cold").expect("a file");
+/// # std::fs::write(photos.join("oops.jpg"), "private").expect("a file");
+/// let store = Store::open("mem:").await?;
+/// let (_group, repo) = files::shared_group(&store, &photos, "photos", "ann").await?;
+/// let mut request = PutRequest::new(&photos);
+/// let put = files::put(&store, &repo, &request, &Observer::none()).await?;
+/// assert_eq!(put.files, 2);
+///
+/// # std::fs::remove_file(photos.join("oops.jpg")).expect("it is removed");
+/// request.mirror = true; // a deleted file goes from the repo too
+/// let put = files::put(&store, &repo, &request, &Observer::none()).await?;
+/// assert_eq!(put.removed.names, ["photos/oops.jpg"]);
+/// store.close().await
+/// # }
+/// # tokio::runtime::Runtime::new().expect("a runtime").block_on(example())?;
+/// # larder::Result::<()>::Ok(())
+/// ```
+///
 /// # Errors
 /// [`Kind::NotFound`] if there is no such path; [`Kind::Denied`] if the repo is not ours; [`Kind::Invalid`]
 /// if the path is neither a file nor a folder or has no name, or where a single file would take the place of a
