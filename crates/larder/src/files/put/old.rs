@@ -11,7 +11,7 @@ use crate::files::{Found, names::folded};
 /// Names of a repo that the folder on this machine does not have.
 #[derive(Debug, Default)]
 pub(super) struct Old {
-    /// Those that a new file replaces: under its name.
+    /// Those that a new file replaces: under its name, or that of a folder that it lies in.
     replaced: HashMap<String, Vec<Name>>,
     /// All others.
     rest: Vec<Name>,
@@ -32,10 +32,12 @@ impl Old {
                 .is_ok()
         };
         let mut old = Vec::new();
-        // A file that is a folder on this machine.
-        for path in above(top).chain([top]) {
-            if repo.entry(path).await?.is_some() {
-                old.push(Name::new(path)?);
+        // A file that is a folder on this machine, if anything is to come into it.
+        if !files.is_empty() {
+            for path in above(top).chain([top]) {
+                if repo.entry(path).await?.is_some() {
+                    old.push(Name::new(path)?);
+                }
             }
         }
         let mut listed = repo.list(&format!("{top}/")).await?;
@@ -52,13 +54,7 @@ impl Old {
             .iter()
             .map(|file| (folded(&file.name), file.name.as_str()))
             .collect();
-        // Folders that the files lie in, each with one of them.
-        let mut folders: HashMap<&str, &str> = HashMap::new();
-        for file in files {
-            for folder in above(&file.name) {
-                folders.entry(folder).or_insert(&file.name);
-            }
-        }
+        let folders: HashSet<&str> = files.iter().flat_map(|file| above(&file.name)).collect();
         let files: HashSet<&str> = files.iter().map(|file| file.name.as_str()).collect();
         for name in old {
             let text = name.as_str();
@@ -78,7 +74,9 @@ impl Old {
 
     /// Returns the names that go when a file is put under this one.
     pub(super) fn replaced_by(&mut self, name: &str) -> Vec<Name> {
-        self.replaced.remove(name).unwrap_or_default()
+        let names = above(name).chain([name]);
+        let replaced = names.filter_map(|name| self.replaced.remove(name));
+        replaced.flatten().collect()
     }
 
     /// Returns all names that no file has replaced, in order, but for those that are unknown by now.
