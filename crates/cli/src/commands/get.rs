@@ -7,7 +7,7 @@ use futures_util::TryStreamExt;
 use larder::{
     Store,
     files::{self, Got, LeftOut, Stored},
-    groups::{Member, Policy, Repo},
+    groups::{Member, Named, Policy, Repo},
 };
 
 use crate::{
@@ -178,7 +178,7 @@ async fn absent_in(place: &Place) -> Result<Vec<Absent>> {
         }
         let prefix = path.map_or(String::new(), |path| format!("{path}/"));
         let mut listed = repo.list(&prefix).await?;
-        while let Some((name, entry)) = listed.try_next().await? {
+        while let Some(Named { name, entry }) = listed.try_next().await? {
             if !repo.has(&entry).await? {
                 absent.push(Absent::new(&repo, name.as_str()));
             }

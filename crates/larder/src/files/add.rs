@@ -2,27 +2,19 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::atomic::{AtomicU64, Ordering},
 };
 
-use bytes::BytesMut;
-use futures_util::stream;
 use larder_store_api::{Error, Kind, Result, is_out_of_descriptors};
-use larder_store_engine::{AddOptions, Blobs, Hash, Pin, Progress, Root, Source, TagName};
+use larder_store_engine::{AddOptions, Blobs, Hash, Pin, Root, Source, TagName};
 use serde::{Deserialize, Serialize};
-use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::io::AsyncRead;
 
 use super::{
     LeftOut, OPERATION, Observer, as_text, blocking, cannot_read, default_name, failed,
     stores::OpenStores,
 };
 use crate::Store;
-
-/// The number of bytes of a stream that are read at once.
-const PIECE: usize = 256 * 1024;
 
 /// A request to store a file or a folder under a name.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -141,14 +133,9 @@ pub async fn add_stream(
     let blobs = store.blobs();
     let tag = TagName::try_from(name)?;
     let before = blobs.tags().get(&tag).await?;
-    let pieces = stream::try_unfold(reader, |mut reader| async move {
-        let mut piece = BytesMut::with_capacity(PIECE);
-        let read = reader.read_buf(&mut piece).await?;
-        Ok((read > 0).then(|| (piece.freeze(), reader)))
-    });
     observer.planned(1, None);
     let options = options(Some(tag), observer);
-    let source = Source::Stream(Box::pin(pieces));
+    let source = Source::reader(reader);
     let pin = blobs.add_with(source, options).await?;
     Ok(Added::new(&pin, name, before))
 }
@@ -176,16 +163,17 @@ async fn add_file(
 }
 
 fn options(tag: Option<TagName>, observer: &Observer) -> AddOptions {
-    let mut options = AddOptions::default();
-    options.tag = tag;
-    options.progress = Some(moves(observer));
-    options
+    let options = AddOptions::default().progress(moves(observer));
+    match tag {
+        Some(tag) => options.tag(tag),
+        None => options,
+    }
 }
 
 /// Tells of bytes that are counted from the start of a file.
-fn moves(observer: &Observer) -> Progress {
+pub(super) fn moves(observer: &Observer) -> impl Fn(u64) + Send + Sync + use<> {
     let (observer, last) = (observer.clone(), AtomicU64::new(0));
-    Arc::new(move |bytes| observer.moved(bytes.saturating_sub(last.swap(bytes, Ordering::Relaxed))))
+    move |bytes| observer.moved(bytes.saturating_sub(last.swap(bytes, Ordering::Relaxed)))
 }
 
 /// Returns true if it was the file that failed, and not the store or the whole process.

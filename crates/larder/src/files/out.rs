@@ -11,9 +11,12 @@ use std::{
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use larder_store_api::{Bytes, Error, Kind, Listing, Result, is_out_of_descriptors};
-use larder_store_engine::{Blobs, Hash, Status};
+use larder_store_engine::{BlobStatus, Blobs, Hash};
 #[cfg(feature = "groups")]
-use larder_sync::{groups::Repo, tree::FileEntry};
+use larder_sync::{
+    groups::Repo,
+    tree::{FileEntry, Named},
+};
 use serde::{Deserialize, Serialize};
 
 use self::{
@@ -95,8 +98,8 @@ impl Stored {
             Self::Sealed(_, entry) => (entry.blob, Some(entry.size)),
         };
         Ok(match blobs.status(blob).await? {
-            Some(Status::Complete { size: stored }) => Some(size.unwrap_or(stored)),
-            Some(Status::Partial { .. }) | None => None,
+            Some(BlobStatus::Complete { size: stored }) => Some(size.unwrap_or(stored)),
+            Some(BlobStatus::Partial { .. }) | None => None,
         })
     }
 
@@ -124,9 +127,7 @@ pub async fn files_in(repo: &Repo, path: Option<&str>) -> Result<Vec<(String, St
     }
     let prefix = path.map_or(String::new(), |path| format!("{path}/"));
     let listed: Vec<_> = repo.list(&prefix).await?.try_collect().await?;
-    let named = |(name, entry): (larder_sync::tree::Name, _)| {
-        (name.as_str()[prefix.len()..].to_owned(), stored(entry))
-    };
+    let named = |Named { name, entry }| (name.as_str()[prefix.len()..].to_owned(), stored(entry));
     Ok(listed.into_iter().map(named).collect())
 }
 
@@ -245,14 +246,11 @@ pub async fn write_out(
     Ok(got)
 }
 
-type Named<T> = Vec<((String, Stored), T)>;
+type Paths = Vec<((String, Stored), Result<PathBuf, Reason>)>;
 
 /// Returns the path of each file within the folder. Case tells names apart where the folder's file system says so:
 /// that is tried only where it matters.
-async fn paths_of(
-    files: Vec<(String, Stored)>,
-    request: &GetRequest,
-) -> Result<Named<Result<PathBuf, Reason>>> {
+async fn paths_of(files: Vec<(String, Stored)>, request: &GetRequest) -> Result<Paths> {
     let names = || files.iter().map(|(name, _)| name.as_str());
     let mut paths = to_paths(names(), request.rules, true);
     if paths.contains(&Err(Reason::CaseClash)) {

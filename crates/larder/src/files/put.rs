@@ -7,7 +7,7 @@ use std::{collections::HashSet, path::PathBuf};
 use futures_util::{StreamExt, stream};
 use larder_store_api::{Error, Kind, Result};
 use larder_sync::{
-    groups::{Changes, Content, Repo, Staged},
+    groups::{Changes, Content, Repo, Staged, WriteOptions, Written},
     tree::Name,
 };
 use serde::{Deserialize, Serialize};
@@ -16,7 +16,7 @@ use tokio::io::AsyncRead;
 use self::old::Old;
 use super::{
     Found, IN_FLIGHT, LeftOut, LeftOutItem, Listed, OPERATION, Observer, Reason, Walk, WalkOptions,
-    add::{check_outside, is_about, is_changing, open_stores},
+    add::{check_outside, is_about, is_changing, moves, open_stores},
     cannot_read, default_name, failed,
     names::check_len,
     walk,
@@ -165,7 +165,7 @@ pub async fn put(
     let mut first_error = None;
     for some in files.chunks(TOGETHER) {
         let mut staged = stream::iter(some)
-            .map(|file| async move { (file, stage(repo, file, request.read_all).await) })
+            .map(|file| async move { (file, stage(repo, file, request.read_all, observer).await) })
             .buffer_unordered(IN_FLIGHT);
         let mut changes = Changes::new();
         while let Some((file, staged)) = staged.next().await {
@@ -186,7 +186,6 @@ pub async fn put(
                     continue;
                 }
             };
-            observer.moved(file.size);
             for name in old.replaced_by(&file.name) {
                 done.removed.add(name.as_str());
                 changes.remove(name);
@@ -239,14 +238,23 @@ pub async fn put_stream(
 ) -> Result<PutDone> {
     let name = Name::new(top(name, to)?)?;
     observer.planned(1, None);
-    let entry = repo
-        .write(name.as_str(), Content::Stream(Box::new(reader)))
-        .await?;
-    observer.moved(entry.size);
+    let content = Content::reader(reader);
+    let write = repo.write_with(name.as_str(), content, options(observer));
+    let entry = write.await?;
     Ok(PutDone {
         files: 1,
         bytes: entry.size,
         ..PutDone::default()
+    })
+}
+
+/// Tells of the bytes of a file that are stored.
+fn options(observer: &Observer) -> WriteOptions {
+    let moved = moves(observer);
+    WriteOptions::new().progress(move |written| {
+        if let Written::Stored(bytes) = written {
+            moved(bytes);
+        }
     })
 }
 
@@ -303,7 +311,12 @@ async fn find(
 }
 
 /// Seals a file, unless it is in the repo as it is, and its bytes are here.
-async fn stage(repo: &Repo, file: &Found, read_all: bool) -> Result<Option<(Name, Staged)>> {
+async fn stage(
+    repo: &Repo,
+    file: &Found,
+    read_all: bool,
+    observer: &Observer,
+) -> Result<Option<(Name, Staged)>> {
     let name = Name::new(&file.name)?;
     let known = repo.entry(name.as_str()).await?;
     let is_here = match &known {
@@ -314,10 +327,11 @@ async fn stage(repo: &Repo, file: &Found, read_all: bool) -> Result<Option<(Name
         .as_ref()
         .is_some_and(|known| (known.size, known.modified) == (file.size, file.modified));
     if is_here && is_same && !read_all {
+        observer.moved(file.size);
         return Ok(None);
     }
-    let content = Content::Path(file.path.clone());
-    let staged = repo.stage(content, file.modified).await?;
+    let options = options(observer).modified(file.modified);
+    let staged = repo.stage_with(&file.path, options).await?;
     let is_equal = known.is_some_and(|known| known == staged.entry);
     // A file that was lost is put again, though the tree has named it all along.
     Ok((!is_equal || !is_here).then_some((name, staged)))

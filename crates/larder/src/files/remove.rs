@@ -2,7 +2,10 @@
 
 use futures_util::TryStreamExt;
 use larder_store_api::{Error, Kind, Result};
-use larder_sync::groups::{Changes, Repo};
+use larder_sync::{
+    groups::{Changes, Repo},
+    tree::Named,
+};
 
 use super::OPERATION;
 
@@ -24,7 +27,7 @@ pub async fn removal(repo: &Repo, path: &str, recursive: bool) -> Result<Changes
         path => format!("{path}/"),
     };
     let mut files = repo.list(&prefix).await?;
-    while let Some((name, _)) = files.try_next().await? {
+    while let Some(Named { name, .. }) = files.try_next().await? {
         changes.remove(name);
     }
     if changes.is_empty() {

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use futures_util::TryStreamExt;
 use larder_store_api::{Error, Kind, Result};
 
-use super::{FileEntry, Name, Root, Tree};
+use super::{FileEntry, Name, Named, Root, Tree};
 
 /// The folders that a name lies in, the outermost first.
 pub(super) fn folders(name: &Name) -> impl Iterator<Item = Name> {
@@ -69,7 +69,7 @@ impl Tree {
         changes: &BTreeMap<Name, Option<FileEntry>>,
     ) -> Result<()> {
         let mut below = self.list(root, &format!("{name}/"), None);
-        while let Some((file, _)) = below.try_next().await? {
+        while let Some(Named { name: file, .. }) = below.try_next().await? {
             if !matches!(changes.get(&file), Some(None)) {
                 let message = "a folder has this name; remove the files in it first";
                 let error = Error::new(Kind::Invalid, operation, message);

@@ -4,7 +4,10 @@ use std::collections::{HashMap, HashSet};
 
 use futures_util::TryStreamExt;
 use larder_store_api::Result;
-use larder_sync::{groups::Repo, tree::Name};
+use larder_sync::{
+    groups::Repo,
+    tree::{Name, Named},
+};
 
 use crate::files::{Found, names::folded};
 
@@ -41,7 +44,7 @@ impl Old {
             }
         }
         let mut listed = repo.list(&format!("{top}/")).await?;
-        while let Some((name, _)) = listed.try_next().await? {
+        while let Some(Named { name, .. }) = listed.try_next().await? {
             if !has(name.as_str()) && !is_unknown(name.as_str(), unknown) {
                 old.push(name);
             }
