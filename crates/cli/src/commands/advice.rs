@@ -128,7 +128,7 @@ fn wrong(program: &Command, file: &str, source: &str) -> Vec<String> {
             for option in options(part) {
                 let lacks = |name: &&str| !has(find(name).expect("a command"), option);
                 let is_global = has_global(program, option);
-                if !is_global && (commands.is_empty() || commands.iter().any(|name| lacks(&name))) {
+                if !is_global && (commands.is_empty() || commands.iter().any(lacks)) {
                     wrong.push(format!("{file}: {commands:?} has no --{option}: {text:?}"));
                 }
             }
