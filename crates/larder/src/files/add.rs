@@ -5,7 +5,7 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use larder_store_api::{Error, Kind, Result, is_out_of_descriptors};
+use larder_store_api::{Error, Kind, Result};
 use larder_store_engine::{AddOptions, Blobs, Hash, Pin, Root, Source, TagName};
 use serde::{Deserialize, Serialize};
 use tokio::io::AsyncRead;
@@ -179,7 +179,7 @@ pub(super) fn moves(observer: &Observer) -> impl Fn(u64) + Send + Sync + use<> {
 /// Returns true if it was the file that failed, and not the store or the whole process.
 #[cfg(any(feature = "iroh", feature = "groups"))]
 pub(super) fn is_about(error: &Error, path: &Path) -> bool {
-    if is_out_of_descriptors(error) {
+    if larder_store_api::is_out_of_descriptors(error) {
         return false;
     }
     let path = path.display().to_string();
