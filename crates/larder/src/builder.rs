@@ -89,7 +89,8 @@ impl StoreBuilder {
         let url = self.url?;
         let driver = self.backends.driver(&url)?;
         driver.check(&url)?;
-        Store::assemble(driver.open(&url).await?, self.unlock).await
+        let backend = driver.open(&url).await?;
+        Store::assemble(backend, driver.folder(&url), self.unlock).await
     }
 
     /// Repairs a store that answers [`Kind::Corrupt`](crate::Kind::Corrupt) when it is opened or listed, and that

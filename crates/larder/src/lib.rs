@@ -37,6 +37,8 @@
 mod backend;
 mod backends;
 mod builder;
+#[cfg(feature = "files")]
+pub mod files;
 #[cfg(feature = "groups")]
 pub mod groups;
 #[cfg(any(feature = "iroh", feature = "groups"))]
