@@ -5,7 +5,6 @@ use std::{
     any::Any,
     fs,
     ops::{Bound, Range},
-    panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
 };
 
@@ -13,14 +12,14 @@ use bytes::Bytes;
 use larder_store_api::{Error, Kind, Order, Result};
 use redb::{
     Builder, Database, ReadOnlyTable, ReadableDatabase, ReadableTable, ReadableTableMetadata,
-    TableDefinition, TableError,
+    StorageBackend, TableDefinition, TableError,
 };
 
 use crate::{
     error::closed,
     item::{Account, Accounts, Applied, Generation, Item, Value},
     log::{Pointer, Position},
-    pages::Pages,
+    silence,
 };
 
 /// The memory that redb may use for its cache.
@@ -40,6 +39,7 @@ const APPLIED: TableDefinition<(), (u32, u64, u64, u64)> = TableDefinition::new(
 pub(crate) struct Index {
     database: Database,
     path: PathBuf,
+    in_memory: bool,
 }
 
 /// The index as it was after one apply.
@@ -57,8 +57,8 @@ impl std::fmt::Debug for Snapshot {
 }
 
 impl Index {
-    /// Opens or creates the index at `path`.
-    pub(crate) fn open(path: &Path, pages: Pages) -> Result<Self> {
+    /// Opens or creates the index at `path`, whose pages are these.
+    pub(crate) fn open(path: &Path, pages: impl StorageBackend) -> Result<Self> {
         guard("index.open", || {
             let database = Builder::new()
                 .set_cache_size(CACHE_LEN)
@@ -67,8 +67,15 @@ impl Index {
             Ok(Self {
                 database,
                 path: path.to_owned(),
+                in_memory: false,
             })
         })
+    }
+
+    /// Says that what is written to it stays in memory: it is not worth compacting.
+    pub(crate) fn in_memory(mut self) -> Self {
+        self.in_memory = true;
+        self
     }
 
     /// Returns the place up to which the log was applied, and the accounts; `None` in a new index.
@@ -224,6 +231,9 @@ impl Index {
     /// that this takes long. Nothing may be reading.
     pub(crate) fn compact(mut self) -> Result<()> {
         const OPERATION: &str = "index.compact";
+        if self.in_memory {
+            return Ok(());
+        }
         let data = fs::metadata(&self.path);
         let len = data
             .map_err(|error| Error::io(OPERATION, &self.path, error))?
@@ -353,7 +363,7 @@ fn decode(row: &[u8]) -> Option<Item> {
 
 /// Runs a call of redb, which may panic on a damaged page.
 fn guard<T>(operation: &'static str, call: impl FnOnce() -> Result<T>) -> Result<T> {
-    catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|panic| {
+    silence::catch(call).unwrap_or_else(|panic| {
         let text = panic_text(panic.as_ref());
         Err(damaged(operation).with("panic", text))
     })
