@@ -97,11 +97,12 @@ pub(crate) struct Inner {
     threads: Mutex<Threads>,
 }
 
-/// A store that is being opened: all but the thread that commits.
+/// A store that is being opened: all but the thread that commits. The order of the fields matters: the queue
+/// ends before the threads are waited for.
 struct Parts {
+    readers: mpsc::Sender<Job>,
     threads: Threads,
     payloads: Arc<Payloads>,
-    readers: mpsc::Sender<Job>,
     descriptors: Arc<Descriptors>,
 }
 
