@@ -1,7 +1,7 @@
 //! The meaning of a word on the command line: a name, a path inside a stored folder, or a hash.
 
 use anyhow::Result;
-use larder::{Blobs, Error, Format, Hash, Kind, Root, TagName, iroh::load_collection};
+use larder::{Blobs, Error, Format, Hash, Kind, Root, TagName, iroh::load_folder};
 
 use crate::problem::Problem;
 
@@ -33,7 +33,7 @@ pub(crate) async fn find(blobs: &Blobs, text: &str) -> Result<Named> {
         if root.format != Format::HashSeq {
             continue;
         }
-        let entries = load_collection(blobs, root.hash).await?;
+        let entries = load_folder(blobs, root.hash).await?;
         return match entries.into_iter().find(|(name, _)| name == path) {
             Some((_, hash)) => Ok(Named {
                 name: path.to_owned(),

@@ -15,7 +15,7 @@ use larder::{
     AddOptions, Blobs, Pin, TagName,
     api::is_out_of_descriptors,
     engine::Progress,
-    iroh::{MAX_ENTRIES, store_collection},
+    iroh::{MAX_ENTRIES, store_folder},
 };
 use tokio::sync::Semaphore;
 
@@ -166,7 +166,7 @@ async fn ingest_folder(
     }
     let files = entries.len() as u64;
     // The pins keep the files until the tag does.
-    let pin = store_collection(blobs, entries, Some(tag)).await?;
+    let pin = store_folder(blobs, name, entries, Some(tag)).await?;
     drop(stored);
     bar.finish_and_clear();
     Ok(Ingested {

@@ -52,7 +52,8 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
     let names = names(&args)?;
     let store = app.store().await?;
     let blobs = store.blobs();
-    app.out.heading(Item::HEADING)?;
+    // Over the first line, if there is one.
+    let mut heading = Some(Item::HEADING);
     for (path, name) in args.paths.iter().zip(names) {
         let tag = TagName::try_from(name.as_str())?;
         let before = blobs.tags().get(&tag).await?;
@@ -68,6 +69,9 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
             (added.item, added.skipped)
         };
         let added = Added { item, skipped };
+        if let Some(heading) = heading.take() {
+            app.out.heading(heading)?;
+        }
         app.out.result(&added, &added.item)?;
         if let Some(text) = added.skipped.summary() {
             app.out.note(format_args!("{}: {text}", path.display()));

@@ -5,7 +5,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use larder::{
     Blobs, Format, Store,
     groups::{Policy, Repo},
-    iroh::load_collection,
+    iroh::load_folder,
 };
 
 use crate::{
@@ -169,7 +169,7 @@ async fn nothing_in(place: &Place, repo: &Repo) -> Result<Problem> {
 /// The names and hashes that a stored file or folder is written as.
 pub(crate) async fn files_of(blobs: &Blobs, named: Named) -> larder::Result<Vec<(String, Stored)>> {
     let entries = match named.root.format {
-        Format::HashSeq | Format::Tree { .. } => load_collection(blobs, named.root.hash).await?,
+        Format::HashSeq | Format::Tree { .. } => load_folder(blobs, named.root.hash).await?,
         Format::Raw => {
             let last = named.name.rsplit('/').next().unwrap_or(&named.name);
             vec![(last.to_owned(), named.root.hash)]
