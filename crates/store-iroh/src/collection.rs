@@ -152,7 +152,8 @@ fn common_folder(files: &[(String, Hash)]) -> Option<&str> {
         rest.is_some_and(|rest| !rest.is_empty())
     };
     let all = files.iter().all(|(name, _)| is_in(name));
-    (all && !folder.is_empty()).then_some(folder)
+    // Those are not the name of a folder.
+    (all && !matches!(folder, "" | "." | "..")).then_some(folder)
 }
 
 async fn complete_size(blobs: &Blobs, hash: Hash) -> Result<u64> {

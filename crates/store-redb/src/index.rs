@@ -34,10 +34,13 @@ const ACCOUNTS: TableDefinition<u32, (u64, u64, u64)> = TableDefinition::new("ac
 /// One entry: how far the log was applied, as segment, offset, sequence, revision.
 const APPLIED: TableDefinition<(), (u32, u64, u64, u64)> = TableDefinition::new("applied");
 
+const HERE: &str = "the database is there until the index is dropped";
+
 /// The index, open for writing.
 #[derive(Debug)]
 pub(crate) struct Index {
-    database: Database,
+    /// `None` while this is dropped.
+    database: Option<Database>,
     path: PathBuf,
     in_memory: bool,
 }
@@ -65,11 +68,15 @@ impl Index {
                 .create_with_backend(pages)
                 .map_err(|error| failed("index.open", error))?;
             Ok(Self {
-                database,
+                database: Some(database),
                 path: path.to_owned(),
                 in_memory: false,
             })
         })
+    }
+
+    fn database(&self) -> &Database {
+        self.database.as_ref().expect(HERE)
     }
 
     /// Says that what is written to it stays in memory: it is not worth compacting.
@@ -83,7 +90,7 @@ impl Index {
         const OPERATION: &str = "index.open";
         guard(OPERATION, || {
             let read = self
-                .database
+                .database()
                 .begin_read()
                 .map_err(|error| failed(OPERATION, error))?;
             let applied = match read.open_table(APPLIED) {
@@ -123,7 +130,7 @@ impl Index {
         const OPERATION: &str = "index.open";
         guard(OPERATION, || {
             let write = self
-                .database
+                .database()
                 .begin_write()
                 .map_err(|error| failed(OPERATION, error))?;
             write
@@ -144,7 +151,7 @@ impl Index {
         const OPERATION: &str = "index.read";
         guard(OPERATION, || {
             let read = self
-                .database
+                .database()
                 .begin_read()
                 .map_err(|error| failed(OPERATION, error))?;
             let rows = read
@@ -168,7 +175,7 @@ impl Index {
         };
         guard(OPERATION, || {
             let mut write = self
-                .database
+                .database()
                 .begin_write()
                 .map_err(|error| failed(OPERATION, error))?;
             // Reopening after a crash then needs no walk over the whole index.
@@ -241,7 +248,7 @@ impl Index {
         guard(OPERATION, || {
             let rows = {
                 let read = self
-                    .database
+                    .database()
                     .begin_read()
                     .map_err(|error| failed(OPERATION, error))?;
                 let rows = read
@@ -251,6 +258,8 @@ impl Index {
             };
             if COMPACT_LEN.contains(&len) && len > rows.saturating_mul(ROW_COST) {
                 self.database
+                    .as_mut()
+                    .expect(HERE)
                     .compact()
                     .map_err(|error| failed(OPERATION, error))?;
             }
@@ -261,6 +270,19 @@ impl Index {
     /// Returns the path of the index.
     pub(crate) fn path(&self) -> &Path {
         &self.path
+    }
+}
+
+impl Drop for Index {
+    fn drop(&mut self) {
+        // redb writes when it closes, and may find a damaged page then.
+        let database = self.database.take();
+        if let Err(error) = guard("index.close", || {
+            drop(database);
+            Ok(())
+        }) {
+            tracing::warn!(?error, "the index was not closed cleanly");
+        }
     }
 }
 

@@ -146,13 +146,16 @@ fn a_damaged_log_is_found_and_what_can_be_read_is_kept() {
     let said = place.fails(1, &["ls"]);
     assert!(said.contains("`larder verify --repair`"), "{said}");
     let repaired = place.run(&["verify", "--repair"]);
-    assert_eq!(repaired.code, Some(0), "{repaired:?}");
+    assert_eq!(repaired.code, Some(3), "{repaired:?}");
     assert!(
         repaired.out.starts_with("index      repaired: "),
         "{}",
         repaired.out
     );
     assert!(place.json(&["ls"]).len() >= 2);
+    // What was lost is named until it is here again.
+    assert!(repaired.out.contains("incomplete  "), "{}", repaired.out);
+    place.ok(&["add", "a", "b", "c", "d"]);
     assert!(place.ok(&["verify"]).ends_with("all sound\n"));
 }
 

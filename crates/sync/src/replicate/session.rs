@@ -40,7 +40,7 @@ const MAX_HOLDINGS: usize = 2 * records::GROUP_SLOTS as usize;
 
 /// The most sessions of one group on one connection: both sides may begin one at the same time, and one that
 /// ends may be replaced before that is noticed.
-const MAX_SESSIONS: usize = 4;
+pub(super) const MAX_SESSIONS: usize = 4;
 
 /// The time to wait after a store of ours failed; it doubles each time.
 const RETRY: Duration = Duration::from_secs(2);
