@@ -152,8 +152,10 @@ fn common_folder(files: &[(String, Hash)]) -> Option<&str> {
         rest.is_some_and(|rest| !rest.is_empty())
     };
     let all = files.iter().all(|(name, _)| is_in(name));
-    // Those are not the name of a folder.
-    (all && !matches!(folder, "" | "." | "..")).then_some(folder)
+    // What is no folder's name is for whoever checks names.
+    let is_name = !matches!(folder, "" | "." | "..")
+        && !folder.contains(|c: char| c.is_control() || matches!(c, ':' | '\\'));
+    (all && is_name).then_some(folder)
 }
 
 async fn complete_size(blobs: &Blobs, hash: Hash) -> Result<u64> {
