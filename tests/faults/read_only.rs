@@ -4,7 +4,8 @@ use std::path::Path;
 
 use futures_util::TryStreamExt;
 use larder::{
-    AddOptions, Hash, Kind, Status, Store, StoreBuilder, StoreUrl, Unlock, api::CollectionId,
+    AddOptions, BlobStatus, Hash, Kind, Store, StoreBuilder, StoreUrl, TagName, Unlock,
+    api::CollectionId,
 };
 use tests::{
     child,
@@ -15,10 +16,7 @@ use tests::{
 const NOTES: CollectionId = CollectionId::from_static("notes");
 
 fn tagged(tag: &str) -> AddOptions {
-    AddOptions {
-        tag: Some(tag.try_into().unwrap()),
-        ..AddOptions::default()
-    }
+    AddOptions::default().tag(TagName::try_from(tag).unwrap())
 }
 
 /// Fills a store. What has no tag was not claimed when it ends.
@@ -41,7 +39,10 @@ async fn fill(store: &Store) -> Vec<Hash> {
 async fn check(store: &Store, kept: &[Hash]) {
     for hash in kept {
         let status = store.blobs().status(*hash).await.unwrap();
-        assert!(matches!(status, Some(Status::Complete { .. })), "{hash}");
+        assert!(
+            matches!(status, Some(BlobStatus::Complete { .. })),
+            "{hash}"
+        );
         assert!(Hash::of(read(store.blobs(), *hash).await) == *hash);
     }
     assert_eq!(unsound(store.blobs()).await, []);
@@ -54,11 +55,10 @@ async fn check(store: &Store, kept: &[Hash]) {
     assert_eq!(notes.len(), 20);
     store.disk_usage().await.unwrap();
 
-    let name = "kept 1".try_into().unwrap();
     let denied = [
         store.blobs().add(bytes(99, 100)).await.map(drop),
         store.blobs().add(bytes(98, MIB)).await.map(drop),
-        store.blobs().tags().delete_one(&name).await.map(drop),
+        store.blobs().tags().delete_one("kept 1").await.map(drop),
         store
             .collections()
             .put(NOTES, vec![1], vec![2])

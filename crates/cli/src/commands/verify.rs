@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use anyhow::{Context, Result};
 use futures_util::TryStreamExt;
 use larder::{
-    Blobs, Error, Format, Hash, Kind, Repair, Scrubbed, Status, StoreBuilder,
+    BlobStatus, Blobs, Error, Format, Hash, Kind, Repair, Scrubbed, StoreBuilder,
     api::GROUP_LEN,
     engine::Finding,
     groups::{Groups, TAG_PREFIX},
@@ -204,12 +204,12 @@ async fn count(blobs: &Blobs) -> Result<Total> {
     let mut total = Total { blobs: 0, bytes: 0 };
     let mut all = blobs.list();
     loop {
-        let (Status::Complete { size } | Status::Partial { size, .. }) = match all.try_next().await
-        {
-            Ok(Some((_, status))) => status,
-            // What cannot be read is for the scrub to judge.
-            Ok(None) | Err(_) => return Ok(total),
-        };
+        let (BlobStatus::Complete { size } | BlobStatus::Partial { size, .. }) =
+            match all.try_next().await {
+                Ok(Some((_, status))) => status,
+                // What cannot be read is for the scrub to judge.
+                Ok(None) | Err(_) => return Ok(total),
+            };
         total.blobs += 1;
         total.bytes = total.bytes.saturating_add(size);
     }
@@ -228,13 +228,13 @@ impl Total {
 }
 
 impl Summary {
-    fn take(&mut self, scrubbed: &Scrubbed, status: Option<Status>) {
+    fn take(&mut self, scrubbed: &Scrubbed, status: Option<BlobStatus>) {
         match &scrubbed.finding {
             Finding::Orphan { .. } => self.orphans += 1,
             finding => {
                 self.checked += 1;
                 self.bytes += match status {
-                    Some(Status::Partial { present, .. }) => {
+                    Some(BlobStatus::Partial { present, .. }) => {
                         self.incomplete += 1;
                         present
                     }
@@ -325,7 +325,7 @@ fn bytes_of(ranges: &larder::ChunkRanges, size: u64) -> u64 {
 /// is being fetched, and what groups have, is for others to say.
 async fn show_affected(out: Output, blobs: &Blobs, damaged: &HashSet<Hash>) -> Result<u64> {
     let mut incomplete = 0;
-    let mut tags = blobs.tags().list_all();
+    let mut tags = blobs.tags().list(..);
     while let Some(tag) = tags.try_next().await? {
         let name = tag.name.to_string();
         let is_elsewhere = name.starts_with(INCOMPLETE) || name.starts_with(TAG_PREFIX);
@@ -387,7 +387,7 @@ fn is_expected(error: &Error) -> bool {
 async fn is_here(blobs: &Blobs, hash: Hash) -> larder::Result<bool> {
     Ok(matches!(
         blobs.status(hash).await?,
-        Some(Status::Complete { .. })
+        Some(BlobStatus::Complete { .. })
     ))
 }
 

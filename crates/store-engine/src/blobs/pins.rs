@@ -53,6 +53,12 @@ impl fmt::Debug for Pin {
     }
 }
 
+impl From<&Pin> for Root {
+    fn from(pin: &Pin) -> Self {
+        pin.root()
+    }
+}
+
 impl Drop for Held {
     fn drop(&mut self) {
         let mut state = self.pins.lock();

@@ -1,7 +1,8 @@
-//! Connects to members that are not connected, and leaves those alone who lied or cannot be reached.
+//! Connects to members that are not connected; avoids those that lied or cannot be reached.
 
 use std::sync::Arc;
 
+use larder_store_engine::metrics::Counter;
 use tokio::task::JoinSet;
 
 use super::{
@@ -47,6 +48,7 @@ impl Shared {
 
     async fn dial_one(self: &Arc<Self>, address: Address) {
         let avoided = Avoided::Address(address.clone());
+        Counter::Dials.add(1);
         match self.network.connect(&address, None).await {
             Ok(connection) => {
                 self.penalties.forgive(&avoided);
@@ -54,13 +56,14 @@ impl Shared {
                 self.add_link(connection, Side::Dialed);
             }
             Err(error) => {
+                Counter::DialFailures.add(1);
                 tracing::debug!(%address, %error, "a member cannot be reached");
                 self.penalties.avoid(avoided);
             }
         }
     }
 
-    /// Addresses of members that may be worth a try.
+    /// Returns the addresses of members that are worth a try.
     fn candidates(&self) -> Vec<Address> {
         let mut all: Vec<Address> = Vec::new();
         let own = self.network.addresses();
@@ -73,7 +76,7 @@ impl Shared {
                 texts.extend(valid.map(|route| route.address.clone()));
             });
             for text in texts {
-                // A group may tell addresses of several networks.
+                // Members may announce addresses of several networks.
                 let Ok(address) = text.parse::<Address>() else {
                     continue;
                 };
@@ -99,19 +102,21 @@ impl Shared {
         all
     }
 
-    /// Does what follows from a fault on one of a connection's streams. A peer that lied or was silent for
-    /// too long is left alone for a while. A store of ours that failed is no reason to do anything to the
-    /// peer, and neither is a stream that was lost.
+    /// Acts on a fault of one of a connection's streams. A peer that lied or stalled is avoided for a
+    /// while. A failure of our own store has no consequences for the peer, and neither does a lost
+    /// stream.
     pub(super) fn blame(&self, link: &Link, fault: &Fault) {
         let peer = link.connection.peer();
         match fault {
-            // What several of its streams suffer from is one lie.
+            // Several streams may report the same lie; penalise it once.
             Fault::Peer(Misconduct::Lies, error) if link.connection_lives() => {
+                Counter::Misconduct.add(1);
                 tracing::warn!(%peer, %error, "a peer lied");
                 self.penalties.avoid(Avoided::Peer(peer));
                 link.connection.close("that was not right");
             }
             Fault::Peer(Misconduct::Stalls, error) if link.connection_lives() => {
+                Counter::Misconduct.add(1);
                 tracing::debug!(%peer, %error, "a peer stalls");
                 self.penalties.avoid(Avoided::Peer(peer));
                 link.connection.close("nothing came any more");
@@ -120,7 +125,7 @@ impl Shared {
         }
     }
 
-    /// A session ended, and only a new connection begins it again.
+    /// Marks a session as ended for good: only a new connection starts it again.
     pub(super) fn end_session(&self, link: &Link, fault: &Fault) {
         self.blame(link, fault);
         if link.connection_lives() {
