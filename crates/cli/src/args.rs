@@ -3,13 +3,13 @@
 use std::{ops::Range, path::PathBuf, str::FromStr, time::Duration};
 
 use clap::{Parser, Subcommand, builder::NonEmptyStringValueParser};
-use larder::StoreUrl;
+use larder::{StoreUrl, groups::MAX_LABEL_LEN};
 
 use crate::{
     backends::backends,
     commands::{
-        add, bench, cat, copy, demo, fetch, gc, get, group, ls, put, rm, serve, share, stats,
-        status, sync, verify,
+        add, bench, cat, copy, demo, fetch, gc, get, group, ls, put, rm, secrets, serve, share,
+        stats, status, sync, verify,
     },
 };
 
@@ -31,7 +31,8 @@ pub(crate) struct Args {
 /// Shown below the help.
 const EXIT_CODES: &str = "\
 Exit codes: 0 done; 1 failed; 2 wrong usage; 3 verify found damage that is not repaired; \
-130 interrupted (ctrl-c); 143 terminated.
+130 interrupted (ctrl-c; `serve`, `share` and `sync --watch` end so, with 0); 143 terminated. A second \
+ctrl-c ends at once.
 LARDER_LOG=debug shows what happens inside, on stderr.
 A redb store keeps its keys encrypted; LARDER_SECRETS_KEY names the file of the key that opens them \
 (without it, one in your configuration folder), LARDER_PASSWORD is a password instead.";
@@ -50,43 +51,27 @@ pub(crate) struct Global {
     pub(crate) quiet: bool,
 }
 
+/// Each command's help is the doc comment of its arguments: one here would hide all but its own line.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Store files and folders, each under its name
     Add(add::Args),
-    /// Make, join and list private groups
     Group(group::Args),
-    /// Put files and folders into a group
     Put(put::Args),
-    /// Meet the other members of your groups, until all have everything
     Sync(sync::Args),
-    /// Show how far this store is with its groups
     Status(status::Args),
-    /// Share a folder with a new group, and serve it
     Share(share::Args),
-    /// List what is stored: names and groups, or the files of one
     Ls(ls::Args),
-    /// Write a stored file or folder into a folder on disk
     Get(get::Args),
-    /// Write a blob, or a range of it, to standard output
     Cat(cat::Args),
-    /// Remove names, or files of your repo; `gc` then frees what nothing names any more
     Rm(rm::Args),
-    /// Delete what no name reaches
     Gc(gc::Args),
-    /// Read everything and compare it with its hashes
     Verify(verify::Args),
-    /// Show what a store holds and how much space it takes
     Stats(stats::Args),
-    /// Copy everything from one store to another; run it again to go on
+    Secrets(secrets::Args),
     Copy(copy::Args),
-    /// Let others fetch stored files and folders, or be a replica of groups
     Serve(serve::Args),
-    /// Fetch what a ticket names; run it again to go on
     Fetch(fetch::Args),
-    /// Measure stores side by side
     Bench(bench::Args),
-    /// Three members and a replica share a folder, one is killed and comes back, and all is compared
     Demo(demo::Args),
     /// Print the completions for a shell
     Completions {
@@ -107,6 +92,17 @@ pub(crate) fn url(text: &str) -> Result<StoreUrl, String> {
 /// The name of a stored file or folder, as the command line takes it.
 pub(crate) fn name() -> NonEmptyStringValueParser {
     NonEmptyStringValueParser::new()
+}
+
+/// The name of a group or a member, as the command line takes it.
+pub(crate) fn label(text: &str) -> Result<String, String> {
+    match text.len() {
+        0 => Err("a name has at least one character".to_owned()),
+        len if len > MAX_LABEL_LEN => Err(format!(
+            "a name has at most {MAX_LABEL_LEN} bytes, and this one has {len}"
+        )),
+        _ => Ok(text.to_owned()),
+    }
 }
 
 /// A range of bytes: `A..B`, `A..` or `..B`.
@@ -201,6 +197,27 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Args::command().debug_assert();
+    }
+
+    #[test]
+    fn the_whole_help_of_each_command_shows() {
+        let squash = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+        let mut args = Args::command();
+        args.build();
+        for command in args.get_subcommands_mut() {
+            let name = command.get_name().to_owned();
+            if ["completions", "help"].contains(&name.as_str()) {
+                continue;
+            }
+            let about = command.get_about().map(ToString::to_string);
+            let long = command.get_long_about().map(ToString::to_string);
+            let (Some(about), Some(long)) = (about, long) else {
+                panic!("{name} has no long help: is there a doc comment at its variant?");
+            };
+            let help = squash(&command.render_long_help().to_string());
+            assert!(long.len() > about.len() + 20, "{name}: {long}");
+            assert!(help.contains(&squash(&long)), "{name}: {help}");
+        }
     }
 
     #[test]

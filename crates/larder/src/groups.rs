@@ -56,10 +56,10 @@ pub use larder_sync::{
     },
     invite::{Invite, InviteKind},
     network,
-    records::{Earlier, MAX_APP_VALUE_LEN, REPO_ROOT, RepoRoot},
+    records::{Earlier, MAX_APP_VALUE_LEN, MAX_LABEL_LEN, REPO_ROOT, RepoRoot},
     replicate::{
-        Copies, FileProgress, Freed, Lack, MemberStatus, Options, Progress, Push, Replicator,
-        RepoStatus, Request, Status, Synced,
+        Attempt, Copies, FileProgress, Freed, Lack, MemberStatus, Options, Progress, Push,
+        Replicator, RepoStatus, Request, Status, Synced,
     },
     seal::app::MAX_APP_LEN,
     tree::{FileEntry, Name, Named, Root as TreeRoot},
@@ -95,21 +95,22 @@ impl Store {
     }
 
     /// Replicates the store's groups over an iroh endpoint of their own, until the replicator is
-    /// [shut down](Replicator::shutdown). The device is the store's [identity](Self::identity), unless `network`
-    /// has a key.
+    /// [shut down](Replicator::shutdown). The endpoint is that of [`Store::endpoint`]: with the store's identity, and
+    /// the port of last time.
     ///
     /// An app that speaks other protocols too makes an [`IrohNetwork`] of the endpoint that it has, and
     /// starts a [`Replicator`] over that; so does one with a network of another kind.
     ///
     /// # Errors
-    /// The errors of [`groups`](Self::groups) and [`IrohNetwork::bind`].
+    /// The errors of [`groups`](Self::groups) and [`endpoint`](Self::endpoint).
     pub async fn replicate(
         &self,
         network: EndpointOptions,
         options: Options,
     ) -> Result<Replicator> {
         let groups = self.groups().await?;
-        let network = IrohNetwork::bind(self.identified(network).await?).await?;
+        let reach = network.reach;
+        let network = IrohNetwork::owning(self.endpoint(network).await?, reach);
         Ok(Replicator::start(groups, Arc::new(network), options))
     }
 }

@@ -22,6 +22,8 @@ use crate::{
 /// The number of bytes of standard input that are read at once.
 const PIECE: usize = 256 * 1024;
 
+/// Store files and folders, each under its name
+///
 /// Each path is stored under its last component. A name that is taken gets the new content, and
 /// `gc` then frees the old. Links inside a folder are not followed.
 #[derive(Debug, clap::Args)]

@@ -10,9 +10,10 @@ use std::{
 use anyhow::{Context, Result};
 use indicatif::ProgressBar;
 use larder::{
-    Blobs, TagName,
+    Blobs, Format, Kind, Root, TagName,
     iroh::{
-        BlobTicket, EndpointOptions, FetchOptions, Reach, bind, connect, fetch, to_engine_root,
+        BlobTicket, EndpointOptions, FetchOptions, Reach, bind, connect, fetch, load_collection,
+        to_engine_root,
     },
 };
 use serde::Serialize;
@@ -32,13 +33,15 @@ use crate::{
 /// The prefix of the name that a blob has until it is complete, so that `gc` keeps it.
 const INCOMPLETE: &str = "incomplete:";
 
+/// Fetch what a ticket names; run it again to go on
+///
 /// Blobs that are here are not fetched again: after an interruption, the same command goes on.
 /// Every byte is verified before it is stored.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// The ticket that `larder serve`, or another iroh program, printed
     ticket: String,
-    /// The name to store it under; without it, the start of its hash
+    /// The name to store it under; without it, that of the folder as it was served, or the start of its hash
     #[arg(long, value_parser = args::name())]
     name: Option<String>,
     /// Write it into this folder too, as `larder get` does
@@ -66,10 +69,14 @@ pub(crate) struct Report {
 }
 
 pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
-    let ticket: BlobTicket = args.ticket.trim().parse().map_err(|error| {
+    let text = args.ticket.trim();
+    let ticket: BlobTicket = text.parse().map_err(|error| {
         Problem::usage(
-            format!("this is not a ticket: {error}"),
-            "copy the whole line that `larder serve` printed, from `blob` on",
+            format!("this is not a ticket, or one of its characters is wrong: {error}"),
+            match text.starts_with("larder") {
+                true => "an invite to a group is joined with `larder group join INVITE`",
+                false => "copy the whole word that `larder serve` printed, from `blob` on",
+            },
         )
     })?;
     let store = app.store().await?;
@@ -81,8 +88,19 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
     };
     let reach = args.whom.reach(unless_said);
     let root = to_engine_root(ticket.hash_and_format());
-    let name = args.name.unwrap_or_else(|| root.hash.fmt_short());
+    let short = root.hash.fmt_short();
+    let mut name = args.name.clone().unwrap_or_else(|| short.clone());
     let mut report = fetch_ticket(app, blobs, &ticket, &name, reach, args.timeout).await?;
+    if args.name.is_none()
+        && let Some(served) = served_name(blobs, root).await?
+    {
+        name = free_name(blobs, &served, root).await?;
+        blobs
+            .tags()
+            .rename(&TagName::try_from(&*short)?, TagName::try_from(&*name)?)
+            .await?;
+        report.item.name.clone_from(&name);
+    }
     if let Some(dir) = &args.output {
         let named = Named { name, root };
         let files = files_of(blobs, named).await?;
@@ -91,6 +109,46 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
     app.out.heading(Item::HEADING)?;
     app.out.result(&report, &report)?;
     Ok(Exit::Done)
+}
+
+/// Returns the name that a folder was served under, as iroh's programs tell it: the first part of the names of all
+/// its files.
+async fn served_name(blobs: &Blobs, root: Root) -> Result<Option<String>> {
+    if root.format == Format::Raw {
+        return Ok(None);
+    }
+    let entries = match load_collection(blobs, root.hash).await {
+        Ok(entries) => entries,
+        // A sequence without names.
+        Err(error) if error.kind() == Kind::Invalid => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    Ok(first_part(entries.iter().map(|(name, _)| &**name)).map(str::to_owned))
+}
+
+/// Returns the first part that all these paths have in common.
+fn first_part<'a>(mut names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let (first, _) = names.next()?.split_once('/')?;
+    let has_it = |name: &str| {
+        name.strip_prefix(first)
+            .is_some_and(|rest| rest.starts_with('/'))
+    };
+    let is_name = !first.is_empty() && ![".", ".."].contains(&first);
+    (is_name && names.all(has_it)).then_some(first)
+}
+
+/// Returns `name`, or the first of `name-2`, `name-3`, … that nothing else is stored under.
+async fn free_name(blobs: &Blobs, name: &str, root: Root) -> Result<String> {
+    let mut free = name.to_owned();
+    let mut number = 1;
+    while let Some(other) = blobs.tags().get(&TagName::try_from(&*free)?).await? {
+        if other == root {
+            break;
+        }
+        number += 1;
+        free = format!("{name}-{number}");
+    }
+    Ok(free)
 }
 
 /// Fetches what `ticket` names and stores it under `name`.
@@ -181,5 +239,21 @@ impl fmt::Display for Report {
             write!(f, "\n{written}")?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::first_part;
+
+    #[test]
+    fn a_folder_is_called_what_all_its_names_begin_with() {
+        let part = |names: &[&'static str]| first_part(names.iter().copied());
+        assert_eq!(part(&["photos/a", "photos/b/c"]), Some("photos"));
+        assert_eq!(part(&["photos/a", "photosb/c"]), None);
+        assert_eq!(part(&["photos"]), None);
+        assert_eq!(part(&["../a", "../b"]), None);
+        assert_eq!(part(&["/a"]), None);
+        assert_eq!(part(&[]), None);
     }
 }

@@ -23,6 +23,8 @@ const IN_FLIGHT: usize = 8;
 /// The number of files that a message names.
 const MAX_SHOWN: usize = 10;
 
+/// Write a stored file or folder into a folder on disk
+///
 /// The files of a folder come directly into DIR, a file under its name. Every name is checked
 /// before anything is written: none can leave DIR. Files that are there with the same content are
 /// left alone, so that an interrupted run can be repeated.

@@ -12,6 +12,7 @@ pub(crate) mod group;
 pub(crate) mod ls;
 pub(crate) mod put;
 pub(crate) mod rm;
+pub(crate) mod secrets;
 pub(crate) mod serve;
 pub(crate) mod share;
 pub(crate) mod stats;
@@ -39,6 +40,7 @@ pub(crate) async fn run(app: &App, command: Command) -> Result<Exit> {
         Command::Verify(args) => verify::run(app, args).await,
         Command::Stats(args) => stats::run(app, args).await,
         Command::Copy(args) => copy::run(app, args).await,
+        Command::Secrets(args) => secrets::run(app, args),
         Command::Serve(args) => serve::run(app, args).await,
         Command::Fetch(args) => fetch::run(app, args).await,
         Command::Bench(args) => bench::run(app, args).await,

@@ -13,6 +13,8 @@ use crate::{
     problem::{Exit, Problem},
 };
 
+/// Put files and folders into a group
+///
 /// Each path comes into your repo under its last component, sealed. A file that is there is
 /// replaced; one of the same length and time is taken for the same. Others have it when they meet
 /// this store: `larder sync`.
@@ -41,7 +43,7 @@ struct Done {
 }
 
 pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
-    let store = app.existing_store().await?;
+    let store = app.store_of_groups().await?;
     let group = pick(&store.groups().await?, args.group.as_deref()).await?;
     let repo = own_repo(&group).await?;
     for path in &args.paths {

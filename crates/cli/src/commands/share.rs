@@ -3,18 +3,18 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use clap::builder::NonEmptyStringValueParser;
 use larder::{
     Bytes, Hash, Store,
     api::{CollectionId, RecordId},
     groups::{Group, Repo},
 };
 
-use super::{put, sync::go_on};
+use super::{group::join, put, sync::go_on};
 use crate::{
     app::App,
-    groups::{self, Kind, Network, PutOptions},
+    groups::{self, As, MemberName, Network, PutOptions},
     ingest::default_name,
+    output::Shown,
     problem::{Exit, Problem},
 };
 
@@ -22,18 +22,18 @@ use crate::{
 /// the group's id.
 const SHARES: CollectionId = CollectionId::from_static("larder-cli/shares");
 
+/// Share a folder with a new group, and serve it
+///
 /// Makes a group for this folder that is called like it, puts the folder into it, prints an invite and a QR
 /// code, and serves until ctrl-c. Run it again to put what has changed and to serve again.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// The folder
     folder: PathBuf,
-    /// Access that the invited people get
-    #[arg(long, value_name = "KIND", default_value = "read")]
-    invite: Kind,
-    /// Your name in the group
-    #[arg(long = "as", value_name = "NAME", default_value = "me", value_parser = NonEmptyStringValueParser::new())]
-    member: String,
+    #[command(flatten)]
+    invite: As,
+    #[command(flatten)]
+    member: MemberName,
     #[command(flatten)]
     how: PutOptions,
     #[command(flatten)]
@@ -50,18 +50,18 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
         .into());
     }
     let store = app.store().await?;
-    let (group, repo) = made(&store, &args.folder, &name, &args.member).await?;
+    let (group, repo) = made(app, &store, &args.folder, &name, &args.member).await?;
     let id = group.id();
     let done = groups::put(app, &repo, &args.folder, None, &args.how).await?;
     put::say(app, &group, &args.folder, done).await?;
     drop((group, repo));
 
-    let replicator = groups::start(&store, args.network).await?;
+    let replicator = groups::start(app, &store, args.network).await?;
     let shared = async {
         let group = replicator.groups().group(id);
         let group = group.ok_or_else(|| Problem::new("the group is gone", "share it again"))?;
         let at = replicator.addresses();
-        groups::print_invite(app, &group, args.invite, at, true).await?;
+        groups::print_invite(app, &group, args.invite.kind(), at, true).await?;
         app.out.note("serving until ctrl-c");
         go_on(app, &replicator, &[group], false).await
     };
@@ -72,7 +72,13 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
 
 /// The group that was made for this folder before; a new one where there is none. Another group of that
 /// name is none of its business: its members were not invited to this folder.
-async fn made(store: &Store, folder: &Path, name: &str, member: &str) -> Result<(Group, Repo)> {
+async fn made(
+    app: &App,
+    store: &Store,
+    folder: &Path,
+    name: &str,
+    member: &MemberName,
+) -> Result<(Group, Repo)> {
     let groups = store.groups().await?;
     let real = std::fs::canonicalize(folder)
         .with_context(|| format!("cannot read {}", folder.display()))?;
@@ -83,11 +89,24 @@ async fn made(store: &Store, folder: &Path, name: &str, member: &str) -> Result<
     if let Some(group) = id.and_then(|id| groups.group(RecordId(id))) {
         let repos = group.repos().await?;
         if let Some(repo) = repos.into_iter().find(Repo::is_ours) {
+            if let Some(name) = member.asked()
+                && repo.name().await?.as_deref() != Some(name)
+            {
+                repo.set_name(name).await?;
+            }
             return Ok((group, repo));
         }
     }
-    let group = groups.create_group(name).await?;
-    let repo = group.create_repo(member).await?;
+    let own = groups::free_name(name, &join::names(&groups).await?);
+    if own != name {
+        app.out.note(format_args!(
+            "another group is called {} already: this one is {}",
+            Shown(name),
+            Shown(&own)
+        ));
+    }
+    let (group, repo) = join::made(&groups, &own, &member.get()).await?;
+    join::say_backup(app)?;
     let id = Bytes::copy_from_slice(&group.id().0);
     store.collections().put(SHARES, key, id).await?;
     Ok((group, repo))

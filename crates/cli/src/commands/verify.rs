@@ -20,6 +20,8 @@ use crate::{
 /// The most damaged blobs that are looked up by name.
 const MAX_NAMED: usize = 10_000;
 
+/// Read everything and compare it with its hashes
+///
 /// Ends with exit code 3 where something is damaged and was not repaired.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {

@@ -112,7 +112,7 @@ fn reading_makes_no_store() {
         "{said}"
     );
     assert!(said.ends_with(
-        "\n  now: `larder add PATH` or `larder group create NAME` makes one; --store or LARDER_STORE names another\n"
+        "\n  now: `larder add PATH` makes one, and so does `larder share FOLDER`; --store or LARDER_STORE names another\n"
     ));
     assert!(!place.path("store").exists());
 }

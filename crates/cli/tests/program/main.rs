@@ -6,10 +6,12 @@ mod demo;
 #[cfg(unix)]
 mod descriptors;
 mod errors;
+mod found_again;
 mod get;
 mod groups;
 #[cfg(unix)]
 mod interrupted;
+mod invites;
 #[cfg(unix)]
 mod killed;
 mod meeting;
@@ -18,4 +20,5 @@ mod places;
 mod stored;
 mod support;
 mod verify;
+mod walkthrough;
 mod wants;
