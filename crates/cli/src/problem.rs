@@ -212,6 +212,9 @@ fn advice(error: &Error) -> Option<String> {
                 )
             }
             None if error.operation() == "endpoint.bind" => "choose another --port".to_owned(),
+            None if error.operation() == "endpoint.addresses" => {
+                "on Linux, `ip link set lo up` does that for the loopback interface".to_owned()
+            }
             None if network => {
                 "check that the other side still runs `larder serve` and that both are connected, \
                  then run it again: it goes on where it stopped"

@@ -249,7 +249,7 @@ async fn stdin_ends() {
 /// The interval at which the line is drawn that says what was sent.
 const SHOW_EVERY: Duration = Duration::from_millis(500);
 
-/// What was given to peers, as a line on the terminal.
+/// The count of what is given to peers, as a line on the terminal.
 #[derive(Debug)]
 struct Given {
     line: ProgressBar,
