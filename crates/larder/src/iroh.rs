@@ -53,11 +53,13 @@ pub use larder_net_iroh::{
 #[cfg(feature = "iroh")]
 pub use larder_store_iroh::*;
 
+use larder_store_engine::public_key;
+
 use crate::Store;
 
-/// The collection of what is remembered of the endpoint: "port" -> the port, u16.
-const ENDPOINT: CollectionId = CollectionId::from_static("larder/endpoint");
-const PORT: &[u8] = b"port";
+/// The collection of ports: the key of the store's identity -> the port of its endpoint, u16. A copy of a store is
+/// another device, and has none.
+const PORTS: CollectionId = CollectionId::from_static("larder-store/ports");
 
 /// The time for which a port that was just let go of may still count as in use.
 const LET_GO: Duration = Duration::from_millis(500);
@@ -97,7 +99,10 @@ impl Store {
             && (last.is_none() || options.port != 0)
         {
             let value = Bytes::copy_from_slice(&port.to_be_bytes());
-            self.collections().put(ENDPOINT, PORT, value).await?;
+            let device = public_key(&self.identity().await?);
+            self.collections()
+                .put(PORTS, device.0.to_vec(), value)
+                .await?;
         }
         Ok(endpoint)
     }
@@ -106,9 +111,12 @@ impl Store {
     /// that was found the first time.
     ///
     /// # Errors
-    /// [`Kind::Corrupt`](crate::Kind::Corrupt) if what is remembered is damaged.
+    /// The errors of [`identity`](Self::identity); [`Kind::Corrupt`](crate::Kind::Corrupt) if what is remembered is
+    /// damaged.
     pub async fn last_port(&self) -> Result<Option<u16>> {
-        let Some(entry) = self.collections().get(ENDPOINT, PORT).await? else {
+        let device = public_key(&self.identity().await?);
+        let entry = self.collections().get(PORTS, device.0.to_vec()).await?;
+        let Some(entry) = entry else {
             return Ok(None);
         };
         match <[u8; 2]>::try_from(&entry.value[..]) {
