@@ -1,5 +1,5 @@
-//! A process that can open no more files: every call says so, and none takes what it could not open for
-//! missing or damaged.
+//! Tests of a process that cannot open any more files: every call reports that, and none mistakes a
+//! file that it could not open for missing or damaged.
 
 use std::{fs::File, path::Path};
 
@@ -27,7 +27,7 @@ async fn run_out(dir: &Path) {
         .collect();
     let store = open(&dir.join("store")).await;
     let blobs = store.blobs();
-    // One is open already, which is no reason to take the others for missing.
+    // One file is open already; the others must not count as missing because of that.
     read(blobs, hashes[0]).await;
     let mut held = Vec::new();
     while let Ok(file) = File::open("/dev/null") {
@@ -52,7 +52,7 @@ async fn run_out(dir: &Path) {
         is_told(&error);
     }
     is_told(&try_open(&dir.join("other")).await.unwrap_err());
-    // What fits into the index needs no file.
+    // Blobs in the index need no file.
     blobs.add(bytes(1002, KIB)).await.unwrap();
 
     drop(held);
@@ -63,7 +63,7 @@ async fn run_out(dir: &Path) {
     let wrong = scrub(blobs, Repair::Yes).await;
     let wrong: Vec<_> = wrong
         .iter()
-        // What an add began that failed is swept, here or by the next start.
+        // Leftovers of a failed add are removed here or by the next start.
         .filter(|found| !matches!(found.finding, Finding::Sound | Finding::Orphan { .. }))
         .collect();
     assert!(wrong.is_empty(), "{wrong:?}");

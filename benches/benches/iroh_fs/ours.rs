@@ -16,7 +16,7 @@ use crate::{
     system::{Hash, System},
 };
 
-/// The backend that keeps the bytes.
+/// The backend that stores the bytes.
 pub trait Backend: BlobStore + CollectionStore + Clone {
     fn open(dir: &Path) -> impl Future<Output = Self> + Send;
     fn close(&self) -> impl Future<Output = ()> + Send;

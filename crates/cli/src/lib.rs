@@ -18,6 +18,7 @@ mod problem;
 mod walk;
 
 use std::{
+    env,
     io::{self, IsTerminal},
     process::ExitCode,
     time::Duration,
@@ -55,8 +56,8 @@ pub fn main_with(backends: Backends) -> ExitCode {
     let filter = EnvFilter::try_from_env("LARDER_LOG").unwrap_or_else(|_| EnvFilter::new("off"));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_ansi(io::stderr().is_terminal())
         .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal() && env::var_os("NO_COLOR").is_none())
         .init();
     // Where the system refuses, the program shares out what it has.
     if let Err(error) = larder::descriptors::raise_limit() {

@@ -1,5 +1,4 @@
-//! Tests of what an app relies on when it holds `Collections`, over a full store and over the
-//! barest one.
+//! Tests of what `Collections` promises to an app, over a full store and over the most limited one.
 #![allow(missing_docs)]
 
 mod support;
@@ -25,7 +24,7 @@ fn over(store: impl CollectionStore) -> Collections {
     Collections::new(Arc::new(store))
 }
 
-/// Over every kind of store that the handle tells apart.
+/// Returns handles over every kind of store that `Collections` treats differently.
 fn each() -> [Collections; 2] {
     [over(MemoryStore::new()), over(BareStore::new())]
 }
@@ -245,7 +244,7 @@ async fn ranges_and_prefixes_are_in_order() {
     }
 }
 
-/// Fills a store whose scans have no order, and gives what it holds.
+/// Fills a store whose scans have no order, and returns its content.
 async fn filled(store: &BareStore, entries: usize, value_len: usize) -> BTreeMap<Bytes, Bytes> {
     let entry = |n: usize| (Bytes::from(format!("{n:06}")), vec![n as u8; value_len]);
     let entries = (0..entries).map(entry);
@@ -395,7 +394,7 @@ async fn a_commit_whose_caller_went_away_is_announced_too() {
     assert!(now(&mut changes).await.is_none());
     store.open_gate();
     let Change::Keys { keys, .. } = changes.next().await.unwrap().unwrap() else {
-        panic!("one commit is no reason to resync");
+        panic!("one commit must not cause a resync");
     };
     assert_eq!(keys, ["a"]);
     assert!(collections.get(NOTES, "a").await.unwrap().is_some());

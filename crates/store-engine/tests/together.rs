@@ -1,4 +1,4 @@
-//! Adding many blobs at once, over memory.
+//! Tests of adding many blobs at once, over memory.
 
 mod common;
 
@@ -14,7 +14,7 @@ async fn what_is_added_together_is_read_back() {
     let each = all.len();
     all.push(all[0].clone());
     for blobs in engines().await {
-        // The second time all are there already.
+        // The second time all of them exist already.
         for _ in 0..2 {
             let hashed = all.iter().cloned().map(Hashed::new).collect();
             let pins = blobs.add_all(hashed).await.unwrap();

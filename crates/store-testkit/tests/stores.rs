@@ -1,4 +1,4 @@
-//! The stores that make life hard keep the contracts too, as long as nothing is injected.
+//! Tests that the stores for tests keep the contracts too, as long as no fault is injected.
 
 use std::sync::{
     Arc,
@@ -35,7 +35,7 @@ async fn late() -> Result<Subject<LateStore<MemoryStore>>> {
     Ok(Subject::new(LateStore::new(MemoryStore::new(), 1)))
 }
 
-/// Opened again, it is what was left after its power failed.
+/// Returns a subject that, when it is opened again, is what was left after a loss of power.
 async fn power() -> Result<Subject<PowerStore>> {
     let store = PowerStore::new();
     let current = Arc::new(std::sync::Mutex::new(store.clone()));
@@ -71,28 +71,28 @@ mod unordered_collections {
 mod faulty_blobs {
     larder_store_testkit::blob_store_suite!(
         super::faulty,
-        lacks: [Reopen = "it lives in memory", Close = "what it wraps is closed"]
+        lacks: [Reopen = "it lives in memory", Close = "the wrapped store is closed"]
     );
 }
 
 mod faulty_collections {
     larder_store_testkit::collection_store_suite!(
         super::faulty,
-        lacks: [Reopen = "it lives in memory", Close = "what it wraps is closed"]
+        lacks: [Reopen = "it lives in memory", Close = "the wrapped store is closed"]
     );
 }
 
 mod late_blobs {
     larder_store_testkit::blob_store_suite!(
         super::late,
-        lacks: [Reopen = "it lives in memory", Close = "what it wraps is closed"]
+        lacks: [Reopen = "it lives in memory", Close = "the wrapped store is closed"]
     );
 }
 
 mod late_collections {
     larder_store_testkit::collection_store_suite!(
         super::late,
-        lacks: [Reopen = "it lives in memory", Close = "what it wraps is closed"]
+        lacks: [Reopen = "it lives in memory", Close = "the wrapped store is closed"]
     );
 }
 

@@ -2,6 +2,7 @@
 
 use std::{fs, process::Command};
 
+use super::backend;
 use super::support::{Place, Running, noise, run};
 
 #[test]
@@ -49,7 +50,7 @@ fn wrong_usage() {
         ),
         (
             &["fetch", "not-a-ticket"],
-            "now: copy the whole line that `larder serve` printed, from `blob` on\n",
+            "now: copy the whole word that `larder serve` printed, from `blob` on\n",
         ),
         (
             &["--store", "/data", "ls"],
@@ -203,7 +204,7 @@ fn a_full_disk() {
     place.ok(&["add", "small"]);
     // No file may grow beyond this: as if the disk were full.
     let limited = |command: &str| {
-        let program = env!("CARGO_BIN_EXE_larder");
+        let program = backend::PROGRAM;
         let mut shell = Command::new("sh");
         place.set_up(&mut shell);
         shell.args([

@@ -1,4 +1,4 @@
-//! Reading: everything is verified as it is read.
+//! Reads blobs; all data is verified as it is read.
 
 use std::{ops::Range, sync::Arc};
 
@@ -23,7 +23,7 @@ use crate::{
     blocking::{INLINE_HASH_LEN, blocking},
 };
 
-/// The most that [`Blobs::read_to_bytes`] reads.
+/// The most bytes that [`Blobs::read_to_bytes`] reads.
 pub const MAX_READ_TO_BYTES: u64 = 64 * 1024 * 1024;
 
 /// The local part of a blob.
@@ -69,11 +69,10 @@ impl Blobs {
         Ok(found.map(|found| Status::of(&found.entry)))
     }
 
-    /// The bytes of `range` in order, each verified, in pieces of up to 1 MiB.
+    /// Returns the bytes of `range` in order, each verified, in pieces of up to 1 MiB.
     ///
-    /// The range is clipped to the blob's size. Bytes that are not here are [`Kind::NotFound`],
-    /// damaged ones [`Kind::Corrupt`]: all bytes before them come first, and reading beyond them
-    /// works.
+    /// The range is clipped to the blob's size. Missing bytes are [`Kind::NotFound`], damaged ones
+    /// [`Kind::Corrupt`]: all bytes before them come first, and reading beyond them works.
     pub fn read(&self, hash: Hash, range: Range<u64>) -> Listing<Bytes> {
         let inner = self.0.clone();
         Box::pin(
@@ -138,12 +137,12 @@ fn clip(range: Range<u64>, size: u64) -> Range<u64> {
 }
 
 fn as_usize(range: &Range<u64>) -> Range<usize> {
-    // Only ever used within a blob that is in memory.
+    // Only used within a blob that is in memory.
     let cast = |at: u64| usize::try_from(at).unwrap_or(usize::MAX);
     cast(range.start)..cast(range.end)
 }
 
-/// The groups that `range` touches.
+/// Returns the groups that `range` touches.
 fn group_span(range: &Range<u64>) -> Range<u64> {
     range.start / GROUP_LEN..range.end.div_ceil(GROUP_LEN)
 }
@@ -215,7 +214,7 @@ impl Inner {
         ended.map(|()| good.unwrap_or_default())
     }
 
-    /// Reads and verifies a range of a complete blob, whose groups have these hashes.
+    /// Reads and verifies a range of a complete blob whose groups have these hashes.
     async fn read_window(
         &self,
         hash: Hash,
@@ -272,13 +271,13 @@ impl Inner {
     }
 }
 
-/// The bytes of all groups that `range` touches, which is not empty.
+/// Returns the byte range of all groups that `range` touches; `range` is not empty.
 fn span_of_groups(range: &Range<u64>, size: u64) -> Range<u64> {
     let groups = group_span(range);
     groups.start * GROUP_LEN..group_range(groups.end - 1, size).end
 }
 
-/// Whole groups that were read, to be verified.
+/// Whole groups that were read and must be verified.
 struct Window {
     hash: Hash,
     size: u64,
@@ -297,7 +296,7 @@ impl Window {
         }
     }
 
-    /// Returns the wanted bytes, as far as the groups are right.
+    /// Returns the wanted bytes, up to the first group that is damaged.
     fn check(self) -> Verified<Bytes> {
         let first = self.range.start / GROUP_LEN * GROUP_LEN;
         let single = group_count(self.size) == 1;

@@ -1,4 +1,4 @@
-//! The least that the contract of collections allows, and a way to disturb it.
+//! The most limited store of collections that the contract allows, and a way to disturb it.
 #![allow(
     missing_docs,
     dead_code,
@@ -18,7 +18,7 @@ use larder_store_api::{
 use larder_store_testkit::MemoryStore;
 use tokio::sync::Semaphore;
 
-/// No watch, no order, and the smallest limits.
+/// A store without a watch or an order, and with the smallest limits.
 #[derive(Debug, Clone)]
 pub struct BareStore(Arc<Inner>);
 
@@ -26,10 +26,10 @@ pub struct BareStore(Arc<Inner>);
 struct Inner {
     memory: MemoryStore,
     limits: CollectionCapabilities,
-    /// Commits that reached the store.
+    /// The number of commits that reached the store.
     commits: AtomicUsize,
     scans: AtomicUsize,
-    /// The number of further commits that are let through.
+    /// The number of further commits that may pass.
     gate: Semaphore,
     fail_scans: AtomicBool,
     /// The number of commits after which the following ones fail with `Unavailable`.
@@ -65,7 +65,7 @@ impl BareStore {
         self.0.scans.load(Ordering::SeqCst)
     }
 
-    /// From now on commits wait, until `open_gate`.
+    /// Makes commits wait from now on, until `open_gate`.
     pub fn close_gate(&self) {
         let forgotten = self.0.gate.forget_permits(Semaphore::MAX_PERMITS);
         assert!(forgotten > 0);
@@ -75,12 +75,12 @@ impl BareStore {
         self.0.gate.add_permits(1024);
     }
 
-    /// Scans fail after their first entry.
+    /// Makes scans fail after their first entry.
     pub fn fail_scans(&self) {
         self.0.fail_scans.store(true, Ordering::SeqCst);
     }
 
-    /// Commits fail once `more` have succeeded; `usize::MAX` for never.
+    /// Makes commits fail once `more` have succeeded; `usize::MAX` for never.
     pub fn fail_commits_after(&self, more: usize) {
         let after = self.commits().saturating_add(more);
         self.0.fail_commits_after.store(after, Ordering::SeqCst);
@@ -129,7 +129,7 @@ impl CollectionStore for BareStore {
         if self.commits() >= self.0.fail_commits_after.load(Ordering::SeqCst) {
             return Err(Error::new(Kind::Unavailable, "bare.commit", "as told"));
         }
-        // Others get a turn between what a caller read and what it commits.
+        // Lets others run between a caller's read and its commit.
         tokio::task::yield_now().await;
         let revision = self.0.memory.commit(batch).await?;
         self.0.commits.fetch_add(1, Ordering::SeqCst);

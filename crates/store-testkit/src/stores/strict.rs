@@ -1,4 +1,4 @@
-//! A store that is as hard to please as the contracts allow, and says when it is used wrongly.
+//! A store that is as strict as the contracts allow, and reports wrong use.
 
 use std::{
     collections::BTreeSet,
@@ -29,20 +29,20 @@ const MAX_PART_LEN: u64 = 1 << 30;
 const MAX_KEY_LEN: u32 = 256;
 const MAX_VALUE_LEN: u32 = 64 * 1024;
 const MAX_BATCH_LEN: u32 = 128;
-/// The most wrong uses that are remembered.
+/// The most violations that are remembered.
 const MAX_VIOLATIONS: usize = 100;
 
-/// A store that catches what callers wrongly assume.
+/// A store that detects wrong assumptions of its callers.
 ///
-/// It has the smallest limits that are allowed, blocks of 64 KiB, and gives way to other tasks in the
-/// middle of every call and between any two items of a listing. It refuses, with
-/// [`Kind::Internal`], and remembers in [`violations`](Self::violations):
+/// It has the smallest limits that are allowed and blocks of 64 KiB, and yields to other tasks in the
+/// middle of every call and between any two items of a listing. It refuses the following with
+/// [`Kind::Internal`], and remembers it in [`violations`](Self::violations):
 ///
-/// * writing a block that another call is writing, whose content would be anybody's guess;
+/// * writing a block that another call is writing, because its content would be undefined;
 /// * deleting a payload that is being written, and writing one that is being deleted;
 /// * writing a payload that was deleted, whose old blocks might come back after a crash.
 ///
-/// Nothing is ever read as zeros. A test ends by asserting that there were no violations.
+/// Missing bytes are never read as zeros. A test ends by asserting that there were no violations.
 #[derive(Clone)]
 pub struct StrictStore {
     inner: MemoryStore,
@@ -57,14 +57,14 @@ struct Rules {
     watch: Watch,
 }
 
-/// Says if the id of a deleted payload may be used again.
+/// Tells whether the id of a deleted payload may be used again.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Reuse {
     Refused,
     Allowed,
 }
 
-/// Says if the store announces changes.
+/// Tells whether the store announces changes.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Watch {
     Told,
@@ -80,7 +80,7 @@ struct Uses {
 }
 
 impl StrictStore {
-    /// An empty store that scans in order and has a watch.
+    /// Creates an empty store that scans in order and has a watch.
     pub fn new() -> Self {
         let mut collections = CollectionCapabilities::least();
         collections.max_key_len = MAX_KEY_LEN;
@@ -106,7 +106,7 @@ impl StrictStore {
         }
     }
 
-    /// Makes scans come in an order that makes no sense.
+    /// Makes scans return entries in an arbitrary order.
     #[must_use]
     pub fn unordered(mut self) -> Self {
         self.rules.scan_order = ScanOrder::Unordered;
@@ -132,7 +132,7 @@ impl StrictStore {
         self.inner.close();
     }
 
-    /// The first of the wrong uses so far, in words.
+    /// Returns the first violations so far, in words.
     pub fn violations(&self) -> Vec<String> {
         self.uses().violations.clone()
     }
@@ -141,7 +141,7 @@ impl StrictStore {
         self.uses.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The blocks that a write touches, as in use until the guard is dropped.
+    /// Marks the blocks of a write as in use until the guard is dropped.
     fn begin_write(&self, id: PayloadId, blocks: &[Block]) -> Result<Writing> {
         let touched: BTreeSet<_> = blocks
             .iter()
@@ -197,7 +197,7 @@ impl Uses {
     }
 }
 
-/// A write under way; ends when it is dropped, as when the call is cancelled.
+/// A running write; ends when it is dropped, for example when the call is cancelled.
 struct Writing {
     uses: Arc<Mutex<Uses>>,
     touched: BTreeSet<(PayloadId, Part, u64)>,
@@ -212,7 +212,7 @@ impl Drop for Writing {
     }
 }
 
-/// A delete under way; ends when it is dropped, as when the call is cancelled.
+/// A running delete; ends when it is dropped, for example when the call is cancelled.
 struct Deleting {
     uses: Arc<Mutex<Uses>>,
     ids: Vec<PayloadId>,
@@ -343,8 +343,8 @@ impl CollectionStore for StrictStore {
     }
 }
 
-/// Returns the entries in another order, which is always the same. Takes all of them at once: what
-/// is tested with this store is small.
+/// Returns the entries in another order, which is always the same. Reads all of them at once: the data
+/// of tests is small.
 fn shuffled(listing: Listing<Entry>) -> Listing<Entry> {
     let entries = stream::once(async move {
         let mut entries: Vec<_> = listing.try_collect().await?;

@@ -1,4 +1,4 @@
-//! A small record store, to try the suite on; and the ways in which it can be broken.
+//! A small record store to test the suite with, and the ways to break it.
 
 use std::{
     collections::BTreeMap,

@@ -1,4 +1,4 @@
-//! The limits of a record, and its schema and key as Veilid knows them.
+//! The limits of a record, and its schema and key in Veilid's types.
 
 use std::collections::HashSet;
 
@@ -23,7 +23,7 @@ pub(super) const FACTS: RecordCapabilities = RecordCapabilities {
     import: Import::Unsupported,
 };
 
-/// Refuses what makes no sense, or is too much.
+/// Refuses an invalid descriptor, or one beyond the limits.
 pub(super) fn check(record: &RecordDescriptor) -> Result<()> {
     const OPERATION: &str = "record.create";
     let too_large = |what: &'static str, count: usize, most: u16| {
@@ -54,7 +54,8 @@ pub(super) fn check(record: &RecordDescriptor) -> Result<()> {
     Ok(())
 }
 
-/// The longest value of a slot of this record: Veilid divides the record's room among its slots.
+/// Returns the longest value of a slot of this record: Veilid divides the record's room among its
+/// slots.
 pub(super) fn max_value_len(record: &RecordDescriptor) -> u32 {
     let share = FACTS.max_record_len / record.slots().max(1);
     share.min(FACTS.max_value_len)
@@ -86,13 +87,13 @@ pub(super) fn schema(
     schema().map_err(|error| api_error(operation, error))
 }
 
-/// The record's key without one that encrypts: whoever knows the id can read it.
+/// Returns the record's key without encryption: whoever knows the id can read the record.
 pub(super) fn record_key(id: RecordId) -> RecordKey {
     let key = BareRecordKey::new(BareOpaqueRecordKey::new(&id.0), None);
     RecordKey::new(CRYPTO_KIND_VLD0, key)
 }
 
-/// The id of the record with this key; `None` where the key is not one of ours.
+/// Returns the id of the record with this key; `None` if the key is not one of ours.
 pub(super) fn record_id(key: &RecordKey) -> Option<RecordId> {
     let opaque = key.opaque();
     let bytes: &[u8] = opaque.ref_value();

@@ -1,4 +1,4 @@
-//! Defects of collections.
+//! Defects of collection stores.
 
 use std::ops::Bound;
 
@@ -22,7 +22,7 @@ fn place(edit: &Edit) -> (CollectionId, Bytes) {
 }
 
 impl<S: CollectionStore> BrokenStore<S> {
-    /// One commit for the expectations, and one for every edit.
+    /// Uses one commit for the expectations, and one for every edit.
     async fn commit_apart(&self, batch: Batch) -> Result<Revision> {
         let mut revision = self
             .inner
@@ -42,7 +42,7 @@ impl<S: CollectionStore> BrokenStore<S> {
         Ok(revision)
     }
 
-    /// The expectations first, and the edits a moment later.
+    /// Checks the expectations first, and applies the edits a moment later.
     async fn check_apart(&self, batch: Batch) -> Result<Revision> {
         let edits = Batch {
             expect: Vec::new(),
@@ -57,7 +57,7 @@ impl<S: CollectionStore> BrokenStore<S> {
         self.inner.commit(edits).await
     }
 
-    /// One half of the edits, and the other a moment later.
+    /// Commits one half of the edits, and the other half a moment later.
     async fn commit_in_halves(&self, mut batch: Batch) -> Result<Revision> {
         let second = Batch {
             expect: Vec::new(),
@@ -69,7 +69,7 @@ impl<S: CollectionStore> BrokenStore<S> {
         self.inner.commit(second).await
     }
 
-    /// Expectations that ask only whether there is an entry.
+    /// Weakens the expectations, so that they only check whether there is an entry.
     async fn at_whatever(&self, mut batch: Batch) -> Result<Revision> {
         for expect in &mut batch.expect {
             if let Expect::At {

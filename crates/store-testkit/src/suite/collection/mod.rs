@@ -159,7 +159,7 @@ async fn get(
     entry.expect("a get succeeds")
 }
 
-/// The value of a key, for comparing.
+/// Returns the value of a key.
 async fn value(
     store: &dyn CollectionStore,
     collection: &CollectionId,
@@ -168,7 +168,7 @@ async fn value(
     Some(get(store, collection, key).await?.value)
 }
 
-/// Returns the entries that `scan` gives, sorted by key even if the store scans in no order.
+/// Returns the entries of `scan`, sorted by key even if the store scans in no order.
 async fn scanned(store: &dyn CollectionStore, scan: Scan) -> Vec<Entry> {
     let order = scan.order;
     let mut entries = all(store.scan(scan)).await.expect("a scan succeeds");
@@ -181,7 +181,7 @@ async fn scanned(store: &dyn CollectionStore, scan: Scan) -> Vec<Entry> {
     entries
 }
 
-/// Every entry of every collection, for comparing a store with what it was.
+/// Returns every entry of every collection, to compare the states of a store.
 async fn everything(store: &dyn CollectionStore) -> Vec<(CollectionId, Vec<Entry>)> {
     let names = all(store.collections()).await.expect("a list");
     let mut contents = Vec::new();

@@ -1,4 +1,4 @@
-//! Getting and inspecting.
+//! Cases of getting and inspecting.
 
 use larder_store_api::{Freshness, Import, Kind, RecordId, RecordStore, SlotSeq};
 
@@ -77,7 +77,7 @@ pub(super) async fn inspect_gives_the_slots_with_values(fixture: Fixture<dyn Rec
         found.expect("a record can be inspected")
     };
     assert_eq!(inspect(0..5).await, []);
-    // Some stores have a record only once its owner has written to it.
+    // Some stores create a record only when its owner first writes to it.
     for (slot, times) in [(2, 2), (4, 3), (0, 1)] {
         for _ in 0..times {
             write(store, id, slot, "v").await;
