@@ -165,7 +165,8 @@ fn a_store_in_use() {
     );
     assert!(
         said.ends_with(&format!(
-            "\n  now: wait for process {pid} or end it, or name another store with --store\n"
+            "\n  now: wait for process {pid} or end it, or name another store with --store; if it is `larder \
+             sync --watch`, it puts what it is told to where it runs with --put-lines\n"
         )),
         "{said}"
     );

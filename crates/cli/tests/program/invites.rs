@@ -127,10 +127,18 @@ fn names_that_would_be_two_are_said() {
     assert_eq!(mine.len(), 2);
     running.end_input();
     running.end();
-    here.ok(&["group", "rename", "g/me", "ann"]);
+    let said = here.fails(2, &["ls", "g/me"]);
+    let mine = said.lines().find(|line| line.ends_with(", yours")).unwrap();
+    let mine = mine.split_whitespace().next().unwrap();
+    here.ok(&["group", "rename", &format!("g/{mine}"), "ann"]);
     here.ok(&["group", "rename", "g", "the hikers"]);
-    here.write("photos/a", "A");
-    assert_eq!(here.json(&["ls", "the hikers"])[0]["name"], "ann");
+    here.ok(&["ls", "the hikers/ann"]);
+    here.ok(&["ls", "the hikers/me"]);
+    let said = here.fails(1, &["group", "rename", "the hikers/me", "bob"]);
+    assert!(
+        said.contains("only a member can give itself another name"),
+        "{said}"
+    );
     // A second folder of one name.
     for (folder, group) in [("one/photos", "photos"), ("other/photos", "photos-2")] {
         here.write(&format!("{folder}/a"), folder);
