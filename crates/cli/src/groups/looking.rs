@@ -32,6 +32,8 @@ pub(crate) struct Sought {
 pub(crate) async fn sought(replicator: &Replicator, group: &Group) -> Result<Vec<Sought>> {
     let mut attempts = replicator.attempts(group.id());
     attempts.retain(|attempt| !attempt.connected);
+    // How a device is not found by its key alone says little where there is a place to look.
+    attempts.sort_by_key(|attempt| places(&attempt.address).is_empty());
     let mut all: Vec<Sought> = Vec::new();
     for attempt in attempts {
         let device = attempt.device.map(|device| device.to_string());
@@ -41,8 +43,10 @@ pub(crate) async fn sought(replicator: &Replicator, group: &Group) -> Result<Vec
             .map(|error| error.message().to_owned());
         let same = |one: &&mut Sought| device.is_some() && one.device == device;
         if let Some(same) = all.iter_mut().find(same) {
+            if !places(&attempt.address).is_empty() {
+                same.failure = same.failure.take().or(failure);
+            }
             same.addresses.push(attempt.address);
-            same.failure = same.failure.take().or(failure);
             continue;
         }
         let member = match (attempt.repo, attempt.device) {
