@@ -10,7 +10,7 @@ use std::{
 
 use futures_util::StreamExt;
 use larder::{
-    AddOptions, Blobs, ChunkNum, ChunkRanges, Format, Hash, Pin, Root, Status, TagName, Trust,
+    AddOptions, BlobStatus, Blobs, ChunkNum, ChunkRanges, Format, Hash, Pin, Root, TagName, Trust,
 };
 use rand::Rng as _;
 use tests::data::{KIB, Rng, bytes, rng};
@@ -130,10 +130,7 @@ impl Worker {
 
     async fn add_with_tag(&mut self) {
         let (data, tag) = (data(self.number()), self.tag());
-        let options = AddOptions {
-            tag: Some(tag.clone()),
-            ..AddOptions::default()
-        };
+        let options = AddOptions::default().tag(tag.clone());
         let pin = self.load.blobs.add_with(data, options).await.unwrap();
         // The pin is dropped at once: the tag must suffice.
         self.keep(By::Tag(tag), vec![pin.hash()]);
@@ -161,11 +158,9 @@ impl Worker {
         if first {
             self.load.blobs.tags().set(tag.clone(), root).await.unwrap();
         }
-        let options = AddOptions {
-            format: Some(Format::HashSeq),
-            tag: (!first).then(|| tag.clone()),
-            ..AddOptions::default()
-        };
+        let options = AddOptions::default()
+            .format(Format::HashSeq)
+            .tag((!first).then(|| tag.clone()));
         let pin = self.load.blobs.add_with(bytes, options).await.unwrap();
         drop(pins);
         list.push(pin.hash());
@@ -241,7 +236,7 @@ impl Worker {
             .collect();
         for hash in &all {
             let status = self.load.blobs.status(*hash).await.unwrap();
-            let complete = matches!(status, Some(Status::Complete { .. }));
+            let complete = matches!(status, Some(BlobStatus::Complete { .. }));
             assert!(
                 complete,
                 "worker {}: {hash} was deleted: {status:?}",

@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use futures_util::TryStreamExt;
 use larder::{
-    AddOptions, Blobs, DeviceKey, Hash, Root, Status, StoreUrl, Tag, TagName, engine::Source,
+    AddOptions, BlobStatus, Blobs, DeviceKey, Hash, Root, StoreUrl, Tag, TagName, engine::Source,
 };
 use rand::Rng as _;
 use tests::{
@@ -147,7 +147,7 @@ fn parse(line: &str) -> Option<Added> {
 async fn check(blobs: &Blobs, known: &[Added], new: usize, round: u64) {
     for added in known {
         let status = blobs.status(added.hash).await.unwrap();
-        let expected = Some(Status::Complete { size: added.len });
+        let expected = Some(BlobStatus::Complete { size: added.len });
         assert_eq!(status, expected, "round {round}: {} is lost", added.hash);
         if let Some(tag) = &added.tag {
             let root = blobs.tags().get(tag).await.unwrap();
@@ -168,7 +168,7 @@ async fn check(blobs: &Blobs, known: &[Added], new: usize, round: u64) {
 
 /// Removes tags, so that the store does not grow for ever.
 async fn untag_some(blobs: &Blobs, known: &mut Vec<Added>, rng: &mut Rng) {
-    let tags: Vec<Tag> = blobs.tags().list_all().try_collect().await.unwrap();
+    let tags: Vec<Tag> = blobs.tags().list(..).try_collect().await.unwrap();
     for tag in tags {
         if rng.random() {
             blobs.tags().delete_one(&tag.name).await.unwrap();
@@ -212,10 +212,7 @@ async fn add(blobs: Blobs, seed: u64, worker: u64) {
         let tag = rng
             .random_bool(0.3)
             .then(|| format!("{seed:x}-{}", pins.len()));
-        let options = AddOptions {
-            tag: tag.as_deref().map(|tag| tag.try_into().unwrap()),
-            ..AddOptions::default()
-        };
+        let options = AddOptions::default().tag(tag.as_deref().map(|tag| tag.try_into().unwrap()));
         let pin = blobs.add_with(source, options).await.unwrap();
         let tag = tag.as_deref().unwrap_or("-");
         child::say(format!("added {} {len} {tag}", pin.hash()));

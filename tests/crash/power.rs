@@ -9,8 +9,8 @@ use std::{
 
 use futures_util::{StreamExt, TryStreamExt};
 use larder::{
-    AddOptions, Blobs, ChunkNum, ChunkRanges, Format, Hash, Kind, Result, Root, Status, TagName,
-    Trust, api::BlobStore,
+    AddOptions, BlobStatus, Blobs, ChunkNum, ChunkRanges, Format, Hash, Kind, Result, Root,
+    TagName, Trust, api::BlobStore,
 };
 use larder_store_testkit::{MemoryStore, stores::PowerStore};
 use rand::Rng as _;
@@ -164,11 +164,9 @@ impl<'a> Run<'a> {
         self.children.insert(Hash::of(&bytes), children);
         let tag = self.tag();
         self.known.unsure = Some(tag.clone());
-        let options = AddOptions {
-            format: Some(Format::HashSeq),
-            tag: Some(tag.clone()),
-            ..AddOptions::default()
-        };
+        let options = AddOptions::default()
+            .format(Format::HashSeq)
+            .tag(tag.clone());
         let pin = blobs.add_with(bytes, options).await?;
         self.known.blobs.insert(pin.hash(), pin.size().unwrap());
         self.known.tags.insert(tag, pin.root());
@@ -238,7 +236,7 @@ impl<'a> Run<'a> {
         let blobs = open(store).await.unwrap();
         for (hash, len) in &self.known.blobs {
             let status = blobs.status(*hash).await.unwrap();
-            let complete = Status::Complete { size: *len };
+            let complete = BlobStatus::Complete { size: *len };
             assert_eq!(status, Some(complete), "{context}: {hash} is lost");
             assert!(Hash::of(read(&blobs, *hash).await) == *hash, "{context}");
         }
@@ -249,7 +247,7 @@ impl<'a> Run<'a> {
                 "{context}: a part of {hash} is lost"
             );
         }
-        let tags: Vec<_> = blobs.tags().list_all().try_collect().await.unwrap();
+        let tags: Vec<_> = blobs.tags().list(..).try_collect().await.unwrap();
         let mut tags: BTreeMap<_, _> = tags.into_iter().map(|tag| (tag.name, tag.root)).collect();
         if let Some(unsure) = self.known.unsure.take() {
             match tags.get(&unsure) {

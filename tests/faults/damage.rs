@@ -9,8 +9,8 @@ use std::{
 
 use futures_util::StreamExt;
 use larder::{
-    AddOptions, Blobs, Encoded, Hash, Kind, Repair, Root, Status, Store, TagName, engine::Finding,
-    iroh::fetch,
+    AddOptions, BlobStatus, Blobs, Encoded, Hash, Kind, Repair, Root, Store, TagName,
+    engine::Finding, iroh::fetch,
 };
 use rand::Rng as _;
 use tests::{
@@ -42,10 +42,7 @@ async fn stored() -> Stored {
     let large = store.blobs().add(bytes(1, LEN)).await.unwrap().hash();
     let mut small = Vec::new();
     for i in 0..SMALL {
-        let options = AddOptions {
-            tag: Some(format!("small {i}").as_str().try_into().unwrap()),
-            ..AddOptions::default()
-        };
+        let options = AddOptions::default().tag(TagName::try_from(format!("small {i}")).unwrap());
         let added = store.blobs().add_with(bytes(10 + i, small_len(i)), options);
         small.push(added.await.unwrap().hash());
     }
@@ -116,7 +113,7 @@ impl Stored {
         for (i, hash) in (0..).zip(&self.small) {
             let read = blobs.read_to_bytes(*hash, 0..u64::MAX).await.unwrap();
             assert!(read == bytes(10 + i, small_len(i)));
-            let tag = format!("small {i}").as_str().try_into().unwrap();
+            let tag = format!("small {i}");
             assert_eq!(
                 blobs.tags().get(&tag).await.unwrap(),
                 Some(Root::raw(*hash))
@@ -217,8 +214,8 @@ async fn found_and_restored(
     }
     match blobs.status(stored.large).await.unwrap() {
         // Its tree was rebuilt.
-        Some(Status::Complete { .. }) => {}
-        Some(Status::Partial { present, .. }) => assert!(present < LEN as u64),
+        Some(BlobStatus::Complete { .. }) => {}
+        Some(BlobStatus::Partial { present, .. }) => assert!(present < LEN as u64),
         None => assert!(good.is_empty()),
     }
     stored.restore(blobs).await;
@@ -318,7 +315,7 @@ async fn look(stored: &Stored, context: &str) -> Look {
         }
         if let Ok(status) = store.blobs().status(hash).await {
             let size = data.len() as u64;
-            assert_eq!(status, Some(Status::Complete { size }), "{context}");
+            assert_eq!(status, Some(BlobStatus::Complete { size }), "{context}");
         }
     }
     close(store).await;

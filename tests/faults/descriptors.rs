@@ -4,7 +4,7 @@
 use std::{fs::File, path::Path};
 
 use futures_util::TryStreamExt;
-use larder::{Hash, Kind, Repair, Status, api::is_out_of_descriptors, engine::Finding};
+use larder::{BlobStatus, Hash, Kind, Repair, api::is_out_of_descriptors, engine::Finding};
 use tests::{
     child::{self, Child},
     data::{KIB, bytes},
@@ -36,7 +36,7 @@ async fn run_out(dir: &Path) {
     for hash in &hashes[1..] {
         is_told(&blobs.read_to_bytes(*hash, 0..u64::MAX).await.unwrap_err());
         let status = blobs.status(*hash).await.unwrap();
-        assert_eq!(status, Some(Status::Complete { size: LEN as u64 }));
+        assert_eq!(status, Some(BlobStatus::Complete { size: LEN as u64 }));
     }
     is_told(&blobs.add(source.as_path()).await.unwrap_err());
     is_told(&blobs.add(bytes(1001, LEN)).await.unwrap_err());
@@ -85,10 +85,8 @@ fn what_cannot_be_opened_is_neither_missing_nor_damaged() {
         let store = open(&dir.join("store")).await;
         for number in 0..BLOBS {
             let tag = format!("{number}");
-            let options = larder::AddOptions {
-                tag: Some(tag.as_str().try_into().unwrap()),
-                ..Default::default()
-            };
+            let options =
+                larder::AddOptions::default().tag(larder::TagName::try_from(tag.as_str()).unwrap());
             store
                 .blobs()
                 .add_with(bytes(number, LEN), options)

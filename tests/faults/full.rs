@@ -5,8 +5,8 @@ use std::{fs, path::Path, process::Command, sync::Arc, time::Duration};
 
 use futures_util::{StreamExt, TryStreamExt};
 use larder::{
-    AddOptions, Blobs, ChunkRanges, DeviceKey, Hash, Kind, Result, Root, Status, Store, StoreUrl,
-    Trust, api::BlobStore,
+    AddOptions, BlobStatus, Blobs, ChunkRanges, DeviceKey, Hash, Kind, Result, Root, Store,
+    StoreUrl, TagName, Trust, api::BlobStore,
 };
 use larder_store_testkit::{
     MemoryStore,
@@ -27,7 +27,7 @@ async fn peer(seed: u64, len: usize) -> (Blobs, Hash) {
 }
 
 async fn import(from: &Blobs, hash: Hash, to: &Blobs) -> Result<()> {
-    let Some(Status::Complete { size }) = from.status(hash).await.unwrap() else {
+    let Some(BlobStatus::Complete { size }) = from.status(hash).await.unwrap() else {
         panic!("the peer has it");
     };
     let mut import = to.import(hash, size, Trust::Untrusted).await?;
@@ -39,10 +39,7 @@ async fn import(from: &Blobs, hash: Hash, to: &Blobs) -> Result<()> {
 }
 
 fn tagged(tag: &str) -> AddOptions {
-    AddOptions {
-        tag: Some(tag.try_into().unwrap()),
-        ..AddOptions::default()
-    }
+    AddOptions::default().tag(TagName::try_from(tag).unwrap())
 }
 
 /// Adds, imports and tags; each step can be repeated.
@@ -58,8 +55,7 @@ async fn steps(blobs: &Blobs, peer: &(Blobs, Hash)) -> Vec<Result<()>> {
             .await
             .map(drop),
         import(&peer.0, peer.1, blobs).await,
-        tags.set("imported".try_into().unwrap(), Root::raw(peer.1))
-            .await,
+        tags.set("imported", Root::raw(peer.1)).await,
         blobs
             .add_with(bytes(3, 16 * KIB), tagged("inline"))
             .await
@@ -90,7 +86,7 @@ async fn at_every_length_of_a_disk() {
         assert_eq!(unsound(&blobs).await, [], "{space}");
         let kept = BlobStore::list(&*store, None).count().await;
         assert_eq!(kept, claimed_payloads(&blobs).await, "{space}");
-        let tags: Vec<_> = blobs.tags().list_all().try_collect().await.unwrap();
+        let tags: Vec<_> = blobs.tags().list(..).try_collect().await.unwrap();
         for tag in tags.iter().filter(|tag| tag.name.as_bytes() != "imported") {
             assert!(
                 blobs.status(tag.root.hash).await.unwrap().is_some(),
@@ -150,14 +146,7 @@ async fn fill(url: &StoreUrl, limit: usize, free: impl FnOnce()) {
     let added = blobs.add_with(bytes(1, limit), tagged("too large")).await;
     is_full(added.map(drop), "an add");
     assert_eq!(blobs.status(Hash::of(bytes(1, limit))).await.unwrap(), None);
-    assert_eq!(
-        blobs
-            .tags()
-            .get(&"too large".try_into().unwrap())
-            .await
-            .unwrap(),
-        None
-    );
+    assert_eq!(blobs.tags().get("too large").await.unwrap(), None);
     if left == Left::Nothing {
         assert_eq!(stored_payloads(blobs).await, before);
     }
@@ -210,7 +199,7 @@ async fn check(store: &Store, kept: &[Hash], left: Left) {
     for hash in kept {
         let status = blobs.status(*hash).await.unwrap();
         assert!(
-            matches!(status, Some(Status::Complete { .. })),
+            matches!(status, Some(BlobStatus::Complete { .. })),
             "{hash} is lost"
         );
         assert!(Hash::of(read(blobs, *hash).await) == *hash);

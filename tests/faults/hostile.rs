@@ -9,7 +9,7 @@ use iroh::{
     protocol::{AcceptError, ProtocolHandler, Router},
 };
 use larder::{
-    Blobs, ChunkRanges, Encoded, Error, Hash, Kind, Root, Status,
+    BlobStatus, Blobs, ChunkRanges, Encoded, Error, Hash, Kind, Root,
     iroh::{FetchOptions, fetch},
 };
 use tests::{
@@ -127,8 +127,8 @@ async fn open_again(dir: &Path) -> larder::Store {
 async fn here(blobs: &Blobs, hash: Hash) -> u64 {
     match blobs.status(hash).await.unwrap() {
         None => 0,
-        Some(Status::Complete { size }) => size,
-        Some(Status::Partial { present, .. }) => present,
+        Some(BlobStatus::Complete { size }) => size,
+        Some(BlobStatus::Partial { present, .. }) => present,
     }
 }
 

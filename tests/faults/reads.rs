@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration, time::SystemTime};
 
 use futures_util::TryStreamExt;
-use larder::{AddOptions, Blobs, Format, Hash, Kind, Pin, Root};
+use larder::{AddOptions, Blobs, Format, Hash, Kind, Pin, Root, TagName};
 use larder_store_testkit::{
     MemoryStore,
     stores::{Fault, Faults, FaultyStore, Operation, When},
@@ -49,7 +49,7 @@ impl Populated {
             populated.reachable.insert(hash);
             if rng.random() {
                 let name = format!("tag {n}");
-                let tag = name.as_str().try_into().unwrap();
+                let tag = name.as_str();
                 let tags = populated.blobs.tags();
                 tags.set(tag, Root::raw(hash)).await.unwrap();
             } else {
@@ -69,11 +69,9 @@ impl Populated {
             .map(|_| all[rng.random_range(0..all.len() / 2)])
             .collect();
         let data: Vec<u8> = children.iter().flat_map(|hash| *hash.as_bytes()).collect();
-        let options = AddOptions {
-            format: Some(Format::HashSeq),
-            tag: Some(format!("sequence {n}").as_str().try_into().unwrap()),
-            ..AddOptions::default()
-        };
+        let options = AddOptions::default()
+            .format(Format::HashSeq)
+            .tag(TagName::try_from(format!("sequence {n}")).unwrap());
         let pin = self.blobs.add_with(data, options).await.unwrap();
         self.reachable.insert(pin.hash());
         self.reachable.extend(children);

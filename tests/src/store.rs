@@ -7,7 +7,7 @@ use std::{
 
 use futures_util::TryStreamExt;
 use larder::{
-    Blobs, Bytes, Hash, Repair, Status, Store, StoreUrl,
+    BlobStatus, Blobs, Bytes, Hash, Repair, Store, StoreUrl,
     api::GROUP_LEN,
     engine::{Finding, Scrubbed},
 };
@@ -120,9 +120,9 @@ pub async fn claimed_payloads(blobs: &Blobs) -> usize {
         .try_collect()
         .await
         .expect("the store can be listed");
-    let claims = |status: &Status| match status {
-        Status::Complete { size } => *size > GROUP_LEN,
-        Status::Partial { .. } => true,
+    let claims = |status: &BlobStatus| match status {
+        BlobStatus::Complete { size } => *size > GROUP_LEN,
+        BlobStatus::Partial { .. } => true,
     };
     all.iter().filter(|(_, status)| claims(status)).count()
 }

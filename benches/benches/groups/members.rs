@@ -11,8 +11,8 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use larder::{
     Store, StoreBuilder, StoreUrl, Unlock,
     groups::{
-        Changes, EndpointOptions, InviteKind, Name, Options, Policy, Reach, Replicator, Repo,
-        Synced,
+        Changes, EndpointOptions, InviteKind, Name, Policy, Reach, ReplicateOptions, Replicator,
+        Repo, Synced,
     },
 };
 
@@ -25,10 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(600);
 
 async fn member(dir: &Path, policy: Policy) -> (Store, Replicator) {
     std::fs::create_dir(dir).unwrap();
-    let options = Options {
-        policy,
-        ..Options::default()
-    };
+    let options = ReplicateOptions::default().policy(policy);
     let builder = StoreBuilder::from_url(StoreUrl::redb(dir.join("store")));
     let key = dir.join("key");
     let builder = builder.unlock_with(move || Unlock::key_file(&key));

@@ -70,10 +70,8 @@ impl<B: Backend> Node for Larder<B> {
     async fn add_collection(&self, blobs: Vec<Bytes>) -> Hash {
         let mut entries = Vec::new();
         for (i, data) in blobs.into_iter().enumerate() {
-            let options = AddOptions {
-                tag: Some(TagName::try_from(format!("{i}").as_str()).unwrap()),
-                ..AddOptions::default()
-            };
+            let options =
+                AddOptions::default().tag(TagName::try_from(format!("{i}").as_str()).unwrap());
             let pin = self.blobs.add_with(data, options).await.unwrap();
             entries.push((format!("file {i}"), pin.hash()));
         }

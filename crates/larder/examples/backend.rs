@@ -38,11 +38,13 @@ impl BlobStore for Maps {
     }
 
     fn capabilities(&self) -> BlobCapabilities {
-        BlobCapabilities {
-            block_len: GROUP_LEN as u32,
-            max_part_len: MAX_PART_LEN,
-            durability: Durability::Memory,
-            concurrency: 32,
+        {
+            let mut facts = BlobCapabilities::least();
+            facts.block_len = GROUP_LEN as u32;
+            facts.max_part_len = MAX_PART_LEN;
+            facts.durability = Durability::Memory;
+            facts.concurrency = 32;
+            facts
         }
     }
 

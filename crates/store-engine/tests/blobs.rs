@@ -10,7 +10,7 @@ use common::{SIZES, bytes, engine, engines, export, transfer};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use larder_store_api::Kind;
 use larder_store_engine::{
-    AddOptions, Bitfield, ChunkNum, ChunkRanges, Encoded, Hash, Leaf, Root, Source, Status,
+    AddOptions, Bitfield, BlobStatus, ChunkNum, ChunkRanges, Encoded, Hash, Leaf, Root, Source,
     TagName, Trust,
 };
 use proptest::prelude::*;
@@ -46,7 +46,7 @@ async fn what_is_added_is_read_back() {
             let size = size as u64;
             assert_eq!(
                 blobs.status(hash).await.unwrap(),
-                Some(Status::Complete { size })
+                Some(BlobStatus::Complete { size })
             );
             let pieces: Vec<Bytes> = blobs.read(hash, 0..u64::MAX).try_collect().await.unwrap();
             assert_eq!(pieces.concat(), data);
@@ -115,10 +115,7 @@ async fn a_tag_comes_with_its_blob() {
     for blobs in engines().await {
         for size in [0, 10, 100_000] {
             let name = TagName::try_from(format!("tag {size}").as_str()).unwrap();
-            let options = || AddOptions {
-                tag: Some(name.clone()),
-                ..AddOptions::default()
-            };
+            let options = || AddOptions::default().tag(name.clone());
             let pin = blobs.add_with(bytes(1, size), options()).await.unwrap();
             let root = blobs.tags().get(&name).await.unwrap();
             assert_eq!(root, Some(Root::raw(pin.hash())));
@@ -263,7 +260,7 @@ proptest! {
                 }
                 transfer(&from, &to, hash, size as u64, ChunkRanges::all()).await;
                 let size = size as u64;
-                assert_eq!(to.status(hash).await.unwrap(), Some(Status::Complete { size }));
+                assert_eq!(to.status(hash).await.unwrap(), Some(BlobStatus::Complete { size }));
                 let all = to.read_to_bytes(hash, 0..size).await.unwrap();
                 assert_eq!(all, data);
             }
@@ -412,7 +409,7 @@ async fn several_imports_of_one_blob_share_their_work() {
         futures_util::future::join_all(tasks).await;
         assert_eq!(
             to.status(hash).await.unwrap(),
-            Some(Status::Complete { size })
+            Some(BlobStatus::Complete { size })
         );
         assert_eq!(to.read_to_bytes(hash, 0..size).await.unwrap(), data);
     }
@@ -444,7 +441,7 @@ async fn absence_is_not_failure() {
     assert_eq!(export.unwrap_err().kind(), Kind::NotFound);
     assert_eq!(blobs.reader(hash).await.unwrap_err().kind(), Kind::NotFound);
     let empty = blobs.status(Hash::EMPTY).await.unwrap();
-    assert_eq!(empty, Some(Status::Complete { size: 0 }));
+    assert_eq!(empty, Some(BlobStatus::Complete { size: 0 }));
 }
 
 #[tokio::test]

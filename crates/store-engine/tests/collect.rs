@@ -27,11 +27,9 @@ fn soon() -> SystemTime {
 
 async fn names(blobs: &Blobs, children: &[Hash]) -> Hash {
     let list: Vec<u8> = children.iter().flat_map(|h| *h.as_bytes()).collect();
-    let options = AddOptions {
-        format: Some(Format::HashSeq),
-        tag: Some(TagName::try_from("list").unwrap()),
-        ..AddOptions::default()
-    };
+    let options = AddOptions::default()
+        .format(Format::HashSeq)
+        .tag(TagName::try_from("list").unwrap());
     blobs.add_with(list, options).await.unwrap().hash()
 }
 

@@ -12,7 +12,7 @@ use common::{bytes, engine, export};
 use larder_store_api::{
     BlobCapabilities, BlobStore, Block, Bytes, Listing, Part, PayloadId, Result,
 };
-use larder_store_engine::{Blobs, ChunkNum, ChunkRanges, Encoded, Hash, Import, Status, Trust};
+use larder_store_engine::{BlobStatus, Blobs, ChunkNum, ChunkRanges, Encoded, Hash, Import, Trust};
 use larder_store_testkit::MemoryStore;
 
 /// Notes how many bytes of data each call writes.
@@ -164,7 +164,7 @@ async fn whoever_brought_it_a_blob_is_verified_before_it_is_recorded() {
     two.push(last).await.unwrap();
     assert!(one.is_verified().await && two.is_verified().await);
     // Verified is not the same as recorded: finishing is needed for that.
-    let complete = Some(Status::Complete { size });
+    let complete = Some(BlobStatus::Complete { size });
     assert_ne!(to.status(hash).await.unwrap(), complete);
     assert!(one.finish().await.unwrap().is_complete());
     assert!(two.is_verified().await);

@@ -19,7 +19,7 @@ use larder_store_api::{
     Listing, Part, PayloadId, Result,
 };
 use larder_store_engine::{
-    Blobs, ChunkNum, ChunkRanges, Encoded, Finding, Hash, Repair, Scrubbed, Status,
+    BlobStatus, Blobs, ChunkNum, ChunkRanges, Encoded, Finding, Hash, Repair, Scrubbed,
 };
 use larder_store_testkit::MemoryStore;
 use tokio::sync::Semaphore;
@@ -56,9 +56,10 @@ impl BlobStore for Slow {
     }
 
     fn capabilities(&self) -> BlobCapabilities {
-        BlobCapabilities {
-            concurrency: self.concurrency,
-            ..BlobStore::capabilities(&self.inner)
+        {
+            let mut facts = BlobStore::capabilities(&self.inner);
+            facts.concurrency = self.concurrency;
+            facts
         }
     }
 
@@ -278,7 +279,7 @@ async fn a_short_hash_tree_lies_in_the_entry() {
         let (other, theirs) = slow(32, 1000).await;
         transfer(&again, &other, pin.hash(), len, ChunkRanges::all()).await;
         let status = other.status(pin.hash()).await.unwrap();
-        assert_eq!(status, Some(Status::Complete { size: len }));
+        assert_eq!(status, Some(BlobStatus::Complete { size: len }));
         let wrote = theirs.writes.lock().unwrap().contains(&Part::Outboard);
         assert_eq!(wrote, !inline, "{len}");
         let read = other.read_to_bytes(pin.hash(), 0..len).await.unwrap();
@@ -317,7 +318,7 @@ async fn an_import_goes_on_with_the_hash_tree_of_its_entry() {
     let to = Blobs::open(store.clone(), store.clone()).await.unwrap();
     assert_eq!(
         to.status(hash).await.unwrap(),
-        Some(Status::Complete { size: len })
+        Some(BlobStatus::Complete { size: len })
     );
     assert!(to.read_to_bytes(hash, 0..len).await.unwrap() == data);
 }

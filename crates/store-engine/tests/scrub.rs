@@ -7,7 +7,9 @@ use std::{ops::Range, sync::Arc};
 use common::{bytes, engine, transfer};
 use futures_util::{StreamExt, TryStreamExt};
 use larder_store_api::{BlobStore, Block, Bytes, Kind, Part, PayloadId};
-use larder_store_engine::{Blobs, ChunkRanges, Encoded, Finding, Hash, Repair, Scrubbed, Status};
+use larder_store_engine::{
+    BlobStatus, Blobs, ChunkRanges, Encoded, Finding, Hash, Repair, Scrubbed,
+};
 use larder_store_testkit::MemoryStore;
 
 const LEN: usize = 3 << 20;
@@ -134,7 +136,7 @@ async fn a_flipped_bit_of_data() {
     }
     let status = damaged.blobs.status(damaged.hash).await.unwrap();
     assert!(
-        matches!(status, Some(Status::Partial { present, .. }) if present == LEN as u64 - 16384)
+        matches!(status, Some(BlobStatus::Partial { present, .. }) if present == LEN as u64 - 16384)
     );
     assert_eq!(damaged.read(at..at + 1).await, Err(Kind::NotFound));
     assert!(damaged.read(0..bad.start).await.is_ok());
@@ -164,7 +166,7 @@ async fn a_bit_flipped_in_both() {
     damaged.reopen().await;
     damaged.scrub(Repair::Yes).await;
     let status = damaged.blobs.status(damaged.hash).await.unwrap();
-    assert!(!matches!(status, Some(Status::Complete { .. })));
+    assert!(!matches!(status, Some(BlobStatus::Complete { .. })));
     damaged.restore().await;
 }
 

@@ -313,10 +313,7 @@ async fn live(seed: u64) -> (u32, u32) {
                 let len = [100, 20_000, 100_000][rng.random_range(0..3)];
                 let tag = TagName::new(format!("tag {}", rng.random_range(0..5))).unwrap();
                 let tag = rng.random::<bool>().then_some(tag);
-                let options = AddOptions {
-                    tag,
-                    ..AddOptions::default()
-                };
+                let options = AddOptions::default().tag(tag);
                 let adding = process.blobs.add_with(bytes(seed, len), options);
                 // While it sleeps, it does not answer.
                 match timeout(Duration::from_secs(20), adding).await {
@@ -344,7 +341,7 @@ async fn live(seed: u64) -> (u32, u32) {
     assert_eq!(rows(&store).await, 0, "seed {seed}");
     let claimed = last.blobs.list().try_collect::<Vec<_>>().await.unwrap();
     let large = claimed.iter().filter(|(_, status)| {
-        matches!(status, larder_store_engine::Status::Complete { size } if *size > 16 * 1024)
+        matches!(status, larder_store_engine::BlobStatus::Complete { size } if *size > 16 * 1024)
     });
     assert_eq!(payloads(&store).await, large.count(), "seed {seed}");
     (killed, refused)

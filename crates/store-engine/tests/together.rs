@@ -5,7 +5,7 @@ mod common;
 use common::{SIZES, bytes, engine, engines, transfer};
 use futures_util::StreamExt;
 use larder_store_api::{Change, CollectionStore};
-use larder_store_engine::{ChunkNum, ChunkRanges, Hash, Hashed, Status};
+use larder_store_engine::{BlobStatus, ChunkNum, ChunkRanges, Hash, Hashed};
 
 #[tokio::test]
 async fn what_is_added_together_is_read_back() {
@@ -50,11 +50,11 @@ async fn one_that_is_there_in_part_becomes_whole_with_the_others() {
     let part = ChunkRanges::from(ChunkNum(0)..ChunkNum(3));
     transfer(&from, &to, pin.hash(), pin.size().unwrap(), part).await;
     let status = to.status(pin.hash()).await.unwrap();
-    assert!(matches!(status, Some(Status::Partial { .. })));
+    assert!(matches!(status, Some(BlobStatus::Partial { .. })));
     let all = [blob, bytes(2, 100)].map(Hashed::new);
     for pin in to.add_all(all.to_vec()).await.unwrap() {
         let size = pin.size().unwrap();
         let status = to.status(pin.hash()).await.unwrap();
-        assert_eq!(status, Some(Status::Complete { size }));
+        assert_eq!(status, Some(BlobStatus::Complete { size }));
     }
 }

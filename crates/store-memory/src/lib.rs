@@ -93,11 +93,13 @@ impl MemoryStore {
         collections.max_value_len = MAX_VALUE_LEN;
         collections.max_batch_len = MAX_BATCH_LEN;
         Self::with_facts(Facts {
-            blobs: BlobCapabilities {
-                block_len,
-                max_part_len: MAX_PART_LEN,
-                durability: Durability::Memory,
-                concurrency: 1,
+            blobs: {
+                let mut facts = BlobCapabilities::least();
+                facts.block_len = block_len;
+                facts.max_part_len = MAX_PART_LEN;
+                facts.durability = Durability::Memory;
+                facts.concurrency = 1;
+                facts
             },
             collections,
         })

@@ -20,8 +20,8 @@ async fn strict() -> Result<Subject<StrictStore>> {
     }))
 }
 
-async fn unordered() -> Result<Subject<StrictStore>> {
-    Ok(Subject::new(StrictStore::new().unordered().without_watch()))
+async fn unwatched() -> Result<Subject<StrictStore>> {
+    Ok(Subject::new(StrictStore::new().without_watch()))
 }
 
 async fn faulty() -> Result<Subject<FaultyStore<MemoryStore>>> {
@@ -56,13 +56,12 @@ mod strict_collections {
     larder_store_testkit::collection_store_suite!(super::strict, lacks: [Reopen = "it lives in memory"]);
 }
 
-mod unordered_collections {
+mod unwatched_collections {
     larder_store_testkit::collection_store_suite!(
-        super::unordered,
+        super::unwatched,
         lacks: [
             Reopen = "it lives in memory",
             Close = "its variant is closed",
-            Order = "that is the variant",
             Watch = "that is the variant",
         ]
     );
@@ -105,7 +104,7 @@ mod power_collections {
 }
 
 mod strict_model {
-    larder_store_testkit::model_suite!(blobs: super::strict, collections: super::unordered);
+    larder_store_testkit::model_suite!(blobs: super::strict, collections: super::unwatched);
 }
 
 mod power_model {

@@ -10,7 +10,7 @@ use std::{
 
 use futures_util::{StreamExt, TryStreamExt};
 use larder_store_api::{CollectionStore, Kind, Result};
-use larder_store_engine::{Blobs, Status};
+use larder_store_engine::{BlobStatus, Blobs};
 use larder_store_testkit::{MemorySecrets, MemoryStore, stores::StrictStore};
 use larder_sync::{
     groups::{Changes, Content, Groups, Stores},
@@ -55,7 +55,7 @@ fn kind<T: std::fmt::Debug>(result: Result<T>) -> Kind {
 async fn names(repo: &larder_sync::groups::Repo) -> Result<Vec<String>> {
     let files = repo.list("").await?;
     files
-        .map_ok(|(name, _)| name.as_str().to_owned())
+        .map_ok(|named| named.name.as_str().to_owned())
         .try_collect()
         .await
 }
@@ -142,7 +142,7 @@ async fn files_are_written_removed_and_renamed() -> Result<()> {
     // The first root, then one for each change that had an effect.
     let history = repo.history().await?;
     assert_eq!(history.len(), 3);
-    assert!(history.iter().all(|earlier| earlier.hash != root.hash));
+    assert!(history.iter().all(|earlier| earlier.hash() != root.hash));
     repo.remove("nothing").await?;
     assert_eq!(repo.history().await?.len(), 3);
     Ok(())
@@ -215,7 +215,7 @@ async fn removing_gives_the_space_back_and_keeps_what_others_name() -> Result<()
     let status = device.stores.blobs.status(large.blob).await?;
     assert_eq!(status, None);
     let status = device.stores.blobs.status(shared.blob).await?;
-    assert!(matches!(status, Some(Status::Complete { .. })));
+    assert!(matches!(status, Some(BlobStatus::Complete { .. })));
     assert_eq!(second.read_to_bytes("mine too").await?.len(), 100_000);
     // Leaving releases everything.
     let groups = device.open().await?;

@@ -2,7 +2,9 @@
 
 use anyhow::Result;
 use futures_util::{StreamExt, TryStreamExt, stream};
-use larder::{Blobs, Format, Hash, Root, Status, Store, groups::TAG_PREFIX, iroh::load_collection};
+use larder::{
+    BlobStatus, Blobs, Format, Hash, Root, Store, groups::TAG_PREFIX, iroh::load_collection,
+};
 use serde::Serialize;
 
 use super::get::in_group;
@@ -51,7 +53,7 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
         None if args.blobs => list_blobs(app, blobs).await?,
         None => {
             app.out.heading(Item::HEADING)?;
-            let mut tags = blobs.tags().list_all();
+            let mut tags = blobs.tags().list(..);
             while let Some(tag) = tags.try_next().await? {
                 if tag.name.as_bytes().starts_with(TAG_PREFIX.as_bytes()) {
                     continue;
@@ -90,7 +92,7 @@ async fn list_place(app: &App, blobs: &Blobs, place: &Place) -> Result<()> {
     };
     let path = place.path.as_deref().unwrap_or_default();
     let mut files = member.repo.list(path).await?;
-    while let Some((name, entry)) = files.try_next().await? {
+    while let Some(larder::groups::Named { name, entry }) = files.try_next().await? {
         // The file itself, or what is in the folder; not what only begins alike.
         let rest = &name.as_str()[path.len()..];
         if path.is_empty() || path.ends_with('/') || rest.is_empty() || rest.starts_with('/') {
@@ -125,8 +127,8 @@ async fn list_blobs(app: &App, blobs: &Blobs) -> Result<()> {
     let mut all = blobs.list();
     while let Some((hash, status)) = all.try_next().await? {
         let (size, present, complete) = match status {
-            Status::Complete { size } => (size, size, true),
-            Status::Partial { size, present, .. } => (size, present, false),
+            BlobStatus::Complete { size } => (size, size, true),
+            BlobStatus::Partial { size, present, .. } => (size, present, false),
         };
         let state = if complete {
             "complete".to_owned()

@@ -53,11 +53,11 @@ pub use self::{
     items::Encoded,
     pins::Pin,
     reachable::Reachable,
-    read::{MAX_READ_TO_BYTES, Status},
+    read::{BlobStatus, MAX_READ_TO_BYTES},
     reader::Reader,
     scrub::{Finding, Repair, Scrubbed},
     sessions::{BEAT, LEASE},
-    tags::{MAX_TAG_NAME_LEN, Tag, TagName, Tags},
+    tags::{IntoTagName, MAX_TAG_NAME_LEN, Tag, TagName, Tags},
     transaction::{MAX_STAGED_BLOBS, MAX_STAGED_BYTES, Transaction},
 };
 use self::{import::Imports, pins::Pins, segment::Segments, sessions::Sessions};

@@ -51,21 +51,21 @@
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
-    ops::Range,
+    ops::RangeBounds,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use bytes::Bytes;
 use larder_store_api::{
-    Durability, Edit, Error, Expect, GROUP_LEN, Kind, Put, PutRecord, Result, Revision,
+    Durability, Edit, Error, Expect, GROUP_LEN, Kind, Put, PutRecord, Result, Revision, positions,
 };
 
 use super::{
     AddOptions, Blobs, Hashed, Inner, Progress, Running, Source,
-    add::{Windows, now},
+    add::{Windows, count_added, now},
     entry::{BlobEntry, Indexed, State},
     pins::Pin,
-    read::Status,
+    read::BlobStatus,
     stage::{Claims, Staged},
     tags::{TAGS, TagName, put_tag},
 };
@@ -212,10 +212,14 @@ impl Transaction {
         let first = windows.next().await?;
         if first.len() as u64 <= GROUP_LEN {
             options.report(first.len() as u64);
-            return self.add_inline(Hash::of(&first), first, format).await;
+            let pin = self.add_inline(Hash::of(&first), first, format).await?;
+            count_added([&pin]);
+            return Ok(pin);
         }
         let staged = self.0.inner.write_draft(first, windows, &options).await?;
-        self.stage(staged).await
+        let pin = self.stage(staged).await?;
+        count_added([&pin]);
+        Ok(pin)
     }
 
     /// Stages blobs, and returns a pin for each, in the same order.
@@ -226,7 +230,9 @@ impl Transaction {
             pins.push(match blob.bytes().len() as u64 <= GROUP_LEN {
                 true => {
                     let bytes = blob.bytes().clone();
-                    self.add_inline(blob.hash(), bytes, Format::Raw).await?
+                    let pin = self.add_inline(blob.hash(), bytes, Format::Raw).await?;
+                    count_added([&pin]);
+                    pin
                 }
                 false => self.add(blob.bytes().clone()).await?,
             });
@@ -312,8 +318,8 @@ impl Transaction {
     }
 
     /// Returns the status of a blob, staged or committed; `None` if nothing of it is here.
-    pub async fn status(&self, hash: Hash) -> Result<Option<Status>> {
-        let staged = self.state().entries.get(&hash).map(Status::of);
+    pub async fn status(&self, hash: Hash) -> Result<Option<BlobStatus>> {
+        let staged = self.state().entries.get(&hash).map(BlobStatus::of);
         match staged {
             Some(status) => Ok(Some(status)),
             None => self.blobs().status(hash).await,
@@ -322,7 +328,8 @@ impl Transaction {
 
     /// Returns the verified bytes of `range` of a staged or committed blob, as [`Blobs::read_to_bytes`]
     /// does.
-    pub async fn read_to_bytes(&self, hash: Hash, range: Range<u64>) -> Result<Bytes> {
+    pub async fn read_to_bytes(&self, hash: Hash, range: impl RangeBounds<u64>) -> Result<Bytes> {
+        let range = positions(range);
         let staged = self.state().entries.get(&hash).cloned();
         match staged {
             Some(entry) => self.0.inner.read_entry_to_bytes(hash, entry, range).await,

@@ -3,7 +3,7 @@
 use bao_tree::{ChunkNum, ChunkRanges};
 use larder_store_api::Result;
 
-use crate::{Blobs, Hash, Status, blobs::tree::clip};
+use crate::{BlobStatus, Blobs, Hash, blobs::tree::clip};
 
 /// The longest part of a blob in one request: parts of a longer blob come from several providers, and
 /// over several streams of one.
@@ -130,9 +130,9 @@ pub(super) async fn missing(blobs: &Blobs, hash: Hash, up_to: u64) -> Result<Opt
         return Ok(None);
     }
     let is_too_long = match blobs.status(hash).await? {
-        Some(Status::Complete { .. }) => return Ok(None),
+        Some(BlobStatus::Complete { .. }) => return Ok(None),
         None => return Ok(Some(Missing::All)),
-        Some(Status::Partial { size, proven, .. }) => proven && size > up_to,
+        Some(BlobStatus::Partial { size, proven, .. }) => proven && size > up_to,
     };
     if is_too_long {
         return Ok(None);

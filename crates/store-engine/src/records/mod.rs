@@ -25,7 +25,7 @@ use std::{ops::Range, sync::Arc};
 use async_trait::async_trait;
 use futures_util::{StreamExt, TryStreamExt, future::ready};
 use larder_store_api::{
-    Batch, Change, Edit, Error, Freshness, Import, Kind, Listing, Put, PutRecord,
+    Batch, Change, Edit, Error, Freshness, ImportSupport, Kind, Listing, Put, PutRecord,
     RecordCapabilities, RecordDescriptor, RecordEvent, RecordId, RecordStore, Result, Room, Signed,
     Slot, SlotSeq,
 };
@@ -164,13 +164,15 @@ impl RecordStore for Records {
     }
 
     fn capabilities(&self) -> RecordCapabilities {
-        RecordCapabilities {
-            max_value_len: MAX_VALUE_LEN,
-            max_slots: MAX_SLOTS,
-            max_record_len: MAX_RECORD_LEN,
-            room: Room::Shared,
-            import: Import::Supported,
-            max_writers: MAX_WRITERS,
+        {
+            let mut facts = RecordCapabilities::least();
+            facts.max_value_len = MAX_VALUE_LEN;
+            facts.max_slots = MAX_SLOTS;
+            facts.max_record_len = MAX_RECORD_LEN;
+            facts.room = Room::Shared;
+            facts.import = ImportSupport::Supported;
+            facts.max_writers = MAX_WRITERS;
+            facts
         }
     }
 
@@ -255,11 +257,12 @@ impl RecordStore for Records {
 /// it.
 fn event(id: RecordId, slots: &Range<Slot>, change: &Change) -> Option<RecordEvent> {
     let keys = match change {
-        Change::Resync => return Some(RecordEvent::Resync),
         Change::Keys {
             collection, keys, ..
         } if *collection == SLOTS => keys,
         Change::Keys { .. } => return None,
+        // As any change of which it is not known what it changes.
+        _ => return Some(RecordEvent::Resync),
     };
     let slots: Vec<Slot> = keys
         .iter()

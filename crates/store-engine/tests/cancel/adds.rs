@@ -46,10 +46,7 @@ async fn a_blob_with_a_tag() {
                     data
                 },
                 async |world, data| {
-                    let options = AddOptions {
-                        tag: Some(TagName::try_from(TAG).unwrap()),
-                        ..AddOptions::default()
-                    };
+                    let options = AddOptions::default().tag(TagName::try_from(TAG).unwrap());
                     world.blobs.add_with(data.clone(), options).await
                 },
                 async |world, data| {

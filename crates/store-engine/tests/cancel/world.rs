@@ -43,10 +43,7 @@ impl World {
 
     /// Adds a blob, which must stay from now on.
     pub async fn know(&mut self, name: &str, data: Vec<u8>) -> Hash {
-        let options = AddOptions {
-            tag: Some(TagName::try_from(name).unwrap()),
-            ..AddOptions::default()
-        };
+        let options = AddOptions::default().tag(TagName::try_from(name).unwrap());
         let pin = self.blobs.add_with(data.clone(), options).await.unwrap();
         self.known.push((pin.hash(), data));
         pin.hash()

@@ -12,7 +12,7 @@ use std::{
 
 use futures_util::TryStreamExt;
 use larder_store_engine::{
-    Blobs, ChunkNum, Encoded, Status, Trust,
+    BlobStatus, Blobs, ChunkNum, Encoded, Trust,
     fetch::{Answer, Blob, Fault, Fetch, Options, Provider, Settled, Wanted},
 };
 use tokio::{
@@ -229,7 +229,7 @@ async fn a_sequence_comes_though_another_length_was_recorded_meanwhile() {
     for hash in [sequence.hash(), child.hash()] {
         let status = ours.status(hash).await.unwrap();
         assert!(
-            matches!(status, Some(Status::Complete { .. })),
+            matches!(status, Some(BlobStatus::Complete { .. })),
             "{status:?}"
         );
     }

@@ -20,7 +20,7 @@ use common::{SIZES, bytes, engine, transfer};
 use futures_util::{FutureExt, TryStreamExt};
 use larder_store_api::{Kind, Result};
 use larder_store_engine::{
-    Blobs, ChunkNum, ChunkRanges, Hash, Pin, Status,
+    BlobStatus, Blobs, ChunkNum, ChunkRanges, Hash, Pin,
     fetch::{Blob, Fault, Fetch, Misconduct, Options, PIECE_LEN, Settled, Wanted, Watch},
 };
 use larder_store_testkit::{
@@ -269,7 +269,11 @@ async fn what_nobody_has_is_left_and_all_else_comes() {
         for (i, hash) in hashes.iter().enumerate().filter(|(i, _)| *i != 2) {
             let status = ours.status(*hash).await.unwrap();
             let size = sizes[i] as u64;
-            assert_eq!(status, Some(Status::Complete { size }), "{wrong:?}: {i}");
+            assert_eq!(
+                status,
+                Some(BlobStatus::Complete { size }),
+                "{wrong:?}: {i}"
+            );
         }
     }
 }

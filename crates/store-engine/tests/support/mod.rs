@@ -10,15 +10,15 @@ use std::sync::{
     atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
-use futures_util::{StreamExt, TryStreamExt, future::ready, stream};
+use futures_util::{StreamExt, future::ready, stream};
 use larder_store_api::{
     Batch, Bytes, Change, CollectionCapabilities, CollectionId, CollectionStore, Entry, Error,
-    Kind, Listing, Result, Revision, Scan, ScanOrder,
+    Kind, Listing, Result, Revision, Scan,
 };
 use larder_store_testkit::MemoryStore;
 use tokio::sync::Semaphore;
 
-/// A store without a watch or an order, and with the smallest limits.
+/// A store without a watch, and with the smallest limits.
 #[derive(Debug, Clone)]
 pub struct BareStore(Arc<Inner>);
 
@@ -44,7 +44,6 @@ impl BareStore {
     pub fn with_limits(change: impl FnOnce(&mut CollectionCapabilities)) -> Self {
         let memory = MemoryStore::new();
         let mut limits = CollectionCapabilities::least();
-        limits.scan_order = ScanOrder::Unordered;
         change(&mut limits);
         Self(Arc::new(Inner {
             memory,
@@ -105,17 +104,12 @@ impl CollectionStore for BareStore {
         self.0.scans.fetch_add(1, Ordering::SeqCst);
         let inner = self.0.memory.scan(scan);
         let failing = self.0.fail_scans.load(Ordering::SeqCst);
-        let shuffled = async move {
-            let mut entries: Vec<Entry> = inner.try_collect().await?;
-            entries.sort_by_cached_key(|entry| *blake3::hash(&entry.key).as_bytes());
-            let mut entries: Vec<Result<Entry>> = entries.into_iter().map(Ok).collect();
-            if failing {
-                entries.truncate(1);
-                entries.push(Err(Error::new(Kind::Unavailable, "bare.scan", "as told")));
-            }
-            Ok(stream::iter(entries))
-        };
-        stream::once(shuffled).try_flatten().boxed()
+        if !failing {
+            return inner;
+        }
+        let error = Error::new(Kind::Unavailable, "bare.scan", "as told");
+        let failure = stream::once(ready(Err(error)));
+        inner.take(1).chain(failure).boxed()
     }
 
     fn collections(&self) -> Listing<CollectionId> {

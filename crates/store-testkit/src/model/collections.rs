@@ -6,7 +6,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use larder_store_api::{
     Batch, CollectionId, CollectionStore, Durability, Edit, Entry, Expect, Kind, Order, Revision,
-    Scan, ScanOrder,
+    Scan,
 };
 use proptest::{prelude::*, sample::select};
 use proptest_state_machine::ReferenceStateMachine;
@@ -307,10 +307,11 @@ fn batch(
             None => Edit::Delete { collection, key },
         }
     });
-    Batch {
-        expect: expect.collect(),
-        edits: edits.collect(),
-        durability,
+    {
+        let mut batch = Batch::of(edits.collect());
+        batch.expect = expect.collect();
+        batch.durability = durability;
+        batch
     }
 }
 
@@ -344,12 +345,10 @@ async fn compare(store: &dyn CollectionStore, state: &State, scan: Scan, revisio
         .map(|((_, key), held)| entry(key.clone(), held, revisions))
         .collect();
     let order = scan.order;
-    let mut found = all(store.scan(scan.clone()))
+    let found = all(store.scan(scan.clone()))
         .await
         .expect("a scan succeeds");
-    if store.capabilities().scan_order == ScanOrder::Unordered {
-        found.sort_by(|a, b| a.key.cmp(&b.key));
-    } else if order == Order::Descending {
+    if order == Order::Descending {
         expected.reverse();
     }
     assert!(found == expected, "{scan:?} gives other entries");

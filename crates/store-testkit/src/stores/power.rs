@@ -292,9 +292,10 @@ impl BlobStore for PowerStore {
     }
 
     fn capabilities(&self) -> BlobCapabilities {
-        BlobCapabilities {
-            durability: Durability::OnSync,
-            ..BlobStore::capabilities(&self.0.now)
+        {
+            let mut facts = BlobStore::capabilities(&self.0.now);
+            facts.durability = Durability::OnSync;
+            facts
         }
     }
 

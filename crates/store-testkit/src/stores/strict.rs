@@ -9,14 +9,12 @@ use std::{
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures_util::{StreamExt, TryStreamExt, stream};
+use futures_util::StreamExt;
 use larder_store_api::{
     Batch, BlobCapabilities, BlobStore, Block, Change, CollectionCapabilities, CollectionId,
     CollectionStore, Durability, Entry, Error, Kind, Listing, Part, PayloadId, Result, Revision,
-    Scan, ScanOrder,
+    Scan,
 };
-use rand::{SeedableRng, seq::SliceRandom};
-use rand_chacha::ChaCha8Rng;
 use tokio::task::yield_now;
 
 use larder_store_memory::{Facts, MemoryStore};
@@ -52,7 +50,6 @@ pub struct StrictStore {
 
 #[derive(Clone, Copy)]
 struct Rules {
-    scan_order: ScanOrder,
     reuse: Reuse,
     watch: Watch,
 }
@@ -87,30 +84,24 @@ impl StrictStore {
         collections.max_value_len = MAX_VALUE_LEN;
         collections.max_batch_len = MAX_BATCH_LEN;
         let facts = Facts {
-            blobs: BlobCapabilities {
-                block_len: BLOCK_LEN,
-                max_part_len: MAX_PART_LEN,
-                durability: Durability::Memory,
-                concurrency: 1,
+            blobs: {
+                let mut facts = BlobCapabilities::least();
+                facts.block_len = BLOCK_LEN;
+                facts.max_part_len = MAX_PART_LEN;
+                facts.durability = Durability::Memory;
+                facts.concurrency = 1;
+                facts
             },
             collections,
         };
         Self {
             inner: MemoryStore::with_facts(facts),
             rules: Rules {
-                scan_order: ScanOrder::Ordered,
                 reuse: Reuse::Refused,
                 watch: Watch::Told,
             },
             uses: Arc::default(),
         }
-    }
-
-    /// Makes scans return entries in an arbitrary order.
-    #[must_use]
-    pub fn unordered(mut self) -> Self {
-        self.rules.scan_order = ScanOrder::Unordered;
-        self
     }
 
     /// Removes the watch from the store.
@@ -301,9 +292,7 @@ impl CollectionStore for StrictStore {
     }
 
     fn capabilities(&self) -> CollectionCapabilities {
-        let mut facts = CollectionStore::capabilities(&self.inner);
-        facts.scan_order = self.rules.scan_order;
-        facts
+        CollectionStore::capabilities(&self.inner)
     }
 
     async fn get(&self, collection: CollectionId, key: Bytes) -> Result<Option<Entry>> {
@@ -312,11 +301,7 @@ impl CollectionStore for StrictStore {
     }
 
     fn scan(&self, scan: Scan) -> Listing<Entry> {
-        let listing = self.inner.scan(scan);
-        match self.rules.scan_order {
-            ScanOrder::Ordered => giving_way(listing),
-            ScanOrder::Unordered => giving_way(shuffled(listing)),
-        }
+        giving_way(self.inner.scan(scan))
     }
 
     fn collections(&self) -> Listing<CollectionId> {
@@ -341,16 +326,4 @@ impl CollectionStore for StrictStore {
         yield_now().await;
         CollectionStore::sync(&self.inner).await
     }
-}
-
-/// Returns the entries in another order, which is always the same. Reads all of them at once: the data
-/// of tests is small.
-fn shuffled(listing: Listing<Entry>) -> Listing<Entry> {
-    let entries = stream::once(async move {
-        let mut entries: Vec<_> = listing.try_collect().await?;
-        let mut rng = ChaCha8Rng::seed_from_u64(entries.len() as u64);
-        entries.shuffle(&mut rng);
-        Ok(stream::iter(entries.into_iter().map(Ok)))
-    });
-    Box::pin(entries.try_flatten())
 }

@@ -37,8 +37,6 @@ pub enum Need {
     Close,
     /// A `watch` that is not `None`.
     Watch,
-    /// Scans in the order of keys.
-    Order,
     /// Importing values that were signed elsewhere.
     Import,
     /// Slots of a record that share its room as they need it.
@@ -47,11 +45,10 @@ pub enum Need {
 
 impl Need {
     /// The capabilities that a backend may lack.
-    pub const ALL: [Need; 6] = [
+    pub const ALL: [Need; 5] = [
         Need::Reopen,
         Need::Close,
         Need::Watch,
-        Need::Order,
         Need::Import,
         Need::SharedRoom,
     ];
@@ -63,7 +60,6 @@ impl Need {
             Need::Reopen => "Reopen",
             Need::Close => "Close",
             Need::Watch => "Watch",
-            Need::Order => "Order",
             Need::Import => "Import",
             Need::SharedRoom => "SharedRoom",
         }

@@ -204,7 +204,7 @@ impl<T: Suite + ?Sized> Fixture<T> {
             Need::Always => true,
             Need::Reopen => claimed.unwrap_or(self.open.is_some()),
             Need::Close => self.opened().close.is_some(),
-            Need::Watch | Need::Order | Need::Import | Need::SharedRoom => claimed.unwrap_or(false),
+            Need::Watch | Need::Import | Need::SharedRoom => claimed.unwrap_or(false),
         }
     }
 

@@ -3,7 +3,8 @@
 use std::collections::HashSet;
 
 use larder_store_api::{
-    Error, Import, Kind, PublicKey, RecordCapabilities, RecordDescriptor, RecordId, Result, Room,
+    Error, ImportSupport, Kind, PublicKey, RecordCapabilities, RecordDescriptor, RecordId, Result,
+    Room,
 };
 use larder_veilid_node::{
     api_error,
@@ -14,13 +15,15 @@ use larder_veilid_node::{
     },
 };
 
-pub(super) const FACTS: RecordCapabilities = RecordCapabilities {
-    max_value_len: 32 * 1024,
-    max_slots: 1024,
-    max_record_len: 1024 * 1024,
-    max_writers: 256,
-    room: Room::Divided,
-    import: Import::Unsupported,
+pub(super) const FACTS: RecordCapabilities = {
+    let mut facts = RecordCapabilities::least();
+    facts.max_value_len = 32 * 1024;
+    facts.max_slots = 1024;
+    facts.max_record_len = 1024 * 1024;
+    facts.max_writers = 256;
+    facts.room = Room::Divided;
+    facts.import = ImportSupport::Unsupported;
+    facts
 };
 
 /// Refuses an invalid descriptor, or one beyond the limits.

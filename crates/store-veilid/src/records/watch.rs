@@ -57,7 +57,7 @@ pub(super) fn watch(
                         yield Ok(RecordEvent::Changed { slots: changed, value });
                     }
                 }
-                Some(Ok(RecordEvent::Resync) | Err(RecvError::Lagged(_))) => {
+                Some(Ok(_) | Err(RecvError::Lagged(_))) => {
                     yield Ok(RecordEvent::Resync);
                 }
                 None | Some(Err(RecvError::Closed)) => {

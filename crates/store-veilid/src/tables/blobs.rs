@@ -47,11 +47,13 @@ impl BlobStore for VeilidStore {
     }
 
     fn capabilities(&self) -> BlobCapabilities {
-        BlobCapabilities {
-            block_len: BLOCK_LEN,
-            max_part_len: MAX_PART_LEN,
-            durability: Durability::OnSync,
-            concurrency: CONCURRENCY,
+        {
+            let mut facts = BlobCapabilities::least();
+            facts.block_len = BLOCK_LEN;
+            facts.max_part_len = MAX_PART_LEN;
+            facts.durability = Durability::OnSync;
+            facts.concurrency = CONCURRENCY;
+            facts
         }
     }
 

@@ -219,7 +219,7 @@ async fn a_watcher_hears_of_writes_elsewhere(net: Net) {
                 RecordEvent::Changed { slots, .. } if slots.contains(&slot) => break,
                 RecordEvent::Changed { .. } => {}
                 // The watch died, and reports that.
-                RecordEvent::Resync => {
+                _ => {
                     until(other, id, slot, "after").await;
                     break;
                 }

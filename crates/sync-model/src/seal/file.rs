@@ -16,7 +16,7 @@ use bytes::{Bytes, BytesMut};
 use chacha20poly1305::ChaCha20Poly1305;
 use futures_util::{FutureExt, Stream, TryStreamExt, future::BoxFuture};
 use larder_store_api::{Error, Kind, Listing, Result};
-use larder_store_engine::{Blobs, Hash, Status, blocking, random};
+use larder_store_engine::{BlobStatus, Blobs, Hash, blocking, random};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use zeroize::ZeroizeOnDrop;
 
@@ -239,12 +239,12 @@ pub fn open_range(
 /// Refuses a blob whose length is not that of a sealed file of `size` bytes.
 async fn check_len(blobs: &Blobs, blob: Hash, size: u64) -> Result<()> {
     let found = match blobs.status(blob).await? {
-        Some(Status::Complete { size }) => size,
-        // Until its end is here, the length of a blob is only a claim; segments are verified anyway.
-        Some(Status::Partial {
+        Some(BlobStatus::Complete { size }) => size,
+        // Until its end is here, the length of a blob is only said; segments are verified anyway.
+        Some(BlobStatus::Partial {
             size, proven: true, ..
         }) => size,
-        Some(Status::Partial { .. }) => return Ok(()),
+        Some(BlobStatus::Partial { .. }) => return Ok(()),
         None => {
             let error = Error::new(Kind::NotFound, OPEN, "the file's blob is not here");
             return Err(error.with("blob", blob));

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use larder_store_api::{Kind, Result};
-use larder_store_engine::{Blobs, Hash, Status};
+use larder_store_engine::{BlobStatus, Blobs, Hash};
 
 use super::{
     FileEntry, Name, Root, Tree,
@@ -186,11 +186,11 @@ impl Counter<'_> {
         };
         if *self.which != Which::Names {
             let status = match blob {
-                Hash::EMPTY => Some(Status::Complete { size: 0 }),
+                Hash::EMPTY => Some(BlobStatus::Complete { size: 0 }),
                 _ => self.blobs.status(blob).await?,
             };
             match (self.which, status) {
-                (Which::Here, Some(Status::Complete { size: sealed })) => {
+                (Which::Here, Some(BlobStatus::Complete { size: sealed })) => {
                     one.bytes = size.unwrap_or(sealed);
                 }
                 (Which::Missing(_), None) => {
@@ -199,7 +199,7 @@ impl Counter<'_> {
                 }
                 (
                     Which::Missing(wants),
-                    Some(Status::Partial {
+                    Some(BlobStatus::Partial {
                         size: sealed,
                         proven,
                         present,

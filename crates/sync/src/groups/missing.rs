@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashSet, btree_map::Entry};
 
 use larder_store_api::{Kind, Result};
-use larder_store_engine::{Blobs, Hash, Status};
+use larder_store_engine::{BlobStatus, Blobs, Hash};
 
 use super::{
     Policy, Repo, Wants,
@@ -13,7 +13,7 @@ use super::{
 use crate::{
     seal::file::sealed_len,
     tree::{
-        Name, Root,
+        Name, Named, Root,
         walk::{Part, Walk, children, sequences},
     },
 };
@@ -65,8 +65,8 @@ pub(crate) async fn wanted_files(
     // The sealed page is the first.
     let wanted = (2..)
         .zip(files)
-        .filter(|(_, (name, entry))| wants.wants(name, entry.size));
-    let wanted = wanted.map(|(offset, (name, entry))| WantedFile {
+        .filter(|(_, named)| wants.wants(&named.name, named.entry.size));
+    let wanted = wanted.map(|(offset, Named { name, entry })| WantedFile {
         offset,
         blob: entry.blob,
         named: Some((name, entry.size)),
@@ -263,8 +263,8 @@ impl Repo {
                         None => (None, 0),
                     };
                     let here = match self.group().blobs().status(file.blob).await? {
-                        Some(Status::Partial { present, .. }) => present,
-                        Some(Status::Complete { .. }) | None => 0,
+                        Some(BlobStatus::Partial { present, .. }) => present,
+                        Some(BlobStatus::Complete { .. }) | None => 0,
                     };
                     let size = size.saturating_sub(here);
                     let file = MissingFile {

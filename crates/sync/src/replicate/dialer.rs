@@ -6,6 +6,7 @@ use std::{
 };
 
 use larder_store_api::{Error, PublicKey, RecordId};
+use larder_store_engine::metrics::Counter;
 use tokio::task::JoinSet;
 
 use super::{
@@ -105,6 +106,7 @@ impl Shared {
     async fn dial_one(self: &Arc<Self>, address: Address) {
         let avoided = Avoided::Address(address.clone());
         tracing::debug!(%address, "a member is looked for");
+        Counter::Dials.add(1);
         match self.network.connect(&address, None).await {
             Ok(connection) => {
                 tracing::debug!(%address, peer = %connection.peer(), "a member was reached");
@@ -114,6 +116,7 @@ impl Shared {
                 self.add_link(connection, Side::Dialed);
             }
             Err(error) => {
+                Counter::DialFailures.add(1);
                 tracing::debug!(%address, %error, "a member cannot be reached");
                 self.penalties.avoid(avoided);
                 lock(&self.failures.0).insert(address, error);
@@ -189,11 +192,13 @@ impl Shared {
         match fault {
             // Several streams may report the same lie; penalise it once.
             Fault::Peer(Misconduct::Lies, error) if link.connection_lives() => {
+                Counter::Misconduct.add(1);
                 tracing::warn!(%peer, %error, "a peer lied");
                 self.penalties.avoid(Avoided::Peer(peer));
                 link.connection.close("that was not right");
             }
             Fault::Peer(Misconduct::Stalls, error) if link.connection_lives() => {
+                Counter::Misconduct.add(1);
                 tracing::debug!(%peer, %error, "a peer stalls");
                 self.penalties.avoid(Avoided::Peer(peer));
                 link.connection.close("nothing came any more");

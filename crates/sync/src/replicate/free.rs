@@ -17,8 +17,8 @@ use std::{
     },
 };
 
-use larder_store_api::{Error, Kind, PublicKey, RecordId, Result};
-use larder_store_engine::{Blobs, Hash, Status};
+use larder_store_api::{Error, Kind, PublicKey, Result};
+use larder_store_engine::{BlobStatus, Blobs, Hash};
 
 use super::{
     Replicator, Shared,
@@ -27,7 +27,7 @@ use super::{
     retained::{Stays, files_of, named_by},
 };
 use crate::{
-    groups::{Repo, Wants},
+    groups::{GroupId, Repo, Wants},
     tree::{
         Root,
         walk::{Walk, sequences},
@@ -73,8 +73,8 @@ impl Replicator {
     ///
     /// # Errors
     /// [`Kind::NotFound`] if the group is not here.
-    pub async fn free(&self, group: RecordId, copies: Copies) -> Result<Freed> {
-        let shared = &self.0;
+    pub async fn free(&self, group: impl Into<GroupId>, copies: Copies) -> Result<Freed> {
+        let (shared, GroupId(group)) = (&self.0, group.into());
         let group = shared.groups.group(group).ok_or_else(|| {
             Error::new(Kind::NotFound, FREE, "there is no such group here").with("group", group)
         })?;
@@ -147,12 +147,12 @@ impl Freeing {
                 continue;
             }
             let len = match blobs.status(file.hash).await? {
-                Some(Status::Complete { size }) => size,
+                Some(BlobStatus::Complete { size }) => size,
                 // Whoever has the rest may lack just this.
-                Some(Status::Partial {
+                Some(BlobStatus::Partial {
                     size, proven: true, ..
                 }) => size,
-                Some(Status::Partial { present, .. }) => {
+                Some(BlobStatus::Partial { present, .. }) => {
                     self.freed.stay += 1;
                     self.freed.stay_bytes += present;
                     continue;
@@ -275,8 +275,8 @@ impl Drop for Count<'_> {
 /// Returns the number of bytes of a blob that are here.
 async fn present(blobs: &Blobs, hash: Hash) -> Result<u64> {
     Ok(match blobs.status(hash).await? {
-        Some(Status::Complete { size }) => size,
-        Some(Status::Partial { present, .. }) => present,
+        Some(BlobStatus::Complete { size }) => size,
+        Some(BlobStatus::Partial { present, .. }) => present,
         None => 0,
     })
 }

@@ -20,7 +20,7 @@ use std::{
 };
 
 use larder_store_api::{PublicKey, Result};
-use larder_store_engine::{Hash, Pin, Root, Status};
+use larder_store_engine::{BlobStatus, Hash, Pin, Root};
 use tokio::time::Instant;
 
 use super::lock;
@@ -103,7 +103,7 @@ impl Leases {
         let blobs = &self.groups.0.blobs;
         let is_here = async || {
             let status = blobs.status(hash).await?;
-            Result::Ok(matches!(status, Some(Status::Complete { .. })))
+            Result::Ok(matches!(status, Some(BlobStatus::Complete { .. })))
         };
         let may = |state: &State| {
             let goes = state.asked.contains(&hash) && self.own <= peer;

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use futures_util::future::join_all;
-use larder_store_api::{Error, Kind, PublicKey, RecordId, Result};
-use larder_store_engine::{Hash, Status};
+use larder_store_api::{Error, Kind, PublicKey, Result};
+use larder_store_engine::{BlobStatus, Hash};
 
 use super::{
     Replicator, Shared,
@@ -14,7 +14,7 @@ use super::{
     wire::GET,
 };
 use crate::{
-    groups::{Group, Repo},
+    groups::{Group, GroupId, Repo},
     tree::find::{Located, find},
 };
 
@@ -33,7 +33,8 @@ impl Replicator {
     /// # Errors
     /// [`Kind::NotFound`] if the group is not here, or no local tree of it names such a file. A replica
     /// knows only the hashes of sealed blobs.
-    pub async fn who_has(&self, group: RecordId, hash: Hash) -> Result<Vec<PublicKey>> {
+    pub async fn who_has(&self, group: impl Into<GroupId>, hash: Hash) -> Result<Vec<PublicKey>> {
+        let GroupId(group) = group.into();
         let none = |message| Error::new(Kind::NotFound, WHO_HAS, message).with("group", group);
         let found = self.0.groups.group(group);
         let group = found.ok_or_else(|| none("there is no such group here"))?;
@@ -81,7 +82,7 @@ impl Shared {
             match find(group.blobs(), tree.as_ref(), root, hash).await {
                 Ok(Some(at)) => {
                     let len = match group.blobs().status(at.blob).await? {
-                        Some(Status::Complete { size }) => Some(size),
+                        Some(BlobStatus::Complete { size }) => Some(size),
                         _ => None,
                     };
                     places.push(Place { repo, at, len });

@@ -5,8 +5,6 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-use larder_store_api::RecordId;
-
 use super::{Replicator, Shared, lock};
 use crate::{groups::Repo, tree::Name};
 
@@ -15,8 +13,9 @@ pub(super) const MAX_COUNTED: usize = 4096;
 
 /// The progress of fetching a tree. The totals grow while the tree is examined.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Progress {
-    /// The number of files to fetch, as far as is known.
+#[non_exhaustive]
+pub struct RepoProgress {
+    /// The files that are to come, as far as is known.
     pub files: u64,
     /// The number of those files that are here.
     pub files_here: u64,
@@ -54,10 +53,10 @@ impl Transferred {
         self.bytes_here.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    pub(super) fn now(&self) -> Progress {
+    pub(super) fn now(&self) -> RepoProgress {
         let get = |count: &AtomicU64| count.load(Ordering::Relaxed);
         let (files_here, bytes_here) = (get(&self.files_here), get(&self.bytes_here));
-        Progress {
+        RepoProgress {
             files: get(&self.files).max(files_here),
             files_here,
             bytes: get(&self.bytes).max(bytes_here),
@@ -68,6 +67,7 @@ impl Transferred {
 
 /// The progress of a long file that arrives in pieces.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct FileProgress {
     /// The path of the file.
     pub path: String,
@@ -115,9 +115,9 @@ impl Incoming {
 
 impl Replicator {
     /// Returns the progress of fetching a repo's tree, or the last state of a finished fetch.
-    pub fn progress(&self, repo: RecordId) -> Progress {
-        let moved = lock(&self.0.moved).get(&repo).cloned();
-        moved.map_or(Progress::default(), |moved| moved.now())
+    pub fn progress(&self, repo: &Repo) -> RepoProgress {
+        let moved = lock(&self.0.moved).get(&repo.id()).cloned();
+        moved.map_or(RepoProgress::default(), |moved| moved.now())
     }
 }
 

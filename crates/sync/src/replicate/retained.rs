@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use futures_util::TryStreamExt;
 use larder_store_api::{Kind, RecordId, Result};
-use larder_store_engine::{Blobs, Format, Hash, Reachable, Status, TagName};
+use larder_store_engine::{BlobStatus, Blobs, Format, Hash, Reachable, TagName};
 
 use super::{Shared, possession::Asked};
 use crate::{
@@ -69,7 +69,7 @@ impl Stays {
                 self.marks.add(pinned).await?;
             }
         }
-        let mut tags = blobs.tags().list_all();
+        let mut tags = blobs.tags().list(..);
         while let Some(tag) = tags.try_next().await? {
             match (of_others.get(&tag.name), tag.root.format) {
                 (Some((repo, wants)), Format::Tree { depth }) => {
@@ -157,7 +157,9 @@ pub(super) async fn files_of(repo: &Repo, page: Hash, wants: &Wants) -> Result<V
         let mut is_wanted = wanted.contains(&offset);
         if is_wanted && !can_read {
             is_wanted = match blobs.status(child.hash).await? {
-                Some(Status::Complete { size } | Status::Partial { size, .. }) => size <= longest,
+                Some(BlobStatus::Complete { size } | BlobStatus::Partial { size, .. }) => {
+                    size <= longest
+                }
                 None => true,
             };
         }

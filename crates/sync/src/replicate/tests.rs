@@ -9,7 +9,7 @@ use larder_store_engine::{Blobs, public_key};
 use larder_store_testkit::{MemorySecrets, MemoryStore};
 use larder_sync_sim::{Link, SimNetwork};
 
-use super::{Options, Replicator, Synced, index::GroupIndex, wire::Which};
+use super::{ReplicateOptions, Replicator, Synced, index::GroupIndex, wire::Which};
 use crate::{
     groups::{Group, Groups, Stores, first_slot},
     invite::InviteKind,
@@ -37,10 +37,7 @@ impl Device {
         };
         let key = PublicKey([n; 32]);
         let groups = Groups::open(stores.clone()).await.unwrap();
-        let options = Options {
-            compare_every: Duration::from_secs(10),
-            ..Options::default()
-        };
+        let options = ReplicateOptions::default().compare_every(Duration::from_secs(10));
         let running = Replicator::start(groups, net.node(key), options);
         Self {
             key,
@@ -209,8 +206,7 @@ async fn a_repo_is_indexed_with_what_names_it() {
     let group = device.running.groups().create_group("g").await.unwrap();
     let shared = &device.running.0;
     // From here on nothing processes the changes.
-    let mut tasks = device.running.abort();
-    while tasks.join_next().await.is_some() {}
+    device.running.abort().await;
     shared.index_group(&group).await.unwrap();
     for n in 0..5 {
         let repo = group.create_repo(&format!("repo {n}")).await.unwrap();

@@ -1,6 +1,7 @@
 //! Tests of groups that replicate over a simulated network, on virtual time.
 
 mod addresses;
+mod changes;
 mod chaos;
 mod damage;
 mod devices;
@@ -21,11 +22,12 @@ use std::{collections::BTreeSet, time::Duration};
 
 use futures_util::TryStreamExt;
 use larder_store_api::{Kind, PublicKey, Result};
-use larder_store_engine::{Hash, Status};
+use larder_store_engine::{BlobStatus, Hash};
 use larder_sync::{
     groups::{Policy, Repo},
     invite::InviteKind::{Read, Replica, Write},
     replicate::{Push, Synced},
+    tree::Named,
 };
 use larder_sync_sim::{Flow, Link, SimNetwork};
 use world::{Device, contents, options, own, world};
@@ -53,7 +55,7 @@ async fn agree(devices: &[Device]) {
     let mut blobs = BTreeSet::new();
     for repo in devices[0].group().repos().await.expect("repos") {
         let mut listed = repo.list("").await.expect("a list");
-        while let Some((_, entry)) = listed.try_next().await.expect("a name") {
+        while let Some(Named { entry, .. }) = listed.try_next().await.expect("a name") {
             blobs.insert(*entry.blob.as_bytes());
         }
     }
@@ -65,7 +67,7 @@ async fn agree(devices: &[Device]) {
         for blob in &blobs {
             let blob = Hash::from(*blob);
             let status = device.stores.blobs.status(blob).await.expect("a status");
-            let is_here = matches!(status, Some(Status::Complete { .. }));
+            let is_here = matches!(status, Some(BlobStatus::Complete { .. }));
             assert!(
                 is_here || blob == Hash::EMPTY,
                 "{} lacks {blob}",

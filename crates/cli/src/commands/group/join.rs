@@ -128,7 +128,7 @@ pub(super) async fn join(app: &App, args: Join) -> Result<()> {
     let before_may_write = before.as_ref().map(|group| group.keys().secret().is_some());
     let group = groups.join(&invite).await?;
     if let Some(policy) = args.what.policy() {
-        group.set_policy(Some(&policy)).await?;
+        group.set_policy(policy).await?;
     }
     let member = own_name(&group, &invite, &args.member).await?;
     let may_write = group.keys().secret().is_some();

@@ -179,8 +179,8 @@ pub(super) async fn policy(app: &App, args: Set) -> Result<()> {
     let asked = args.policy();
     if let Some(policy) = &asked {
         match &member {
-            Some(member) => member.repo.set_policy(policy.as_ref()).await?,
-            None => group.set_policy(policy.as_ref()).await?,
+            Some(member) => member.repo.set_policy(policy.clone()).await?,
+            None => group.set_policy(policy.clone()).await?,
         }
     }
     let policy = match &member {
@@ -272,8 +272,8 @@ pub(super) async fn pin(app: &App, paths: Paths, is_pinned: bool) -> Result<()> 
 async fn has_path(member: &Member, path: &str) -> Result<bool> {
     let folder = path.trim_end_matches('/');
     let mut files = member.repo.list(folder).await?;
-    while let Some((name, _)) = files.try_next().await? {
-        let rest = name.as_str().strip_prefix(folder);
+    while let Some(file) = files.try_next().await? {
+        let rest = file.name.as_str().strip_prefix(folder);
         if rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/')) {
             return Ok(true);
         }

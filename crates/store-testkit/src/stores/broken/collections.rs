@@ -26,17 +26,14 @@ impl<S: CollectionStore> BrokenStore<S> {
     async fn commit_apart(&self, batch: Batch) -> Result<Revision> {
         let mut revision = self
             .inner
-            .commit(Batch {
-                edits: Vec::new(),
-                ..batch.clone()
+            .commit({
+                let mut batch = batch.clone();
+                batch.edits = Vec::new();
+                batch
             })
             .await?;
         for edit in batch.edits {
-            let single = Batch {
-                expect: Vec::new(),
-                edits: vec![edit],
-                durability: batch.durability,
-            };
+            let single = Batch::of(vec![edit]).durability(batch.durability);
             revision = self.inner.commit(single).await?;
         }
         Ok(revision)
@@ -44,13 +41,15 @@ impl<S: CollectionStore> BrokenStore<S> {
 
     /// Checks the expectations first, and applies the edits a moment later.
     async fn check_apart(&self, batch: Batch) -> Result<Revision> {
-        let edits = Batch {
-            expect: Vec::new(),
-            ..batch.clone()
+        let edits = {
+            let mut batch = batch.clone();
+            batch.expect = Vec::new();
+            batch
         };
-        let expect = Batch {
-            edits: Vec::new(),
-            ..batch
+        let expect = {
+            let mut batch = batch;
+            batch.edits = Vec::new();
+            batch
         };
         self.inner.commit(expect).await?;
         yield_now().await;
@@ -59,11 +58,8 @@ impl<S: CollectionStore> BrokenStore<S> {
 
     /// Commits one half of the edits, and the other half a moment later.
     async fn commit_in_halves(&self, mut batch: Batch) -> Result<Revision> {
-        let second = Batch {
-            expect: Vec::new(),
-            edits: batch.edits.split_off(batch.edits.len() / 2),
-            durability: batch.durability,
-        };
+        let second =
+            Batch::of(batch.edits.split_off(batch.edits.len() / 2)).durability(batch.durability);
         self.inner.commit(batch).await?;
         yield_now().await;
         self.inner.commit(second).await

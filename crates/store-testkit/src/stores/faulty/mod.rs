@@ -10,7 +10,7 @@ use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use larder_store_api::{
     Batch, BlobCapabilities, BlobStore, Block, Change, CollectionCapabilities, CollectionId,
-    CollectionStore, Entry, Kind, Layer, Listing, Part, PayloadId, Result, Revision, Scan,
+    CollectionStore, Entry, Kind, Listing, Part, PayloadId, Result, Revision, Scan,
 };
 
 use plan::Verdict;
@@ -23,9 +23,8 @@ use super::power::tear;
 /// A store whose calls fail as its [`Faults`] define.
 ///
 /// It wraps a blob store, a collection store, or one that is both. Several stores may share one
-/// [`Faults`], as the payloads and the index on one disk do; as a [`Layer`], `Faults` wraps whatever it
-/// is given. The store keeps the contracts of the wrapped one, except where a fault is meant to break
-/// them.
+/// [`Faults`], as the payloads and the index of one disk do; and [`Faults::blobs`] and
+/// [`Faults::collections`] wrap whatever they are given. It keeps the contracts of what it wraps, except where a fault is about breaking them.
 #[derive(Debug, Clone)]
 pub struct FaultyStore<S> {
     inner: S,
@@ -44,12 +43,14 @@ impl<S> FaultyStore<S> {
     }
 }
 
-impl Layer for Faults {
-    fn blobs(&self, inner: Arc<dyn BlobStore>) -> Arc<dyn BlobStore> {
+impl Faults {
+    /// Wraps a blob store.
+    pub fn blobs(&self, inner: Arc<dyn BlobStore>) -> Arc<dyn BlobStore> {
         Arc::new(FaultyStore::new(inner, self.clone()))
     }
 
-    fn collections(&self, inner: Arc<dyn CollectionStore>) -> Arc<dyn CollectionStore> {
+    /// Wraps a collection store.
+    pub fn collections(&self, inner: Arc<dyn CollectionStore>) -> Arc<dyn CollectionStore> {
         Arc::new(FaultyStore::new(inner, self.clone()))
     }
 }

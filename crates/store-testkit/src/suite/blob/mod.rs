@@ -77,7 +77,7 @@ impl Suite for dyn BlobStore {
                 Some(self.capabilities().durability > larder_store_api::Durability::Memory)
             }
             Need::Close => None,
-            Need::Watch | Need::Order | Need::Import | Need::SharedRoom => Some(false),
+            Need::Watch | Need::Import | Need::SharedRoom => Some(false),
         }
     }
 }

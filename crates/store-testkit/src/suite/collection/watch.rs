@@ -68,6 +68,7 @@ async fn told(fixture: &Fixture<dyn CollectionStore>, watcher: &mut Listing<Chan
                     told.resync = true;
                     return told;
                 }
+                other => panic!("the suite does not know {other:?}"),
             },
             Err(_) => {
                 let left = tokio::time::Instant::now() < deadline;

@@ -9,8 +9,8 @@ mod write;
 
 use bytes::Bytes;
 use larder_store_api::{
-    Freshness, Import, Member, PublicKey, Put, PutRecord, RecordDescriptor, RecordId, RecordStore,
-    Room, SecretKey, SeqExpect, Signed, Slot,
+    Freshness, ImportSupport, Member, PublicKey, Put, PutRecord, RecordDescriptor, RecordId,
+    RecordStore, Room, SecretKey, SeqExpect, Signed, Slot,
 };
 
 use super::{Case, Need, Suite};
@@ -84,8 +84,7 @@ impl Suite for dyn RecordStore {
             // A record store does not report its durability, so the subject does.
             Need::Reopen | Need::Close => None,
             Need::Watch => Some(self.watch(RecordId([0; 32]), 0..1).is_some()),
-            Need::Order => Some(false),
-            Need::Import => Some(self.capabilities().import == Import::Supported),
+            Need::Import => Some(self.capabilities().import == ImportSupport::Supported),
             Need::SharedRoom => Some(self.capabilities().room == Room::Shared),
         }
     }

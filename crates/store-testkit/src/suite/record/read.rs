@@ -1,6 +1,6 @@
 //! Cases of getting and inspecting.
 
-use larder_store_api::{Freshness, Import, Kind, RecordId, RecordStore, SlotSeq};
+use larder_store_api::{Freshness, ImportSupport, Kind, RecordId, RecordStore, SlotSeq};
 
 use super::super::{
     Fixture,
@@ -47,7 +47,7 @@ pub(super) async fn get_gives_what_was_written(fixture: Fixture<dyn RecordStore>
             let found = get(store, id, slot).await.expect("it was written");
             assert_eq!((&found.value, found.seq), (value, seq), "slot {slot}");
             assert_eq!(found.writer, writer.public, "slot {slot}");
-            let is_given = store.capabilities().import == Import::Supported;
+            let is_given = store.capabilities().import == ImportSupport::Supported;
             assert_eq!(!found.signature.is_empty(), is_given, "slot {slot}");
         }
     }

@@ -65,6 +65,7 @@ async fn told(
                     told.resync = true;
                     return told;
                 }
+                other => panic!("the suite does not know {other:?}"),
             },
             Err(_) => {
                 let left = tokio::time::Instant::now() < deadline;

@@ -5,7 +5,7 @@ use std::{collections::HashMap, sync::Arc};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use larder_store_api::{GROUP_LEN, Kind, Result};
 use larder_store_engine::{
-    Blobs, ChunkNum, ChunkRanges, Hash, Status,
+    BlobStatus, Blobs, ChunkNum, ChunkRanges, Hash,
     fetch::{Blob, PIECE_LEN},
 };
 
@@ -139,7 +139,7 @@ fn chunks(ranges: &ChunkRanges) -> u64 {
 
 async fn is_here(blobs: &Blobs, hash: Hash) -> Result<bool> {
     let status = blobs.status(hash).await?;
-    Ok(hash == Hash::EMPTY || matches!(status, Some(Status::Complete { .. })))
+    Ok(hash == Hash::EMPTY || matches!(status, Some(BlobStatus::Complete { .. })))
 }
 
 /// Returns true if a page and its sealed page are here.
@@ -166,11 +166,11 @@ async fn missing_of(blobs: &Blobs, hash: Hash, longest: u64) -> Result<Option<Mi
         return Ok(None);
     }
     Ok(match blobs.status(hash).await? {
-        Some(Status::Complete { .. }) => None,
-        Some(Status::Partial {
+        Some(BlobStatus::Complete { .. }) => None,
+        Some(BlobStatus::Partial {
             size, proven: true, ..
         }) if size > longest => None,
-        Some(Status::Partial { size, .. }) => {
+        Some(BlobStatus::Partial { size, .. }) => {
             let field = blobs.bitfield(hash).await?;
             let all = ChunkRanges::from(..ChunkNum(size.div_ceil(1024)));
             Some(Missing::Of(size, all - field.ranges.clone()))
@@ -186,8 +186,8 @@ pub(in crate::replicate) async fn has(
     ranges: &ChunkRanges,
 ) -> Result<bool> {
     match blobs.status(hash).await? {
-        Some(Status::Complete { .. }) => Ok(true),
-        Some(Status::Partial { size, .. }) => {
+        Some(BlobStatus::Complete { .. }) => Ok(true),
+        Some(BlobStatus::Partial { size, .. }) => {
             let field = match blobs.bitfield(hash).await {
                 Err(error) if error.kind() == Kind::NotFound => return Ok(false),
                 field => field?,
