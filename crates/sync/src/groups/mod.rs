@@ -337,8 +337,8 @@ impl Groups {
         Ok(group)
     }
 
-    /// Joins a group, which has the invite's name until its own arrives. Joining again adds what the invite allows beyond what was allowed, and the repo
-    /// that it brings. Durable when it returns.
+    /// Joins a group, which has the invite's name until its own arrives. Joining again adds what the invite
+    /// allows beyond what was allowed, and the repo that it brings. Durable when it returns.
     ///
     /// # Errors
     /// [`Kind::Conflict`] where the keys are of an epoch other than those known here.
