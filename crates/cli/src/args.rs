@@ -11,6 +11,7 @@ use clap::builder::NonEmptyStringValueParser;
 use larder::{
     StoreUrl,
     files::{GetRequest, Rules},
+    groups::MAX_LABEL_LEN,
 };
 
 use crate::backends::backends;
@@ -44,6 +45,17 @@ pub(crate) fn url(text: &str) -> Result<StoreUrl, String> {
 /// The name of a stored file or folder, as the command line takes it.
 pub(crate) fn name() -> NonEmptyStringValueParser {
     NonEmptyStringValueParser::new()
+}
+
+/// The name of a group or a member, as the command line takes it.
+pub(crate) fn label(text: &str) -> Result<String, String> {
+    match text.len() {
+        0 => Err("a name has at least one character".to_owned()),
+        len if len > MAX_LABEL_LEN => Err(format!(
+            "a name has at most {MAX_LABEL_LEN} bytes, and this one has {len}"
+        )),
+        _ => Ok(text.to_owned()),
+    }
 }
 
 /// A range of bytes: `A..B`, `A..` or `..B`.

@@ -96,15 +96,14 @@ async fn run(args: Args) -> Exit {
         args.command,
         Command::Serve(_) | Command::Sync(_) | Command::Share(_)
     );
+    tokio::spawn(end_when_insisted());
     let result = tokio::select! {
+        biased;
         result = commands::run(&app, args.command) => result,
         exit = signalled(), if !serves => Ok(exit),
     };
     // What was cut off is whole: now its stores are closed, unless somebody insists.
-    let closed = tokio::select! {
-        closed = app.close() => closed,
-        exit = signalled() => return exit,
-    };
+    let closed = app.close().await;
     let result = match (result, closed) {
         (Ok(Exit::Done), Err(error)) => Err(error),
         (Ok(Exit::Done), Ok(())) => match output::lost() {
@@ -133,26 +132,69 @@ async fn run(args: Args) -> Exit {
     }
 }
 
+/// Ends the process at the second signal, whatever is still being done: what was stored stays.
+async fn end_when_insisted() {
+    let mut signals = Signals::new();
+    signals.next().await;
+    let exit = signals.next().await;
+    std::process::exit(exit.code().into());
+}
+
 /// Returns when the user, or the system, wants the program to end.
 pub(crate) async fn signalled() -> Exit {
-    #[cfg(unix)]
-    let terminated = async {
+    Signals::new().next().await
+}
+
+/// The signals that ask the program to end, from now on.
+#[cfg(unix)]
+struct Signals {
+    interrupt: Option<tokio::signal::unix::Signal>,
+    terminate: Option<tokio::signal::unix::Signal>,
+}
+
+#[cfg(unix)]
+impl Signals {
+    fn new() -> Self {
         use tokio::signal::unix::{SignalKind, signal};
-        match signal(SignalKind::terminate()) {
-            Ok(mut signal) => drop(signal.recv().await),
-            Err(_) => std::future::pending().await,
+        Self {
+            interrupt: signal(SignalKind::interrupt()).ok(),
+            terminate: signal(SignalKind::terminate()).ok(),
         }
-    };
-    #[cfg(not(unix))]
-    let terminated = std::future::pending::<()>();
-    let interrupted = async {
+    }
+
+    async fn next(&mut self) -> Exit {
+        async fn received(signal: &mut Option<tokio::signal::unix::Signal>) {
+            let received = match signal {
+                Some(signal) => signal.recv().await,
+                None => None,
+            };
+            // One that cannot be listened to never comes.
+            if received.is_none() {
+                std::future::pending().await
+            }
+        }
+        tokio::select! {
+            () = received(&mut self.interrupt) => Exit::Interrupted,
+            () = received(&mut self.terminate) => Exit::Terminated,
+        }
+    }
+}
+
+/// The signals that ask the program to end.
+#[cfg(not(unix))]
+struct Signals;
+
+#[cfg(not(unix))]
+impl Signals {
+    fn new() -> Self {
+        Self
+    }
+
+    async fn next(&mut self) -> Exit {
         if tokio::signal::ctrl_c().await.is_err() {
             std::future::pending().await
         }
-    };
-    tokio::select! {
-        () = interrupted => Exit::Interrupted,
-        () = terminated => Exit::Terminated,
+        Exit::Interrupted
     }
 }
 

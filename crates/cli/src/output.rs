@@ -103,6 +103,13 @@ impl Output {
         bar
     }
 
+    /// One more line among these, which is only a message; it is cut where the terminal ends.
+    pub(crate) fn line_of(&self, bars: &MultiProgress) -> ProgressBar {
+        let line = ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());
+        let style = ProgressStyle::with_template("{wide_msg}").expect("the template is valid");
+        bars.add(line).with_style(style)
+    }
+
     fn target(&self, wanted: bool) -> ProgressDrawTarget {
         match wanted && io::stderr().is_terminal() {
             true => ProgressDrawTarget::stderr_with_hz(8),

@@ -239,12 +239,18 @@ fn advice(error: &Error) -> Option<String> {
         },
         Kind::Unavailable => match value("pid") {
             Some(pid) => {
-                format!("wait for process {pid} or end it, or name another store with --store")
+                format!(
+                    "wait for process {pid} or end it, or name another store with --store; if it is \
+                     `larder sync --watch`, it puts what it is told to where it runs with --put-lines"
+                )
             }
             None if error.operation() == "store.open" => {
                 "name each store once, by one path".to_owned()
             }
             None if error.operation() == "endpoint.bind" => "choose another --port".to_owned(),
+            None if error.operation() == "endpoint.addresses" => {
+                "on Linux, `ip link set lo up` does that for the loopback interface".to_owned()
+            }
             None if network => {
                 "check that the other side still runs `larder serve` and that both are connected, \
                  then run it again: it goes on where it stopped"
@@ -313,7 +319,8 @@ mod tests {
         assert_eq!(
             text(error),
             "error: store.open: unavailable: another process has it open (path=/s, pid=7)\n  \
-             now: wait for process 7 or end it, or name another store with --store"
+             now: wait for process 7 or end it, or name another store with --store; if it is `larder sync \
+             --watch`, it puts what it is told to where it runs with --put-lines"
         );
         let full = std::io::Error::from(std::io::ErrorKind::StorageFull);
         let error = Error::io("payload.write", Path::new("/s/p"), full);

@@ -58,9 +58,9 @@ pub use larder_sync::{
     invite::{Invite, InviteKind},
     keys::GroupKeys,
     network,
-    records::{MAX_APP_VALUE_LEN, REPO_ROOT, RepoRoot, Route},
+    records::{MAX_APP_VALUE_LEN, MAX_LABEL_LEN, REPO_ROOT, RepoRoot, Route},
     replicate::{
-        Aborting, Copies, FileProgress, Freed, GroupStatus, Lack, MemberStatus, Push,
+        Aborting, Attempt, Copies, FileProgress, Freed, GroupStatus, Lack, MemberStatus, Push,
         ReplicateOptions, Replicator, RepoProgress, RepoStatus, Request, Synced, Trouble,
     },
     seal::app::MAX_APP_LEN,
@@ -97,21 +97,22 @@ impl Store {
     }
 
     /// Replicates the store's groups over an iroh endpoint of their own, until the replicator is
-    /// [shut down](Replicator::shutdown). The device is the store's [identity](Self::identity), unless `network`
-    /// has a key.
+    /// [shut down](Replicator::shutdown). The endpoint is that of [`Store::endpoint`]: with the store's identity, and
+    /// the port of last time.
     ///
     /// An app that speaks other protocols too makes an [`IrohNetwork`] of the endpoint that it has, and
     /// starts a [`Replicator`] over that; so does one with a network of another kind.
     ///
     /// # Errors
-    /// The errors of [`groups`](Self::groups) and [`IrohNetwork::bind`].
+    /// The errors of [`groups`](Self::groups) and [`endpoint`](Self::endpoint).
     pub async fn replicate(
         &self,
         network: EndpointOptions,
         options: ReplicateOptions,
     ) -> Result<Replicator> {
         let groups = self.groups().await?;
-        let network = IrohNetwork::bind(self.identified(network).await?).await?;
+        let reach = network.reach;
+        let network = IrohNetwork::owning(self.endpoint(network).await?, reach);
         Ok(Replicator::start(groups, Arc::new(network), options))
     }
 }

@@ -345,3 +345,53 @@ async fn closing_that_is_given_up_has_closed() -> Result<()> {
     repo.close().await;
     Ok(())
 }
+
+#[tokio::test]
+async fn a_group_has_its_name_when_it_is_joined_and_takes_another() -> Result<()> {
+    let groups_here = groups().await?;
+    let group = groups_here.create_group("the hikers").await?;
+    let repo = group.create_repo("ann").await?;
+    for allowed in [InviteKind::Write, InviteKind::Read, InviteKind::Device] {
+        let invite = group.invite(allowed, Vec::new()).await?;
+        assert_eq!(invite.name(), Some("the hikers"));
+        // It is still there after a restart, while nobody was met; and is forgotten with the group.
+        let stores = stores().await?;
+        let joined = Groups::open(stores.clone()).await?.join(&invite).await?;
+        assert_eq!(joined.name().await?.as_deref(), Some("the hikers"));
+        drop(joined);
+        let groups = Groups::open(stores.clone()).await?;
+        let again = groups.group(group.id()).expect("it was joined");
+        assert_eq!(again.name().await?.as_deref(), Some("the hikers"));
+        // An invite by somebody who has met nobody yet has it too.
+        let further = again.invite(InviteKind::Read, Vec::new()).await?;
+        assert_eq!(further.name(), Some("the hikers"));
+        groups.leave(group.id()).await?;
+        let replica = group.invite(InviteKind::Replica, Vec::new()).await?;
+        groups.join(&replica).await?;
+        let read = group.invite(InviteKind::Read, Vec::new()).await?;
+        let mut unnamed = larder_sync::invite::Invite::member(read.keys().clone(), Vec::new())?;
+        let joined = groups.join(&unnamed).await?;
+        assert_eq!(joined.name().await?, None);
+        unnamed = unnamed.with_name("the walkers")?;
+        assert_eq!(
+            groups.join(&unnamed).await?.name().await?.as_deref(),
+            Some("the walkers")
+        );
+    }
+    let replica = group.invite(InviteKind::Replica, Vec::new()).await?;
+    assert_eq!(replica.name(), None);
+
+    group.set_name("the climbers").await?;
+    repo.set_name("anna").await?;
+    assert_eq!(group.name().await?.as_deref(), Some("the climbers"));
+    assert_eq!(repo.name().await?.as_deref(), Some("anna"));
+    let reader = joined(&group, InviteKind::Read).await?;
+    assert_eq!(kind(reader.set_name("ours").await), Kind::Denied);
+    let long = "x".repeat(MAX_LABEL_LEN + 1);
+    assert_eq!(kind(group.set_name(&long).await), Kind::TooLarge);
+    assert_eq!(kind(repo.set_name(&long).await), Kind::TooLarge);
+    // A repo that could not be named was not made.
+    assert_eq!(kind(group.create_repo(&long).await), Kind::TooLarge);
+    assert_eq!(group.repos().await?.len(), 1);
+    Ok(())
+}

@@ -18,6 +18,8 @@ use crate::{
     problem::{Exit, Problem, Report, is_about_one},
 };
 
+/// Store files and folders, each under its name
+///
 /// Each path is stored under its last component. A name that is taken gets the new content, and
 /// `gc` then frees the old. A link that is named is followed; links inside a folder are left out.
 #[derive(Debug, clap::Args)]

@@ -16,6 +16,8 @@ use crate::{
     problem::{Exit, Problem},
 };
 
+/// Write a blob, or a range of it, to standard output
+///
 /// Every byte is verified before it is written.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {

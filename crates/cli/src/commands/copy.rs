@@ -17,6 +17,8 @@ use crate::{
     problem::{Exit, Problem},
 };
 
+/// Copy everything from one store to another; run it again to go on
+///
 /// Blobs, complete or not, names, collections and records. TO keeps all that it has, and that is
 /// not copied again, so that an interrupted copy goes on where it stopped.
 #[derive(Debug, clap::Args)]

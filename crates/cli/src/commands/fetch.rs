@@ -33,13 +33,15 @@ use crate::{
 /// The prefix of the name that a blob has until it is complete, so that `gc` keeps it.
 pub(crate) const INCOMPLETE: &str = "incomplete:";
 
+/// Fetch what a ticket names; run it again to go on
+///
 /// Blobs that are here are not fetched again: after an interruption, the same command goes on.
 /// Every byte is verified before it is stored.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// The ticket that `larder serve`, or another iroh program, printed
     ticket: String,
-    /// The name to store it under; without it, that of the folder, or the start of the hash
+    /// The name to store it under; without it, that of the folder as it was served, or the start of the hash
     #[arg(long, value_parser = args::name())]
     name: Option<String>,
     /// Write it into this folder too, as `larder get` does
@@ -67,10 +69,14 @@ pub(crate) struct Report {
 }
 
 pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
-    let ticket: BlobTicket = args.ticket.trim().parse().map_err(|error| {
+    let text = args.ticket.trim();
+    let ticket: BlobTicket = text.parse().map_err(|error| {
         Problem::usage(
-            format!("this is not a ticket: {error}"),
-            "copy the whole line that `larder serve` printed, from `blob` on",
+            format!("this is not a ticket, or one of its characters is wrong: {error}"),
+            match text.starts_with("larder") {
+                true => "an invite to a group is joined with `larder group join INVITE`",
+                false => "copy the whole word that `larder serve` printed, from `blob` on",
+            },
         )
     })?;
     let store = app.store().await?;
@@ -103,8 +109,8 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
     }
 }
 
-/// Returns the name for what was fetched: a folder has one, which is taken unless it stands for something else
-/// here.
+/// Returns the name for what was fetched: a folder has one, which gets a number if it stands for
+/// something else here.
 async fn own_name(blobs: &Blobs, root: Root) -> Result<Option<TagName>> {
     if root.format != Format::HashSeq {
         return Ok(None);
@@ -114,14 +120,25 @@ async fn own_name(blobs: &Blobs, root: Root) -> Result<Option<TagName>> {
         other => other?,
     };
     let is_plain = |name: &String| !name.starts_with([':', '.']) && !name.contains(':');
-    let Some(tag) = name
-        .filter(is_plain)
-        .and_then(|name| TagName::try_from(name.as_str()).ok())
-    else {
+    let Some(name) = name.filter(is_plain) else {
         return Ok(None);
     };
-    let there = blobs.tags().get(&tag).await?;
-    Ok(there.is_none_or(|there| there == root).then_some(tag))
+    let free = free_name(blobs, &name, root).await?;
+    Ok(TagName::try_from(free.as_str()).ok())
+}
+
+/// Returns `name`, or the first of `name-2`, `name-3`, … that nothing else is stored under.
+async fn free_name(blobs: &Blobs, name: &str, root: Root) -> Result<String> {
+    let mut free = name.to_owned();
+    let mut number = 1;
+    while let Some(other) = blobs.tags().get(&TagName::try_from(&*free)?).await? {
+        if other == root {
+            break;
+        }
+        number += 1;
+        free = format!("{name}-{number}");
+    }
+    Ok(free)
 }
 
 /// Fetches what `ticket` names and stores it under `name`.

@@ -13,6 +13,9 @@ use crate::{
     problem::{Exit, Problem},
 };
 
+/// Delete what no name reaches
+///
+/// Whatever a name or a group reaches stays. `rm` and `group leave` delete no bytes by themselves: this does.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Keep what was stored so recently, whether a name reaches it or not: 30s, 5m, 12h, 7d

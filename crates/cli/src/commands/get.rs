@@ -21,6 +21,8 @@ use crate::{
     problem::{Exit, Problem},
 };
 
+/// Write a stored file or folder into a folder on disk
+///
 /// The files of a folder come directly into DIR, a file under its name; of a group, each member's into a folder of
 /// its name. Every name is checked before anything is written: none can leave DIR. A file that cannot be written is
 /// named, and the others are written. Files that are there with the same content are left alone, so that an

@@ -19,6 +19,10 @@ use crate::{
 /// The number of files that are looked at in advance.
 const IN_FLIGHT: usize = 64;
 
+/// List what is stored: names and groups, or the files of one
+///
+/// Without a name, the names and the groups of the store; with one, the files of a folder, the members of a
+/// group, or the files in the repo of one. It is said of what is not here completely how much of it is.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// A stored folder, or GROUP, GROUP/REPO or GROUP/REPO/FOLDER; without it, the names and groups of

@@ -14,6 +14,7 @@ pub(crate) mod group;
 pub(crate) mod ls;
 pub(crate) mod put;
 pub(crate) mod rm;
+pub(crate) mod secrets;
 pub(crate) mod serve;
 pub(crate) mod share;
 pub(crate) mod stats;
@@ -44,48 +45,33 @@ pub(crate) struct Args {
 /// Shown below the help.
 const EXIT_CODES: &str = "\
 Exit codes: 0 done; 1 failed; 2 wrong usage; 3 verify found damage that is not repaired; \
-130 interrupted (ctrl-c); 143 terminated.
+130 interrupted (ctrl-c; `serve`, `share` and `sync --watch` end so, with 0); 143 terminated. A second \
+ctrl-c ends at once.
 LARDER_LOG=debug shows what happens inside, on stderr.
 A redb store keeps its keys encrypted; LARDER_SECRETS_KEY names the file of the key that opens them \
 (without it, one in your configuration folder), LARDER_PASSWORD is a password instead.";
 
+/// Each command's help is the doc comment of its arguments: one here would hide all but its own line.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Store files and folders, each under its name
     Add(add::Args),
-    /// Make, join and list private groups
     Group(group::Args),
-    /// Put files and folders into a group
     Put(put::Args),
-    /// Meet the other members of your groups, until all have everything
     Sync(sync::Args),
-    /// Show how far this store is with its groups
     Status(status::Args),
-    /// Share a folder with a new group, and serve it
     Share(share::Args),
-    /// List what is stored: names and groups, or the files of one
     Ls(ls::Args),
-    /// Write a stored file or folder into a folder on disk
     Get(get::Args),
-    /// Write a blob, or a range of it, to standard output
     Cat(cat::Args),
-    /// Remove names, or files of your repo; `gc` then frees what nothing names any more
     Rm(rm::Args),
-    /// Delete what no name reaches
     Gc(gc::Args),
-    /// Read everything and compare it with its hashes
     Verify(verify::Args),
-    /// Show what a store holds and how much space it takes
     Stats(stats::Args),
-    /// Copy everything from one store to another; run it again to go on
+    Secrets(secrets::Args),
     Copy(copy::Args),
-    /// Let others fetch stored files and folders, or be a replica of groups
     Serve(serve::Args),
-    /// Fetch what a ticket names; run it again to go on
     Fetch(fetch::Args),
-    /// Measure stores side by side
     Bench(bench::Args),
-    /// Three members and a replica share a folder, one is killed and comes back, and all is compared
     Demo(demo::Args),
     /// Print the completions for a shell
     Completions {
@@ -110,6 +96,7 @@ pub(crate) async fn run(app: &App, command: Command) -> Result<Exit> {
         Command::Verify(args) => verify::run(app, args).await,
         Command::Stats(args) => stats::run(app, args).await,
         Command::Copy(args) => copy::run(app, args).await,
+        Command::Secrets(args) => secrets::run(app, args),
         Command::Serve(args) => serve::run(app, args).await,
         Command::Fetch(args) => fetch::run(app, args).await,
         Command::Bench(args) => bench::run(app, args).await,
@@ -127,5 +114,26 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Args::command().debug_assert();
+    }
+
+    #[test]
+    fn the_whole_help_of_each_command_shows() {
+        let squash = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+        let mut args = Args::command();
+        args.build();
+        for command in args.get_subcommands_mut() {
+            let name = command.get_name().to_owned();
+            if ["completions", "help"].contains(&name.as_str()) {
+                continue;
+            }
+            let about = command.get_about().map(ToString::to_string);
+            let long = command.get_long_about().map(ToString::to_string);
+            let (Some(about), Some(long)) = (about, long) else {
+                panic!("{name} has no long help: is there a doc comment at its variant?");
+            };
+            let help = squash(&command.render_long_help().to_string());
+            assert!(long.len() > about.len() + 20, "{name}: {long}");
+            assert!(help.contains(&squash(&long)), "{name}: {help}");
+        }
     }
 }

@@ -18,6 +18,8 @@ use crate::{
     problem::{Exit, Problem, Report, is_about_one},
 };
 
+/// Put files and folders into a group
+///
 /// Each path comes into your repo under its last component, sealed. A file that is there is
 /// replaced; one of the same length and time is taken for the same. A link that is named is followed; links
 /// inside a folder are left out. Others have it when they meet this store: `larder sync`.
@@ -53,7 +55,7 @@ struct Line {
 
 pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
     check_names(&args)?;
-    let store = app.existing_store().await?;
+    let store = app.store_of_groups().await?;
     let group = pick(&store.groups().await?, args.group.as_deref()).await?;
     let repo = own_repo(&group).await?;
     let mut exit = Exit::Done;

@@ -16,6 +16,8 @@ use crate::{
     problem::{Exit, Problem},
 };
 
+/// Remove names, or files of your repo; `gc` then frees what nothing names any more
+///
 /// The blobs of a removed name stay until `gc`, as another name may reach them too.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {

@@ -1,20 +1,25 @@
 //! `larder share`: a folder, for a group of its own.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use clap::builder::NonEmptyStringValueParser;
-use larder::files;
+use larder::{
+    Store, files,
+    groups::{Group, Repo},
+};
 
-use super::{put, sync::go_on};
+use super::{group::join, put, sync::go_on};
 use crate::{
     app::App,
     args,
-    groups::{self, Kind, Network, PutOptions},
+    groups::{self, As, MemberName, Network, PutOptions},
     observed::name_of,
+    output::Shown,
     problem::{Exit, Problem},
 };
 
+/// Share a folder with a new group, and serve it
+///
 /// Makes a group for this folder that is called like it, puts the folder into it, prints an invite and a QR
 /// code, and serves until ctrl-c. Run it again to put what has changed and to serve again: files that were
 /// deleted from the folder are then removed from the group too.
@@ -25,12 +30,10 @@ pub(crate) struct Args {
     /// Another name for the group, and for the folder in it
     #[arg(long, value_parser = args::name())]
     name: Option<String>,
-    /// Access that the invited people get
-    #[arg(long, value_name = "KIND", default_value = "read")]
-    invite: Kind,
-    /// Your name in the group
-    #[arg(long = "as", value_name = "NAME", default_value = "me", value_parser = NonEmptyStringValueParser::new())]
-    member: String,
+    #[command(flatten)]
+    invite: As,
+    #[command(flatten)]
+    member: MemberName,
     /// Keep files in the group that the folder no longer has. An empty folder removes none: its disk may not be mounted
     #[arg(long)]
     no_mirror: bool,
@@ -53,7 +56,7 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
         .into());
     }
     let store = app.store().await?;
-    let (group, repo) = files::shared_group(&store, &args.folder, &name, &args.member).await?;
+    let (group, repo) = made(app, &store, &args.folder, &name, &args.member).await?;
     let id = group.id();
     let mut request = args.how.request(&args.folder);
     request.name = Some(name);
@@ -64,12 +67,12 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
     let is_whole = put::say(app, &group, &args.folder, done, args.how.skip_unreadable).await?;
     drop((group, repo));
 
-    let replicator = groups::start(&store, args.network).await?;
+    let replicator = groups::start(app, &store, args.network).await?;
     let shared = async {
         let group = replicator.groups().group(id);
         let group = group.ok_or_else(|| Problem::new("the group is gone", "share it again"))?;
         let at = replicator.addresses();
-        groups::print_invite(app, &group, args.invite, at, true).await?;
+        groups::print_invite(app, &group, args.invite.kind(), at, true).await?;
         app.out.note("serving until ctrl-c");
         go_on(app, &replicator, &[group], false).await
     };
@@ -79,4 +82,35 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
         Ok(Exit::Done) if !is_whole => Ok(Exit::Failed),
         ended => ended,
     }
+}
+
+/// Returns the group that was made for this folder before, or a new one.
+async fn made(
+    app: &App,
+    store: &Store,
+    folder: &Path,
+    name: &str,
+    member: &MemberName,
+) -> Result<(Group, Repo)> {
+    if let Some((group, repo)) = files::shared_group(store, folder).await? {
+        if let Some(name) = member.asked()
+            && repo.name().await?.as_deref() != Some(name)
+        {
+            repo.set_name(name).await?;
+        }
+        return Ok((group, repo));
+    }
+    let groups = store.groups().await?;
+    let own = groups::free_name(name, &join::names(&groups).await?);
+    if own != name {
+        app.out.note(format_args!(
+            "another group is called {} already: this one is {}",
+            Shown(name),
+            Shown(&own)
+        ));
+    }
+    let (group, repo) = join::made(&groups, &own, &member.get()).await?;
+    join::say_backup(app)?;
+    files::set_shared_group(store, folder, &group).await?;
+    Ok((group, repo))
 }

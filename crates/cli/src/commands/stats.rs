@@ -13,6 +13,9 @@ use crate::{
     problem::Exit,
 };
 
+/// Show what a store holds and how much space it takes
+///
+/// Counts blobs, names and entries, and asks the backend for the space that they take on the disk.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {}
 

@@ -24,6 +24,8 @@ use crate::{
 /// The most damaged blobs that are looked up by name.
 const MAX_NAMED: usize = 10_000;
 
+/// Read everything and compare it with its hashes
+///
 /// Ends with exit code 3 if something is damaged, or a stored file is not here as a whole: after a repair too,
 /// until it was added or fetched again.
 #[derive(Debug, clap::Args)]

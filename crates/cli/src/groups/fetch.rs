@@ -44,7 +44,7 @@ pub(crate) async fn fetch(
         "{} file(s) are not here: asking the other members, for up to {timeout:?}",
         Count(absent.len() as u64)
     ));
-    let replicator = start(store, Network::of(endpoint).with_names_only()).await?;
+    let replicator = start(app, store, Network::of(endpoint).with_names_only()).await?;
     let bar = app
         .out
         .progress(Unit::Items, Some(absent.len() as u64), "fetching");

@@ -3,7 +3,9 @@
 mod fetch;
 mod find;
 mod invites;
+mod looking;
 mod missing;
+mod names;
 mod network;
 mod progress;
 mod put;
@@ -12,9 +14,13 @@ mod watch;
 
 pub(crate) use self::{
     fetch::{Absent, fetch},
-    find::{Place, known, pick, place},
-    invites::{INPUT, Kind, print as print_invite, read as read_invite, read_all as read_invites},
+    find::{MAKE_ONE, Place, known, pick, place},
+    invites::{
+        As, INPUT, Kind, print as print_invite, read as read_invite, read_all as read_invites,
+    },
+    looking::{places, sought, text as sought_text},
     missing::{say_missing, some_of},
+    names::{MemberName, free_name},
     network::{Network, start},
     put::{PutOptions, put},
     shown::{label, member_name, of_file, of_group, of_repo, short},

@@ -9,7 +9,7 @@ use larder::{
     iroh::Reach,
 };
 
-use crate::{args, endpoint::Endpoint};
+use crate::{app::App, args, endpoint::Endpoint};
 
 /// The interval at which to compare with members, and to look for those that are not connected.
 const COMPARE_EVERY: Duration = Duration::from_secs(10);
@@ -75,10 +75,15 @@ fn compare_every(text: &str) -> Result<Duration, String> {
 }
 
 /// Connects the store's groups.
-pub(crate) async fn start(store: &Store, network: Network) -> Result<Replicator> {
+pub(crate) async fn start(app: &App, store: &Store, network: Network) -> Result<Replicator> {
     let options = network.options();
     let endpoint = network.endpoint.options(Reach::LanOnly);
-    let started = store.replicate(endpoint, options).await;
+    let started = network
+        .endpoint
+        .on_last_port(app, store, endpoint, async |endpoint| {
+            store.replicate(endpoint, options.clone()).await
+        });
+    let started = started.await;
     started.context("cannot connect the groups of this store")
 }
 

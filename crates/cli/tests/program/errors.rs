@@ -50,7 +50,7 @@ fn wrong_usage() {
         ),
         (
             &["fetch", "not-a-ticket"],
-            "now: copy the whole line that `larder serve` printed, from `blob` on\n",
+            "now: copy the whole word that `larder serve` printed, from `blob` on\n",
         ),
         (
             &["--store", "/data", "ls"],
@@ -113,7 +113,7 @@ fn reading_makes_no_store() {
         "{said}"
     );
     assert!(said.ends_with(
-        "\n  now: `larder add PATH` or `larder group create NAME` makes one; --store or LARDER_STORE names another\n"
+        "\n  now: `larder add PATH` makes one, and so does `larder share FOLDER`; --store or LARDER_STORE names another\n"
     ));
     assert!(!place.path("store").exists());
 }
@@ -165,7 +165,8 @@ fn a_store_in_use() {
     );
     assert!(
         said.ends_with(&format!(
-            "\n  now: wait for process {pid} or end it, or name another store with --store\n"
+            "\n  now: wait for process {pid} or end it, or name another store with --store; if it is `larder \
+             sync --watch`, it puts what it is told to where it runs with --put-lines\n"
         )),
         "{said}"
     );

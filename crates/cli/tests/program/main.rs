@@ -8,10 +8,12 @@ mod demo;
 mod descriptors;
 mod errors;
 mod folders;
+mod found_again;
 mod get;
 mod groups;
 #[cfg(unix)]
 mod interrupted;
+mod invites;
 #[cfg(unix)]
 mod killed;
 mod meeting;
@@ -21,4 +23,5 @@ mod places;
 mod stored;
 mod support;
 mod verify;
+mod walkthrough;
 mod wants;

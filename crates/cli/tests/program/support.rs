@@ -73,6 +73,7 @@ impl Place {
             .env("HOME", self.path("home"))
             .env("XDG_DATA_HOME", self.path("data"))
             .env("LARDER_STORE", self.url().to_string())
+            .env("USER", "me")
             .env("LARDER_SECRETS_KEY", self.path("secrets.key"))
             .env_remove("LARDER_PASSWORD")
             .env_remove("LARDER_LOG");
@@ -214,7 +215,7 @@ impl Running {
     /// The invite that it prints next.
     pub fn invite(&mut self) -> String {
         let invite = self.json()["invite"].as_str().unwrap().to_owned();
-        assert!(invite.starts_with("larder:group/1?kind="), "{invite}");
+        assert!(invite.starts_with("larder"), "{invite}");
         invite
     }
 

@@ -6,7 +6,7 @@
 //! * [`add`](fn@add) stores a file as a blob, and a folder as an iroh collection (feature `iroh`).
 //! * `put` puts files into a repo of a group, and mirrors a folder where that is asked for (feature `groups`).
 //! * [`write_out`] writes stored files into a folder, each whole or not at all.
-//! * `shared_group` gives the group that a folder is shared with (feature `groups`).
+//! * `shared_group` and `set_shared_group` know the group that a folder is shared with (feature `groups`).
 //!
 //! One bad file ends nothing: it is [left out](LeftOut) with its path and the reason, and the others go on. An
 //! error is returned where the store, the disk or the request itself is at fault. To cancel, drop the future: what
@@ -76,7 +76,7 @@ pub use self::{
     out::files_in,
     put::{PutDone, PutRequest, put, put_stream},
     remove::removal,
-    share::shared_group,
+    share::{set_shared_group, shared_group},
 };
 
 /// The operation of errors about files of this machine. Their messages are sentences for people.

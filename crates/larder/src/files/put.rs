@@ -119,7 +119,8 @@ pub struct PutDone {
 /// # std::fs::write(photos.join("lake.jpg"), "cold").expect("a file");
 /// # std::fs::write(photos.join("oops.jpg"), "private").expect("a file");
 /// let store = Store::open("mem:").await?;
-/// let (_group, repo) = files::shared_group(&store, &photos, "photos", "ann").await?;
+/// let group = store.groups().await?.create_group("photos").await?;
+/// let repo = group.create_repo("ann").await?;
 /// let mut request = PutRequest::new(&photos);
 /// let put = files::put(&store, &repo, &request, &Observer::none()).await?;
 /// assert_eq!(put.files, 2);

@@ -250,8 +250,8 @@ impl Groups {
         Ok(group)
     }
 
-    /// Joins a group. Joining again adds what the invite allows beyond what was allowed, and the repo
-    /// that it brings. Durable when it returns.
+    /// Joins a group, which has the invite's name until its own arrives. Joining again adds what the invite
+    /// allows beyond what was allowed, and the repo that it brings. Durable when it returns.
     ///
     /// # Errors
     /// [`Kind::Conflict`] where the keys are of an epoch other than those known here.
@@ -271,6 +271,10 @@ impl Groups {
             Some(known) => more(known.keys(), invite.keys()).clone(),
         };
         self.0.keep_group(&keys).await?;
+        if let (Some(name), Some(read)) = (invite.name(), keys.read()) {
+            let sealed = seal_group_name(read, keys.id(), name)?;
+            self.0.keep_name(keys.id(), sealed).await?;
+        }
         if let Some(secret) = invite.repo() {
             let repo = larder_store_engine::public_key(secret);
             let id = records::repo_id(repo);

@@ -135,6 +135,25 @@ impl Repo {
         Ok(profile.ok().map(|profile| profile.name))
     }
 
+    /// Gives the repo another owner's name, for everybody. Durable when it returns.
+    ///
+    /// # Errors
+    /// [`Kind::Denied`] where the repo is not ours, [`Kind::TooLarge`] for a name over
+    /// [`MAX_LABEL_LEN`](crate::records::MAX_LABEL_LEN).
+    pub async fn set_name(&self, name: &str) -> Result<()> {
+        const OPERATION: &str = "sync.repo.set_name";
+        let _open = self.enter(OPERATION)?;
+        let secret = self.owner(OPERATION)?;
+        let profile = Profile {
+            name: name.to_owned(),
+        };
+        let group = &self.0.group;
+        let profile = profile.seal(group.read_key(OPERATION)?, self.0.id)?;
+        group.put_profile(self.0.id, profile, secret).await?;
+        group.record_changed(Some(self.0.key), REPO_PROFILE);
+        Ok(())
+    }
+
     /// The newest root that is known here, with its sequence number; it may not have come here yet.
     pub async fn known_root(&self) -> Result<Option<(u64, RepoRoot)>> {
         self.check_open("sync.repo.root")?;

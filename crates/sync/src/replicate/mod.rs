@@ -65,6 +65,7 @@ use self::{
     wire::Which,
 };
 pub use self::{
+    dialer::Attempt,
     fault::Trouble,
     free::{Copies, Freed},
     progress::{FileProgress, RepoProgress},
@@ -165,6 +166,7 @@ pub(crate) struct Shared {
     /// Tells that there may be somebody new to connect to.
     met: Notify,
     penalties: penalties::Penalties,
+    failures: dialer::Failures,
     requests: status::Requests,
     contacts: status::Contacts,
     tasks: Mutex<JoinSet<()>>,
@@ -208,6 +210,7 @@ impl Replicator {
             changes: broadcast::Sender::new(CHANGES),
             met: Notify::new(),
             penalties: penalties::Penalties::default(),
+            failures: dialer::Failures::default(),
             requests: status::Requests::default(),
             contacts: status::Contacts::default(),
             tasks: Mutex::new(JoinSet::new()),

@@ -32,6 +32,8 @@ const GROUP: &str = "demo";
 /// The number of changed files that are named.
 const MAX_SHOWN: usize = 5;
 
+/// Three members and a replica share a folder, one is killed and comes back, and all is compared
+///
 /// Three members, each a process with a store of its own, share your folder and what they write
 /// themselves; one is killed and comes back; a replica keeps everything and can read nothing. It all
 /// happens in a new folder, which stays for you to look at. Nothing else is written, and nothing
