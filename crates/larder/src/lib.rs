@@ -29,6 +29,8 @@
 
 mod backend;
 mod backends;
+#[cfg(all(doctest, feature = "redb", feature = "iroh", feature = "groups"))]
+mod book;
 mod builder;
 #[cfg(feature = "groups")]
 pub mod groups;
