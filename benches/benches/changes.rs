@@ -14,7 +14,7 @@ use std::{
 
 use larder::{
     Store, StoreBuilder, StoreUrl, Unlock,
-    groups::{Invite, InviteKind, Options, Replicator, Synced},
+    groups::{Invite, InviteKind, ReplicateOptions, Replicator, Synced},
     iroh::{EndpointOptions, Reach},
 };
 
@@ -41,7 +41,7 @@ async fn member(dir: &Path) -> (Store, Replicator) {
     std::fs::create_dir_all(dir).unwrap();
     let store = open(dir).await;
     let network = EndpointOptions::new(Reach::Loopback);
-    let replicator = store.replicate(network, Options::default());
+    let replicator = store.replicate(network, ReplicateOptions::default());
     let replicator = replicator.await.unwrap();
     (store, replicator)
 }
@@ -109,7 +109,7 @@ async fn latency(dir: &Path) {
                 break;
             }
             // An event that was missed is no reason to wait for long.
-            drop(tokio::time::timeout(Duration::from_millis(20), events.recv()).await);
+            drop(tokio::time::timeout(Duration::from_millis(20), events.next()).await);
         }
         read.push(start.elapsed());
         // At another moment of whatever happens regularly.

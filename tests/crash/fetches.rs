@@ -145,9 +145,7 @@ async fn fetch_until_killed() {
         .await
         .unwrap();
     let tags = store.blobs().tags();
-    tags.set("root".try_into().unwrap(), fetched.pin.root())
-        .await
-        .unwrap();
+    tags.set("root", fetched.pin.root()).await.unwrap();
     connection.close(0_u32.into(), b"done");
     endpoint.close().await;
     store.close().await.unwrap();
@@ -157,12 +155,7 @@ async fn fetch_until_killed() {
 /// Checks that the fetched blobs are right, and that nothing else is on the disk.
 async fn check_fetched(dir: &Path, root: Root) -> larder::Store {
     let store = open(dir).await;
-    let tag = store
-        .blobs()
-        .tags()
-        .get(&"root".try_into().unwrap())
-        .await
-        .unwrap();
+    let tag = store.blobs().tags().get("root").await.unwrap();
     assert_eq!(tag, Some(root));
     assert_eq!(unsound(store.blobs()).await, []);
     assert_eq!(payloads(dir).len(), claimed_payloads(store.blobs()).await);

@@ -249,7 +249,7 @@ impl<'a> Run<'a> {
                 "{context}: a part of {hash} is lost"
             );
         }
-        let tags: Vec<_> = blobs.tags().list_all().try_collect().await.unwrap();
+        let tags: Vec<_> = blobs.tags().list(..).try_collect().await.unwrap();
         let mut tags: BTreeMap<_, _> = tags.into_iter().map(|tag| (tag.name, tag.root)).collect();
         if let Some(unsure) = self.known.unsure.take() {
             match tags.get(&unsure) {

@@ -43,7 +43,7 @@ async fn stored() -> Stored {
     let mut small = Vec::new();
     for i in 0..SMALL {
         let options = AddOptions {
-            tag: Some(format!("small {i}").as_str().try_into().unwrap()),
+            tag: Some(format!("small {i}").try_into().unwrap()),
             ..AddOptions::default()
         };
         let added = store.blobs().add_with(bytes(10 + i, small_len(i)), options);
@@ -116,7 +116,7 @@ impl Stored {
         for (i, hash) in (0..).zip(&self.small) {
             let read = blobs.read_to_bytes(*hash, 0..u64::MAX).await.unwrap();
             assert!(read == bytes(10 + i, small_len(i)));
-            let tag = format!("small {i}").as_str().try_into().unwrap();
+            let tag = format!("small {i}");
             assert_eq!(
                 blobs.tags().get(&tag).await.unwrap(),
                 Some(Root::raw(*hash))

@@ -49,7 +49,7 @@ impl Populated {
             populated.reachable.insert(hash);
             if rng.random() {
                 let name = format!("tag {n}");
-                let tag = name.as_str().try_into().unwrap();
+                let tag = name.as_str();
                 let tags = populated.blobs.tags();
                 tags.set(tag, Root::raw(hash)).await.unwrap();
             } else {

@@ -14,7 +14,8 @@ use larder::{
 use larder_sync::{
     groups::{Group, Groups, Repo, Stores},
     invite::InviteKind,
-    replicate::{Options, Replicator, Status, Synced},
+    replicate::{GroupStatus, ReplicateOptions, Replicator, Synced},
+    tree::Named,
 };
 use tokio::time::Instant;
 
@@ -32,7 +33,7 @@ pub type FileName = (String, String);
 pub struct Device {
     secret: SecretKey,
     kept: Kept,
-    options: Options,
+    options: ReplicateOptions,
     running: Option<Running>,
 }
 
@@ -43,7 +44,7 @@ struct Running {
 }
 
 impl Device {
-    pub fn new(secret: SecretKey, kept: Kept, options: Options) -> Self {
+    pub fn new(secret: SecretKey, kept: Kept, options: ReplicateOptions) -> Self {
         Self {
             secret,
             kept,
@@ -101,9 +102,9 @@ impl Device {
     pub async fn crash(&mut self, world: &World) {
         let mut running = self.running.take().expect("it runs");
         if let Some((replicator, process)) = running.online.take() {
-            let mut tasks = replicator.abort();
+            let ended = replicator.abort();
             world.kill(self.key(), process);
-            while tasks.join_next().await.is_some() {}
+            ended.await;
         }
     }
 
@@ -166,7 +167,7 @@ impl Device {
         written.expect("a write");
     }
 
-    pub async fn status(&self) -> Status {
+    pub async fn status(&self) -> GroupStatus {
         let status = self.replicator().status(self.group().id()).await;
         status.expect("a status")
     }
@@ -196,7 +197,7 @@ impl Device {
         for member in self.group().members().await.expect("members") {
             let name = member.name.expect("it has come with the repo");
             let mut listed = member.repo.list("").await.expect("a list");
-            while let Some((path, _)) = listed.try_next().await.expect("a name") {
+            while let Some(Named { name: path, .. }) = listed.try_next().await.expect("a name") {
                 let bytes = member.repo.read_to_bytes(path.as_str()).await;
                 let path = path.as_str().to_owned();
                 all.insert((name.clone(), path), bytes.expect("a file").to_vec());
@@ -209,7 +210,7 @@ impl Device {
     pub async fn has(&self, repo: &Repo) -> BTreeSet<String> {
         let mut names = BTreeSet::new();
         let mut all = repo.list("").await.expect("a list");
-        while let Some((name, entry)) = all.try_next().await.expect("a name") {
+        while let Some(Named { name, entry }) = all.try_next().await.expect("a name") {
             let status = self.store().blobs().status(entry.blob).await;
             if let Some(BlobStatus::Complete { .. }) = status.expect("a status") {
                 names.insert(name.as_str().to_owned());

@@ -9,7 +9,7 @@ use larder::{
     engine::{generate_key, public_key},
 };
 use larder_sync::{
-    groups::Group,
+    groups::{AppContext, Group},
     invite::InviteKind::{self, Read, Replica, Write},
     network::{Address, Network},
     replicate::wire,
@@ -50,7 +50,9 @@ pub async fn who_may_not_is_refused_and_nothing_changes(world: &World) {
     let group = members[0].group();
     let value = group.record_put(0, b"a value", SeqExpect::Any).await;
     value.expect("a value");
-    let sealed = group.encrypt(b"plain", b"").expect("sealed");
+    let sealed = group
+        .encrypt(b"plain", AppContext::default())
+        .expect("sealed");
     agree(&members).await;
     let before = members[0].files().await;
     let root = members[1].own().await.known_root().await.expect("a root");
@@ -60,8 +62,8 @@ pub async fn who_may_not_is_refused_and_nothing_changes(world: &World) {
     cannot_write(&replica).await;
     denied(replica.name().await);
     denied(replica.record_get(0).await);
-    denied(replica.encrypt(b"plain", b""));
-    denied(replica.decrypt(&sealed, b""));
+    denied(replica.encrypt(b"plain", AppContext::default()));
+    denied(replica.decrypt(&sealed, AppContext::default()));
     denied(replica.invite(InviteKind::Read, Vec::new()).await);
     for repo in replica.repos().await.expect("repos") {
         denied(repo.name().await);

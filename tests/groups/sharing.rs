@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use larder::{Kind, api::SeqExpect};
 use larder_sync::{
-    groups::RecordPut,
+    groups::{AppContext, RecordPut},
     invite::InviteKind::{Read, Replica, Write},
     replicate::{Push, Synced},
 };
@@ -197,19 +197,25 @@ pub async fn values_of_the_app_come_to_all_who_may_read(world: &World) {
     assert!(!members[3].has_bytes(b"another").await);
 
     // What the app carries itself.
-    let sealed = reader.encrypt(b"plain", b"for a chat").expect("sealed");
+    let sealed = reader
+        .encrypt(b"plain", AppContext::new(b"for a chat"))
+        .expect("sealed");
     for group in [&first, &second, &reader] {
         assert_eq!(
-            group.decrypt(&sealed, b"for a chat").expect("it opens"),
+            group
+                .decrypt(&sealed, AppContext::new(b"for a chat"))
+                .expect("it opens"),
             "plain"
         );
-        let other = group.decrypt(&sealed, b"for something else").unwrap_err();
+        let other = group
+            .decrypt(&sealed, AppContext::new(b"for something else"))
+            .unwrap_err();
         assert_eq!(other.kind(), Kind::Corrupt);
     }
     assert_eq!(
         members[3]
             .group()
-            .decrypt(&sealed, b"for a chat")
+            .decrypt(&sealed, AppContext::new(b"for a chat"))
             .unwrap_err()
             .kind(),
         Kind::Denied

@@ -95,8 +95,7 @@ async fn who_has(device: &Device, hash: Hash) -> Vec<PublicKey> {
 
 pub async fn who_has_a_file_shows_it(world: &World) {
     let mut members = world.members(&[Write, Read]).await;
-    let policy = Some(&Policy::Names);
-    let set = members[2].group().set_policy(policy).await;
+    let set = members[2].group().set_policy(Policy::Names).await;
     set.expect("a policy");
     let repo = members[0].own().await;
     let written = repo.write("file", bytes(1, 3_000_000).to_vec()).await;

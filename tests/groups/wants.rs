@@ -32,7 +32,7 @@ fn names(all: &[&str]) -> BTreeSet<String> {
 /// the reader sees it.
 async fn members(world: &World, policy: Policy) -> (Vec<Device>, Repo) {
     let members = world.members(&[Read]).await;
-    let set = members[1].group().set_policy(Some(&policy)).await;
+    let set = members[1].group().set_policy(policy.clone()).await;
     set.expect("a policy");
     for (n, (name, len)) in (0..).zip(FILES) {
         members[0].write(name, bytes(n, len)).await;
@@ -134,10 +134,7 @@ pub async fn what_was_freed_comes_again(world: &World) {
     let (group, all) = (members[1].group(), FILES.len());
     assert_eq!(members[1].has(&repo).await.len(), all);
     let full = members[1].len().await;
-    group
-        .set_policy(Some(&Policy::Pinned))
-        .await
-        .expect("a policy");
+    group.set_policy(Policy::Pinned).await.expect("a policy");
     repo.pin("note").await.expect("a pin");
     let free = async |members: &[Device]| {
         let freed = members[1]

@@ -7,7 +7,9 @@ use larder::{
     engine::{generate_key, public_key},
 };
 use larder_net_iroh::{EndpointOptions, IrohNetwork, Reach};
-use larder_sync::{groups::Clock, invite::InviteKind, network::Network, replicate::Options};
+use larder_sync::{
+    groups::Clock, invite::InviteKind, network::Network, replicate::ReplicateOptions,
+};
 use larder_sync_sim::{Link, SimNetwork};
 use tokio::{
     runtime::{Builder, Runtime},
@@ -62,17 +64,17 @@ pub fn run(stores: StoreKind, network: NetworkKind, scenario: impl AsyncFnOnce(&
 }
 
 /// Quick enough for real time.
-pub fn options() -> Options {
-    Options {
+pub fn options() -> ReplicateOptions {
+    ReplicateOptions {
         compare_every: Duration::from_secs(1),
         route_for: Duration::from_secs(600),
-        ..Options::default()
+        ..ReplicateOptions::default()
     }
 }
 
 impl World {
     /// A device that has nothing yet, and runs.
-    pub async fn device(&self, options: Options) -> Device {
+    pub async fn device(&self, options: ReplicateOptions) -> Device {
         let key = generate_key().expect("randomness");
         let mut device = Device::new(key, Kept::new(self.stores), options);
         device.start(self).await;
@@ -85,7 +87,11 @@ impl World {
         self.members_with(kinds, options()).await
     }
 
-    pub async fn members_with(&self, kinds: &[InviteKind], options: Options) -> Vec<Device> {
+    pub async fn members_with(
+        &self,
+        kinds: &[InviteKind],
+        options: ReplicateOptions,
+    ) -> Vec<Device> {
         let first = self.device(options.clone()).await;
         let group = first.groups().create_group("the group").await;
         let group = group.expect("a group");

@@ -11,8 +11,8 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use larder::{
     Store, StoreBuilder, StoreUrl, Unlock,
     groups::{
-        Changes, EndpointOptions, InviteKind, Name, Options, Policy, Reach, Replicator, Repo,
-        Synced,
+        Changes, EndpointOptions, InviteKind, Name, Policy, Reach, ReplicateOptions, Replicator,
+        Repo, Synced,
     },
 };
 
@@ -25,9 +25,9 @@ const PATIENCE: Duration = Duration::from_secs(600);
 
 async fn member(dir: &Path, policy: Policy) -> (Store, Replicator) {
     std::fs::create_dir(dir).unwrap();
-    let options = Options {
+    let options = ReplicateOptions {
         policy,
-        ..Options::default()
+        ..ReplicateOptions::default()
     };
     let builder = StoreBuilder::from_url(StoreUrl::redb(dir.join("store")));
     let key = dir.join("key");

@@ -6,7 +6,7 @@
 //!
 //! use larder::{
 //!     Store,
-//!     groups::{EndpointOptions, Invite, InviteKind, Options, Reach, Synced},
+//!     groups::{EndpointOptions, Invite, InviteKind, Reach, ReplicateOptions, Synced},
 //! };
 //!
 //! # async fn example() -> larder::Result<()> {
@@ -14,7 +14,7 @@
 //!
 //! // A store on disk keeps its keys encrypted: `StoreBuilder::new("redb:/path").unlock(…)` opens it.
 //! let ann = Store::open("mem:").await?;
-//! let here = ann.replicate(network(), Options::default()).await?;
+//! let here = ann.replicate(network(), ReplicateOptions::default()).await?;
 //! let group = here.groups().create_group("the hikers").await?;
 //! let repo = group.create_repo("ann").await?;
 //! repo.write("lake.txt", "cold!").await?; // durable, and on its way, when it returns
@@ -22,9 +22,9 @@
 //!
 //! // On another machine.
 //! let bob = Store::open("mem:").await?;
-//! let there = bob.replicate(network(), Options::default()).await?;
+//! let there = bob.replicate(network(), ReplicateOptions::default()).await?;
 //! let joined = there.groups().join(&invite.parse::<Invite>()?).await?;
-//! there.wait_synced(joined.id(), Synced::Here, Duration::from_secs(30)).await?;
+//! there.wait_synced(&joined, Synced::Here, Duration::from_secs(30)).await?;
 //! for member in joined.members().await? {
 //!     assert_eq!(member.name.as_deref(), Some("ann"));
 //!     assert_eq!(member.repo.read_to_bytes("lake.txt").await?, "cold!");
@@ -51,18 +51,19 @@ use larder_store_engine::public_key;
 pub use larder_net_iroh::{ALPN, EndpointOptions, IrohNetwork, Reach};
 pub use larder_sync::{
     groups::{
-        Changes, Content, Event, Group, Groups, Member, Missing, MissingFile, Policy, RecordPut,
-        RecordValue, Repo, RepoState, Staged, Stores, TAG_PREFIX,
+        AppContext, Changes, Content, Event, Events, FileChanges, FilesChanged, Group, GroupId,
+        Groups, MAX_CHANGED_FILES, Member, Missing, MissingFile, Policy, RecordPut, RecordValue,
+        Repo, RepoState, Snapshot, Staged, Stores, TAG_PREFIX, WriteOptions, Written,
     },
     invite::{Invite, InviteKind},
     network,
-    records::{Earlier, MAX_APP_VALUE_LEN, REPO_ROOT, RepoRoot},
+    records::{MAX_APP_VALUE_LEN, REPO_ROOT, RepoRoot},
     replicate::{
-        Copies, FileProgress, Freed, Lack, MemberStatus, Options, Progress, Push, Replicator,
-        RepoStatus, Request, Status, Synced,
+        Aborting, Copies, FetchProgress, FileProgress, Freed, GroupStatus, Lack, MemberStatus,
+        Push, ReplicateOptions, Replicator, RepoStatus, Request, Synced, Trouble,
     },
     seal::app::MAX_APP_LEN,
-    tree::{FileEntry, Name, Named, Root as TreeRoot},
+    tree::{Difference, FileEntry, Name, Named, Root as TreeRoot},
 };
 
 use crate::Store;
@@ -106,7 +107,7 @@ impl Store {
     pub async fn replicate(
         &self,
         network: EndpointOptions,
-        options: Options,
+        options: ReplicateOptions,
     ) -> Result<Replicator> {
         let groups = self.groups().await?;
         let network = IrohNetwork::bind(self.identified(network).await?).await?;

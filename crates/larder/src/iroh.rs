@@ -11,7 +11,7 @@
 //!
 //! use larder::{
 //!     Store,
-//!     groups::{self, IrohNetwork, Options, Replicator},
+//!     groups::{self, IrohNetwork, ReplicateOptions, Replicator},
 //!     iroh::{self, EndpointOptions, Provider, Reach, Router, Shares, ticket},
 //! };
 //!
@@ -26,7 +26,7 @@
 //!     .accept(groups::ALPN, network.clone())
 //!     // .accept("an-app/1", a protocol of the app's own)
 //!     .spawn();
-//! let replicator = Replicator::start(store.groups().await?, network, Options::default());
+//! let replicator = Replicator::start(store.groups().await?, network, ReplicateOptions::default());
 //!
 //! // Whoever has the ticket fetches the picture; members of groups replicate; over one endpoint.
 //! let picture = store.blobs().add("a picture").await?;

@@ -1,3 +1,4 @@
+#![cfg_attr(docsrs, feature(doc_cfg))]
 //! Storage with pluggable backends for local-first and peer-to-peer apps: one crate to depend on.
 //!
 //! A [`Store`] is opened by its URL. It offers the same things whatever keeps the bytes: blobs that are named
@@ -9,9 +10,9 @@
 //! let store = larder::Store::open("mem:").await?; // or "redb:/path/to/a/folder"
 //! let blobs = store.blobs();
 //! let pin = blobs.add("hello, larder".as_bytes()).await?; // durable when it returns
-//! blobs.tags().set("greeting".try_into()?, pin.root()).await?;
+//! blobs.tags().set("greeting", &pin).await?;
 //!
-//! let root = blobs.tags().get(&"greeting".try_into()?).await?.expect("it was just set");
+//! let root = blobs.tags().get("greeting").await?.expect("it was just set");
 //! let bytes = blobs.read_to_bytes(root.hash, 7..u64::MAX).await?; // verified
 //! assert_eq!(bytes, "larder");
 //! store.close().await
@@ -47,6 +48,9 @@ pub use larder_store_api as api;
 pub use larder_store_api::{Bytes, Error, Kind, Listing, Result};
 /// Blobs, collections and records over any backend.
 pub use larder_store_engine as engine;
+/// Counters of the work that is done, through the `metrics` crate.
+#[cfg(feature = "metrics")]
+pub use larder_store_engine::metrics;
 pub use larder_store_engine::{
     AddOptions, Bitfield, Blobs, ChunkNum, ChunkRanges, Collections, Encoded, Format, Hash, Pin,
     Records, Repair, Root, Scrubbed, Source, Status, Tag, TagName, Tags, Trust, Unlock,

@@ -5,7 +5,7 @@ use std::{fmt, ops::Bound};
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use crate::{Durability, Error, Kind, Listing, Result};
+use crate::{Durability, Error, IntoBytes, Kind, Listing, Result};
 
 /// The longest name of a collection, in bytes.
 pub const MAX_COLLECTION_ID_LEN: usize = 64;
@@ -16,8 +16,8 @@ pub struct CollectionId(Bytes);
 
 impl CollectionId {
     /// A name, or [`Kind::Invalid`] where it is empty or too long.
-    pub fn new(name: impl Into<Bytes>) -> Result<Self> {
-        let name = name.into();
+    pub fn new(name: impl IntoBytes) -> Result<Self> {
+        let name = name.into_bytes();
         if name.is_empty() || name.len() > MAX_COLLECTION_ID_LEN {
             return Err(Error::new(
                 Kind::Invalid,
@@ -103,8 +103,8 @@ impl Scan {
     }
 
     /// Every entry of `collection` whose key begins with `prefix`, ascending.
-    pub fn prefix(collection: CollectionId, prefix: impl Into<Bytes>) -> Self {
-        let prefix = prefix.into();
+    pub fn prefix(collection: CollectionId, prefix: impl IntoBytes) -> Self {
+        let prefix = prefix.into_bytes();
         // The first key after all that begin with the prefix: cut trailing 0xff, add one.
         let mut end = prefix.to_vec();
         while end.last() == Some(&0xff) {

@@ -24,6 +24,7 @@
 
 mod blob;
 mod collection;
+mod convert;
 mod error;
 mod forward;
 mod layer;
@@ -38,6 +39,7 @@ pub use collection::{
     Batch, Change, CollectionCapabilities, CollectionId, CollectionStore, Edit, Entry, Expect,
     MAX_COLLECTION_ID_LEN, Order, Revision, Scan, ScanOrder, Sharing,
 };
+pub use convert::{IntoBytes, IntoCollectionId, KeyRange, positions};
 pub use error::{Error, Kind, Result, Retry, is_out_of_descriptors};
 pub use futures_core::Stream;
 pub use layer::Layer;

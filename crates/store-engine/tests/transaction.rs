@@ -181,7 +181,7 @@ async fn a_transaction_that_is_dropped_leaves_nothing() {
     assert_eq!(BlobStore::list(&*store, None).count().await, 0);
     let blobs = Blobs::open(store.clone(), store).await.unwrap();
     assert_eq!(blobs.list().count().await, 0);
-    assert_eq!(blobs.tags().list_all().count().await, 0);
+    assert_eq!(blobs.tags().list(..).count().await, 0);
 }
 
 #[tokio::test]
@@ -330,7 +330,7 @@ async fn what_is_too_much_for_one_commit_is_said_last() {
     assert!(commits.iter().all(|revision| *revision <= last));
     commits.dedup();
     assert!(commits.len() > 3);
-    assert_eq!(blobs.tags().list_all().count().await, 50);
+    assert_eq!(blobs.tags().list(..).count().await, 50);
     for data in &all {
         assert_has(&blobs, data).await;
     }

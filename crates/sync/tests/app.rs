@@ -8,7 +8,9 @@ use larder_store_api::{Kind, PublicKey, PutRecord, RecordStore, Result, SeqExpec
 use larder_store_engine::{Blobs, Records};
 use larder_store_testkit::{MemorySecrets, MemoryStore};
 use larder_sync::{
-    groups::{Changes, Content, Group, Groups, Policy, RecordPut, RecordValue, Repo, Stores},
+    groups::{
+        AppContext, Changes, Content, Group, Groups, Policy, RecordPut, RecordValue, Repo, Stores,
+    },
     invite::InviteKind,
     records::{FIRST_APP, MAX_APP_VALUE_LEN, MAX_LABEL_LEN, seal_member},
     tree::FileEntry,
@@ -44,20 +46,41 @@ fn kind<T: std::fmt::Debug>(result: Result<T>) -> Kind {
 async fn who_may_read_a_group_opens_what_another_member_sealed() -> Result<()> {
     let groups = groups().await?;
     let group = groups.create_group("family").await?;
-    let sealed = group.encrypt(b"a message", b"chat")?;
+    let sealed = group.encrypt(b"a message", AppContext::new(b"chat"))?;
     for allowed in [InviteKind::Write, InviteKind::Read] {
         let member = joined(&group, allowed).await?;
-        assert_eq!(member.decrypt(&sealed, b"chat")?, "a message");
-        assert_eq!(kind(member.decrypt(&sealed, b"calls")), Kind::Corrupt);
-        let answer = member.encrypt(b"an answer", b"chat")?;
-        assert_eq!(group.decrypt(&answer, b"chat")?, "an answer");
+        assert_eq!(
+            member.decrypt(&sealed, AppContext::new(b"chat"))?,
+            "a message"
+        );
+        assert_eq!(
+            kind(member.decrypt(&sealed, AppContext::new(b"calls"))),
+            Kind::Corrupt
+        );
+        let answer = member.encrypt(b"an answer", AppContext::new(b"chat"))?;
+        assert_eq!(
+            group.decrypt(&answer, AppContext::new(b"chat"))?,
+            "an answer"
+        );
     }
     let replica = joined(&group, InviteKind::Replica).await?;
-    assert_eq!(kind(replica.decrypt(&sealed, b"chat")), Kind::Denied);
-    assert_eq!(kind(replica.encrypt(b"a message", b"chat")), Kind::Denied);
+    assert_eq!(
+        kind(replica.decrypt(&sealed, AppContext::new(b"chat"))),
+        Kind::Denied
+    );
+    assert_eq!(
+        kind(replica.encrypt(b"a message", AppContext::new(b"chat"))),
+        Kind::Denied
+    );
     let other = groups.create_group("friends").await?;
-    assert_eq!(kind(other.decrypt(&sealed, b"chat")), Kind::Corrupt);
-    assert_eq!(kind(other.decrypt(b"a message", b"chat")), Kind::Invalid);
+    assert_eq!(
+        kind(other.decrypt(&sealed, AppContext::new(b"chat"))),
+        Kind::Corrupt
+    );
+    assert_eq!(
+        kind(other.decrypt(b"a message", AppContext::new(b"chat"))),
+        Kind::Invalid
+    );
     Ok(())
 }
 

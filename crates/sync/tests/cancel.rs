@@ -11,7 +11,7 @@ use larder_store_testkit::{MemorySecrets, MemoryStore, cancel::at_every_await, s
 use larder_sync::{
     groups::{Changes, Group, Groups, Policy, Repo, Stores},
     invite::{Invite, InviteKind},
-    tree::Name,
+    tree::{Name, Named},
 };
 
 type Late = Arc<LateStore<MemoryStore>>;
@@ -77,7 +77,7 @@ impl Device {
         let repo = self.repo().await;
         let names: Vec<_> = repo.list("").await.unwrap().try_collect().await.unwrap();
         let mut files = Files::new();
-        for (name, _) in names {
+        for Named { name, .. } in names {
             let found = repo.read_to_bytes(name.as_str()).await.unwrap();
             files.insert(name.as_str().to_owned(), found.to_vec());
         }
@@ -305,8 +305,8 @@ async fn saying_what_is_wanted_and_writing_values() {
         let device = Device::with_files(cut.polls() as u64).await;
         let (group, repo) = (device.group(), device.repo().await);
         let all = async {
-            group.set_policy(Some(&Policy::Names)).await.unwrap();
-            repo.set_policy(Some(&Policy::Everything)).await.unwrap();
+            group.set_policy(Policy::Names).await.unwrap();
+            repo.set_policy(Policy::Everything).await.unwrap();
             repo.pin("folder").await.unwrap();
             let put = group.record_put(1, b"value", SeqExpect::Any).await;
             put.unwrap();

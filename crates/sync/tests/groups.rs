@@ -55,7 +55,7 @@ fn kind<T: std::fmt::Debug>(result: Result<T>) -> Kind {
 async fn names(repo: &larder_sync::groups::Repo) -> Result<Vec<String>> {
     let files = repo.list("").await?;
     files
-        .map_ok(|(name, _)| name.as_str().to_owned())
+        .map_ok(|named| named.name.as_str().to_owned())
         .try_collect()
         .await
 }
@@ -142,7 +142,7 @@ async fn files_are_written_removed_and_renamed() -> Result<()> {
     // The first root, then one for each change that changed something.
     let history = repo.history().await?;
     assert_eq!(history.len(), 3);
-    assert!(history.iter().all(|earlier| earlier.hash != root.hash));
+    assert!(history.iter().all(|earlier| earlier.hash() != root.hash));
     repo.remove("nothing").await?;
     assert_eq!(repo.history().await?.len(), 3);
     Ok(())

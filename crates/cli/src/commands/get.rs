@@ -136,7 +136,7 @@ async fn files_in(place: &Place) -> Result<Vec<(String, Stored)>> {
     if listed.is_empty() {
         return Err(no_file(path.unwrap_or_default()).into());
     }
-    let named = |(name, entry): (larder::groups::Name, _)| {
+    let named = |larder::groups::Named { name, entry }| {
         (name.as_str()[prefix.len()..].to_owned(), stored(entry))
     };
     Ok(listed.into_iter().map(named).collect())

@@ -47,7 +47,7 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
         None if args.blobs => list_blobs(app, blobs).await?,
         None => {
             app.out.heading(Item::HEADING)?;
-            let mut tags = blobs.tags().list_all();
+            let mut tags = blobs.tags().list(..);
             while let Some(tag) = tags.try_next().await? {
                 if tag.name.as_bytes().starts_with(TAG_PREFIX.as_bytes()) {
                     continue;
@@ -86,7 +86,7 @@ async fn list_place(app: &App, blobs: &Blobs, place: &Place) -> Result<()> {
     };
     let path = place.path.as_deref().unwrap_or_default();
     let mut files = member.repo.list(path).await?;
-    while let Some((name, entry)) = files.try_next().await? {
+    while let Some(larder::groups::Named { name, entry }) = files.try_next().await? {
         // The file itself, or what is in the folder; not what only begins alike.
         let rest = &name.as_str()[path.len()..];
         if path.is_empty() || path.ends_with('/') || rest.is_empty() || rest.starts_with('/') {

@@ -101,7 +101,7 @@ async fn removal(repo: &Repo, path: &str, recursive: bool) -> Result<Changes> {
         path => format!("{path}/"),
     };
     let mut files = repo.list(&prefix).await?;
-    while let Some((name, _)) = files.try_next().await? {
+    while let Some(larder::groups::Named { name, .. }) = files.try_next().await? {
         changes.remove(name);
     }
     if changes.is_empty() {

@@ -198,7 +198,7 @@ async fn replicate(app: &App, args: Args) -> Result<Exit> {
 
 async fn all(blobs: &Blobs) -> Result<Vec<Named>> {
     let mut named = Vec::new();
-    let mut tags = blobs.tags().list_all();
+    let mut tags = blobs.tags().list(..);
     while let Some(tag) = tags.try_next().await? {
         if tag.name.as_bytes().starts_with(TAG_PREFIX.as_bytes()) {
             continue;

@@ -56,7 +56,7 @@ pub(crate) async fn run(app: &App, _: Args) -> Result<Exit> {
             }
         }
     }
-    let mut tags = blobs.tags().list_all();
+    let mut tags = blobs.tags().list(..);
     while tags.try_next().await?.is_some() {
         stats.names += 1;
     }

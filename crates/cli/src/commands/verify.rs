@@ -284,7 +284,7 @@ async fn show_affected(out: Output, blobs: &Blobs, damaged: &HashSet<Hash>) -> R
         };
         out.result(&affected, text)
     };
-    let mut tags = blobs.tags().list_all();
+    let mut tags = blobs.tags().list(..);
     while let Some(tag) = tags.try_next().await? {
         let name = tag.name.to_string();
         if damaged.contains(&tag.root.hash) {

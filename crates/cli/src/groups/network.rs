@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use larder::{
     Store,
-    groups::{Options, Policy, Push, Replicator},
+    groups::{Policy, Push, ReplicateOptions, Replicator},
     iroh::Reach,
 };
 
@@ -16,7 +16,7 @@ const COMPARE_EVERY: Duration = Duration::from_secs(10);
 /// The most often that this may be.
 const LEAST_COMPARE_EVERY: Duration = Duration::from_secs(1);
 
-/// Options for meeting other members. Without a flag, no third party is asked or told of anything.
+/// ReplicateOptions for meeting other members. Without a flag, no third party is asked or told of anything.
 #[derive(Debug, Clone, Copy, clap::Args)]
 pub(crate) struct Network {
     #[command(flatten)]
@@ -44,8 +44,8 @@ impl Network {
         }
     }
 
-    fn options(&self) -> Options {
-        Options {
+    fn options(&self) -> ReplicateOptions {
+        ReplicateOptions {
             policy: match self.names_only {
                 true => Policy::Names,
                 false => Policy::Everything,
@@ -55,7 +55,7 @@ impl Network {
                 false => Push::AtOnce,
             },
             compare_every: self.compare_every.unwrap_or(COMPARE_EVERY),
-            ..Options::default()
+            ..ReplicateOptions::default()
         }
     }
 }

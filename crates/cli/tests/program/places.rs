@@ -172,7 +172,7 @@ fn names_of_the_store_itself_come_before_groups_that_are_called_alike() {
         (&"me".into(), &1.into())
     );
     let tags = place.with_store(async |store| {
-        let tags = store.blobs().tags().list_all();
+        let tags = store.blobs().tags().list(..);
         let tags: Vec<_> = tags.try_collect().await.unwrap();
         tags.iter()
             .filter(|tag| tag.root == Root::raw(tag.root.hash))

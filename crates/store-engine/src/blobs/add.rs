@@ -13,8 +13,9 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, StreamExt, future};
 use larder_descriptors::{Descriptors, Permit};
-use larder_store_api::{Block, Error, GROUP_LEN, Kind, Part, Result};
-use tokio::task::JoinHandle;
+use larder_store_api::{Block, Error, GROUP_LEN, IntoBytes, Kind, Part, Result};
+use tokio::{io::AsyncRead, task::JoinHandle};
+use tokio_util::io::ReaderStream;
 
 use super::{
     Blobs, Inner,
@@ -28,6 +29,7 @@ use super::{
 use crate::{
     Format, Hash, Root,
     blocking::{INLINE_HASH_LEN, blocking},
+    metrics::Counter,
 };
 
 /// The number of bytes that are read, hashed and written at a time.
@@ -35,6 +37,9 @@ const WINDOW_LEN: u64 = 2 * 1024 * 1024;
 /// The number of bytes that are written before the store is asked to begin making them durable, so
 /// that the disk works while the rest is read and hashed.
 const SYNC_EVERY: u64 = 32 * 1024 * 1024;
+
+/// The number of bytes that are asked of a reader at a time.
+const READER_LEN: usize = 256 * 1024;
 
 /// A stream of bytes to add.
 pub type ByteStream = StdPin<Box<dyn Stream<Item = io::Result<Bytes>> + Send>>;
@@ -62,27 +67,43 @@ impl fmt::Debug for Source {
     }
 }
 
-impl From<Bytes> for Source {
-    fn from(bytes: Bytes) -> Self {
-        Source::Bytes(bytes)
+impl Source {
+    /// A reader, read to its end.
+    pub fn reader(reader: impl AsyncRead + Send + 'static) -> Self {
+        Source::Stream(Box::pin(ReaderStream::with_capacity(reader, READER_LEN)))
     }
 }
 
-impl From<Vec<u8>> for Source {
-    fn from(bytes: Vec<u8>) -> Self {
-        Source::Bytes(bytes.into())
+macro_rules! from_bytes {
+    ($($bytes:ty),*) => {$(
+        impl From<$bytes> for Source {
+            fn from(bytes: $bytes) -> Self {
+                Source::Bytes(IntoBytes::into_bytes(bytes))
+            }
+        }
+    )*};
+}
+
+from_bytes!(
+    Bytes,
+    &Bytes,
+    Vec<u8>,
+    &Vec<u8>,
+    &[u8],
+    String,
+    &String,
+    &str
+);
+
+impl<const N: usize> From<[u8; N]> for Source {
+    fn from(bytes: [u8; N]) -> Self {
+        Source::Bytes(IntoBytes::into_bytes(bytes))
     }
 }
 
-impl From<&'static [u8]> for Source {
-    fn from(bytes: &'static [u8]) -> Self {
-        Source::Bytes(Bytes::from_static(bytes))
-    }
-}
-
-impl From<&'static str> for Source {
-    fn from(text: &'static str) -> Self {
-        Source::Bytes(Bytes::from_static(text.as_bytes()))
+impl<const N: usize> From<&[u8; N]> for Source {
+    fn from(bytes: &[u8; N]) -> Self {
+        Source::Bytes(IntoBytes::into_bytes(bytes))
     }
 }
 
@@ -92,9 +113,29 @@ impl From<PathBuf> for Source {
     }
 }
 
+impl From<&PathBuf> for Source {
+    fn from(path: &PathBuf) -> Self {
+        Source::Path(path.clone())
+    }
+}
+
 impl From<&Path> for Source {
     fn from(path: &Path) -> Self {
         Source::Path(path.into())
+    }
+}
+
+/// An open file, read from where it is to its end.
+impl From<tokio::fs::File> for Source {
+    fn from(file: tokio::fs::File) -> Self {
+        Source::reader(file)
+    }
+}
+
+/// An open file, read from where it is to its end.
+impl From<File> for Source {
+    fn from(file: File) -> Self {
+        tokio::fs::File::from_std(file).into()
     }
 }
 
@@ -139,6 +180,17 @@ impl AddOptions {
     }
 }
 
+/// Counts blobs that were added.
+pub(super) fn count_added<'a>(pins: impl IntoIterator<Item = &'a Pin>) {
+    let (mut blobs, mut bytes) = (0, 0);
+    for pin in pins {
+        blobs += 1;
+        bytes += pin.size().unwrap_or(0);
+    }
+    Counter::BlobsAdded.add(blobs);
+    Counter::BytesAdded.add(bytes);
+}
+
 pub(crate) fn now() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     since.map_or(0, |since| {
@@ -160,11 +212,13 @@ impl Blobs {
         let _running = self.0.enter("blobs.add")?;
         let mut windows = Windows::of(source.into()).await?;
         let first = windows.next().await?;
-        if first.len() as u64 <= GROUP_LEN {
-            self.0.add_inline(Hash::of(&first), first, options).await
+        let pin = if first.len() as u64 <= GROUP_LEN {
+            self.0.add_inline(Hash::of(&first), first, options).await?
         } else {
-            self.0.add_payload(first, windows, options).await
-        }
+            self.0.add_payload(first, windows, options).await?
+        };
+        count_added([&pin]);
+        Ok(pin)
     }
 }
 

@@ -26,7 +26,7 @@ use super::{
     read::Status,
     tags::Tags,
 };
-use crate::{Hash, Root};
+use crate::{Hash, Root, metrics::Counter};
 
 /// The number of blobs that one step deletes: each is an expectation and up to three edits, and every store takes
 /// 128 of them, the session's among them.
@@ -71,11 +71,11 @@ impl Blobs {
         let _running = self.0.enter("blobs.collect")?;
         self.0.check_alone("blobs.collect").await?;
         let one = self.0.collecting.clone().lock_owned().await;
-        Collection::begin(self.0.clone(), keep_newer, Arc::new(one))
-            .mark()
-            .await?
-            .sweep()
-            .await
+        let marked = Collection::begin(self.0.clone(), keep_newer, Arc::new(one)).mark();
+        let collected = marked.await?.sweep().await?;
+        Counter::BlobsCollected.add(collected.deleted);
+        Counter::BytesCollected.add(collected.freed);
+        Ok(collected)
     }
 
     /// Deletes blobs whatever tags say. Deleting what is not here is no error; a pinned blob is
@@ -139,7 +139,7 @@ impl Collection {
                 self.marks.add(root).await?;
             }
         }
-        let mut tags = Tags(self.inner.clone()).list_all();
+        let mut tags = Tags(self.inner.clone()).list(..);
         while let Some(tag) = tags.try_next().await? {
             self.marks.add(tag.root).await?;
         }

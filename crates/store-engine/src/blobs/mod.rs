@@ -57,7 +57,7 @@ pub use self::{
     reader::Reader,
     scrub::{Finding, Repair, Scrubbed},
     sessions::{BEAT, LEASE},
-    tags::{MAX_TAG_NAME_LEN, Tag, TagName, Tags},
+    tags::{IntoTagName, MAX_TAG_NAME_LEN, Tag, TagName, Tags},
     transaction::{MAX_STAGED_BLOBS, MAX_STAGED_BYTES, Transaction},
 };
 use self::{import::Imports, pins::Pins, segment::Segments, sessions::Sessions};

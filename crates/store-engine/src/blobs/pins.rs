@@ -3,6 +3,7 @@
 
 use std::{
     collections::{BTreeMap, HashSet},
+    fmt,
     sync::{Arc, Mutex, MutexGuard},
 };
 
@@ -20,7 +21,6 @@ const MAX_NEWS: usize = 1 << 20;
 #[derive(Debug, Clone)]
 pub struct Pin(Arc<Held>);
 
-#[derive(Debug)]
 struct Held {
     root: Root,
     size: Option<u64>,
@@ -41,6 +41,21 @@ impl Pin {
     /// The blob's size, where it was just added.
     pub fn size(&self) -> Option<u64> {
         self.0.size
+    }
+}
+
+impl fmt::Debug for Held {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Held")
+            .field("root", &self.root)
+            .field("size", &self.size)
+            .finish_non_exhaustive()
+    }
+}
+
+impl From<&Pin> for Root {
+    fn from(pin: &Pin) -> Self {
+        pin.root()
     }
 }
 

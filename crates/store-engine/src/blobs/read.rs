@@ -1,12 +1,15 @@
 //! Reading: everything is verified as it is read.
 
-use std::{ops::Range, sync::Arc};
+use std::{
+    ops::{Range, RangeBounds},
+    sync::Arc,
+};
 
 use async_stream::try_stream;
 use bao_tree::{ChunkNum, ChunkRanges, io::Leaf};
 use bytes::{Bytes, BytesMut};
 use futures_util::{TryStreamExt, stream};
-use larder_store_api::{Error, GROUP_LEN, Kind, Listing, Part, PayloadId, Result};
+use larder_store_api::{Error, GROUP_LEN, Kind, Listing, Part, PayloadId, Result, positions};
 
 use super::{
     Blobs, Inner,
@@ -21,6 +24,7 @@ use super::{
 use crate::{
     Hash,
     blocking::{INLINE_HASH_LEN, blocking},
+    metrics::{Counter, Sum},
 };
 
 /// The most that [`Blobs::read_to_bytes`] reads.
@@ -74,8 +78,10 @@ impl Blobs {
     /// The range is clipped to the blob's size. Bytes that are not here are [`Kind::NotFound`],
     /// damaged ones [`Kind::Corrupt`]: all bytes before them come first, and reading beyond them
     /// works.
-    pub fn read(&self, hash: Hash, range: Range<u64>) -> Listing<Bytes> {
-        let inner = self.0.clone();
+    pub fn read(&self, hash: Hash, range: impl RangeBounds<u64>) -> Listing<Bytes> {
+        let (inner, range) = (self.0.clone(), positions(range));
+        Counter::BlobReads.add(1);
+        let mut read = Sum::new(Counter::BytesRead);
         Box::pin(
             stream::once(async move {
                 inner.check_open("blobs.read")?;
@@ -83,16 +89,21 @@ impl Blobs {
                 let found = found.ok_or_else(|| not_found("blobs.read", hash))?;
                 Ok::<_, Error>(inner.read_entry(hash, found.entry, range))
             })
-            .try_flatten(),
+            .try_flatten()
+            .inspect_ok(move |piece| read.add(piece.len() as u64)),
         )
     }
 
     /// Reads a range, as [`read`](Self::read) does, in one piece of at most [`MAX_READ_TO_BYTES`].
-    pub async fn read_to_bytes(&self, hash: Hash, range: Range<u64>) -> Result<Bytes> {
+    pub async fn read_to_bytes(&self, hash: Hash, range: impl RangeBounds<u64>) -> Result<Bytes> {
+        let range = positions(range);
         self.0.check_open("blobs.read")?;
         let found = self.0.lookup(hash).await?;
         let entry = found.ok_or_else(|| not_found("blobs.read", hash))?.entry;
-        self.0.read_entry_to_bytes(hash, entry, range).await
+        Counter::BlobReads.add(1);
+        let bytes = self.0.read_entry_to_bytes(hash, entry, range).await?;
+        Counter::BytesRead.add(bytes.len() as u64);
+        Ok(bytes)
     }
 }
 

@@ -51,18 +51,18 @@
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
-    ops::Range,
+    ops::RangeBounds,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use bytes::Bytes;
 use larder_store_api::{
-    Durability, Edit, Error, Expect, GROUP_LEN, Kind, Put, PutRecord, Result, Revision,
+    Durability, Edit, Error, Expect, GROUP_LEN, Kind, Put, PutRecord, Result, Revision, positions,
 };
 
 use super::{
     AddOptions, Blobs, Hashed, Inner, Progress, Running, Source,
-    add::{Windows, now},
+    add::{Windows, count_added, now},
     entry::{BlobEntry, Indexed, State},
     pins::Pin,
     read::Status,
@@ -213,10 +213,14 @@ impl Transaction {
         let first = windows.next().await?;
         if first.len() as u64 <= GROUP_LEN {
             options.report(first.len() as u64);
-            return self.add_inline(Hash::of(&first), first, format).await;
+            let pin = self.add_inline(Hash::of(&first), first, format).await?;
+            count_added([&pin]);
+            return Ok(pin);
         }
         let staged = self.0.inner.write_draft(first, windows, &options).await?;
-        self.stage(staged).await
+        let pin = self.stage(staged).await?;
+        count_added([&pin]);
+        Ok(pin)
     }
 
     /// Stages blobs, and returns pins that keep them, one for each, in the same order.
@@ -227,7 +231,9 @@ impl Transaction {
             pins.push(match blob.bytes().len() as u64 <= GROUP_LEN {
                 true => {
                     let bytes = blob.bytes().clone();
-                    self.add_inline(blob.hash(), bytes, Format::Raw).await?
+                    let pin = self.add_inline(blob.hash(), bytes, Format::Raw).await?;
+                    count_added([&pin]);
+                    pin
                 }
                 false => self.add(blob.bytes().clone()).await?,
             });
@@ -323,7 +329,8 @@ impl Transaction {
 
     /// The bytes of `range`, verified, of a blob that is staged or committed, as
     /// [`Blobs::read_to_bytes`] gives them.
-    pub async fn read_to_bytes(&self, hash: Hash, range: Range<u64>) -> Result<Bytes> {
+    pub async fn read_to_bytes(&self, hash: Hash, range: impl RangeBounds<u64>) -> Result<Bytes> {
+        let range = positions(range);
         let staged = self.state().entries.get(&hash).cloned();
         match staged {
             Some(entry) => self.0.inner.read_entry_to_bytes(hash, entry, range).await,

@@ -80,7 +80,13 @@ pub struct FileEntry {
 }
 
 /// A file with its name.
-pub type Named = (Name, FileEntry);
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Named {
+    /// Its path.
+    pub name: Name,
+    /// The description of its bytes.
+    pub entry: FileEntry,
+}
 
 /// Reads and writes trees in a store, with a group's read key. A cheap handle.
 ///

@@ -59,7 +59,8 @@ impl Tree {
 
     /// The files that a page of level 0 names, in the order of its sequence.
     pub async fn files_of(&self, page: Hash) -> Result<Vec<Named>> {
-        Ok(self.open::<FileEntry>(page, 0).await?.items)
+        let items = self.open::<FileEntry>(page, 0).await?.items.into_iter();
+        Ok(items.map(|(name, entry)| Named { name, entry }).collect())
     }
 
     pub(super) fn list_from(
@@ -76,7 +77,10 @@ impl Tree {
             while let Some(leaf) = page {
                 for (name, entry) in &leaf.items[leaf.position(first)..] {
                     if name.as_str() > after && name.as_str().starts_with(&prefix) {
-                        yield (name.clone(), entry.clone());
+                        yield Named {
+                            name: name.clone(),
+                            entry: entry.clone(),
+                        };
                     } else if name.as_str() > prefix.as_str() && !name.as_str().starts_with(&prefix) {
                         return;
                     }

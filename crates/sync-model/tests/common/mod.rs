@@ -52,5 +52,9 @@ pub fn many(count: u64) -> impl Iterator<Item = (Name, FileEntry)> {
 }
 
 pub async fn contents(tree: &Tree, root: Root) -> Files {
-    tree.list(root, "", None).try_collect().await.unwrap()
+    tree.list(root, "", None)
+        .map_ok(|named| (named.name, named.entry))
+        .try_collect()
+        .await
+        .unwrap()
 }

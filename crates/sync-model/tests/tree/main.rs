@@ -17,7 +17,7 @@ use common::{Files, contents, entry, key, many, name, tree};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use larder_store_api::{Kind, Result};
 use larder_store_engine::{Hash, TagName};
-use larder_sync_model::tree::{Difference, Edited, FileEntry, Name, Root, Tree};
+use larder_sync_model::tree::{Difference, Edited, FileEntry, Name, Named, Root, Tree};
 use proptest::{collection::vec, prelude::*};
 
 type Change = (Name, Option<FileEntry>);
@@ -140,7 +140,7 @@ proptest! {
             let wanted = model.into_iter().filter(|(name, _)| {
                 name.as_str().starts_with(&prefix) && Some(name) > after.as_ref()
             });
-            assert_eq!(found, wanted.collect::<Vec<_>>());
+            assert_eq!(found, wanted.map(|(name, entry)| Named { name, entry }).collect::<Vec<_>>());
         });
     }
 }

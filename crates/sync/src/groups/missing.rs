@@ -13,7 +13,7 @@ use super::{
 use crate::{
     seal::file::sealed_len,
     tree::{
-        Name, Root,
+        Name, Named, Root,
         walk::{Part, Walk, children, sequences},
     },
 };
@@ -65,8 +65,8 @@ pub(crate) async fn wanted_files(
     // The sealed page is the first.
     let wanted = (2..)
         .zip(files)
-        .filter(|(_, (name, entry))| wants.wants(name, entry.size));
-    let wanted = wanted.map(|(offset, (name, entry))| WantedFile {
+        .filter(|(_, named)| wants.wants(&named.name, named.entry.size));
+    let wanted = wanted.map(|(offset, Named { name, entry })| WantedFile {
         offset,
         blob: entry.blob,
         named: Some((name, entry.size)),

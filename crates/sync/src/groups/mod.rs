@@ -7,6 +7,7 @@ mod close;
 mod close_guard;
 pub(crate) mod contacts;
 mod damaged;
+mod file_changes;
 mod files;
 mod follow;
 #[cfg(fuzzing)]
@@ -19,31 +20,38 @@ pub(crate) mod missing;
 mod policy;
 mod repair;
 mod repo;
+mod snapshot;
 mod tree_tags;
 
 use std::{
     collections::BTreeMap,
     fmt,
+    pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll},
     time::{SystemTime, UNIX_EPOCH},
 };
 
+use futures_util::{Stream, StreamExt, stream};
 use larder_store_api::{
     Error, Kind, PublicKey, RecordId, RecordStore, Result, SecretKey, Secrets, Slot,
 };
 use larder_store_engine::{Blobs, Collections, Records};
-use tokio::sync::broadcast;
+use tokio::sync::broadcast::{self, error::RecvError};
 
 #[cfg(test)]
 pub(crate) use self::group::first_slot;
 pub use self::{
+    app_crypto::AppContext,
     app_values::{RecordPut, RecordValue},
     contacts::Holding,
-    files::{Content, Staged},
+    file_changes::{FileChanges, FilesChanged, MAX_CHANGED_FILES},
+    files::{Content, Staged, WriteOptions, Written},
     group::{Group, Member},
     missing::{Missing, MissingFile, RepoState},
     policy::MAX_PINNED,
     repo::{Changes, Repo},
+    snapshot::Snapshot,
 };
 pub use crate::tree::wants::{MAX_PREFIXES, Policy};
 pub(crate) use crate::tree::wants::{Wants, WantsDigest};
@@ -80,7 +88,8 @@ impl Stores {
 }
 
 /// Something that changed, here or by what came from others.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Event {
     /// A record of a group: the group's own, or that of a repo in it.
     Changed {
@@ -107,6 +116,59 @@ pub enum Event {
     },
     /// A group was created, joined or left.
     Groups,
+    /// The listener fell behind and missed events: look again at what matters.
+    Resync,
+}
+
+/// Changes, as they happen: a stream without an end, from [`Groups::events`].
+///
+/// A listener that is more than 256 events behind hears [`Event::Resync`] in the place of those that it missed.
+pub struct Events(Pin<Box<dyn Stream<Item = Event> + Send + Sync>>);
+
+impl Events {
+    fn new(events: broadcast::Receiver<Event>) -> Self {
+        let next = async |mut events: broadcast::Receiver<Event>| match events.recv().await {
+            Ok(event) => Some((event, events)),
+            Err(RecvError::Lagged(_)) => Some((Event::Resync, events)),
+            Err(RecvError::Closed) => None,
+        };
+        Self(Box::pin(stream::unfold(events, next)))
+    }
+
+    /// Waits for the next event; `None` once the groups are no longer open anywhere.
+    pub async fn next(&mut self) -> Option<Event> {
+        self.0.next().await
+    }
+}
+
+impl Stream for Events {
+    type Item = Event;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Event>> {
+        self.0.as_mut().poll_next(context)
+    }
+}
+
+impl fmt::Debug for Events {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Events")
+    }
+}
+
+/// Names a group: a [`Group`], or its id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct GroupId(pub RecordId);
+
+impl From<RecordId> for GroupId {
+    fn from(id: RecordId) -> Self {
+        Self(id)
+    }
+}
+
+impl From<&Group> for GroupId {
+    fn from(group: &Group) -> Self {
+        Self(group.id())
+    }
 }
 
 /// All groups of a device. A cheap handle; clones are the same.
@@ -123,7 +185,7 @@ pub(crate) struct Inner {
     pub(crate) records: Records,
     pub(crate) secrets: Arc<dyn Secrets>,
     clock: Clock,
-    events: Mutex<Events>,
+    events: Mutex<Told>,
     /// Creating, joining and leaving come one after the other.
     joining: tokio::sync::Mutex<()>,
     gate: close_guard::Gate,
@@ -132,7 +194,7 @@ pub(crate) struct Inner {
 
 /// Tells what happens, and how often that was.
 #[derive(Debug)]
-struct Events {
+struct Told {
     sender: broadcast::Sender<Event>,
     count: u64,
 }
@@ -151,7 +213,7 @@ impl Inner {
         (self.clock)()
     }
 
-    fn events(&self) -> MutexGuard<'_, Events> {
+    fn events(&self) -> MutexGuard<'_, Told> {
         self.events.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -223,7 +285,7 @@ impl Groups {
             blobs: stores.blobs,
             secrets: stores.secrets,
             clock,
-            events: Mutex::new(Events {
+            events: Mutex::new(Told {
                 sender: broadcast::Sender::new(EVENTS),
                 count: 0,
             }),
@@ -321,7 +383,8 @@ impl Groups {
 
     /// Leaves a group: its records, its trees and its keys go, and with the next collection its files.
     /// Leaving a group that is not here is no error.
-    pub async fn leave(&self, id: RecordId) -> Result<()> {
+    pub async fn leave(&self, group: impl Into<GroupId>) -> Result<()> {
+        let GroupId(id) = group.into();
         let _open = self.0.gate.enter("sync.leave")?;
         let _one = self.0.joining.lock().await;
         // It stays in the list until all is gone, so that what failed can be done again.
@@ -339,15 +402,14 @@ impl Groups {
         self.known().values().cloned().collect()
     }
 
-    /// One of them.
-    pub fn group(&self, id: RecordId) -> Option<Group> {
-        self.known().get(&id).cloned()
+    /// Returns one of them; `None` if this device is not a member.
+    pub fn group(&self, id: impl Into<GroupId>) -> Option<Group> {
+        self.known().get(&id.into().0).cloned()
     }
 
-    /// Subscribes to changes from now on. A listener that lags is told how much it missed, and
-    /// looks again.
-    pub fn events(&self) -> broadcast::Receiver<Event> {
-        self.0.listen().1
+    /// Subscribes to changes from now on.
+    pub fn events(&self) -> Events {
+        Events::new(self.0.listen().1)
     }
 }
 

@@ -1,19 +1,19 @@
 //! A repo: one member's files, of which the owner changes the tree and everybody else follows it.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, ops::RangeBounds, sync::Arc};
 
 use bytes::Bytes;
 use futures_util::TryStreamExt;
 use larder_store_api::{
     Error, Freshness, GROUP_LEN, Kind, Listing, PublicKey, Put, PutRecord, RecordId, RecordStore,
-    Result, SecretKey, SeqExpect, Signed,
+    Result, SecretKey, SeqExpect, Signed, positions,
 };
 use larder_store_engine::{Blobs, Hash, Repair, SlotState, Status, Transaction};
 
 use super::{
     Event, Group,
     close_guard::Gate,
-    files::{Content, Sink, Staged, is_file_here, stage},
+    files::{Content, Sink, Staged, WriteOptions, is_file_here, stage},
 };
 use crate::{
     records::{Profile, REPO_PROFILE, REPO_ROOT, RepoRoot},
@@ -196,12 +196,37 @@ impl Repo {
     /// # Errors
     /// [`Kind::Denied`] where the repo is not ours; [`Kind::Invalid`] for a path that is none.
     pub async fn write(&self, path: &str, content: impl Into<Content>) -> Result<FileEntry> {
+        self.write_with(path, content, WriteOptions::new()).await
+    }
+
+    /// Stores a file under a path, as [`write`](Self::write) does, with a time of its own or progress.
+    ///
+    /// ```
+    /// # use larder_sync::groups::{Repo, WriteOptions, Written};
+    /// # async fn example(repo: &Repo, film: &std::path::Path) -> larder_store_api::Result<()> {
+    /// let options = WriteOptions::new().progress(|written| match written {
+    ///     Written::Read(bytes) => tracing::info!(bytes, "read once, for its hash"),
+    ///     Written::Stored(bytes) => tracing::info!(bytes, "sealed and stored"),
+    ///     _ => {}
+    /// });
+    /// repo.write_with("film.mkv", film, options).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// The errors of [`write`](Self::write).
+    pub async fn write_with(
+        &self,
+        path: &str,
+        content: impl Into<Content>,
+        options: WriteOptions,
+    ) -> Result<FileEntry> {
         let _open = self.enter(WRITE)?;
         let name = Name::new(path)?;
-        let now = self.0.group.inner().now();
         let transaction = self.0.group.blobs().transaction()?;
         let sink = Sink::Transaction(&transaction);
-        let staged = self.stage_into(&sink, content.into(), now).await?;
+        let staged = self.stage_into(&sink, content.into(), &options).await?;
         let entry = staged.entry.clone();
         let mut changes = Changes::new();
         changes.put(name, staged);
@@ -209,22 +234,42 @@ impl Repo {
         Ok(entry)
     }
 
-    /// Stores a file that is in no tree yet, for a [`change`](Self::change) of many.
+    /// Stores a file that is in no tree yet, for a [`change`](Self::change) of many. `modified` is the time at which
+    /// it was last changed, in milliseconds since 1970.
     ///
     /// # Errors
     /// The errors of [`write`](Self::write).
     pub async fn stage(&self, content: impl Into<Content>, modified: i64) -> Result<Staged> {
-        let _open = self.enter(WRITE)?;
-        let sink = Sink::Store(self.0.group.blobs());
-        self.stage_into(&sink, content.into(), modified).await
+        let options = WriteOptions::new().modified(modified);
+        self.stage_with(content, options).await
     }
 
-    async fn stage_into(&self, sink: &Sink<'_>, content: Content, modified: i64) -> Result<Staged> {
+    /// Stores a file that is in no tree yet, as [`stage`](Self::stage) does, with progress.
+    ///
+    /// # Errors
+    /// The errors of [`write`](Self::write).
+    pub async fn stage_with(
+        &self,
+        content: impl Into<Content>,
+        options: WriteOptions,
+    ) -> Result<Staged> {
+        let _open = self.enter(WRITE)?;
+        let sink = Sink::Store(self.0.group.blobs());
+        self.stage_into(&sink, content.into(), &options).await
+    }
+
+    async fn stage_into(
+        &self,
+        sink: &Sink<'_>,
+        content: Content,
+        options: &WriteOptions,
+    ) -> Result<Staged> {
         self.owner(WRITE)?;
+        let now = self.0.group.inner().now();
         let group = &self.0.group;
         let (blobs, read) = (group.blobs(), group.read_key(WRITE)?);
         let again = content.again();
-        let staged = stage(sink, read, content, modified).await?;
+        let staged = stage(sink, read, content, options, now).await?;
         let blob = staged.entry.blob;
         if sealed_len(staged.entry.size) <= GROUP_LEN || !is_damaged(blobs, blob).await? {
             return Ok(staged);
@@ -235,7 +280,7 @@ impl Repo {
         };
         tracing::warn!(%blob, "a damaged blob is stored again");
         blobs.scrub_one(blob, Repair::Yes).await?;
-        let staged = stage(sink, read, content, modified).await?;
+        let staged = stage(sink, read, content, options, now).await?;
         self.restored(blob);
         Ok(staged)
     }
@@ -422,7 +467,7 @@ impl Repo {
     /// # Errors
     /// [`Kind::NotFound`] where there is no such file, or its bytes have not come here;
     /// [`Kind::Denied`] to a replica.
-    pub async fn read(&self, path: &str, range: std::ops::Range<u64>) -> Result<Listing<Bytes>> {
+    pub async fn read(&self, path: &str, range: impl RangeBounds<u64>) -> Result<Listing<Bytes>> {
         let entry = self.entry(path).await?.ok_or_else(|| {
             Error::new(Kind::NotFound, "sync.repo.read", "there is no such file")
                 .with("path", path.escape_debug())
@@ -434,12 +479,12 @@ impl Repo {
     ///
     /// # Errors
     /// In the stream, [`Kind::NotFound`] where its bytes have not come here.
-    pub fn read_entry(&self, entry: &FileEntry, range: std::ops::Range<u64>) -> Listing<Bytes> {
+    pub fn read_entry(&self, entry: &FileEntry, range: impl RangeBounds<u64>) -> Listing<Bytes> {
         if let Err(error) = self.check_open("sync.repo.read") {
             return Box::pin(futures_util::stream::once(std::future::ready(Err(error))));
         }
         let blobs = self.0.group.blobs();
-        open_range(blobs, entry.blob, entry.size, &entry.key, range)
+        open_range(blobs, entry.blob, entry.size, &entry.key, positions(range))
     }
 
     /// All of a small file: [`read`](Self::read), gathered.
@@ -447,7 +492,7 @@ impl Repo {
     /// # Errors
     /// The errors of [`read`](Self::read).
     pub async fn read_to_bytes(&self, path: &str) -> Result<Bytes> {
-        let pieces: Vec<Bytes> = self.read(path, 0..u64::MAX).await?.try_collect().await?;
+        let pieces: Vec<Bytes> = self.read(path, ..).await?.try_collect().await?;
         Ok(pieces.concat().into())
     }
 
@@ -455,15 +500,6 @@ impl Repo {
     pub async fn list(&self, prefix: &str) -> Result<Listing<Named>> {
         let tree = self.0.group.tree("sync.repo.list")?;
         Ok(tree.list(self.root().await?, prefix, None))
-    }
-
-    /// The roots that the repo had, the latest first and not all of those before; what only an earlier
-    /// one names is here until it is collected.
-    pub async fn history(&self) -> Result<Vec<crate::records::Earlier>> {
-        Ok(self
-            .known_root()
-            .await?
-            .map_or(Vec::new(), |(_, r)| r.earlier))
     }
 
     /// The key that writes it.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use larder_store_engine::metrics::Counter;
 use tokio::task::JoinSet;
 
 use super::{
@@ -47,6 +48,7 @@ impl Shared {
 
     async fn dial_one(self: &Arc<Self>, address: Address) {
         let avoided = Avoided::Address(address.clone());
+        Counter::Dials.add(1);
         match self.network.connect(&address, None).await {
             Ok(connection) => {
                 self.penalties.forgive(&avoided);
@@ -54,6 +56,7 @@ impl Shared {
                 self.add_link(connection, Side::Dialed);
             }
             Err(error) => {
+                Counter::DialFailures.add(1);
                 tracing::debug!(%address, %error, "a member cannot be reached");
                 self.penalties.avoid(avoided);
             }
@@ -107,11 +110,13 @@ impl Shared {
         match fault {
             // What several of its streams suffer from is one lie.
             Fault::Peer(Misconduct::Lies, error) if link.connection_lives() => {
+                Counter::Misconduct.add(1);
                 tracing::warn!(%peer, %error, "a peer lied");
                 self.penalties.avoid(Avoided::Peer(peer));
                 link.connection.close("that was not right");
             }
             Fault::Peer(Misconduct::Stalls, error) if link.connection_lives() => {
+                Counter::Misconduct.add(1);
                 tracing::debug!(%peer, %error, "a peer stalls");
                 self.penalties.avoid(Avoided::Peer(peer));
                 link.connection.close("nothing came any more");

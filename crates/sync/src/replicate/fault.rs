@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, io, sync::Mutex};
 
 use larder_store_api::{Error, Kind, RecordId, Result};
+use larder_store_engine::metrics::Counter;
 use tokio::time::{Duration, Instant};
 
 use super::{Replicator, lock};
@@ -68,8 +69,8 @@ pub struct Trouble {
     pub work: &'static str,
     /// The error that it returned.
     pub error: Error,
-    /// Since when it fails.
-    pub since: Instant,
+    /// The time since it began to fail.
+    pub failing: Duration,
 }
 
 /// The failures of this device's stores.
@@ -79,6 +80,8 @@ pub(super) struct Troubles(Mutex<BTreeMap<(Option<RecordId>, &'static str), Note
 #[derive(Debug)]
 struct Noted {
     trouble: Trouble,
+    /// The time at which it began to fail.
+    since: Instant,
     /// The time at which it failed last.
     last: Instant,
 }
@@ -86,6 +89,7 @@ struct Noted {
 impl Troubles {
     /// Notes that a store failed. The operator is told when it begins, and when it fails in another way.
     pub(super) fn note(&self, group: Option<RecordId>, work: &'static str, error: &Error) {
+        Counter::StoreFailures.add(1);
         let mut all = lock(&self.0);
         all.retain(|_, known| known.is_shown());
         let known = all.get_mut(&(group, work));
@@ -103,10 +107,15 @@ impl Troubles {
                 group,
                 work,
                 error: error.clone(),
-                since: Instant::now(),
+                failing: Duration::ZERO,
             };
-            let last = trouble.since;
-            all.insert((group, work), Noted { trouble, last });
+            let since = Instant::now();
+            let noted = Noted {
+                trouble,
+                since,
+                last: since,
+            };
+            all.insert((group, work), noted);
         }
     }
 
@@ -130,7 +139,11 @@ impl Replicator {
     pub fn troubles(&self) -> Vec<Trouble> {
         let all = lock(&self.0.troubles.0);
         let shown = all.values().filter(|noted| noted.is_shown());
-        shown.map(|noted| noted.trouble.clone()).collect()
+        let now = |noted: &Noted| Trouble {
+            failing: noted.since.elapsed(),
+            ..noted.trouble.clone()
+        };
+        shown.map(now).collect()
     }
 }
 
@@ -144,10 +157,10 @@ mod tests {
         let denied = Error::new(Kind::Denied, "log.append", "");
         let group = Some(RecordId([1; 32]));
         troubles.note(group, "fetch", &denied);
-        let since = lock(&troubles.0)[&(group, "fetch")].trouble.since;
+        let since = lock(&troubles.0)[&(group, "fetch")].since;
         tokio::time::sleep(std::time::Duration::from_millis(2)).await;
         troubles.note(group, "fetch", &denied);
-        assert_eq!(lock(&troubles.0)[&(group, "fetch")].trouble.since, since);
+        assert_eq!(lock(&troubles.0)[&(group, "fetch")].since, since);
         troubles.note(group, "fetch", &Error::new(Kind::Full, "log.append", ""));
         assert_eq!(lock(&troubles.0).len(), 1);
         assert_eq!(

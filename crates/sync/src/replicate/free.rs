@@ -16,7 +16,7 @@ use std::{
     },
 };
 
-use larder_store_api::{Error, Kind, PublicKey, RecordId, Result};
+use larder_store_api::{Error, Kind, PublicKey, Result};
 use larder_store_engine::{Blobs, Hash, Status};
 
 use super::{
@@ -26,7 +26,7 @@ use super::{
     retained::{Stays, files_of, named_by},
 };
 use crate::{
-    groups::{Repo, Wants},
+    groups::{GroupId, Repo, Wants},
     tree::{
         Root,
         walk::{Walk, sequences},
@@ -70,8 +70,8 @@ impl Replicator {
     ///
     /// # Errors
     /// [`Kind::NotFound`] where the group is not here.
-    pub async fn free(&self, group: RecordId, copies: Copies) -> Result<Freed> {
-        let shared = &self.0;
+    pub async fn free(&self, group: impl Into<GroupId>, copies: Copies) -> Result<Freed> {
+        let (shared, GroupId(group)) = (&self.0, group.into());
         let group = shared.groups.group(group).ok_or_else(|| {
             Error::new(Kind::NotFound, FREE, "there is no such group here").with("group", group)
         })?;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use futures_util::future::join_all;
-use larder_store_api::{Error, Kind, PublicKey, RecordId, Result};
+use larder_store_api::{Error, Kind, PublicKey, Result};
 use larder_store_engine::{Hash, Status};
 
 use super::{
@@ -14,7 +14,7 @@ use super::{
     wire::GET,
 };
 use crate::{
-    groups::{Group, Repo},
+    groups::{Group, GroupId, Repo},
     tree::find::{Located, find},
 };
 
@@ -33,7 +33,8 @@ impl Replicator {
     /// # Errors
     /// [`Kind::NotFound`] where the group is not here, or no tree in it that is here names such a file; to a
     /// replica only blobs are known.
-    pub async fn who_has(&self, group: RecordId, hash: Hash) -> Result<Vec<PublicKey>> {
+    pub async fn who_has(&self, group: impl Into<GroupId>, hash: Hash) -> Result<Vec<PublicKey>> {
+        let GroupId(group) = group.into();
         let none = |message| Error::new(Kind::NotFound, WHO_HAS, message).with("group", group);
         let found = self.0.groups.group(group);
         let group = found.ok_or_else(|| none("there is no such group here"))?;

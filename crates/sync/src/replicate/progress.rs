@@ -5,8 +5,6 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-use larder_store_api::RecordId;
-
 use super::{Replicator, Shared, lock};
 use crate::{groups::Repo, tree::Name};
 
@@ -15,7 +13,8 @@ pub(super) const MAX_COUNTED: usize = 4096;
 
 /// The progress of fetching a tree. The totals grow while the tree is looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Progress {
+#[non_exhaustive]
+pub struct FetchProgress {
     /// The files that are to come, as far as is known.
     pub files: u64,
     /// The number of those files that are here.
@@ -53,10 +52,10 @@ impl Transferred {
         self.bytes_here.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    pub(super) fn now(&self) -> Progress {
+    pub(super) fn now(&self) -> FetchProgress {
         let get = |count: &AtomicU64| count.load(Ordering::Relaxed);
         let (files_here, bytes_here) = (get(&self.files_here), get(&self.bytes_here));
-        Progress {
+        FetchProgress {
             files: get(&self.files).max(files_here),
             files_here,
             bytes: get(&self.bytes).max(bytes_here),
@@ -67,6 +66,7 @@ impl Transferred {
 
 /// A long file that comes in pieces.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct FileProgress {
     /// Its path.
     pub path: String,
@@ -114,9 +114,9 @@ impl Incoming {
 
 impl Replicator {
     /// Returns the progress of fetching a repo's tree, or the last state of a fetch that ended.
-    pub fn progress(&self, repo: RecordId) -> Progress {
-        let moved = lock(&self.0.moved).get(&repo).cloned();
-        moved.map_or(Progress::default(), |moved| moved.now())
+    pub fn progress(&self, repo: &Repo) -> FetchProgress {
+        let moved = lock(&self.0.moved).get(&repo.id()).cloned();
+        moved.map_or(FetchProgress::default(), |moved| moved.now())
     }
 }
 

@@ -108,7 +108,7 @@ impl fetch::Answer for Body {
     }
 
     fn verified(&mut self, bytes: u64) {
-        if let Some(running) = &self.running {
+        if let Some(running) = &mut self.running {
             running.count(bytes);
         }
     }

@@ -67,7 +67,7 @@ impl Stays {
                 self.marks.add(pinned).await?;
             }
         }
-        let mut tags = blobs.tags().list_all();
+        let mut tags = blobs.tags().list(..);
         while let Some(tag) = tags.try_next().await? {
             match (of_others.get(&tag.name), tag.root.format) {
                 (Some((repo, wants)), Format::Tree { depth }) => {

@@ -5,7 +5,10 @@ use std::{io, sync::Arc, time::Duration};
 
 use futures_util::{StreamExt, TryStreamExt};
 use larder_store_api::{Error, Kind, Listing, PublicKey, Result};
-use larder_store_engine::{ChunkRanges, Encoded, Hash};
+use larder_store_engine::{
+    ChunkRanges, Encoded, Hash,
+    metrics::{Counter, Sum},
+};
 use tokio::io::{AsyncWrite, AsyncWriteExt, BufWriter};
 
 use super::{
@@ -173,17 +176,18 @@ impl Shared {
         show_to: Option<PublicKey>,
     ) -> Outcome<()> {
         let hash = wanted.hash;
+        let mut sent = Sum::new(Counter::BytesSent);
         match self.begin_blob(&wanted, show_to).await {
             Ok(Some((first, rest))) => {
                 for item in first {
-                    self.send_item(send, item).await?;
+                    self.send_item(send, item, &mut sent).await?;
                 }
                 let mut rest = rest;
                 while let Some(item) = rest.next().await {
                     // The peer sees that the answer ends within this blob.
                     let item = item.inspect_err(|error| self.cannot_read(repo, &wanted, error));
                     let item = item.local()?;
-                    self.send_item(send, item).await?;
+                    self.send_item(send, item, &mut sent).await?;
                 }
                 self.troubles.clear(Some(repo.group().id()), "serve");
                 if self.groups.0.damaged.forget(hash) {
@@ -227,7 +231,12 @@ impl Shared {
         Ok(Some((first, items)))
     }
 
-    async fn send_item(&self, send: &mut (impl AsyncWrite + Unpin), item: Encoded) -> Outcome<()> {
+    async fn send_item(
+        &self,
+        send: &mut (impl AsyncWrite + Unpin),
+        item: Encoded,
+        sent: &mut Sum,
+    ) -> Outcome<()> {
         let written = async {
             match item {
                 Encoded::Size(size) => send.write_all(&size.to_le_bytes()).await,
@@ -237,6 +246,7 @@ impl Shared {
                     send.write_all(&pair).await
                 }
                 Encoded::Leaf(leaf) => {
+                    sent.add(leaf.data.len() as u64);
                     self.requests.count_sent(leaf.data.len() as u64);
                     send.write_all(&leaf.data).await
                 }

@@ -9,6 +9,7 @@ use std::{
 };
 
 use larder_store_api::RecordId;
+use larder_store_engine::metrics::Counter;
 
 use super::{connections::Link, lock, session::Session};
 use crate::groups::Group;
@@ -27,6 +28,7 @@ impl Sessions {
     }
 
     pub(super) fn add(&self, session: &Arc<Session>) {
+        Counter::Sessions.add(1);
         lock(&self.all).insert(session.id, Arc::clone(session));
     }
 

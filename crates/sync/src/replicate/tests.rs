@@ -9,7 +9,7 @@ use larder_store_engine::{Blobs, public_key};
 use larder_store_testkit::{MemorySecrets, MemoryStore};
 use larder_sync_sim::{Link, SimNetwork};
 
-use super::{Options, Replicator, Synced, index::GroupIndex, wire::Which};
+use super::{ReplicateOptions, Replicator, Synced, index::GroupIndex, wire::Which};
 use crate::{
     groups::{Group, Groups, Stores, first_slot},
     invite::InviteKind,
@@ -37,9 +37,9 @@ impl Device {
         };
         let key = PublicKey([n; 32]);
         let groups = Groups::open(stores.clone()).await.unwrap();
-        let options = Options {
+        let options = ReplicateOptions {
             compare_every: Duration::from_secs(10),
-            ..Options::default()
+            ..ReplicateOptions::default()
         };
         let running = Replicator::start(groups, net.node(key), options);
         Self {
@@ -208,8 +208,7 @@ async fn a_repo_is_indexed_with_what_names_it() {
     let group = device.running.groups().create_group("g").await.unwrap();
     let shared = &device.running.0;
     // From here on nobody follows what changes.
-    let mut tasks = device.running.abort();
-    while tasks.join_next().await.is_some() {}
+    device.running.abort().await;
     shared.index_group(&group).await.unwrap();
     for n in 0..5 {
         let repo = group.create_repo(&format!("repo {n}")).await.unwrap();

@@ -243,13 +243,13 @@ async fn choose(device: &Device, rng: &mut ChaCha8Rng) {
 async fn want(device: &Device, one: Option<&Repo>, policy: Option<Policy>) {
     let group = device.group();
     if let Some(repo) = one {
-        let set = repo.set_policy(policy.as_ref()).await;
+        let set = repo.set_policy(policy.clone()).await;
         return set.expect("a policy");
     }
     for repo in group.repos().await.expect("repos") {
         repo.set_policy(None).await.expect("a policy");
     }
-    let set = group.set_policy(policy.as_ref()).await;
+    let set = group.set_policy(policy.clone()).await;
     set.expect("a policy");
 }
 

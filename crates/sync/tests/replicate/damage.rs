@@ -76,7 +76,7 @@ async fn write(device: &Device, name: &str) {
 
 async fn names(device: &Device) -> Vec<String> {
     let files = own(device).await.list("").await.expect("a list");
-    let name = |(name, _): larder_sync::tree::Named| name.as_str().to_owned();
+    let name = |larder_sync::tree::Named { name, .. }| name.as_str().to_owned();
     files.map_ok(name).try_collect().await.expect("names")
 }
 

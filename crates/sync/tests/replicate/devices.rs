@@ -375,10 +375,7 @@ async fn who_wanted_only_names_gets_all_once_it_is_its_own() {
     net.set_default_link(link());
     let devices = world(&net, &[InviteKind::Read], &options()).await;
     let group = devices[1].group();
-    group
-        .set_policy(Some(&Policy::Names))
-        .await
-        .expect("a policy");
+    group.set_policy(Policy::Names).await.expect("a policy");
     write(&devices[0], "file", noise(1, 100_000)).await;
     devices[1].synced(Synced::Everywhere).await;
     let group = devices[0].group();

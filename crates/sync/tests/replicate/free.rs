@@ -27,7 +27,7 @@ async fn free(device: &Device, copies: Copies) -> Freed {
 }
 
 async fn set(device: &Device, policy: Option<Policy>) {
-    let set = device.group().set_policy(policy.as_ref()).await;
+    let set = device.group().set_policy(policy.clone()).await;
     set.expect("a policy");
 }
 
@@ -190,10 +190,10 @@ async fn nothing_is_freed_because_somebody_names_it() {
     let edited = tree.edit(Root::EMPTY, edits).await.expect("a tree");
     put_root(&devices[1], edited.root).await;
     let first = devices[0].groups().group(group.id()).expect("the group");
-    let set = first.set_policy(Some(&Policy::Names)).await;
+    let set = first.set_policy(Policy::Names).await;
     set.expect("a policy");
     pause(60).await;
-    let set = first.set_policy(Some(&Policy::Pinned)).await;
+    let set = first.set_policy(Policy::Pinned).await;
     set.expect("a policy");
     let replicator = devices[0].replicator();
     for copies in [Copies::RequireOtherCopy, Copies::AllowLastCopy] {
@@ -227,17 +227,17 @@ async fn what_another_repo_wants_again_is_fetched_again() {
     }
     for wanted in &repos {
         for repo in &repos {
-            let set = repo.set_policy(Some(&Policy::Everything)).await;
+            let set = repo.set_policy(Policy::Everything).await;
             set.expect("a policy");
         }
         devices[2].synced(Synced::Here).await;
         for repo in &repos {
-            let set = repo.set_policy(Some(&Policy::Pinned)).await;
+            let set = repo.set_policy(Policy::Pinned).await;
             set.expect("a policy");
         }
         devices[2].synced(Synced::Here).await;
         assert_eq!(free(&devices[2], Copies::RequireOtherCopy).await.files, 1);
-        let set = wanted.set_policy(Some(&Policy::Everything)).await;
+        let set = wanted.set_policy(Policy::Everything).await;
         set.expect("a policy");
         devices[2].synced(Synced::Here).await;
         let found = wanted.read_to_bytes("same").await;
@@ -250,7 +250,7 @@ async fn what_another_repo_wants_again_is_fetched_again() {
                 true => Policy::Names,
                 false => Policy::Pinned,
             };
-            names.set_policy(Some(&policy)).await.expect("a policy");
+            names.set_policy(policy.clone()).await.expect("a policy");
         }
         devices[2].synced(Synced::Here).await;
         let read = devices[2].replicator().read(repo, "same", 0..1).await;

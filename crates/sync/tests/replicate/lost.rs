@@ -11,7 +11,7 @@ use larder_store_engine::{Hash, Repair};
 use larder_sync::{
     groups::{Groups, Missing, Policy, Repo},
     invite::InviteKind::{self, Read, Replica, Write},
-    replicate::{RepoStatus, Status, Synced},
+    replicate::{GroupStatus, RepoStatus, Synced},
 };
 use larder_sync_sim::SimNetwork;
 
@@ -66,7 +66,7 @@ async fn write(device: &Device, name: &str, n: u32) {
     written.expect("a write");
 }
 
-async fn status(device: &Device) -> Status {
+async fn status(device: &Device) -> GroupStatus {
     let status = device.replicator().status(device.group().id()).await;
     status.expect("a status")
 }

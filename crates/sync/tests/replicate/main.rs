@@ -1,6 +1,7 @@
 //! Groups replicate over a simulated network, on virtual time.
 
 mod addresses;
+mod changes;
 mod chaos;
 mod damage;
 mod devices;
@@ -26,6 +27,7 @@ use larder_sync::{
     groups::{Policy, Repo},
     invite::InviteKind::{Read, Replica, Write},
     replicate::{Push, Synced},
+    tree::Named,
 };
 use larder_sync_sim::{Flow, Link, SimNetwork};
 use world::{Device, contents, options, own, world};
@@ -53,7 +55,7 @@ async fn agree(devices: &[Device]) {
     let mut blobs = BTreeSet::new();
     for repo in devices[0].group().repos().await.expect("repos") {
         let mut listed = repo.list("").await.expect("a list");
-        while let Some((_, entry)) = listed.try_next().await.expect("a name") {
+        while let Some(Named { entry, .. }) = listed.try_next().await.expect("a name") {
             blobs.insert(*entry.blob.as_bytes());
         }
     }

@@ -9,6 +9,7 @@ use larder_sync::{
     groups::{Policy, Repo},
     invite::InviteKind::{Read, Replica, Write},
     replicate::{Copies, Freed, Synced},
+    tree::Named,
 };
 use larder_sync_sim::SimNetwork;
 
@@ -31,10 +32,7 @@ pub async fn members(net: &SimNetwork, kinds: &[larder_sync::invite::InviteKind]
     let devices = world(net, kinds, &options()).await;
     for device in &devices[1..] {
         let group = device.group();
-        group
-            .set_policy(Some(&Policy::Names))
-            .await
-            .expect("a policy");
+        group.set_policy(Policy::Names).await.expect("a policy");
     }
     let repo = own(&devices[0]).await;
     for (n, (name, len)) in (0..).zip(FILES) {
@@ -54,7 +52,7 @@ pub async fn theirs(devices: &[Device], n: usize) -> Repo {
 pub async fn here(device: &Device, repo: &Repo) -> BTreeSet<String> {
     let mut names = BTreeSet::new();
     let mut all = repo.list("").await.expect("a list");
-    while let Some((name, entry)) = all.try_next().await.expect("a name") {
+    while let Some(Named { name, entry }) = all.try_next().await.expect("a name") {
         let status = device.stores.blobs.status(entry.blob).await;
         if let Some(Status::Complete { .. }) = status.expect("a status") {
             names.insert(name.as_str().to_owned());
@@ -83,7 +81,7 @@ async fn what_is_selected_comes_and_nothing_else() {
     assert_eq!(here(&devices[1], &repo).await, names(&[]));
 
     let some = selected(&["photos/", "no"], 1_000_000);
-    repo.set_policy(Some(&some)).await.expect("a policy");
+    repo.set_policy(some.clone()).await.expect("a policy");
     devices[1].synced(Synced::Here).await;
     assert_eq!(
         here(&devices[1], &repo).await,
@@ -123,10 +121,7 @@ async fn what_is_pinned_comes_whatever_else_is_wanted() {
     devices[1].synced(Synced::Here).await;
     let repo = theirs(&devices, 1).await;
     let group = devices[1].group();
-    group
-        .set_policy(Some(&Policy::Pinned))
-        .await
-        .expect("a policy");
+    group.set_policy(Policy::Pinned).await.expect("a policy");
     repo.pin("photos").await.expect("a pin");
     repo.pin("later").await.expect("a pin");
     repo.pin("later").await.expect("it is pinned already");
@@ -160,10 +155,10 @@ async fn a_replica_goes_by_size() {
     let net = SimNetwork::new(43);
     let devices = members(&net, &[Replica]).await;
     let group = devices[1].group();
-    let refused = group.set_policy(Some(&selected(&["photos/"], 9))).await;
+    let refused = group.set_policy(selected(&["photos/"], 9)).await;
     assert_eq!(refused.unwrap_err().kind(), Kind::Unsupported);
     let limit = selected(&[], 1_000_000);
-    group.set_policy(Some(&limit)).await.expect("a policy");
+    group.set_policy(limit.clone()).await.expect("a policy");
     devices[1].synced(Synced::Everywhere).await;
     let (mut whole, mut parts) = (0, 0);
     let mut blobs = devices[1].stores.blobs.list();
@@ -204,7 +199,7 @@ async fn several_who_have_a_part_give_all() {
         let repo = theirs(&devices, n).await;
         let limit = if n == 1 { u64::MAX } else { 2_000_000 };
         let some = selected(&[prefix], limit);
-        repo.set_policy(Some(&some)).await.expect("a policy");
+        repo.set_policy(some.clone()).await.expect("a policy");
     }
     for device in &devices {
         device.synced(Synced::Everywhere).await;
@@ -245,10 +240,7 @@ async fn the_last_copy_stays_unless_told() {
     let free = async |copies| replicator.free(id, copies).await.expect("it is freed");
     assert_eq!(free(Copies::RequireOtherCopy).await, Freed::default());
 
-    group
-        .set_policy(Some(&Policy::Pinned))
-        .await
-        .expect("a policy");
+    group.set_policy(Policy::Pinned).await.expect("a policy");
     repo.pin("note").await.expect("a pin");
     devices[1].synced(Synced::Here).await;
     // Nobody is there to show that it has them.
@@ -315,7 +307,7 @@ async fn a_replica_with_a_limit_gets_short_files_too() {
     let devices = world(&net, &[Replica], &options()).await;
     let limit = selected(&[], 5_000);
     let group = devices[1].group();
-    group.set_policy(Some(&limit)).await.expect("a policy");
+    group.set_policy(limit.clone()).await.expect("a policy");
     let repo = own(&devices[0]).await;
     for (n, len) in (0..).zip([0, 1_000, 3_000, 5_000, 5_328, 16_384, 17_000, 40_000]) {
         let name = format!("{len}");

@@ -33,7 +33,7 @@ async fn wait(device: &Device, slot: u16, value: Option<&str>) {
     let waiting = async {
         while get(device, slot).await.as_deref() != value {
             let changed = |event| matches!(event, Event::Changed { record, .. } if record == id);
-            while !changed(events.recv().await.expect("an event")) {}
+            while !changed(events.next().await.expect("an event")) {}
         }
     };
     let waited = tokio::time::timeout(PATIENCE, waiting).await;

@@ -9,7 +9,8 @@ use larder_store_testkit::{MemorySecrets, MemoryStore};
 use larder_sync::{
     groups::{Clock, Group, Groups, Policy, Repo, Stores},
     invite::InviteKind,
-    replicate::{Options, Push, Replicator, Synced},
+    replicate::{Push, ReplicateOptions, Replicator, Synced},
+    tree::Named,
 };
 use larder_sync_sim::SimNetwork;
 use tokio::time::Instant;
@@ -51,7 +52,7 @@ impl Device {
     }
 
     /// Opens the groups, and replicates them.
-    pub async fn start(&mut self, net: &SimNetwork, options: Options) -> Groups {
+    pub async fn start(&mut self, net: &SimNetwork, options: ReplicateOptions) -> Groups {
         let groups = Groups::open_with(self.stores.clone(), clock(self.skew));
         let groups = groups.await.expect("groups");
         let network = net.node(self.key);
@@ -138,7 +139,7 @@ fn clock(skew: i64) -> Clock {
 pub async fn contents(repo: &Repo) -> Result<Vec<(String, Vec<u8>)>> {
     let names: Vec<_> = repo.list("").await?.try_collect().await?;
     let mut all = Vec::new();
-    for (name, _) in names {
+    for Named { name, .. } in names {
         let bytes = repo.read_to_bytes(name.as_str()).await?;
         all.push((name.as_str().to_owned(), bytes.to_vec()));
     }
@@ -155,8 +156,8 @@ pub async fn own(device: &Device) -> Repo {
 }
 
 /// Quick enough for simulated days.
-pub fn options() -> Options {
-    Options {
+pub fn options() -> ReplicateOptions {
+    ReplicateOptions {
         policy: Policy::Everything,
         push: Push::AtOnce,
         compare_every: Duration::from_secs(10),
@@ -165,7 +166,11 @@ pub fn options() -> Options {
 }
 
 /// A group that the first device made and the others joined, by invites of these kinds.
-pub async fn world(net: &SimNetwork, kinds: &[InviteKind], options: &Options) -> Vec<Device> {
+pub async fn world(
+    net: &SimNetwork,
+    kinds: &[InviteKind],
+    options: &ReplicateOptions,
+) -> Vec<Device> {
     world_with(net, kinds, options, &mut || 0).await
 }
 
@@ -173,7 +178,7 @@ pub async fn world(net: &SimNetwork, kinds: &[InviteKind], options: &Options) ->
 pub async fn world_with(
     net: &SimNetwork,
     kinds: &[InviteKind],
-    options: &Options,
+    options: &ReplicateOptions,
     skew: &mut dyn FnMut() -> i64,
 ) -> Vec<Device> {
     // `RUST_LOG=sync=debug` shows what happens; a second test finds it set.

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use larder::{
     Hash, Unlock,
-    groups::{FileEntry, Group, Repo},
+    groups::{FileEntry, Group, Named, Repo},
 };
 
 use super::{
@@ -73,7 +73,7 @@ pub(super) async fn compare(
     for other in group.members().await? {
         let name = other.name.context("a member has no name")?;
         let mut files = other.repo.list("").await?;
-        while let Some((path, entry)) = files.try_next().await? {
+        while let Some(Named { name: path, entry }) = files.try_next().await? {
             all.insert((name.clone(), path.as_str().to_owned()), entry.hash);
             if name == "ann" {
                 of_ann.insert(path.as_str().to_owned(), (other.repo.clone(), entry));

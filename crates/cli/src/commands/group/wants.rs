@@ -160,8 +160,8 @@ pub(super) async fn policy(app: &App, args: Set) -> Result<()> {
     let asked = args.policy();
     if let Some(policy) = &asked {
         match &member {
-            Some(member) => member.repo.set_policy(policy.as_ref()).await?,
-            None => group.set_policy(policy.as_ref()).await?,
+            Some(member) => member.repo.set_policy(policy.clone()).await?,
+            None => group.set_policy(policy.clone()).await?,
         }
     }
     let policy = match &member {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use larder_store_api::Kind;
 use larder_store_api::Result;
 
-use super::{Fetched, Shared, progress::Progress, tree::nobody_has};
+use super::{Fetched, Shared, progress::FetchProgress, tree::nobody_has};
 use crate::{
     groups::{Repo, Wants},
     replicate::Replicator,
@@ -23,11 +23,15 @@ impl Replicator {
     ///
     /// # Errors
     /// [`Kind::Unavailable`] where nobody who is connected can give what is missing.
-    pub async fn sync_all(&self, repo: &Repo, mut progress: impl FnMut(Progress)) -> Result<Root> {
+    pub async fn sync_all(
+        &self,
+        repo: &Repo,
+        mut progress: impl FnMut(FetchProgress),
+    ) -> Result<Root> {
         let telling = async {
             loop {
                 tokio::time::sleep(TELL_EVERY).await;
-                progress(self.progress(repo.id()));
+                progress(self.progress(repo));
             }
         };
         let root = tokio::select! {
@@ -35,7 +39,7 @@ impl Replicator {
             root = self.0.fetch_everything(repo) => root?,
             () = telling => unreachable!("it never ends"),
         };
-        progress(self.progress(repo.id()));
+        progress(self.progress(repo));
         Ok(root)
     }
 }

@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     num::NonZeroUsize,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
@@ -12,7 +13,6 @@ use larder_store_engine::{
     Hash, Pin,
     fetch::{Fault, Fetch, Options, Provider, Settled, Wanted, Watch},
 };
-use tokio::time::Instant;
 
 use super::{
     Chain, PATIENCE, Shared,
@@ -94,7 +94,7 @@ impl Provider for Member {
             file: None,
             peer: self.session.link.connection.peer(),
             bytes: 0,
-            since: Instant::now(),
+            running: Duration::ZERO,
         };
         let is_page = wanted.iter().any(|one| one.offset == 0);
         let moved = (!is_page).then(|| Arc::clone(moved));

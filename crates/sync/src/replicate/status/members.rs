@@ -6,13 +6,13 @@ use std::{
     sync::Arc,
 };
 
-use larder_store_api::{Error, Kind, PublicKey, RecordId, Result};
+use larder_store_api::{Error, Kind, PublicKey, Result};
 use larder_store_engine::Hash;
 
 use super::contacts::Newest;
 use crate::{
     groups::{
-        Group, Holding, Missing, Policy, Repo,
+        Group, GroupId, Holding, Missing, Policy, Repo,
         contacts::{Contact, MAX_CONTACTS},
     },
     records::RepoRoot,
@@ -90,7 +90,8 @@ impl Replicator {
     ///
     /// # Errors
     /// [`Kind::NotFound`] where the group is not here.
-    pub async fn members(&self, group: RecordId) -> Result<Vec<MemberStatus>> {
+    pub async fn members(&self, group: impl Into<GroupId>) -> Result<Vec<MemberStatus>> {
+        let GroupId(group) = group.into();
         let group = self.0.groups.group(group).ok_or_else(|| {
             Error::new(
                 Kind::NotFound,
