@@ -1,11 +1,12 @@
-//! Full disks: `Full`, nothing half-claimed, and the store goes on once there is space.
+//! Tests of full disks: the error is `Full`, nothing is half-claimed, and the store continues once
+//! there is space.
 
 use std::{fs, path::Path, process::Command, sync::Arc, time::Duration};
 
 use futures_util::{StreamExt, TryStreamExt};
 use larder::{
-    AddOptions, Blobs, ChunkRanges, DeviceKey, Hash, Kind, Result, Root, Status, Store, StoreUrl,
-    Trust, api::BlobStore,
+    AddOptions, BlobStatus, Blobs, ChunkRanges, DeviceKey, Hash, Kind, Result, Root, Store,
+    StoreUrl, TagName, Trust, api::BlobStore,
 };
 use larder_store_testkit::{
     MemoryStore,
@@ -17,7 +18,7 @@ use tests::{
     store::{claimed_payloads, open_url, read, stored_payloads, unsound},
 };
 
-/// Blobs that another node has.
+/// Returns another node with a blob.
 async fn peer(seed: u64, len: usize) -> (Blobs, Hash) {
     let store = Arc::new(MemoryStore::new());
     let blobs = Blobs::open(store.clone(), store).await.unwrap();
@@ -26,7 +27,7 @@ async fn peer(seed: u64, len: usize) -> (Blobs, Hash) {
 }
 
 async fn import(from: &Blobs, hash: Hash, to: &Blobs) -> Result<()> {
-    let Some(Status::Complete { size }) = from.status(hash).await.unwrap() else {
+    let Some(BlobStatus::Complete { size }) = from.status(hash).await.unwrap() else {
         panic!("the peer has it");
     };
     let mut import = to.import(hash, size, Trust::Untrusted).await?;
@@ -38,13 +39,10 @@ async fn import(from: &Blobs, hash: Hash, to: &Blobs) -> Result<()> {
 }
 
 fn tagged(tag: &str) -> AddOptions {
-    AddOptions {
-        tag: Some(tag.try_into().unwrap()),
-        ..AddOptions::default()
-    }
+    AddOptions::default().tag(TagName::try_from(tag).unwrap())
 }
 
-/// Adds, imports and tags; each step can be done again.
+/// Adds, imports and tags; each step can be repeated.
 async fn steps(blobs: &Blobs, peer: &(Blobs, Hash)) -> Vec<Result<()>> {
     let tags = blobs.tags();
     vec![
@@ -82,7 +80,7 @@ async fn at_every_length_of_a_disk() {
                 failures[step] += 1;
             }
         }
-        // What became of imports that were given up is done once they are closed.
+        // Cancelled imports are cleaned up when they are closed.
         blobs.close().await.unwrap();
         let blobs = Blobs::open(store.clone(), store.clone()).await.unwrap();
         assert_eq!(unsound(&blobs).await, [], "{space}");
@@ -110,15 +108,15 @@ async fn at_every_length_of_a_disk() {
     );
 }
 
-/// The remains of an add for which there was no space.
+/// The remains of an add that ran out of space.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Left {
     Nothing,
-    /// Deleting takes space too, which a full disk has not.
+    /// Deleting needs space too, which a full disk does not have.
     UntilTheNextStart,
 }
 
-/// Runs a child on a real disk with `limit` bytes that `free` makes larger.
+/// Runs a child on a real disk with `limit` bytes, which `free` enlarges.
 async fn fill(url: &StoreUrl, limit: usize, free: impl FnOnce()) {
     let store = open_url(url).await;
     let blobs = store.blobs();
@@ -143,7 +141,7 @@ async fn fill(url: &StoreUrl, limit: usize, free: impl FnOnce()) {
         assert_eq!(error.kind(), Kind::Full, "{what}: {error:?}");
     };
 
-    // In the middle of an add: nothing is left of it.
+    // In the middle of an add: nothing of it remains.
     let before = stored_payloads(blobs).await;
     let added = blobs.add_with(bytes(1, limit), tagged("too large")).await;
     is_full(added.map(drop), "an add");
@@ -154,14 +152,14 @@ async fn fill(url: &StoreUrl, limit: usize, free: impl FnOnce()) {
     }
     check(&store, &kept, left).await;
 
-    // In the middle of an import: what was recorded stays, and is right.
+    // In the middle of an import: the recorded data stays, and is correct.
     let peer = peer(2, limit).await;
     is_full(import(&peer.0, peer.1, blobs).await, "an import");
     let part = blobs.bitfield(peer.1).await.unwrap();
     assert!(!part.is_complete());
     check(&store, &kept, left).await;
 
-    // In a commit: blobs that live in the index, until there is no room for them.
+    // In a commit: blobs in the index, until there is no room for them.
     let mut inline = Vec::new();
     let error = loop {
         let i = inline.len() as u64;
@@ -201,13 +199,13 @@ async fn check(store: &Store, kept: &[Hash], left: Left) {
     for hash in kept {
         let status = blobs.status(*hash).await.unwrap();
         assert!(
-            matches!(status, Some(Status::Complete { .. })),
+            matches!(status, Some(BlobStatus::Complete { .. })),
             "{hash} is lost"
         );
         assert!(Hash::of(read(blobs, *hash).await) == *hash);
     }
     assert_eq!(unsound(blobs).await, []);
-    // An import that was given up tidies up a moment later.
+    // A cancelled import is cleaned up a moment later.
     let mut attempts = 0;
     loop {
         let (stored, claimed) = (stored_payloads(blobs).await, claimed_payloads(blobs).await);
@@ -227,17 +225,17 @@ async fn check(store: &Store, kept: &[Hash], left: Left) {
     }
 }
 
-/// Where a child keeps its store.
+/// Returns the URL of a child's store.
 fn url(dir: &Path, backend: &str) -> StoreUrl {
     let store = dir.join("store");
     match backend {
         "redb" => StoreUrl::redb(store),
         "veilid" => StoreUrl::veilid(store, DeviceKey::InsecureFile),
-        other => panic!("{other} is no backend"),
+        other => panic!("{other} is not a backend"),
     }
 }
 
-/// Files may not become longer than this: what everybody may ask for.
+/// Limits the length of files, which needs no privileges.
 #[test]
 fn a_limit_for_files() {
     const TEST: &str = "full::a_limit_for_files";
@@ -258,7 +256,7 @@ fn a_limit_for_files() {
         return child::run(fill(&url(Path::new(&dir), "redb"), LIMIT + MIB, free));
     }
     let folder = tempfile::tempdir().unwrap();
-    // In units of 512 bytes; without the signal, writes say what is wrong.
+    // In units of 512 bytes; without the signal, writes return an error.
     let limit = format!("ulimit -S -f {}; trap '' XFSZ", LIMIT / 512);
     let dir = folder.path();
     let child = Child::start_in_shell(&["sh"], &limit, dir, TEST, "fill", &[("DIR", &dir)]);
@@ -272,16 +270,16 @@ fn a_full_disk() {
 
 #[test]
 fn a_full_disk_below_a_veilid_node() {
-    // What is freed stays in the file, and the log beside it takes as much again.
+    // Freed space stays in the file, and the log beside it needs as much again.
     on_a_disk_of_its_own("full::a_full_disk_below_a_veilid_node", "veilid", 96 * MIB);
 }
 
-/// A disk of its own, in memory. A user that may not mount one has the test above.
+/// Uses a separate in-memory disk. Users who may not mount one have the test above.
 fn on_a_disk_of_its_own(test: &str, backend: &str, limit: usize) {
     if child::job().is_some() {
         let dir = child::argument("DIR");
         let dir = Path::new(&dir);
-        // Something else takes a part of the disk, and goes away later.
+        // Another file uses a part of the disk, and is removed later.
         let other = dir.join("other");
         fs::write(&other, vec![1; limit - 8 * MIB]).unwrap();
         let free = || fs::remove_file(&other).unwrap();

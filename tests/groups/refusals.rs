@@ -1,4 +1,4 @@
-//! Tests that a peer that may not do something is refused, and learns nothing.
+//! Tests that a peer is refused what it has no right to, and learns nothing.
 
 use std::fmt::Debug;
 
@@ -75,7 +75,7 @@ pub async fn who_may_not_is_refused_and_nothing_changes(world: &World) {
         denied(read.map(drop));
     }
 
-    // What comes later comes to all who are the same as before.
+    // A later change reaches all of them, and everything else is as before.
     members[0].write("later", "x").await;
     agree(&members).await;
     for member in &members[..3] {
@@ -120,7 +120,7 @@ pub async fn a_stranger_learns_nothing(world: &World) {
         .collect();
     assert!(addresses.len() >= members.len());
 
-    // One with a group of its own, and one who asks for what it knows to be there.
+    // One peer with a group of its own, and one that asks for data that it knows to exist.
     let stranger = world.device(options()).await;
     let other = stranger.groups().create_group("other").await;
     other.expect("a group");

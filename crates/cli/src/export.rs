@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context, Result};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use larder::{
-    Blobs, Hash, Listing, Status,
+    BlobStatus, Blobs, Hash, Listing,
     descriptors::Descriptors,
     groups::{FileEntry, Repo},
 };
@@ -78,8 +78,8 @@ impl Stored {
             Self::Sealed(_, entry) => (entry.blob, Some(entry.size)),
         };
         Ok(match blobs.status(blob).await? {
-            Some(Status::Complete { size: stored }) => Some(size.unwrap_or(stored)),
-            Some(Status::Partial { .. }) | None => None,
+            Some(BlobStatus::Complete { size: stored }) => Some(size.unwrap_or(stored)),
+            Some(BlobStatus::Partial { .. }) | None => None,
         })
     }
 

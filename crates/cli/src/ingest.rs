@@ -2,10 +2,7 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::atomic::{AtomicU64, Ordering},
 };
 
 use anyhow::{Context, Result};
@@ -14,7 +11,6 @@ use indicatif::ProgressBar;
 use larder::{
     AddOptions, Blobs, Pin, TagName,
     api::is_out_of_descriptors,
-    engine::Progress,
     iroh::{MAX_ENTRIES, store_collection},
 };
 use tokio::sync::Semaphore;
@@ -86,11 +82,7 @@ pub(crate) async fn ingest(
         let bar = app
             .out
             .progress(Unit::Bytes, Some(metadata.len()), "storing");
-        let options = AddOptions {
-            tag: Some(tag),
-            progress: Some(report_to(&bar)),
-            ..AddOptions::default()
-        };
+        let options = AddOptions::default().tag(tag).progress(report_to(&bar));
         let pin = blobs
             .add_with(path, options)
             .await
@@ -176,10 +168,7 @@ async fn ingest_folder(
 }
 
 async fn add_file(blobs: &Blobs, path: &Path, bar: &ProgressBar) -> larder::Result<Pin> {
-    let options = AddOptions {
-        progress: Some(report_to(bar)),
-        ..AddOptions::default()
-    };
+    let options = AddOptions::default().progress(report_to(bar));
     blobs.add_with(path, options).await
 }
 
@@ -207,9 +196,9 @@ fn item(pin: &Pin, name: &str, kind: ItemKind, files: Option<u64>, size: u64) ->
 }
 
 /// Moves `bar` by what is reported, which counts from the start of each file.
-pub(crate) fn report_to(bar: &ProgressBar) -> Progress {
+pub(crate) fn report_to(bar: &ProgressBar) -> impl Fn(u64) + Send + Sync + use<> {
     let (bar, last) = (bar.clone(), AtomicU64::new(0));
-    Arc::new(move |bytes| bar.inc(bytes.saturating_sub(last.swap(bytes, Ordering::Relaxed))))
+    move |bytes| bar.inc(bytes.saturating_sub(last.swap(bytes, Ordering::Relaxed)))
 }
 
 /// Runs what blocks on a thread of its own.

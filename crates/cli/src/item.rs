@@ -4,7 +4,7 @@ use std::fmt;
 
 use anyhow::Result;
 use futures_util::{StreamExt, TryStreamExt, stream};
-use larder::{Blobs, Error, Format, Hash, Kind, Root, Status, iroh::load_collection};
+use larder::{BlobStatus, Blobs, Error, Format, Hash, Kind, Root, iroh::load_collection};
 use serde::{Serialize, Serializer};
 
 use crate::output::{Bytes, Count, Shown};
@@ -100,13 +100,13 @@ impl Item {
         Ok(())
     }
 
-    fn count(&mut self, status: Option<Status>) {
+    fn count(&mut self, status: Option<BlobStatus>) {
         match status {
-            Some(Status::Complete { size }) => {
+            Some(BlobStatus::Complete { size }) => {
                 self.size = self.size.saturating_add(size);
                 self.present = self.present.saturating_add(size);
             }
-            Some(Status::Partial { size, present, .. }) => {
+            Some(BlobStatus::Partial { size, present, .. }) => {
                 // Whoever sent a part of a blob claims how long it is.
                 self.size = self.size.saturating_add(size);
                 self.present = self.present.saturating_add(present);
@@ -162,7 +162,7 @@ mod tests {
             complete: true,
         };
         for present in [1024, 2048] {
-            item.count(Some(Status::Partial {
+            item.count(Some(BlobStatus::Partial {
                 size: u64::MAX - 1,
                 proven: false,
                 present,

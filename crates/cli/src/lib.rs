@@ -17,7 +17,12 @@ mod output;
 mod problem;
 mod walk;
 
-use std::{io, process::ExitCode, time::Duration};
+use std::{
+    env,
+    io::{self, IsTerminal},
+    process::ExitCode,
+    time::Duration,
+};
 
 use anyhow::Context;
 use clap::{CommandFactory, Parser};
@@ -52,6 +57,7 @@ pub fn main_with(backends: Backends) -> ExitCode {
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal() && env::var_os("NO_COLOR").is_none())
         .init();
     // Where the system refuses, the program shares out what it has.
     if let Err(error) = larder::descriptors::raise_limit() {

@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use console::Term;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
@@ -87,17 +88,29 @@ impl Output {
     }
 }
 
+/// The least width of a terminal, in columns, that has room for everything a bar can say.
+const WIDE: u16 = 72;
+
 fn style(unit: Unit, has_total: bool) -> ProgressStyle {
-    let template = match (unit, has_total) {
-        (Unit::Bytes, true) => {
-            "{msg} [{bar:30}] {bytes} of {total_bytes}, {bytes_per_sec}, {eta} left"
-        }
-        (Unit::Bytes, false) => "{msg} {bytes}, {bytes_per_sec}",
-        (Unit::Items, true) => "{msg} [{bar:30}] {pos} of {len}, {per_sec}, {eta} left",
-        (Unit::Items, false) => "{msg} {pos}, {per_sec}",
-    };
-    let style = ProgressStyle::with_template(template).expect("the templates above are valid");
+    let (_, columns) = Term::stderr().size();
+    let style = ProgressStyle::with_template(template(unit, has_total, columns));
+    let style = style.expect("the templates are valid");
     style.progress_chars("=> ")
+}
+
+/// Returns the template of a line that fits a terminal of so many columns.
+fn template(unit: Unit, has_total: bool, columns: u16) -> &'static str {
+    match (unit, has_total, columns >= WIDE) {
+        (Unit::Bytes, true, true) => {
+            "{msg} [{wide_bar}] {bytes} of {total_bytes}, {bytes_per_sec}, {eta} left"
+        }
+        (Unit::Items, true, true) => "{msg} [{wide_bar}] {pos} of {len}, {per_sec}, {eta} left",
+        (_, true, false) => "{msg} [{wide_bar}] {percent}%, {eta}",
+        (Unit::Bytes, false, true) => "{msg} {bytes}, {bytes_per_sec}",
+        (Unit::Bytes, false, false) => "{msg} {bytes}",
+        (Unit::Items, false, true) => "{msg} {pos}, {per_sec}",
+        (Unit::Items, false, false) => "{msg} {pos}",
+    }
 }
 
 /// The unit that a progress bar counts.
@@ -202,6 +215,8 @@ fn is_bidi(c: char) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use indicatif::InMemoryTerm;
+
     use super::*;
 
     #[test]
@@ -226,6 +241,31 @@ mod tests {
         assert_eq!(Time(Duration::from_millis(2345)).to_string(), "2.3 s");
         let rate = Rate(3 << 20, Duration::from_secs(2));
         assert_eq!(rate.to_string(), "1.5 MiB/s");
+    }
+
+    #[test]
+    fn a_progress_line_fits_the_terminal() {
+        for columns in [40, 72, 80, 200] {
+            for (unit, has_total) in [
+                (Unit::Bytes, true),
+                (Unit::Bytes, false),
+                (Unit::Items, true),
+                (Unit::Items, false),
+            ] {
+                let terminal = InMemoryTerm::new(4, columns);
+                let target = ProgressDrawTarget::term_like(Box::new(terminal.clone()));
+                let total = has_total.then_some(1_500_000_000);
+                let bar = ProgressBar::with_draw_target(total, target);
+                let style = ProgressStyle::with_template(template(unit, has_total, columns));
+                bar.set_style(style.unwrap().progress_chars("=> "));
+                bar.set_message("checking");
+                bar.set_position(1_234_567_890);
+                bar.tick();
+                let shown = terminal.contents();
+                assert_eq!(shown.lines().count(), 1, "{columns}: {shown}");
+                assert!(shown.starts_with("checking"), "{columns}: {shown}");
+            }
+        }
     }
 
     #[test]

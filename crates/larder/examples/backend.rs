@@ -37,12 +37,10 @@ impl BlobStore for Maps {
     }
 
     fn capabilities(&self) -> BlobCapabilities {
-        BlobCapabilities {
-            block_len: GROUP_LEN as u32,
-            max_part_len: 1 << 40,
-            durability: Durability::Memory,
-            concurrency: 32,
-        }
+        let mut facts = BlobCapabilities::least();
+        facts.block_len = GROUP_LEN as u32;
+        facts.max_part_len = 1 << 40;
+        facts
     }
 
     async fn read(&self, id: PayloadId, part: Part, range: Range<u64>) -> Result<Bytes> {

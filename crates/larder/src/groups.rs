@@ -51,19 +51,20 @@ use larder_store_engine::public_key;
 pub use larder_net_iroh::{ALPN, EndpointOptions, IrohNetwork, Reach};
 pub use larder_sync::{
     groups::{
-        AppContext, Changes, Content, Event, Events, FileChanges, FilesChanged, Group, GroupId,
-        Groups, MAX_CHANGED_FILES, Member, Missing, MissingFile, Policy, RecordPut, RecordValue,
-        Repo, RepoState, Snapshot, Staged, Stores, TAG_PREFIX, WriteOptions, Written,
+        AppContext, Changes, Clock, Content, Event, Events, FileChanges, FilesChanged, Group,
+        GroupId, Groups, MAX_CHANGED_FILES, Member, Missing, MissingFile, Policy, RecordPut,
+        RecordValue, Repo, RepoState, Snapshot, Staged, Stores, TAG_PREFIX, WriteOptions, Written,
     },
     invite::{Invite, InviteKind},
+    keys::GroupKeys,
     network,
-    records::{MAX_APP_VALUE_LEN, REPO_ROOT, RepoRoot},
+    records::{MAX_APP_VALUE_LEN, REPO_ROOT, RepoRoot, Route},
     replicate::{
-        Aborting, Copies, FetchProgress, FileProgress, Freed, GroupStatus, Lack, MemberStatus,
-        Push, ReplicateOptions, Replicator, RepoStatus, Request, Synced, Trouble,
+        Aborting, Copies, FileProgress, Freed, GroupStatus, Lack, MemberStatus, Push,
+        ReplicateOptions, Replicator, RepoProgress, RepoStatus, Request, Synced, Trouble,
     },
     seal::app::MAX_APP_LEN,
-    tree::{Difference, FileEntry, Name, Named, Root as TreeRoot},
+    tree::{Difference, FileEntry, Name, Named, Root as TreeRoot, Tree},
 };
 
 use crate::Store;

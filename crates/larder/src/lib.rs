@@ -45,15 +45,20 @@ mod url;
 pub use larder_descriptors as descriptors;
 /// The traits that a backend implements, and their types.
 pub use larder_store_api as api;
-pub use larder_store_api::{Bytes, Error, Kind, Listing, Result};
+pub use larder_store_api::{
+    Batch, Bytes, Change, CollectionId, Durability, Edit, Entry, Error, Expect, IntoBytes,
+    IntoCollectionId, KeyRange, Kind, Listing, Order, PublicKey, Result, Revision, Scan, Secret,
+    SecretKey, SecretName, Secrets,
+};
 /// Blobs, collections and records over any backend.
 pub use larder_store_engine as engine;
 /// Counters of the work that is done, through the `metrics` crate.
 #[cfg(feature = "metrics")]
 pub use larder_store_engine::metrics;
 pub use larder_store_engine::{
-    AddOptions, Bitfield, Blobs, ChunkNum, ChunkRanges, Collections, Encoded, Format, Hash, Pin,
-    Records, Repair, Root, Scrubbed, Source, Status, Tag, TagName, Tags, Trust, Unlock,
+    AddOptions, Bitfield, BlobStatus, Blobs, ChunkNum, ChunkRanges, Collected, Collection,
+    Collections, Encoded, Finding, Format, Hash, IntoTagName, Pin, Reader, Records, Repair, Root,
+    Scrubbed, Source, Swap, Tag, TagName, Tags, Transaction, Trust, Unlock,
 };
 /// The backend for servers and desktops.
 #[cfg(feature = "redb")]

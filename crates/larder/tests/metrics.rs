@@ -57,12 +57,12 @@ async fn what_a_store_does_is_counted() {
     let _recording = metrics::set_default_local_recorder(&counts);
     let store = Store::open("mem:").await.unwrap();
     let blobs = store.blobs();
-    let before = counts.of(Counter::Commits);
     let pin = blobs.add(vec![1; 100_000]).await.unwrap();
+    let before = counts.of(Counter::Commits);
     blobs.add("short").await.unwrap();
     assert_eq!(counts.of(Counter::BlobsAdded), 2);
     assert_eq!(counts.of(Counter::BytesAdded), 100_005);
-    assert_eq!(counts.of(Counter::Commits), before + 2);
+    assert_eq!(counts.of(Counter::Commits), before + 1);
     blobs.read_to_bytes(pin.hash(), 10..).await.unwrap();
     blobs.read_to_bytes(pin.hash(), ..5).await.unwrap();
     assert_eq!(counts.of(Counter::BlobReads), 2);

@@ -42,15 +42,15 @@ pub use bao_tree::{
     io::{Leaf, Parent},
 };
 pub use blobs::{
-    AddOptions, BEAT, Bitfield, Blobs, ByteStream, Collected, Encoded, Finding, Hashed, Import,
-    IntoTagName, LEASE, MAX_READ_TO_BYTES, MAX_STAGED_BLOBS, MAX_STAGED_BYTES, MAX_TAG_NAME_LEN,
-    Pin, Progress, RECORD_EVERY, RECORD_EVERY_BYTES, Reachable, Reader, Repair, Roots, Scrubbed,
-    Source, Status, Tag, TagName, Tags, Transaction, Trust,
+    AddOptions, BEAT, Bitfield, BlobStatus, Blobs, ByteStream, Collected, Encoded, Finding, Hashed,
+    Import, IntoTagName, LEASE, MAX_READ_TO_BYTES, MAX_STAGED_BLOBS, MAX_STAGED_BYTES,
+    MAX_TAG_NAME_LEN, Pin, Progress, RECORD_EVERY, RECORD_EVERY_BYTES, Reachable, Reader, Repair,
+    Roots, Scrubbed, Source, Tag, TagName, Tags, Transaction, Trust,
 };
 pub use blocking::blocking;
 pub use collections::{
-    Collection, Collections, MAX_ANNOUNCED_COMMITS, MAX_ANNOUNCED_KEYS, RESERVED, SORT_BYTES,
-    SORT_ENTRIES, Swap, WATCH_BACKLOG,
+    Collection, Collections, MAX_ANNOUNCED_COMMITS, MAX_ANNOUNCED_KEYS, RESERVED, Swap,
+    WATCH_BACKLOG,
 };
 pub use hash::{Format, Hash, MAX_TREE_DEPTH, Root};
 pub use random::random;

@@ -5,7 +5,7 @@ use std::io::Write;
 use bytes::Bytes;
 use iroh_blobs::format::collection::{Collection, CollectionMeta};
 use larder_store_api::{Error, Kind, Result};
-use larder_store_engine::{AddOptions, Blobs, Format, Hash, Pin, Status, TagName};
+use larder_store_engine::{AddOptions, BlobStatus, Blobs, Format, Hash, Pin, TagName};
 
 /// The most entries of a collection that can be stored or loaded.
 pub const MAX_ENTRIES: usize = 1 << 20;
@@ -46,11 +46,7 @@ pub async fn store_collection(
             .write_all(hash.as_bytes())
             .expect("memory takes all bytes");
     }
-    let options = AddOptions {
-        format: Some(Format::HashSeq),
-        tag,
-        ..AddOptions::default()
-    };
+    let options = AddOptions::default().format(Format::HashSeq).tag(tag);
     // The names' pin lasts until the root's keeps them.
     blobs.add_with(Bytes::from(links), options).await
 }
@@ -97,7 +93,7 @@ pub(crate) fn read_names(bytes: &[u8], count: usize) -> Result<Vec<String>, &'st
 
 async fn complete_size(blobs: &Blobs, hash: Hash) -> Result<u64> {
     match blobs.status(hash).await? {
-        Some(Status::Complete { size }) => Ok(size),
+        Some(BlobStatus::Complete { size }) => Ok(size),
         _ => Err(Error::new(
             Kind::NotFound,
             "collection.load",

@@ -25,11 +25,13 @@ impl BlobStore for RedbStore {
     }
 
     fn capabilities(&self) -> BlobCapabilities {
-        BlobCapabilities {
-            block_len: payload::BLOCK_LEN,
-            max_part_len: payload::MAX_PART_LEN,
-            durability: Durability::OnSync,
-            concurrency: CONCURRENCY,
+        {
+            let mut facts = BlobCapabilities::least();
+            facts.block_len = payload::BLOCK_LEN;
+            facts.max_part_len = payload::MAX_PART_LEN;
+            facts.durability = Durability::OnSync;
+            facts.concurrency = CONCURRENCY;
+            facts
         }
     }
 

@@ -43,10 +43,7 @@ async fn put(store: &RedbStore, n: usize, durability: Durability) {
         key: key(n),
         value: value(n),
     };
-    let batch = Batch {
-        durability,
-        ..Batch::of(vec![edit])
-    };
+    let batch = Batch::of(vec![edit]).durability(durability);
     store.commit(batch).await.expect("it commits");
 }
 

@@ -37,12 +37,9 @@ async fn member(net: &SimNetwork, n: u8) -> Result<Replicator> {
 
         secrets: Arc::new(MemorySecrets::new()),
     });
-    let options = ReplicateOptions {
-        policy: Policy::Everything,
-        // Comparing would be counted too.
-        compare_every: Duration::from_secs(3600),
-        ..ReplicateOptions::default()
-    };
+    let options = ReplicateOptions::default()
+        .policy(Policy::Everything)
+        .compare_every(Duration::from_secs(3600));
     let network = net.node(key(n));
     Ok(Replicator::start(groups.await?, network, options))
 }

@@ -31,10 +31,7 @@ async fn member(net: &SimNetwork, n: u8, policy: Policy) -> Result<Replicator> {
         blobs: Blobs::open(store.clone(), store.clone()).await?,
         secrets: Arc::new(MemorySecrets::new()),
     });
-    let options = ReplicateOptions {
-        policy,
-        ..ReplicateOptions::default()
-    };
+    let options = ReplicateOptions::default().policy(policy);
     let network = net.node(key(n));
     Ok(Replicator::start(groups.await?, network, options))
 }

@@ -1,4 +1,4 @@
-//! Tests of what an app calls on a group beside its files, on one device.
+//! Tests of an app's calls on a group, other than files, on one device.
 
 use std::sync::Arc;
 
@@ -32,7 +32,7 @@ async fn groups() -> Result<Groups> {
     Groups::open(stores().await?).await
 }
 
-/// Joins the group on a device of somebody else.
+/// Joins the group on another user's device.
 async fn joined(group: &Group, kind: InviteKind) -> Result<Group> {
     let invite = group.invite(kind, Vec::new()).await?;
     groups().await?.join(&invite).await
@@ -111,7 +111,7 @@ async fn a_value_of_the_group_is_written_when_it_is_as_expected() -> Result<()> 
         assert_eq!(group.record_put(slot, b"b", at(2)).await?, current);
         assert_eq!(group.record_put(slot, b"b", at(1)).await?, put(2));
         assert_eq!(group.record_put(slot, b"c", SeqExpect::Any).await?, put(3));
-        // An emptied slot is as one that never had a value, but for its number.
+        // An emptied slot is like one that never had a value, except for its number.
         assert_eq!(group.record_put(slot, b"", at(3)).await?, put(4));
         assert_eq!(group.record_get(slot).await?, None);
         assert_eq!(group.record_put(slot, b"d", at(4)).await?, superseded(None));
@@ -170,7 +170,7 @@ async fn all_values_fit_beside_the_members() -> Result<()> {
     Ok(())
 }
 
-/// Writes into the group's record what `record_put` does not.
+/// Writes values into the group's record that `record_put` does not write.
 async fn write(stores: &Stores, group: &Group, slot: u16, value: Bytes) -> Result<()> {
     let write = PutRecord::Write {
         value,
@@ -191,10 +191,10 @@ async fn a_member_in_a_slot_that_was_not_the_apps_stays_a_member() -> Result<()>
     let repo = PublicKey([9; 32]);
     let member = |slot| seal_member(group.keys().locate(), group.id(), slot, repo);
     write(&stores, &group, FIRST_APP + 3, member(FIRST_APP + 3)?).await?;
-    // What knows the group from before does not know it yet.
+    // A handle from before does not know it yet.
     let group = Groups::open(stores.clone()).await?.groups().remove(0);
     assert!(group.has_repo(repo).await?);
-    // To the app the slot is empty, and whatever it does there, the member stays.
+    // For the app the slot is empty, and whatever the app does there, the member stays.
     assert_eq!(group.record_get(3).await?, None);
     let superseded = RecordPut::Superseded { current: None };
     let refused = group.record_put(3, b"a", SeqExpect::At(1)).await?;
@@ -229,13 +229,13 @@ async fn what_is_no_value_is_an_error_until_it_is_overwritten() -> Result<()> {
     Ok(())
 }
 
-/// A write that waits for the rest of its file.
+/// Starts a write that waits for the rest of its file.
 async fn half_written(repo: &Repo) -> (DuplexStream, JoinHandle<Result<FileEntry>>) {
     let (rest, file) = tokio::io::duplex(64);
     let repo = repo.clone();
     let content = Content::Stream(Box::new(file));
     let writing = tokio::spawn(async move { repo.write("file", content).await });
-    // From now on it runs.
+    // From now on it is running.
     tokio::task::yield_now().await;
     (rest, writing)
 }
@@ -283,7 +283,7 @@ async fn closing_a_repo_waits_for_changes_and_refuses_more() -> Result<()> {
     closing.await.expect("it does not panic");
     repo.close().await;
 
-    // The group is open, and so are other handles: one from before, and one from now.
+    // The group is open, and so are other handles: one from before, and a new one.
     let again = group.repo(repo.key()).await?.expect("a repo");
     for repo in [&other, &again] {
         assert_eq!(repo.read_to_bytes("file").await?, "all of it");

@@ -1,4 +1,4 @@
-//! Groups and repos on one device, without a network.
+//! Tests of groups and repos on one device, without a network.
 
 use std::{
     sync::{
@@ -10,7 +10,7 @@ use std::{
 
 use futures_util::{StreamExt, TryStreamExt};
 use larder_store_api::{CollectionStore, Kind, Result};
-use larder_store_engine::{Blobs, Status};
+use larder_store_engine::{BlobStatus, Blobs};
 use larder_store_testkit::{MemorySecrets, MemoryStore, stores::StrictStore};
 use larder_sync::{
     groups::{Changes, Content, Groups, Stores},
@@ -18,7 +18,7 @@ use larder_sync::{
     tree::Name,
 };
 
-/// A device: what it keeps survives opening its groups again.
+/// A device whose data survives opening its groups again.
 struct Device {
     stores: Stores,
     clock: Arc<AtomicI64>,
@@ -102,7 +102,7 @@ async fn the_store_is_let_go_with_the_last_handle() -> Result<()> {
     assert_eq!(group.members().await?.len(), 1);
     let kept = Arc::downgrade(&device.stores.secrets);
     drop((device, groups, group));
-    // Any handle is enough to go on.
+    // Any handle is enough to continue.
     repo.write("b", "2").await?;
     assert_eq!(repo.group().repos().await?.len(), 1);
     assert!(kept.upgrade().is_some());
@@ -139,7 +139,7 @@ async fn files_are_written_removed_and_renamed() -> Result<()> {
     let root = repo.change(changes).await?;
     assert_eq!(root.files, 200);
     assert_eq!(repo.read_to_bytes("many/177").await?, "file 177");
-    // The first root, then one for each change that changed something.
+    // The first root, then one for each change that had an effect.
     let history = repo.history().await?;
     assert_eq!(history.len(), 3);
     assert!(history.iter().all(|earlier| earlier.hash() != root.hash));
@@ -215,9 +215,9 @@ async fn removing_gives_the_space_back_and_keeps_what_others_name() -> Result<()
     let status = device.stores.blobs.status(large.blob).await?;
     assert_eq!(status, None);
     let status = device.stores.blobs.status(shared.blob).await?;
-    assert!(matches!(status, Some(Status::Complete { .. })));
+    assert!(matches!(status, Some(BlobStatus::Complete { .. })));
     assert_eq!(second.read_to_bytes("mine too").await?.len(), 100_000);
-    // Leaving lets go of everything.
+    // Leaving releases everything.
     let groups = device.open().await?;
     groups.leave(group.id()).await?;
     groups.leave(group.id()).await?;
@@ -276,13 +276,13 @@ async fn an_invite_allows_what_it_says() -> Result<()> {
     let groups = phone.open().await?;
     let first = groups.join(replica).await?;
     assert!(first.keys().read().is_none());
-    // A better invite for the same group adds to it.
+    // A better invite to the same group adds its rights.
     let joined = groups.join(own).await?;
     assert!(joined.keys().secret().is_some());
     let again = phone.open().await?;
     assert_eq!(again.groups().len(), 1);
     assert!(again.groups()[0].keys().secret().is_some());
-    // A lesser one takes nothing away.
+    // A lesser invite removes nothing.
     let again = again.join(read).await?;
     assert!(again.keys().secret().is_some());
     drop(repo);

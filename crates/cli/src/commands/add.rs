@@ -125,11 +125,7 @@ async fn add_stdin(app: &App, blobs: &Blobs, name: &str, tag: TagName) -> Result
         let read = stdin.read_buf(&mut piece).await?;
         Ok((read > 0).then(|| (piece.freeze(), stdin)))
     });
-    let options = AddOptions {
-        tag: Some(tag),
-        progress: Some(report_to(&bar)),
-        ..AddOptions::default()
-    };
+    let options = AddOptions::default().tag(tag).progress(report_to(&bar));
     let pin = blobs
         .add_with(Source::Stream(Box::pin(pieces)), options)
         .await

@@ -2,7 +2,9 @@
 
 use anyhow::Result;
 use futures_util::{StreamExt, TryStreamExt, stream};
-use larder::{Blobs, Format, Hash, Root, Status, Store, groups::TAG_PREFIX, iroh::load_collection};
+use larder::{
+    BlobStatus, Blobs, Format, Hash, Root, Store, groups::TAG_PREFIX, iroh::load_collection,
+};
 use serde::Serialize;
 
 use super::get::in_group;
@@ -121,8 +123,8 @@ async fn list_blobs(app: &App, blobs: &Blobs) -> Result<()> {
     let mut all = blobs.list();
     while let Some((hash, status)) = all.try_next().await? {
         let (size, present, complete) = match status {
-            Status::Complete { size } => (size, size, true),
-            Status::Partial { size, present, .. } => (size, present, false),
+            BlobStatus::Complete { size } => (size, size, true),
+            BlobStatus::Partial { size, present, .. } => (size, present, false),
         };
         let state = if complete {
             "complete".to_owned()

@@ -4,7 +4,7 @@ use std::fmt;
 
 use anyhow::Result;
 use futures_util::TryStreamExt;
-use larder::Status;
+use larder::BlobStatus;
 use serde::Serialize;
 
 use crate::{
@@ -46,11 +46,11 @@ pub(crate) async fn run(app: &App, _: Args) -> Result<Exit> {
     let mut all = blobs.list();
     while let Some((_, status)) = all.try_next().await? {
         match status {
-            Status::Complete { size } => {
+            BlobStatus::Complete { size } => {
                 stats.blobs += 1;
                 stats.bytes += size;
             }
-            Status::Partial { present, .. } => {
+            BlobStatus::Partial { present, .. } => {
                 stats.incomplete += 1;
                 stats.incomplete_bytes += present;
             }

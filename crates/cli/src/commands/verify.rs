@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use anyhow::{Context, Result};
 use futures_util::TryStreamExt;
 use larder::{
-    Blobs, Error, Format, Hash, Kind, Repair, Scrubbed, Status, StoreBuilder, api::GROUP_LEN,
+    BlobStatus, Blobs, Error, Format, Hash, Kind, Repair, Scrubbed, StoreBuilder, api::GROUP_LEN,
     engine::Finding, groups::Groups, iroh::load_collection,
 };
 use serde::Serialize;
@@ -186,13 +186,13 @@ async fn verify(app: &App, repair: bool, mut is_damaged: bool) -> Result<Summary
 }
 
 impl Summary {
-    fn take(&mut self, scrubbed: &Scrubbed, status: Option<Status>) {
+    fn take(&mut self, scrubbed: &Scrubbed, status: Option<BlobStatus>) {
         match &scrubbed.finding {
             Finding::Orphan { .. } => self.orphans += 1,
             finding => {
                 self.checked += 1;
                 self.bytes += match status {
-                    Some(Status::Partial { present, .. }) => {
+                    Some(BlobStatus::Partial { present, .. }) => {
                         self.incomplete += 1;
                         present
                     }
@@ -318,7 +318,7 @@ fn is_expected(error: &Error) -> bool {
 async fn is_here(blobs: &Blobs, hash: Hash) -> larder::Result<bool> {
     Ok(matches!(
         blobs.status(hash).await?,
-        Some(Status::Complete { .. })
+        Some(BlobStatus::Complete { .. })
     ))
 }
 

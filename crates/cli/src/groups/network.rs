@@ -45,18 +45,16 @@ impl Network {
     }
 
     fn options(&self) -> ReplicateOptions {
-        ReplicateOptions {
-            policy: match self.names_only {
+        ReplicateOptions::default()
+            .policy(match self.names_only {
                 true => Policy::Names,
                 false => Policy::Everything,
-            },
-            push: match self.no_push {
+            })
+            .push(match self.no_push {
                 true => Push::Never,
                 false => Push::AtOnce,
-            },
-            compare_every: self.compare_every.unwrap_or(COMPARE_EVERY),
-            ..ReplicateOptions::default()
-        }
+            })
+            .compare_every(self.compare_every.unwrap_or(COMPARE_EVERY))
     }
 }
 

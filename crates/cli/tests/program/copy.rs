@@ -2,7 +2,7 @@
 
 use futures_util::TryStreamExt;
 use larder::{
-    Bytes, ChunkNum, ChunkRanges, Hash, Status, Store, StoreUrl, Trust,
+    BlobStatus, Bytes, ChunkNum, ChunkRanges, Hash, Store, StoreUrl, Trust,
     api::{CollectionId, Freshness, PutRecord, RecordDescriptor, RecordStore, SeqExpect},
     engine::{generate_key, public_key},
 };
@@ -94,7 +94,7 @@ fn everything_is_copied_once() {
             .await
             .unwrap();
         let status = other.blobs().status(half).await.unwrap();
-        let expected = Status::Partial {
+        let expected = BlobStatus::Partial {
             size: LEN,
             proven: false,
             present: 1440 * 1024,

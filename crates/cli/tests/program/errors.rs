@@ -2,6 +2,7 @@
 
 use std::{fs, process::Command};
 
+use super::backend;
 use super::support::{Place, Running, noise, run};
 
 #[test]
@@ -203,7 +204,7 @@ fn a_full_disk() {
     place.ok(&["add", "small"]);
     // No file may grow beyond this: as if the disk were full.
     let limited = |command: &str| {
-        let program = env!("CARGO_BIN_EXE_larder");
+        let program = backend::PROGRAM;
         let mut shell = Command::new("sh");
         place.set_up(&mut shell);
         shell.args([

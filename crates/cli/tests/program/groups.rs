@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use super::backend;
 use super::support::{Place, Running, noise, tree};
 
 /// Somebody's running sync, and the invite of `kind` that it printed.
@@ -262,24 +263,6 @@ fn what_is_not_there_is_said() {
     assert_eq!(names(&place.json(&["ls"])), ["a", "g", "g"]);
 }
 
-/// Deletes the bytes of one of the store's payloads, of which each file here has one.
-fn lose_one(place: &Place) {
-    let mut folders = vec![place.path("store").join("payload")];
-    let mut found = Vec::new();
-    while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            match path.is_dir() {
-                true => folders.push(path),
-                false if path.extension().is_some_and(|end| end == "data") => found.push(path),
-                false => {}
-            }
-        }
-    }
-    found.sort();
-    std::fs::remove_file(&found[0]).unwrap();
-}
-
 #[test]
 fn one_lost_file_holds_up_no_other() {
     let (here, there) = (Place::new(), Place::new());
@@ -288,7 +271,7 @@ fn one_lost_file_holds_up_no_other() {
     }
     here.ok(&["group", "create", "g", "--as", "ann"]);
     here.ok(&["put", "d"]);
-    lose_one(&here);
+    backend::lose_one_payload(&here.path("store"));
     let (mut running, invite) = watch(&here, "write");
     there.ok(&["group", "join", &invite, "--as", "bob"]);
     let said = there.fails(1, &["sync", "--loopback", "--timeout", "3s"]);
@@ -338,7 +321,7 @@ fn one_lost_file_holds_up_no_other() {
     here.ok(&["get", "g/ann/d", "-o", "copy"]);
     assert_eq!(tree(&here.path("copy")), tree(&here.path("d")));
     // So it does after a repair.
-    lose_one(&here);
+    backend::lose_one_payload(&here.path("store"));
     here.ok(&["verify", "--repair"]);
     let status = here.json(&["status", "g"]);
     let missing: Vec<_> = status
@@ -360,7 +343,7 @@ fn one_lost_file_holds_up_no_other() {
     there.ok(&["get", "g/ann/d", "-o", "out"]);
     assert_eq!(tree(&there.path("out")), tree(&here.path("d")));
     // What was had and lost comes again from those who have it.
-    lose_one(&there);
+    backend::lose_one_payload(&there.path("store"));
     there.ok(&["verify", "--repair"]);
     there.ok(&["sync", "--loopback"]);
     there.ok(&["get", "g/ann", "-o", "all"]);
@@ -398,7 +381,7 @@ fn a_store_that_fails_is_named_until_it_works_again() {
     there.ok(&["group", "join", &invite, "--as", "bob"]);
     let mut shell = Command::new("sh");
     there.set_up(&mut shell);
-    let program = env!("CARGO_BIN_EXE_larder");
+    let program = backend::PROGRAM;
     shell.args([
         "-c",
         &format!(

@@ -1,5 +1,6 @@
 //! The program from outside: what it prints, what it leaves, how it ends.
 
+mod backend;
 mod bench;
 mod copy;
 mod demo;

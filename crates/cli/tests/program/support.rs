@@ -6,8 +6,10 @@ use std::{
     process::{Child, ChildStdin, Command, Stdio},
 };
 
-use larder::{Store, StoreBuilder, StoreUrl, Unlock};
+use larder::{Store, StoreUrl, Unlock};
 use serde_json::Value;
+
+use super::backend;
 
 /// A folder to work in, with a store of its own.
 pub struct Place {
@@ -34,7 +36,8 @@ impl Place {
     }
 
     pub fn url(&self) -> StoreUrl {
-        StoreUrl::redb(self.path("store"))
+        let url = format!("{}:{}", backend::SCHEME, self.path("store").display());
+        url.parse().unwrap()
     }
 
     /// Writes a file, and the folders above it.
@@ -58,7 +61,7 @@ impl Place {
     }
 
     pub fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_larder"));
+        let mut command = Command::new(backend::PROGRAM);
         self.set_up(&mut command);
         command.args(args);
         command
@@ -117,7 +120,7 @@ impl Place {
         let runtime = tokio::runtime::Runtime::new().unwrap();
         runtime.block_on(async {
             let key = self.path("secrets.key");
-            let builder = StoreBuilder::from_url(self.url());
+            let builder = backend::builder(self.url());
             let builder = builder.unlock_with(move || Unlock::key_file(&key));
             let store = builder.open().await.unwrap();
             let result = work(&store).await;

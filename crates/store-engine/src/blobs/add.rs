@@ -140,7 +140,15 @@ impl From<File> for Source {
 }
 
 /// The options for adding a blob.
+///
+/// ```
+/// # use larder_store_engine::{AddOptions, Format, TagName};
+/// let options = AddOptions::default().tag(TagName::try_from("film")?).progress(|bytes| tracing::info!(bytes));
+/// # drop(options);
+/// # larder_store_api::Result::<()>::Ok(())
+/// ```
 #[derive(Default)]
+#[non_exhaustive]
 pub struct AddOptions {
     /// The format for which the pin, and the tag, keep: the blob alone, or all that it names.
     pub format: Option<Format>,
@@ -160,6 +168,27 @@ impl fmt::Debug for AddOptions {
 }
 
 impl AddOptions {
+    /// Sets the format for which the pin, and the tag, keep.
+    #[must_use]
+    pub fn format(mut self, format: impl Into<Option<Format>>) -> Self {
+        self.format = format.into();
+        self
+    }
+
+    /// Sets a tag in the same commit.
+    #[must_use]
+    pub fn tag(mut self, tag: impl Into<Option<TagName>>) -> Self {
+        self.tag = tag.into();
+        self
+    }
+
+    /// Sets a function that is told how many bytes were taken in so far. It must not block.
+    #[must_use]
+    pub fn progress(mut self, progress: impl Fn(u64) + Send + Sync + 'static) -> Self {
+        self.progress = Some(Arc::new(progress));
+        self
+    }
+
     fn root(&self, hash: Hash) -> Root {
         let format = self.format.unwrap_or(Format::Raw);
         Root { hash, format }

@@ -23,7 +23,7 @@ use super::{
     entry::Indexed,
     pins::{Collecting, Deleting, Watch},
     reachable::Reachable,
-    read::Status,
+    read::BlobStatus,
     tags::Tags,
 };
 use crate::{Hash, Root, metrics::Counter};
@@ -215,9 +215,9 @@ impl Inner {
         }
         let freed = doomed
             .iter()
-            .map(|(_, found)| match Status::of(&found.entry) {
-                Status::Complete { size } => size,
-                Status::Partial { present, .. } => present,
+            .map(|(_, found)| match BlobStatus::of(&found.entry) {
+                BlobStatus::Complete { size } => size,
+                BlobStatus::Partial { present, .. } => present,
             });
         Ok((doomed.len() as u64, freed.sum()))
     }

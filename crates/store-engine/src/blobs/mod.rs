@@ -53,7 +53,7 @@ pub use self::{
     items::Encoded,
     pins::Pin,
     reachable::Reachable,
-    read::{MAX_READ_TO_BYTES, Status},
+    read::{BlobStatus, MAX_READ_TO_BYTES},
     reader::Reader,
     scrub::{Finding, Repair, Scrubbed},
     sessions::{BEAT, LEASE},

@@ -1,14 +1,12 @@
 //! Collections: what an app holds over any [`CollectionStore`].
 //!
 //! The handle keeps the store's contract and adds what every store would otherwise do for itself:
-//! requests over a limit are refused before they have any effect, scans are in order even where the
-//! store's are not, a watch works even where the store has none, and collections whose name begins
+//! requests over a limit are refused before they have any effect, a watch works even where the store has none, and collections whose name begins
 //! with [`RESERVED`] belong to the engine.
 
 mod durable;
 mod handle;
 mod limits;
-mod sort;
 mod watch;
 
 use std::sync::Arc;
@@ -18,13 +16,12 @@ use futures_util::{StreamExt, TryStreamExt, future::ready, stream};
 use larder_store_api::{
     Batch, Change, CollectionCapabilities, CollectionId, CollectionStore, Durability, Edit, Entry,
     Error, Expect, IntoBytes, IntoCollectionId, KeyRange, Kind, Listing, Order, Result, Revision,
-    Scan, ScanOrder,
+    Scan,
 };
 
 use crate::metrics::Counter;
 use durable::Durable;
 pub use handle::Collection;
-pub use sort::{SORT_BYTES, SORT_ENTRIES};
 pub use watch::{MAX_ANNOUNCED_COMMITS, MAX_ANNOUNCED_KEYS, WATCH_BACKLOG};
 
 /// Collections whose name begins with this belong to the engine: an app may read, but not write
@@ -106,7 +103,7 @@ impl Collections {
         Arc::ptr_eq(&self.0, &other.0)
     }
 
-    /// Facts about the store. Whatever its [`ScanOrder`], scans through this handle are ordered.
+    /// Facts about the store.
     pub fn capabilities(&self) -> CollectionCapabilities {
         self.0.capabilities
     }
@@ -125,15 +122,9 @@ impl Collections {
 
     /// The entries that `scan` asks for, each key at most once, in the order it asks for.
     ///
-    /// An entry that is not changed while the scan runs appears. Where the store's scans are
-    /// [`ScanOrder::Unordered`], they are sorted here in passes of at most [`SORT_ENTRIES`] entries
-    /// or [`SORT_BYTES`] bytes, so that memory is bounded and time grows with the square of what is
-    /// scanned beyond one pass.
+    /// An entry that is not changed while the scan runs appears.
     pub fn scan(&self, scan: Scan) -> Listing<Entry> {
-        match self.0.capabilities.scan_order {
-            ScanOrder::Ordered => self.0.store.scan(scan),
-            ScanOrder::Unordered => sort::sorted(Arc::clone(&self.0.store), scan),
-        }
+        self.0.store.scan(scan)
     }
 
     /// The entries whose key begins with `prefix`, ascending. See [`scan`](Self::scan).
@@ -307,7 +298,8 @@ impl Collections {
         Box::pin(changes.try_filter(move |change| {
             ready(match change {
                 Change::Keys { collection: id, .. } => *id == collection,
-                Change::Resync => true,
+                // A resync, or a change of which it is not known what it changes.
+                _ => true,
             })
         }))
     }

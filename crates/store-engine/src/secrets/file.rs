@@ -20,7 +20,7 @@ use crate::blocking::blocking;
 
 const OPEN: &str = "secrets.open";
 
-/// Secrets in one encrypted file. Every change writes a new file beside it and puts it in its place.
+/// Secrets in one encrypted file. Every change writes a new file beside it and replaces the old one.
 #[derive(Debug, Clone)]
 pub struct FileSecrets(Arc<Inner>);
 
@@ -40,12 +40,12 @@ impl std::fmt::Debug for Inner {
 }
 
 impl FileSecrets {
-    /// Opens the file, or makes one with the first secret that is put.
+    /// Opens the file; if there is none, the first secret that is put creates it.
     ///
     /// # Errors
-    /// [`Kind::Denied`] where the key or the password is another, or others could read the file;
-    /// [`Kind::Corrupt`] and [`Kind::Unsupported`] as they say; [`Kind::Unavailable`] where another
-    /// process has it open. Nothing is changed then.
+    /// [`Kind::Denied`] if the key or the password is wrong, or others could read the file;
+    /// [`Kind::Corrupt`] if it is damaged; [`Kind::Unsupported`] if a newer version wrote it;
+    /// [`Kind::Unavailable`] if another process has it open. Nothing is changed in these cases.
     pub async fn open(path: impl Into<PathBuf>, unlock: Unlock) -> Result<Self> {
         let path = path.into();
         blocking(OPEN, move || Self::open_now(path, &unlock)).await?
@@ -81,8 +81,8 @@ impl FileSecrets {
         })))
     }
 
-    /// Changes the table and writes it, whole or not at all. Once it has its turn it runs to its end
-    /// even if the caller goes, and no later change comes before it.
+    /// Changes the table and writes it atomically. After it has got its turn it runs to its end even if
+    /// the caller goes away, and no later change comes before it.
     async fn change(
         &self,
         operation: &'static str,

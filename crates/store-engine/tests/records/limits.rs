@@ -1,4 +1,4 @@
-//! Each limit: reached, and then one too many.
+//! Tests of each limit: at the limit, and one beyond it.
 
 use larder_store_api::{
     Kind, Member, PublicKey, Put, PutRecord, RecordDescriptor, RecordStore, SeqExpect, Signed,
@@ -74,10 +74,10 @@ async fn a_records_values_have_at_most_1_mib_together() {
             );
         }
         assert_eq!(seqs(&records, id).await.len(), 32);
-        // What does not make it longer is no matter.
+        // Edits that do not increase the sum are always possible.
         put(32, 0).await.unwrap();
         put(0, MAX_VALUE_LEN).await.unwrap();
-        // What one slot gives up, others can have, to the byte.
+        // Room that one slot frees is available to others, to the byte.
         put(0, MAX_VALUE_LEN - 10).await.unwrap();
         put(32, 9).await.unwrap();
         put(33, 1).await.unwrap();
@@ -183,7 +183,7 @@ async fn a_descriptor_that_makes_no_sense_is_invalid() {
                 format!("record.describe: invalid: {text}")
             );
         }
-        // An owner without slots is fine where there are members.
+        // An owner without slots is valid if there are members.
         let id = records.create(with(0, vec![member(2, 1)])).await.unwrap();
         let put = records.put(id, 0, write("a", 2, SeqExpect::Any)).await;
         assert_eq!(put.unwrap(), Put::Published { seq: 1 });

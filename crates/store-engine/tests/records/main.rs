@@ -1,5 +1,4 @@
-//! Tests of what callers rely on when they hold `Records`, over a full store and over the barest
-//! one.
+//! Tests of what `Records` promises to its callers, over a full store and over the most limited one.
 #![allow(missing_docs)]
 
 mod damage;
@@ -30,7 +29,7 @@ pub fn secret(n: u8) -> SecretKey {
     SecretKey::from_bytes([n; 32])
 }
 
-/// Slots 0 and 1 are the owner's (key 1), 2 that of key 2, 3 and 4 those of key 3.
+/// Returns a descriptor: slots 0 and 1 belong to the owner (key 1), 2 to key 2, 3 and 4 to key 3.
 pub fn descriptor() -> RecordDescriptor {
     let member = |n, slots| Member {
         key: public_key(&secret(n)),
@@ -43,7 +42,7 @@ pub fn descriptor() -> RecordDescriptor {
     }
 }
 
-/// A record of key 1 alone.
+/// Returns the descriptor of a record that belongs to key 1 alone.
 pub fn owned(slots: u16) -> RecordDescriptor {
     RecordDescriptor {
         owner: public_key(&secret(1)),
@@ -83,7 +82,7 @@ pub async fn seqs(records: &Records, id: RecordId) -> Vec<(Slot, u64)> {
         .collect()
 }
 
-/// Writes below the records, as damage or another program would.
+/// Writes directly into the store, as damage or another program would.
 pub async fn overwrite(
     store: &impl CollectionStore,
     collection: CollectionId,

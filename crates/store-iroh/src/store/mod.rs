@@ -14,7 +14,7 @@ use iroh_blobs::api::{
     proto::{Command, CreateTempTagMsg, ObserveMsg, Scope},
 };
 use larder_store_api::{Error, Kind, Result};
-use larder_store_engine::{Blobs, Hash, Status};
+use larder_store_engine::{BlobStatus as Status, Blobs, Hash};
 use tokio::{
     sync::mpsc,
     task::{JoinError, JoinSet},

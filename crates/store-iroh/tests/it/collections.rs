@@ -63,10 +63,7 @@ async fn what_is_no_collection_is_refused() {
     assert_eq!(kind(Hash::EMPTY).await, Kind::Invalid);
     let seq = |hashes: &[Hash]| {
         let bytes: Vec<u8> = hashes.iter().flat_map(|hash| *hash.as_bytes()).collect();
-        let options = AddOptions {
-            format: Some(Format::HashSeq),
-            ..AddOptions::default()
-        };
+        let options = AddOptions::default().format(Format::HashSeq);
         blobs.add_with(bytes, options)
     };
     let without_names = seq(&[missing]).await.unwrap();

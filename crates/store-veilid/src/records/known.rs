@@ -1,4 +1,4 @@
-//! The records that a store knows: their descriptors, in a collection.
+//! The records that a store knows: a collection of their descriptors.
 
 use std::sync::Arc;
 
@@ -23,7 +23,7 @@ impl Known {
         Self(store)
     }
 
-    /// The record's descriptor; [`Kind::NotFound`] where it is not known.
+    /// Returns the record's descriptor; [`Kind::NotFound`] if the record is not known.
     pub(super) async fn get(
         &self,
         operation: &'static str,
@@ -39,7 +39,7 @@ impl Known {
             .with("record", id)
         })?;
         decode(&entry.value).ok_or_else(|| {
-            let message = "what is remembered of the record cannot be read";
+            let message = "the stored descriptor of the record cannot be read";
             Error::new(Kind::Corrupt, operation, message).with("record", id)
         })
     }
@@ -70,7 +70,8 @@ fn key(id: RecordId) -> Bytes {
     Bytes::copy_from_slice(&id.0)
 }
 
-/// The version, the owner and its slots, then each member and its slots; numbers little-endian.
+/// Encodes the version, the owner and its slots, then each member and its slots; numbers are
+/// little-endian.
 fn encode(record: &RecordDescriptor) -> Bytes {
     let mut bytes = Vec::with_capacity(HEAD_LEN + record.members.len() * MEMBER_LEN);
     bytes.push(VERSION);

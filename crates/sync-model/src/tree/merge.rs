@@ -1,4 +1,4 @@
-//! Making one tree of two, so that nobody's work is lost and all who merge come to the same tree.
+//! Merges two trees without losing anyone's work; all devices that merge get the same tree.
 
 use std::collections::BTreeMap;
 
@@ -9,23 +9,22 @@ use super::{Difference, Edited, FileEntry, Name, Root, Tree, name::MAX_NAME_LEN}
 
 const MERGE: &str = "sync.tree.merge";
 
-/// The number of further names that are tried for a conflict copy whose name is taken by another
-/// file.
+/// The most alternative names that are tried for a conflict copy whose name is taken by another file.
 const MAX_TRIES: u32 = 64;
 
 impl Tree {
-    /// The tree that has what both have. It is the same whichever is `ours`.
+    /// Merges two trees. The result does not depend on which one is `ours`.
     ///
-    /// For each name that differs: a side whose file is as in `base`, the tree that both were made
-    /// from, yields to the other, also where the other removed it. Else a file wins over none, and
-    /// of two files the one that was modified later, or, at the same time, that of the greater
-    /// hash. The other is kept beside it, as `name (conflict 0123456789).ext` with the beginning of
-    /// its hash, unless its bytes are the same.
+    /// For each name that differs: a side whose file is the one in `base`, the common ancestor, yields
+    /// to the other, even if the other removed the file. Otherwise an existing file wins over a missing
+    /// one, and of two files the one that was modified later, or, if the times are equal, the one with
+    /// the greater hash. The other is kept beside it, as `name (conflict 0123456789).ext` with the
+    /// beginning of its hash, unless its bytes are the same.
     ///
-    /// Pages that both trees have are not read. Changes are held in memory.
+    /// Pages that both trees have are not read. The changes are held in memory.
     pub async fn merge(&self, ours: Root, theirs: Root, base: Option<Root>) -> Result<Edited> {
         let base = base.unwrap_or(Root::EMPTY);
-        // Both stay while they are read.
+        // Both trees stay while they are read.
         let _theirs = self.0.blobs.pin(theirs.keep()).await;
         let _ours = self.0.blobs.pin(ours.keep()).await;
         let mut merge = Merge {
@@ -63,7 +62,7 @@ struct Merge<'a> {
 /// The decision about a name.
 struct Decision {
     wins: Option<FileEntry>,
-    /// The entry that must be kept beside it.
+    /// The entry that must be kept as a conflict copy.
     loses: Option<FileEntry>,
 }
 
@@ -82,7 +81,7 @@ impl Merge<'_> {
     }
 
     /// Finds a name for a conflict copy. The file that has the name in the merged tree, apart from
-    /// copies, does not depend on which tree is ours; and copies come in the order of their files'
+    /// copies, does not depend on which tree is ours, and copies are made in the order of their files'
     /// names.
     async fn keep_copy(&mut self, name: &Name, copy: FileEntry) -> Result<()> {
         for attempt in 0..MAX_TRIES {
@@ -129,7 +128,7 @@ fn decide(a: Option<FileEntry>, b: Option<FileEntry>, base: Option<FileEntry>) -
                 loses: differs.then_some(older),
             }
         }
-        // Removed on the other side: stays, unless it is what was there before.
+        // The other side removed it: it stays, unless it is unchanged from the base.
         (Some(only), None) | (None, Some(only)) => {
             wins(Some(only).filter(|only| base.as_ref() != Some(only)))
         }
@@ -137,7 +136,7 @@ fn decide(a: Option<FileEntry>, b: Option<FileEntry>, base: Option<FileEntry>) -
     }
 }
 
-/// Orders any two files that differ.
+/// Orders any two different files.
 fn rank(entry: &FileEntry) -> (i64, [u8; 32], u64, [u8; 32], [u8; 32]) {
     (
         entry.modified,
@@ -148,8 +147,8 @@ fn rank(entry: &FileEntry) -> (i64, [u8; 32], u64, [u8; 32], [u8; 32]) {
     )
 }
 
-/// `a/b.txt` becomes `a/b (conflict 0123456789).txt`; where that is taken, with the whole hash, and
-/// then with numbers too.
+/// Returns the name of a conflict copy: `a/b.txt` becomes `a/b (conflict 0123456789).txt`; if that is
+/// taken, with the whole hash, and then with numbers too.
 fn conflict_name(name: &Name, copy: &FileEntry, attempt: u32) -> Result<Name> {
     let mark = match attempt {
         0 => format!(" (conflict {})", copy.hash.fmt_short()),
@@ -158,7 +157,7 @@ fn conflict_name(name: &Name, copy: &FileEntry, attempt: u32) -> Result<Name> {
     };
     let name = name.as_str();
     let part = name.rfind('/').map_or(0, |at| at + 1);
-    // A dot that begins a name begins no extension, and neither does one too far from its end.
+    // A leading dot does not start an extension, and neither does one too far from the end.
     let dot = name[part..]
         .rfind('.')
         .map(|at| part + at)
@@ -166,11 +165,11 @@ fn conflict_name(name: &Name, copy: &FileEntry, attempt: u32) -> Result<Name> {
     let (stem, extension) = name.split_at(dot.unwrap_or(name.len()));
     let room = MAX_NAME_LEN - mark.len() - extension.len();
     let stem = &stem[..stem.floor_char_boundary(room.min(stem.len()))];
-    // A name so long that its last part is cut off leaves the folder with a slash.
+    // If the last part is cut off completely, the name ends with the folder's slash.
     Name::new(format!("{stem}{mark}{extension}"))
 }
 
-/// The longest extension that stays at the end of a conflict copy's name, with its dot.
+/// The longest extension that is kept at the end of a conflict copy's name, including its dot.
 const MAX_EXTENSION_LEN: usize = 64;
 
 #[cfg(test)]

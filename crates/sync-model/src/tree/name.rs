@@ -13,8 +13,8 @@ pub const MAX_NAME_LEN: usize = 4096;
 pub struct Name(Arc<str>);
 
 impl Name {
-    /// A name, or [`Kind::Invalid`] where it is empty or too long, or has a part that is empty, `.`
-    /// or `..`, or a NUL.
+    /// Makes a name; [`Kind::Invalid`] if it is empty or too long, or has a part that is empty, `.` or
+    /// `..`, or contains a NUL.
     pub fn new(name: impl AsRef<str>) -> Result<Self> {
         let name = name.as_ref();
         let wrong = |message| {
@@ -33,7 +33,7 @@ impl Name {
         Ok(Self(name.into()))
     }
 
-    /// The name's text.
+    /// Returns the name as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }

@@ -1,4 +1,4 @@
-//! Merging: nobody's work is lost, and all come to the same tree.
+//! Tests of merging: nobody's work is lost, and all devices get the same tree.
 
 use super::*;
 
@@ -6,7 +6,7 @@ async fn merged(tree: &Tree, ours: Root, theirs: Root, base: Option<Root>) -> Fi
     let one = tree.merge(ours, theirs, base).await.unwrap().root;
     let other = tree.merge(theirs, ours, base).await.unwrap().root;
     assert_eq!(one, other);
-    // Whoever merges again has nothing left to do.
+    // Merging again changes nothing.
     let again = tree.merge(one, theirs, Some(theirs)).await.unwrap();
     assert_eq!(again.root, one);
     contents(tree, one).await
@@ -48,7 +48,7 @@ async fn the_newest_wins_and_the_other_is_kept() {
         (name("only theirs"), at(4, 0)),
     ]);
     assert_eq!(files, expected);
-    // At the same time, the greater hash.
+    // At the same time, the greater hash wins.
     let theirs = build(&tree, [(name("a.txt"), at(2, 10))]).await;
     let files = merged(&tree, ours.root, theirs.root, None).await;
     let (a, b) = (at(1, 10), at(2, 10));
@@ -59,7 +59,7 @@ async fn the_newest_wins_and_the_other_is_kept() {
     };
     assert_eq!(files[&name("a.txt")], wins);
     assert_eq!(files.len(), 3);
-    // The same bytes at two times are no conflict.
+    // Equal bytes at two times do not conflict.
     let theirs = build(&tree, [(name("a.txt"), at(1, 20))]).await;
     let files = merged(&tree, ours.root, theirs.root, None).await;
     assert_eq!(files[&name("a.txt")], at(1, 20));
@@ -74,12 +74,12 @@ async fn who_changed_nothing_yields() {
     let names: Vec<Name> = files.keys().cloned().collect();
     let mut ours = BTreeMap::new();
     let mut theirs = BTreeMap::new();
-    // Changed on one side, though the time goes back; removed on one side; on both.
+    // Changed on one side, though the time goes back; removed on one side; removed on both.
     ours.insert(names[1].clone(), Some(at(9, -5)));
     theirs.insert(names[2].clone(), None);
     ours.insert(names[3].clone(), None);
     theirs.insert(names[3].clone(), None);
-    // Removed on one, changed on the other: what was changed stays.
+    // Removed on one side, changed on the other: the changed file stays.
     ours.insert(names[4].clone(), Some(at(9, -5)));
     theirs.insert(names[4].clone(), None);
     let a = tree.edit(base.root, ours).await.unwrap();
@@ -91,7 +91,7 @@ async fn who_changed_nothing_yields() {
     expected.remove(&names[3]);
     expected.insert(names[4].clone(), at(9, -5));
     assert_eq!(found, expected);
-    // Without a base, what one has stays.
+    // Without a base, files of one side stay.
     let found = merged(&tree, a.root, b.root, None).await;
     assert_eq!(found.get(&names[2]), files.get(&names[2]));
     assert_eq!(found.get(&names[3]), None);
@@ -110,7 +110,7 @@ async fn a_copy_takes_no_name_of_another_file() {
     let whole = name(&format!("a (conflict {}).txt", loser.hash));
     assert_eq!(files[&whole], loser);
     assert_eq!(files.len(), 3);
-    // The very copy is there already.
+    // The conflict copy is there already.
     let ours = [(name("a.txt"), at(1, 10)), (taken.clone(), loser.clone())];
     let ours = build(&tree, ours).await;
     let files = merged(&tree, ours.root, theirs.root, None).await;
@@ -147,7 +147,7 @@ proptest! {
             let kept: std::collections::BTreeSet<Hash> = found.values().map(|e| e.hash).collect();
             for side in [&ours, &theirs] {
                 for (name, entry) in side {
-                    // Whatever a side wrote is there, under its name or beside it.
+                    // Every file that a side wrote is there, under its name or as a conflict copy.
                     if before.get(name) != Some(entry) {
                         assert!(kept.contains(&entry.hash), "{name} is lost");
                     }

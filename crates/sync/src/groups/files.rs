@@ -11,7 +11,7 @@ use std::{
 use bytes::Bytes;
 use larder_descriptors::Descriptors;
 use larder_store_api::{Error, IntoBytes, Kind, Result};
-use larder_store_engine::{Blobs, Hash, Pin, Source, Status, Transaction, blocking};
+use larder_store_engine::{BlobStatus, Blobs, Hash, Pin, Source, Transaction, blocking};
 use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
 
 use crate::{
@@ -365,10 +365,10 @@ pub(crate) async fn is_file_here(blobs: &Blobs, blob: Hash, longest: u64) -> Res
         return Ok(true);
     }
     Ok(match blobs.status(blob).await? {
-        Some(Status::Complete { .. }) => true,
-        Some(Status::Partial {
+        Some(BlobStatus::Complete { .. }) => true,
+        Some(BlobStatus::Partial {
             size, proven: true, ..
         }) => size > longest,
-        Some(Status::Partial { .. }) | None => false,
+        Some(BlobStatus::Partial { .. }) | None => false,
     })
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashSet, btree_map::Entry};
 
 use larder_store_api::{Kind, Result};
-use larder_store_engine::{Blobs, Hash, Status};
+use larder_store_engine::{BlobStatus, Blobs, Hash};
 
 use super::{
     Policy, Repo, Wants,
@@ -263,8 +263,8 @@ impl Repo {
                         None => (None, 0),
                     };
                     let here = match self.group().blobs().status(file.blob).await? {
-                        Some(Status::Partial { present, .. }) => present,
-                        Some(Status::Complete { .. }) | None => 0,
+                        Some(BlobStatus::Partial { present, .. }) => present,
+                        Some(BlobStatus::Complete { .. }) | None => 0,
                     };
                     let size = size.saturating_sub(here);
                     let file = MissingFile {

@@ -8,7 +8,7 @@ use larder_store_api::{
     Error, Freshness, GROUP_LEN, Kind, Listing, PublicKey, Put, PutRecord, RecordId, RecordStore,
     Result, SecretKey, SeqExpect, Signed, positions,
 };
-use larder_store_engine::{Blobs, Hash, Repair, SlotState, Status, Transaction};
+use larder_store_engine::{BlobStatus, Blobs, Hash, Repair, SlotState, Transaction};
 
 use super::{
     Event, Group,
@@ -80,7 +80,7 @@ impl Changes {
 /// the index itself is verified with it.
 async fn is_damaged(blobs: &Blobs, blob: Hash) -> Result<bool> {
     let size = match blobs.status(blob).await? {
-        Some(Status::Complete { size }) if size > GROUP_LEN => size,
+        Some(BlobStatus::Complete { size }) if size > GROUP_LEN => size,
         _ => return Ok(false),
     };
     for at in [0, size - 1] {

@@ -1,4 +1,4 @@
-//! Connects to members that are not connected, and leaves those alone who lied or cannot be reached.
+//! Connects to members that are not connected; avoids those that lied or cannot be reached.
 
 use std::sync::Arc;
 
@@ -63,7 +63,7 @@ impl Shared {
         }
     }
 
-    /// Addresses of members that may be worth a try.
+    /// Returns the addresses of members that are worth a try.
     fn candidates(&self) -> Vec<Address> {
         let mut all: Vec<Address> = Vec::new();
         let own = self.network.addresses();
@@ -76,7 +76,7 @@ impl Shared {
                 texts.extend(valid.map(|route| route.address.clone()));
             });
             for text in texts {
-                // A group may tell addresses of several networks.
+                // Members may announce addresses of several networks.
                 let Ok(address) = text.parse::<Address>() else {
                     continue;
                 };
@@ -102,13 +102,13 @@ impl Shared {
         all
     }
 
-    /// Does what follows from a fault on one of a connection's streams. A peer that lied or was silent for
-    /// too long is left alone for a while. A store of ours that failed is no reason to do anything to the
-    /// peer, and neither is a stream that was lost.
+    /// Acts on a fault of one of a connection's streams. A peer that lied or stalled is avoided for a
+    /// while. A failure of our own store has no consequences for the peer, and neither does a lost
+    /// stream.
     pub(super) fn blame(&self, link: &Link, fault: &Fault) {
         let peer = link.connection.peer();
         match fault {
-            // What several of its streams suffer from is one lie.
+            // Several streams may report the same lie; penalise it once.
             Fault::Peer(Misconduct::Lies, error) if link.connection_lives() => {
                 Counter::Misconduct.add(1);
                 tracing::warn!(%peer, %error, "a peer lied");
@@ -125,7 +125,7 @@ impl Shared {
         }
     }
 
-    /// A session ended, and only a new connection begins it again.
+    /// Marks a session as ended for good: only a new connection starts it again.
     pub(super) fn end_session(&self, link: &Link, fault: &Fault) {
         self.blame(link, fault);
         if link.connection_lives() {

@@ -1,4 +1,4 @@
-//! The blame for a failure: whose fault it is that something did not work.
+//! Classifies failures by who is at fault: this device, the peer or the network.
 
 use std::{collections::BTreeMap, io, sync::Mutex};
 
@@ -9,10 +9,10 @@ use tokio::time::{Duration, Instant};
 use super::{Replicator, lock};
 
 const PEER: &str = "sync.peer";
-/// The time for which a failure is shown of a store that was not needed again. Work of our own is tried again sooner
-/// than that; what a peer asked for is not.
+/// The time for which a store's failure stays listed if the store is not used again. Our own work retries sooner
+/// than that; a peer's request is not retried.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(320);
-/// The most places of which it is remembered that a store failed there.
+/// The most failed stores that are remembered.
 const MAX_TROUBLES: usize = 1024;
 
 pub(super) use larder_store_engine::fetch::{Fault, Misconduct};
@@ -20,23 +20,23 @@ pub(super) use larder_store_engine::fetch::{Fault, Misconduct};
 /// The result of replication with a peer.
 pub(super) type Outcome<T, E = Fault> = std::result::Result<T, E>;
 
-/// The peer said something that is wrong, as `message` says.
+/// Returns a fault for a peer that sent something wrong, as `message` says.
 pub(super) fn lies(message: &'static str) -> Fault {
     Fault::Peer(Misconduct::Lies, Error::new(Kind::Invalid, PEER, message))
 }
 
-/// The peer refuses something.
+/// Returns a fault for a peer that refused something.
 pub(super) fn refuses(message: &'static str) -> Fault {
     Fault::Peer(Misconduct::Refuses, Error::new(Kind::Denied, PEER, message))
 }
 
-/// Says whose fault an error is, where it happens.
+/// Marks an error with its origin, at the place where it occurs.
 pub(super) trait Blame<T> {
-    /// A store of this device gave it.
+    /// A store of this device returned the error.
     fn local(self) -> Outcome<T>;
-    /// It is about what the peer sent.
+    /// The peer sent something wrong.
     fn peer(self) -> Outcome<T>;
-    /// The network gave it.
+    /// The network returned the error.
     fn link(self) -> Outcome<T>;
 }
 
@@ -54,7 +54,7 @@ impl<T> Blame<T> for Result<T> {
     }
 }
 
-/// A stream to a peer failed.
+/// Returns a fault for a stream that failed.
 pub(super) fn lost(error: io::Error) -> Fault {
     Fault::Link(Error::new(Kind::Unavailable, PEER, "the peer is gone").because(error))
 }
@@ -63,9 +63,9 @@ pub(super) fn lost(error: io::Error) -> Fault {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Trouble {
-    /// The group that it was needed for; `None` where it was for all.
+    /// The group that the work was for; `None` if it was for all groups.
     pub group: Option<RecordId>,
-    /// The work that needed it, in a word or two.
+    /// The work that failed, in a word or two.
     pub work: &'static str,
     /// The error that it returned.
     pub error: Error,
@@ -87,7 +87,7 @@ struct Noted {
 }
 
 impl Troubles {
-    /// Notes that a store failed. The operator is told when it begins, and when it fails in another way.
+    /// Records that a store failed. Logs the first failure, and any later one that differs from it.
     pub(super) fn note(&self, group: Option<RecordId>, work: &'static str, error: &Error) {
         Counter::StoreFailures.add(1);
         let mut all = lock(&self.0);
@@ -119,7 +119,7 @@ impl Troubles {
         }
     }
 
-    /// It worked.
+    /// Records that the store worked again.
     pub(super) fn clear(&self, group: Option<RecordId>, work: &'static str) {
         if lock(&self.0).remove(&(group, work)).is_some() {
             tracing::info!(?group, work, "a store of this device works again");
@@ -134,8 +134,8 @@ impl Noted {
 }
 
 impl Replicator {
-    /// The stores of this device that fail now, with what they say; what they were needed for is tried again
-    /// and again. No peer is to blame for them.
+    /// Returns the stores of this device that are failing, with their errors. Their work is retried
+    /// until it succeeds. No peer is to blame for them.
     pub fn troubles(&self) -> Vec<Trouble> {
         let all = lock(&self.0.troubles.0);
         let shown = all.values().filter(|noted| noted.is_shown());

@@ -67,7 +67,7 @@ use self::{
 pub use self::{
     fault::Trouble,
     free::{Copies, Freed},
-    progress::{FetchProgress, FileProgress},
+    progress::{FileProgress, RepoProgress},
 };
 use crate::{
     groups::{Event, Group, Groups, Missing, Policy, Repo},
@@ -94,6 +94,7 @@ pub enum Push {
 
 /// The options of replication.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct ReplicateOptions {
     /// The policy for the repos of groups that have no policy of their own.
     pub policy: Policy,
@@ -103,6 +104,36 @@ pub struct ReplicateOptions {
     pub compare_every: Duration,
     /// The time for which a route of ours is valid; it is renewed at half of that.
     pub route_for: Duration,
+}
+
+impl ReplicateOptions {
+    /// Sets the policy for the repos of groups that have no policy of their own.
+    #[must_use]
+    pub fn policy(mut self, policy: Policy) -> Self {
+        self.policy = policy;
+        self
+    }
+
+    /// Says if changes are pushed.
+    #[must_use]
+    pub fn push(mut self, push: Push) -> Self {
+        self.push = push;
+        self
+    }
+
+    /// Sets the interval at which to compare, and to look for members that are not connected.
+    #[must_use]
+    pub fn compare_every(mut self, interval: Duration) -> Self {
+        self.compare_every = interval;
+        self
+    }
+
+    /// Sets the time for which a route of ours is valid.
+    #[must_use]
+    pub fn route_for(mut self, time: Duration) -> Self {
+        self.route_for = time;
+        self
+    }
 }
 
 impl Default for ReplicateOptions {

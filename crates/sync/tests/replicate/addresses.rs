@@ -1,4 +1,4 @@
-//! Members tell addresses of several networks; a device dials those of its own.
+//! Tests that a device dials only addresses of its own network if members announce several.
 
 use std::{
     fmt,
@@ -102,13 +102,13 @@ async fn addresses_of_other_networks_are_not_dialled() {
     let group = groups.join(&invite).await.expect("it joins");
     let synced = replicator.wait_synced(group.id(), Synced::Here, Duration::from_secs(60));
     synced.await.expect("it is in sync");
-    // What was dialled in vain would be dialled again.
+    // Failed dials would be repeated by then.
     tokio::time::sleep(Duration::from_secs(600)).await;
     let dialled = dials.dialled().clone();
     assert!(!dialled.is_empty());
     assert!(dialled.iter().all(|to| to.scheme() == "sim"), "{dialled:?}");
 
-    // A user who asks for it is told which addresses there are.
+    // A user who dials one explicitly is told which schemes there are.
     let error = replicator
         .connect(&foreign[0].parse().expect("an address"))
         .await;

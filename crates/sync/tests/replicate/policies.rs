@@ -1,10 +1,10 @@
-//! Tests of what devices want of others' repos, and of what they delete.
+//! Tests of which of others' contents devices want, and which they delete.
 
 use std::{collections::BTreeSet, time::Duration};
 
 use futures_util::TryStreamExt;
 use larder_store_api::Kind;
-use larder_store_engine::Status;
+use larder_store_engine::BlobStatus;
 use larder_sync::{
     groups::{Policy, Repo},
     invite::InviteKind::{Read, Replica, Write},
@@ -26,7 +26,7 @@ pub const FILES: [(&str, usize); 5] = [
     ("note", 100),
 ];
 
-/// A writer with some files, and devices of these kinds that want nothing of them yet.
+/// Creates a writer with some files, and devices of these kinds that do not want any contents yet.
 pub async fn members(net: &SimNetwork, kinds: &[larder_sync::invite::InviteKind]) -> Vec<Device> {
     net.set_default_link(link());
     let devices = world(net, kinds, &options()).await;
@@ -41,20 +41,20 @@ pub async fn members(net: &SimNetwork, kinds: &[larder_sync::invite::InviteKind]
     devices
 }
 
-/// The first device's repo, as another device sees it.
+/// Returns the first device's repo, as another device sees it.
 pub async fn theirs(devices: &[Device], n: usize) -> Repo {
     let key = own(&devices[0]).await.key();
     let repo = devices[n].group().repo(key).await.expect("repos");
     repo.expect("it knows of it")
 }
 
-/// Which files of the repo are whole at this device.
+/// Returns the files of the repo that are complete on this device.
 pub async fn here(device: &Device, repo: &Repo) -> BTreeSet<String> {
     let mut names = BTreeSet::new();
     let mut all = repo.list("").await.expect("a list");
     while let Some(Named { name, entry }) = all.try_next().await.expect("a name") {
         let status = device.stores.blobs.status(entry.blob).await;
-        if let Some(Status::Complete { .. }) = status.expect("a status") {
+        if let Some(BlobStatus::Complete { .. }) = status.expect("a status") {
             names.insert(name.as_str().to_owned());
         }
     }
@@ -87,7 +87,7 @@ async fn what_is_selected_comes_and_nothing_else() {
         here(&devices[1], &repo).await,
         names(&["photos/small", "note"])
     );
-    // It is remembered, and holds for what comes later, also under another name.
+    // The policy is stored, and applies to later files, even under another name.
     devices[1].crash(&net);
     devices[1].start(&net, options()).await;
     let repo = theirs(&devices, 1).await;
@@ -138,7 +138,7 @@ async fn what_is_pinned_comes_whatever_else_is_wanted() {
     repo.unpin("photos").await.expect("a pin less");
     assert_eq!(repo.pinned().await.expect("pins"), names(&["later"]));
     assert_eq!(repo.pin("../x").await.unwrap_err().kind(), Kind::Invalid);
-    // Leaving forgets it.
+    // Leaving the group deletes the policy.
     let invite = devices[0].group().invite(Read, Vec::new()).await;
     devices[1]
         .groups()
@@ -164,18 +164,18 @@ async fn a_replica_goes_by_size() {
     let mut blobs = devices[1].stores.blobs.list();
     while let Some((_, status)) = blobs.try_next().await.expect("a list") {
         match status {
-            Status::Complete { size } => {
+            BlobStatus::Complete { size } => {
                 assert!(size < 1_000_000);
                 whole += 1;
             }
-            // To see how long they are.
-            Status::Partial { present, .. } => {
+            // Their ends, which show their lengths.
+            BlobStatus::Partial { present, .. } => {
                 assert!(present <= 32 * 1024, "{present} bytes");
                 parts += 1;
             }
         }
     }
-    // A page is two.
+    // A page consists of two blobs.
     assert_eq!((whole, parts), (2 + 3, 2));
     let received = net.traffic(devices[1].key).received;
     assert!(received < 300_000, "{received} bytes");
@@ -186,7 +186,7 @@ async fn a_replica_goes_by_size() {
     assert_eq!(repo.root().await.expect("a root").files, 5);
     let mut blobs = devices[1].stores.blobs.list();
     while let Some((hash, status)) = blobs.try_next().await.expect("a list") {
-        assert!(matches!(status, Status::Complete { .. }), "{hash}");
+        assert!(matches!(status, BlobStatus::Complete { .. }), "{hash}");
     }
 }
 
@@ -231,7 +231,7 @@ async fn the_last_copy_stays_unless_told() {
     devices[1].synced(Synced::Here).await;
     let repo = theirs(&devices, 1).await;
     let ours = own(&devices[1]).await;
-    // The same bytes are the same blob; and what is ours stays.
+    // Equal bytes are one blob, and our own files stay.
     ours.write("mine", noise(3, 2_000_000))
         .await
         .expect("a write");
@@ -243,7 +243,7 @@ async fn the_last_copy_stays_unless_told() {
     group.set_policy(Policy::Pinned).await.expect("a policy");
     repo.pin("note").await.expect("a pin");
     devices[1].synced(Synced::Here).await;
-    // Nobody is there to show that it has them.
+    // Nobody is connected who could prove to have them.
     net.partition(&[devices[0].key]);
     tokio::time::sleep(Duration::from_secs(60)).await;
     let freed = free(Copies::RequireOtherCopy).await;
@@ -257,14 +257,14 @@ async fn the_last_copy_stays_unless_told() {
     assert_eq!(here(&devices[1], &repo).await, names(&["note", "video"]));
     let mine = ours.read_to_bytes("mine").await.expect("ours");
     assert!(mine == noise(3, 2_000_000));
-    // It comes again when it is read, and goes again.
+    // It is fetched again when it is read, and deleted again.
     let bytes = read(&devices[1], &repo, "photos/small", 0..u64::MAX).await;
     assert!(bytes.expect("bytes") == noise(0, 20_000));
     net.partition(&[devices[0].key]);
     tokio::time::sleep(Duration::from_secs(60)).await;
     assert_eq!(free(Copies::AllowLastCopy).await.files, 1);
     net.heal();
-    // Nobody believes that it is still here.
+    // Nobody counts them as still here.
     group.set_policy(None).await.expect("a policy");
     devices[1].synced(Synced::Everywhere).await;
     agree(&devices).await;
@@ -287,7 +287,7 @@ async fn all_of_a_repo_comes_on_demand() {
     assert_eq!((last.files, last.files_here), (5, 5), "{last:?}");
     assert_eq!(last.bytes, last.bytes_here, "{last:?}");
     assert!(last.bytes > 11_050_100, "{last:?}");
-    // Nobody is there who could give more.
+    // Nobody is connected who could provide more.
     let writer = own(&devices[0]).await;
     writer
         .write("new", noise(8, 90_000))
@@ -319,6 +319,6 @@ async fn a_replica_with_a_limit_gets_short_files_too() {
         let blob = entry.expect("a file").blob;
         let status = devices[1].stores.blobs.status(blob).await;
         let status = status.expect("a status");
-        assert!(matches!(status, Some(Status::Complete { .. })), "{len}");
+        assert!(matches!(status, Some(BlobStatus::Complete { .. })), "{len}");
     }
 }

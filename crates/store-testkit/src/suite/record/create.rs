@@ -1,4 +1,4 @@
-//! Creating records: ids and limits.
+//! Cases of creating records: ids and limits.
 
 use std::collections::BTreeSet;
 
@@ -94,7 +94,7 @@ pub(super) async fn create_refuses_what_makes_no_sense(fixture: Fixture<dyn Reco
 pub(super) async fn create_refuses_what_is_over_a_limit(fixture: Fixture<dyn RecordStore>) {
     let store = fixture.store();
     let facts = store.capabilities();
-    // Where the limit is that of the type, there is nothing over it but by members.
+    // If the type itself sets the limit, only the number of members can exceed it.
     let over = |members: Vec<Member>| RecordDescriptor {
         owner: OWNER.public,
         owner_slots: facts.max_slots,
@@ -129,7 +129,7 @@ pub(super) async fn create_takes_what_is_at_a_limit(fixture: Fixture<dyn RecordS
     assert_eq!(get(store, id, writers - 1).await, None);
 }
 
-/// One of many members, of which nobody has the secret key.
+/// Returns one of many members whose secret keys nobody has.
 fn member(n: u32) -> Member {
     let mut key = [0xee; 32];
     key[..4].copy_from_slice(&n.to_be_bytes());

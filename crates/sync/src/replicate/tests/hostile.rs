@@ -1,4 +1,4 @@
-//! A member who talks without end, and damage that is found while a tree comes.
+//! Tests of a member that announces without end, and of damage that is found while a tree arrives.
 
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ async fn join(with: &Device, device: &Device, kind: InviteKind) {
     joined.unwrap();
 }
 
-/// Damage that shows in the moment in which a fetch has its turn to say what came.
+/// Damage that shows at the moment when a fetch takes its turn to report the result.
 #[tokio::test(start_paused = true)]
 async fn damage_that_is_found_while_a_tree_comes_stops_nothing() {
     for seed in 0..5 {
@@ -70,7 +70,7 @@ async fn damage_that_is_found_while_a_tree_comes_stops_nothing() {
     }
 }
 
-/// Says again and again that it has another part of a tree, and gives nothing.
+/// Announces again and again another part of a tree, and provides nothing.
 async fn talks(net: &SimNetwork, to: &Device, from: &Device, repo: PublicKey, root: Hash) {
     let key = PublicKey([77; 32]);
     let node = net.node(key);
@@ -94,7 +94,7 @@ async fn talks(net: &SimNetwork, to: &Device, from: &Device, repo: PublicKey, ro
     tokio::spawn(async move {
         while let Ok(mut stream) = answers.accept().await {
             tokio::spawn(async move {
-                // It has nothing of it.
+                // The answer says that nothing is here.
                 stream.send.write_all(&[1]).await.ok();
                 stream.send.shutdown().await.ok();
                 tokio::io::copy(&mut stream.recv, &mut tokio::io::sink())
@@ -121,7 +121,7 @@ async fn talks(net: &SimNetwork, to: &Device, from: &Device, repo: PublicKey, ro
 #[tokio::test(start_paused = true)]
 async fn who_talks_without_end_keeps_no_fetch_from_ending() {
     let net = SimNetwork::new(5);
-    // So that there is always something new before an answer comes.
+    // The delay makes sure that something new is announced before an answer arrives.
     net.set_default_link(Link {
         latency: Duration::from_millis(20),
         ..Link::default()
@@ -137,7 +137,7 @@ async fn who_talks_without_end_keeps_no_fetch_from_ending() {
     let root = repo.root().await.unwrap().hash;
     join(&first, &second, InviteKind::Read).await;
     tokio::time::sleep(Duration::from_secs(30)).await;
-    // It knows of the group what an invite says.
+    // The talking member knows of the group what an invite contains.
     let talking = talks(&net, &second, &first, repo.key(), root);
     let others = async {
         tokio::time::sleep(Duration::from_secs(30)).await;
