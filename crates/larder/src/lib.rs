@@ -30,7 +30,13 @@
 
 mod backend;
 mod backends;
-#[cfg(all(doctest, feature = "redb", feature = "iroh", feature = "groups"))]
+#[cfg(all(
+    doctest,
+    feature = "redb",
+    feature = "iroh",
+    feature = "groups",
+    feature = "files"
+))]
 mod book;
 mod builder;
 #[cfg(feature = "groups")]
