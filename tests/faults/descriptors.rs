@@ -74,7 +74,7 @@ async fn run_out(dir: &Path) {
 
 #[test]
 fn what_cannot_be_opened_is_neither_missing_nor_damaged() {
-    const TEST: &str = "larder_descriptors::what_cannot_be_opened_is_neither_missing_nor_damaged";
+    const TEST: &str = "descriptors::what_cannot_be_opened_is_neither_missing_nor_damaged";
     if child::job().is_some() {
         let dir = child::argument("DIR");
         return child::run(run_out(Path::new(&dir)));

@@ -26,6 +26,7 @@ impl App {
             out: Output {
                 json: global.json,
                 quiet: global.quiet,
+                verbose: global.verbose,
             },
             url: global.store.clone(),
             open: Mutex::default(),
@@ -92,13 +93,13 @@ impl App {
         Ok(store)
     }
 
-    /// The folders of the stores that are open.
-    pub(crate) fn open_folders(&self) -> Vec<PathBuf> {
+    /// Returns the store of this run, which was opened before.
+    pub(crate) fn opened(&self) -> Result<Store> {
+        let url = self.url()?;
         let stores = self.stores();
-        let folders = stores
-            .iter()
-            .filter_map(|(url, _)| fs::canonicalize(backends().folder(url)?).ok());
-        folders.collect()
+        let found = stores.iter().find(|(open, _)| *open == url);
+        let (_, store) = found.context("the store of this run is not open")?;
+        Ok(store.clone())
     }
 
     /// Closes one store before the run ends.

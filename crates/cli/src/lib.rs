@@ -7,19 +7,16 @@ mod backends;
 pub mod bench;
 mod commands;
 mod endpoint;
-mod export;
 mod find;
 mod groups;
-mod ingest;
 mod item;
-mod names;
+mod observed;
 mod output;
 mod problem;
-mod walk;
 
 use std::{
     env,
-    io::{self, IsTerminal},
+    io::{self, IsTerminal, Write},
     process::ExitCode,
     time::Duration,
 };
@@ -31,7 +28,7 @@ use tracing_subscriber::EnvFilter;
 
 use self::{
     app::App,
-    args::{Args, Command},
+    commands::{Args, Command},
     problem::{Exit, Report},
 };
 
@@ -50,8 +47,7 @@ pub fn main_with(backends: Backends) -> ExitCode {
     backends::set(backends);
     let args = Args::parse();
     if let Command::Completions { shell } = args.command {
-        clap_complete::generate(shell, &mut Args::command(), "larder", &mut io::stdout());
-        return ExitCode::SUCCESS;
+        return ExitCode::from(print_completions(shell).code());
     }
     let filter = EnvFilter::try_from_env("LARDER_LOG").unwrap_or_else(|_| EnvFilter::new("off"));
     tracing_subscriber::fmt()
@@ -75,6 +71,24 @@ pub fn main_with(backends: Backends) -> ExitCode {
     ExitCode::from(exit.code())
 }
 
+/// Prints the completions for a shell.
+fn print_completions(shell: clap_complete::Shell) -> Exit {
+    // Into memory first: the generator panics where it cannot write.
+    let mut text = Vec::new();
+    clap_complete::generate(shell, &mut Args::command(), "larder", &mut text);
+    let mut out = io::stdout().lock();
+    let printed = out.write_all(&text).and_then(|()| out.flush());
+    match printed.context("cannot write to standard output") {
+        Ok(()) => Exit::Done,
+        Err(error) if is_broken_pipe(&error) => Exit::Done,
+        Err(error) => {
+            let report = Report::of(&error);
+            output::to_stderr(&report);
+            report.exit
+        }
+    }
+}
+
 async fn run(args: Args) -> Exit {
     let app = App::new(&args.global);
     // These wait for ctrl-c by themselves, and take leave of their peers.
@@ -93,6 +107,13 @@ async fn run(args: Args) -> Exit {
     };
     let result = match (result, closed) {
         (Ok(Exit::Done), Err(error)) => Err(error),
+        (Ok(Exit::Done), Ok(())) => match output::lost() {
+            // The work is done; that it could not be said is an error, unless nobody wants to know.
+            Some(error) => {
+                Err(io::Error::from(error.kind())).context("cannot write to standard output")
+            }
+            None => Ok(Exit::Done),
+        },
         (result, _) => result,
     };
     match result {

@@ -3,6 +3,7 @@
 use std::{
     fmt::{self, Display},
     io::{self, IsTerminal, Write},
+    sync::OnceLock,
     time::Duration,
 };
 
@@ -17,6 +18,16 @@ pub(crate) struct Output {
     pub(crate) json: bool,
     /// No notes and no progress.
     pub(crate) quiet: bool,
+    /// A note for each file that is left out.
+    pub(crate) verbose: bool,
+}
+
+/// The first error of standard output, where the work went on without it.
+static LOST: OnceLock<io::Error> = OnceLock::new();
+
+/// Returns the error of standard output, if results of work that was done could not be printed.
+pub(crate) fn lost() -> Option<&'static io::Error> {
+    LOST.get()
 }
 
 impl Output {
@@ -33,12 +44,24 @@ impl Output {
         out.flush()
     }
 
+    /// The result of work, which goes on whatever becomes of the output: an error is kept until the end.
+    pub(crate) fn done<T: Serialize>(&self, value: &T, text: impl Display) {
+        keep(self.result(value, text));
+    }
+
+    /// The [heading](Self::heading) over results of work.
+    pub(crate) fn done_heading(&self, text: impl Display) {
+        keep(self.heading(text));
+    }
+
     /// A line of a heading, for people only.
     pub(crate) fn heading(&self, text: impl Display) -> io::Result<()> {
         if self.json {
             return Ok(());
         }
-        writeln!(io::stdout(), "{text}")
+        let mut out = io::stdout().lock();
+        writeln!(out, "{text}")?;
+        out.flush()
     }
 
     /// Something that people may want to know, on stderr.
@@ -85,6 +108,13 @@ impl Output {
             true => ProgressDrawTarget::stderr_with_hz(8),
             false => ProgressDrawTarget::hidden(),
         }
+    }
+}
+
+fn keep(printed: io::Result<()>) {
+    if let Err(error) = printed {
+        // Only the first one says what happened.
+        drop(LOST.set(error));
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use larder::{Error, Kind, api::is_out_of_descriptors};
+use larder::{Error, Kind, api::is_out_of_descriptors, files};
 
 use crate::output::{Output, Shown, to_stderr};
 
@@ -86,6 +86,19 @@ impl fmt::Display for Problem {
 
 impl std::error::Error for Problem {}
 
+/// Returns true if it was one file or folder that failed, so that the next one may be better.
+pub(crate) fn is_about_one(error: &anyhow::Error) -> bool {
+    let of_files = error
+        .downcast_ref::<Error>()
+        .filter(|error| error.operation() == files::OPERATION);
+    of_files.is_some_and(|error| {
+        !matches!(
+            error.kind(),
+            Kind::Full | Kind::Closed | Kind::Unavailable | Kind::Corrupt
+        )
+    })
+}
+
 /// An error, as people read it.
 #[derive(Debug)]
 pub(crate) struct Report {
@@ -100,19 +113,26 @@ pub(crate) struct Report {
 impl Report {
     pub(crate) fn of(error: &anyhow::Error) -> Self {
         let problem = error.downcast_ref::<Problem>();
-        let store = error
+        // Errors about files say what was done; the one below, if any, says what failed.
+        let mut of_stores = error
             .chain()
-            .find_map(|cause| cause.downcast_ref::<Error>());
+            .filter_map(|cause| cause.downcast_ref::<Error>());
+        let first = of_stores.next();
+        let is_of_files = |error: &&Error| error.operation() == files::OPERATION;
+        let store = match first.filter(is_of_files) {
+            Some(_) => of_stores.next().or(first),
+            None => first,
+        };
         Self {
             error: words(error),
             advice: match (problem, store) {
                 (Some(problem), _) => Some(problem.advice.clone()),
                 _ if error.chain().any(is_out_of_descriptors) => Some(RAISE_THE_LIMIT.to_owned()),
-                (None, Some(error)) => advice(error),
-                (None, None) => error
-                    .chain()
-                    .find_map(|cause| cause.downcast_ref::<std::io::Error>())
-                    .and_then(advice_io),
+                (None, Some(store)) => match is_of_files(&store) {
+                    true => advice_of_system(error),
+                    false => advice(store),
+                },
+                (None, None) => advice_of_system(error),
             },
             exit: problem.map_or(Exit::Failed, |problem| problem.exit),
         }
@@ -152,7 +172,10 @@ fn write_lines(f: &mut fmt::Formatter<'_>, text: &str) -> fmt::Result {
 fn words(error: &anyhow::Error) -> String {
     let mut text = String::new();
     for cause in error.chain() {
-        let cause = cause.to_string();
+        let cause = match cause.downcast_ref::<Error>() {
+            Some(error) if error.operation() == files::OPERATION => error.message().to_owned(),
+            _ => cause.to_string(),
+        };
         if text.ends_with(&cause) {
             continue;
         }
@@ -228,6 +251,14 @@ fn advice(error: &Error) -> Option<String> {
         }
         _ => return None,
     })
+}
+
+/// Returns advice about the error of the operating system that is among the causes.
+fn advice_of_system(error: &anyhow::Error) -> Option<String> {
+    let mut causes = error.chain();
+    causes
+        .find_map(|cause| cause.downcast_ref::<std::io::Error>())
+        .and_then(advice_io)
 }
 
 /// Returns advice about an error of the operating system.

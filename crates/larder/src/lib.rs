@@ -13,7 +13,7 @@
 //! blobs.tags().set("greeting", &pin).await?;
 //!
 //! let root = blobs.tags().get("greeting").await?.expect("it was just set");
-//! let bytes = blobs.read_to_bytes(root.hash, 7..u64::MAX).await?; // verified
+//! let bytes = blobs.read_to_bytes(root.hash, 7..).await?; // verified
 //! assert_eq!(bytes, "larder");
 //! store.close().await
 //! # }
@@ -22,11 +22,17 @@
 //! # larder::Result::<()>::Ok(())
 //! ```
 //!
+//! A debug build of an app is slow unless its dependencies are optimised, as hashing and encryption take most of the
+//! time: put `opt-level = 2` under `[profile.dev.package."*"]` into the app's `Cargo.toml`.
+//!
 //! Features: `redb`, the backend for servers and desktops; `veilid`, the one for phones (not on unless
 //! asked for); `iroh`, serving and fetching as [`iroh`](mod@iroh) does it; `groups`, private
-//! [`groups`](mod@groups) that replicate. To write a backend of your own, implement two traits of
-//! [`api`](mod@api), run the suites of `store-testkit` over them, and register a [`Driver`], so that URLs name it:
-//! `examples/backend.rs` is one, whole. [`Store::over`] takes two stores as they are.
+//! [`groups`](mod@groups) that replicate; `metrics`, [counters](engine::metrics::Counter) of what is done (not on
+//! unless asked for).
+//!
+//! To write a backend of your own, implement two traits of [`api`](mod@api), run the suites of `store-testkit` over
+//! them, and register a [`Driver`], so that URLs name it: `examples/backend.rs` is one, whole. [`Store::over`] takes
+//! two stores as they are.
 
 mod backend;
 mod backends;
@@ -39,6 +45,8 @@ mod backends;
 ))]
 mod book;
 mod builder;
+#[cfg(feature = "files")]
+pub mod files;
 #[cfg(feature = "groups")]
 pub mod groups;
 #[cfg(any(feature = "iroh", feature = "groups"))]

@@ -51,7 +51,7 @@ async fn collections_take_names_keys_and_values_as_they_are() {
 
 #[tokio::test]
 async fn tags_take_names_and_hashes() {
-    let store = Store::open("mem:").await.unwrap();
+    let store = Store::open(String::from("mem:")).await.unwrap();
     let (blobs, tags) = (store.blobs(), store.blobs().tags());
     let pin = blobs.add("hello").await.unwrap();
     let hash = pin.hash();
@@ -128,7 +128,7 @@ async fn repos_take_content_as_it_is() {
     let group = replicator.groups().create_group("hikers").await.unwrap();
     let repo = group.create_repo("ann").await.unwrap();
 
-    let buffer = vec![7; 3];
+    let buffer = [7; 3];
     let text = String::from("text");
     repo.write("a.txt", format!("{} notes", 3)).await.unwrap();
     repo.write("b.jpg", path.as_path()).await.unwrap();

@@ -1,4 +1,4 @@
-//! What is done is counted by the recorder of the program.
+//! The recorder of the program counts what is done.
 #![cfg(all(feature = "metrics", feature = "groups"))]
 
 use std::{

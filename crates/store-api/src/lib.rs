@@ -42,8 +42,8 @@ pub use convert::{IntoBytes, IntoCollectionId, KeyRange, positions};
 pub use error::{Error, Kind, Result, is_out_of_descriptors};
 pub use futures_core::Stream;
 pub use record::{
-    Freshness, ImportSupport, Member, PublicKey, Put, PutRecord, RecordCapabilities,
-    RecordDescriptor, RecordEvent, RecordId, RecordStore, Room, SecretKey, SeqExpect, Signed, Slot,
+    Freshness, ImportSupport, PublicKey, Put, PutRecord, RecordCapabilities, RecordDescriptor,
+    RecordEvent, RecordId, RecordMember, RecordStore, Room, SecretKey, SeqExpect, Signed, Slot,
     SlotSeq,
 };
 pub use secrets::{MAX_SECRET_LEN, MAX_SECRET_NAME_LEN, Secret, SecretName, Secrets};

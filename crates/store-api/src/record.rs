@@ -77,12 +77,12 @@ pub struct RecordDescriptor {
     /// The number of slots of the owner; may be zero if there are members.
     pub owner_slots: u16,
     /// Further writers; their slots follow the owner's in this order.
-    pub members: Vec<Member>,
+    pub members: Vec<RecordMember>,
 }
 
 /// A further writer of a record.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Member {
+pub struct RecordMember {
     /// Its key.
     pub key: PublicKey,
     /// The number of slots of the member; at least one.
@@ -336,11 +336,11 @@ mod tests {
             owner: key(0),
             owner_slots: 2,
             members: vec![
-                Member {
+                RecordMember {
                     key: key(1),
                     slots: 1,
                 },
-                Member {
+                RecordMember {
                     key: key(2),
                     slots: 2,
                 },

@@ -264,7 +264,7 @@ async fn a_failing_scan_is_an_error_and_not_a_shorter_list() {
     let collections = over(store.clone());
     store.fail_scans();
     let entries: Vec<_> = collections.scan_range(NOTES, ..).collect().await;
-    // What came before it is not all.
+    // The entries before the error are incomplete.
     let [Ok(_), Err(error)] = &entries[..] else {
         panic!("an entry and an error, not {entries:?}");
     };

@@ -6,8 +6,8 @@ mod support;
 use std::{path::Path, sync::Arc, time::Duration};
 
 use larder_store_api::{
-    Freshness, Kind, Member, PublicKey, Put, PutRecord, RecordDescriptor, RecordId, RecordStore,
-    Result, SecretKey, Secrets, SeqExpect, SlotSeq,
+    Freshness, Kind, PublicKey, Put, PutRecord, RecordDescriptor, RecordId, RecordMember,
+    RecordStore, Result, SecretKey, Secrets, SeqExpect, SlotSeq,
 };
 use larder_store_testkit::{record_store_suite, suite::Subject};
 use larder_store_veilid::{VeilidRecords, VeilidSecrets, VeilidStore};
@@ -74,7 +74,7 @@ fn owned(slots: u16) -> RecordDescriptor {
 
 fn shared() -> RecordDescriptor {
     RecordDescriptor {
-        members: vec![Member {
+        members: vec![RecordMember {
             key: PublicKey(MEMBER.1),
             slots: 1,
         }],

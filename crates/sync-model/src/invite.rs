@@ -39,6 +39,7 @@ const NEW: &str = "sync.invite.new";
 
 /// The purpose of an invite.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum InviteKind {
     /// A member who may write the group's record.
     Write,

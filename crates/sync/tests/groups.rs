@@ -149,6 +149,67 @@ async fn files_are_written_removed_and_renamed() -> Result<()> {
 }
 
 #[tokio::test]
+async fn no_path_is_a_file_and_a_folder() -> Result<()> {
+    let device = Device::new().await?;
+    let groups = device.open().await?;
+    let group = groups.create_group("family").await?;
+    let repo = group.create_repo("ann").await?;
+    repo.write("a", "file").await?;
+    repo.write("a/b/c", "deep").await?;
+    assert_eq!(names(&repo).await?, ["a/b/c"]);
+    assert_eq!(kind(repo.write("a", "file").await), Kind::Invalid);
+    assert_eq!(kind(repo.write("a/b", "file").await), Kind::Invalid);
+    repo.write("d", "file").await?;
+    assert_eq!(kind(repo.rename("d", "a/b").await), Kind::Invalid);
+    // A folder of one file becomes that file.
+    repo.rename("a/b/c", "a").await?;
+    repo.rename("d", "a/d").await?;
+    assert_eq!(names(&repo).await?, ["a/d"]);
+    let mut changes = Changes::new();
+    changes.put(Name::new("x")?, repo.stage("1", 0).await?);
+    changes.put(Name::new("x/y")?, repo.stage("2", 0).await?);
+    assert_eq!(kind(repo.change(changes).await), Kind::Invalid);
+    Ok(())
+}
+
+/// A log that grows while it is read is taken as it was; a file whose bytes keep changing is refused.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_grows_is_taken_as_it_was() -> Result<()> {
+    let device = Device::new().await?;
+    let groups = device.open().await?;
+    let group = groups.create_group("family").await?;
+    let repo = group.create_repo("ann").await?;
+    let dir = tempfile::tempdir().expect("a folder");
+    let path = dir.path().join("app.log");
+    std::fs::write(&path, vec![b'x'; 3_000_000]).expect("a file");
+    let stop = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let (growing, stopped) = (path.clone(), stop.clone());
+    let writer = std::thread::spawn(move || {
+        let mut log = std::fs::OpenOptions::new()
+            .append(true)
+            .open(growing)
+            .expect("it opens");
+        while !stopped.load(Ordering::Relaxed) {
+            std::io::Write::write_all(&mut log, b"a line\n").expect("it grows");
+        }
+    });
+    for n in 0..5 {
+        let name = format!("log{n}");
+        let entry = repo.write(&name, Content::Path(path.clone())).await?;
+        assert!(entry.size >= 3_000_000);
+        let bytes = repo.read_to_bytes(&name).await?;
+        assert_eq!(bytes.len() as u64, entry.size);
+        assert_eq!(
+            bytes[..],
+            std::fs::read(&path).expect("it is read")[..bytes.len()]
+        );
+    }
+    stop.store(true, Ordering::Relaxed);
+    writer.join().expect("it ends");
+    Ok(())
+}
+
+#[tokio::test]
 async fn concurrent_writes_lose_none() -> Result<()> {
     let device = Device::new().await?;
     let group = device.open().await?.create_group("g").await?;

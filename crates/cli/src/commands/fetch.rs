@@ -11,21 +11,21 @@ use anyhow::{Context, Result};
 use indicatif::ProgressBar;
 use larder::{
     Blobs, TagName,
+    files::{self, Got, Named},
     iroh::{
         BlobTicket, EndpointOptions, FetchOptions, Reach, bind, connect, fetch, to_engine_root,
     },
 };
 use serde::Serialize;
 
+use super::get::{not_written, text};
 use crate::{
     app::App,
     args,
-    commands::get::files_of,
     endpoint::Whom,
-    export::{Written, write_out},
-    find::Named,
     item::Item,
-    output::{Bytes, Rate, Shown, Time, Unit},
+    observed::observe,
+    output::{Bytes, Count, Rate, Shown, Time, Unit},
     problem::{Exit, Problem},
 };
 
@@ -62,7 +62,7 @@ pub(crate) struct Report {
     pub(crate) blobs_fetched: u64,
     pub(crate) blobs: u64,
     pub(crate) seconds: f64,
-    pub(crate) written: Option<Written>,
+    pub(crate) written: Option<Got>,
 }
 
 pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
@@ -84,13 +84,22 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
     let name = args.name.unwrap_or_else(|| root.hash.fmt_short());
     let mut report = fetch_ticket(app, blobs, &ticket, &name, reach, args.timeout).await?;
     if let Some(dir) = &args.output {
-        let named = Named { name, root };
-        let files = files_of(blobs, named).await?;
-        report.written = Some(write_out(app, blobs, files, dir, args.how).await?);
+        let named = Named::new(name, root);
+        let files = files::files_of(blobs, &named).await?;
+        let (bar, observer) = observe(&app.out, "writing");
+        let got = files::write_out(blobs, files, &args.how.request(dir), &observer).await?;
+        drop(bar);
+        report.written = Some(got);
     }
     app.out.heading(Item::HEADING)?;
     app.out.result(&report, &report)?;
-    Ok(Exit::Done)
+    match report
+        .written
+        .and_then(|got| not_written(&got.left_out, false))
+    {
+        None => Ok(Exit::Done),
+        Some(problem) => Err(problem.into()),
+    }
 }
 
 /// Fetches what `ticket` names and stores it under `name`.
@@ -175,10 +184,11 @@ impl fmt::Display for Report {
         f.write_str(&self.speed())?;
         if self.blobs_fetched < self.blobs {
             let there = self.blobs - self.blobs_fetched;
-            write!(f, "; {there} of {} blob(s) were here", self.blobs)?;
+            let (there, all) = (Count(there), Count(self.blobs));
+            write!(f, "; {there} of {all} blob(s) were here")?;
         }
         if let Some(written) = &self.written {
-            write!(f, "\n{written}")?;
+            write!(f, "\n{}", text(written))?;
         }
         Ok(())
     }

@@ -189,10 +189,12 @@ async fn show(app: &App, group: &Group) -> Result<()> {
         };
         let state = match (line.is_ours, line.here, line.complete) {
             (true, true, _) => "yours".to_owned(),
-            (true, false, _) if is_newest => format!("yours, but for {} file(s)", line.missing),
+            (true, false, _) if is_newest => {
+                format!("yours, but for {} file(s)", Count(line.missing))
+            }
             (_, true, true) => "here".to_owned(),
             (_, true, false) => "here as far as it is wanted".to_owned(),
-            (_, false, _) if is_newest => format!("here but for {} file(s)", line.missing),
+            (_, false, _) if is_newest => format!("here but for {} file(s)", Count(line.missing)),
             (_, false, _) => "a newer state is known and not here yet: `larder sync`".to_owned(),
         };
         let text = format!(

@@ -224,8 +224,8 @@ async fn put_each_line(app: &App, chosen: &[Group]) -> Result<Exit> {
         };
         for group in chosen {
             let repo = put::own_repo(group).await?;
-            match groups::put(app, &repo, &path, None, &how).await {
-                Ok(done) => put::say(app, group, &path, done).await?,
+            match groups::put(app, &repo, &how.request(&path)).await {
+                Ok(done) => drop(put::say(app, group, &path, done, false).await?),
                 // The next line may be a better one.
                 Err(error) => Report::of(&error).say(app.out),
             }

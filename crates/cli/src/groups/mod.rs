@@ -1,5 +1,6 @@
 //! Groups, as the command line names and shows them.
 
+mod fetch;
 mod find;
 mod invites;
 mod missing;
@@ -10,11 +11,12 @@ mod shown;
 mod watch;
 
 pub(crate) use self::{
+    fetch::{Absent, fetch},
     find::{Place, known, pick, place},
     invites::{INPUT, Kind, print as print_invite, read as read_invite, read_all as read_invites},
     missing::{say_missing, some_of},
     network::{Network, start},
-    put::{Put, PutOptions, put},
+    put::{PutOptions, put},
     shown::{label, member_name, of_file, of_group, of_repo, short},
     watch::{Watch, until_next_look},
 };

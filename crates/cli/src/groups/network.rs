@@ -44,6 +44,14 @@ impl Network {
         }
     }
 
+    /// Fetches which files there are, and of them only those that are asked for.
+    pub(crate) fn with_names_only(self) -> Self {
+        Self {
+            names_only: true,
+            ..self
+        }
+    }
+
     fn options(&self) -> ReplicateOptions {
         ReplicateOptions::default()
             .policy(match self.names_only {

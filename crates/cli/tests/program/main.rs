@@ -7,6 +7,7 @@ mod demo;
 #[cfg(unix)]
 mod descriptors;
 mod errors;
+mod folders;
 mod get;
 mod groups;
 #[cfg(unix)]
@@ -15,6 +16,7 @@ mod interrupted;
 mod killed;
 mod meeting;
 mod network;
+mod output;
 mod places;
 mod stored;
 mod support;

@@ -56,7 +56,7 @@ impl Place {
         self.write(&format!("{name}/sub/ü ñ 日本 🦀"), "unicode");
         self.write(&format!("{name}/{}", "long".repeat(60)), "long");
         if cfg!(unix) {
-            self.write(&format!("{name}/new\nline"), "odd");
+            self.write(&format!("{name}/\"quoted\" it's"), "odd");
         }
     }
 

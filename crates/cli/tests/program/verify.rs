@@ -60,8 +60,8 @@ fn one_flipped_bit_is_found_named_repaired_and_restored() {
     let said = place.fails(1, &["get", "folder", "-o", "out"]);
     assert_eq!(
         said,
-        "error: 1 of 6 file(s) are not here completely, nothing was written\n  \
-         now: fetch it again: what is here is not fetched twice\n"
+        "error: 1 file(s) were not written\n  sub/deep/big.bin: its bytes are not here\n  \
+         now: fetch or add it again: what is here is not fetched twice\n"
     );
     place.ok(&["add", "folder"]);
     place.ok(&["get", "folder", "-o", "out"]);

@@ -48,6 +48,7 @@ pub type ByteStream = StdPin<Box<dyn Stream<Item = io::Result<Bytes>> + Send>>;
 pub type Progress = Arc<dyn Fn(u64) + Send + Sync>;
 
 /// The source of a blob's bytes.
+#[non_exhaustive]
 pub enum Source {
     /// Memory.
     Bytes(Bytes),

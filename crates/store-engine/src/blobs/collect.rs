@@ -42,6 +42,7 @@ pub trait Roots: Debug + Send + Sync {
 
 /// The outcome of a collection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub struct Collected {
     /// Blobs that stay.
     pub kept: u64,

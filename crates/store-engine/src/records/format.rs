@@ -18,7 +18,7 @@
 //! ```
 
 use bytes::{BufMut, Bytes, BytesMut};
-use larder_store_api::{Error, Kind, Member, PublicKey, RecordDescriptor, Result, Signed};
+use larder_store_api::{Error, Kind, PublicKey, RecordDescriptor, RecordMember, Result, Signed};
 
 use super::limits::{MAX_VALUE_LEN, check_descriptor};
 
@@ -63,7 +63,7 @@ pub fn decode_descriptor(bytes: &[u8]) -> Result<RecordDescriptor> {
     let [count] = fields.take()?;
     let mut members = Vec::with_capacity(usize::from(count));
     for _ in 0..count {
-        members.push(Member {
+        members.push(RecordMember {
             key: PublicKey(fields.take()?),
             slots: fields.u16()?,
         });

@@ -119,7 +119,7 @@ async fn a_damaged_record_is_not_read_as_another() {
     type Damage = fn(&mut Vec<u8>);
     let damage: [(Damage, &str); 5] = [
         (|bytes| bytes[0] = 0, "entry does not decode"),
-        (|bytes| bytes[1] = 2, "stored state is unknown"),
+        (|bytes| bytes[1] = 2, "state is unknown"),
         (|bytes| bytes[2] = 0xff, "length is over the limit"),
         (|bytes| bytes[10] ^= 1, "descriptor is another's"),
         (|bytes| bytes.push(0), "entry does not decode"),

@@ -2,7 +2,7 @@
 //! without a panic.
 
 use larder_store_api::{
-    Bytes, CollectionStore, Kind, Member, PublicKey, RecordDescriptor, RecordId, RecordStore,
+    Bytes, CollectionStore, Kind, PublicKey, RecordDescriptor, RecordId, RecordMember, RecordStore,
     SeqExpect, Signed,
 };
 use larder_store_engine::{
@@ -163,7 +163,7 @@ fn any_key() -> impl Strategy<Value = PublicKey> {
 }
 
 fn any_descriptor() -> impl Strategy<Value = RecordDescriptor> {
-    let member = (any_key(), 1..6u16).prop_map(|(key, slots)| Member { key, slots });
+    let member = (any_key(), 1..6u16).prop_map(|(key, slots)| RecordMember { key, slots });
     (any_key(), 1..6u16, vec(member, 0..40)).prop_map(|(owner, owner_slots, members)| {
         RecordDescriptor {
             owner,

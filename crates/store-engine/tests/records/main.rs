@@ -15,8 +15,9 @@ mod watch;
 use std::sync::Arc;
 
 use larder_store_api::{
-    Batch, Bytes, CollectionId, CollectionStore, Edit, Freshness, Kind, Member, Put, PutRecord,
-    RecordDescriptor, RecordId, RecordStore, SecretKey, SeqExpect, Signed, Slot, SlotSeq,
+    Batch, Bytes, CollectionId, CollectionStore, Edit, Freshness, Kind, Put, PutRecord,
+    RecordDescriptor, RecordId, RecordMember, RecordStore, SecretKey, SeqExpect, Signed, Slot,
+    SlotSeq,
 };
 use larder_store_engine::{Collections, Records, generate_key, public_key, record_id};
 use larder_store_testkit::MemoryStore;
@@ -31,7 +32,7 @@ pub fn secret(n: u8) -> SecretKey {
 
 /// Returns a descriptor: slots 0 and 1 belong to the owner (key 1), 2 to key 2, 3 and 4 to key 3.
 pub fn descriptor() -> RecordDescriptor {
-    let member = |n, slots| Member {
+    let member = |n, slots| RecordMember {
         key: public_key(&secret(n)),
         slots,
     };

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use larder_store_api::{
-    Batch, CollectionId, CollectionStore, Edit, Error, Kind, Member, PublicKey, RecordDescriptor,
-    RecordId, Result,
+    Batch, CollectionId, CollectionStore, Edit, Error, Kind, PublicKey, RecordDescriptor, RecordId,
+    RecordMember, Result,
 };
 
 const COLLECTION: CollectionId = CollectionId::from_static("larder/veilid-records");
@@ -93,7 +93,7 @@ fn decode(bytes: &[u8]) -> Option<RecordDescriptor> {
     };
     let mut writers = writers.iter().map(|writer| {
         let (key, slots) = writer.split_first_chunk::<KEY_LEN>()?;
-        Some(Member {
+        Some(RecordMember {
             key: PublicKey(*key),
             slots: u16::from_le_bytes(slots.try_into().ok()?),
         })
@@ -115,7 +115,7 @@ mod tests {
         let record = RecordDescriptor {
             owner: PublicKey([1; 32]),
             owner_slots: 258,
-            members: vec![Member {
+            members: vec![RecordMember {
                 key: PublicKey([2; 32]),
                 slots: 3,
             }],

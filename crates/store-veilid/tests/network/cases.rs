@@ -7,8 +7,8 @@ use std::{
 
 use futures_util::StreamExt;
 use larder_store_api::{
-    Freshness, Kind, Member, PublicKey, Put, PutRecord, RecordDescriptor, RecordEvent, RecordId,
-    RecordStore, SecretKey, SeqExpect, Signed, Slot,
+    Freshness, Kind, PublicKey, Put, PutRecord, RecordDescriptor, RecordEvent, RecordId,
+    RecordMember, RecordStore, SecretKey, SeqExpect, Signed, Slot,
 };
 use larder_veilid_node::{Node, veilid_core::CRYPTO_KIND_VLD0};
 
@@ -151,7 +151,7 @@ async fn members_write_after_the_owner(net: Net) {
     };
     let (owner, member) = (writer(&one.node).await, writer(&other.node).await);
     let record = RecordDescriptor {
-        members: vec![Member {
+        members: vec![RecordMember {
             key: member.public,
             slots: 1,
         }],

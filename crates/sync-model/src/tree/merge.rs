@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use futures_util::TryStreamExt;
 use larder_store_api::{Error, Kind, Result};
 
-use super::{Difference, Edited, FileEntry, Name, Root, Tree, name::MAX_NAME_LEN};
+use super::{
+    Difference, Edited, FileEntry, Name, Root, Tree,
+    name::{MAX_NAME_LEN, MAX_PART_LEN},
+};
 
 const MERGE: &str = "sync.tree.merge";
 
@@ -19,7 +22,8 @@ impl Tree {
     /// to the other, even if the other removed the file. Otherwise an existing file wins over a missing
     /// one, and of two files the one that was modified later, or, if the times are equal, the one with
     /// the greater hash. The other is kept beside it, as `name (conflict 0123456789).ext` with the
-    /// beginning of its hash, unless its bytes are the same.
+    /// beginning of its hash, unless its bytes are the same. So is a file whose name is a folder of the
+    /// other side.
     ///
     /// Pages that both trees have are not read. The changes are held in memory.
     pub async fn merge(&self, ours: Root, theirs: Root, base: Option<Root>) -> Result<Edited> {
@@ -34,6 +38,7 @@ impl Tree {
             base,
             changes: BTreeMap::new(),
             copies: BTreeMap::new(),
+            open: Vec::new(),
         };
         let mut differences = self.diff(ours, theirs);
         while let Some(difference) = differences.try_next().await? {
@@ -57,6 +62,16 @@ struct Merge<'a> {
     /// The changes to our tree.
     changes: BTreeMap<Name, Option<FileEntry>>,
     copies: BTreeMap<Name, FileEntry>,
+    /// Files that win and whose names can still be folders of what comes: each begins the name of the next.
+    open: Vec<Winner>,
+}
+
+/// A file of the merged tree.
+struct Winner {
+    name: Name,
+    wins: FileEntry,
+    /// True if our tree has a file of this name.
+    was_ours: bool,
 }
 
 /// The decision about a name.
@@ -74,8 +89,33 @@ impl Merge<'_> {
         if let Some(copy) = decision.loses {
             self.keep_copy(&name, copy).await?;
         }
+        self.open
+            .retain(|file| name.as_str().starts_with(file.name.as_str()));
+        if let Some(wins) = &decision.wins {
+            self.clear_folders(&name).await?;
+            self.open.push(Winner {
+                name: name.clone(),
+                wins: wins.clone(),
+                was_ours: old.is_some(),
+            });
+        }
         if decision.wins != old {
             self.changes.insert(name, decision.wins);
+        }
+        Ok(())
+    }
+
+    /// Moves each file that has the name of a folder of `name` beside it. Both sides have no such pair themselves, so
+    /// file and name both differ between them, and the file came before.
+    async fn clear_folders(&mut self, name: &Name) -> Result<()> {
+        let is_above = |file: &Winner| name.as_str().as_bytes()[file.name.as_str().len()] == b'/';
+        let above: Vec<_> = self.open.extract_if(.., |file| is_above(file)).collect();
+        for file in above {
+            self.keep_copy(&file.name, file.wins).await?;
+            match file.was_ours {
+                true => self.changes.insert(file.name, None),
+                false => self.changes.remove(&file.name),
+            };
         }
         Ok(())
     }
@@ -93,6 +133,7 @@ impl Merge<'_> {
             match taken {
                 Some(other) if other.hash == copy.hash && other.size == copy.size => return Ok(()),
                 Some(_) => {}
+                None if self.is_folder(&beside).await? => {}
                 None => {
                     self.copies.insert(beside, copy);
                     return Ok(());
@@ -101,6 +142,12 @@ impl Merge<'_> {
         }
         let message = "all names for a conflict copy are taken by other files";
         Err(Error::new(Kind::Conflict, MERGE, message).with("name", name))
+    }
+
+    /// Returns true if either tree has files in a folder of this name.
+    async fn is_folder(&self, name: &Name) -> Result<bool> {
+        Ok(self.tree.is_folder(self.ours, name).await?
+            || self.tree.is_folder(self.theirs, name).await?)
     }
 
     /// Returns the entry of the merged tree under this name, apart from conflict copies.
@@ -163,9 +210,12 @@ fn conflict_name(name: &Name, copy: &FileEntry, attempt: u32) -> Result<Name> {
         .map(|at| part + at)
         .filter(|at| *at > part && name.len() - at <= MAX_EXTENSION_LEN);
     let (stem, extension) = name.split_at(dot.unwrap_or(name.len()));
-    let room = MAX_NAME_LEN - mark.len() - extension.len();
-    let stem = &stem[..stem.floor_char_boundary(room.min(stem.len()))];
+    let added = mark.len() + extension.len();
+    let cut = |stem: &str, room: usize| stem.floor_char_boundary(room.min(stem.len()));
     // If the last part is cut off completely, the name ends with the folder's slash.
+    let stem = &stem[..cut(stem, MAX_NAME_LEN - added)];
+    let part = stem.rfind('/').map_or(0, |at| at + 1);
+    let stem = &stem[..part + cut(&stem[part..], MAX_PART_LEN - added)];
     Name::new(format!("{stem}{mark}{extension}"))
 }
 
@@ -200,13 +250,14 @@ mod tests {
         assert_eq!(name("a/.b"), "a/.b (conflict ababababab)");
         assert_eq!(name("b.tar.gz"), "b.tar (conflict ababababab).gz");
         for long in [
-            "ü".repeat(2048),
-            format!("{}.txt", "x".repeat(4092)),
-            format!("{}/a", "x".repeat(4094)),
+            "ü".repeat(127),
+            format!("{}.txt", "x".repeat(251)),
+            format!("{}{}/a.txt", "x/".repeat(1500), "x".repeat(66)),
+            format!("{}{}", "x/".repeat(1500), "x".repeat(72)),
         ] {
             for attempt in 0..3 {
                 let name = conflict_name(&Name::new(&long).unwrap(), &copy(), attempt).unwrap();
-                assert!(name.as_str().len() <= MAX_NAME_LEN);
+                assert!(name.as_str().contains("(conflict ab"));
             }
         }
     }

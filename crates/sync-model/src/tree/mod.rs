@@ -18,6 +18,7 @@
 //! [`Format::Tree`](larder_store_engine::Format::Tree), and find the differences between two trees
 //! ([`walk`]).
 
+mod clash;
 pub mod count;
 mod cursor;
 mod diff;
@@ -46,7 +47,7 @@ use self::page::Node;
 pub use self::{
     diff::Difference,
     edit::Edited,
-    name::{MAX_NAME_LEN, Name},
+    name::{MAX_NAME_LEN, MAX_PART_LEN, Name},
 };
 pub use crate::root::{MAX_LEVEL, Root};
 use crate::{

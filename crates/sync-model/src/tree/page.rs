@@ -214,7 +214,7 @@ impl<T: Item> Page<T> {
         for (name, item) in &self.items {
             let name = name.as_str();
             let shared = shared_len(before.as_bytes(), name.as_bytes());
-            let len = |len: usize| u16::try_from(len).expect("a name has at most 4096 bytes");
+            let len = |len: usize| u16::try_from(len).expect("a name has at most 3072 bytes");
             page.put_u16(len(shared));
             page.put_u16(len(name.len() - shared));
             page.put_slice(&name.as_bytes()[shared..]);
@@ -389,8 +389,8 @@ mod tests {
 
     #[test]
     fn a_page_is_not_longer_than_it_may_be_with_whole_names() {
-        let file = |i| (name(&format!("{}{i:04}", "x".repeat(4000))), entry(1));
-        let most = FULL_LEN.div_ceil(4004 + 4 + FileEntry::LEN);
+        let file = |i| (name(&format!("{}{i:04}", "x/".repeat(1500))), entry(1));
+        let most = FULL_LEN.div_ceil(3004 + 4 + FileEntry::LEN);
         for (count, fits) in [(most, true), (most + 1, false)] {
             let page = Page::new(0, (0..count).map(file).collect()).unwrap();
             let decoded = Page::<FileEntry>::decode(&page.encode(), 0, &links(&page));

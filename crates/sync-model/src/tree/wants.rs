@@ -23,6 +23,7 @@ const READ: &str = "sync.policy.read";
 /// The contents of others' repos that a member wants to have. Pinned files and the member's own files
 /// are always wanted.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum Policy {
     /// Everything.
     #[default]

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use larder_descriptors::Descriptors;
 use larder_store_api::{Error, IntoBytes, Kind, Result};
 use larder_store_engine::{BlobStatus, Blobs, Hash, Pin, Source, Transaction, blocking};
-use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncSeekExt, ReadBuf};
 
 use crate::{
     keys::ReadKey,
@@ -23,13 +23,17 @@ use crate::{
 const WRITE: &str = "sync.file.write";
 /// The number of bytes of a file that are hashed at a time.
 const WINDOW: usize = 1 << 20;
+/// The number of times that a file is read which changes meanwhile.
+const MAX_READINGS: usize = 3;
 
 /// The source of a file's bytes.
+#[non_exhaustive]
 pub enum Content {
     /// Memory.
     Bytes(Bytes),
-    /// A file, read twice: once for its hash, which its key is made of, and once to seal it. One that
-    /// changes in between is [`Kind::Conflict`].
+    /// A file, read twice: once for its hash, which its key is made of, and once to seal it. Bytes that are appended
+    /// meanwhile are not read. One whose bytes change in between is read again a few times, and is then
+    /// [`Kind::Conflict`].
     Path(PathBuf),
     /// Anything that is read once. Bytes that come again are stored again, under another key.
     Stream(Box<dyn AsyncRead + Send + Unpin>),
@@ -216,19 +220,15 @@ pub(crate) async fn stage(
             Ok(staged(pin, key, hash, size, modified))
         }
         Content::Path(path) => {
-            let fail = |error| Error::io(WRITE, &path, error);
-            let open = || async { tokio::fs::File::open(&path).await.map_err(fail) };
-            // For both readings, which open the file one after the other.
+            // For all readings.
             let _permit = Descriptors::of_process().file().await;
-            let (hash, size) = measure(open().await?, options).await.map_err(fail)?;
-            let key = FileKey::convergent(read, hash, size);
-            let (reader, seen) = Hashing::new(open().await?);
-            let pin = seal(sink, &key, reader, options).await?;
-            if seen.result() != (hash, size) {
-                let message = "the file changed while it was read; write it again";
-                return Err(Error::new(Kind::Conflict, WRITE, message).with("path", path.display()));
+            for _ in 0..MAX_READINGS {
+                if let Some(staged) = stage_path(sink, read, &path, modified, options).await? {
+                    return Ok(staged);
+                }
             }
-            Ok(staged(pin, key, hash, size, modified))
+            let message = "the file changed each time that it was read; write it again";
+            Err(Error::new(Kind::Conflict, WRITE, message).with("path", path.display()))
         }
         Content::Stream(reader) => {
             let key = FileKey::random()?;
@@ -238,6 +238,31 @@ pub(crate) async fn stage(
             Ok(staged(pin, key, hash, size, modified))
         }
     }
+}
+
+/// Seals a file, up to the length that it has now. Returns `None` if it changed while it was read.
+async fn stage_path(
+    sink: &Sink<'_>,
+    read: &ReadKey,
+    path: &Path,
+    modified: i64,
+    options: &WriteOptions,
+) -> Result<Option<Staged>> {
+    let fail = |error| Error::io(WRITE, path, error);
+    // Of a file that is replaced meanwhile, this stays what it was.
+    let mut file = tokio::fs::File::open(path).await.map_err(fail)?;
+    let len = match file.metadata().await.map_err(fail)?.len() {
+        // Some files of the system do not tell their length.
+        0 => u64::MAX,
+        len => len,
+    };
+    let (hash, size) = measure(&mut file, len, options).await.map_err(fail)?;
+    file.rewind().await.map_err(fail)?;
+    let key = FileKey::convergent(read, hash, size);
+    let (reader, seen) = Hashing::new(file.take(size));
+    let pin = seal(sink, &key, reader, options).await?;
+    let is_same = seen.result() == (hash, size);
+    Ok(is_same.then(|| staged(pin, key, hash, size, modified)))
 }
 
 fn staged(pin: Pin, key: FileKey, hash: Hash, size: u64, modified: i64) -> Staged {
@@ -266,13 +291,18 @@ async fn seal(
     sink.add(Source::Stream(sealed)).await
 }
 
-async fn measure(mut file: tokio::fs::File, options: &WriteOptions) -> io::Result<(Hash, u64)> {
+/// Returns the hash and the length of the bytes of a file, of at most `longest` of them.
+async fn measure(
+    file: &mut tokio::fs::File,
+    longest: u64,
+    options: &WriteOptions,
+) -> io::Result<(Hash, u64)> {
     let (mut hasher, mut len) = (blake3::Hasher::new(), 0);
     let mut buffer = Vec::with_capacity(WINDOW);
     loop {
         buffer.clear();
-        let read = (&mut file)
-            .take(WINDOW as u64)
+        let read = (&mut *file)
+            .take((WINDOW as u64).min(longest - len))
             .read_to_end(&mut buffer)
             .await?;
         if read == 0 {

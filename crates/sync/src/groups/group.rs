@@ -79,6 +79,7 @@ impl fmt::Debug for Group {
 
 /// Somebody in a group.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Member {
     /// The member's name; `None` if it has not arrived yet, and to a replica.
     pub name: Option<String>,
@@ -196,6 +197,10 @@ impl Group {
             InviteKind::Write | InviteKind::Device => self.0.keys.clone(),
             InviteKind::Read => self.0.keys.to_read_only().ok_or_else(denied)?,
             InviteKind::Replica => self.0.keys.to_replica(),
+            _ => {
+                let message = "this version cannot make an invite of this kind";
+                return Err(Error::new(Kind::Unsupported, OPERATION, message));
+            }
         };
         let mut all = addresses;
         for known in &self.0.addresses {

@@ -7,6 +7,7 @@ mod close;
 mod close_guard;
 pub(crate) mod contacts;
 mod damaged;
+mod events;
 mod file_changes;
 mod files;
 mod follow;
@@ -26,18 +27,13 @@ mod tree_tags;
 use std::{
     collections::BTreeMap,
     fmt,
-    pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    task::{Context, Poll},
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use futures_util::{Stream, StreamExt, stream};
-use larder_store_api::{
-    Error, Kind, PublicKey, RecordId, RecordStore, Result, SecretKey, Secrets, Slot,
-};
+use larder_store_api::{Error, Kind, PublicKey, RecordId, RecordStore, Result, SecretKey, Secrets};
 use larder_store_engine::{Blobs, Collections, Records};
-use tokio::sync::broadcast::{self, error::RecvError};
+use tokio::sync::broadcast;
 
 #[cfg(test)]
 pub(crate) use self::group::first_slot;
@@ -45,6 +41,7 @@ pub use self::{
     app_crypto::AppContext,
     app_values::{RecordPut, RecordValue},
     contacts::Holding,
+    events::{Event, Events, GroupId},
     file_changes::{FileChanges, FilesChanged, MAX_CHANGED_FILES},
     files::{Content, Staged, WriteOptions, Written},
     group::{Group, Member},
@@ -84,90 +81,6 @@ impl Stores {
     /// The collections that the blobs are in.
     pub fn collections(&self) -> &Collections {
         self.blobs.collections()
-    }
-}
-
-/// Something that changed, here or by what came from others.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Event {
-    /// A record of a group: the group's own, or that of a repo in it.
-    Changed {
-        /// The group.
-        group: RecordId,
-        /// The record.
-        record: RecordId,
-        /// The repo whose record it is; `None` for the group's own.
-        repo: Option<PublicKey>,
-        /// The slot that has another value.
-        slot: Slot,
-    },
-    /// More of the newest tree of a repo is here: its names, or all of it that anybody could give.
-    Held {
-        /// The group.
-        group: RecordId,
-        /// The repo.
-        repo: PublicKey,
-    },
-    /// The [policy](Policy) of this device for a group changed.
-    Wants {
-        /// The group.
-        group: RecordId,
-    },
-    /// A group was created, joined or left.
-    Groups,
-    /// The listener fell behind and missed events: look again at what matters.
-    Resync,
-}
-
-/// Changes, as they happen: a stream without an end, from [`Groups::events`].
-///
-/// A listener that is more than 256 events behind hears [`Event::Resync`] in the place of those that it missed.
-pub struct Events(Pin<Box<dyn Stream<Item = Event> + Send + Sync>>);
-
-impl Events {
-    fn new(events: broadcast::Receiver<Event>) -> Self {
-        let next = async |mut events: broadcast::Receiver<Event>| match events.recv().await {
-            Ok(event) => Some((event, events)),
-            Err(RecvError::Lagged(_)) => Some((Event::Resync, events)),
-            Err(RecvError::Closed) => None,
-        };
-        Self(Box::pin(stream::unfold(events, next)))
-    }
-
-    /// Waits for the next event; `None` once the groups are no longer open anywhere.
-    pub async fn next(&mut self) -> Option<Event> {
-        self.0.next().await
-    }
-}
-
-impl Stream for Events {
-    type Item = Event;
-
-    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Event>> {
-        self.0.as_mut().poll_next(context)
-    }
-}
-
-impl fmt::Debug for Events {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Events")
-    }
-}
-
-/// Names a group: a [`Group`], or its id.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct GroupId(pub RecordId);
-
-impl From<RecordId> for GroupId {
-    fn from(id: RecordId) -> Self {
-        Self(id)
-    }
-}
-
-impl From<&Group> for GroupId {
-    fn from(group: &Group) -> Self {
-        Self(group.id())
     }
 }
 

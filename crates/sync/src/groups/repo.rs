@@ -193,8 +193,11 @@ impl Repo {
     /// Stores a file under a path, in place of another. Durable when it returns: file, tree and root become
     /// so in one commit, unless the file is long.
     ///
+    /// No path is a file and a folder at once: a file that has the name of one of the path's folders is removed.
+    ///
     /// # Errors
-    /// [`Kind::Denied`] where the repo is not ours; [`Kind::Invalid`] for a path that is none.
+    /// [`Kind::Denied`] where the repo is not ours; [`Kind::Invalid`] for a path that is none, or that is
+    /// a folder with files in it.
     pub async fn write(&self, path: &str, content: impl Into<Content>) -> Result<FileEntry> {
         self.write_with(path, content, WriteOptions::new()).await
     }
@@ -320,7 +323,8 @@ impl Repo {
     /// Gives a file another path, in one step. A file that was there is replaced.
     ///
     /// # Errors
-    /// [`Kind::NotFound`] where there is no such file, [`Kind::Denied`] where the repo is not ours.
+    /// [`Kind::NotFound`] where there is no such file, [`Kind::Denied`] where the repo is not ours,
+    /// [`Kind::Invalid`] where the new path is a folder with other files in it.
     pub async fn rename(&self, from: &str, to: &str) -> Result<()> {
         const OPERATION: &str = "sync.repo.rename";
         let _open = self.enter(OPERATION)?;
@@ -341,11 +345,11 @@ impl Repo {
     }
 
     /// Makes several changes in one step, all or none. Durable when it returns; the root that it gives
-    /// is the repo's from then on.
+    /// is the repo's from then on. Files that have the names of folders of new ones are removed.
     ///
     /// # Errors
-    /// [`Kind::Denied`] where the repo is not ours; [`Kind::Unavailable`] where other devices of the
-    /// same owner kept coming first.
+    /// [`Kind::Denied`] where the repo is not ours; [`Kind::Invalid`] where a new file has the name of a folder whose
+    /// files the changes do not remove, or in which they put another; [`Kind::Unavailable`] where other devices of the same owner kept coming first.
     pub async fn change(&self, changes: Changes) -> Result<Root> {
         let _open = self.enter(WRITE)?;
         let transaction = self.0.group.blobs().transaction()?;
@@ -391,7 +395,8 @@ impl Repo {
             let slot = group.records().slot(self.0.id, REPO_ROOT).await?;
             let known = self.open_known(slot.value()?)?;
             let old = known.as_ref().map_or(Root::EMPTY, |(_, root)| root.root);
-            let edits = edits(tree.clone(), old).await?;
+            let mut edits = edits(tree.clone(), old).await?;
+            tree.make_room(operation, old, &mut edits).await?;
             let edited = tree.edit_in(&transaction, old, edits).await?;
             if edited.root != old {
                 self.set_root(operation, &transaction, &slot, known, edited.root)

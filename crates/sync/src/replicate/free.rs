@@ -48,6 +48,7 @@ pub enum Copies {
 
 /// The outcome of freeing space.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub struct Freed {
     /// The number of files whose contents were deleted.
     pub files: u64,

@@ -69,7 +69,7 @@ async fn the_paths_of_what_changed_are_told_here_and_there() {
 
     let mut here = devices[0].group().file_changes().await.expect("changes");
     let mut there = devices[1].group().file_changes().await.expect("changes");
-    // That is no change.
+    // This changes nothing.
     repo.remove("nothing").await.expect("nothing goes");
     repo.write("a/new.txt", "new").await.expect("a file");
     let changed = hear(&mut here, repo.key(), &["+a/new.txt"]).await;

@@ -368,7 +368,7 @@ async fn a_page_that_is_lost_hides_its_names_and_no_file() {
         bytes.extend(n.to_be_bytes());
         let staged = repo.stage(bytes, 0).await.expect("a file");
         // Long enough for the page to be a payload.
-        let name = format!("{n:04}{}", "x".repeat(500));
+        let name = format!("{n:04}{}", "/x".repeat(250));
         changes.put(larder_sync::tree::Name::new(name).expect("a name"), staged);
     }
     let root = repo.change(changes).await.expect("a change");

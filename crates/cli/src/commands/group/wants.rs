@@ -88,6 +88,7 @@ impl Line {
                 Policy::Selected { .. } => "selected",
                 Policy::Names => "names",
                 Policy::Pinned => "pinned",
+                _ => "another",
             }),
             prefixes: Vec::new(),
             up_to: None,

@@ -9,7 +9,7 @@ mod write;
 
 use bytes::Bytes;
 use larder_store_api::{
-    Freshness, ImportSupport, Member, PublicKey, Put, PutRecord, RecordDescriptor, RecordId,
+    Freshness, ImportSupport, PublicKey, Put, PutRecord, RecordDescriptor, RecordId, RecordMember,
     RecordStore, Room, SecretKey, SeqExpect, Signed, Slot,
 };
 
@@ -134,7 +134,7 @@ fn descriptor() -> RecordDescriptor {
     RecordDescriptor {
         owner: OWNER.public,
         owner_slots: 3,
-        members: vec![Member {
+        members: vec![RecordMember {
             key: MEMBER.public,
             slots: 2,
         }],

@@ -64,6 +64,7 @@ impl From<Count> for Lack {
 /// The progress of a member's device, or of a member of whom no device is known. Times are
 /// milliseconds since 1970, by the clock of this device.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct MemberStatus {
     /// The member's repo: the one that tells the device's address. `None` where none does, as for those
     /// who only read.
