@@ -1,7 +1,14 @@
 //! Tests of full disks: the error is `Full`, nothing is half-claimed, and the store continues once
 //! there is space.
 
-use std::{fs, path::Path, process::Command, sync::Arc, time::Duration};
+use std::{
+    fs,
+    io::Write,
+    path::Path,
+    process::Command,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use futures_util::{StreamExt, TryStreamExt};
 use larder::{
@@ -274,7 +281,100 @@ fn a_full_disk_below_a_veilid_node() {
     on_a_disk_of_its_own("full::a_full_disk_below_a_veilid_node", "veilid", 96 * MIB);
 }
 
-/// Uses a separate in-memory disk. Users who may not mount one have the test above.
+#[test]
+fn with_nothing_free_a_store_can_be_read_and_emptied() {
+    const TEST: &str = "full::with_nothing_free_a_store_can_be_read_and_emptied";
+    if child::job().is_some() {
+        let dir = child::argument("DIR");
+        return child::run(empty_on_a_full_disk(Path::new(&dir)));
+    }
+    mounted(TEST, 64 * MIB);
+}
+
+/// Takes what is left of a disk.
+fn take_the_rest(file: &Path) {
+    let mut file = fs::File::create(file).unwrap();
+    for len in [MIB, 4 * KIB, 1] {
+        while file.write_all(&vec![1; len]).is_ok() {}
+    }
+}
+
+async fn empty_on_a_full_disk(dir: &Path) {
+    let (url, other) = (url(dir, "redb"), dir.join("other"));
+    let store = open_url(&url).await;
+    let kept = store
+        .blobs()
+        .add_with(bytes(1, 100 * KIB), tagged("kept"))
+        .await
+        .unwrap()
+        .hash();
+    // Small ones are in the log, long ones are files.
+    for round in 0..2 {
+        let first = 10_000 * round;
+        let mut pins = Vec::new();
+        for i in first..first + 1200 {
+            pins.push(store.blobs().add(bytes(i, 10 * KIB)).await.unwrap());
+        }
+        for i in 0..200 {
+            let tag = tagged(&format!("{round} {i}"));
+            let len = [12 * KIB, 40 * KIB][i as usize % 2];
+            store
+                .blobs()
+                .add_with(bytes(first + 5000 + i, len), tag)
+                .await
+                .unwrap();
+        }
+    }
+    store.close().await.unwrap();
+    drop(store);
+
+    take_the_rest(&other);
+    for _ in 0..3 {
+        let store = open_url(&url).await;
+        assert_eq!(read(store.blobs(), kept).await, bytes(1, 100 * KIB));
+        assert_eq!(store.blobs().tags().list(..).count().await, 401);
+        assert_eq!(unsound(store.blobs()).await, []);
+        store.disk_usage().await.unwrap();
+        let added = store
+            .blobs()
+            .add_with(bytes(77, 15 * KIB), tagged("more"))
+            .await;
+        assert_eq!(added.expect_err("there is no room").kind(), Kind::Full);
+        store.close().await.unwrap();
+        drop(store);
+        take_the_rest(&other);
+    }
+
+    let store = open_url(&url).await;
+    let tags = store.blobs().tags();
+    for round in 0..2 {
+        for i in 0..200 {
+            let name = format!("{round} {i}");
+            assert!(tags.delete_one(&name).await.unwrap());
+        }
+    }
+    let collected = store.blobs().collect(SystemTime::now()).await.unwrap();
+    assert_eq!((collected.kept, collected.deleted), (1, 2800));
+    store.reclaim_space().await.unwrap();
+    store.close().await.unwrap();
+    drop(store);
+    let store = open_url(&url).await;
+    let added = store
+        .blobs()
+        .add_with(bytes(78, 16 * MIB), tagged("more"))
+        .await;
+    added.expect("there is room again");
+    assert_eq!(read(store.blobs(), kept).await, bytes(1, 100 * KIB));
+    assert_eq!(unsound(store.blobs()).await, []);
+    store.close().await.unwrap();
+    assert_eq!(
+        fs::metadata(dir.join("store/reserve")).unwrap().len(),
+        2 << 20
+    );
+    child::say("done");
+}
+
+/// A disk of its own, in memory. A user that may not mount one has the test above.
 fn on_a_disk_of_its_own(test: &str, backend: &str, limit: usize) {
     if child::job().is_some() {
         let dir = child::argument("DIR");
@@ -285,6 +385,11 @@ fn on_a_disk_of_its_own(test: &str, backend: &str, limit: usize) {
         let free = || fs::remove_file(&other).unwrap();
         return child::run(fill(&url(dir, backend), 10 * MIB, free));
     }
+    mounted(test, limit);
+}
+
+/// Runs a child where a disk of this length is mounted.
+pub(crate) fn mounted(test: &str, limit: usize) {
     let folder = tempfile::tempdir().unwrap();
     let dir = folder.path();
     let mount = format!("mount -t tmpfs -o size={limit} tmpfs \"$1\"");

@@ -8,5 +8,7 @@ mod descriptors;
 mod full;
 mod hostile;
 mod memory;
+#[cfg(target_os = "linux")]
+mod read_only;
 mod reads;
 mod veilid;

@@ -4,7 +4,7 @@ use std::fmt;
 
 use anyhow::Result;
 use futures_util::{StreamExt, TryStreamExt, stream};
-use larder::{BlobStatus, Blobs, Error, Format, Hash, Kind, Root, iroh::load_collection};
+use larder::{BlobStatus, Blobs, Error, Format, Hash, Kind, Root, iroh::load_folder};
 use serde::{Serialize, Serializer};
 
 use crate::output::{Bytes, Count, Shown};
@@ -72,7 +72,7 @@ impl Item {
             item.count(blobs.status(root.hash).await?);
             return Ok(item);
         }
-        match load_collection(blobs, root.hash).await {
+        match load_folder(blobs, root.hash).await {
             Ok(entries) => {
                 item.kind = ItemKind::Folder;
                 item.complete = true;

@@ -200,6 +200,16 @@ fn advice(error: &Error) -> Option<String> {
              somebody else"
                 .to_owned()
         }
+        Kind::Corrupt | Kind::Invalid if error.operation() == "secrets.open" => {
+            let file = value("path").unwrap_or_else(|| "of the keys".to_owned());
+            format!(
+                "bring the file {file} back from a backup; names and blobs of the store can be read \
+                 without it, but its groups and its identity cannot"
+            )
+        }
+        Kind::Corrupt if error.operation() == "store.open" => {
+            "`larder verify --repair` writes again what is damaged of the store's own files".to_owned()
+        }
         Kind::Corrupt => {
             "`larder verify --repair` marks what is damaged as missing; then fetch or add it again"
                 .to_owned()
@@ -230,6 +240,9 @@ fn advice(error: &Error) -> Option<String> {
         Kind::Unavailable => match value("pid") {
             Some(pid) => {
                 format!("wait for process {pid} or end it, or name another store with --store")
+            }
+            None if error.operation() == "store.open" => {
+                "name each store once, by one path".to_owned()
             }
             None if error.operation() == "endpoint.bind" => "choose another --port".to_owned(),
             None if network => {
@@ -317,6 +330,12 @@ mod tests {
              now: look at the rights of /s, and whether its disk is mounted read-only"
         );
         let error = Error::new(Kind::Corrupt, "blobs.read", "").with("hash", "ab");
+        assert!(text(error).contains("larder verify --repair"));
+        let error = Error::new(Kind::Corrupt, "secrets.open", "the file is damaged");
+        let error = text(error.with("path", "/s/secrets"));
+        assert!(error.contains("bring the file /s/secrets back"), "{error}");
+        assert!(!error.contains("--repair"), "{error}");
+        let error = Error::new(Kind::Corrupt, "store.open", "the file FORMAT is damaged");
         assert!(text(error).contains("larder verify --repair"));
         let error = Error::new(Kind::Corrupt, "blobs.fetch", "");
         assert!(text(error).contains("somebody else"));

@@ -61,13 +61,16 @@ impl BlobStore for RedbStore {
 
     async fn write(&self, id: PayloadId, blocks: Vec<Block>) -> Result<()> {
         const OPERATION: &str = "blobs.write";
+        self.check_writable(OPERATION)?;
         BlobStore::capabilities(self).check(&blocks)?;
         self.blocking(OPERATION, move |payloads| payloads.write(id, &blocks))
             .await
     }
 
     async fn delete(&self, ids: Vec<PayloadId>) -> Result<()> {
-        self.blocking("blobs.delete", move |payloads| {
+        const OPERATION: &str = "blobs.delete";
+        self.check_writable(OPERATION)?;
+        self.blocking(OPERATION, move |payloads| {
             ids.into_iter().try_for_each(|id| payloads.delete(id))
         })
         .await

@@ -48,7 +48,8 @@ struct Line<'a> {
 pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
     let names = names(&args)?;
     let store = app.store().await?;
-    app.out.done_heading(Item::HEADING);
+    // Over the first line, if there is one.
+    let mut heading = Some(Item::HEADING);
     let mut exit = Exit::Done;
     for (path, name) in args.paths.iter().zip(names) {
         let added = match add(app, &store, path, name, &args).await {
@@ -61,6 +62,9 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
             }
             Err(error) => return Err(error),
         };
+        if let Some(heading) = heading.take() {
+            app.out.done_heading(heading);
+        }
         say(app, path, &added);
         let Some(what) = failures(&added.left_out, "were left out") else {
             continue;

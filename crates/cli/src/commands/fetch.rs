@@ -10,10 +10,11 @@ use std::{
 use anyhow::{Context, Result};
 use indicatif::ProgressBar;
 use larder::{
-    Blobs, TagName,
+    Blobs, Format, Kind, Root, TagName,
     files::{self, Got, Named},
     iroh::{
-        BlobTicket, EndpointOptions, FetchOptions, Reach, bind, connect, fetch, to_engine_root,
+        BlobTicket, EndpointOptions, FetchOptions, Reach, bind, connect, fetch, folder_name,
+        to_engine_root,
     },
 };
 use serde::Serialize;
@@ -30,7 +31,7 @@ use crate::{
 };
 
 /// The prefix of the name that a blob has until it is complete, so that `gc` keeps it.
-const INCOMPLETE: &str = "incomplete:";
+pub(crate) const INCOMPLETE: &str = "incomplete:";
 
 /// Blobs that are here are not fetched again: after an interruption, the same command goes on.
 /// Every byte is verified before it is stored.
@@ -38,7 +39,7 @@ const INCOMPLETE: &str = "incomplete:";
 pub(crate) struct Args {
     /// The ticket that `larder serve`, or another iroh program, printed
     ticket: String,
-    /// The name to store it under; without it, the start of its hash
+    /// The name to store it under; without it, that of the folder, or the start of the hash
     #[arg(long, value_parser = args::name())]
     name: Option<String>,
     /// Write it into this folder too, as `larder get` does
@@ -81,10 +82,10 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
     };
     let reach = args.whom.reach(unless_said);
     let root = to_engine_root(ticket.hash_and_format());
-    let name = args.name.unwrap_or_else(|| root.hash.fmt_short());
-    let mut report = fetch_ticket(app, blobs, &ticket, &name, reach, args.timeout).await?;
+    let name = args.name.as_deref();
+    let mut report = fetch_ticket(app, blobs, &ticket, name, reach, args.timeout).await?;
     if let Some(dir) = &args.output {
-        let named = Named::new(name, root);
+        let named = Named::new(report.item.name.clone(), root);
         let files = files::files_of(blobs, &named).await?;
         let (bar, observer) = observe(&app.out, "writing");
         let got = files::write_out(blobs, files, &args.how.request(dir), &observer).await?;
@@ -102,18 +103,41 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
     }
 }
 
+/// Returns the name for what was fetched: a folder has one, which is taken unless it stands for something else
+/// here.
+async fn own_name(blobs: &Blobs, root: Root) -> Result<Option<TagName>> {
+    if root.format != Format::HashSeq {
+        return Ok(None);
+    }
+    let name = match folder_name(blobs, root.hash).await {
+        Err(error) if matches!(error.kind(), Kind::NotFound | Kind::Invalid) => None,
+        other => other?,
+    };
+    let is_plain = |name: &String| !name.starts_with([':', '.']) && !name.contains(':');
+    let Some(tag) = name
+        .filter(is_plain)
+        .and_then(|name| TagName::try_from(name.as_str()).ok())
+    else {
+        return Ok(None);
+    };
+    let there = blobs.tags().get(&tag).await?;
+    Ok(there.is_none_or(|there| there == root).then_some(tag))
+}
+
 /// Fetches what `ticket` names and stores it under `name`.
 pub(crate) async fn fetch_ticket(
     app: &App,
     blobs: &Blobs,
     ticket: &BlobTicket,
-    name: &str,
+    name: Option<&str>,
     reach: Reach,
     timeout: Duration,
 ) -> Result<Report> {
     let root = to_engine_root(ticket.hash_and_format());
-    let tag = TagName::try_from(name)?;
-    let incomplete = TagName::try_from(format!("{INCOMPLETE}{name}").as_str())?;
+    let by_hash = root.hash.fmt_short();
+    let told = name.unwrap_or(&by_hash);
+    let mut tag = TagName::try_from(told)?;
+    let incomplete = TagName::try_from(format!("{INCOMPLETE}{told}").as_str())?;
     // Under a fresh key: who serves need not learn that it is the device that they know from elsewhere.
     let endpoint = bind(EndpointOptions::new(reach)).await?;
     let started = Instant::now();
@@ -134,17 +158,23 @@ pub(crate) async fn fetch_ticket(
     .await;
     endpoint.close().await;
     let fetched = fetched.with_context(|| format!("cannot fetch {}", root.hash.fmt_short()))?;
+    if name.is_none()
+        && let Some(own) = own_name(blobs, root).await?
+    {
+        tag = own;
+    }
+    let name = tag.to_string();
     let before = blobs.tags().get(&tag).await?;
     if let Some(before) = before.filter(|before| *before != root) {
         app.out.note(format_args!(
             "{}: was {} before; `larder gc` frees what only that needed",
-            Shown(name),
+            Shown(&name),
             before.hash
         ));
     }
     // Once it is complete it takes its name in one step.
     blobs.tags().rename(&incomplete, tag).await?;
-    let item = Item::of(blobs, name.to_owned(), root).await?;
+    let item = Item::of(blobs, name, root).await?;
     Ok(Report {
         item,
         bytes_received: fetched.bytes_received,

@@ -2,9 +2,7 @@
 
 use anyhow::Result;
 use futures_util::{StreamExt, TryStreamExt, stream};
-use larder::{
-    BlobStatus, Blobs, Format, Hash, Root, Store, groups::TAG_PREFIX, iroh::load_collection,
-};
+use larder::{BlobStatus, Blobs, Format, Hash, Root, Store, groups::TAG_PREFIX, iroh::load_folder};
 use serde::Serialize;
 
 use super::get::in_group;
@@ -106,7 +104,7 @@ async fn list_folder(app: &App, blobs: &Blobs, name: &str) -> Result<()> {
         let item = Item::of(blobs, named.name, named.root).await?;
         return Ok(app.out.result(&item, &item)?);
     }
-    let entries = load_collection(blobs, named.root.hash).await?;
+    let entries = load_folder(blobs, named.root.hash).await?;
     let mut items = stream::iter(entries)
         .map(|(name, hash)| Item::of(blobs, name, Root::raw(hash)))
         .buffered(IN_FLIGHT);

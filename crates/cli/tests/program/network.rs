@@ -35,9 +35,19 @@ fn what_is_served_is_fetched_stored_and_written_out() {
     assert_eq!(serving.json()["event"], "connected");
     assert_eq!(serving.json()["event"], "left");
 
-    // What is here is not fetched again.
+    // What is here is not fetched again. A folder has a name of its own.
     let again = &there.json(&["fetch", &ticket])[0];
     assert_eq!(again["bytes_received"], 0);
+    assert_eq!(again["name"], "folder");
+    assert_eq!(there.ok(&["cat", "folder/a.txt"]), "alpha\n");
+    // It takes no name that stands for something else.
+    there.write("folder", "mine");
+    there.ok(&["rm", "folder"]);
+    there.ok(&["add", "folder"]);
+    let again = &there.json(&["fetch", &ticket])[0];
+    let hash = again["hash"].as_str().unwrap();
+    assert_eq!(again["name"], &hash[..10]);
+    assert_eq!(there.ok(&["cat", "folder"]), "mine");
     #[cfg(unix)]
     {
         let (code, _) = serving.signal("-INT");

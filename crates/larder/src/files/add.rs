@@ -200,7 +200,7 @@ mod folder {
     use futures_util::{StreamExt, TryStreamExt, stream};
     use larder_store_api::{Error, Kind, Result};
     use larder_store_engine::{Pin, Root, TagName};
-    use larder_store_iroh::{MAX_ENTRIES, store_collection};
+    use larder_store_iroh::{MAX_ENTRIES, store_folder};
     use tokio::sync::Semaphore;
 
     use super::{AddRequest, Added, add_file, failed, is_about, open_stores};
@@ -287,7 +287,7 @@ mod folder {
         }
         let files = entries.len() as u64;
         // The pins keep the files until the tag does.
-        let pin = store_collection(blobs, entries, Some(tag)).await?;
+        let pin = store_folder(blobs, name, entries, Some(tag)).await?;
         drop(stored);
         Ok(Added {
             size,

@@ -2,7 +2,7 @@
 
 use larder_store_api::{Error, Kind, Result};
 use larder_store_engine::{Blobs, Format, Hash, Root, TagName};
-use larder_store_iroh::load_collection;
+use larder_store_iroh::load_folder;
 
 use super::{OPERATION, Stored};
 
@@ -43,7 +43,7 @@ pub async fn find(blobs: &Blobs, text: &str) -> Result<Named> {
         if root.format != Format::HashSeq {
             continue;
         }
-        let entries = load_collection(blobs, root.hash).await?;
+        let entries = load_folder(blobs, root.hash).await?;
         return match entries.into_iter().find(|(name, _)| name == path) {
             Some((_, hash)) => Ok(Named::new(path, Root::raw(hash))),
             None => {
@@ -64,10 +64,10 @@ pub async fn find(blobs: &Blobs, text: &str) -> Result<Named> {
 /// Returns the names and places of the files that a stored file or folder is written as.
 ///
 /// # Errors
-/// The errors of [`load_collection`].
+/// The errors of [`load_folder`].
 pub async fn files_of(blobs: &Blobs, named: &Named) -> Result<Vec<(String, Stored)>> {
     let entries = match named.root.format {
-        Format::HashSeq | Format::Tree { .. } => load_collection(blobs, named.root.hash).await?,
+        Format::HashSeq | Format::Tree { .. } => load_folder(blobs, named.root.hash).await?,
         Format::Raw => {
             let last = named.name.rsplit('/').next().unwrap_or(&named.name);
             vec![(last.to_owned(), named.root.hash)]

@@ -18,7 +18,7 @@ const MAX_NEWS: usize = 1 << 20;
 
 /// Keeps a blob, or all that a hash sequence names, from being collected until the last clone is
 /// dropped. It lives in memory: to keep something longer, tag it.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Pin(Arc<Held>);
 
 struct Held {
@@ -44,11 +44,11 @@ impl Pin {
     }
 }
 
-impl fmt::Debug for Held {
+impl fmt::Debug for Pin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Held")
-            .field("root", &self.root)
-            .field("size", &self.size)
+        f.debug_struct("Pin")
+            .field("root", &self.0.root)
+            .field("size", &self.0.size)
             .finish_non_exhaustive()
     }
 }
@@ -314,6 +314,16 @@ mod tests {
             let deleting = pins.begin_deleting(&hashes);
             assert_eq!(deleting.hashes, [hashes[0], hashes[2]]);
         }
+    }
+
+    #[tokio::test]
+    async fn a_pin_shows_itself_and_no_other() {
+        let pins = Arc::new(Pins::default());
+        let other = pins.pin(Root::raw(Hash::of(b"other")), Some(5)).await;
+        let pin = pins.pin(Root::raw(Hash::EMPTY), Some(0)).await;
+        let text = format!("{pin:?}");
+        let hash = format!("{:?}", other.hash());
+        assert!(text.contains("Some(0)") && !text.contains(&hash), "{text}");
     }
 
     #[tokio::test]

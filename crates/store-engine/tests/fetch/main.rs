@@ -470,7 +470,46 @@ async fn our_own_store_failing_is_nobody_elses_fault() {
     assert!(struck > 25, "{struck} of 40 faults showed");
 }
 
-/// A slow provider does not block a request.
+/// The store fails while so much waits for it that there is room for nothing more: the fetch ends all the same.
+#[tokio::test(start_paused = true)]
+async fn a_store_that_fails_while_much_waits_ends_the_fetch() {
+    for seed in 0..4 {
+        // Small ones wait to be committed together, long ones each for its own commit.
+        let is_small = |n: usize| match seed {
+            0 => n % 2 == 0,
+            1 => n < 600,
+            2 => n >= 600,
+            _ => true,
+        };
+        let sizes = (0..1200).map(|n| if is_small(n) { 1000 } else { 20_000 });
+        let (theirs, hashes, _pins) = stock(sizes).await;
+        let faults = Faults::seeded(seed);
+        let store = Arc::new(FaultyStore::new(MemoryStore::new(), faults.clone()));
+        let ours = Blobs::open(store.clone(), store).await.unwrap();
+        let (fetch, _) = begin(&ours);
+        fetch.want(OF, named(&hashes)).await.unwrap();
+        // The payloads of long ones need a session.
+        drop(ours.add(bytes(9999, 20_000)).await.unwrap());
+        let slow = StoreFault::Delay(Duration::from_secs(5));
+        faults.inject(Operation::Commit, When::Always, slow);
+        faults.inject(
+            Operation::Commit,
+            When::Always,
+            StoreFault::Error(Kind::Full),
+        );
+        let peers = [
+            Peer::good(&theirs),
+            Peer::good(&theirs),
+            Peer::good(&theirs),
+        ];
+        let all = [&peers[0], &peers[1], &peers[2]];
+        let ended = tokio::time::timeout(Duration::from_secs(600), try_run(&fetch, &all)).await;
+        let (settled, _) = ended.expect("it ends");
+        assert_eq!(settled.unwrap_err().kind(), Kind::Full, "{seed}");
+    }
+}
+
+/// A provider that is slow with a request does not keep it to itself.
 #[tokio::test(start_paused = true)]
 async fn those_who_have_nothing_to_do_help_the_slow() {
     let (theirs, hashes, _pins) = stock((0..10).map(|i| 1000 + i)).await;

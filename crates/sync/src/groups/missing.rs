@@ -375,3 +375,47 @@ impl Repo {
         Ok(missing)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use larder_store_api::{Batch, CollectionId, Durability, Edit};
+    use larder_store_testkit::{
+        MemorySecrets,
+        stores::{Fault, Faults, FaultyStore, Operation, PowerStore, When},
+    };
+
+    use super::*;
+    use crate::groups::{Groups, Stores};
+
+    /// Others are told what is here, and count on it.
+    #[tokio::test]
+    async fn what_cannot_be_made_durable_is_not_said_to_be_here() {
+        let faults = Faults::seeded(1);
+        let store = Arc::new(FaultyStore::new(PowerStore::new(), faults.clone()));
+        let stores = Stores {
+            blobs: Blobs::open(store.clone(), store).await.unwrap(),
+            secrets: Arc::new(MemorySecrets::new()),
+        };
+        let groups = Groups::open(stores.clone()).await.unwrap();
+        let group = groups.create_group("g").await.unwrap();
+        let repo = group.create_repo("me").await.unwrap();
+        repo.write("file", vec![7; 40_000]).await.unwrap();
+        let wants = repo.wants(&Policy::Everything).await.unwrap();
+        let mut batch = Batch::of(vec![Edit::Put {
+            collection: CollectionId::from_static("test"),
+            key: "key".into(),
+            value: "value".into(),
+        }]);
+        batch.durability = Durability::OnSync;
+        stores.collections().commit(batch).await.unwrap();
+        let fault = Fault::Error(Kind::Unavailable);
+        faults.inject(Operation::SyncCollections, When::Always, fault);
+        let error = repo.settled(&wants).await.unwrap_err();
+        assert_eq!(error.kind(), Kind::Unavailable);
+        faults.clear();
+        let settled = repo.settled(&wants).await.unwrap();
+        assert!(settled.missing.is_empty());
+    }
+}

@@ -220,8 +220,12 @@ impl Drop for Asking {
 
 #[cfg(test)]
 mod tests {
+    use larder_store_api::{Batch, CollectionId, Durability, Edit, Kind};
     use larder_store_engine::{Blobs, Source};
-    use larder_store_testkit::{MemorySecrets, MemoryStore};
+    use larder_store_testkit::{
+        MemorySecrets, MemoryStore,
+        stores::{Fault, Faults, FaultyStore, Operation, PowerStore, When},
+    };
 
     use super::*;
     use crate::groups::Stores;
@@ -265,6 +269,35 @@ mod tests {
         assert!(asking.asks_for(&hash) && asking.may_go(&hash));
         pass(WITHIN.as_secs() + 1).await;
         assert!(!asking.may_go(&hash), "others may have let it go by now");
+    }
+
+    /// The peer lets its copy go: ours must survive the loss of power by then.
+    #[tokio::test(start_paused = true)]
+    async fn what_cannot_be_made_durable_is_not_promised() {
+        let faults = Faults::seeded(1);
+        let store = Arc::new(FaultyStore::new(PowerStore::new(), faults.clone()));
+        let blobs = Blobs::open(store.clone(), store).await.unwrap();
+        let leases = leases(&blobs, 5).await;
+        let hash = blobs.add("file").await.unwrap().hash();
+        let peer = PublicKey([9; 32]);
+        // That promises are given is noted by now.
+        assert!(leases.promise(hash, peer).await.unwrap());
+        let fault = Fault::Error(Kind::Unavailable);
+        faults.inject(Operation::SyncCollections, When::Always, fault);
+        assert!(leases.promise(hash, peer).await.unwrap(), "all is durable");
+        // As a fetch commits small blobs.
+        let id = CollectionId::from_static("test");
+        let mut batch = Batch::of(vec![Edit::Put {
+            collection: id,
+            key: "key".into(),
+            value: "value".into(),
+        }]);
+        batch.durability = Durability::OnSync;
+        blobs.collections().commit(batch).await.unwrap();
+        let error = leases.promise(hash, peer).await.unwrap_err();
+        assert_eq!(error.kind(), Kind::Unavailable);
+        faults.clear();
+        assert!(leases.promise(hash, peer).await.unwrap());
     }
 
     #[tokio::test(start_paused = true)]

@@ -129,9 +129,10 @@ mod tests {
         wire::GET,
     };
 
-    /// A peer that answers as soon as it has read a request, without waiting for the end of the stream.
+    /// A peer that answers as soon as it has read a request, and does not wait for the end of its stream; with
+    /// nothing to say, it takes the request and is silent.
     #[derive(Debug)]
-    struct Quick(Vec<u8>);
+    struct Quick(Option<Vec<u8>>);
 
     #[async_trait::async_trait]
     impl crate::network::ConnectionApi for Quick {
@@ -146,7 +147,10 @@ mod tests {
         async fn open(&self) -> Result<Stream> {
             Ok(Stream {
                 send: Box::new(Gone),
-                recv: Box::new(Cursor::new(self.0.clone())),
+                recv: match &self.0 {
+                    Some(answer) => Box::new(Cursor::new(answer.clone())),
+                    None => Box::new(Silence),
+                },
             })
         }
 
@@ -161,7 +165,20 @@ mod tests {
         }
     }
 
-    /// Takes all bytes, but fails when they end.
+    /// A stream that gives nothing, and does not end.
+    struct Silence;
+
+    impl AsyncRead for Silence {
+        fn poll_read(
+            self: Pin<&mut Self>,
+            _cx: &mut Context<'_>,
+            _buf: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+    }
+
+    /// Takes all bytes; that they end is not heard any more.
     struct Gone;
 
     impl AsyncWrite for Gone {
@@ -182,20 +199,34 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn who_answers_before_a_request_ends_is_heard() {
-        let file = b"a file";
-        let len = (file.len() as u64).to_le_bytes();
-        let answer = [&[Answer::Here.encode()][..], &len, file].concat();
+    async fn ask(peer: Quick) -> Outcome<Body> {
         let connections = Connections::new(PublicKey([2; 32]));
-        let link = connections.admit(Arc::new(Quick(answer)), Side::Dialed);
+        let link = connections.admit(Arc::new(peer), Side::Dialed);
         let get = Get {
             group: RecordId([3; 32]),
             repo: PublicKey([4; 32]),
             chain: vec![Hash::of("page")],
             ranges: vec![(1, ChunkRanges::all()), (2, ChunkRanges::all())],
         };
-        let asked = Body::ask(&link.unwrap(), GET, &get, None).await;
+        Body::ask(&link.unwrap(), GET, &get, None).await
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_does_not_answer_is_waited_for_no_longer_than_patience() {
+        let started = tokio::time::Instant::now();
+        let Err(fault) = ask(Quick(None)).await else {
+            panic!("it gave nothing");
+        };
+        assert!(fault.is_peers(fetch::Misconduct::Stalls), "{fault}");
+        assert_eq!(started.elapsed().as_secs(), PATIENCE.as_secs());
+    }
+
+    #[tokio::test]
+    async fn who_answers_before_a_request_ends_is_heard() {
+        let file = b"a file";
+        let len = (file.len() as u64).to_le_bytes();
+        let answer = [&[Answer::Here.encode()][..], &len, file].concat();
+        let asked = ask(Quick(Some(answer))).await;
         let (mut receiver, hash) = (asked.unwrap().receiver(), Hash::of(file));
         let size = receiver.size(hash).await.unwrap().unwrap();
         let mut items = receiver.items(hash, size, &ChunkRanges::all());

@@ -86,6 +86,8 @@ impl Shared {
         let now = self.groups.0.now();
         let for_ms = i64::try_from(self.options.route_for.as_millis()).unwrap_or(i64::MAX / 2);
         let expires = now.saturating_add(for_ms);
+        // One that expires later was told while a clock was ahead, and would last until that time.
+        let latest = expires.saturating_add(for_ms);
         for repo in self.ours().await? {
             let mut known = self.told_routes(&repo);
             for address in addresses.iter().take(MAX_TOLD) {
@@ -98,14 +100,15 @@ impl Shared {
                 let same = known
                     .iter()
                     .find(|(_, known)| known.address == route.address);
-                if same.is_some_and(|(_, known)| known.expires > now.saturating_add(for_ms / 2)) {
+                let is_told = now.saturating_add(for_ms / 2) + 1..=latest;
+                if same.is_some_and(|(_, known)| is_told.contains(&known.expires)) {
                     continue;
                 }
                 let slot = same.map(|(slot, _)| *slot).or_else(|| {
                     let mut slots = FIRST_ROUTE..REPO_SLOTS;
                     slots.find(|slot| {
                         let taken = known.iter().find(|(taken, _)| taken == slot);
-                        taken.is_none_or(|(_, route)| route.expires <= now)
+                        taken.is_none_or(|(_, route)| !(now + 1..=latest).contains(&route.expires))
                     })
                 });
                 if let Some(slot) = slot {

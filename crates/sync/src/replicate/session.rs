@@ -38,9 +38,9 @@ use crate::{
 /// many again that were replaced in its record.
 const MAX_HOLDINGS: usize = 2 * records::GROUP_SLOTS as usize;
 
-/// The most sessions of one group on one connection: both sides may open one at the same time, and an
-/// ended session may be replaced before its end is noticed.
-const MAX_SESSIONS: usize = 4;
+/// The most sessions of one group on one connection: both sides may begin one at the same time, and one that
+/// ends may be replaced before that is noticed.
+pub(super) const MAX_SESSIONS: usize = 4;
 
 /// The first pause after a store of ours failed; it doubles each time.
 const RETRY: Duration = Duration::from_secs(2);

@@ -11,15 +11,19 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::{Device, PATIENCE};
 use crate::{
-    groups::{Holding, local_trees::Place},
+    groups::{Group, Holding, local_trees::Place},
     invite::InviteKind,
+    network::{Connection, Stream},
     replicate::{
         Synced,
         index::Change,
         proof::{self, ANSWER_LEN, Ends},
+        session::MAX_SESSIONS,
         wire::{HELLO, Message, write_frame},
     },
 };
+
+const STRANGER: PublicKey = PublicKey([77; 32]);
 
 async fn join(with: &Device, device: &Device, kind: InviteKind) {
     let invite = with.group().invite(kind, with.running.addresses()).await;
@@ -70,16 +74,18 @@ async fn damage_that_is_found_while_a_tree_comes_stops_nothing() {
     }
 }
 
-/// Announces again and again another part of a tree, and provides nothing.
-async fn talks(net: &SimNetwork, to: &Device, from: &Device, repo: PublicKey, root: Hash) {
-    let key = PublicKey([77; 32]);
-    let node = net.node(key);
+/// A connection of a stranger.
+async fn dial(net: &SimNetwork, to: &Device) -> Connection {
+    let node = net.node(STRANGER);
     let address = to.running.addresses().remove(0).parse().unwrap();
-    let connection = node.connect(&address, None).await.unwrap();
-    let group = from.group();
+    node.connect(&address, None).await.unwrap()
+}
+
+/// A stream on which a group was proven, as whoever has an invite can.
+async fn prove(connection: &Connection, to: &Device, group: &Group) -> Stream {
     let ends = Ends {
         binding: connection.binding(),
-        asker: key,
+        asker: STRANGER,
         answerer: to.key,
     };
     let mut stream = connection.open().await.unwrap();
@@ -88,6 +94,13 @@ async fn talks(net: &SimNetwork, to: &Device, from: &Device, repo: PublicKey, ro
     write_frame(&mut stream.send, &hello).await.unwrap();
     let mut answer = [0; ANSWER_LEN];
     stream.recv.read_exact(&mut answer).await.unwrap();
+    stream
+}
+
+/// Says again and again that it has another part of a tree, and gives nothing.
+async fn talks(net: &SimNetwork, to: &Device, from: &Device, repo: PublicKey, root: Hash) {
+    let connection = dial(net, to).await;
+    let mut stream = prove(&connection, to, &from.group()).await;
     let mut recv = stream.recv;
     tokio::spawn(async move { tokio::io::copy(&mut recv, &mut tokio::io::sink()).await });
     let answers = connection.clone();
@@ -150,4 +163,31 @@ async fn who_talks_without_end_keeps_no_fetch_from_ending() {
         () = talking => panic!("it was to talk without end"),
         () = others => {}
     }
+}
+
+/// One who proves a group again and again on one connection gets a few sessions, and no more.
+#[tokio::test(start_paused = true)]
+async fn one_connection_has_few_sessions_of_a_group() {
+    let net = SimNetwork::new(6);
+    let device = Device::start(&net, 1).await;
+    let group = device.running.groups().create_group("g").await.unwrap();
+    let connection = dial(&net, &device).await;
+    let shared = &device.running.0;
+    let mut streams = Vec::new();
+    for n in 1..=2 * MAX_SESSIONS {
+        let mut stream = prove(&connection, &device, &group).await;
+        // Of one that is refused nothing comes but its end.
+        let mut first = [0; 1];
+        let heard = stream.recv.read(&mut first).await;
+        let is_refused = matches!(heard, Ok(0) | Err(_));
+        assert_eq!(is_refused, n > MAX_SESSIONS, "{n}: {heard:?}");
+        streams.push(stream);
+        let sessions = shared.sessions.of(group.id());
+        assert_eq!(sessions.len(), n.min(MAX_SESSIONS));
+    }
+    // Those who go make room.
+    drop(streams);
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let mut stream = prove(&connection, &device, &group).await;
+    assert!(matches!(stream.recv.read(&mut [0; 1]).await, Ok(1)));
 }
