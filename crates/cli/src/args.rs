@@ -28,7 +28,7 @@ pub(crate) struct Global {
     /// Print results and errors only
     #[arg(short, long, global = true)]
     pub(crate) quiet: bool,
-    /// Name each file that is left out
+    /// Say more: name each file that is left out, list addresses
     #[arg(short, long, global = true, conflicts_with = "quiet")]
     pub(crate) verbose: bool,
 }

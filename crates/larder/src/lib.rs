@@ -36,6 +36,14 @@
 
 mod backend;
 mod backends;
+#[cfg(all(
+    doctest,
+    feature = "redb",
+    feature = "iroh",
+    feature = "groups",
+    feature = "files"
+))]
+mod book;
 mod builder;
 #[cfg(feature = "files")]
 pub mod files;

@@ -16,14 +16,12 @@ use crate::{
 
 /// Show how far this store is with its groups
 ///
-/// Shows what this store knows of and has, without asking anybody; `larder sync` asks.
+/// Shows what this store knows of and has, without asking anybody; `larder sync` asks. With -v, it lists
+/// the addresses too at which members are looked for.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// A group; without it, all of this store
     group: Option<String>,
-    /// List the addresses too at which members are looked for
-    #[arg(short, long)]
-    verbose: bool,
 }
 
 /// An address at which a member is looked for.
@@ -203,7 +201,7 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
     };
     for group in chosen {
         show(app, &group).await?;
-        if args.verbose {
+        if app.out.verbose {
             show_addresses(app, &group).await?;
         }
     }
