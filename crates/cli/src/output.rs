@@ -292,12 +292,14 @@ mod tests {
                 let terminal = InMemoryTerm::new(4, columns);
                 let target = ProgressDrawTarget::term_like(Box::new(terminal.clone()));
                 let total = has_total.then_some(1_500_000_000);
+                // A bar that has ended shows its speed over all its time.
                 let bar = ProgressBar::with_draw_target(total, target);
+                let bar = bar.with_elapsed(Duration::from_secs(10));
                 let style = ProgressStyle::with_template(template(unit, has_total, columns));
                 bar.set_style(style.unwrap().progress_chars("=> "));
                 bar.set_message("checking");
                 bar.set_position(1_234_567_890);
-                bar.tick();
+                bar.abandon();
                 let shown = terminal.contents();
                 assert_eq!(shown.lines().count(), 1, "{columns}: {shown}");
                 assert!(shown.starts_with("checking"), "{columns}: {shown}");
