@@ -12,7 +12,7 @@ use serde::Serialize;
 use crate::{
     app::App,
     args,
-    item::{Item, ItemKind},
+    item::{Columns, Item, ItemKind},
     observed::{failures, name_of, observe, summary},
     output::Shown,
     problem::{Exit, Problem, Report, is_about_one},
@@ -51,7 +51,8 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
     let names = names(&args)?;
     let store = app.store().await?;
     // Over the first line, if there is one.
-    let mut heading = Some(Item::HEADING);
+    let columns = Columns::new(true);
+    let mut heading = Some(columns.heading());
     let mut exit = Exit::Done;
     for (path, name) in args.paths.iter().zip(names) {
         let added = match add(app, &store, path, name, &args).await {
@@ -67,7 +68,7 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
         if let Some(heading) = heading.take() {
             app.out.done_heading(heading);
         }
-        say(app, path, &added);
+        say(app, path, &added, columns);
         let Some(what) = failures(&added.left_out, "were left out") else {
             continue;
         };
@@ -94,7 +95,7 @@ async fn add(app: &App, store: &Store, path: &Path, name: String, args: &Args) -
     Ok(files::add(store, &request, &observer).await?)
 }
 
-fn say(app: &App, path: &Path, added: &Added) {
+fn say(app: &App, path: &Path, added: &Added, columns: Columns) {
     let kind = match added.files {
         Some(_) => ItemKind::Folder,
         None => ItemKind::File,
@@ -113,7 +114,7 @@ fn say(app: &App, path: &Path, added: &Added) {
         replaced: &added.replaced,
         left_out: &added.left_out,
     };
-    app.out.done(&line, &item);
+    app.out.done(&line, columns.line(&item));
     let name = path.to_string_lossy();
     if let Some(text) = summary(&added.left_out) {
         app.out.note(format_args!("{}: {text}", Shown(&name)));

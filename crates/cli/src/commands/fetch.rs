@@ -24,7 +24,7 @@ use crate::{
     app::App,
     args,
     endpoint::Whom,
-    item::Item,
+    item::{Columns, Item},
     observed::observe,
     output::{Bytes, Count, Rate, Shown, Time, Unit},
     problem::{Exit, Problem},
@@ -98,7 +98,7 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
         drop(bar);
         report.written = Some(got);
     }
-    app.out.heading(Item::HEADING)?;
+    app.out.heading(Columns::new(true).heading())?;
     app.out.result(&report, &report)?;
     match report
         .written
@@ -227,7 +227,7 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{}", self.item)?;
+        writeln!(f, "{}", Columns::new(true).line(&self.item))?;
         f.write_str(&self.speed())?;
         if self.blobs_fetched < self.blobs {
             let there = self.blobs - self.blobs_fetched;

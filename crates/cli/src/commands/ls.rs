@@ -11,7 +11,7 @@ use crate::{
     args,
     find::find,
     groups::{Place, known, of_file, of_group, of_repo},
-    item::{Item, as_text},
+    item::{Columns, Item, as_text},
     output::Bytes,
     problem::Exit,
 };
@@ -22,7 +22,8 @@ const IN_FLIGHT: usize = 64;
 /// List what is stored: names and groups, or the files of one
 ///
 /// Without a name, the names and the groups of the store; with one, the files of a folder, the members of a
-/// group, or the files in the repo of one. It is said of what is not here completely how much of it is.
+/// group, or the files in the repo of one. Says how much is here of what is incomplete. With -v,
+/// lines end with hashes.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// A stored folder, or GROUP, GROUP/REPO or GROUP/REPO/FOLDER; without it, the names and groups of
@@ -47,44 +48,45 @@ struct Blob {
 pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
     let store = app.existing_store().await?;
     let blobs = store.blobs();
+    let columns = Columns::new(app.out.verbose);
     match args.name {
         None if args.blobs => list_blobs(app, blobs).await?,
         None => {
-            app.out.heading(Item::HEADING)?;
+            app.out.heading(columns.heading())?;
             let mut tags = blobs.tags().list(..);
             while let Some(tag) = tags.try_next().await? {
                 if tag.name.as_bytes().starts_with(TAG_PREFIX.as_bytes()) {
                     continue;
                 }
                 let item = Item::of(blobs, tag.name.to_string(), tag.root).await?;
-                app.out.result(&item, &item)?;
+                app.out.result(&item, columns.line(&item))?;
             }
-            list_groups(app, &store).await?;
+            list_groups(app, &store, columns).await?;
         }
         Some(name) => match in_group(&store, &name).await? {
-            Some(place) => list_place(app, blobs, &place).await?,
-            None => list_folder(app, blobs, &name).await?,
+            Some(place) => list_place(app, blobs, &place, columns).await?,
+            None => list_folder(app, blobs, &name, columns).await?,
         },
     }
     Ok(Exit::Done)
 }
 
-async fn list_groups(app: &App, store: &Store) -> Result<()> {
+async fn list_groups(app: &App, store: &Store, columns: Columns) -> Result<()> {
     if let Some(groups) = known(store).await? {
         for group in groups.groups() {
             let item = of_group(&group).await?;
-            app.out.result(&item, &item)?;
+            app.out.result(&item, columns.line(&item))?;
         }
     }
     Ok(())
 }
 
-async fn list_place(app: &App, blobs: &Blobs, place: &Place) -> Result<()> {
-    app.out.heading(Item::HEADING)?;
+async fn list_place(app: &App, blobs: &Blobs, place: &Place, columns: Columns) -> Result<()> {
+    app.out.heading(columns.heading())?;
     let Some(member) = &place.member else {
         for member in place.group.members().await? {
             let item = of_repo(&member).await?;
-            app.out.result(&item, &item)?;
+            app.out.result(&item, columns.line(&item))?;
         }
         return Ok(());
     };
@@ -95,25 +97,25 @@ async fn list_place(app: &App, blobs: &Blobs, place: &Place) -> Result<()> {
         let rest = &name.as_str()[path.len()..];
         if path.is_empty() || path.ends_with('/') || rest.is_empty() || rest.starts_with('/') {
             let item = of_file(blobs, &name, &entry).await?;
-            app.out.result(&item, &item)?;
+            app.out.result(&item, columns.line(&item))?;
         }
     }
     Ok(())
 }
 
-async fn list_folder(app: &App, blobs: &Blobs, name: &str) -> Result<()> {
+async fn list_folder(app: &App, blobs: &Blobs, name: &str, columns: Columns) -> Result<()> {
     let named = find(blobs, name).await?;
-    app.out.heading(Item::HEADING)?;
+    app.out.heading(columns.heading())?;
     if named.root.format == Format::Raw {
         let item = Item::of(blobs, named.name, named.root).await?;
-        return Ok(app.out.result(&item, &item)?);
+        return Ok(app.out.result(&item, columns.line(&item))?);
     }
     let entries = load_folder(blobs, named.root.hash).await?;
     let mut items = stream::iter(entries)
         .map(|(name, hash)| Item::of(blobs, name, Root::raw(hash)))
         .buffered(IN_FLIGHT);
     while let Some(item) = items.try_next().await? {
-        app.out.result(&item, &item)?;
+        app.out.result(&item, columns.line(&item))?;
     }
     Ok(())
 }

@@ -13,7 +13,7 @@ use serde::Serialize;
 use crate::{
     app::App,
     groups::{known, label, of_group, of_repo, pick},
-    item::Item,
+    item::Columns,
     output::Shown,
     problem::{Exit, Problem},
 };
@@ -75,21 +75,23 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
         Command::Rename(args) => join::rename(app, args).await?,
         Command::Ls => {
             let store = app.store_of_groups().await?;
-            app.out.heading(Item::HEADING)?;
+            let columns = Columns::new(true);
+            app.out.heading(columns.heading())?;
             if let Some(groups) = known(&store).await? {
                 for group in groups.groups() {
                     let item = of_group(&group).await?;
-                    app.out.result(&item, &item)?;
+                    app.out.result(&item, columns.line(&item))?;
                 }
             }
         }
         Command::Members { group } => {
             let store = app.store_of_groups().await?;
             let group = pick(&store.groups().await?, group.as_deref()).await?;
-            app.out.heading(Item::HEADING)?;
+            let columns = Columns::new(true);
+            app.out.heading(columns.heading())?;
             for member in group.members().await? {
                 let item = of_repo(&member).await?;
-                app.out.result(&item, &item)?;
+                app.out.result(&item, columns.line(&item))?;
             }
         }
         Command::Policy(args) => wants::policy(app, args).await?,
