@@ -241,7 +241,8 @@ fn advice(error: &Error) -> Option<String> {
             Some(pid) => {
                 format!(
                     "wait for process {pid} or end it, or name another store with --store; if it is \
-                     `larder sync --watch`, it puts what it is told to where it runs with --put-lines"
+                     `larder sync --watch`, start that with `larder sync --watch --put-lines`: it then puts the paths \
+                     that it reads"
                 )
             }
             None if error.operation() == "store.open" => {
@@ -320,7 +321,7 @@ mod tests {
             text(error),
             "error: store.open: unavailable: another process has it open (path=/s, pid=7)\n  \
              now: wait for process 7 or end it, or name another store with --store; if it is `larder sync \
-             --watch`, it puts what it is told to where it runs with --put-lines"
+             --watch`, start that with `larder sync --watch --put-lines`: it then puts the paths that it reads"
         );
         let full = std::io::Error::from(std::io::ErrorKind::StorageFull);
         let error = Error::io("payload.write", Path::new("/s/p"), full);

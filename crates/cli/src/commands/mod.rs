@@ -45,7 +45,7 @@ pub(crate) struct Args {
 /// Shown below the help.
 const EXIT_CODES: &str = "\
 Exit codes: 0 done; 1 failed; 2 wrong usage; 3 verify found damage that is not repaired; \
-130 interrupted (ctrl-c; `serve`, `share` and `sync --watch` end so, with 0); 143 terminated. A second \
+130 interrupted (ctrl-c; `larder serve`, `larder share` and `larder sync --watch` end so, with 0); 143 terminated. A second \
 ctrl-c ends at once.
 LARDER_LOG=debug shows what happens inside, on stderr.
 A redb store keeps its keys encrypted; LARDER_SECRETS_KEY names the file of the key that opens them \

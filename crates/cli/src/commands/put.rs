@@ -54,8 +54,8 @@ struct Line {
 }
 
 pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
-    check_names(&args)?;
     let store = app.store_of_groups().await?;
+    check_names(&args)?;
     let group = pick(&store.groups().await?, args.group.as_deref()).await?;
     let repo = own_repo(&group).await?;
     let mut exit = Exit::Done;

@@ -12,6 +12,8 @@ use crate::{app::App, output::Shown, problem::Problem};
 
 /// The argument that means standard input.
 pub(crate) const INPUT: &str = "-";
+/// The command for who is invited as a member.
+const JOIN: &str = "`larder group join INVITE`";
 /// The most bytes of standard input that are read: thousands of invites.
 const MAX_INPUT: u64 = 1 << 20;
 const CANNOT_READ: &str = "cannot read standard input";
@@ -100,19 +102,16 @@ pub(crate) async fn print(
         }
     }
     let (may, command) = match kind {
-        Kind::Write => ("read everything and add files", "group join"),
-        Kind::Read => ("read everything", "group join"),
+        Kind::Write => ("read everything and add files", JOIN),
+        Kind::Read => ("read everything", JOIN),
         Kind::Replica => (
             "keep a copy of everything, which it cannot read",
-            "serve --replica",
+            "`larder serve --replica INVITE`",
         ),
-        Kind::Device => (
-            "write as you do: it is for another device of yours",
-            "group join",
-        ),
+        Kind::Device => ("write as you do: it is for another device of yours", JOIN),
     };
     app.out.note(format_args!(
-        "whoever has this invite to {} can {may}: `larder {command} INVITE`",
+        "whoever has this invite to {} can {may}: {command}",
         Shown(&printed.group)
     ));
     Ok(())

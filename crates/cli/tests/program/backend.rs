@@ -11,6 +11,9 @@ pub const SCHEME: &str = "redb";
 /// The path of the program.
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_larder");
 
+/// A part of the text where a file may not grow any more.
+pub const FILE_TOO_LONG: &str = "no space left";
+
 /// Opens a store of this kind inside the test.
 pub fn builder(url: StoreUrl) -> StoreBuilder {
     StoreBuilder::from_url(url)

@@ -166,7 +166,7 @@ fn a_store_in_use() {
     assert!(
         said.ends_with(&format!(
             "\n  now: wait for process {pid} or end it, or name another store with --store; if it is `larder \
-             sync --watch`, it puts what it is told to where it runs with --put-lines\n"
+             sync --watch`, start that with `larder sync --watch --put-lines`: it then puts the paths that it reads\n"
         )),
         "{said}"
     );

@@ -397,7 +397,7 @@ fn a_store_that_fails_is_named_until_it_works_again() {
     let said = failing.next("failing");
     assert_eq!(said["group"], "g");
     let error = said["error"].as_str().unwrap();
-    assert!(error.contains("no space left"), "{said}");
+    assert!(error.contains(backend::FILE_TOO_LONG), "{said}");
     let process = failing.child.id().to_string();
     let raised = Command::new("prlimit")
         .args(["--pid", &process, "--fsize=unlimited"])

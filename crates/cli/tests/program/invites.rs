@@ -219,7 +219,7 @@ fn the_key_to_back_up_is_named() {
     locked.env("LARDER_SECRETS_KEY", place.path("another.key"));
     let locked = run(&mut locked);
     assert_eq!(locked.code, Some(1), "{locked:?}");
-    assert!(locked.out.contains("  a\n"), "{locked:?}");
+    assert!(locked.out.contains("\na  "), "{locked:?}");
     assert!(
         locked
             .err

@@ -45,8 +45,7 @@ fn what_is_served_is_fetched_stored_and_written_out() {
     there.ok(&["rm", "folder"]);
     there.ok(&["add", "folder"]);
     let again = &there.json(&["fetch", &ticket])[0];
-    let hash = again["hash"].as_str().unwrap();
-    assert_eq!(again["name"], &hash[..10]);
+    assert_eq!(again["name"], "folder-2");
     assert_eq!(there.ok(&["cat", "folder"]), "mine");
     #[cfg(unix)]
     {
@@ -144,7 +143,7 @@ fn an_interrupted_fetch_goes_on() {
     });
     let listed = there.ok(&["ls"]);
     assert!(
-        listed.contains("incomplete:big  (incomplete: 19.5 MiB here)"),
+        listed.contains("incomplete:big ") && listed.contains("(incomplete: 19.5 MiB here)"),
         "{listed}"
     );
     let verified = there.ok(&["verify"]);

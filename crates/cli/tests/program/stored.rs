@@ -1,5 +1,6 @@
 //! Storing, listing, reading and removing.
 
+use super::backend;
 use super::support::{Place, Running, noise, run};
 
 #[test]
@@ -137,7 +138,7 @@ fn stats_say_what_is_there() {
     place.write("a", noise(200_000));
     place.ok(&["add", "a"]);
     let stats = &place.json(&["stats"])[0];
-    assert_eq!(stats["backend"], "redb");
+    assert_eq!(stats["backend"], backend::SCHEME);
     assert_eq!((&stats["names"], &stats["blobs"]), (&1.into(), &1.into()));
     assert_eq!(stats["bytes"], 200_000);
     assert!(stats["disk"]["payloads"].as_u64().unwrap() >= 200_000);

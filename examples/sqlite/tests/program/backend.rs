@@ -10,6 +10,9 @@ pub const SCHEME: &str = "sqlite";
 /// The path of the program.
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_larder-sqlite");
 
+/// A part of the text where a file may not grow any more.
+pub const FILE_TOO_LONG: &str = "the disk does not work";
+
 /// Opens a store of this kind inside the test.
 pub fn builder(url: StoreUrl) -> StoreBuilder {
     StoreBuilder::from_url(url).backend(larder_sqlite::Sqlite)
