@@ -177,11 +177,7 @@ impl Shared {
             return Ok(());
         }
         let loaded = self.groups.0.load_contacts(group).await?;
-        // What was noted while the clock was ahead was noted before now.
-        let now = self.groups.0.now();
-        let loaded = loaded.into_iter().map(|(device, mut contact)| {
-            contact.last = contact.last.min(now);
-            contact.synced_since = contact.synced_since.map(|since| since.min(now));
+        let loaded = loaded.into_iter().map(|(device, contact)| {
             let kept = Some((contact.clone(), Instant::now()));
             (device, Known { contact, kept })
         });
