@@ -73,7 +73,7 @@ impl Store {
     /// in use.
     ///
     /// # Errors
-    /// The errors of [`identity`](Self::identity), and [`Kind::Unavailable`](crate::Kind::Unavailable) where the port
+    /// The errors of [`identity`](Self::identity), and [`Kind::Unavailable`](crate::Kind::Unavailable) if the port
     /// of the options is in use.
     pub async fn endpoint(&self, mut options: EndpointOptions) -> Result<Endpoint> {
         if options.secret_key.is_none() {

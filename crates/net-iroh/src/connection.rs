@@ -38,7 +38,7 @@ pub(crate) struct IrohConnection {
 }
 
 impl IrohConnection {
-    /// [`Kind::Internal`] where the connection has nothing to bind proofs to.
+    /// [`Kind::Internal`] if the connection has nothing to bind proofs to.
     pub(crate) fn new(inner: Connection) -> Result<Self> {
         let mut binding = [0; 32];
         inner

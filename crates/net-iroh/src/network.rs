@@ -60,7 +60,7 @@ impl IrohNetwork {
     /// Binds an endpoint, and makes a node that owns it: closing the node closes the endpoint.
     ///
     /// # Errors
-    /// [`Kind::Unavailable`] where the port is in use.
+    /// [`Kind::Unavailable`] if the port is in use.
     pub async fn bind(options: EndpointOptions) -> Result<Self> {
         let reach = options.reach;
         Ok(Self::owning(bind(options).await?, reach))

@@ -144,7 +144,7 @@ pub trait BlobStore: fmt::Debug + Send + Sync + 'static {
 
     /// Deletes both parts of every payload in `ids`, and frees their space.
     ///
-    /// Deleting what is absent is no error. Not atomic: after a crash any subset may be gone, and
+    /// Deleting what is absent is not an error. Not atomic: after a crash any subset may be gone, and
     /// what was deleted may be back until it is [synced](Self::sync); the caller deletes again.
     async fn delete(&self, ids: Vec<PayloadId>) -> Result<()>;
 

@@ -15,7 +15,7 @@ pub const MAX_COLLECTION_ID_LEN: usize = 64;
 pub struct CollectionId(Bytes);
 
 impl CollectionId {
-    /// A name, or [`Kind::Invalid`] where it is empty or too long.
+    /// A name, or [`Kind::Invalid`] if it is empty or too long.
     pub fn new(name: impl IntoBytes) -> Result<Self> {
         let name = name.into_bytes();
         if name.is_empty() || name.len() > MAX_COLLECTION_ID_LEN {
@@ -321,7 +321,7 @@ pub trait CollectionStore: fmt::Debug + Send + Sync + 'static {
     /// Facts about this store; constant while it is open.
     fn capabilities(&self) -> CollectionCapabilities;
 
-    /// The key's entry, or `None` where there is none, as where the key is longer than any that can
+    /// The key's entry, or `None` if there is none, as where the key is longer than any that can
     /// be kept. Sees every commit that returned before the call.
     async fn get(&self, collection: CollectionId, key: Bytes) -> Result<Option<Entry>>;
 
@@ -348,7 +348,7 @@ pub trait CollectionStore: fmt::Debug + Send + Sync + 'static {
     /// before every batch whose commit begins after that.
     async fn commit(&self, batch: Batch) -> Result<Revision>;
 
-    /// Changes from now on, as a hint; `None` where the store cannot tell, and the engine then
+    /// Changes from now on, as a hint; `None` if the store cannot tell, and the engine then
     /// announces its own commits. A watcher that lags gets [`Change::Resync`], never silence.
     fn watch(&self) -> Option<Listing<Change>>;
 

@@ -151,7 +151,7 @@ pub trait IntoCollectionId {
     /// Returns the name.
     ///
     /// # Errors
-    /// [`Kind::Invalid`](crate::Kind::Invalid) where it is empty or too long.
+    /// [`Kind::Invalid`](crate::Kind::Invalid) if it is empty or too long.
     fn into_collection_id(self) -> Result<CollectionId>;
 }
 

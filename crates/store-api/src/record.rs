@@ -185,7 +185,7 @@ pub enum Put {
     },
     /// Not written: the slot's value is another than expected, or newer than the imported one.
     Superseded {
-        /// The slot's value; `None` where it has none.
+        /// The slot's value; `None` if it has none.
         current: Option<Signed>,
     },
 }
@@ -277,13 +277,13 @@ pub trait RecordStore: fmt::Debug + Send + Sync + 'static {
     fn capabilities(&self) -> RecordCapabilities;
 
     /// Makes the record known to this store, and returns its id, which depends on nothing but the
-    /// descriptor. Creating it again is no error and changes nothing. Durable when it returns.
+    /// descriptor. Creating it again is not an error and changes nothing. Durable when it returns.
     ///
     /// A descriptor over the limits is [`Kind::TooLarge`](crate::Kind::TooLarge); one without
     /// slots, or with a writer twice, [`Kind::Invalid`](crate::Kind::Invalid).
     async fn create(&self, record: RecordDescriptor) -> Result<RecordId>;
 
-    /// The slot's value, or `None` where it has none.
+    /// The slot's value, or `None` if it has none.
     ///
     /// A record that this store does not know is [`Kind::NotFound`](crate::Kind::NotFound), a slot
     /// that it does not have [`Kind::Invalid`](crate::Kind::Invalid). A network that cannot be
@@ -310,12 +310,12 @@ pub trait RecordStore: fmt::Debug + Send + Sync + 'static {
         fresh: Freshness,
     ) -> Result<Vec<SlotSeq>>;
 
-    /// Changes of these slots from now on; `None` where the store cannot tell. A watcher that lags
+    /// Changes of these slots from now on; `None` if the store cannot tell. A watcher that lags
     /// or may have missed one gets [`RecordEvent::Resync`], never silence.
     fn watch(&self, id: RecordId, slots: Range<Slot>) -> Option<Listing<RecordEvent>>;
 
     /// Removes the record and its values from this store; others may still have it. Forgetting
-    /// what is not known is no error. Durable when it returns.
+    /// what is not known is not an error. Durable when it returns.
     async fn forget(&self, id: RecordId) -> Result<()>;
 }
 

@@ -17,7 +17,7 @@ pub const MAX_SECRET_NAME_LEN: usize = 128;
 pub struct Secret(Box<[u8]>);
 
 impl Secret {
-    /// Takes the bytes over; [`Kind::TooLarge`] where there are too many, and they are wiped then too.
+    /// Takes the bytes over; [`Kind::TooLarge`] if there are too many, and they are wiped then too.
     pub fn new(bytes: impl Into<Box<[u8]>>) -> Result<Self> {
         let secret = Self(bytes.into());
         if secret.0.len() > MAX_SECRET_LEN {
@@ -82,7 +82,7 @@ pub trait Secrets: fmt::Debug + Send + Sync + 'static {
     /// A short name for people, as in an error.
     fn name(&self) -> &str;
 
-    /// The secret, or `None` where there is none of this name. One that cannot be decrypted is
+    /// The secret, or `None` if there is none of this name. One that cannot be decrypted is
     /// [`Kind::Denied`] or [`Kind::Corrupt`], never `None`.
     async fn get(&self, name: SecretName) -> Result<Option<Secret>>;
 
@@ -90,7 +90,7 @@ pub trait Secrets: fmt::Debug + Send + Sync + 'static {
     /// this keeper is when it returns.
     async fn put(&self, name: SecretName, secret: Secret) -> Result<()>;
 
-    /// Forgets a secret. Deleting what is absent is no error.
+    /// Forgets a secret. Deleting what is absent is not an error.
     async fn delete(&self, name: SecretName) -> Result<()>;
 
     /// The names of all secrets, ascending.

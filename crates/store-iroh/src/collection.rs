@@ -54,7 +54,7 @@ pub async fn store_collection(
 /// The names and hashes of a collection, in its order.
 ///
 /// The names are as the collection's maker chose them: check them before they become paths.
-/// [`Kind::NotFound`] where the root or its list of names is not here, [`Kind::Invalid`] where it is
+/// [`Kind::NotFound`] if the root or its list of names is not here, [`Kind::Invalid`] if it is
 /// no collection, [`Kind::TooLarge`] beyond [`MAX_ENTRIES`] or [`MAX_NAMES_LEN`].
 pub async fn load_collection(blobs: &Blobs, root: Hash) -> Result<Vec<(String, Hash)>> {
     let invalid = |message: &'static str| {

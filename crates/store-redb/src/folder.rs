@@ -206,7 +206,7 @@ fn write_format(path: &Path) -> Result<()> {
 /// The lock of a folder, held until this is dropped.
 #[derive(Debug)]
 struct Lock {
-    /// `None` where the folder cannot be written and has no file to lock.
+    /// `None` if the folder cannot be written and has no file to lock.
     file: Option<File>,
     /// The folder's name among those that this process has open.
     name: Option<PathBuf>,

@@ -145,7 +145,7 @@ fn look_up(core: &Core, key: &[u8]) -> Result<Found> {
         .with("path", core.log.path(segment).display()))
 }
 
-/// The item's value, or `None` where its segment was removed meanwhile.
+/// The item's value, or `None` if its segment was removed meanwhile.
 fn value(core: &Core, key: &[u8], item: &Item) -> Result<Option<Bytes>> {
     match &item.value {
         Value::Inline(value) => return Ok(Some(value.clone())),

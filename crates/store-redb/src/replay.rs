@@ -28,7 +28,7 @@ fn damaged(core: &Core, at: Position) -> Error {
 }
 
 /// The end of the log: the last segment's header, the place where its last frame ends, and the counters there.
-/// `None` where the log has no segment.
+/// `None` if the log has no segment.
 pub(crate) type End = Option<(SegmentHeader, u64, Counters)>;
 
 /// Returns what appends to a log that ends there.

@@ -46,7 +46,7 @@ impl Reserve {
         }
     }
 
-    /// Takes the space again, as much of it as there is. That a part is missing is no error: the store works
+    /// Takes the space again, as much of it as there is. That a part is missing is not an error: the store works
     /// without.
     pub(crate) fn take(&self) {
         if let Err(error) = self.try_take() {

@@ -39,7 +39,7 @@ pub struct Cell {
 }
 
 impl Cell {
-    /// The middle one; of two, their mean. `None` where nothing was measured.
+    /// The middle one; of two, their mean. `None` if nothing was measured.
     pub fn median(&self) -> Option<f64> {
         let mut sorted = self.samples.clone();
         sorted.sort_by(f64::total_cmp);

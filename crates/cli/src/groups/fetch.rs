@@ -32,7 +32,7 @@ impl Absent {
 }
 
 /// Fetches files from members who can be reached, until all are here or nothing has come for `timeout`. That some do
-/// not come is no error: whoever reads them finds out.
+/// not come is not an error: whoever reads them finds out.
 pub(crate) async fn fetch(
     app: &App,
     store: &Store,

@@ -25,7 +25,7 @@ pub(crate) struct Place {
     pub(crate) path: Option<String>,
 }
 
-/// The store's groups; `None` where it has none, and then nothing is unlocked.
+/// The store's groups; `None` if it has none, and then nothing is unlocked.
 pub(crate) async fn known(store: &Store) -> Result<Option<Groups>> {
     match Groups::exist_in(store.collections()).await? {
         true => Ok(Some(store.groups().await?)),

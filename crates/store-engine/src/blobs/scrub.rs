@@ -121,7 +121,7 @@ impl Blobs {
 }
 
 impl Blobs {
-    /// Reads all that is stored of one blob, as [`scrub`](Self::scrub) does; `None` where nothing of it is
+    /// Reads all that is stored of one blob, as [`scrub`](Self::scrub) does; `None` if nothing of it is
     /// here.
     pub async fn scrub_one(&self, hash: Hash, repair: Repair) -> Result<Option<Scrubbed>> {
         let inner = self.0.clone();
@@ -144,7 +144,7 @@ impl Inner {
         Ok(!self.is_claimed(payload).await?)
     }
 
-    /// Judges a blob, whose entry was read; `None` where it was deleted meanwhile.
+    /// Judges a blob, whose entry was read; `None` if it was deleted meanwhile.
     async fn scrub_blob(
         self: Arc<Self>,
         hash: Hash,

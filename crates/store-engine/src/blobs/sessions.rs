@@ -371,7 +371,7 @@ impl Inner {
         Ok(rows)
     }
 
-    /// Marks a session as ended: from then on it claims nothing. `None` where it shows that it is
+    /// Marks a session as ended: from then on it claims nothing. `None` if it shows that it is
     /// alive, or somebody else was first.
     async fn end_session(&self, session: u64, row_read: Row) -> Result<Option<Revision>> {
         if row_read.state == State::Ended {

@@ -50,11 +50,11 @@ impl Group {
         APP_SLOTS
     }
 
-    /// A value of the group's record, the newest that has come here; `None` where the slot is empty.
+    /// A value of the group's record, the newest that has come here; `None` if the slot is empty.
     ///
     /// # Errors
     /// [`Kind::Denied`] to a replica, and for a value of an epoch whose key is not held;
-    /// [`Kind::Invalid`] for a slot that there is not; [`Kind::Corrupt`] where somebody wrote what is
+    /// [`Kind::Invalid`] for a slot that there is not; [`Kind::Corrupt`] if somebody wrote what is
     /// no value, or it is damaged.
     pub async fn record_get(&self, slot: u16) -> Result<Option<RecordValue>> {
         self.check_open(GET)?;
@@ -77,8 +77,8 @@ impl Group {
     /// # Errors
     /// [`Kind::Denied`] without write access to the group's record; [`Kind::TooLarge`] for a value
     /// over [`MAX_APP_VALUE_LEN`](crate::records::MAX_APP_VALUE_LEN); [`Kind::Invalid`] for a slot that there
-    /// is not; [`Kind::Corrupt`] where something is expected and there is what is no value, and where what is
-    /// there is damaged, until a member heals it; [`Kind::Unavailable`] where others kept coming first.
+    /// is not; [`Kind::Corrupt`] if something is expected and there is what is no value, and where what is
+    /// there is damaged, until a member heals it; [`Kind::Unavailable`] if others kept coming first.
     pub async fn record_put(
         &self,
         slot: u16,

@@ -201,7 +201,7 @@ impl Group {
     /// may be found. For another device of ours it brings the first of our repos.
     ///
     /// # Errors
-    /// [`Kind::Denied`] where we cannot do ourselves what it would allow, [`Kind::NotFound`] where it
+    /// [`Kind::Denied`] if we cannot do ourselves what it would allow, [`Kind::NotFound`] if it
     /// is for a device and we have no repo.
     pub async fn invite(&self, kind: InviteKind, addresses: Vec<String>) -> Result<Invite> {
         const OPERATION: &str = "sync.group.invite";
@@ -252,7 +252,7 @@ impl Group {
     /// Makes a repo of ours, which everybody in the group will see. Durable when it returns.
     ///
     /// # Errors
-    /// [`Kind::Denied`] without write access to the group's record, [`Kind::Full`] where the group
+    /// [`Kind::Denied`] without write access to the group's record, [`Kind::Full`] if the group
     /// has as many repos as it can have.
     pub async fn create_repo(&self, name: &str) -> Result<Repo> {
         let _open = self.enter(CREATE_REPO)?;
@@ -492,7 +492,7 @@ impl Group {
         Ok(repos)
     }
 
-    /// The repo with this key; `None` where the group has none such, as far as that is known here. A
+    /// The repo with this key; `None` if the group has none such, as far as that is known here. A
     /// handle of its own: closing another one does not close it.
     pub async fn repo(&self, key: PublicKey) -> Result<Option<Repo>> {
         match self.has_repo(key).await? {

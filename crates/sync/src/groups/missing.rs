@@ -114,7 +114,7 @@ impl RepoState {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct MissingFile {
-    /// Its path; `None` where the names of the repo cannot be read here, and for a page of names.
+    /// Its path; `None` if the names of the repo cannot be read here, and for a page of names.
     pub path: Option<String>,
     /// The blob that it is sealed in.
     pub blob: Hash,

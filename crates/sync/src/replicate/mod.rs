@@ -236,7 +236,7 @@ impl Replicator {
     /// Connects to a member at this address, now; otherwise addresses come from invites and routes.
     ///
     /// # Errors
-    /// The errors of [`Network::connect`]; [`Kind::Unavailable`] where the peer is [left alone](Self::left_alone).
+    /// The errors of [`Network::connect`]; [`Kind::Unavailable`] if the peer is [left alone](Self::left_alone).
     pub async fn connect(&self, address: &Address) -> Result<()> {
         let connection = self.0.network.connect(address, None).await?;
         let peer = connection.peer();
@@ -254,7 +254,7 @@ impl Replicator {
     /// long as the repo has it.
     ///
     /// # Errors
-    /// The errors of [`Repo::read`]; [`Kind::Unavailable`] where nobody who is connected can give the file.
+    /// The errors of [`Repo::read`]; [`Kind::Unavailable`] if nobody who is connected can give the file.
     pub async fn read(
         &self,
         repo: &Repo,

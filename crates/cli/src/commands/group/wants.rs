@@ -38,7 +38,7 @@ pub(super) struct What {
 }
 
 impl What {
-    /// Returns the policy that the flags ask for; `None` where there are none.
+    /// Returns the policy that the flags ask for; `None` if there are none.
     pub(super) fn policy(&self) -> Option<Policy> {
         Some(match self {
             Self {
@@ -72,7 +72,7 @@ pub(super) struct Set {
 }
 
 impl Set {
-    /// `None` where it only asks; then `Some(None)` takes back.
+    /// `None` if it only asks; then `Some(None)` takes back.
     fn policy(&self) -> Option<Option<Policy>> {
         match self.default {
             true => Some(None),

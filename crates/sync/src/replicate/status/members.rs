@@ -66,10 +66,10 @@ impl From<Count> for Lack {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct MemberStatus {
-    /// The member's repo: the one that tells the device's address. `None` where none does, as for those
+    /// The member's repo: the one that tells the device's address. `None` if none does, as for those
     /// who only read.
     pub repo: Option<PublicKey>,
-    /// The device's key; `None` where none of the member's is known.
+    /// The device's key; `None` if none of the member's is known.
     pub device: Option<PublicKey>,
     /// True if the device is connected.
     pub connected: bool,
@@ -90,7 +90,7 @@ impl Replicator {
     /// not connected; but not this device.
     ///
     /// # Errors
-    /// [`Kind::NotFound`] where the group is not here.
+    /// [`Kind::NotFound`] if the group is not here.
     pub async fn members(&self, group: impl Into<GroupId>) -> Result<Vec<MemberStatus>> {
         let GroupId(group) = group.into();
         let group = self.0.groups.group(group).ok_or_else(|| {

@@ -128,7 +128,7 @@ impl Replicator {
     /// Returns the progress of a group.
     ///
     /// # Errors
-    /// [`Kind::NotFound`] where the group is not here.
+    /// [`Kind::NotFound`] if the group is not here.
     pub async fn status(&self, group: impl Into<GroupId>) -> Result<GroupStatus> {
         let GroupId(group) = group.into();
         let group = self.0.groups.group(group).ok_or_else(|| {
@@ -182,7 +182,7 @@ impl Replicator {
     /// Waits until the group is in sync with at least one connected member, and says how far it is.
     ///
     /// # Errors
-    /// [`Kind::Unavailable`] where it is not within `limit`; where all has come but for files that nobody
+    /// [`Kind::Unavailable`] if it is not within `limit`; where all has come but for files that nobody
     /// who is connected has, the error says so, and [`status`](Self::status) names them.
     pub async fn wait_synced(
         &self,
