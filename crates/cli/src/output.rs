@@ -96,7 +96,7 @@ impl Output {
         unit: Unit,
         total: Option<u64>,
     ) -> ProgressBar {
-        // What is added takes the place where all are drawn.
+        // A bar that is added to `bars` draws where all of them are drawn.
         let bar = ProgressBar::with_draw_target(total, ProgressDrawTarget::hidden());
         let bar = bars.add(bar);
         bar.set_style(style(unit, total.is_some()));

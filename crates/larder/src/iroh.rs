@@ -88,13 +88,13 @@ impl Store {
                         "the port of last time is in use; another one is taken"
                     );
                 }
-                // What was remembered stays for the next time.
+                // The remembered port stays for the next time.
                 bound => return bound,
             }
         }
         let endpoint = bind(options.clone()).await?;
         let port = endpoint.bound_sockets().first().map(|socket| socket.port());
-        // What another program may have for a moment is no reason to forget where we are looked for.
+        // Another program may use the old port only for a moment: peers look for us there, so do not forget it.
         if let Some(port) = port.filter(|port| Some(*port) != last)
             && (last.is_none() || options.port != 0)
         {

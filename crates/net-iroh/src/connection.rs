@@ -32,8 +32,8 @@ pub(crate) struct IrohConnection {
     /// Places for streams that the other side has opened. An endpoint that was bound with other limits
     /// than ours lets it open more; those wait, as they would have waited to be opened.
     places: Arc<Semaphore>,
-    /// Streams that the other side has opened, until it says something on them: a stream that was merely
-    /// opened, or that a later one brought with it, is none to the side that accepts. Each has a place.
+    /// Streams that the other side has opened, until their first byte arrives: the accepting side does not see a
+    /// stream that was merely opened, or that a later one opened implicitly. Each takes a place.
     silent: Mutex<FuturesUnordered<BoxFuture<'static, Option<Stream>>>>,
 }
 

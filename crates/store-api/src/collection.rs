@@ -32,7 +32,7 @@ impl CollectionId {
     /// A name known at compile time.
     ///
     /// # Panics
-    /// Where the name is empty or too long; in a constant, that is a compile error.
+    /// If the name is empty or too long; in a constant, that is a compile error.
     pub const fn from_static(name: &'static str) -> Self {
         assert!(!name.is_empty() && name.len() <= MAX_COLLECTION_ID_LEN);
         Self(Bytes::from_static(name.as_bytes()))
@@ -321,7 +321,7 @@ pub trait CollectionStore: fmt::Debug + Send + Sync + 'static {
     /// Facts about this store; constant while it is open.
     fn capabilities(&self) -> CollectionCapabilities;
 
-    /// The key's entry, or `None` if there is none, as where the key is longer than any that can
+    /// Returns the key's entry, or `None` if there is none, also for a key that is longer than any that can
     /// be kept. Sees every commit that returned before the call.
     async fn get(&self, collection: CollectionId, key: Bytes) -> Result<Option<Entry>>;
 

@@ -121,8 +121,8 @@ pub struct Signed {
     pub seq: u64,
     /// The key that signed the value.
     pub writer: PublicKey,
-    /// Over the record, the slot, the sequence number and the value, as the store defines. Empty
-    /// where the store has verified it and does not hand it out: such values cannot be imported.
+    /// The signature over the record, the slot, the sequence number and the value, as the store defines. Empty
+    /// if the store has verified it and does not hand it out: such values cannot be imported.
     pub signature: Bytes,
 }
 

@@ -219,7 +219,7 @@ impl FrameBuilder {
     /// Appends a record; returns its offset within the frame and its length.
     ///
     /// # Panics
-    /// Where the key or the value is longer than its length field can say; limits are far below.
+    /// If the key or the value is longer than its length field can say; limits are far below.
     pub(crate) fn push(&mut self, record: Record<'_>) -> (usize, usize) {
         let start = self.bytes.len();
         let key_len = u16::try_from(record.key.len()).expect("keys are limited");

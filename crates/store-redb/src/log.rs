@@ -338,7 +338,7 @@ impl Frames {
         )
     }
 
-    /// The next whole frame anywhere after this place, passing over what is none.
+    /// Returns the next whole frame anywhere after this place, and passes over any other bytes.
     pub(crate) fn seek_next(&mut self) -> Result<Option<Frame>> {
         const WINDOW: usize = 1 << 20;
         let mut at = self.at;

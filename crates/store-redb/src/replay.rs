@@ -168,7 +168,7 @@ pub(crate) fn tail(frames: &mut Frames, sequence: u64, is_last: bool) -> Result<
     while tail == Tail::Torn
         && let Some(later) = frames.seek_next()?
     {
-        // Whether the frame that is not whole was durable when this one was written.
+        // If so, the frame that is not whole was durable when this one was written, and is damaged.
         if later.header.synced > sequence {
             tail = Tail::Damaged;
         }

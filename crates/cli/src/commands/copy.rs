@@ -81,7 +81,7 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
     check_places(&args)?;
     let from = app.open_existing(&args.from).await?;
     let to = app.open(&args.to).await?;
-    // What cannot be merged is known before anything is copied.
+    // Names that cannot be merged are reported before anything is copied.
     if !args.overwrite {
         rest::check_names(from.blobs(), to.blobs()).await?;
     }

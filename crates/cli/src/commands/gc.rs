@@ -38,7 +38,7 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
     let done = store.blobs().collect(keep_newer).await?;
     match store.reclaim_space().await {
         Err(error) if error.kind() == Kind::Full => {
-            // What was deleted is gone; the rest of its space is given back once there is room to do it.
+            // The blobs are deleted; the rest of their space is given back once there is room to do it.
             tracing::info!(%error, "space is given back later");
         }
         other => other?,

@@ -70,7 +70,7 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
         Some(place) => {
             let absent = absent_in(&place).await?;
             args.from.fetch(app, &store, &absent).await?;
-            // What came may be newer than what was listed.
+            // The content that came may be newer than the list.
             files_in(&place).await?
         }
         None => {

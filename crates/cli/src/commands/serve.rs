@@ -152,7 +152,7 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
         () = given.show() => Exit::Done,
     };
     given.line.finish_and_clear();
-    // Who does not answer within this has gone.
+    // A peer that does not answer within this time has gone.
     if let Ok(stopped) = tokio::time::timeout(GOOD_BYE, router.shutdown()).await {
         stopped.context("cannot stop serving")?;
     }

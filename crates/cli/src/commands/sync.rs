@@ -68,7 +68,7 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
     }
     drop(known);
     let replicator = groups::start(app, &store, args.network).await?;
-    // The same groups, of the replicator.
+    // The replicator's handles of these groups.
     let ids = chosen.iter().map(Group::id);
     let chosen: Vec<_> = ids.filter_map(|id| replicator.groups().group(id)).collect();
     let ended = if args.watch {

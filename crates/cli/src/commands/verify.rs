@@ -209,7 +209,7 @@ async fn count(blobs: &Blobs) -> Result<Total> {
         let (BlobStatus::Complete { size } | BlobStatus::Partial { size, .. }) =
             match all.try_next().await {
                 Ok(Some((_, status))) => status,
-                // What cannot be read is for the scrub to judge.
+                // The scrub reports entries that cannot be read.
                 Ok(None) | Err(_) => return Ok(total),
             };
         total.blobs += 1;

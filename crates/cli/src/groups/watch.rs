@@ -50,10 +50,10 @@ pub(crate) enum Event {
         bytes: u64,
         /// True if the contents of the files are here too, and not only their names.
         complete: bool,
-        /// The number of wanted files that nobody who is connected has.
+        /// The number of wanted files that no connected member has.
         missing: u64,
     },
-    /// Everybody who is connected has everything, as far as they want it.
+    /// Every connected member has everything that it wants.
     Synced {
         group: String,
         peers: usize,

@@ -117,7 +117,7 @@ struct Collection {
 
 impl Collection {
     fn begin(inner: Arc<Inner>, keep_newer: SystemTime, one: Collecting) -> Self {
-        // What is added from now on is never collected.
+        // Blobs that are added from now on are never collected.
         let keep_newer = keep_newer.min(SystemTime::now());
         Self {
             watch: inner.pins.begin(),

@@ -270,7 +270,7 @@ impl Collections {
     /// Changes of any collection from now on, as a hint. A watcher that lags gets
     /// [`Change::Resync`], never silence.
     ///
-    /// Where the store has no watch, this tells of the commits through clones of this handle, and
+    /// If the store has no watch, this tells of the commits through clones of this handle, and
     /// ends when the last of them is dropped.
     pub fn watch(&self) -> Listing<Change> {
         match &self.0.announcer {

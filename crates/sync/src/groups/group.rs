@@ -178,7 +178,7 @@ impl Group {
                 None => return Ok(None),
             },
         };
-        // Whoever may write the record may write what is no name, and must not stop anything by it.
+        // Any writer of the record may write an invalid name, which must not stop anything.
         let name = open_group_name(read, self.0.id, &sealed);
         Ok(name
             .inspect_err(|error| tracing::debug!(group = %self.0.id, %error, "it has no name"))
@@ -297,8 +297,8 @@ impl Group {
     /// Names a repo in a free slot of the group's record.
     pub(super) async fn name_repo(&self, key: PublicKey) -> Result<()> {
         let (writer, locate) = (self.writer(CREATE_REPO)?, self.0.keys.locate());
-        // Where the group's record has not come here yet, two members may take one slot: so each
-        // begins at a slot of its own. Where that happens nevertheless, one of the two stays, and
+        // If the group's record has not come here yet, two members may take one slot: so each
+        // begins at a slot of its own. If that happens nevertheless, one of the two stays, and
         // the other one's owner names it again.
         let taken = self.slots().await?;
         let slots = (0..SLOTS).map(|n| FIRST_MEMBER + (first_slot(key) + n) % SLOTS);

@@ -74,7 +74,7 @@ impl Repo {
     }
 
     /// Remembers a root that came from a peer, and says whether that is news. An invalid root is left alone.
-    /// Where our own is damaged, this is how it comes back.
+    /// If our own is damaged, this is how it comes back.
     ///
     /// # Errors
     /// [`Kind::Denied`] if no device of ours has signed it.

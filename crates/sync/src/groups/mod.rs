@@ -158,7 +158,7 @@ impl Groups {
     ///
     /// # Errors
     /// [`Kind::NotFound`] if a group's keys are no longer among the secrets, [`Kind::Corrupt`]
-    /// where they are damaged.
+    /// if they are damaged.
     pub async fn open(stores: Stores) -> Result<Self> {
         let clock = || {
             let since = SystemTime::now().duration_since(UNIX_EPOCH);

@@ -175,7 +175,7 @@ impl Repo {
     /// have no file yet. Pinning twice is not an error.
     ///
     /// # Errors
-    /// [`Kind::Invalid`] for a path that is none, [`Kind::Full`] if [`MAX_PINNED`] are pinned,
+    /// [`Kind::Invalid`] for an invalid path, [`Kind::Full`] if [`MAX_PINNED`] are pinned,
     /// [`Kind::Denied`] to a replica.
     pub async fn pin(&self, path: &str) -> Result<()> {
         self.group().read_key(PIN)?;

@@ -215,7 +215,7 @@ impl Repo {
     /// No path is a file and a folder at once: a file that has the name of one of the path's folders is removed.
     ///
     /// # Errors
-    /// [`Kind::Denied`] if the repo is not ours; [`Kind::Invalid`] for a path that is none, or that is
+    /// [`Kind::Denied`] if the repo is not ours; [`Kind::Invalid`] for a path that is invalid, or that is
     /// a folder with files in it.
     pub async fn write(&self, path: &str, content: impl Into<Content>) -> Result<FileEntry> {
         self.write_with(path, content, WriteOptions::new()).await
@@ -296,7 +296,7 @@ impl Repo {
         if sealed_len(staged.entry.size) <= GROUP_LEN || !is_damaged(blobs, blob).await? {
             return Ok(staged);
         }
-        // What was there under this hash is damaged, and stood in the way of what was just given.
+        // The stored blob with this hash is damaged, so the new content was not stored in its place.
         let Some(content) = again else {
             return Ok(staged);
         };
@@ -355,7 +355,7 @@ impl Repo {
                     Error::new(Kind::NotFound, OPERATION, "there is no such file")
                         .with("path", &from)
                 })?;
-                // Where both are the same, the second wins: nothing changes.
+                // If both paths are equal, the second entry wins: nothing changes.
                 Ok(BTreeMap::from_iter([(from, None), (to, Some(entry))]))
             }
         };
@@ -368,7 +368,8 @@ impl Repo {
     ///
     /// # Errors
     /// [`Kind::Denied`] if the repo is not ours; [`Kind::Invalid`] if a new file has the name of a folder whose
-    /// files the changes do not remove, or in which they put another; [`Kind::Unavailable`] if other devices of the same owner kept coming first.
+    /// files the changes do not remove, or in which they put another; [`Kind::Unavailable`] if other
+    /// devices of the same owner kept coming first.
     pub async fn change(&self, changes: Changes) -> Result<Root> {
         let _open = self.enter(WRITE)?;
         let transaction = self.0.group.blobs().transaction()?;

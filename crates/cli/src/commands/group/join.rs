@@ -27,8 +27,8 @@ pub(super) struct Create {
 
 /// Join a group by an invite
 ///
-/// Joining again adds what the invite allows beyond what was allowed, and changes your name and what is kept here
-/// where that is asked for.
+/// Joining again adds any further access that the invite gives. It changes your name and what is kept here only if
+/// you ask for that.
 #[derive(Debug, clap::Args)]
 pub(super) struct Join {
     /// The invite; `-` reads it from standard input, which other programs do not see

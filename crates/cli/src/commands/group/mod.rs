@@ -28,7 +28,7 @@ pub(crate) struct Args {
     command: Command,
 }
 
-/// Where a command has arguments of its own, their doc comment is its help.
+/// The commands of `larder group`. The doc comment of a command's own arguments, if it has any, is its help.
 #[derive(Debug, Subcommand)]
 enum Command {
     Create(join::Create),

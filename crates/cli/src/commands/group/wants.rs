@@ -66,13 +66,13 @@ pub(super) struct Set {
     place: Option<String>,
     #[command(flatten)]
     what: What,
-    /// As nothing was ever said: of a member as of its group, of a group everything
+    /// Go back to the default: everything of a group, and of a member what the group's policy says
     #[arg(long, group = "what", conflicts_with_all = ["prefix", "up_to"])]
     default: bool,
 }
 
 impl Set {
-    /// `None` if it only asks; then `Some(None)` takes back.
+    /// Returns the choice that the flags make: `None` to only show the policy, `Some(None)` to go back to the default.
     fn policy(&self) -> Option<Option<Policy>> {
         match self.default {
             true => Some(None),
@@ -87,7 +87,7 @@ struct Line {
     group: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     member: Option<String>,
-    /// `null` where nothing was said.
+    /// The name of the policy; `null` if none was chosen.
     policy: Option<&'static str>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     prefixes: Vec<String>,

@@ -129,8 +129,8 @@ pub(super) fn make_folder(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Returns true if the file system of a folder gives one file to names that differ only in case. The folder is made
-/// where there is none.
+/// Returns true if the file system of a folder gives one file to names that differ only in case. It makes the folder
+/// if it is missing.
 pub(super) fn folds_case(dir: &Path) -> Result<bool> {
     let name = temporary_name()?;
     let probe = || {

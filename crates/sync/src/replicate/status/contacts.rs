@@ -177,7 +177,7 @@ impl Shared {
             return Ok(());
         }
         let loaded = self.groups.0.load_contacts(group).await?;
-        // What was noted while the clock was ahead was noted before now.
+        // A time that was noted while the clock was ahead counts as now.
         let now = self.groups.0.now();
         let loaded = loaded.into_iter().map(|(device, mut contact)| {
             contact.last = contact.last.min(now);
@@ -236,7 +236,7 @@ impl Shared {
                     .retain(|repo, _| newest.roots.contains_key(repo));
                 let of_device = |s: &&&Arc<Session>| s.link.connection.peer() == *device;
                 let session = sessions.iter().find(of_device);
-                // Who comes back is believed to have what it had, until it has said what it has.
+                // A device that comes back counts as having what it had, until it reports otherwise.
                 let stays = newest.are_held(&contact.holds)
                     && session.is_none_or(|s| !is_needed(s) || is_level(s));
                 let begins = || session.is_some_and(|s| is_needed(s) && is_level(s));
