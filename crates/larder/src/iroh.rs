@@ -1,7 +1,7 @@
-//! Endpoints of iroh, and a store's blobs over them: an engine as a genuine iroh-blobs store, serving and
+//! Endpoints of iroh, and a store's blobs over them: the engine as an iroh-blobs store, serving and
 //! fetching (feature `iroh`).
 //!
-//! An app has one endpoint, under one key, for all that it does. Serving is one protocol of its router,
+//! An app has one endpoint, under one key, for all its protocols. Serving is one protocol of its router,
 //! [groups](mod@crate::groups) another, and protocols of the app's own stand beside them:
 //!
 //! ```
@@ -107,11 +107,11 @@ impl Store {
         Ok(endpoint)
     }
 
-    /// Returns the port at which this store's device was reachable last: the one that was asked for, or the free one
+    /// Returns the last port of this store's device: the one that was asked for, or the free one
     /// that was found the first time.
     ///
     /// # Errors
-    /// The errors of [`identity`](Self::identity); [`Kind::Corrupt`](crate::Kind::Corrupt) if what is remembered is
+    /// The errors of [`identity`](Self::identity); [`Kind::Corrupt`](crate::Kind::Corrupt) if the stored port is
     /// damaged.
     pub async fn last_port(&self) -> Result<Option<u16>> {
         let device = public_key(&self.identity().await?);
@@ -129,7 +129,7 @@ impl Store {
     }
 }
 
-/// Binds an endpoint; where its port is in use, tries again for a moment: this program may have had it until now.
+/// Binds an endpoint; if its port is in use, tries again for a moment: this program may have had it until now.
 async fn bind_soon(options: EndpointOptions) -> Result<Endpoint> {
     let start = tokio::time::Instant::now();
     loop {

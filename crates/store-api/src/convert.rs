@@ -74,7 +74,7 @@ impl<const N: usize> IntoBytes for &[u8; N] {
 /// assert_eq!(("a".."b").into_bounds(), ("a".to_owned()..String::from("b")).into_bounds());
 /// ```
 pub trait KeyRange {
-    /// Returns where it starts and where it ends.
+    /// Returns its lower and its upper bound.
     fn into_bounds(self) -> (Bound<Bytes>, Bound<Bytes>);
 }
 
