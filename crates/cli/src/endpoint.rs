@@ -39,7 +39,7 @@ impl Whom {
 pub(crate) struct Endpoint {
     #[command(flatten)]
     whom: Whom,
-    /// The UDP port; without it, that of last time, so that tickets and invites stay good, or one that is
+    /// The UDP port; without it, the last one, so that tickets and invites stay valid, or one that is
     /// free
     #[arg(long, default_value_t = 0, hide_default_value = true)]
     port: u16,

@@ -1,4 +1,4 @@
-//! `larder gc`: deletes what no name reaches.
+//! `larder gc`: deletes blobs that no name reaches.
 
 use std::time::{Duration, SystemTime};
 
@@ -13,12 +13,13 @@ use crate::{
     problem::{Exit, Problem},
 };
 
-/// Delete what no name reaches
+/// Delete blobs that no name or group reaches
 ///
-/// Whatever a name or a group reaches stays. `rm` and `group leave` delete no bytes by themselves: this does.
+/// `rm` and `group leave` only remove names and groups. This command deletes their bytes, unless another name or group
+/// reaches them.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Keep what was stored so recently, whether a name reaches it or not: 30s, 5m, 12h, 7d
+    /// Keep blobs that were stored within this time, even if no name reaches them: 30s, 5m, 12h, 7d
     #[arg(long, default_value = "0s", value_parser = args::duration, value_name = "TIME")]
     grace: Duration,
 }

@@ -1,4 +1,4 @@
-//! `larder status`: how far this store is with its groups. Asks nobody.
+//! `larder status`: the sync state of this store's groups. It asks no peer.
 
 use std::time::{Duration, SystemTime};
 
@@ -14,13 +14,13 @@ use crate::{
     problem::Exit,
 };
 
-/// Show how far this store is with its groups
+/// Show the sync state of this store's groups
 ///
-/// Shows what this store knows of and has, without asking anybody; `larder sync` asks. With -v, it lists
-/// the addresses too at which members are looked for.
+/// Shows the files that this store knows of and has, without asking any peer; `larder sync` asks. With -v, it lists
+/// also the addresses at which it looks for members.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// A group; without it, all of this store
+    /// A group (default: all groups of this store)
     group: Option<String>,
 }
 

@@ -20,22 +20,22 @@ use crate::{
 /// The time to stay after everybody has everything.
 const LINGER: Duration = Duration::from_millis(1500);
 
-/// Meet the other members of your groups, until all have everything
+/// Sync with the other members of your groups
 ///
-/// Fetches what the others have and gives them what is here, until everybody who can be reached has
-/// everything. Everything that came before an interruption stays.
+/// Fetches their files and gives them those that are here, until all members that can be reached have
+/// everything. Files that came before an interruption stay.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Groups; without any, all of this store
+    /// Groups (default: all groups of this store)
     #[arg(value_name = "GROUP")]
     groups: Vec<String>,
-    /// Go on until ctrl-c
+    /// Keep syncing until ctrl-c
     #[arg(long)]
     watch: bool,
-    /// Give up when nothing has come or gone for so long
+    /// Give up after this time without any transfer
     #[arg(long, default_value = "30s", value_parser = args::duration, value_name = "TIME")]
     timeout: Duration,
-    /// Print an invite too, which says where this device can be reached now
+    /// Print an invite too, with the addresses at which this device can be reached now
     #[arg(long, value_name = "KIND", requires = "watch")]
     invite: Vec<Kind>,
     /// Put each path that a line of standard input names, and end when it ends

@@ -31,7 +31,7 @@ pub(super) struct Create {
 /// you ask for that.
 #[derive(Debug, clap::Args)]
 pub(super) struct Join {
-    /// The invite; `-` reads it from standard input, which other programs do not see
+    /// The invite; `-` reads it from standard input, which hides it from other programs
     invite: String,
     #[command(flatten)]
     member: MemberName,
@@ -39,9 +39,9 @@ pub(super) struct Join {
     what: wants::What,
 }
 
-/// Give a group, or yourself in a group, another name, for everybody
+/// Rename a group, or yourself in a group, for all members
 ///
-/// Whoever may write the group may rename it; a member is renamed by itself only.
+/// Any member that may write to the group may rename it; only you can rename yourself.
 #[derive(Debug, clap::Args)]
 pub(super) struct Rename {
     /// GROUP, or GROUP/MEMBER for your own name in it

@@ -23,16 +23,16 @@ pub(super) struct What {
     /// Keep all files
     #[arg(long, group = "what")]
     everything: bool,
-    /// Keep names of files; what is in them comes when it is read, and stays
+    /// Keep only the names of files; their content comes when it is read, and stays
     #[arg(long, group = "what")]
     names: bool,
-    /// Keep names of files, and what is in those that are pinned
+    /// Keep the names of files, and the content of pinned ones
     #[arg(long, group = "what")]
     pinned: bool,
     /// Keep files whose paths begin with this; may be given several times
     #[arg(long, value_name = "PATH", conflicts_with = "what")]
     prefix: Vec<String>,
-    /// Keep files of at most so many bytes; with K, M, G or T for 1,024 of the one before
+    /// Keep files of at most this size in bytes, or with K, M, G or T, each 1,024 of the one before
     #[arg(long, value_name = "SIZE", conflicts_with = "what", value_parser = args::size)]
     up_to: Option<u64>,
 }
@@ -57,12 +57,12 @@ impl What {
     }
 }
 
-/// Show or choose what of others' files is kept here
+/// Show or choose which files of other members are kept here
 ///
 /// Choosing less deletes nothing: `larder group free` does. Your own files always stay.
 #[derive(Debug, clap::Args)]
 pub(super) struct Set {
-    /// GROUP, or GROUP/MEMBER for the files of one; may be left out where there is one group
+    /// GROUP, or GROUP/MEMBER for the files of one; may be left out if there is only one group
     place: Option<String>,
     #[command(flatten)]
     what: What,
@@ -211,7 +211,7 @@ pub(super) async fn policy(app: &App, args: Set) -> Result<()> {
 /// Paths to pin, or not to pin any more.
 #[derive(Debug, clap::Args)]
 pub(super) struct Paths {
-    /// GROUP/MEMBER/PATH: a file, or all below a folder
+    /// GROUP/MEMBER/PATH: a file, or everything below a folder
     #[arg(required = true, value_name = "GROUP/MEMBER/PATH")]
     places: Vec<String>,
 }
