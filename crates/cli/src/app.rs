@@ -188,7 +188,7 @@ fn unlock() -> larder::Result<Unlock> {
     }
 }
 
-/// The folder where this user's data lies unless a store is named.
+/// Returns the folder of this user's data, for runs that name no store.
 pub(crate) fn data_dir() -> Result<PathBuf> {
     let dirs = directories::ProjectDirs::from("", "", "larder").ok_or_else(|| {
         Problem::new(

@@ -23,7 +23,7 @@ pub(crate) struct Whom {
 }
 
 impl Whom {
-    /// Returns the reach that the flags ask for, or `unless_said` where there are none.
+    /// Returns the reach that the flags ask for, or `unless_said` if there are none.
     pub(crate) fn reach(self, unless_said: Reach) -> Reach {
         match (self.public, self.lan_only, self.loopback) {
             (true, ..) => Reach::Public,
@@ -46,7 +46,7 @@ pub(crate) struct Endpoint {
 }
 
 impl Endpoint {
-    /// Returns the options that the flags ask for, with the reach `unless_said` where they ask for none. They
+    /// Returns the options that the flags ask for, with the reach `unless_said` if they ask for none. They
     /// have no key: a store gives its own.
     pub(crate) fn options(self, unless_said: Reach) -> EndpointOptions {
         EndpointOptions::new(self.whom.reach(unless_said)).with_port(self.port)

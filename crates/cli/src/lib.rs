@@ -73,7 +73,7 @@ pub fn main_with(backends: Backends) -> ExitCode {
 
 /// Prints the completions for a shell.
 fn print_completions(shell: clap_complete::Shell) -> Exit {
-    // Into memory first: the generator panics where it cannot write.
+    // Into memory first: the generator panics if it cannot write.
     let mut text = Vec::new();
     clap_complete::generate(shell, &mut Args::command(), "larder", &mut text);
     let mut out = io::stdout().lock();

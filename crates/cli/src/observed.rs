@@ -51,7 +51,7 @@ fn words(item: &LeftOutItem) -> String {
     text
 }
 
-/// Returns the name of a path, and where it has none, the advice to give one.
+/// Returns the name of a path, or if it has none, an error that advises to give one.
 pub(crate) fn name_of(path: &Path) -> Result<String> {
     default_name(path).map_err(|error| match needs_name(&error) {
         true => Problem::usage(error.message(), "give it one with --name").into(),

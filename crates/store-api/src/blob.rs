@@ -47,7 +47,7 @@ pub struct Block {
     pub part: Part,
     /// The index of the first block: its offset is `index * block_len`.
     pub index: u64,
-    /// The bytes: a multiple of `block_len`, except where they end the part. Never empty.
+    /// The bytes: a multiple of `block_len`, unless they end the part. Never empty.
     pub bytes: Bytes,
 }
 

@@ -105,7 +105,7 @@ impl Error {
             .because(source)
     }
 
-    /// Adds one fact about where the error happened.
+    /// Adds one key and value to the context of the error.
     #[must_use]
     pub fn with(mut self, key: &'static str, value: impl fmt::Display) -> Self {
         Arc::make_mut(&mut self.0)

@@ -312,7 +312,7 @@ struct Announced {
 impl Announced {
     fn say(&self, event: &Event, text: String) {
         if self.out.json {
-            // The events follow the tickets, for whoever reads those.
+            // The events follow the tickets, for programs that read those.
             if let Err(error) = self.out.result(event, "") {
                 tracing::warn!(%error, "an event could not be printed");
             }

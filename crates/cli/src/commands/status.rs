@@ -81,7 +81,7 @@ struct Device {
     group: String,
     /// The name of the device's member; `null` if no member tells that it is theirs.
     member: Option<String>,
-    /// Its key; `null` where none of the member's is known.
+    /// Its key; `null` if no device of the member is known.
     device: Option<String>,
     /// Milliseconds since 1970; `null` for never.
     last_contact: Option<i64>,

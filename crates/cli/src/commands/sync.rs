@@ -17,7 +17,7 @@ use crate::{
     signalled,
 };
 
-/// The time to stay after everybody has everything.
+/// The time to stay after all members have everything.
 const LINGER: Duration = Duration::from_millis(1500);
 
 /// Sync with the other members of your groups
@@ -193,7 +193,7 @@ async fn not_synced(
     ))
 }
 
-/// Until ctrl-c, or until standard input ends where it says what to put.
+/// Continues until ctrl-c, or until standard input ends if it names paths to put.
 pub(crate) async fn go_on(
     app: &App,
     replicator: &Replicator,

@@ -33,7 +33,7 @@ pub(crate) async fn known(store: &Store) -> Result<Option<Groups>> {
     }
 }
 
-/// The group that is meant, which may be left out where there is one only.
+/// Returns the group that is meant, which may be left out if there is only one.
 pub(crate) async fn pick(groups: &Groups, text: Option<&str>) -> Result<Group> {
     let mut all = groups.groups();
     let Some(text) = text else {

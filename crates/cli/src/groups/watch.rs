@@ -29,7 +29,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// The time after which it is said whom is looked for.
 const LOOKS_FOR: Duration = Duration::from_secs(1);
 
-/// The time for which files must have been missing before it is said: somebody else may give them.
+/// The time for which files must have been missing before it is said: another member may give them.
 const STAYS_MISSING: Duration = Duration::from_secs(2);
 
 /// Something that happened.
@@ -66,7 +66,7 @@ pub(crate) enum Event {
     },
     /// A store of this device fails; what it was needed for is tried again.
     Failing {
-        /// The group that it was needed for; `null` where it was for all.
+        /// The group that it was needed for; `null` if it was for all.
         group: Option<String>,
         work: &'static str,
         error: String,

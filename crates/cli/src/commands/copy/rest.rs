@@ -164,7 +164,7 @@ pub(super) async fn own_repos(to: &Store) -> Result<BTreeSet<RecordId>> {
     Ok(ours)
 }
 
-/// Copies records, slot by verified slot; where TO has a newer value, that stays.
+/// Copies records, slot by verified slot; if TO has a newer value, that stays.
 pub(super) async fn copy_records(
     from: &Store,
     to: &Store,

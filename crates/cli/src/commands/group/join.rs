@@ -176,8 +176,8 @@ pub(super) async fn join(app: &App, args: Join) -> Result<()> {
     }
 }
 
-/// Returns our name in a group that was joined: that of a new repo where there was none and the keys allow one;
-/// another one than before where one was asked for. `None` without a repo.
+/// Returns our name in a group that was joined: that of a new repo if there was none and the keys allow one;
+/// the new one if a change was asked for. `None` without a repo.
 async fn own_name(group: &Group, invite: &Invite, asked: &MemberName) -> Result<Option<String>> {
     let repos = group.repos().await?;
     let Some(own) = repos.iter().find(|repo| repo.is_ours()) else {

@@ -48,7 +48,7 @@ pub(super) async fn write_one(
     let path = folder.join(temporary_name()?);
     let _permit = Descriptors::of_process().file().await;
     let (name, target) = (path.clone(), file.path.clone());
-    // Made and guarded in one step, so that whoever does not wait for it leaves nothing.
+    // Made and guarded in one step, so that a caller that does not wait for it leaves nothing.
     let made = blocking(move || {
         let out = fs::File::create_new(&name).map_err(|error| cannot_write(&target, error))?;
         Ok((out, Temporary(Some(name))))
