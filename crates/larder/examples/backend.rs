@@ -20,8 +20,10 @@ use larder_store_memory::MemorySecrets;
 struct Maps {
     blocks: Mutex<BTreeMap<(PayloadId, Part, u64), Bytes>>,
     /// With the number of the last commit.
-    entries: Mutex<(u64, BTreeMap<(CollectionId, Bytes), Entry>)>,
+    entries: Mutex<(u64, Entries)>,
 }
+
+type Entries = BTreeMap<(CollectionId, Bytes), Entry>;
 
 /// Locks a map. Every change below is whole before the lock is released, also where a holder panics.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

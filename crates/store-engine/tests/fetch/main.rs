@@ -476,7 +476,7 @@ async fn a_store_that_fails_while_much_waits_ends_the_fetch() {
     for seed in 0..4 {
         // Small ones wait to be committed together, long ones each for its own commit.
         let is_small = |n: usize| match seed {
-            0 => n % 2 == 0,
+            0 => n.is_multiple_of(2),
             1 => n < 600,
             2 => n >= 600,
             _ => true,
