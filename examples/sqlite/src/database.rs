@@ -183,7 +183,7 @@ pub(crate) fn error_of(operation: &'static str, error: rusqlite::Error) -> Error
         ),
         Some(ErrorCode::TooBig) => (Kind::TooLarge, "it is longer than SQLite allows"),
         Some(ErrorCode::SystemIoFailure) => (Kind::Unavailable, "the disk does not work"),
-        _ => (Kind::Internal, "SQLite failed without a known reason"),
+        _ => (Kind::Internal, "SQLite reported an unexpected error"),
     };
     Error::new(kind, operation, message).because(error)
 }
