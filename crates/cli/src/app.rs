@@ -41,22 +41,22 @@ impl App {
         }
     }
 
-    /// The store of this run; a new one where there is none.
+    /// Returns the store of this run, and makes a new one if there is none.
     pub(crate) async fn store(&self) -> Result<Store> {
         self.open(&self.url()?).await
     }
 
-    /// The store of this run, which must be there: reading makes no store.
+    /// Returns the store of this run, which must exist: reading makes no store.
     pub(crate) async fn existing_store(&self) -> Result<Store> {
         self.open_existing(&self.url()?).await
     }
 
-    /// The store of this run, which must be there, for a command about groups.
+    /// Returns the store of this run, which must exist, for a command about groups.
     pub(crate) async fn store_of_groups(&self) -> Result<Store> {
         self.open_if_there(&self.url()?, MAKE_ONE).await
     }
 
-    /// Opens a store that must be there.
+    /// Opens a store that must exist.
     pub(crate) async fn open_existing(&self, url: &StoreUrl) -> Result<Store> {
         let advice = "`larder add PATH` makes one, and so does `larder share FOLDER`; --store or LARDER_STORE \
                       names another";
@@ -125,7 +125,7 @@ impl App {
         }
     }
 
-    /// Closes every store that is open, and says the first error.
+    /// Closes every open store, and returns the first error.
     pub(crate) async fn close(&self) -> Result<()> {
         let stores = std::mem::take(&mut *self.stores());
         let mut result = Ok(());
@@ -188,7 +188,7 @@ fn unlock() -> larder::Result<Unlock> {
     }
 }
 
-/// The folder where this user's data lies unless a store is named.
+/// Returns the folder of this user's data, for runs that name no store.
 pub(crate) fn data_dir() -> Result<PathBuf> {
     let dirs = directories::ProjectDirs::from("", "", "larder").ok_or_else(|| {
         Problem::new(

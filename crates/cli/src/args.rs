@@ -19,16 +19,16 @@ use crate::backends::backends;
 /// The options of every command.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Global {
-    /// The store; without it, one in your data folder
+    /// URL of the store (default: a store in your data folder)
     #[arg(long, global = true, env = "LARDER_STORE", value_name = "URL", value_parser = url)]
     pub(crate) store: Option<StoreUrl>,
-    /// Print results as JSON, one object a line
+    /// Print results as JSON, one object per line
     #[arg(long, global = true)]
     pub(crate) json: bool,
     /// Print results and errors only
     #[arg(short, long, global = true)]
     pub(crate) quiet: bool,
-    /// Say more: name each file that is left out, list addresses
+    /// Print more: each file that is left out, and addresses
     #[arg(short, long, global = true, conflicts_with = "quiet")]
     pub(crate) verbose: bool,
 }
@@ -122,7 +122,7 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
 /// A folder that output goes to.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Output {
-    /// The folder to write into; it is made where there is none
+    /// The folder to write into; it is created if it is missing
     #[arg(short, long, value_name = "DIR")]
     pub(crate) output: PathBuf,
     #[command(flatten)]
@@ -132,7 +132,7 @@ pub(crate) struct Output {
 /// The options for writing files out.
 #[derive(Debug, Clone, Copy, Default, clap::Args)]
 pub(crate) struct OutputHow {
-    /// Replace files that are there with other content
+    /// Replace existing files that have other content
     #[arg(long)]
     pub(crate) overwrite: bool,
     /// Accept names that are safe here but not on every system: reserved words, trailing dots, backslashes,

@@ -6,7 +6,7 @@ use larder::{Blobs, Error, Kind, files};
 
 use crate::problem::Problem;
 
-/// Finds the item that `text` stands for, and says what to do where there is none.
+/// Finds the item that `text` stands for, or returns an error that says what to do.
 pub(crate) async fn find(blobs: &Blobs, text: &str) -> Result<Named> {
     let error = match files::find(blobs, text).await {
         Err(error) if error.operation() == files::OPERATION => error,

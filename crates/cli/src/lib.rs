@@ -55,7 +55,7 @@ pub fn main_with(backends: Backends) -> ExitCode {
         .with_writer(io::stderr)
         .with_ansi(io::stderr().is_terminal() && env::var_os("NO_COLOR").is_none())
         .init();
-    // Where the system refuses, the program shares out what it has.
+    // If the system refuses, the program works within the present limit.
     if let Err(error) = larder::descriptors::raise_limit() {
         tracing::debug!(%error, "the limit of open files stays as it is");
     }
@@ -73,7 +73,7 @@ pub fn main_with(backends: Backends) -> ExitCode {
 
 /// Prints the completions for a shell.
 fn print_completions(shell: clap_complete::Shell) -> Exit {
-    // Into memory first: the generator panics where it cannot write.
+    // Into memory first: the generator panics if it cannot write.
     let mut text = Vec::new();
     clap_complete::generate(shell, &mut Args::command(), "larder", &mut text);
     let mut out = io::stdout().lock();
@@ -102,7 +102,7 @@ async fn run(args: Args) -> Exit {
         result = commands::run(&app, args.command) => result,
         exit = signalled(), if !serves => Ok(exit),
     };
-    // What was cut off is whole: now its stores are closed, unless somebody insists.
+    // Interrupted work leaves whole stores. They are closed now, unless the user interrupts again.
     let closed = app.close().await;
     let result = match (result, closed) {
         (Ok(Exit::Done), Err(error)) => Err(error),

@@ -51,7 +51,7 @@ fn words(item: &LeftOutItem) -> String {
     text
 }
 
-/// Returns the name of a path, and where it has none, the advice to give one.
+/// Returns the name of a path, or if it has none, an error that advises to give one.
 pub(crate) fn name_of(path: &Path) -> Result<String> {
     default_name(path).map_err(|error| match needs_name(&error) {
         true => Problem::usage(error.message(), "give it one with --name").into(),
@@ -59,7 +59,7 @@ pub(crate) fn name_of(path: &Path) -> Result<String> {
     })
 }
 
-/// Says in words what was left out on purpose, or `None` where nothing was.
+/// Says in words what was left out on purpose, or `None` if nothing was.
 pub(crate) fn summary(left_out: &LeftOut) -> Option<String> {
     let parts: Vec<_> = [
         (Reason::Symlink, "symbolic link(s)"),
@@ -79,7 +79,7 @@ pub(crate) fn summary(left_out: &LeftOut) -> Option<String> {
     (!parts.is_empty()).then(|| format!("left out: {}", parts.join(", ")))
 }
 
-/// Says which items should have been taken and were not, or `None` where there are none.
+/// Says which items should have been taken and were not, or `None` if there are none.
 pub(crate) fn failures(left_out: &LeftOut, what: &str) -> Option<String> {
     let count = left_out.failures();
     if count == 0 {

@@ -22,7 +22,7 @@ pub(crate) struct Output {
     pub(crate) verbose: bool,
 }
 
-/// The first error of standard output, where the work went on without it.
+/// The first error of standard output, if the work continued without it.
 static LOST: OnceLock<io::Error> = OnceLock::new();
 
 /// Returns the error of standard output, if results of work that was done could not be printed.
@@ -40,7 +40,7 @@ impl Output {
         } else {
             writeln!(out, "{text}")?;
         }
-        // At once, also into a pipe: whoever reads may wait for this very line.
+        // Flush at once, also into a pipe: the reader may wait for this very line.
         out.flush()
     }
 
@@ -89,21 +89,21 @@ impl Output {
         MultiProgress::with_draw_target(self.target(!self.quiet && !self.json))
     }
 
-    /// One more of these.
+    /// Adds a bar to these.
     pub(crate) fn bar_of(
         &self,
         bars: &MultiProgress,
         unit: Unit,
         total: Option<u64>,
     ) -> ProgressBar {
-        // What is added takes the place where all are drawn.
+        // A bar that is added to `bars` draws where all of them are drawn.
         let bar = ProgressBar::with_draw_target(total, ProgressDrawTarget::hidden());
         let bar = bars.add(bar);
         bar.set_style(style(unit, total.is_some()));
         bar
     }
 
-    /// One more line among these, which is only a message; it is cut where the terminal ends.
+    /// Adds a line with only a message to these; it is cut at the width of the terminal.
     pub(crate) fn line_of(&self, bars: &MultiProgress) -> ProgressBar {
         let line = ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());
         let style = ProgressStyle::with_template("{wide_msg}").expect("the template is valid");

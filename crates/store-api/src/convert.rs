@@ -74,7 +74,7 @@ impl<const N: usize> IntoBytes for &[u8; N] {
 /// assert_eq!(("a".."b").into_bounds(), ("a".to_owned()..String::from("b")).into_bounds());
 /// ```
 pub trait KeyRange {
-    /// Returns where it starts and where it ends.
+    /// Returns its lower and its upper bound.
     fn into_bounds(self) -> (Bound<Bytes>, Bound<Bytes>);
 }
 
@@ -151,7 +151,7 @@ pub trait IntoCollectionId {
     /// Returns the name.
     ///
     /// # Errors
-    /// [`Kind::Invalid`](crate::Kind::Invalid) where it is empty or too long.
+    /// [`Kind::Invalid`](crate::Kind::Invalid) if it is empty or too long.
     fn into_collection_id(self) -> Result<CollectionId>;
 }
 

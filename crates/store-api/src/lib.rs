@@ -15,12 +15,12 @@
 //!
 //! # What every method has in common
 //!
-//! * **Absence is not failure.** `Ok(None)`, an empty listing or [`Kind::NotFound`] where a method
-//!   says so is absence; any other error is failure, and is never turned into absence.
+//! * **Absence is not failure.** `Ok(None)`, an empty listing or, if a method says so,
+//!   [`Kind::NotFound`] mean absence. Any other error is failure, and is never turned into absence.
 //! * **A stream ends at its first error**; a clean end means that it was complete.
 //! * **Cancelling** (dropping the future) is always safe for the store. It is then unknown if the work was
 //!   done, unless a method says more.
-//! * After a store was closed, calls answer [`Kind::Closed`].
+//! * After a store was closed, calls return [`Kind::Closed`].
 
 mod blob;
 mod collection;

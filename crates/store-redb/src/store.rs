@@ -273,7 +273,7 @@ impl RedbStore {
 
     /// Makes everything durable, brings the index up to date, and releases the folder. Calls on any
     /// handle answer [`Kind::Closed`] from then on; those in flight are answered first. Closing
-    /// again is no error.
+    /// again is not an error.
     pub async fn close(&self) -> Result<()> {
         self.inner.is_closed.store(true, Ordering::Release);
         let closing = self.inner.closing.get_or_init(|| async {

@@ -114,7 +114,7 @@ impl Invite {
         })
     }
 
-    /// Adds the name of the group, so that it is known before anybody was met. An empty name is none.
+    /// Adds the name of the group, so that it is known before anybody was met. An empty name counts as absent.
     ///
     /// More than [`MAX_LABEL_LEN`] bytes are [`Kind::TooLarge`]; a name for a replica, which must not
     /// read it, is [`Kind::Invalid`].

@@ -20,20 +20,20 @@ use crate::{
 
 /// Store files and folders, each under its name
 ///
-/// Each path is stored under its last component. A name that is taken gets the new content, and
-/// `gc` then frees the old. A link that is named is followed; links inside a folder are left out.
+/// Each path is stored under its last component. An existing name gets the new content, and
+/// `gc` then frees the old content. A link given as a path is followed; links inside a folder are left out.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Files and folders; `-` is standard input
     #[arg(required = true, value_name = "PATH")]
     paths: Vec<PathBuf>,
-    /// Another name, for one path
+    /// Store under this name instead; for one path
     #[arg(long, value_parser = args::name())]
     name: Option<String>,
-    /// Succeed also where files cannot be read, or have names that cannot be stored; they are left out either way
+    /// Succeed even if files cannot be read or have names that cannot be stored; they are left out either way
     #[arg(long)]
     skip_unreadable: bool,
-    /// Take folders too that a CACHEDIR.TAG marks as caches, such as cargo's `target`
+    /// Include folders that a CACHEDIR.TAG marks as caches, such as cargo's `target`
     #[arg(long)]
     include_caches: bool,
 }

@@ -24,7 +24,7 @@ pub(crate) struct Args {
     /// A hash, the name of a stored file, NAME/path of a file in a stored folder, or GROUP/REPO/PATH
     #[arg(value_name = "NAME", value_parser = args::name())]
     what: String,
-    /// Only these bytes: A..B, A.. or ..B, counted from 0, without B itself
+    /// Write only these bytes: A..B, A.. or ..B, counted from 0, without B itself
     #[arg(long, value_name = "A..B")]
     range: Option<ByteRange>,
     #[command(flatten)]

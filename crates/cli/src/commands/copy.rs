@@ -17,19 +17,19 @@ use crate::{
     problem::{Exit, Problem},
 };
 
-/// Copy everything from one store to another; run it again to go on
+/// Copy everything from one store to another; run it again to continue
 ///
-/// Blobs, complete or not, names, collections and records. TO keeps all that it has, and that is
-/// not copied again, so that an interrupted copy goes on where it stopped.
+/// Copies blobs, complete or not, names, collections and records. TO keeps everything that it has, and that is
+/// not copied again, so that an interrupted copy continues where it stopped.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// The store to read
     #[arg(value_parser = args::url)]
     from: StoreUrl,
-    /// The store to write; it is made where there is none
+    /// The store to write; it is created if it is missing
     #[arg(value_parser = args::url)]
     to: StoreUrl,
-    /// Take the name or the entry of FROM if both have one and they differ
+    /// Take the name or entry of FROM if both stores have one and they differ
     #[arg(long)]
     overwrite: bool,
 }
@@ -81,7 +81,7 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
     check_places(&args)?;
     let from = app.open_existing(&args.from).await?;
     let to = app.open(&args.to).await?;
-    // What cannot be merged is known before anything is copied.
+    // Names that cannot be merged are reported before anything is copied.
     if !args.overwrite {
         rest::check_names(from.blobs(), to.blobs()).await?;
     }

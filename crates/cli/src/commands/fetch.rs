@@ -1,4 +1,4 @@
-//! `larder fetch`: gets what a ticket names from whoever serves it.
+//! `larder fetch`: gets the file or folder of a ticket from the peer that serves it.
 
 use std::{
     fmt,
@@ -33,15 +33,15 @@ use crate::{
 /// The prefix of the name that a blob has until it is complete, so that `gc` keeps it.
 pub(crate) const INCOMPLETE: &str = "incomplete:";
 
-/// Fetch what a ticket names; run it again to go on
+/// Fetch the file or folder of a ticket; run it again to continue
 ///
-/// Blobs that are here are not fetched again: after an interruption, the same command goes on.
+/// Blobs that are here are not fetched again: after an interruption, the same command continues.
 /// Every byte is verified before it is stored.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// The ticket that `larder serve`, or another iroh program, printed
     ticket: String,
-    /// The name to store it under; without it, that of the folder as it was served, or the start of the hash
+    /// The name to store it under (default: the served folder's name, or the start of the hash)
     #[arg(long, value_parser = args::name())]
     name: Option<String>,
     /// Write it into this folder too, as `larder get` does
@@ -49,7 +49,7 @@ pub(crate) struct Args {
     output: Option<PathBuf>,
     #[command(flatten)]
     how: args::OutputHow,
-    /// Time to wait for the other side to answer, and for each part of what it sends
+    /// Time to wait for the other side to answer, and for each part that it sends
     #[arg(long, default_value = "30s", value_parser = args::duration, value_name = "TIME")]
     timeout: Duration,
     #[command(flatten)]

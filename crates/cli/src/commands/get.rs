@@ -23,9 +23,9 @@ use crate::{
 
 /// Write a stored file or folder into a folder on disk
 ///
-/// The files of a folder come directly into DIR, a file under its name; of a group, each member's into a folder of
-/// its name. Every name is checked before anything is written: none can leave DIR. A file that cannot be written is
-/// named, and the others are written. Files that are there with the same content are left alone, so that an
+/// The files of a folder go directly into DIR, a file under its name. Of a group, each member's files go into a folder
+/// of the member's name. Every name is checked before anything is written: none can leave DIR. A file that cannot be
+/// written is reported, and the others are written. Existing files with the same content are left alone, so that an
 /// interrupted run can be repeated.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -41,10 +41,10 @@ pub(crate) struct Args {
 /// The options for files of a group that are not here.
 #[derive(Debug, Clone, Copy, clap::Args)]
 pub(crate) struct From {
-    /// Ask no other member for files whose bytes are not here
+    /// Do not ask other members for files whose bytes are not here
     #[arg(long)]
     offline: bool,
-    /// Time to look for members who have them
+    /// Time to look for members that have these files
     #[arg(long, default_value = "10s", value_parser = args::duration, value_name = "TIME")]
     timeout: Duration,
     #[command(flatten)]
@@ -70,7 +70,7 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
         Some(place) => {
             let absent = absent_in(&place).await?;
             args.from.fetch(app, &store, &absent).await?;
-            // What came may be newer than what was listed.
+            // The content that came may be newer than the list.
             files_in(&place).await?
         }
         None => {

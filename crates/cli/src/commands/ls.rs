@@ -19,10 +19,10 @@ use crate::{
 /// The number of files that are looked at in advance.
 const IN_FLIGHT: usize = 64;
 
-/// List what is stored: names and groups, or the files of one
+/// List names and groups, or the files of one
 ///
-/// Without a name, the names and the groups of the store; with one, the files of a folder, the members of a
-/// group, or the files in the repo of one. Says how much is here of what is incomplete. With -v,
+/// Without a name, lists the names and groups of the store; with one, the files of a folder, the members of a
+/// group, or the files in a member's repo. Shows how much of an incomplete item is here. With -v,
 /// lines end with hashes.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -30,7 +30,7 @@ pub(crate) struct Args {
     /// the store
     #[arg(value_parser = args::name(), conflicts_with = "blobs")]
     name: Option<String>,
-    /// List every blob, whether a name reaches it or not
+    /// List every blob, even those that no name reaches
     #[arg(long)]
     blobs: bool,
 }

@@ -20,24 +20,24 @@ use crate::{
 
 /// Put files and folders into a group
 ///
-/// Each path comes into your repo under its last component, sealed. A file that is there is
-/// replaced; one of the same length and time is taken for the same. A link that is named is followed; links
-/// inside a folder are left out. Others have it when they meet this store: `larder sync`.
+/// Each path goes into your repo under its last component, encrypted. An existing file is
+/// replaced; a file of equal length and time counts as unchanged. A link given as a path is followed; links
+/// inside a folder are left out. Other members get the files when they meet this store: `larder sync`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Files and folders; `-` is standard input
     #[arg(required = true, value_name = "PATH")]
     paths: Vec<PathBuf>,
-    /// The group; may be left out where there is one
+    /// The group; may be left out if there is only one
     #[arg(long)]
     group: Option<String>,
-    /// Another name, for one path
+    /// Put under this name instead; for one path
     #[arg(long, value_parser = args::name())]
     name: Option<String>,
     /// The folder in your repo to put them into
     #[arg(long, value_name = "FOLDER")]
     to: Option<String>,
-    /// Remove files from the repo's folder that the folder here does not have
+    /// Remove files from the repo's folder that the folder on disk does not have
     #[arg(long)]
     mirror: bool,
     #[command(flatten)]

@@ -38,8 +38,8 @@ const GOOD_BYE: Duration = Duration::from_millis(500);
 
 /// Let others fetch stored files and folders, or be a replica of groups
 ///
-/// Prints a ticket for each name and serves until ctrl-c, to anybody unless told otherwise. Only what is
-/// named can be fetched, by whoever has its hash; nobody can write.
+/// Prints a ticket for each name and serves until ctrl-c, to anybody unless told otherwise. Only these
+/// items can be fetched, by anyone who has their hash; nobody can write.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Items to serve: names, NAME/path of a file in a folder, or hashes
@@ -48,9 +48,9 @@ pub(crate) struct Args {
     /// Serve everything that has a name
     #[arg(long, conflicts_with = "names")]
     all: bool,
-    /// Keep and serve the groups of this store: the names are invites of kind replica, to groups to
-    /// join first; `-` reads invites from standard input, one a line, which other programs do not see.
-    /// Nothing of them can be read here. Members find it in the local network, unless --public is given
+    /// Keep and serve the groups of this store, without reading them: the names are replica invites to groups to
+    /// join first; `-` reads invites from standard input, one per line, which hides them from other programs.
+    /// Members find the replica in the local network, unless --public is given
     #[arg(long, conflicts_with = "all")]
     replica: bool,
     #[command(flatten)]
@@ -152,7 +152,7 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
         () = given.show() => Exit::Done,
     };
     given.line.finish_and_clear();
-    // Who does not answer within this has gone.
+    // A peer that does not answer within this time has gone.
     if let Ok(stopped) = tokio::time::timeout(GOOD_BYE, router.shutdown()).await {
         stopped.context("cannot stop serving")?;
     }
@@ -312,7 +312,7 @@ struct Announced {
 impl Announced {
     fn say(&self, event: &Event, text: String) {
         if self.out.json {
-            // The events follow the tickets, for whoever reads those.
+            // The events follow the tickets, for programs that read those.
             if let Err(error) = self.out.result(event, "") {
                 tracing::warn!(%error, "an event could not be printed");
             }

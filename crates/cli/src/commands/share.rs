@@ -20,21 +20,22 @@ use crate::{
 
 /// Share a folder with a new group, and serve it
 ///
-/// Makes a group for this folder that is called like it, puts the folder into it, prints an invite and a QR
-/// code, and serves until ctrl-c. Run it again to put what has changed and to serve again: files that were
+/// Makes a group with the folder's name, puts the folder into it, prints an invite and a QR
+/// code, and serves until ctrl-c. Run it again to put changed files and to serve again: files that were
 /// deleted from the folder are then removed from the group too.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// The folder
     folder: PathBuf,
-    /// Another name for the group, and for the folder in it
+    /// Use this name for the group, and for the folder in it
     #[arg(long, value_parser = args::name())]
     name: Option<String>,
     #[command(flatten)]
     invite: As,
     #[command(flatten)]
     member: MemberName,
-    /// Keep files in the group that the folder no longer has. An empty folder removes none: its disk may not be mounted
+    /// Keep files in the group that the folder no longer has. An empty folder never removes files: its disk may
+    /// not be mounted
     #[arg(long)]
     no_mirror: bool,
     #[command(flatten)]

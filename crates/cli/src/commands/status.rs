@@ -1,4 +1,4 @@
-//! `larder status`: how far this store is with its groups. Asks nobody.
+//! `larder status`: the sync state of this store's groups. It asks no peer.
 
 use std::time::{Duration, SystemTime};
 
@@ -14,13 +14,13 @@ use crate::{
     problem::Exit,
 };
 
-/// Show how far this store is with its groups
+/// Show the sync state of this store's groups
 ///
-/// Shows what this store knows of and has, without asking anybody; `larder sync` asks. With -v, it lists
-/// the addresses too at which members are looked for.
+/// Shows the files that this store knows of and has, without asking any peer; `larder sync` asks. With -v, it lists
+/// also the addresses at which it looks for members.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// A group; without it, all of this store
+    /// A group (default: all groups of this store)
     group: Option<String>,
 }
 
@@ -81,7 +81,7 @@ struct Device {
     group: String,
     /// The name of the device's member; `null` if no member tells that it is theirs.
     member: Option<String>,
-    /// Its key; `null` where none of the member's is known.
+    /// Its key; `null` if no device of the member is known.
     device: Option<String>,
     /// Milliseconds since 1970; `null` for never.
     last_contact: Option<i64>,
@@ -151,7 +151,7 @@ impl Device {
     }
 
     fn state(&self) -> String {
-        // What it has is not known, and what it lacks may be everything.
+        // Its files are not known, and it may lack everything.
         let Some(last) = self.last_contact else {
             return "never met".to_owned();
         };
@@ -172,7 +172,7 @@ impl Device {
     }
 }
 
-/// A difference between two times that is none to people, in milliseconds.
+/// Times that differ by less than this count as equal in the output, in milliseconds.
 const A_MOMENT: i64 = 60_000;
 
 /// Returns the time now, in milliseconds since 1970.
@@ -260,7 +260,7 @@ async fn show(app: &App, group: &Group) -> Result<()> {
             is_ours: member.repo.is_ours(),
             files: item.files.unwrap_or(0),
             bytes: item.size,
-            // What is all here is here whatever was chosen meanwhile.
+            // A complete repo is here whatever policy was chosen meanwhile.
             here: state.is_here() || item.complete,
             complete: item.complete,
             missing: missing.files,
@@ -324,7 +324,7 @@ mod tests {
         assert_eq!(said, "in sync when last here, 10 seconds ago");
         let said = device(now - 7_200_000, Some(now - 3 * 86_400_000)).state();
         assert_eq!(said, "in sync since 3 days ago; last here 2 hours ago");
-        // What it lacks now nobody knows.
+        // Its current state is not known.
         let said = device(now - 10_000, None).state();
         assert_eq!(
             said,

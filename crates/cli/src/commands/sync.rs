@@ -17,25 +17,25 @@ use crate::{
     signalled,
 };
 
-/// The time to stay after everybody has everything.
+/// The time to stay after all members have everything.
 const LINGER: Duration = Duration::from_millis(1500);
 
-/// Meet the other members of your groups, until all have everything
+/// Sync with the other members of your groups
 ///
-/// Fetches what the others have and gives them what is here, until everybody who can be reached has
-/// everything. Everything that came before an interruption stays.
+/// Fetches their files and gives them those that are here, until all members that can be reached have
+/// everything. Files that came before an interruption stay.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Groups; without any, all of this store
+    /// Groups (default: all groups of this store)
     #[arg(value_name = "GROUP")]
     groups: Vec<String>,
-    /// Go on until ctrl-c
+    /// Keep syncing until ctrl-c
     #[arg(long)]
     watch: bool,
-    /// Give up when nothing has come or gone for so long
+    /// Give up after this time without any transfer
     #[arg(long, default_value = "30s", value_parser = args::duration, value_name = "TIME")]
     timeout: Duration,
-    /// Print an invite too, which says where this device can be reached now
+    /// Print an invite too, with the addresses at which this device can be reached now
     #[arg(long, value_name = "KIND", requires = "watch")]
     invite: Vec<Kind>,
     /// Put each path that a line of standard input names, and end when it ends
@@ -68,7 +68,7 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
     }
     drop(known);
     let replicator = groups::start(app, &store, args.network).await?;
-    // The same groups, of the replicator.
+    // The replicator's handles of these groups.
     let ids = chosen.iter().map(Group::id);
     let chosen: Vec<_> = ids.filter_map(|id| replicator.groups().group(id)).collect();
     let ended = if args.watch {
@@ -193,7 +193,7 @@ async fn not_synced(
     ))
 }
 
-/// Until ctrl-c, or until standard input ends where it says what to put.
+/// Continues until ctrl-c, or until standard input ends if it names paths to put.
 pub(crate) async fn go_on(
     app: &App,
     replicator: &Replicator,

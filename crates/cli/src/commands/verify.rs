@@ -24,14 +24,14 @@ use crate::{
 /// The most damaged blobs that are looked up by name.
 const MAX_NAMED: usize = 10_000;
 
-/// Read everything and compare it with its hashes
+/// Check all stored bytes against their hashes
 ///
-/// Ends with exit code 3 if something is damaged, or a stored file is not here as a whole: after a repair too,
-/// until it was added or fetched again.
+/// Ends with exit code 3 if something is damaged or a stored file is incomplete: also after a repair,
+/// until the file is added or fetched again.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Make what is damaged missing, so that adding or fetching it again restores it; make damaged
-    /// hash trees again; delete payloads that nothing claims
+    /// Discard damaged data, so that adding or fetching it again restores it; rebuild damaged
+    /// hash trees; delete payloads that belong to no blob
     #[arg(long)]
     repair: bool,
 }
@@ -209,7 +209,7 @@ async fn count(blobs: &Blobs) -> Result<Total> {
         let (BlobStatus::Complete { size } | BlobStatus::Partial { size, .. }) =
             match all.try_next().await {
                 Ok(Some((_, status))) => status,
-                // What cannot be read is for the scrub to judge.
+                // The scrub reports entries that cannot be read.
                 Ok(None) | Err(_) => return Ok(total),
             };
         total.blobs += 1;

@@ -31,8 +31,8 @@ impl Absent {
     }
 }
 
-/// Fetches files from members who can be reached, until all are here or nothing has come for `timeout`. That some do
-/// not come is no error: whoever reads them finds out.
+/// Fetches files from members that can be reached, until all are here or nothing has come for `timeout`. Files that
+/// do not come are not an error here: reading them fails.
 pub(crate) async fn fetch(
     app: &App,
     store: &Store,

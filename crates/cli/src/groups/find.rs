@@ -25,7 +25,7 @@ pub(crate) struct Place {
     pub(crate) path: Option<String>,
 }
 
-/// The store's groups; `None` where it has none, and then nothing is unlocked.
+/// The store's groups; `None` if it has none, and then nothing is unlocked.
 pub(crate) async fn known(store: &Store) -> Result<Option<Groups>> {
     match Groups::exist_in(store.collections()).await? {
         true => Ok(Some(store.groups().await?)),
@@ -33,7 +33,7 @@ pub(crate) async fn known(store: &Store) -> Result<Option<Groups>> {
     }
 }
 
-/// The group that is meant, which may be left out where there is one only.
+/// Returns the group that is meant, which may be left out if there is only one.
 pub(crate) async fn pick(groups: &Groups, text: Option<&str>) -> Result<Group> {
     let mut all = groups.groups();
     let Some(text) = text else {

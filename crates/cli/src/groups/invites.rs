@@ -35,13 +35,13 @@ pub(crate) enum Kind {
 /// The flags for the access of who is invited.
 #[derive(Debug, Clone, Copy, clap::Args)]
 pub(crate) struct As {
-    /// Invite to read, and to add files of their own; this is so without any of these flags
+    /// Invite to read and to add files; this is the default
     #[arg(long, group = "kind")]
     write: bool,
-    /// Invite to read, and not to add anything
+    /// Invite to read only
     #[arg(long, group = "kind")]
     read: bool,
-    /// Invite to keep a copy that cannot be read, as a backup
+    /// Invite to keep a backup copy that it cannot read
     #[arg(long, group = "kind")]
     replica: bool,
     /// Invite another device of yours, which writes your repo too

@@ -18,9 +18,9 @@ const MAX_NAMED: usize = 8;
 /// A member's device that is looked for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Sought {
-    /// The member's name; `null` where nobody is known to have told that the device is theirs.
+    /// The member's name; `null` if no known member says that the device is theirs.
     pub(crate) member: Option<String>,
-    /// Its key; `null` where no address tells it.
+    /// Its key; `null` if no address tells it.
     device: Option<String>,
     /// The addresses at which it is looked for.
     addresses: Vec<String>,

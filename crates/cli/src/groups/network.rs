@@ -21,14 +21,14 @@ const LEAST_COMPARE_EVERY: Duration = Duration::from_secs(1);
 pub(crate) struct Network {
     #[command(flatten)]
     endpoint: Endpoint,
-    /// Fetch which files there are, and not what is in them
+    /// Fetch only the names of files, and not their content
     #[arg(long)]
     names_only: bool,
-    /// Tell others of what has changed only when comparing with them, and not at once
+    /// Tell others of changes only when comparing with them, and not at once
     #[arg(long)]
     no_push: bool,
-    /// Interval at which to compare with members, and to look for those who are not connected;
-    /// without it, every 10 s
+    /// Interval at which to compare with members, and to look for those that are not connected
+    /// (default: 10s)
     #[arg(long, value_name = "TIME", value_parser = compare_every)]
     compare_every: Option<Duration>,
 }

@@ -29,7 +29,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// The time after which it is said whom is looked for.
 const LOOKS_FOR: Duration = Duration::from_secs(1);
 
-/// The time for which files must have been missing before it is said: somebody else may give them.
+/// The time for which files must have been missing before it is said: another member may give them.
 const STAYS_MISSING: Duration = Duration::from_secs(2);
 
 /// Something that happened.
@@ -50,10 +50,10 @@ pub(crate) enum Event {
         bytes: u64,
         /// True if the contents of the files are here too, and not only their names.
         complete: bool,
-        /// The number of wanted files that nobody who is connected has.
+        /// The number of wanted files that no connected member has.
         missing: u64,
     },
-    /// Everybody who is connected has everything, as far as they want it.
+    /// Every connected member has everything that it wants.
     Synced {
         group: String,
         peers: usize,
@@ -66,7 +66,7 @@ pub(crate) enum Event {
     },
     /// A store of this device fails; what it was needed for is tried again.
     Failing {
-        /// The group that it was needed for; `null` where it was for all.
+        /// The group that it was needed for; `null` if it was for all.
         group: Option<String>,
         work: &'static str,
         error: String,

@@ -314,7 +314,7 @@ fn files_of_which_names_are_here_come_from_members() {
     );
     there.ok(&["get", "g/ann/album", "-o", "out", "--loopback"]);
     assert_eq!(tree(&there.path("out")), tree(&here.path("album")));
-    // What was read stays.
+    // The files that were read stay.
     there.ok(&["get", "g/ann/album", "-o", "out", "--offline"]);
     running.end_input();
     running.end();

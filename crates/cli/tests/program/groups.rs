@@ -80,7 +80,7 @@ fn what_one_puts_the_other_gets() {
     assert_eq!(std::fs::read(there.path("copy/ü.txt")).unwrap(), b"hello");
     assert!(there.ok(&["status"]).contains("ann "));
 
-    // What is put while it runs.
+    // A file is put while it runs.
     here.write("later", "later");
     running.write(b"later\n");
     running.end_input();
@@ -168,7 +168,7 @@ fn a_replica_serves_who_comes_later() {
         std::fs::read(late.path("out/secret.bin")).unwrap(),
         noise(300_000)
     );
-    // Who may read adds nothing.
+    // A member that may only read cannot add files.
     let said = late.fails(1, &["put", "out/secret.bin"]);
     assert!(said.contains("you have no repo in this group"), "{said}");
     let said = late.fails(1, &["rm", "g/ann/secret.bin"]);
@@ -209,7 +209,7 @@ fn a_folder_is_shared_in_one_command() {
     assert_eq!(tree(&there.path("photos")), tree(&here.path("photos")));
     #[cfg(unix)]
     assert_eq!(sharing.signal("-INT").0, Some(0), "ctrl-c is how it ends");
-    // The same group again, and a QR code for people.
+    // Share the group once more, and show a QR code for people.
     let mut sharing = here.command(&["share", "photos", "--loopback", "--read"]);
     let mut sharing = Running::start({
         sharing.env("LARDER_LOG", "off");
@@ -346,7 +346,7 @@ fn one_lost_file_holds_up_no_other() {
     there.ok(&["sync", "--loopback"]);
     there.ok(&["get", "g/ann/d", "-o", "out"]);
     assert_eq!(tree(&there.path("out")), tree(&here.path("d")));
-    // What was had and lost comes again from those who have it.
+    // Content that was lost comes again from the members that have it.
     backend::lose_one_payload(&there.path("store"));
     there.ok(&["verify", "--repair"]);
     there.ok(&["sync", "--loopback"]);
@@ -413,7 +413,7 @@ fn a_store_that_fails_is_named_until_it_works_again() {
     running.next("synced");
 }
 
-/// A line that names no file, or is no text, is said, and the next one is put.
+/// A line that names no file, or is not text, is reported, and the next one is put.
 #[cfg(unix)]
 #[test]
 fn lines_that_cannot_be_put_end_nothing() {

@@ -135,7 +135,7 @@ fn a_writer_a_reader_and_a_replica_are_killed_and_come_back() {
     ]);
     check(&bob.place, &acknowledged);
     assert!(bob.place.ok(&["verify"]).ends_with("all sound\n"));
-    // Who comes when only the replica is there gets everything too.
+    // A member that comes when only the replica is there gets everything too.
     ann.stop();
     keeper.stop();
     let (at, _) = keeper.start(&[]).unwrap();

@@ -153,7 +153,7 @@ fn a_damaged_log_is_found_and_what_can_be_read_is_kept() {
         repaired.out
     );
     assert!(place.json(&["ls"]).len() >= 2);
-    // What was lost is named until it is here again.
+    // Lost blobs are named until they are here again.
     assert!(repaired.out.contains("incomplete  "), "{}", repaired.out);
     place.ok(&["add", "a", "b", "c", "d"]);
     assert!(place.ok(&["verify"]).ends_with("all sound\n"));
@@ -225,7 +225,7 @@ fn a_damaged_index_prints_no_panic() {
             "page {page}: {}",
             ended.err
         );
-        // Where it was noticed while it was read, the next run makes it again.
+        // If the damage was noticed while the index was read, the next run makes the index again.
         place.ok(&["ls", "folder"]);
     }
 }

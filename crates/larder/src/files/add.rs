@@ -83,7 +83,7 @@ impl Added {
 ///
 /// # Errors
 /// [`Kind::NotFound`] if there is no such path; [`Kind::Invalid`] if it is neither a file nor a folder, or has
-/// no name; the first error of reading where not one file of a folder can be read, or with
+/// no name; the first error of reading if not one file of a folder can be read, or with
 /// [`fail_fast`](AddRequest::fail_fast); [`Kind::TooLarge`] for a folder of more files than a collection can have;
 /// [`Kind::Unsupported`] for a folder without the feature `iroh`.
 pub async fn add(store: &Store, request: &AddRequest, observer: &Observer) -> Result<Added> {

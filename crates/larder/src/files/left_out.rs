@@ -53,7 +53,7 @@ pub enum Reason {
     TrailingDotOrSpace,
     /// A name that appears twice.
     Duplicate,
-    /// A name that differs from another one only in case, where the target knows no case.
+    /// A name that differs from another one only in case, if the target ignores case.
     CaseClash,
     /// A name that another one has as a folder, or the other way round.
     FileAndFolder,

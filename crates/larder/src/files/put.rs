@@ -137,7 +137,7 @@ pub struct PutDone {
 ///
 /// # Errors
 /// [`Kind::NotFound`] if there is no such path; [`Kind::Denied`] if the repo is not ours; [`Kind::Invalid`]
-/// if the path is neither a file nor a folder or has no name, or where a single file would take the place of a
+/// if the path is neither a file nor a folder or has no name, or if a single file would take the place of a
 /// folder with files in it; any error of reading with [`fail_fast`](PutRequest::fail_fast).
 pub async fn put(
     store: &Store,

@@ -70,7 +70,7 @@ impl Blobs {
     ///
     /// Safe at any time, beside anything in this process. Pins of other processes are not known here: while
     /// another one has a session in the same store, the answer is [`Kind::Unavailable`]. Any error, also of
-    /// reading what a tag reaches, ends it before it deletes more; what is simply not here is no error. One
+    /// reading what a tag reaches, ends it before it deletes more; what is simply not here is not an error. One
     /// runs at a time.
     pub async fn collect(&self, keep_newer: SystemTime) -> Result<Collected> {
         let _running = self.0.enter("blobs.collect")?;
@@ -83,7 +83,7 @@ impl Blobs {
         Ok(collected)
     }
 
-    /// Deletes blobs whatever tags say. Deleting what is not here is no error; a pinned blob is
+    /// Deletes blobs whatever tags say. Deleting what is not here is not an error; a pinned blob is
     /// [`Kind::Conflict`], and those before it may be deleted by then.
     pub async fn delete(&self, hashes: Vec<Hash>) -> Result<()> {
         let _running = self.0.enter("blobs.delete")?;
@@ -117,7 +117,7 @@ struct Collection {
 
 impl Collection {
     fn begin(inner: Arc<Inner>, keep_newer: SystemTime, one: Collecting) -> Self {
-        // What is added from now on is never collected.
+        // Blobs that are added from now on are never collected.
         let keep_newer = keep_newer.min(SystemTime::now());
         Self {
             watch: inner.pins.begin(),

@@ -47,7 +47,7 @@ impl Reachable {
         self.live.contains(hash)
     }
 
-    /// Marks what a root keeps, as far as it is here; what is not here is no error.
+    /// Marks what a root keeps, as far as it is here; what is not here is not an error.
     pub async fn add(&mut self, root: Root) -> Result<()> {
         self.live.insert(root.hash);
         let mut waiting = Vec::new();

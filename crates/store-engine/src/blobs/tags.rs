@@ -36,7 +36,7 @@ const DELETE_BATCH: usize = 64;
 pub struct TagName(Bytes);
 
 impl TagName {
-    /// A name, or [`Kind::Invalid`] where it is empty or too long.
+    /// A name, or [`Kind::Invalid`] if it is empty or too long.
     pub fn new(name: impl IntoBytes) -> Result<Self> {
         let name = name.into_bytes();
         if name.is_empty() || name.len() > MAX_TAG_NAME_LEN {
@@ -61,7 +61,7 @@ pub trait IntoTagName {
     /// Returns the name.
     ///
     /// # Errors
-    /// [`Kind::Invalid`] where it is empty or too long.
+    /// [`Kind::Invalid`] if it is empty or too long.
     fn into_tag_name(self) -> Result<TagName>;
 }
 
@@ -265,7 +265,7 @@ impl Tags {
     }
 
     /// Gives the tag `from` the name `to`, replacing a tag of that name, in one atomic step.
-    /// [`Kind::NotFound`] where there is no tag `from`.
+    /// [`Kind::NotFound`] if there is no tag `from`.
     pub async fn rename(&self, from: impl IntoTagName, to: impl IntoTagName) -> Result<()> {
         let (from, to) = (from.into_tag_name()?, to.into_tag_name()?);
         let _running = self.0.enter("tags.rename")?;

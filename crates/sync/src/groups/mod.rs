@@ -157,8 +157,8 @@ impl Groups {
     /// The groups of a store.
     ///
     /// # Errors
-    /// [`Kind::NotFound`] where a group's keys are no longer among the secrets, [`Kind::Corrupt`]
-    /// where they are damaged.
+    /// [`Kind::NotFound`] if a group's keys are no longer among the secrets, [`Kind::Corrupt`]
+    /// if they are damaged.
     pub async fn open(stores: Stores) -> Result<Self> {
         let clock = || {
             let since = SystemTime::now().duration_since(UNIX_EPOCH);
@@ -254,7 +254,7 @@ impl Groups {
     /// allows beyond what was allowed, and the repo that it brings. Durable when it returns.
     ///
     /// # Errors
-    /// [`Kind::Conflict`] where the keys are of an epoch other than those known here.
+    /// [`Kind::Conflict`] if the keys are of an epoch other than those known here.
     pub async fn join(&self, invite: &Invite) -> Result<Group> {
         const OPERATION: &str = "sync.join";
         let _open = self.0.gate.enter(OPERATION)?;
@@ -299,7 +299,7 @@ impl Groups {
     }
 
     /// Leaves a group: its records, its trees and its keys go, and with the next collection its files.
-    /// Leaving a group that is not here is no error.
+    /// Leaving a group that is not here is not an error.
     pub async fn leave(&self, group: impl Into<GroupId>) -> Result<()> {
         let GroupId(id) = group.into();
         let _open = self.0.gate.enter("sync.leave")?;
