@@ -9,7 +9,11 @@ use std::{
 use anyhow::{Context, Result};
 use larder::{Error, Kind, Store, StoreBuilder, StoreUrl, Unlock};
 
-use crate::{args::Global, backends::backends, groups::MAKE_ONE, output::Output, problem::Problem};
+use crate::{args::Global, backends::backends, output::Output, problem::Problem};
+
+/// The ways to a group.
+pub(crate) const MAKE_ONE: &str = "`larder share FOLDER` or `larder group create NAME` makes one, `larder group join \
+                                   INVITE` joins one";
 
 /// One run of the program.
 #[derive(Debug)]

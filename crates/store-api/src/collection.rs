@@ -56,6 +56,39 @@ impl fmt::Debug for CollectionId {
     }
 }
 
+/// A conversion into the name of a collection: a [`CollectionId`], or text or bytes that are checked.
+pub trait IntoCollectionId {
+    /// Returns the name.
+    ///
+    /// # Errors
+    /// [`Kind::Invalid`] if it is empty or too long.
+    fn into_collection_id(self) -> Result<CollectionId>;
+}
+
+impl IntoCollectionId for CollectionId {
+    fn into_collection_id(self) -> Result<CollectionId> {
+        Ok(self)
+    }
+}
+
+impl IntoCollectionId for &CollectionId {
+    fn into_collection_id(self) -> Result<CollectionId> {
+        Ok(self.clone())
+    }
+}
+
+macro_rules! checked {
+    ($($name:ty),*) => {$(
+        impl IntoCollectionId for $name {
+            fn into_collection_id(self) -> Result<CollectionId> {
+                CollectionId::new(self)
+            }
+        }
+    )*};
+}
+
+checked!(&str, String, &String, &[u8], Vec<u8>, Bytes);
+
 /// The number of a commit of a store. Every commit has a greater one than all before it; an entry's is
 /// that of the commit that last put it. Never zero.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -36,9 +36,9 @@ pub use blob::{BlobCapabilities, BlobStore, Block, GROUP_LEN, Part, PayloadId};
 pub use bytes::Bytes;
 pub use collection::{
     Batch, Change, CollectionCapabilities, CollectionId, CollectionStore, Edit, Entry, Expect,
-    MAX_COLLECTION_ID_LEN, Order, Revision, Scan, Sharing,
+    IntoCollectionId, MAX_COLLECTION_ID_LEN, Order, Revision, Scan, Sharing,
 };
-pub use convert::{IntoBytes, IntoCollectionId, KeyRange, positions};
+pub use convert::{IntoBytes, KeyRange, positions};
 pub use error::{Error, Kind, Result, is_out_of_descriptors};
 pub use futures_core::Stream;
 pub use record::{

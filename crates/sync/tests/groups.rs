@@ -312,7 +312,11 @@ async fn an_invite_allows_what_it_says() -> Result<()> {
 
     let writer = Device::new().await?.open().await?.join(write).await?;
     assert_eq!(writer.addresses(), at);
-    assert_eq!(writer.name().await?.as_deref(), Some("g"), "the invite has it");
+    assert_eq!(
+        writer.name().await?.as_deref(),
+        Some("g"),
+        "the invite has it"
+    );
     assert!(writer.create_repo("bob").await?.is_ours());
 
     let reader = Device::new().await?.open().await?.join(read).await?;

@@ -7,14 +7,10 @@ use larder::{
 };
 
 use super::shown::{label, short};
-use crate::{output::Count, problem::Problem};
+use crate::{app::MAKE_ONE, output::Count, problem::Problem};
 
 /// The shortest start of an id that stands for it.
 const MIN_ID: usize = 6;
-
-/// The ways to a group.
-pub(crate) const MAKE_ONE: &str = "`larder share FOLDER` or `larder group create NAME` makes one, `larder group join \
-                                   INVITE` joins one";
 
 /// Something in a group.
 #[derive(Debug)]

@@ -14,7 +14,7 @@ mod watch;
 
 pub(crate) use self::{
     fetch::{Absent, fetch},
-    find::{MAKE_ONE, Place, known, pick, place},
+    find::{Place, known, pick, place},
     invites::{
         As, INPUT, Kind, print as print_invite, read as read_invite, read_all as read_invites,
     },
