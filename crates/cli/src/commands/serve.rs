@@ -30,7 +30,6 @@ use crate::{
     item::{Item, as_text},
     output::{Bytes, Output, Rate, Shown, Time, to_stderr},
     problem::{Exit, Problem},
-    signalled,
 };
 
 /// The time that peers have to hear that serving ends.
@@ -147,7 +146,7 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
     app.out
         .note("serving until ctrl-c; others run `larder fetch TICKET`");
     let exit = tokio::select! {
-        exit = signalled() => exit,
+        exit = app.signalled() => exit,
         () = stdin_ends(), if args.until_stdin_ends => Exit::Done,
         () = given.show() => Exit::Done,
     };
