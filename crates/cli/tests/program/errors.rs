@@ -15,6 +15,24 @@ fn a_missing_path() {
     );
 }
 
+#[test]
+fn a_missing_path_among_others() {
+    let place = Place::new();
+    place.write("a", "A");
+    place.write("b", "B");
+    place.ok(&["group", "create", "g", "--as", "me"]);
+    for command in ["add", "put"] {
+        let said = place.fails(1, &[command, "a", "nowhere", "b"]);
+        assert!(
+            said.contains("error: cannot read nowhere: No such file or directory"),
+            "{command}: {said}"
+        );
+    }
+    for name in ["a", "b", "g/me/a", "g/me/b"] {
+        place.ok(&["cat", name]);
+    }
+}
+
 #[cfg(target_os = "linux")]
 #[test]
 fn an_unreadable_file() {
