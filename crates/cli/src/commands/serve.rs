@@ -171,16 +171,16 @@ async fn replicate(app: &App, args: Args) -> Result<Exit> {
         )
         .into());
     }
-    let invites = groups::read_invites(&args.names).await?;
-    for invite in &invites {
-        if invite.kind() != InviteKind::Replica {
-            return Err(Problem::usage(
-                "this invite lets its holder read, which a replica must not",
-                "ask for one of `larder group invite --replica`, or `larder group join` the group",
-            )
-            .into());
-        }
-    }
+    // All of them, before any is joined.
+    let invites = groups::read_invites(&args.names, |invite| match invite.kind() {
+        InviteKind::Replica => Ok(()),
+        _ => Err(Problem::usage(
+            "this invite lets its holder read, which a replica must not",
+            "ask for one of `larder group invite --replica`, or `larder group join` the group",
+        )
+        .into()),
+    });
+    let invites = invites.await?;
     let store = app.store().await?;
     let groups = store.groups().await?;
     for invite in &invites {
