@@ -136,7 +136,7 @@ pub(crate) struct OutputHow {
     #[arg(long)]
     pub(crate) overwrite: bool,
     /// Accept names that are safe here but not on every system: reserved words, trailing dots, backslashes,
-    /// control characters
+    /// control characters, and the characters < > : " | ? *
     #[arg(long)]
     pub(crate) any_name: bool,
 }
