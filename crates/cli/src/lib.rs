@@ -46,7 +46,10 @@ pub fn main() -> ExitCode {
 /// To be called once in a process: a later call runs with the backends of the first.
 pub fn main_with(backends: Backends) -> ExitCode {
     backends::set(backends);
-    let args = Args::parse();
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(error) => return ExitCode::from(refuse(&error).code()),
+    };
     if let Command::Completions { shell } = args.command {
         return ExitCode::from(print_completions(shell).code());
     }
@@ -70,6 +73,24 @@ pub fn main_with(backends: Backends) -> ExitCode {
     let exit = runtime.block_on(run(args));
     runtime.shutdown_timeout(SHUTDOWN);
     ExitCode::from(exit.code())
+}
+
+/// Prints why the arguments are wrong, or the help that they ask for.
+fn refuse(error: &clap::Error) -> Exit {
+    let asks_for_json = env::args_os()
+        .take_while(|argument| argument != "--")
+        .any(|argument| argument == "--json");
+    let is_wrong = error.use_stderr();
+    if is_wrong && asks_for_json {
+        output::to_stderr(Report::of_usage(&error.to_string()).json());
+    } else if let Err(error) = error.print() {
+        // Nobody may be there to read it.
+        tracing::debug!(%error, "cannot print");
+    }
+    match is_wrong {
+        true => Exit::Usage,
+        false => Exit::Done,
+    }
 }
 
 /// Prints the completions for a shell.
