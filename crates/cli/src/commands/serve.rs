@@ -92,8 +92,11 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
         all(blobs).await?
     } else {
         let mut named = Vec::with_capacity(args.names.len());
-        for name in &args.names {
-            named.push(find(blobs, name).await?);
+        for (at, name) in args.names.iter().enumerate() {
+            // Each once, however often it is named.
+            if !args.names[..at].contains(name) {
+                named.push(find(blobs, name).await?);
+            }
         }
         named
     };

@@ -98,6 +98,45 @@ fn wrong_usage() {
 }
 
 #[test]
+fn wrong_arguments_are_told_as_json_too() {
+    let place = Place::new();
+    for args in [
+        &["--json", "frobnicate"][..],
+        &["cat", "x", "--range", "5", "--json"],
+        &["--json", "serve"],
+    ] {
+        let said = place.fails(2, args);
+        let said: serde_json::Value = serde_json::from_str(&said).unwrap();
+        let error = said["error"].as_str().unwrap();
+        assert!(!error.is_empty() && !error.starts_with("error"), "{error}");
+        assert!(
+            said["advice"].as_str().unwrap().contains("--help"),
+            "{said}"
+        );
+    }
+    // Help is no error.
+    assert!(place.ok(&["--json", "--help"]).contains("Exit codes"));
+}
+
+#[test]
+fn a_range_that_begins_beyond_the_end() {
+    let place = Place::new();
+    place.write("a", "0123456789");
+    place.ok(&["add", "a"]);
+    place.ok(&["group", "create", "g", "--as", "me"]);
+    place.ok(&["put", "a"]);
+    for name in ["a", "g/me/a"] {
+        assert_eq!(place.ok(&["cat", name, "--range", "8..60"]), "89");
+        assert_eq!(place.ok(&["cat", name, "--range", "10.."]), "");
+        let said = place.fails(1, &["cat", name, "--range", "50..60"]);
+        assert!(
+            said.starts_with("error: the range begins at byte 50, and the file has 10 byte(s)\n"),
+            "{said}"
+        );
+    }
+}
+
+#[test]
 fn a_name_that_is_not_there() {
     let place = Place::new();
     place.write("a/x", "A");
