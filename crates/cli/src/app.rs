@@ -3,13 +3,22 @@
 use std::{
     fs, io,
     path::PathBuf,
-    sync::{Mutex, PoisonError},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use anyhow::{Context, Result};
 use larder::{Error, Kind, Store, StoreBuilder, StoreUrl, Unlock};
+use tokio::sync::watch;
 
-use crate::{args::Global, backends::backends, output::Output, problem::Problem};
+use crate::{
+    args::Global,
+    backends::backends,
+    output::Output,
+    problem::{Exit, Problem},
+};
 
 /// The ways to a group.
 pub(crate) const MAKE_ONE: &str = "`larder share FOLDER` or `larder group create NAME` makes one, `larder group join \
@@ -22,10 +31,14 @@ pub(crate) struct App {
     pub(crate) out: Output,
     url: Option<StoreUrl>,
     open: Mutex<Vec<(StoreUrl, Store)>>,
+    /// The signal that asked the program to end, once one has come.
+    stop: watch::Receiver<Option<Exit>>,
+    /// True if the command ends by itself at a signal, to take leave of its peers.
+    ends_itself: AtomicBool,
 }
 
 impl App {
-    pub(crate) fn new(global: &Global) -> Self {
+    pub(crate) fn new(global: &Global, stop: watch::Receiver<Option<Exit>>) -> Self {
         Self {
             out: Output {
                 json: global.json,
@@ -34,6 +47,34 @@ impl App {
             },
             url: global.store.clone(),
             open: Mutex::default(),
+            stop,
+            ends_itself: AtomicBool::new(false),
+        }
+    }
+
+    /// Returns when the user, or the system, wants the program to end, now or before. From the first call on, the
+    /// command must end by itself then.
+    pub(crate) async fn signalled(&self) -> Exit {
+        self.ends_itself.store(true, Ordering::Relaxed);
+        self.stopped().await
+    }
+
+    /// Returns when the command is to be dropped because of a signal.
+    pub(crate) async fn interrupted(&self) -> Exit {
+        let exit = self.stopped().await;
+        match self.ends_itself.load(Ordering::Relaxed) {
+            true => std::future::pending().await,
+            false => exit,
+        }
+    }
+
+    async fn stopped(&self) -> Exit {
+        let mut stop = self.stop.clone();
+        let heard = stop.wait_for(Option::is_some).await;
+        match heard.ok().and_then(|exit| *exit) {
+            Some(exit) => exit,
+            // Nobody listens to signals any more.
+            None => std::future::pending().await,
         }
     }
 

@@ -54,6 +54,16 @@ pub(crate) fn label(text: &str) -> Result<String, String> {
         len if len > MAX_LABEL_LEN => Err(format!(
             "a name has at most {MAX_LABEL_LEN} bytes, and this one has {len}"
         )),
+        // It is a part of GROUP/MEMBER/PATH, and the name of a folder that is written.
+        _ if text == "." || text == ".." => {
+            Err("\".\" and \"..\" are no names: choose another".to_owned())
+        }
+        _ if text.contains('/') => {
+            Err("a name has no \"/\", which stands between a group, a member and a path".to_owned())
+        }
+        _ if text.contains(char::is_control) => {
+            Err("a name has no control characters, such as line breaks".to_owned())
+        }
         _ => Ok(text.to_owned()),
     }
 }
@@ -136,7 +146,7 @@ pub(crate) struct OutputHow {
     #[arg(long)]
     pub(crate) overwrite: bool,
     /// Accept names that are safe here but not on every system: reserved words, trailing dots, backslashes,
-    /// control characters
+    /// control characters, and the characters < > : " | ? *
     #[arg(long)]
     pub(crate) any_name: bool,
 }
@@ -171,6 +181,16 @@ mod tests {
         );
         assert!(range("5").unwrap_err().starts_with("write a range as A..B"));
         assert!(range("-1..5").is_err());
+    }
+
+    #[test]
+    fn names_of_groups_and_members_are_read_or_explained() {
+        for good in ["g", "the hikers", "日本", "a.b", "...", "a:b"] {
+            assert_eq!(label(good), Ok(good.to_owned()));
+        }
+        for wrong in ["", ".", "..", "a/b", "/", "a\nb", "\u{1b}[2J", "a\u{9b}b"] {
+            assert!(label(wrong).is_err(), "{wrong:?}");
+        }
     }
 
     #[test]

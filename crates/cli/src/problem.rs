@@ -138,10 +138,27 @@ impl Report {
         }
     }
 
+    /// Makes the report of wrong arguments from the text for people: its first paragraph says what is wrong.
+    pub(crate) fn of_usage(text: &str) -> Self {
+        let (what, advice) = text.split_once("\n\n").unwrap_or((text, ""));
+        let what = what.strip_prefix("error: ").unwrap_or(what);
+        let advice = advice.trim();
+        Self {
+            error: what.trim().to_owned(),
+            advice: (!advice.is_empty()).then(|| advice.to_owned()),
+            exit: Exit::Usage,
+        }
+    }
+
+    /// Returns it as an object of JSON, for programs.
+    pub(crate) fn json(&self) -> serde_json::Value {
+        serde_json::json!({ "error": self.error, "advice": self.advice })
+    }
+
     /// Prints it on stderr, as the rest of the run is printed.
     pub(crate) fn say(&self, out: Output) {
         match out.json {
-            true => to_stderr(serde_json::json!({ "error": self.error, "advice": self.advice })),
+            true => to_stderr(self.json()),
             false => to_stderr(self),
         }
     }

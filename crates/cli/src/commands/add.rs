@@ -55,7 +55,11 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
     let mut heading = Some(columns.heading());
     let mut exit = Exit::Done;
     for (path, name) in args.paths.iter().zip(names) {
-        let added = match add(app, &store, path, name, &args).await {
+        let added = match name {
+            Ok(name) => add(app, &store, path, name, &args).await,
+            Err(error) => Err(error),
+        };
+        let added = match added {
             Ok(added) => added,
             // The next one may be better.
             Err(error) if args.paths.len() > 1 && is_about_one(&error) => {
@@ -131,8 +135,9 @@ fn is_stdin(path: &Path) -> bool {
     path == Path::new("-")
 }
 
-/// The name for each path; all are known before anything is stored.
-fn names(args: &Args) -> Result<Vec<String>> {
+/// Returns the name for each path, or the error of one that is not there, if the others can be stored. All are known
+/// before anything is stored.
+fn names(args: &Args) -> Result<Vec<Result<String>>> {
     if let Some(name) = &args.name {
         if args.paths.len() > 1 {
             return Err(Problem::usage(
@@ -141,24 +146,31 @@ fn names(args: &Args) -> Result<Vec<String>> {
             )
             .into());
         }
-        return Ok(vec![name.clone()]);
+        return Ok(vec![Ok(name.clone())]);
     }
-    let mut names: Vec<String> = Vec::with_capacity(args.paths.len());
+    let mut names: Vec<Result<String>> = Vec::with_capacity(args.paths.len());
     for path in &args.paths {
         if is_stdin(path) {
             return Err(
                 Problem::usage("standard input has no name", "give it one with --name").into(),
             );
         }
-        let name = name_of(path)?;
-        if names.contains(&name) {
+        let name = match name_of(path) {
+            Ok(name) => name,
+            Err(error) if args.paths.len() > 1 && is_about_one(&error) => {
+                names.push(Err(error));
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
+        if names.iter().flatten().any(|other| *other == name) {
             return Err(Problem::usage(
                 format!("two paths would be stored under the name {name:?}"),
                 "add one of them with a command of its own, with --name",
             )
             .into());
         }
-        names.push(name);
+        names.push(Ok(name));
     }
     Ok(names)
 }

@@ -70,14 +70,19 @@ pub(crate) struct Report {
 
 pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
     let text = args.ticket.trim();
-    let ticket: BlobTicket = text.parse().map_err(|error| {
-        Problem::usage(
-            format!("this is not a ticket, or one of its characters is wrong: {error}"),
-            match text.starts_with("larder") {
-                true => "an invite to a group is joined with `larder group join INVITE`",
-                false => "copy the whole word that `larder serve` printed, from `blob` on",
-            },
-        )
+    let ticket: BlobTicket = text.parse().map_err(|_| {
+        // The error of the parser speaks of bytes and tags.
+        let whole = "copy the whole word that `larder serve` printed, from `blob` on";
+        match text {
+            _ if text.starts_with("larder") => Problem::usage(
+                "this is not a ticket, but an invite to a group",
+                "an invite to a group is joined with `larder group join INVITE`",
+            ),
+            _ if text.starts_with("blob") => {
+                Problem::usage("the ticket is cut or mistyped", format!("{whole}, again"))
+            }
+            _ => Problem::usage("this is not a ticket", whole),
+        }
     })?;
     let store = app.store().await?;
     let blobs = store.blobs();

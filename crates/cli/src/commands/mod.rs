@@ -44,7 +44,7 @@ pub(crate) struct Args {
 
 /// Shown below the help.
 const EXIT_CODES: &str = "\
-Exit codes: 0 done; 1 failed; 2 wrong usage; 3 verify found damage that is not repaired; \
+Exit codes: 0 done; 1 failed; 2 wrong usage; 3 verify found something missing, or damage that is not repaired; \
 130 interrupted (ctrl-c; `larder serve`, `larder share` and `larder sync --watch` end so, with 0); 143 terminated. A second \
 ctrl-c ends at once.
 LARDER_LOG=debug shows what happens inside, on stderr.

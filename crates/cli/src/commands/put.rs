@@ -96,7 +96,11 @@ fn check_names(args: &Args) -> Result<()> {
                     Problem::usage("standard input has no name", "give it one with --name");
                 return Err(problem.into());
             }
-            name_of(path).map(drop)
+            match name_of(path) {
+                // It is named in its turn, and the others are put.
+                Err(error) if args.paths.len() > 1 && is_about_one(&error) => Ok(()),
+                named => named.map(drop),
+            }
         }),
     }
 }

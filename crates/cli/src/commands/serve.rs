@@ -30,7 +30,6 @@ use crate::{
     item::{Item, as_text},
     output::{Bytes, Output, Rate, Shown, Time, to_stderr},
     problem::{Exit, Problem},
-    signalled,
 };
 
 /// The time that peers have to hear that serving ends.
@@ -93,8 +92,11 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
         all(blobs).await?
     } else {
         let mut named = Vec::with_capacity(args.names.len());
-        for name in &args.names {
-            named.push(find(blobs, name).await?);
+        for (at, name) in args.names.iter().enumerate() {
+            // Each once, however often it is named.
+            if !args.names[..at].contains(name) {
+                named.push(find(blobs, name).await?);
+            }
         }
         named
     };
@@ -147,7 +149,7 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
     app.out
         .note("serving until ctrl-c; others run `larder fetch TICKET`");
     let exit = tokio::select! {
-        exit = signalled() => exit,
+        exit = app.signalled() => exit,
         () = stdin_ends(), if args.until_stdin_ends => Exit::Done,
         () = given.show() => Exit::Done,
     };
@@ -172,16 +174,16 @@ async fn replicate(app: &App, args: Args) -> Result<Exit> {
         )
         .into());
     }
-    let invites = groups::read_invites(&args.names).await?;
-    for invite in &invites {
-        if invite.kind() != InviteKind::Replica {
-            return Err(Problem::usage(
-                "this invite lets its holder read, which a replica must not",
-                "ask for one of `larder group invite --replica`, or `larder group join` the group",
-            )
-            .into());
-        }
-    }
+    // All of them, before any is joined.
+    let invites = groups::read_invites(&args.names, |invite| match invite.kind() {
+        InviteKind::Replica => Ok(()),
+        _ => Err(Problem::usage(
+            "this invite lets its holder read, which a replica must not",
+            "ask for one of `larder group invite --replica`, or `larder group join` the group",
+        )
+        .into()),
+    });
+    let invites = invites.await?;
     let store = app.store().await?;
     let groups = store.groups().await?;
     for invite in &invites {

@@ -28,7 +28,7 @@ pub(crate) struct Args {
     /// The folder
     folder: PathBuf,
     /// Use this name for the group, and for the folder in it
-    #[arg(long, value_parser = args::name())]
+    #[arg(long, value_parser = args::label)]
     name: Option<String>,
     #[command(flatten)]
     invite: As,
@@ -47,7 +47,10 @@ pub(crate) struct Args {
 pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
     let name = match args.name {
         Some(name) => name,
-        None => name_of(&args.folder)?,
+        None => {
+            let name = name_of(&args.folder)?;
+            args::label(&name).map_err(|error| Problem::usage(error, "give it one with --name"))?
+        }
     };
     if !args.folder.is_dir() {
         return Err(Problem::usage(

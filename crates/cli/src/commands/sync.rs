@@ -14,7 +14,6 @@ use crate::{
     groups::{self, Kind, Network, PutOptions, Watch, label, pick},
     output::Shown,
     problem::{Exit, Problem, Report},
-    signalled,
 };
 
 /// The time to stay after all members have everything.
@@ -126,12 +125,12 @@ async fn until_synced(
     tokio::select! {
         biased;
         done = waiting => done?,
-        exit = signalled() => return Ok(exit),
+        exit = app.signalled() => return Ok(exit),
     }
     // The others must be able to see it too. Whoever interrupts this interrupts nothing.
     tokio::select! {
         () = tokio::time::sleep(LINGER) => {}
-        _ = signalled() => {}
+        _ = app.signalled() => {}
     }
     watch.look(chosen).await?;
     Ok(Exit::Done)
@@ -218,7 +217,7 @@ pub(crate) async fn go_on(
         ended = watching => ended,
         ended = putting => ended,
         // Ctrl-c is how it ends.
-        exit = signalled() => Ok(match exit {
+        exit = app.signalled() => Ok(match exit {
             Exit::Interrupted => Exit::Done,
             exit => exit,
         }),

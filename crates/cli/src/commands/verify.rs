@@ -5,10 +5,10 @@ use std::collections::HashSet;
 use anyhow::{Context, Result};
 use futures_util::TryStreamExt;
 use larder::{
-    BlobStatus, Blobs, Error, Format, Hash, Kind, Repair, Scrubbed, StoreBuilder,
+    BlobStatus, Blobs, Error, Format, Hash, Kind, Repair, Scrubbed, Store, StoreBuilder,
     api::GROUP_LEN,
     engine::Finding,
-    groups::{Groups, TAG_PREFIX},
+    groups::{Groups, Member, Named, TAG_PREFIX},
     iroh::load_folder,
 };
 use serde::Serialize;
@@ -17,6 +17,7 @@ use crate::{
     app::App,
     backends::backends,
     commands::fetch::INCOMPLETE,
+    groups::{known, label, member_name},
     output::{Bytes, Count, Output, Shown, Unit},
     problem::{Exit, Problem},
 };
@@ -26,8 +27,8 @@ const MAX_NAMED: usize = 10_000;
 
 /// Check all stored bytes against their hashes
 ///
-/// Ends with exit code 3 if something is damaged or a stored file is incomplete: also after a repair,
-/// until the file is added or fetched again.
+/// Ends with exit code 3 if something is damaged, if a repair makes something missing, or if a stored file is
+/// incomplete: the latter until the file is added or fetched again.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Discard damaged data, so that adding or fetching it again restores it; rebuild damaged
@@ -97,16 +98,18 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
     };
     app.out.result(&summary, summary.text())?;
     let is_left = summary.damaged > 0 && !args.repair;
+    // Also of a group, where no stored file shows it.
+    let is_missing = summary.damaged > summary.hash_trees || summary.incomplete_files > 0;
     if is_left {
         app.out.note(
             "`larder verify --repair` makes it missing, so that adding, putting, fetching or syncing \
              it again restores it",
         );
-    } else if summary.damaged > summary.hash_trees || summary.incomplete_files > 0 {
+    } else if is_missing {
         app.out
             .note("add, put, fetch or sync again what is missing");
     }
-    Ok(match is_left || summary.incomplete_files > 0 {
+    Ok(match is_left || is_missing {
         true => Exit::Damaged,
         false => Exit::Done,
     })
@@ -193,6 +196,9 @@ async fn verify(app: &App, repair: bool, mut is_damaged: bool) -> Result<Summary
     }
     bar.finish_and_clear();
     summary.incomplete_files = show_affected(app.out, blobs, &damaged).await?;
+    if !damaged.is_empty() {
+        show_affected_of_groups(app.out, &store, &damaged).await?;
+    }
     Ok(summary)
 }
 
@@ -364,6 +370,60 @@ async fn show_affected(out: Output, blobs: &Blobs, damaged: &HashSet<Hash>) -> R
         }
     }
     Ok(incomplete)
+}
+
+/// Shows which files of groups need what is damaged, as far as this store can read their lists; at most [`MAX_NAMED`].
+async fn show_affected_of_groups(
+    out: Output,
+    store: &Store,
+    damaged: &HashSet<Hash>,
+) -> Result<()> {
+    let groups = match known(store).await {
+        Ok(groups) => groups.map(|groups| groups.groups()),
+        // The blobs are verified without the keys, too.
+        Err(error) => {
+            tracing::debug!("the groups cannot be read: {error:#}");
+            None
+        }
+    };
+    let mut left = MAX_NAMED;
+    for group in groups.unwrap_or_default() {
+        if group.keys().read().is_none() {
+            continue;
+        }
+        let members = match group.members().await {
+            Err(error) if is_expected(&error) => continue,
+            members => members?,
+        };
+        for Member { repo, .. } in members {
+            let mut files = match repo.list("").await {
+                Err(error) if is_expected(&error) => continue,
+                files => files?,
+            };
+            let mut name = String::new();
+            loop {
+                let Named { name: path, entry } = match files.try_next().await {
+                    Ok(Some(file)) => file,
+                    Ok(None) => break,
+                    Err(error) if is_expected(&error) => break,
+                    Err(error) => return Err(error.into()),
+                };
+                if !damaged.contains(&entry.blob) {
+                    continue;
+                }
+                if name.is_empty() {
+                    let member = member_name(&group, repo.key()).await?;
+                    name = format!("{}/{member}", label(&group).await?);
+                }
+                show(out, &name, Some(path.as_str()), entry.blob, true)?;
+                left -= 1;
+                if left == 0 {
+                    return Ok(());
+                }
+            }
+        }
+    }
+    Ok(())
 }
 
 fn show(out: Output, name: &str, path: Option<&str>, hash: Hash, damaged: bool) -> Result<()> {

@@ -128,8 +128,16 @@ pub(crate) async fn read(text: &str) -> Result<Invite> {
     parse(&line)
 }
 
-/// Invites, as they were typed; `-` stands for all that standard input has, one a line.
-pub(crate) async fn read_all(texts: &[String]) -> Result<Vec<Invite>> {
+/// Returns invites, as they were typed, each of which passes `check`; `-` stands for all that standard input has, one a
+/// line. An error of such a line tells its number.
+pub(crate) async fn read_all(
+    texts: &[String],
+    check: impl Fn(&Invite) -> Result<()>,
+) -> Result<Vec<Invite>> {
+    let parse = |text: &str| {
+        let invite = parse(text)?;
+        check(&invite).map(|()| invite)
+    };
     let mut invites = Vec::new();
     for text in texts {
         if text != INPUT {
@@ -140,9 +148,10 @@ pub(crate) async fn read_all(texts: &[String]) -> Result<Vec<Invite>> {
         let mut input = tokio::io::stdin().take(MAX_INPUT);
         let read = input.read_to_string(&mut lines).await;
         read.context(CANNOT_READ)?;
-        let lines = lines.lines().filter(|line| !line.trim().is_empty());
-        for line in lines {
-            invites.push(parse(line)?);
+        let lines = lines.lines().zip(1..);
+        for (line, number) in lines.filter(|(line, _)| !line.trim().is_empty()) {
+            let invite = parse(line);
+            invites.push(invite.with_context(|| format!("line {number} of standard input"))?);
         }
     }
     if invites.is_empty() && !texts.is_empty() {

@@ -15,6 +15,24 @@ fn a_missing_path() {
     );
 }
 
+#[test]
+fn a_missing_path_among_others() {
+    let place = Place::new();
+    place.write("a", "A");
+    place.write("b", "B");
+    place.ok(&["group", "create", "g", "--as", "me"]);
+    for command in ["add", "put"] {
+        let said = place.fails(1, &[command, "a", "nowhere", "b"]);
+        assert!(
+            said.contains("error: cannot read nowhere: No such file or directory"),
+            "{command}: {said}"
+        );
+    }
+    for name in ["a", "b", "g/me/a", "g/me/b"] {
+        place.ok(&["cat", name]);
+    }
+}
+
 #[cfg(target_os = "linux")]
 #[test]
 fn an_unreadable_file() {
@@ -77,6 +95,45 @@ fn wrong_usage() {
     place.ok(&["add", "a"]);
     let said = place.fails(2, &["cat", "a"]);
     assert!(said.starts_with("error: \"a\" is a folder\n"), "{said}");
+}
+
+#[test]
+fn wrong_arguments_are_told_as_json_too() {
+    let place = Place::new();
+    for args in [
+        &["--json", "frobnicate"][..],
+        &["cat", "x", "--range", "5", "--json"],
+        &["--json", "serve"],
+    ] {
+        let said = place.fails(2, args);
+        let said: serde_json::Value = serde_json::from_str(&said).unwrap();
+        let error = said["error"].as_str().unwrap();
+        assert!(!error.is_empty() && !error.starts_with("error"), "{error}");
+        assert!(
+            said["advice"].as_str().unwrap().contains("--help"),
+            "{said}"
+        );
+    }
+    // Help is no error.
+    assert!(place.ok(&["--json", "--help"]).contains("Exit codes"));
+}
+
+#[test]
+fn a_range_that_begins_beyond_the_end() {
+    let place = Place::new();
+    place.write("a", "0123456789");
+    place.ok(&["add", "a"]);
+    place.ok(&["group", "create", "g", "--as", "me"]);
+    place.ok(&["put", "a"]);
+    for name in ["a", "g/me/a"] {
+        assert_eq!(place.ok(&["cat", name, "--range", "8..60"]), "89");
+        assert_eq!(place.ok(&["cat", name, "--range", "10.."]), "");
+        let said = place.fails(1, &["cat", name, "--range", "50..60"]);
+        assert!(
+            said.starts_with("error: the range begins at byte 50, and the file has 10 byte(s)\n"),
+            "{said}"
+        );
+    }
 }
 
 #[test]

@@ -132,12 +132,16 @@ fn names_that_would_leave_the_folder_are_refused_and_the_others_written() {
 #[test]
 fn names_that_are_only_foreign_can_be_accepted() {
     let place = Place::new();
-    store_names(&place, &["aux.c", "line\nbreak", "ok"]);
+    store_names(&place, &["aux.c", "line\nbreak", "ok", "a:b"]);
     let said = place.fails(1, &["get", "evil", "-o", "out"]);
     assert!(said.ends_with("--any-name accepts them\n"), "{said}");
     assert_eq!(tree(&place.path("out")).len(), 1);
+    assert!(
+        said.contains("a:b: it contains a character that Windows does not allow"),
+        "{said}"
+    );
     place.ok(&["get", "evil", "-o", "out", "--any-name"]);
-    assert_eq!(tree(&place.path("out")).len(), 3);
+    assert_eq!(tree(&place.path("out")).len(), 4);
     store_names(&place, &["aux.c", "../up"]);
     place.fails(1, &["get", "evil", "-o", "out", "--any-name"]);
 }

@@ -81,6 +81,23 @@ fn one_flipped_bit_is_found_named_repaired_and_restored() {
 }
 
 #[test]
+fn a_repair_that_makes_a_file_of_a_group_missing_ends_as_one_of_a_stored_file() {
+    let place = Place::new();
+    place.write("big", noise(500_000));
+    place.ok(&["group", "create", "g", "--as", "me"]);
+    place.ok(&["put", "big"]);
+    flip(&largest(&place, "store/payload"), 100_000);
+    for repair in [&[][..], &["--repair"]] {
+        let ended = place.run(&[&["verify"], repair].concat());
+        assert_eq!(ended.code, Some(3), "{repair:?}: {ended:?}");
+        assert!(ended.out.contains("affected   g/me/big\n"), "{ended:?}");
+    }
+    place.ok(&["put", "big"]);
+    place.ok(&["verify"]);
+    assert_eq!(place.ok(&["cat", "g/me/big", "--range", "..0"]), "");
+}
+
+#[test]
 fn a_missing_payload_is_lost_and_comes_back_when_added() {
     let place = Place::new();
     place.write("big", noise(500_000));

@@ -45,7 +45,7 @@ pub enum Reason {
     Control,
     /// A name with a backslash.
     Backslash,
-    /// A name with a character that this system does not allow.
+    /// A name with one of the characters `<>:"|?*`, which Windows does not allow.
     Character,
     /// A name that Windows gives to a device.
     Reserved,
@@ -82,7 +82,11 @@ impl Reason {
     pub fn is_about_portability(self) -> bool {
         let everywhere = matches!(
             self,
-            Self::Backslash | Self::Reserved | Self::TrailingDotOrSpace | Self::Control
+            Self::Backslash
+                | Self::Reserved
+                | Self::TrailingDotOrSpace
+                | Self::Control
+                | Self::Character
         );
         everywhere && !cfg!(windows)
     }
@@ -107,7 +111,7 @@ impl fmt::Display for Reason {
             Self::Nul => "it contains a NUL byte",
             Self::Control => "it contains a control character",
             Self::Backslash => "it contains a backslash",
-            Self::Character => "it contains a character that this system does not allow",
+            Self::Character => "it contains a character that Windows does not allow in a name",
             Self::Reserved => "Windows reserves this name for a device",
             Self::TrailingDotOrSpace => "a part of the path ends with a dot or a space",
             Self::Duplicate => "the name appears twice",

@@ -1,7 +1,7 @@
 //! `larder group create`, `join` and `rename`: your groups, and your name in them.
 
 use anyhow::Result;
-use larder::groups::{Group, Groups, Invite, Repo};
+use larder::groups::{Group, Groups, Invite, InviteKind, Repo};
 use serde::Serialize;
 
 use super::{Done, wants};
@@ -122,6 +122,13 @@ struct Joined {
 
 pub(super) async fn join(app: &App, args: Join) -> Result<()> {
     let invite = groups::read_invite(&args.invite).await?;
+    if invite.kind() == InviteKind::Replica {
+        return Err(Problem::usage(
+            "this invite is for a replica, which keeps a copy of everything and reads none of it",
+            "`larder serve --replica INVITE` keeps and serves that copy; to read, ask for an invite of another kind",
+        )
+        .into());
+    }
     let store = app.store().await?;
     let groups = store.groups().await?;
     let before = groups.group(invite.keys().id());
