@@ -114,7 +114,7 @@ fn wrong_arguments_are_told_as_json_too() {
             "{said}"
         );
     }
-    // Help is no error.
+    // Help is not an error.
     assert!(place.ok(&["--json", "--help"]).contains("Exit codes"));
 }
 
