@@ -52,10 +52,16 @@ impl App {
         }
     }
 
+    /// Says that from now on the command waits for [`signalled`](Self::signalled), and ends by itself. To be called before
+    /// anything is printed that tells others that it is up.
+    pub(crate) fn ends_itself(&self) {
+        self.ends_itself.store(true, Ordering::Relaxed);
+    }
+
     /// Returns when the user, or the system, wants the program to end, now or before. From the first call on, the
     /// command must end by itself then.
     pub(crate) async fn signalled(&self) -> Exit {
-        self.ends_itself.store(true, Ordering::Relaxed);
+        self.ends_itself();
         self.stopped().await
     }
 

@@ -136,6 +136,7 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
     let router = Router::builder(endpoint.clone())
         .accept(ALPN, provider)
         .spawn();
+    app.ends_itself();
     for (item, root) in items {
         let served = Served {
             ticket: ticket(&endpoint, root).await?.to_string(),

@@ -76,6 +76,7 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
         let group = replicator.groups().group(id);
         let group = group.ok_or_else(|| Problem::new("the group is gone", "share it again"))?;
         let at = replicator.addresses();
+        app.ends_itself();
         groups::print_invite(app, &group, args.invite.kind(), at, true).await?;
         app.out.note("serving until ctrl-c");
         go_on(app, &replicator, &[group], false).await

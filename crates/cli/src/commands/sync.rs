@@ -72,6 +72,7 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
     let chosen: Vec<_> = ids.filter_map(|id| replicator.groups().group(id)).collect();
     let ended = if args.watch {
         let watched = async {
+            app.ends_itself();
             say_where(app, &replicator)?;
             for group in &chosen {
                 for kind in &args.invite {

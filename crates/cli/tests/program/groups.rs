@@ -327,7 +327,7 @@ fn one_lost_file_holds_up_no_other() {
     assert_eq!(tree(&here.path("copy")), tree(&here.path("d")));
     // So it does after a repair.
     backend::lose_one_payload(&here.path("store"));
-    here.ok(&["verify", "--repair"]);
+    here.fails(3, &["verify", "--repair"]);
     let status = here.json(&["status", "g"]);
     let missing: Vec<_> = status
         .iter()
@@ -348,7 +348,7 @@ fn one_lost_file_holds_up_no_other() {
     assert_eq!(tree(&there.path("out")), tree(&here.path("d")));
     // Content that was lost comes again from the members that have it.
     backend::lose_one_payload(&there.path("store"));
-    there.ok(&["verify", "--repair"]);
+    there.fails(3, &["verify", "--repair"]);
     there.ok(&["sync", "--loopback"]);
     there.ok(&["get", "g/ann", "-o", "all"]);
     assert_eq!(tree(&there.path("all")).len(), 6);
