@@ -27,9 +27,10 @@ use crate::{
     read::{self, Job},
     repair::{self, Repaired},
     replay,
+    request::{QUEUE_LEN, Reply, Request},
     reserve::Reserve,
     shadow::Shadow,
-    writer::{QUEUE_LEN, Reply, Request, Writer},
+    writer::Writer,
 };
 
 /// The number of blocking calls that run at once, beside the store's own threads.

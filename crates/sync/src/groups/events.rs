@@ -10,9 +10,8 @@ use futures_util::{Stream, StreamExt, stream};
 use larder_store_api::{PublicKey, RecordId, Slot};
 use tokio::sync::broadcast::{self, error::RecvError};
 
-use super::Group;
 #[cfg(doc)]
-use super::{Groups, Policy};
+use super::{Group, Groups, Policy};
 
 /// A change, made here or received from others.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -89,12 +88,6 @@ pub struct GroupId(pub RecordId);
 impl From<RecordId> for GroupId {
     fn from(id: RecordId) -> Self {
         Self(id)
-    }
-}
-
-impl From<&Group> for GroupId {
-    fn from(group: &Group) -> Self {
-        Self(group.id())
     }
 }
 

@@ -15,7 +15,7 @@ use larder_store_api::{
 use larder_store_engine::{Blobs, Records, generate_key, public_key};
 
 use super::{
-    Event, Inner, Ours,
+    Event, GroupId, Inner, Ours,
     repair::Told,
     repo::{Repo, RepoInner},
 };
@@ -556,5 +556,11 @@ impl Group {
             self.records().forget(repo.id()).await?;
         }
         self.records().forget(self.0.id).await
+    }
+}
+
+impl From<&Group> for GroupId {
+    fn from(group: &Group) -> Self {
+        Self(group.id())
     }
 }
