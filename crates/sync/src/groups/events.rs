@@ -11,7 +11,7 @@ use larder_store_api::{PublicKey, RecordId, Slot};
 use tokio::sync::broadcast::{self, error::RecvError};
 
 #[cfg(doc)]
-use super::{Group, Groups, Policy};
+use super::{Groups, Policy};
 
 /// A change, made here or received from others.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -81,7 +81,7 @@ impl fmt::Debug for Events {
     }
 }
 
-/// Names a group: a [`Group`], or its id.
+/// Names a group: a [`Group`](super::Group), or its id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct GroupId(pub RecordId);
 
