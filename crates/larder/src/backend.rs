@@ -73,7 +73,9 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
         Ok(())
     }
 
-    /// Closes the backend, and makes all writes durable.
+    /// Closes the backend: makes durable all that was written, ends its threads, and releases what keeps others out,
+    /// such as a lock, although handles of its stores live. The same URL can be opened again when it returns. Calls on
+    /// those handles are [`Kind::Closed`] from then on. Closing it again does nothing.
     async fn close(&self) -> Result<()>;
 }
 

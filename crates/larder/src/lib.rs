@@ -71,9 +71,11 @@ pub use larder_store_engine as engine;
 pub use larder_store_engine::metrics;
 pub use larder_store_engine::{
     AddOptions, Bitfield, BlobStatus, Blobs, ChunkNum, ChunkRanges, Collected, Collection,
-    Collections, Encoded, Finding, Format, Hash, IntoTagName, Pin, Reader, Records, Repair, Root,
-    Scrubbed, Source, Swap, Tag, TagName, Tags, Transaction, Trust, Unlock,
+    Collections, Encoded, FileSecrets, Finding, Format, Hash, IntoTagName, Pin, Reader, Records,
+    Repair, Root, Scrubbed, Source, Swap, Tag, TagName, Tags, Transaction, Trust, Unlock,
 };
+/// Keys in memory, for backends that do not last.
+pub use larder_store_memory::MemorySecrets;
 /// The backend for servers and desktops.
 #[cfg(feature = "redb")]
 pub use larder_store_redb as redb;

@@ -141,8 +141,8 @@ impl Store {
         self.0.groups.get_or_try_init(|| open).await.cloned()
     }
 
-    /// Returns the identity of this store's device to others: the same key each time, so that names
-    /// made from it stay valid.
+    /// Returns the secret key that identifies this store's device to others. It does not change, so that tickets and
+    /// invites stay valid.
     ///
     /// # Errors
     /// The errors of [`secrets`](Self::secrets); [`Kind::Corrupt`](crate::Kind::Corrupt) if the key is

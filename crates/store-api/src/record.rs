@@ -173,7 +173,7 @@ pub enum PutRecord {
 /// The outcome of a put.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Put {
-    /// It is the slot's value, for every peer that this store reaches.
+    /// The value is in the slot, for every peer that this store reaches.
     Published {
         /// Its sequence number.
         seq: u64,

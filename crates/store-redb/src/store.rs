@@ -149,7 +149,7 @@ impl Parts {
             .as_ref()
             .map(|folder| folder.path().to_owned());
         let inner = Inner {
-            dir: dir.unwrap_or_default(),
+            dir: dir.expect("only closing gives the folder up"),
             core,
             payloads: self.payloads,
             writer,

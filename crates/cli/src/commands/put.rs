@@ -178,9 +178,7 @@ pub(crate) async fn say(
 
 /// The repo that this store writes in a group.
 pub(crate) async fn own_repo(group: &Group) -> Result<Repo> {
-    let repos = group.repos().await?;
-    let own = repos.into_iter().find(Repo::is_ours);
-    own.ok_or_else(|| {
+    group.own_repo().await?.ok_or_else(|| {
         Problem::new(
             "you have no repo in this group",
             "ask for an invite that lets you write, and `larder group join` it",

@@ -223,14 +223,22 @@ impl Tags {
 
     /// Lists the tags whose names lie in `names`, ascending; `..` is all of them.
     pub fn list(&self, names: impl KeyRange) -> Listing<Tag> {
-        if let Err(error) = self.0.check_open("tags.list") {
-            return Box::pin(futures_util::stream::once(async { Err(error) }));
-        }
-        let scan = Scan {
+        self.scan(Scan {
             collection: TAGS,
             keys: names.into_bounds(),
             order: Order::Ascending,
-        };
+        })
+    }
+
+    /// Lists the tags whose names begin with `prefix`, ascending.
+    pub fn list_prefix(&self, prefix: impl IntoBytes) -> Listing<Tag> {
+        self.scan(Scan::prefix(TAGS, prefix))
+    }
+
+    fn scan(&self, scan: Scan) -> Listing<Tag> {
+        if let Err(error) = self.0.check_open("tags.list") {
+            return Box::pin(futures_util::stream::once(async { Err(error) }));
+        }
         Box::pin(self.0.collections.scan(scan).map(|entry| {
             let entry = entry?;
             let root = decode(&entry.key, &entry.value)?;

@@ -482,6 +482,14 @@ impl Group {
         self.named().await
     }
 
+    /// Returns the repo that this device writes, or `None` if it has none in the group. See [`repos`](Self::repos).
+    ///
+    /// # Errors
+    /// The errors of the store.
+    pub async fn own_repo(&self) -> Result<Option<Repo>> {
+        Ok(self.repos().await?.into_iter().find(Repo::is_ours))
+    }
+
     /// The repos that the group's record names.
     async fn named(&self) -> Result<Vec<Repo>> {
         let keys = self.repo_keys().await?;

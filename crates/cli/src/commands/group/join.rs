@@ -186,8 +186,7 @@ pub(super) async fn join(app: &App, args: Join) -> Result<()> {
 /// Returns our name in a group that was joined: that of a new repo if there was none and the keys allow one;
 /// the new one if a change was asked for. `None` without a repo.
 async fn own_name(group: &Group, invite: &Invite, asked: &MemberName) -> Result<Option<String>> {
-    let repos = group.repos().await?;
-    let Some(own) = repos.iter().find(|repo| repo.is_ours()) else {
+    let Some(own) = group.own_repo().await? else {
         // The repo of another device of ours comes with the group's record.
         if group.keys().secret().is_none() || invite.repo().is_some() {
             return Ok(None);

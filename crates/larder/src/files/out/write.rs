@@ -110,7 +110,7 @@ fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
                 .write(true)
                 .create_new(true)
                 .open(to)?;
-            fs::rename(from, to)
+            fs::rename(from, to).inspect_err(|_| drop(fs::remove_file(to)))
         }
     }
 }
