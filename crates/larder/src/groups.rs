@@ -51,9 +51,9 @@ use larder_store_engine::public_key;
 pub use larder_net_iroh::{ALPN, EndpointOptions, IrohNetwork, Reach};
 pub use larder_sync::{
     groups::{
-        AppContext, Changes, Clock, Content, Event, Events, FileChanges, FilesChanged, Group,
-        GroupId, Groups, MAX_CHANGED_FILES, Member, Missing, MissingFile, Policy, RecordPut,
-        RecordValue, Repo, RepoState, Snapshot, Staged, Stores, TAG_PREFIX, WriteOptions, Written,
+        AppContext, Changes, Clock, Event, Events, FileChanges, FilesChanged, Group, GroupId,
+        Groups, MAX_CHANGED_FILES, Member, Missing, MissingFile, Policy, RecordPut, RecordValue,
+        Repo, RepoState, Snapshot, Staged, Stores, TAG_PREFIX, WriteOptions, Written,
     },
     invite::{Invite, InviteKind},
     keys::GroupKeys,

@@ -6,8 +6,9 @@ use std::{collections::HashSet, path::PathBuf};
 
 use futures_util::{StreamExt, stream};
 use larder_store_api::{Error, Kind, Result};
+use larder_store_engine::Source;
 use larder_sync::{
-    groups::{Changes, Content, Repo, Staged, WriteOptions, Written},
+    groups::{Changes, Repo, Staged, WriteOptions, Written},
     tree::Name,
 };
 use serde::{Deserialize, Serialize};
@@ -239,7 +240,7 @@ pub async fn put_stream(
 ) -> Result<PutDone> {
     let name = Name::new(top(name, to)?)?;
     observer.planned(1, None);
-    let content = Content::reader(reader);
+    let content = Source::reader(reader);
     let write = repo.write_with(name.as_str(), content, options(observer));
     let entry = write.await?;
     Ok(PutDone {

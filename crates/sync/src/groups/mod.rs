@@ -43,7 +43,7 @@ pub use self::{
     contacts::Holding,
     events::{Event, Events, GroupId},
     file_changes::{FileChanges, FilesChanged, MAX_CHANGED_FILES},
-    files::{Content, Staged, WriteOptions, Written},
+    files::{Staged, WriteOptions, Written},
     group::{Group, Member},
     missing::{Missing, MissingFile, RepoState},
     policy::MAX_PINNED,

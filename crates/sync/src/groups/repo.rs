@@ -8,12 +8,12 @@ use larder_store_api::{
     Error, Freshness, GROUP_LEN, Kind, Listing, PublicKey, Put, PutRecord, RecordId, RecordStore,
     Result, SecretKey, SeqExpect, Signed, positions,
 };
-use larder_store_engine::{BlobStatus, Blobs, Hash, Repair, SlotState, Transaction};
+use larder_store_engine::{BlobStatus, Blobs, Hash, Repair, SlotState, Source, Transaction};
 
 use super::{
     Event, Group,
     close_guard::Gate,
-    files::{Content, Sink, Staged, WriteOptions, is_file_here, stage},
+    files::{Sink, Staged, WriteOptions, again, is_file_here, stage},
 };
 use crate::{
     records::{Profile, REPO_PROFILE, REPO_ROOT, RepoRoot},
@@ -212,12 +212,17 @@ impl Repo {
     /// Stores a file under a path, in place of another. Durable when it returns: file, tree and root become
     /// so in one commit, unless the file is long.
     ///
+    /// A [`Source::Path`] is read twice: once for its hash, which its key is made of, and once to seal it. Bytes that are
+    /// appended meanwhile are not read; one whose bytes change in between is read again a few times, and is then
+    /// [`Kind::Conflict`]. A [`Source::Stream`] is read once, and its bytes are stored again, under another key, each
+    /// time that they come.
+    ///
     /// No path is a file and a folder at once: a file that has the name of one of the path's folders is removed.
     ///
     /// # Errors
     /// [`Kind::Denied`] if the repo is not ours; [`Kind::Invalid`] for a path that is invalid, or that is
     /// a folder with files in it.
-    pub async fn write(&self, path: &str, content: impl Into<Content>) -> Result<FileEntry> {
+    pub async fn write(&self, path: &str, content: impl Into<Source>) -> Result<FileEntry> {
         self.write_with(path, content, WriteOptions::new()).await
     }
 
@@ -241,7 +246,7 @@ impl Repo {
     pub async fn write_with(
         &self,
         path: &str,
-        content: impl Into<Content>,
+        content: impl Into<Source>,
         options: WriteOptions,
     ) -> Result<FileEntry> {
         let _open = self.enter(WRITE)?;
@@ -261,7 +266,7 @@ impl Repo {
     ///
     /// # Errors
     /// The errors of [`write`](Self::write).
-    pub async fn stage(&self, content: impl Into<Content>, modified: i64) -> Result<Staged> {
+    pub async fn stage(&self, content: impl Into<Source>, modified: i64) -> Result<Staged> {
         let options = WriteOptions::new().modified(modified);
         self.stage_with(content, options).await
     }
@@ -272,7 +277,7 @@ impl Repo {
     /// The errors of [`write`](Self::write).
     pub async fn stage_with(
         &self,
-        content: impl Into<Content>,
+        content: impl Into<Source>,
         options: WriteOptions,
     ) -> Result<Staged> {
         let _open = self.enter(WRITE)?;
@@ -283,14 +288,14 @@ impl Repo {
     async fn stage_into(
         &self,
         sink: &Sink<'_>,
-        content: Content,
+        content: Source,
         options: &WriteOptions,
     ) -> Result<Staged> {
         self.owner(WRITE)?;
         let now = self.0.group.inner().now();
         let group = &self.0.group;
         let (blobs, read) = (group.blobs(), group.read_key(WRITE)?);
-        let again = content.again();
+        let again = again(&content);
         let staged = stage(sink, read, content, options, now).await?;
         let blob = staged.entry.blob;
         if sealed_len(staged.entry.size) <= GROUP_LEN || !is_damaged(blobs, blob).await? {
