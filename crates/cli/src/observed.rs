@@ -70,6 +70,10 @@ pub(crate) fn summary(left_out: &LeftOut) -> Option<String> {
             "cache folder(s) marked by CACHEDIR.TAG (--include-caches takes them)",
         ),
         (Reason::OpenStore, "folder(s) of an open store"),
+        (
+            Reason::Temporary,
+            "file(s) that an interrupted `larder get` began",
+        ),
     ]
     .into_iter()
     .map(|(reason, what)| (left_out.of(reason), what))

@@ -129,7 +129,7 @@ async fn own_name(blobs: &Blobs, root: Root) -> Result<Option<TagName>> {
         return Ok(None);
     };
     let free = free_name(blobs, &name, root).await?;
-    Ok(TagName::try_from(free.as_str()).ok())
+    Ok(files::tag_of(&free).ok())
 }
 
 /// Returns `name`, or the first of `name-2`, `name-3`, … that nothing else is stored under.
@@ -158,7 +158,7 @@ pub(crate) async fn fetch_ticket(
     let root = to_engine_root(ticket.hash_and_format());
     let by_hash = root.hash.fmt_short();
     let told = name.unwrap_or(&by_hash);
-    let mut tag = TagName::try_from(told)?;
+    let mut tag = files::tag_of(told)?;
     let incomplete = TagName::try_from(format!("{INCOMPLETE}{told}").as_str())?;
     // Under a fresh key: who serves need not learn that it is the device that they know from elsewhere.
     let endpoint = bind(EndpointOptions::new(reach)).await?;

@@ -1,6 +1,9 @@
 //! `larder put`: files into a group.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context, Result};
 use larder::{
@@ -83,6 +86,7 @@ fn is_stdin(path: &Path) -> bool {
 
 /// Checks that each path has a name, before anything is put.
 fn check_names(args: &Args) -> Result<()> {
+    let mut names = BTreeSet::new();
     match &args.name {
         Some(_) if args.paths.len() > 1 => Err(Problem::usage(
             "--name is for one path",
@@ -99,7 +103,13 @@ fn check_names(args: &Args) -> Result<()> {
             match name_of(path) {
                 // It is named in its turn, and the others are put.
                 Err(error) if args.paths.len() > 1 && is_about_one(&error) => Ok(()),
-                named => named.map(drop),
+                Err(error) => Err(error),
+                Ok(name) if !names.insert(name.clone()) => Err(Problem::usage(
+                    format!("two paths would be put under the name {name:?}"),
+                    "put one of them with a command of its own, with --name",
+                )
+                .into()),
+                Ok(_) => Ok(()),
             }
         }),
     }
@@ -156,8 +166,8 @@ pub(crate) async fn say(
     if done.kept.count > 0 {
         let count = Count(done.kept.count);
         let text = format!(
-            "{name}: {count} file(s) are in the repo and not in the folder; they stay there, and `larder put --mirror` \
-             removes them:"
+            "{name}: {count} file(s) are in the repo and not in the folder; they stay there: `larder rm` removes them, and \
+             `larder put --mirror` those whose folder is not empty:"
         );
         app.out.note(list(text, &done.kept));
     }

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use larder::{
-    Kind, TagName, files,
+    Kind, files,
     groups::{Changes, Repo},
 };
 use serde::Serialize;
@@ -64,7 +64,7 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
             in_repos.push((name, repo, changes));
             continue;
         }
-        let tag = TagName::try_from(name.as_str())?;
+        let tag = files::tag_of(&name)?;
         match tags.get(&tag).await? {
             Some(root) => found.push((name, tag, root)),
             None => return Err(Problem::no_such_name(&name).into()),

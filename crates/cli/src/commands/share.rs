@@ -64,9 +64,7 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
     let id = group.id();
     let mut request = args.how.request(&args.folder);
     request.name = Some(name);
-    // An empty folder is more often a disk that is not mounted than a wish to give nothing any more.
-    let is_empty = std::fs::read_dir(&args.folder).is_ok_and(|mut all| all.next().is_none());
-    request.mirror = !args.no_mirror && !is_empty;
+    request.mirror = !args.no_mirror;
     let done = groups::put(app, &repo, &request).await?;
     let is_whole = put::say(app, &group, &args.folder, done, args.how.skip_unreadable).await?;
     drop((group, repo));

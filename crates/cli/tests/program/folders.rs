@@ -32,8 +32,8 @@ fn a_deleted_file_stays_until_the_folder_is_mirrored_and_is_named() {
     assert_eq!(ended.code, Some(0));
     assert_eq!(
         ended.err,
-        "d: 2 file(s) are in the repo and not in the folder; they stay there, and `larder put --mirror` removes \
-         them:\n  in/d/oops\n  in/d/sub/gone\n"
+        "d: 2 file(s) are in the repo and not in the folder; they stay there: `larder rm` removes them, and `larder put \
+         --mirror` those whose folder is not empty:\n  in/d/oops\n  in/d/sub/gone\n"
     );
     assert_eq!(place.json(&["ls", "g/me"]).len(), 4);
     let put = &place.json(&["put", "d", "--to", "in", "--mirror"])[0];
@@ -70,6 +70,88 @@ fn share_gives_no_deleted_file_any_longer() {
     // As if its disk were not mounted.
     fs::remove_file(place.path("photos/keep")).unwrap();
     assert_eq!(share(&[])["kept"]["count"], 1);
+}
+
+/// A mirror removes nothing that it did not look into.
+#[cfg(unix)]
+#[test]
+fn a_mirror_keeps_what_it_leaves_out() {
+    use std::os::unix::fs::symlink;
+    let place = with_group();
+    for folder in ["moved", "cache", "mount", "plain"] {
+        place.write(&format!("d/{folder}/a"), folder);
+    }
+    place.ok(&["put", "d"]);
+    // A folder moved to another disk; one that became a cache; one whose disk is gone; and one that was deleted.
+    fs::rename(place.path("d/moved"), place.path("elsewhere")).unwrap();
+    symlink(place.path("elsewhere"), place.path("d/moved")).unwrap();
+    let mark = "Signature: 8a477f597d28d172789f06886806bc55";
+    place.write("d/cache/CACHEDIR.TAG", mark);
+    fs::remove_file(place.path("d/mount/a")).unwrap();
+    fs::remove_dir_all(place.path("d/plain")).unwrap();
+    let put = &place.json(&["put", "d", "--mirror"])[0];
+    assert_eq!(
+        put["removed"]["count"], 0,
+        "no file is left to mirror: {put}"
+    );
+    place.write("d/new", "new");
+    let put = &place.json(&["put", "d", "--mirror"])[0];
+    assert_eq!(
+        put["removed"]["names"],
+        serde_json::json!(["d/plain/a"]),
+        "{put}"
+    );
+    assert_eq!(
+        put["kept"]["names"],
+        serde_json::json!(["d/mount/a"]),
+        "{put}"
+    );
+    assert_eq!(
+        names(&place.json(&["ls", "g/me"])),
+        ["d/cache/a", "d/mount/a", "d/moved/a", "d/new"]
+    );
+}
+
+#[test]
+fn a_single_file_says_what_it_replaces() {
+    let place = with_group();
+    place.write("a", "a file");
+    place.write("b", "another");
+    place.write("other/a", "of the same name");
+    place.ok(&["put", "a"]);
+    let put = &place.json(&["put", "b", "--to", "a"])[0];
+    assert_eq!(put["removed"]["names"], serde_json::json!(["a"]), "{put}");
+    let said = place.fails(2, &["put", "a", "other/a"]);
+    assert!(
+        said.contains("two paths would be put under the name"),
+        "{said}"
+    );
+}
+
+#[test]
+fn names_of_groups_are_theirs() {
+    let place = with_group();
+    place.write("a", "a");
+    place.ok(&["put", "a"]);
+    for command in [&["add", "a", "--name", "sync/a"][..], &["rm", "sync/a"]] {
+        let said = place.fails(1, command);
+        assert!(said.contains("belong to groups"), "{said}");
+    }
+}
+
+/// A `get` that was killed leaves files with names of their own, which are no files of the folder.
+#[test]
+fn leftovers_of_get_are_left_out() {
+    let place = with_group();
+    place.write("d/a", "a");
+    place.write("d/.larder-0123456789abcdef.tmp", "half");
+    place.write("d/.larder-mine.tmp", "mine");
+    let put = &place.json(&["put", "d"])[0];
+    assert_eq!(
+        (&put["files"], &put["left_out"]["counts"]["temporary"]),
+        (&2.into(), &1.into()),
+        "{put}"
+    );
 }
 
 #[test]

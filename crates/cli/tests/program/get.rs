@@ -178,3 +178,26 @@ fn a_sparse_file_is_sparse_again() {
     let blocks = |name: &str| fs::metadata(place.path(name)).unwrap().blocks();
     assert!(blocks("out/sparse") < blocks("sparse") / 2);
 }
+
+/// No file comes to lie outside through a link, however far above it the link is.
+#[cfg(unix)]
+#[test]
+fn a_link_further_up_leads_nowhere() {
+    let place = Place::new();
+    place.write("src/link/b/file", "new");
+    place.write("src/link/b/more", "more");
+    place.write("src/fine", "fine");
+    place.ok(&["add", "src"]);
+    place.write("outside/b/file", "precious");
+    fs::create_dir(place.path("out")).unwrap();
+    std::os::unix::fs::symlink("../outside", place.path("out/link")).unwrap();
+    for more in [&[][..], &["--overwrite"]] {
+        let said = place.fails(1, &[&["get", "src", "-o", "out"], more].concat());
+        assert!(said.contains("link/b/file"), "{said}");
+        assert_eq!(
+            tree(&place.path("outside")),
+            [("b/file".to_owned(), b"precious".to_vec())]
+        );
+    }
+    assert_eq!(fs::read_to_string(place.path("out/fine")).unwrap(), "fine");
+}

@@ -12,7 +12,7 @@ use tokio::io::AsyncRead;
 
 use super::{
     LeftOut, OPERATION, Observer, as_text, blocking, cannot_read, default_name, failed,
-    stores::OpenStores,
+    stores::OpenStores, tag_of,
 };
 use crate::Store;
 
@@ -92,7 +92,7 @@ pub async fn add(store: &Store, request: &AddRequest, observer: &Observer) -> Re
         Some(name) => name.clone(),
         None => default_name(path)?,
     };
-    let tag = TagName::try_from(name.as_str())?;
+    let tag = tag_of(&name)?;
     let blobs = store.blobs();
     let before = blobs.tags().get(&tag).await?;
     let metadata = tokio::fs::metadata(path)
@@ -131,7 +131,7 @@ pub async fn add_stream(
     observer: &Observer,
 ) -> Result<Added> {
     let blobs = store.blobs();
-    let tag = TagName::try_from(name)?;
+    let tag = tag_of(name)?;
     let before = blobs.tags().get(&tag).await?;
     observer.planned(1, None);
     let options = options(Some(tag), observer);

@@ -22,6 +22,8 @@ pub enum Reason {
     Cache,
     /// The folder of an open store.
     OpenStore,
+    /// A file that was being written out: it has a temporary name still.
+    Temporary,
     /// A file or folder that cannot be read.
     Unreadable,
     /// A file that changes while it is read, each time that this was tried.
@@ -74,7 +76,12 @@ impl Reason {
     pub fn is_failure(self) -> bool {
         !matches!(
             self,
-            Self::Symlink | Self::Special | Self::EmptyFolder | Self::Cache | Self::OpenStore
+            Self::Symlink
+                | Self::Special
+                | Self::EmptyFolder
+                | Self::Cache
+                | Self::OpenStore
+                | Self::Temporary
         )
     }
 
@@ -100,6 +107,7 @@ impl fmt::Display for Reason {
             Self::EmptyFolder => "the folder is empty",
             Self::Cache => "a CACHEDIR.TAG marks it as a cache",
             Self::OpenStore => "it is the folder of an open store",
+            Self::Temporary => "it was being written out when that was interrupted",
             Self::Unreadable => "it cannot be read",
             Self::Changing => "it changed each time that it was read",
             Self::NotUnicode => "the name is not Unicode",

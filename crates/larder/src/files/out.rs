@@ -281,9 +281,15 @@ async fn make_folders(
         let mut made = BTreeSet::new();
         let mut broken = HashMap::new();
         for folder in folders {
-            match make_folder(&folder) {
+            // What is below a link that cannot be a folder lies elsewhere.
+            let above = folder.parent().and_then(|above| broken.get(above).cloned());
+            let result: Result<()> = match above {
+                Some(error) => Err(error),
+                None => make_folder(&folder).map_err(|error| cannot_write(&folder, error)),
+            };
+            match result {
                 Ok(()) => drop(made.insert(folder)),
-                Err(error) => drop(broken.insert(folder.clone(), cannot_write(&folder, error))),
+                Err(error) => drop(broken.insert(folder, error)),
             }
         }
         Ok((made, broken))

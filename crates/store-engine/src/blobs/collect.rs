@@ -38,7 +38,10 @@ const STEP: usize = 31;
 pub trait Roots: Debug + Send + Sync {
     /// Returns the roots to keep now. A new one must be held by a [`Pin`](super::Pin) from before
     /// it can be seen until this lists it.
-    async fn roots(&self) -> Result<Vec<Root>>;
+    ///
+    /// # Errors
+    /// Any error ends the collection before it deletes anything.
+    async fn roots(&self, blobs: &Blobs) -> Result<Vec<Root>>;
 }
 
 /// The outcome of a collection.
@@ -139,7 +142,7 @@ impl Collection {
             .expect("no code panics while it holds the roots")
             .clone();
         for roots in elsewhere {
-            for root in roots.roots().await? {
+            for root in roots.roots(&Blobs(self.inner.clone())).await? {
                 self.marks.add(root).await?;
             }
         }

@@ -18,6 +18,7 @@ mod local_state;
 pub(crate) mod local_trees;
 mod merge_devices;
 pub(crate) mod missing;
+mod own_trees;
 mod policy;
 mod repair;
 mod repo;
@@ -46,6 +47,7 @@ pub use self::{
     files::{Staged, WriteOptions, Written},
     group::{Group, Member},
     missing::{Missing, MissingFile, RepoState},
+    own_trees::OwnTrees,
     policy::MAX_PINNED,
     repo::{Changes, Repo},
     snapshot::Snapshot,
@@ -178,6 +180,7 @@ impl Groups {
     /// repos are looked for when groups are replicated next. Needs none of the keys.
     pub async fn forget_files(collections: &Collections) -> Result<()> {
         let ours = local_state::our_repos(collections).await?;
+        let ours: Vec<_> = ours.into_iter().map(|(_, repo)| repo).collect();
         local_trees::forget_files(collections, &ours).await
     }
 
