@@ -4,7 +4,10 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::Result;
 use indicatif::HumanDuration;
-use larder::groups::{Group, Lack, MemberStatus, Policy};
+use larder::{
+    Store,
+    groups::{Group, Lack, MemberStatus, Policy},
+};
 use serde::Serialize;
 
 use crate::{
@@ -200,7 +203,7 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
         text => vec![pick(&groups, text.as_deref()).await?],
     };
     for group in chosen {
-        show(app, &group).await?;
+        show(app, &store, &group).await?;
         if app.out.verbose {
             show_addresses(app, &group).await?;
         }
@@ -233,7 +236,7 @@ async fn show_addresses(app: &App, group: &Group) -> Result<()> {
     Ok(())
 }
 
-async fn show(app: &App, group: &Group) -> Result<()> {
+async fn show(app: &App, store: &Store, group: &Group) -> Result<()> {
     let name = label(group).await?;
     let may = match (
         group.keys().secret().is_some(),
@@ -250,7 +253,7 @@ async fn show(app: &App, group: &Group) -> Result<()> {
         members.len()
     ))?;
     for member in members {
-        let item = of_repo(&member).await?;
+        let item = of_repo(store.blobs(), &member).await?;
         let state = member.repo.state(&Policy::Everything).await?;
         let missing = member.repo.missing(&Policy::Everything).await?;
         let is_newest = state.wanted.hash == state.announced.hash;

@@ -456,3 +456,30 @@ fn a_file_of_a_group_is_written_to_standard_output() {
     let said = place.fails(2, &["group", "invite", "--at", "garbage"]);
     assert!(said.contains("is no address of a device"), "{said}");
 }
+
+#[test]
+fn a_path_that_is_not_in_a_repo_is_said() {
+    let place = Place::new();
+    place.write("d/x", "x");
+    place.ok(&["group", "create", "g", "--as", "me"]);
+    // A repo without files is no error.
+    assert_eq!(place.json(&["ls", "g/me"]), [Value::Null; 0]);
+    assert!(place.ok(&["ls", "g/me"]).starts_with("NAME "));
+    place.ok(&["put", "d"]);
+    for wrong in [
+        "g/me/nothing",
+        "g/me/nothing/",
+        "g/me/d/",
+        "g/me/d/y",
+        "g/me/d/x/",
+    ] {
+        let ended = place.run(&["ls", wrong]);
+        if wrong == "g/me/d/" {
+            assert_eq!(ended.code, Some(0), "{ended:?}");
+            continue;
+        }
+        assert_eq!((ended.code, &*ended.out), (Some(1), ""), "{ended:?}");
+        assert!(ended.err.contains("there is no file \""), "{ended:?}");
+        assert!(ended.err.contains("\n  now: `larder ls "), "{ended:?}");
+    }
+}
