@@ -1,10 +1,12 @@
 //! Groups, repos and their files as lines of a list.
 
+use std::collections::BTreeMap;
+
 use anyhow::Result;
 use futures_util::TryStreamExt;
 use larder::{
     BlobStatus, Blobs, Hash, Kind,
-    api::PublicKey,
+    api::{PublicKey, RecordId},
     groups::{FileEntry, Group, Member, Name, Named, Policy, Repo, RepoState},
 };
 
@@ -25,6 +27,47 @@ pub(crate) async fn label(group: &Group) -> Result<String> {
         None => None,
     };
     Ok(name.unwrap_or_else(|| short(&group.id())))
+}
+
+/// Returns the names of groups; where two have one name, each with the beginning of its id.
+pub(crate) async fn labels(groups: &[Group]) -> Result<BTreeMap<RecordId, String>> {
+    let mut names = BTreeMap::new();
+    for group in groups {
+        names.insert(group.id(), label(group).await?);
+    }
+    Ok(apart(names))
+}
+
+/// Returns the names of a group's members by their repos; where two have one name, each with the beginning of its key.
+pub(crate) async fn member_names(group: &Group) -> Result<BTreeMap<PublicKey, String>> {
+    let members = group.members().await?.into_iter();
+    let names = members.map(|Member { repo, name, .. }| {
+        let key = repo.key();
+        (key, name.unwrap_or_else(|| short(&key)))
+    });
+    Ok(apart(names.collect()))
+}
+
+/// Adds the beginning of the key to each name that stands twice.
+fn apart<K: Ord + ToString>(names: BTreeMap<K, String>) -> BTreeMap<K, String> {
+    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+    for name in names.values() {
+        *counts.entry(name.clone()).or_default() += 1;
+    }
+    let names = names.into_iter().map(|(key, name)| match counts[&name] {
+        1 => (key, name),
+        _ => {
+            let name = format!("{name} ({})", short(&key));
+            (key, name)
+        }
+    });
+    names.collect()
+}
+
+/// Returns the name of the member with this repo, with the beginning of its key if another one is called so too.
+pub(crate) async fn told_apart(group: &Group, repo: PublicKey) -> Result<String> {
+    let name = member_names(group).await?.remove(&repo);
+    Ok(name.unwrap_or_else(|| short(&repo)))
 }
 
 /// A group as a line: what all its repos have.

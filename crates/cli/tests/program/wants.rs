@@ -184,13 +184,21 @@ fn choosing_less_is_no_news_and_a_pin_of_nothing_is_said() {
     assert!(!status.contains("newer"), "{status}");
     let line = status.lines().find(|line| line.contains("ann  ")).unwrap();
     assert!(line.ends_with("  here"), "{status}");
-    assert_eq!(there.json(&["status"])[0]["here"], true);
+    assert_eq!(there.json(&["status"])[1]["here"], true);
 
     let pinned = there.run(&["group", "pin", "g/ann/nosuch"]);
     assert_eq!(pinned.code, Some(0));
     assert!(
         pinned.err.contains("ann of g has no nosuch now"),
         "{pinned:?}"
+    );
+    assert_eq!(
+        there.ok(&["group", "unpin", "g/ann/nosuch"]),
+        "unpinned nosuch of ann\n"
+    );
+    assert_eq!(
+        there.ok(&["group", "unpin", "g/ann/nosuch"]),
+        "nosuch of ann was not pinned\n"
     );
     let pinned = there.run(&["group", "pin", "g/ann/photos"]);
     assert!(!pinned.err.contains("has no"), "{pinned:?}");

@@ -152,7 +152,6 @@ async fn copy_one(
 }
 
 /// Copies parts of a blob, up to the first that cannot be read, and returns the error of that one.
-
 async fn copy_ranges(
     from: &Blobs,
     to: &Blobs,
