@@ -14,9 +14,9 @@ use larder::{Error, Kind, Store, StoreBuilder, StoreUrl, Unlock};
 use tokio::sync::watch;
 
 use crate::{
-    args::Global,
+    args::{Global, in_the_way},
     backends::backends,
-    output::Output,
+    output::{Output, Shown},
     problem::{Exit, Problem},
 };
 
@@ -115,6 +115,7 @@ impl App {
     }
 
     async fn open_if_there(&self, url: &StoreUrl, advice: &str) -> Result<Store> {
+        check_folder(url)?;
         if let Some(dir) = backends().folder(url) {
             let empty = match fs::read_dir(&dir) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => true,
@@ -141,6 +142,7 @@ impl App {
         url: &StoreUrl,
         unlock: impl Fn() -> larder::Result<Unlock> + Send + Sync + 'static,
     ) -> Result<Store> {
+        check_folder(url)?;
         let builder = StoreBuilder::from_url(url.clone()).backends(backends().clone());
         let store = builder
             .unlock_with(unlock)
@@ -192,6 +194,21 @@ impl App {
 
     fn stores(&self) -> std::sync::MutexGuard<'_, Vec<(StoreUrl, Store)>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Checks that nothing but a folder is where a store is, or is to be made.
+fn check_folder(url: &StoreUrl) -> Result<(), Problem> {
+    let folder = backends().folder(url);
+    match folder.as_deref().and_then(in_the_way) {
+        None => Ok(()),
+        Some((path, what)) => Err(Problem::new(
+            format!(
+                "there is no store at {url}: {} is {what}",
+                Shown(&path.to_string_lossy())
+            ),
+            "name the folder of a store with --store redb:DIR, or a new folder",
+        )),
     }
 }
 

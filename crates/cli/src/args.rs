@@ -1,6 +1,7 @@
 //! The values and options that several commands take.
 
 use std::{
+    io::ErrorKind,
     ops::Range,
     path::{Path, PathBuf},
     str::FromStr,
@@ -14,7 +15,7 @@ use larder::{
     groups::MAX_LABEL_LEN,
 };
 
-use crate::backends::backends;
+use crate::{backends::backends, output::Shown, problem::Problem};
 
 /// The options of every command.
 #[derive(Debug, clap::Args)]
@@ -149,6 +150,32 @@ pub(crate) struct OutputHow {
     /// control characters, and the characters < > : " | ? *
     #[arg(long)]
     pub(crate) any_name: bool,
+}
+
+/// Checks that a folder for output is one, or can be made.
+pub(crate) fn check_folder(folder: &Path) -> Result<(), Problem> {
+    match in_the_way(folder) {
+        None => Ok(()),
+        Some((path, what)) => Err(Problem::usage(
+            format!("{} is {what}", Shown(&path.to_string_lossy())),
+            "-o names a folder to write into: name another one, or one that does not exist yet",
+        )),
+    }
+}
+
+/// Returns the file or the dangling link that keeps `folder` from being used or made, and a word for it.
+pub(crate) fn in_the_way(folder: &Path) -> Option<(&Path, &'static str)> {
+    let mut there = folder.ancestors();
+    let there = there.find(|path| path.symlink_metadata().is_ok())?;
+    match there.metadata() {
+        Ok(found) if found.is_dir() => None,
+        Ok(_) => Some((there, "a file and not a folder")),
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            Some((there, "a link to something that is not there"))
+        }
+        // Whoever uses it says why it cannot be read.
+        Err(_) => None,
+    }
 }
 
 impl OutputHow {

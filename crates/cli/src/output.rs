@@ -38,7 +38,7 @@ impl Output {
             serde_json::to_writer(&mut out, value)?;
             writeln!(out)?;
         } else {
-            writeln!(out, "{text}")?;
+            writeln!(out, "{}", Lines(&text.to_string()))?;
         }
         // Flush at once, also into a pipe: the reader may wait for this very line.
         out.flush()
@@ -60,14 +60,14 @@ impl Output {
             return Ok(());
         }
         let mut out = io::stdout().lock();
-        writeln!(out, "{text}")?;
+        writeln!(out, "{}", Lines(&text.to_string()))?;
         out.flush()
     }
 
     /// Something that people may want to know, on stderr.
     pub(crate) fn note(&self, text: impl Display) {
         if !self.quiet {
-            to_stderr(text);
+            to_stderr(Lines(&text.to_string()));
         }
     }
 
@@ -245,6 +245,21 @@ impl Display for Shown<'_> {
     }
 }
 
+/// A text of the program, which may have lines; whatever else moves the cursor came from outside, and is escaped. A
+/// name in such a text must be [`Shown`], so that it makes no lines either.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Lines<'a>(pub(crate) &'a str);
+
+impl Display for Lines<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, line) in self.0.split('\n').enumerate() {
+            let open = if i == 0 { "" } else { "\n" };
+            write!(f, "{open}{}", Shown(line))?;
+        }
+        Ok(())
+    }
+}
+
 /// Returns true if the character reorders the text around it.
 fn is_bidi(c: char) -> bool {
     matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200e}' | '\u{200f}')
@@ -312,5 +327,6 @@ mod tests {
         assert_eq!(Shown("ü 日本 🦀").to_string(), "ü 日本 🦀");
         assert_eq!(Shown("a\n\u{1b}[2J").to_string(), "a\\u{a}\\u{1b}[2J");
         assert_eq!(Shown("gpj\u{202e}.exe").to_string(), "gpj\\u{202e}.exe");
+        assert_eq!(Lines("a\n\u{1b}[2J\rb").to_string(), "a\n\\u{1b}[2J\\u{d}b");
     }
 }

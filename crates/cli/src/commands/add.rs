@@ -13,7 +13,7 @@ use crate::{
     app::App,
     args,
     item::{Columns, Item, ItemKind},
-    observed::{failures, name_of, observe, summary},
+    observed::{advice, failures, name_of, observe, summary},
     output::Shown,
     problem::{Exit, Problem, Report, is_about_one},
 };
@@ -73,14 +73,15 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
             app.out.done_heading(heading);
         }
         say(app, path, &added, columns);
-        let Some(what) = failures(&added.left_out, "were left out") else {
+        let Some(what) = failures(&app.out, &added.left_out, "were left out") else {
             continue;
         };
         if args.skip_unreadable {
-            app.out.note(format_args!("{}: {what}", path.display()));
+            let path = path.to_string_lossy();
+            app.out.note(format_args!("{}: {what}", Shown(&path)));
             continue;
         }
-        let advice = "make them readable, or shorten their names, and add it again; --skip-unreadable accepts that";
+        let advice = advice(&added.left_out, "add") + "; --skip-unreadable accepts that";
         Report::of(&Problem::new(what, advice).into()).say(app.out);
         exit = Exit::Failed;
     }

@@ -33,13 +33,13 @@ pub(crate) struct Args {
 
 pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
     let store = app.existing_store().await?;
-    let range = args.range.map_or(0..u64::MAX, |range| range.0);
+    let range = args.range.clone().map_or(0..u64::MAX, |range| range.0);
     let mut pieces = match in_group(&store, &args.what).await? {
         Some(place) => {
             if let Some(absent) = absent(&place).await? {
                 args.from.fetch(app, &store, &[absent]).await?;
             }
-            of_group(&place, &args.what, range).await?
+            of_group(&place, &args, range).await?
         }
         None => of_store(store.blobs(), &args.what, range).await?,
     };
@@ -90,7 +90,8 @@ async fn absent(place: &Place) -> Result<Option<Absent>> {
 }
 
 /// The bytes of a file of a group.
-async fn of_group(place: &Place, what: &str, range: Range<u64>) -> Result<Listing<Bytes>> {
+async fn of_group(place: &Place, args: &Args, range: Range<u64>) -> Result<Listing<Bytes>> {
+    let what = &args.what;
     let (Some(member), Some(path)) = (&place.member, &place.path) else {
         return Err(is_folder(what).into());
     };
@@ -105,7 +106,7 @@ async fn of_group(place: &Place, what: &str, range: Range<u64>) -> Result<Listin
         .into());
     };
     if !repo.has(&entry).await? {
-        return Err(not_here(path).into());
+        return Err(not_here(path, args.from).into());
     }
     check_start(&range, entry.size)?;
     Ok(repo.read_entry(&entry, range))

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use indicatif::ProgressBar;
 use larder::{
     Blobs, Format, Kind, Root, TagName,
@@ -19,7 +19,7 @@ use larder::{
 };
 use serde::Serialize;
 
-use super::get::{not_written, text};
+use super::get::{Origin, not_written, text};
 use crate::{
     app::App,
     args,
@@ -32,6 +32,10 @@ use crate::{
 
 /// The prefix of the name that a blob has until it is complete, so that `gc` keeps it.
 pub(crate) const INCOMPLETE: &str = "incomplete:";
+
+/// The advice where only this machine is asked.
+const ON_THIS_MACHINE: &str = "with --loopback only this machine is asked: check that `larder serve` still runs here, or \
+     leave --loopback out; then run it again: it goes on where it stopped";
 
 /// Fetch the file or folder of a ticket; run it again to continue
 ///
@@ -84,6 +88,9 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
             _ => Problem::usage("this is not a ticket", whole),
         }
     })?;
+    if let Some(dir) = &args.output {
+        args::check_folder(dir)?;
+    }
     let store = app.store().await?;
     let blobs = store.blobs();
     // Addresses alone need no third party's help.
@@ -107,7 +114,7 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
     app.out.result(&report, &report)?;
     match report
         .written
-        .and_then(|got| not_written(&got.left_out, false))
+        .and_then(|got| not_written(&app.out, &got.left_out, Origin::Store))
     {
         None => Ok(Exit::Done),
         Some(problem) => Err(problem.into()),
@@ -179,7 +186,15 @@ pub(crate) async fn fetch_ticket(
     }
     .await;
     endpoint.close().await;
-    let fetched = fetched.with_context(|| format!("cannot fetch {}", root.hash.fmt_short()))?;
+    let fetched = fetched.map_err(|error| {
+        let what = format!("cannot fetch {}", root.hash.fmt_short());
+        let is_alone = error.kind() == Kind::Unavailable && reach == Reach::Loopback;
+        let error = anyhow::Error::from(error);
+        match is_alone {
+            true => error.context(Problem::new(what, ON_THIS_MACHINE)),
+            false => error.context(what),
+        }
+    })?;
     if name.is_none()
         && let Some(own) = own_name(blobs, root).await?
     {

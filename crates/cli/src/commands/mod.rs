@@ -3,6 +3,7 @@
 pub(crate) mod add;
 #[cfg(test)]
 mod advice;
+pub(crate) mod affected;
 pub(crate) mod bench;
 pub(crate) mod cat;
 pub(crate) mod copy;

@@ -16,7 +16,7 @@ use crate::{
     app::App,
     args,
     groups::{self, PutOptions, label, pick},
-    observed::{failures, list, name_of, observe, summary},
+    observed::{advice, failures, list, name_of, observe, summary},
     output::{Bytes, Count, Shown},
     problem::{Exit, Problem, Report, is_about_one},
 };
@@ -59,7 +59,16 @@ struct Line {
 pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
     let store = app.store_of_groups().await?;
     check_names(&args)?;
-    let group = pick(&store.groups().await?, args.group.as_deref()).await?;
+    let groups = store.groups().await?;
+    if args.group.is_none() && groups.groups().len() > 1 {
+        return Err(Problem::usage(
+            "this store is in several groups",
+            "name one with --group GROUP; `larder group ls` shows them",
+        )
+        .into());
+    }
+    let group = pick(&groups, args.group.as_deref()).await?;
+    drop(groups);
     let repo = own_repo(&group).await?;
     let mut exit = Exit::Done;
     for path in &args.paths {
@@ -161,7 +170,7 @@ pub(crate) async fn say(
     let name = Shown(&line.path);
     if done.removed.count > 0 {
         let text = format!("{name}: removed from the repo:");
-        app.out.note(list(text, &done.removed));
+        app.out.note(list(&app.out, text, &done.removed));
     }
     if done.kept.count > 0 {
         let count = Count(done.kept.count);
@@ -169,19 +178,19 @@ pub(crate) async fn say(
             "{name}: {count} file(s) are in the repo and not in the folder; they stay there: `larder rm` removes them, and \
              `larder put --mirror` those whose folder is not empty:"
         );
-        app.out.note(list(text, &done.kept));
+        app.out.note(list(&app.out, text, &done.kept));
     }
     if let Some(text) = summary(&done.left_out) {
         app.out.note(format_args!("{name}: {text}"));
     }
-    let Some(what) = failures(&done.left_out, "were left out") else {
+    let Some(what) = failures(&app.out, &done.left_out, "were left out") else {
         return Ok(true);
     };
     if accepted {
         app.out.note(format_args!("{name}: {what}"));
         return Ok(true);
     }
-    let advice = "make them readable, or shorten their names, and put it again; the repo keeps what it has of them";
+    let advice = advice(&done.left_out, "put") + "; the repo keeps what it has of that";
     Report::of(&Problem::new(what, advice).into()).say(app.out);
     Ok(false)
 }

@@ -28,7 +28,7 @@ use crate::{
     find::{Named, find},
     groups::{self, Network},
     item::{Item, as_text},
-    output::{Bytes, Output, Rate, Shown, Time, to_stderr},
+    output::{Bytes, Output, Rate, Shown, Time},
     problem::{Exit, Problem},
 };
 
@@ -42,7 +42,7 @@ const GOOD_BYE: Duration = Duration::from_millis(500);
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Items to serve: names, NAME/path of a file in a folder, or hashes
-    #[arg(value_name = "NAME", value_parser = args::name(), required_unless_present_any = ["all", "replica"])]
+    #[arg(value_name = "NAME", value_parser = args::name())]
     names: Vec<String>,
     /// Serve everything that has a name
     #[arg(long, conflicts_with = "names")]
@@ -85,6 +85,14 @@ enum Event {
 pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
     if args.replica {
         return replicate(app, args).await;
+    }
+    if args.names.is_empty() && !args.all {
+        return Err(Problem::usage(
+            "nothing is named that should be served",
+            "write the names of items, which `larder ls` shows; --all serves everything that has a name, and --replica \
+             keeps and serves groups without reading them",
+        )
+        .into());
     }
     let store = app.existing_store().await?;
     let blobs = store.blobs();
@@ -319,8 +327,8 @@ impl Announced {
             if let Err(error) = self.out.result(event, "") {
                 tracing::warn!(%error, "an event could not be printed");
             }
-        } else if !self.out.quiet {
-            self.given.line.suspend(|| to_stderr(text));
+        } else {
+            self.given.line.suspend(|| self.out.note(text));
         }
     }
 }

@@ -3,7 +3,10 @@
 use std::{path::PathBuf, time::Duration};
 
 use anyhow::Result;
-use larder::groups::{Group, Replicator};
+use larder::{
+    groups::{Group, Replicator},
+    iroh::Reach,
+};
 use serde::Serialize;
 use tokio::io::{AsyncBufReadExt, BufReader};
 
@@ -11,7 +14,7 @@ use super::put;
 use crate::{
     app::App,
     args,
-    groups::{self, Kind, Network, PutOptions, Watch, label, pick},
+    groups::{self, Kind, Network, PutOptions, Watch, pick},
     output::Shown,
     problem::{Exit, Problem, Report},
 };
@@ -66,6 +69,7 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
         pick(&known, None).await?;
     }
     drop(known);
+    let reach = args.network.reach();
     let replicator = groups::start(app, &store, args.network).await?;
     // The replicator's handles of these groups.
     let ids = chosen.iter().map(Group::id);
@@ -84,7 +88,7 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
         };
         watched.await
     } else {
-        until_synced(app, &replicator, &chosen, args.timeout).await
+        until_synced(app, &replicator, &chosen, args.timeout, reach).await
     };
     replicator.shutdown().await;
     ended
@@ -110,14 +114,14 @@ async fn until_synced(
     replicator: &Replicator,
     chosen: &[Group],
     timeout: Duration,
+    reach: Reach,
 ) -> Result<Exit> {
     let mut watch = Watch::new(app, replicator);
     let waiting = async {
         while !watch.look(chosen).await? {
             if watch.quiet_for() > timeout {
-                return Err(not_synced(&watch, replicator, chosen, timeout)
-                    .await?
-                    .into());
+                let problem = not_synced(&watch, replicator, chosen, timeout, reach).await?;
+                return Err(problem.into());
             }
             groups::until_next_look().await;
         }
@@ -143,18 +147,24 @@ async fn not_synced(
     replicator: &Replicator,
     chosen: &[Group],
     timeout: Duration,
+    reach: Reach,
 ) -> Result<Problem> {
+    let names = groups::labels(chosen).await?;
     let mut alone = Vec::new();
     let mut behind = Vec::new();
     let mut looked_for = String::new();
     for group in chosen {
         let status = replicator.status(group.id()).await?;
-        let name = Shown(&label(group).await?).to_string();
+        let name = Shown(&names[&group.id()]).to_string();
         match !watch.was_met(group) {
             true => {
                 let sought = groups::sought(replicator, group).await?;
-                for line in groups::sought_text(&sought, "\n").lines() {
-                    looked_for += &format!("\n  {name}: looked for {line}");
+                if groups::is_alone(replicator, group, &sought).await? {
+                    looked_for += &format!("\n  {name}: {}", groups::NOBODY_JOINED);
+                } else {
+                    for line in groups::sought_text(&sought, "\n").lines() {
+                        looked_for += &format!("\n  {name}: looked for {line}");
+                    }
                 }
                 alone.push(name);
             }
@@ -164,7 +174,7 @@ async fn not_synced(
             false if status.has_all() => behind.push(format!("{name} (others lack something)")),
             false if status.missing_files() > 0 => {
                 for repo in status.repos.iter().filter(|repo| !repo.missing.is_empty()) {
-                    let member = groups::member_name(group, repo.repo).await?;
+                    let member = groups::told_apart(group, repo.repo).await?;
                     behind.push(format!(
                         "{name} (nobody who is connected has {} of {})",
                         groups::some_of(&repo.missing),
@@ -186,11 +196,20 @@ async fn not_synced(
         ),
     };
     what += &looked_for;
-    Ok(Problem::new(
-        what,
-        "check that another member runs `larder sync --watch` in the same network, or use --public \
-         on both sides; run it again to go on",
-    ))
+    let advice = match reach {
+        Reach::Loopback => {
+            "with --loopback only members on this machine are met: check that one runs `larder sync --watch`, or leave \
+             --loopback out; run it again to go on"
+        }
+        Reach::Public => {
+            "check that another member runs `larder sync --watch --public`; run it again to go on"
+        }
+        _ => {
+            "check that another member runs `larder sync --watch` in the same network, or use --public on both sides; \
+             run it again to go on"
+        }
+    };
+    Ok(Problem::new(what, advice))
 }
 
 /// Continues until ctrl-c, or until standard input ends if it names paths to put.

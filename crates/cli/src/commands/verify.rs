@@ -5,25 +5,18 @@ use std::collections::HashSet;
 use anyhow::{Context, Result};
 use futures_util::TryStreamExt;
 use larder::{
-    BlobStatus, Blobs, Error, Format, Hash, Kind, Repair, Scrubbed, Store, StoreBuilder,
-    api::GROUP_LEN,
-    engine::Finding,
-    groups::{Groups, Member, Named, TAG_PREFIX},
-    iroh::load_folder,
+    BlobStatus, Blobs, Error, Kind, Repair, Scrubbed, StoreBuilder, api::GROUP_LEN,
+    engine::Finding, groups::Groups,
 };
 use serde::Serialize;
 
+use super::affected::{self, Also, MAX_NAMED};
 use crate::{
     app::App,
     backends::backends,
-    commands::fetch::INCOMPLETE,
-    groups::{known, label, member_name},
-    output::{Bytes, Count, Output, Shown, Unit},
+    output::{Bytes, Count, Shown, Unit},
     problem::{Exit, Problem},
 };
-
-/// The most damaged blobs that are looked up by name.
-const MAX_NAMED: usize = 10_000;
 
 /// Check all stored bytes against their hashes
 ///
@@ -46,16 +39,6 @@ struct Line {
     size: u64,
     damaged_bytes: u64,
     repaired: bool,
-}
-
-/// A stored file that is damaged, or not here as a whole.
-#[derive(Debug, Serialize)]
-struct Affected {
-    affected: String,
-    path: Option<String>,
-    hash: String,
-    /// True if this run found it damaged.
-    damaged: bool,
 }
 
 #[derive(Debug, Default, Serialize)]
@@ -156,10 +139,9 @@ async fn verify(app: &App, repair: bool, mut is_damaged: bool) -> Result<Summary
     if is_damaged {
         Groups::forget_files(store.collections()).await?;
     }
-    let total = count(blobs).await?;
-    let bar = app
-        .out
-        .progress(Unit::Bytes, Some(total.bytes), "verifying");
+    let total = count(blobs).await;
+    let bytes = total.as_ref().map(|total| total.bytes);
+    let bar = app.out.progress(Unit::Bytes, bytes, "verifying");
     let mut summary = Summary {
         repaired: repair,
         ..Summary::default()
@@ -168,7 +150,9 @@ async fn verify(app: &App, repair: bool, mut is_damaged: bool) -> Result<Summary
     let mut scrub = blobs.scrub(if repair { Repair::Yes } else { Repair::No });
     while let Some(scrubbed) = scrub.try_next().await? {
         bar.inc(scrubbed.size);
-        bar.set_message(total.message(summary.checked + 1, bar.position()));
+        if let Some(total) = &total {
+            bar.set_message(total.message(summary.checked + 1, bar.position()));
+        }
         let present = match scrubbed.hash {
             // One that is damaged may be gone by now.
             // A blob of one chunk group is here whole or not at all.
@@ -195,9 +179,9 @@ async fn verify(app: &App, repair: bool, mut is_damaged: bool) -> Result<Summary
         }
     }
     bar.finish_and_clear();
-    summary.incomplete_files = show_affected(app.out, blobs, &damaged).await?;
+    summary.incomplete_files = affected::show(app.out, blobs, &damaged, Also::Incomplete).await?;
     if !damaged.is_empty() {
-        show_affected_of_groups(app.out, &store, &damaged).await?;
+        affected::show_of_groups(app.out, &store, &damaged).await?;
     }
     Ok(summary)
 }
@@ -208,15 +192,19 @@ struct Total {
     bytes: u64,
 }
 
-async fn count(blobs: &Blobs) -> Result<Total> {
+/// Counts the work; `None` if entries cannot be read: which those are, the scrub reports.
+async fn count(blobs: &Blobs) -> Option<Total> {
     let mut total = Total { blobs: 0, bytes: 0 };
     let mut all = blobs.list();
     loop {
         let (BlobStatus::Complete { size } | BlobStatus::Partial { size, .. }) =
             match all.try_next().await {
                 Ok(Some((_, status))) => status,
-                // The scrub reports entries that cannot be read.
-                Ok(None) | Err(_) => return Ok(total),
+                Ok(None) => return Some(total),
+                Err(error) => {
+                    tracing::debug!("the blobs cannot be counted: {error:#}");
+                    return None;
+                }
             };
         total.blobs += 1;
         total.bytes = total.bytes.saturating_add(size);
@@ -327,130 +315,6 @@ fn bytes_of(ranges: &larder::ChunkRanges, size: u64) -> u64 {
         .chunks(2)
         .map(|run| bytes(run.get(1).copied().unwrap_or(u64::MAX)) - bytes(run[0]))
         .sum()
-}
-
-/// Shows which stored files need what is damaged, and which are not here as a whole; counts the latter. What
-/// is being fetched, and what groups have, is for others to say.
-async fn show_affected(out: Output, blobs: &Blobs, damaged: &HashSet<Hash>) -> Result<u64> {
-    let mut incomplete = 0;
-    let mut tags = blobs.tags().list(..);
-    while let Some(tag) = tags.try_next().await? {
-        let name = tag.name.to_string();
-        let is_elsewhere = name.starts_with(INCOMPLETE) || name.starts_with(TAG_PREFIX);
-        let mut look = async |path: Option<&str>, hash: Hash| -> Result<()> {
-            let is_damaged = damaged.contains(&hash);
-            let is_missing = !is_elsewhere && !is_here(blobs, hash).await?;
-            incomplete += u64::from(is_missing);
-            if is_damaged || is_missing {
-                show(out, &name, path, hash, is_damaged)?;
-            }
-            Ok(())
-        };
-        look(None, tag.root.hash).await?;
-        if tag.root.format != Format::HashSeq || damaged.contains(&tag.root.hash) {
-            continue;
-        }
-        match load_folder(blobs, tag.root.hash).await {
-            Ok(entries) => {
-                for (path, hash) in entries {
-                    look(Some(&path), hash).await?;
-                }
-            }
-            // Its list of names is itself damaged, or not here.
-            Err(error) if is_expected(&error) => {
-                if !is_elsewhere
-                    && error.kind() != Kind::Invalid
-                    && is_here(blobs, tag.root.hash).await?
-                {
-                    incomplete += 1;
-                    show(out, &name, None, tag.root.hash, !damaged.is_empty())?;
-                }
-            }
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Ok(incomplete)
-}
-
-/// Shows which files of groups need what is damaged, as far as this store can read their lists; at most [`MAX_NAMED`].
-async fn show_affected_of_groups(
-    out: Output,
-    store: &Store,
-    damaged: &HashSet<Hash>,
-) -> Result<()> {
-    let groups = match known(store).await {
-        Ok(groups) => groups.map(|groups| groups.groups()),
-        // The blobs are verified without the keys, too.
-        Err(error) => {
-            tracing::debug!("the groups cannot be read: {error:#}");
-            None
-        }
-    };
-    let mut left = MAX_NAMED;
-    for group in groups.unwrap_or_default() {
-        if group.keys().read().is_none() {
-            continue;
-        }
-        let members = match group.members().await {
-            Err(error) if is_expected(&error) => continue,
-            members => members?,
-        };
-        for Member { repo, .. } in members {
-            let mut files = match repo.list("").await {
-                Err(error) if is_expected(&error) => continue,
-                files => files?,
-            };
-            let mut name = String::new();
-            loop {
-                let Named { name: path, entry } = match files.try_next().await {
-                    Ok(Some(file)) => file,
-                    Ok(None) => break,
-                    Err(error) if is_expected(&error) => break,
-                    Err(error) => return Err(error.into()),
-                };
-                if !damaged.contains(&entry.blob) {
-                    continue;
-                }
-                if name.is_empty() {
-                    let member = member_name(&group, repo.key()).await?;
-                    name = format!("{}/{member}", label(&group).await?);
-                }
-                show(out, &name, Some(path.as_str()), entry.blob, true)?;
-                left -= 1;
-                if left == 0 {
-                    return Ok(());
-                }
-            }
-        }
-    }
-    Ok(())
-}
-
-fn show(out: Output, name: &str, path: Option<&str>, hash: Hash, damaged: bool) -> Result<()> {
-    let word = if damaged { "affected" } else { "incomplete" };
-    let text = match path {
-        Some(path) => format!("{word:<9}  {}/{}", Shown(name), Shown(path)),
-        None => format!("{word:<9}  {}", Shown(name)),
-    };
-    let affected = Affected {
-        affected: name.to_owned(),
-        path: path.map(str::to_owned),
-        hash: hash.to_string(),
-        damaged,
-    };
-    Ok(out.result(&affected, text)?)
-}
-
-/// Returns true if a list of names is not here, or none.
-fn is_expected(error: &Error) -> bool {
-    matches!(error.kind(), Kind::NotFound | Kind::Corrupt | Kind::Invalid)
-}
-
-async fn is_here(blobs: &Blobs, hash: Hash) -> larder::Result<bool> {
-    Ok(matches!(
-        blobs.status(hash).await?,
-        Some(BlobStatus::Complete { .. })
-    ))
 }
 
 #[cfg(test)]

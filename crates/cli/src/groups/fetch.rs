@@ -15,6 +15,10 @@ use crate::{
 /// The interval at which members are asked again.
 const ASK_EVERY: Duration = Duration::from_millis(200);
 
+/// The advice about files that nobody was asked for.
+pub(crate) const ONLINE: &str =
+    "without --offline the other members are asked for what is not here";
+
 /// A file whose bytes are not here.
 #[derive(Debug)]
 pub(crate) struct Absent {

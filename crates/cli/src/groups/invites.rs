@@ -86,7 +86,8 @@ pub(crate) async fn print(
     addresses: Vec<String>,
     qr: bool,
 ) -> Result<()> {
-    let invite = group.invite(kind.into(), addresses).await?.to_string();
+    let invite = group.invite(kind.into(), addresses).await;
+    let invite = invite.map_err(|error| refused(group, error))?.to_string();
     let printed = Printed {
         group: label(group).await?,
         kind,
@@ -115,6 +116,26 @@ pub(crate) async fn print(
         Shown(&printed.group)
     ));
     Ok(())
+}
+
+/// Says why an invite is refused, and which ones are not.
+fn refused(group: &Group, error: larder::Error) -> anyhow::Error {
+    let (what, advice) = match (error.kind(), group.keys().read()) {
+        (larder::Kind::NotFound, _) => (
+            "you have no repo in this group, which another device of yours could write",
+            "ask a member for an invite that lets you write",
+        ),
+        (larder::Kind::Denied, None) => (
+            "this store keeps the group as a replica, and cannot let anybody read or write what it cannot read itself",
+            "`larder group invite --replica` invites another replica; for all else ask a member",
+        ),
+        (larder::Kind::Denied, Some(_)) => (
+            "you may read this group and not write, and cannot let others do what you cannot do yourself",
+            "`larder group invite --read` invites others to read; for an invite to write ask a member who may",
+        ),
+        _ => return error.into(),
+    };
+    Problem::new(what, advice).into()
 }
 
 /// An invite, as it was typed; `-` stands for the first line of standard input.

@@ -16,6 +16,9 @@ const COMPARE_EVERY: Duration = Duration::from_secs(10);
 /// The most often that this may be.
 const LEAST_COMPARE_EVERY: Duration = Duration::from_secs(1);
 
+/// The peers that are looked for without a flag.
+const REACH: Reach = Reach::LanOnly;
+
 /// ReplicateOptions for meeting other members. Without a flag, no third party is asked or told of anything.
 #[derive(Debug, Clone, Copy, clap::Args)]
 pub(crate) struct Network {
@@ -42,6 +45,11 @@ impl Network {
             no_push: false,
             compare_every: None,
         }
+    }
+
+    /// Returns the peers that are looked for.
+    pub(crate) fn reach(&self) -> Reach {
+        self.endpoint.options(REACH).reach
     }
 
     /// Fetches which files there are, and of them only those that are asked for.
@@ -77,7 +85,7 @@ fn compare_every(text: &str) -> Result<Duration, String> {
 /// Connects the store's groups.
 pub(crate) async fn start(app: &App, store: &Store, network: Network) -> Result<Replicator> {
     let options = network.options();
-    let endpoint = network.endpoint.options(Reach::LanOnly);
+    let endpoint = network.endpoint.options(REACH);
     let started = network
         .endpoint
         .on_last_port(app, store, endpoint, async |endpoint| {

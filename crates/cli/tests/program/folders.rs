@@ -231,6 +231,13 @@ fn bad_files_are_named_and_the_others_stored() {
         let said: Value = serde_json::from_str(&ended.err).unwrap();
         let error = said["error"].as_str().unwrap();
         assert!(error.starts_with("1 file(s) were left out\n"), "{error}");
+        let ended = place.run(&[command, "d"]);
+        assert!(
+            ended
+                .err
+                .contains(&format!("\n  now: rename it, and {command} it again; ")),
+            "{ended:?}"
+        );
         let ended = place.run(&[command, "d", "--skip-unreadable"]);
         assert_eq!(ended.code, Some(0), "{ended:?}");
         assert!(ended.err.contains("the name is not Unicode"), "{ended:?}");
@@ -332,6 +339,77 @@ fn what_is_left_out_can_be_found_out() {
     assert_eq!(place.ok(&["cat", "g/me/link"]), "a");
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn what_is_not_listed_is_counted_and_listed_when_asked() {
+    use std::os::unix::ffi::OsStrExt;
+    let place = with_group();
+    place.write("d/a", "a");
+    for n in 0..12 {
+        let name = [b"caf\xe9".as_slice(), n.to_string().as_bytes()].concat();
+        let name = std::ffi::OsStr::from_bytes(&name);
+        fs::write(place.path("d").join(name), "x").unwrap();
+    }
+    for command in ["add", "put"] {
+        let said = place.fails(1, &[command, "d"]);
+        assert_eq!(
+            said.matches("the name is not Unicode").count(),
+            10,
+            "{said}"
+        );
+        assert!(
+            said.contains("\n  and 2 more: -v lists them\n  now: rename them, and "),
+            "{said}"
+        );
+        // Each once.
+        let said = place.fails(1, &["-v", command, "d"]);
+        assert_eq!(
+            said.matches("the name is not Unicode").count(),
+            12,
+            "{said}"
+        );
+        assert!(!said.contains("more"), "{said}");
+    }
+    // So are names that stay.
+    for n in 0..11 {
+        place.write(&format!("e/{n}"), "x");
+    }
+    place.ok(&["put", "e"]);
+    fs::remove_dir_all(place.path("e")).unwrap();
+    place.write("e/new", "new");
+    let said = place.run(&["put", "e"]).err;
+    assert!(said.ends_with("\n  and 1 more: -v lists them\n"), "{said}");
+    let said = place.run(&["-v", "put", "e"]).err;
+    assert!(
+        said.contains("\n  e/9\n") && !said.contains("more:"),
+        "{said}"
+    );
+}
+
+/// A name that is shown escaped cannot be typed.
+#[cfg(unix)]
+#[test]
+fn a_name_that_cannot_be_typed_has_another_way() {
+    let place = with_group();
+    place.write("d/new\nline", "found");
+    place.ok(&["add", "d"]);
+    place.ok(&["put", "d"]);
+    let said = place.fails(1, &["cat", "d/new\\u{a}line"]);
+    assert!(
+        said.contains("its hash works, which `larder ls -v \"d\"` shows"),
+        "{said}"
+    );
+    let listed = place.ok(&["-v", "ls", "d"]);
+    let hash = listed.split_whitespace().last().unwrap();
+    assert_eq!(place.ok(&["cat", hash]), "found");
+    let said = place.fails(1, &["cat", "g/me/d/new\\u{a}line"]);
+    assert!(said.contains("--any-name` writes it"), "{said}");
+    let said = place.fails(1, &["get", "g/me", "-o", "out"]);
+    assert!(said.contains("--any-name accepts them"), "{said}");
+    place.ok(&["get", "g/me", "-o", "out", "--any-name"]);
+    assert_eq!(tree(&place.path("out/d"))[0].1, b"found");
+}
+
 #[test]
 fn standard_input_is_put_under_a_name() {
     let place = with_group();
@@ -385,10 +463,17 @@ fn files_of_which_names_are_here_come_from_members() {
     there.ok(&["group", "join", &running.invite()]);
     there.ok(&["group", "policy", "--names"]);
     there.ok(&["sync", "--loopback"]);
+    let advice = "\n  now: without --offline the other members are asked";
     let said = there.fails(1, &["cat", "g/ann/album/note", "--offline"]);
-    assert!(said.contains("are not here"), "{said}");
+    assert!(
+        said.contains("are not here") && said.contains(advice),
+        "{said}"
+    );
     let said = there.fails(1, &["get", "g/ann", "-o", "none", "--offline"]);
-    assert!(said.contains("2 file(s) were not written"), "{said}");
+    assert!(
+        said.contains("2 file(s) were not written") && said.contains(advice),
+        "{said}"
+    );
     assert!(!there.path("none").exists());
     assert_eq!(
         there.ok(&["cat", "g/ann/album/note", "--loopback"]),

@@ -15,7 +15,7 @@ use larder::{
 };
 
 use super::Copied;
-use crate::{groups::known, problem::Problem};
+use crate::{groups::known, output::Shown, problem::Problem};
 
 /// The number of entries in one commit.
 const BATCH: usize = 64;
@@ -42,7 +42,7 @@ pub(super) async fn check_names(from: &Blobs, to: &Blobs) -> Result<()> {
         {
             count += 1;
             if clashes.len() < MAX_SHOWN {
-                clashes.push(name.to_string());
+                clashes.push(Shown(&name.to_string()).to_string());
             }
         }
     }

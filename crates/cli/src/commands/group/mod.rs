@@ -79,7 +79,7 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
             app.out.heading(columns.heading())?;
             if let Some(groups) = known(&store).await? {
                 for group in groups.groups() {
-                    let item = of_group(&group).await?;
+                    let item = of_group(store.blobs(), &group).await?;
                     app.out.result(&item, columns.line(&item))?;
                 }
             }
@@ -90,7 +90,7 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
             let columns = Columns::new(true);
             app.out.heading(columns.heading())?;
             for member in group.members().await? {
-                let item = of_repo(&member).await?;
+                let item = of_repo(store.blobs(), &member).await?;
                 app.out.result(&item, columns.line(&item))?;
             }
         }

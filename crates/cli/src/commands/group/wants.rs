@@ -222,6 +222,8 @@ struct Pinned {
     member: String,
     path: String,
     pinned: bool,
+    /// True if it was pinned before.
+    was_pinned: bool,
 }
 
 pub(super) async fn pin(app: &App, paths: Paths, is_pinned: bool) -> Result<()> {
@@ -240,6 +242,7 @@ pub(super) async fn pin(app: &App, paths: Paths, is_pinned: bool) -> Result<()> 
         all.push((place.group, member, path));
     }
     for (group, member, path) in all {
+        let was_pinned = member.repo.pinned().await?.contains(&path);
         match is_pinned {
             true => member.repo.pin(&path).await?,
             false => member.repo.unpin(&path).await?,
@@ -257,13 +260,14 @@ pub(super) async fn pin(app: &App, paths: Paths, is_pinned: bool) -> Result<()> 
             member: called(&member),
             path,
             pinned: is_pinned,
+            was_pinned,
         };
-        let text = format!(
-            "{} {} of {}",
-            if is_pinned { "pinned" } else { "unpinned" },
-            Shown(&line.path),
-            Shown(&line.member)
-        );
+        let (path, member) = (Shown(&line.path), Shown(&line.member));
+        let text = match (is_pinned, was_pinned) {
+            (true, _) => format!("pinned {path} of {member}"),
+            (false, true) => format!("unpinned {path} of {member}"),
+            (false, false) => format!("{path} of {member} was not pinned"),
+        };
         app.out.result(&line, text)?;
     }
     Ok(())
