@@ -52,8 +52,8 @@ pub use larder_net_iroh::{ALPN, EndpointOptions, IrohNetwork, Reach};
 pub use larder_sync::{
     groups::{
         AppContext, Changes, Clock, Event, Events, FileChanges, FilesChanged, Group, GroupId,
-        Groups, MAX_CHANGED_FILES, Member, Missing, MissingFile, OwnTrees, Policy, RecordPut,
-        RecordValue, Repo, RepoState, Snapshot, Staged, Stores, TAG_PREFIX, WriteOptions, Written,
+        Groups, MAX_CHANGED_FILES, Member, Missing, MissingFile, Policy, RecordPut, RecordValue,
+        Repo, RepoState, Snapshot, Staged, Stores, TAG_PREFIX, WriteOptions, Written,
     },
     invite::{Invite, InviteKind},
     keys::GroupKeys,

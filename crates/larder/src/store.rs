@@ -79,7 +79,7 @@ impl Store {
         let collections = blobs.collections().clone();
         let records = Records::new(collections.clone());
         #[cfg(feature = "groups")]
-        blobs.add_roots(Arc::new(crate::groups::OwnTrees::new(&collections)));
+        blobs.add_roots(Arc::new(larder_sync::groups::OwnTrees::new(&collections)));
         Ok(Self(Arc::new(Inner {
             backend,
             folder,

@@ -88,6 +88,11 @@ async fn a_file_that_disappears_holds_up_no_other() -> Result<()> {
     assert_eq!(done.left_out.of(Reason::Unreadable), 1, "{done:?}");
     assert_eq!(done.removed.names, ["d/c"]);
     assert_eq!(names(&repo).await?, ["d/a", "d/gone/b"]);
+    // An empty folder may be a disk that is not mounted.
+    let done = files::put(&store, &repo, &request, &Observer::none()).await?;
+    assert!(done.removed.names.is_empty());
+    assert_eq!(done.kept.names, ["d/gone/b"]);
+    fs::remove_dir(folder.join("gone")).expect("it is removed");
     let done = files::put(&store, &repo, &request, &Observer::none()).await?;
     assert_eq!(done.removed.names, ["d/gone/b"]);
     // A folder of which nothing can be read takes no name.

@@ -281,7 +281,7 @@ async fn make_folders(
         let mut made = BTreeSet::new();
         let mut broken = HashMap::new();
         for folder in folders {
-            // What is below a link that cannot be a folder lies elsewhere.
+            // A link that cannot be a folder leads elsewhere, with all that is below it.
             let above = folder.parent().and_then(|above| broken.get(above).cloned());
             let result: Result<()> = match above {
                 Some(error) => Err(error),

@@ -356,12 +356,18 @@ async fn a_lost_file_does_not_keep_devices_of_one_owner_apart() {
     assert_eq!(devices[1].files().await.len(), 7);
 }
 
-/// The number of files in the repo of [`lose_a_page`].
+/// The number of files in the repo of [`with_pages`].
 const OF_PAGES: usize = 400;
 
-/// Creates files in a device's repo until its tree has several pages, and loses one of them. Returns the number of
-/// files that the page names.
-async fn lose_a_page(device: &Device) -> usize {
+/// A leaf of a tree: the sequence of its blobs, the first of them, which holds its names, and the number of its files.
+struct Leaf {
+    sequence: Hash,
+    sealed: Hash,
+    files: usize,
+}
+
+/// Creates files in a device's repo until its tree has several pages, and returns one of them.
+async fn with_pages(device: &Device) -> Leaf {
     let repo = own(device).await;
     let mut changes = larder_sync::groups::Changes::new();
     for n in 0..OF_PAGES {
@@ -377,12 +383,14 @@ async fn lose_a_page(device: &Device) -> usize {
     assert!(root.level > 0);
     let sequence = blobs.read_to_bytes(root.hash, 32..64).await;
     let page = |bytes: &[u8]| Hash::from(<[u8; 32]>::try_from(bytes).expect("a hash"));
-    let leaf = page(&sequence.expect("the root's sequence"));
-    let sealed = blobs.read_to_bytes(leaf, 0..32).await;
-    let sealed = page(&sealed.expect("a page's sequence"));
-    let count = blobs.read_to_bytes(leaf, 0..u64::MAX).await.expect("it");
-    lose(device, sealed).await;
-    count.len() / 32 - 1
+    let sequence = page(&sequence.expect("the root's sequence"));
+    let leaf = blobs.read_to_bytes(sequence, 0..u64::MAX).await;
+    let leaf = leaf.expect("a page's sequence");
+    Leaf {
+        sequence,
+        sealed: page(&leaf[..32]),
+        files: leaf.len() / 32 - 1,
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -395,22 +403,27 @@ async fn a_collection_deletes_nothing_while_a_page_of_an_own_repo_is_lost() {
     let blobs = &store.blobs;
     let stray = async |n| {
         let added = blobs.add(noise(n, 40_000)).await;
+        // A collection keeps blobs of the millisecond in which it begins.
+        std::thread::sleep(Duration::from_millis(2));
         added.expect("a blob").hash()
     };
     let count = async || {
         let all: Vec<_> = blobs.list().try_collect().await.expect("a list");
         all.len()
     };
-    let late = || SystemTime::now() + Duration::from_secs(60);
-
     let first = stray(1000).await;
-    blobs.collect(late()).await.expect("a collection");
+    blobs
+        .collect(SystemTime::now())
+        .await
+        .expect("a collection");
     assert_eq!(blobs.status(first).await.expect("a status"), None);
 
     let second = stray(1001).await;
-    lose_a_page(&devices[0]).await;
+    let leaf = with_pages(&devices[0]).await;
+    let lost = blobs.delete(vec![leaf.sequence]).await;
+    lost.expect("the page is deleted");
     let before = count().await;
-    let error = blobs.collect(late()).await.unwrap_err();
+    let error = blobs.collect(SystemTime::now()).await.unwrap_err();
     assert_eq!(error.kind(), Kind::Corrupt);
     assert_eq!(error.operation(), "groups.collect");
     assert_eq!(count().await, before);
@@ -424,7 +437,8 @@ async fn a_page_that_is_lost_hides_its_names_and_no_file() {
     net.set_default_link(link());
     let devices = world(&net, &[], &options()).await;
     let repo = own(&devices[0]).await;
-    let count = lose_a_page(&devices[0]).await;
+    let leaf = with_pages(&devices[0]).await;
+    lose(&devices[0], leaf.sealed).await;
 
     let at = devices[0].replicator().addresses();
     let invite = devices[0].group().invite(Read, at).await;
@@ -440,7 +454,7 @@ async fn a_page_that_is_lost_hides_its_names_and_no_file() {
     assert_eq!(found.missing.files, 1, "the page: {found:?}");
     let blobs = reader.stores.blobs.list();
     let blobs: Vec<_> = blobs.try_collect().await.expect("a list");
-    let files = OF_PAGES - count;
+    let files = OF_PAGES - leaf.files;
     assert!(blobs.len() >= files, "{} blobs", blobs.len());
 }
 
