@@ -37,6 +37,7 @@ mod secrets;
 pub mod simulation;
 mod to_end;
 
+/// Ranges of chunks and the items of an encoding, in the types of `bao-tree`, as iroh-blobs has them.
 pub use bao_tree::{
     ChunkNum, ChunkRanges, TreeNode,
     io::{Leaf, Parent},
