@@ -24,7 +24,7 @@ use crate::{
 /// Put files and folders into a group
 ///
 /// Each path goes into your repo under its last component, encrypted. An existing file is
-/// replaced; a file of equal length and time counts as unchanged. A link given as a path is followed; links
+/// replaced; a file of equal length and time is taken as unchanged. A link given as a path is followed; links
 /// inside a folder are left out. Other members get the files when they meet this store: `larder sync`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
