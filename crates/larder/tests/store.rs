@@ -94,3 +94,48 @@ async fn the_groups_of_a_closed_store_open_again_whoever_still_has_handles() {
     assert_eq!(members.len(), 1);
     again.close().await.unwrap();
 }
+
+#[cfg(unix)]
+fn rights(path: &std::path::Path) -> u32 {
+    use std::os::unix::fs::PermissionsExt;
+    path.metadata().unwrap().permissions().mode() & 0o777
+}
+
+#[cfg(all(unix, feature = "redb"))]
+#[tokio::test]
+async fn other_users_of_the_machine_cannot_read_a_store() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("above/store");
+    let builder = larder::StoreBuilder::from_url(larder::StoreUrl::redb(&folder));
+    let key = folder.join("key");
+    let builder = builder.unlock_with(move || larder::Unlock::key_file(&key));
+    let store = builder.open().await.unwrap();
+    fill(&store).await;
+    // Long enough for files of its own.
+    store.blobs().add(vec![1; 20_000_000]).await.unwrap();
+    store.secrets().await.unwrap();
+    store.close().await.unwrap();
+    assert_eq!(rights(&dir.path().join("above")), 0o700);
+    let mut folders = vec![folder];
+    while let Some(folder) = folders.pop() {
+        assert_eq!(rights(&folder), 0o700, "{}", folder.display());
+        for entry in std::fs::read_dir(&folder).unwrap() {
+            let path = entry.unwrap().path();
+            match path.is_dir() {
+                true => folders.push(path),
+                false => assert_eq!(rights(&path), 0o600, "{}", path.display()),
+            }
+        }
+    }
+}
+
+#[cfg(all(unix, feature = "veilid"))]
+#[tokio::test]
+async fn other_users_of_the_machine_cannot_enter_the_folder_of_a_node() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("store");
+    let url = format!("veilid+insecure:{}", folder.display());
+    let store = Store::open(url.as_str()).await.unwrap();
+    store.close().await.unwrap();
+    assert_eq!(rights(&folder), 0o700);
+}

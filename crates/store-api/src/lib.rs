@@ -27,6 +27,7 @@ mod collection;
 mod convert;
 mod error;
 mod forward;
+pub mod private;
 mod record;
 mod secrets;
 

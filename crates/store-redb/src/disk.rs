@@ -3,7 +3,7 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    fs::{self, File, OpenOptions},
+    fs::{self, File},
     hash::Hash,
     io,
     path::Path,
@@ -11,7 +11,7 @@ use std::{
 };
 
 use larder_descriptors::{Descriptors, Permit};
-use larder_store_api::{Error, Result};
+use larder_store_api::{Error, Result, private};
 
 /// Locks; a panic elsewhere while it was held left nothing half done that matters here.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -60,9 +60,15 @@ pub(crate) fn write_all_at(file: &File, bytes: &[u8], offset: u64) -> io::Result
 
 /// Opens for reading and writing, creating the file where it is absent.
 pub(crate) fn open_or_create(path: &Path) -> io::Result<File> {
-    let mut options = OpenOptions::new();
+    let mut options = private::open_options();
     options.read(true).write(true).create(true).truncate(false);
     options.open(path)
+}
+
+/// Creates a file, or empties the one that is there.
+pub(crate) fn create(path: &Path) -> io::Result<File> {
+    let mut options = private::open_options();
+    options.write(true).create(true).truncate(true).open(path)
 }
 
 /// Makes the names in a directory survive the loss of power.
@@ -77,7 +83,7 @@ pub(crate) fn sync_dir(operation: &'static str, dir: &Path) -> Result<()> {
 
 /// Creates a directory where it is absent.
 pub(crate) fn create_dir(operation: &'static str, dir: &Path) -> Result<()> {
-    match fs::create_dir(dir) {
+    match private::dir_builder().create(dir) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
             Err(Error::io(operation, dir, error))
         }

@@ -8,7 +8,7 @@ use std::{
     sync::Mutex,
 };
 
-use larder_store_api::{Error, Kind, Result};
+use larder_store_api::{Error, Kind, Result, private};
 
 use crate::{disk, log::Log};
 
@@ -56,7 +56,10 @@ enum Content {
 impl Folder {
     /// Opens the folder, and makes an absent or empty one a store.
     pub(crate) fn open(path: &Path) -> Result<Self> {
-        fs::create_dir_all(path).map_err(|error| Error::io(OPEN, path, error))?;
+        private::dir_builder()
+            .recursive(true)
+            .create(path)
+            .map_err(|error| Error::io(OPEN, path, error))?;
         // Looked at before anything is created in a folder that may be somebody else's.
         match content(path)? {
             Content::Store => {}
@@ -196,7 +199,7 @@ fn check_empty(path: &Path) -> Result<()> {
 /// Names the format in one step, so that a crash leaves the name whole or absent.
 fn write_format(path: &Path) -> Result<()> {
     let new = path.join("FORMAT.new");
-    let mut file = File::create(&new).map_err(|error| Error::io(OPEN, &new, error))?;
+    let mut file = disk::create(&new).map_err(|error| Error::io(OPEN, &new, error))?;
     file.write_all(format!("{FORMAT_NAME} {FORMAT_VERSION}\n").as_bytes())
         .and_then(|()| file.sync_all())
         .and_then(|()| fs::rename(&new, path.join(FORMAT_FILE)))

@@ -123,7 +123,7 @@ fn rewrite(log: &Log, place: Place, repaired: &mut Repaired) -> Result<Counters>
         before: place.before.or(stated).unwrap_or_default(),
     };
     let mut copy = Copy {
-        file: File::create(&new).map_err(|error| Error::io(OPERATION, &new, error))?,
+        file: disk::create(&new).map_err(|error| Error::io(OPERATION, &new, error))?,
         path: &new,
         at: 0,
         salt: header.salt,

@@ -2,7 +2,7 @@
 
 use std::{future::Future, sync::Arc, time::Duration};
 
-use larder_store_api::{Error, Kind, Result};
+use larder_store_api::{Error, Kind, Result, private};
 use tokio::{runtime::Handle, sync::Mutex};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use veilid_core::{VeilidAPI, VeilidConfig, api_startup};
@@ -66,7 +66,9 @@ impl Node {
     /// [`Kind::Unavailable`] if another node uses the folder; [`Kind::Denied`] if there is no keychain
     /// or the device key cannot be read. Nothing is erased in that case.
     pub async fn start(config: NodeConfig) -> Result<Self> {
-        std::fs::create_dir_all(&config.directory)
+        private::dir_builder()
+            .recursive(true)
+            .create(&config.directory)
             .map_err(|error| Error::io("node.start", &config.directory, error))?;
         Self::start_with(config.to_veilid()?).await
     }

@@ -10,7 +10,7 @@ use std::{
     thread::JoinHandle,
 };
 
-use larder::{Error, Kind, Result};
+use larder::{Error, Kind, Result, api::private};
 use rusqlite::{Connection, ErrorCode};
 use tokio::sync::{mpsc, oneshot};
 
@@ -126,7 +126,10 @@ fn failed(operation: &'static str) -> Error {
 fn open(dir: &Path) -> Result<Connection> {
     let path = dir.join(FILE);
     let io = |error: io::Error| Error::io("store.open", dir, error);
-    fs::create_dir_all(dir).map_err(io)?;
+    private::dir_builder()
+        .recursive(true)
+        .create(dir)
+        .map_err(io)?;
     if !path.exists() && fs::read_dir(dir).map_err(io)?.next().is_some() {
         let message = "the folder is not empty and holds no SQLite store";
         return Err(Error::new(Kind::Invalid, "store.open", message).with("path", dir.display()));

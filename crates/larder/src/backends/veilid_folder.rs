@@ -6,7 +6,7 @@ use std::{
 };
 
 use larder_descriptors::Descriptors;
-use larder_store_api::{Error, Kind, Result};
+use larder_store_api::{Error, Kind, Result, private};
 use larder_store_veilid::VeilidStore;
 use larder_veilid_node::{Node, NodeConfig, Protection};
 
@@ -63,7 +63,10 @@ fn name(dir: &Path) -> Result<String> {
     let mut bytes = [0; NAME_LEN];
     getrandom::fill(&mut bytes).map_err(|error| fail(io::Error::other(error.to_string())))?;
     let name: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-    std::fs::create_dir_all(dir).map_err(fail)?;
+    private::dir_builder()
+        .recursive(true)
+        .create(dir)
+        .map_err(fail)?;
     write_durably(dir, &path, &name).map_err(fail)?;
     Ok(name)
 }

@@ -8,12 +8,12 @@ use std::{
 };
 
 use async_trait::async_trait;
-use larder_store_api::{Error, Kind, Result, Secret, SecretName, Secrets};
+use larder_store_api::{Error, Kind, Result, Secret, SecretName, Secrets, private};
 use tokio::sync::Mutex;
 
 use super::{
     format::{FileKey, MAX_FILE_LEN, Table},
-    private::{Existing, beside, parent, private, read_private, write_private},
+    private::{Existing, beside, parent, read_private, write_private},
     unlock::Unlock,
 };
 use crate::blocking::blocking;
@@ -54,7 +54,10 @@ impl FileSecrets {
 
     fn open_now(path: PathBuf, unlock: &Unlock) -> Result<Self> {
         let fail = |error| Error::io(OPEN, &path, error);
-        fs::create_dir_all(parent(&path)).map_err(fail)?;
+        private::dir_builder()
+            .recursive(true)
+            .create(parent(&path))
+            .map_err(fail)?;
         let lock = lock(&path)?;
         let (key, table) = match read_private(&path, MAX_FILE_LEN) {
             Ok(file) => {
@@ -99,7 +102,10 @@ impl FileSecrets {
 fn lock(path: &Path) -> Result<Option<File>> {
     let lock_path = beside(path, "lock");
     let fail = |error| Error::io(OPEN, &lock_path, error);
-    let lock = private().create(true).write(true).open(&lock_path);
+    let lock = private::open_options()
+        .create(true)
+        .write(true)
+        .open(&lock_path);
     let (lock, locked) = match lock {
         Ok(lock) => {
             let locked = lock.try_lock();

@@ -1,11 +1,12 @@
 //! Files that only their owner can read.
 
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::{self, File},
     io::{self, ErrorKind, Read, Write},
     path::{Path, PathBuf},
 };
 
+use larder_store_api::private;
 use zeroize::Zeroizing;
 
 pub(super) fn parent(path: &Path) -> &Path {
@@ -20,14 +21,6 @@ pub(super) fn beside(path: &Path, extension: &str) -> PathBuf {
     name.push(".");
     name.push(extension);
     name.into()
-}
-
-/// Returns options that create a file that only its owner can read.
-pub(super) fn private() -> OpenOptions {
-    let mut options = OpenOptions::new();
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options
 }
 
 /// Returns the file's bytes; refuses a file that others could read.
@@ -71,7 +64,10 @@ pub(super) fn write_private(path: &Path, bytes: &[u8], existing: Existing) -> io
             Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
             _ => {}
         }
-        let mut file = private().create_new(true).write(true).open(&new)?;
+        let mut file = private::open_options()
+            .create_new(true)
+            .write(true)
+            .open(&new)?;
         file.write_all(bytes)?;
         file.sync_all()?;
         match existing {

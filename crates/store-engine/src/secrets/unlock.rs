@@ -1,8 +1,8 @@
 //! The ways to unlock a file of secrets.
 
-use std::{fs, io::ErrorKind, path::Path};
+use std::{io::ErrorKind, path::Path};
 
-use larder_store_api::{Error, Kind, Result, SecretKey};
+use larder_store_api::{Error, Kind, Result, SecretKey, private};
 use zeroize::Zeroizing;
 
 use super::private::{Existing, parent, read_private, write_private};
@@ -49,7 +49,10 @@ impl Unlock {
                 random("secrets.unlock", &mut *key)?;
                 let text = Zeroizing::new(blake3::Hash::from_bytes(*key).to_hex().to_string());
                 let folder = parent(path);
-                fs::create_dir_all(folder).map_err(fail)?;
+                private::dir_builder()
+                    .recursive(true)
+                    .create(folder)
+                    .map_err(fail)?;
                 // If two processes create it at once, the second finds the first one's.
                 match write_private(path, text.as_bytes(), Existing::Stays) {
                     Ok(()) => Ok(Self::Key(SecretKey::from_bytes(*key))),
