@@ -8,7 +8,7 @@
 //! ```
 //!
 //! Every segment except the last is full; an empty file has one segment, which is empty and the last.
-//! Each key seals only one file. So segments cannot be changed, swapped, removed or added undetected.
+//! Each key seals only one file: it is random, or a function of the very bytes that are sealed. So segments cannot be changed, swapped, removed or added undetected.
 
 use std::{fmt, io, ops::Range};
 
@@ -46,7 +46,7 @@ impl FileKey {
     }
 
     /// Returns the key that every reader of the group derives for the file with this hash and length,
-    /// so that the same file is stored once.
+    /// so that the same file is stored once. Nothing else may be sealed under it: nonces count from zero.
     pub fn convergent(read: &ReadKey, hash: Hash, len: u64) -> Self {
         let mut text = [0; 40];
         text[..32].copy_from_slice(hash.as_bytes());

@@ -10,10 +10,11 @@ use std::{
 
 use larder_descriptors::Descriptors;
 use larder_store_api::{Error, Kind, Result};
-use larder_store_engine::{BlobStatus, Blobs, Hash, Pin, Source, Transaction, blocking};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncSeekExt, ReadBuf};
+use larder_store_engine::{BlobStatus, Blobs, Hash, Pin, Source, Transaction};
+use tokio::io::{AsyncRead, AsyncSeekExt, ReadBuf};
 use tokio_util::io::StreamReader;
 
+use super::read_twice::FirstReading;
 use crate::{
     keys::ReadKey,
     seal::file::{FileKey, seal_stream},
@@ -21,8 +22,6 @@ use crate::{
 };
 
 const WRITE: &str = "sync.file.write";
-/// The number of bytes of a file that are hashed at a time.
-const WINDOW: usize = 1 << 20;
 /// The number of times that a file is read which changes meanwhile.
 const MAX_READINGS: usize = 3;
 
@@ -168,13 +167,18 @@ async fn stage_path(
         0 => u64::MAX,
         len => len,
     };
-    let (hash, size) = measure(&mut file, len, options).await.map_err(fail)?;
+    let report = |read| options.report(Written::Read(read));
+    let first = FirstReading::of(&mut file, len, report).await;
+    let first = first.map_err(fail)?;
     file.rewind().await.map_err(fail)?;
+    let (hash, size) = (first.hash, first.size);
     let key = FileKey::convergent(read, hash, size);
-    let (reader, seen) = Hashing::new(file.take(size));
-    let pin = seal(sink, &key, reader, options).await?;
-    let is_same = seen.result() == (hash, size);
-    Ok(is_same.then(|| staged(pin, key, hash, size, modified)))
+    let (second, changed) = first.again(file);
+    match seal(sink, &key, second, options).await {
+        Ok(pin) => Ok(Some(staged(pin, key, hash, size, modified))),
+        Err(_) if changed.get() => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 fn staged(pin: Pin, key: FileKey, hash: Hash, size: u64, modified: i64) -> Staged {
@@ -201,35 +205,6 @@ async fn seal(
     };
     let sealed = Box::pin(seal_stream(key, reader));
     sink.add(Source::Stream(sealed)).await
-}
-
-/// Returns the hash and the length of the bytes of a file, of at most `longest` of them.
-async fn measure(
-    file: &mut tokio::fs::File,
-    longest: u64,
-    options: &WriteOptions,
-) -> io::Result<(Hash, u64)> {
-    let (mut hasher, mut len) = (blake3::Hasher::new(), 0);
-    let mut buffer = Vec::with_capacity(WINDOW);
-    loop {
-        buffer.clear();
-        let read = (&mut *file)
-            .take((WINDOW as u64).min(longest - len))
-            .read_to_end(&mut buffer)
-            .await?;
-        if read == 0 {
-            return Ok((hasher.finalize().into(), len));
-        }
-        len += read as u64;
-        options.report(Written::Read(len));
-        // A long file must not hold up the other tasks of this thread.
-        (hasher, buffer) = blocking("groups.write", move || {
-            hasher.update(&buffer);
-            (hasher, buffer)
-        })
-        .await
-        .map_err(io::Error::other)?;
-    }
 }
 
 /// Hashes what is read through it.

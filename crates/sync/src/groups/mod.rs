@@ -20,6 +20,7 @@ mod merge_devices;
 pub(crate) mod missing;
 mod own_trees;
 mod policy;
+mod read_twice;
 mod repair;
 mod repo;
 mod snapshot;
