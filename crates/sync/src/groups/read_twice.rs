@@ -226,7 +226,7 @@ mod tests {
                 let reading = first(&bytes).await;
                 assert_eq!(reading.hash, Hash::of(&bytes), "{windows} {rest}");
                 assert_eq!(reading.size, bytes.len() as u64);
-                // What is appended is not read.
+                // Bytes that are appended are not read.
                 let mut longer = bytes.clone();
                 longer.extend_from_slice(b"and more");
                 let (given, end, changed) = second(reading, &longer).await;
