@@ -11,6 +11,7 @@
 //! * [`tree`] keeps names of files in pages, so that cost follows the change.
 //! * [`records`] has what the slots of a group's and a repo's record hold.
 //! * [`invite`] is how somebody joins.
+//! * [`membership`] is how members come and go.
 
 pub mod codec;
 #[cfg(fuzzing)]
@@ -20,6 +21,7 @@ mod golden;
 pub mod ids;
 pub mod invite;
 pub mod keys;
+pub mod membership;
 pub mod records;
 pub mod root;
 pub mod seal;
