@@ -25,6 +25,8 @@ fn main() {
         ("kept", "kept.hex", &[0, 1, 2, 3, 4, 4, 4, 6, 7]),
         ("kept", "policies.hex", &[8, 8, 8, 8, 8]),
         ("kept", "contacts.hex", &[5, 5, 5]),
+        ("membership", "membership.hex", &[1; 9]),
+        ("membership", "saw.hex", &[0]),
     ] {
         for (n, line) in lines(file).iter().enumerate() {
             let chooser = prefix.get(n).copied();

@@ -9,6 +9,7 @@ use larder_store_engine::Hash;
 use crate::{
     invite::Invite,
     keys::{LocateKey, ReadKey},
+    membership::{Added, Log, Op, Saw, box_at},
     records::{
         FIRST_APP, Profile, RepoRoot, Route, decode_app_value, decode_member, decode_name,
         open_app_value, open_group_name, open_member,
@@ -102,6 +103,49 @@ pub fn records(bytes: &[u8]) {
             drop(RepoRoot::open(&locate(), RECORD, &sealed));
             let sealed = seal(2).expect("it is as long");
             drop(Route::open(&locate(), RECORD, 2, &sealed));
+        }
+    }
+}
+
+/// Operations of a group, each after its length, and what a device saw. The first byte chooses which.
+///
+/// Signatures, which random bytes never have, are not checked here: every set of operations means something, in any
+/// order the same.
+pub fn membership(bytes: &[u8]) {
+    let Some((&which, mut rest)) = bytes.split_first() else {
+        return;
+    };
+    match which % 3 {
+        0 => {
+            if let Ok(saw) = Saw::decode(rest) {
+                assert_eq!(saw.encode(), rest);
+            }
+            drop(box_at(rest, usize::from(which)));
+        }
+        1 => {
+            if let Ok(op) = Op::decode_trusted(rest) {
+                assert_eq!(op.encode(), rest);
+                assert!(op.verify().is_ok() || Op::decode(rest).is_err());
+            }
+        }
+        _ => {
+            let mut ops = Vec::new();
+            while let Some((len, after)) = rest.split_first_chunk() {
+                let len = usize::from(u16::from_be_bytes(*len)).min(after.len());
+                let (op, after) = after.split_at(len);
+                ops.extend(Op::decode_trusted(op));
+                rest = after;
+            }
+            let Some(Ok(log)) = ops.first().map(|genesis| Log::new(genesis.clone())) else {
+                return;
+            };
+            let (mut one, mut two) = (log.clone(), log);
+            for (first, last) in ops.iter().zip(ops.iter().rev()) {
+                assert!(!matches!(one.add(first.clone()), Added::New(none) if none.is_empty()));
+                two.add(last.clone());
+            }
+            assert_eq!(one.state(), two.state());
+            assert_eq!(one.usable(0), two.usable(0));
         }
     }
 }

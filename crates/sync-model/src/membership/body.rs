@@ -425,9 +425,7 @@ impl Remove {
             targets,
             frozen,
             kept,
-            epoch: (flags & 16 != 0)
-                .then(|| Epoch::decode(from))
-                .transpose()?,
+            epoch: (flags & 16 != 0).then(|| Epoch::decode(from)).transpose()?,
         })
     }
 }

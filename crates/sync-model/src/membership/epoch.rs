@@ -10,7 +10,7 @@ use super::{
     body::{Body, BoxKey, Epoch},
     judge::Judge,
     log::Log,
-    op::OpId,
+    op::{Op, OpId},
     rights::Rights,
     state::State,
 };
@@ -77,7 +77,9 @@ impl Recipients {
 
     /// Returns the place of a key among them.
     pub fn position(&self, key: PublicKey) -> Option<usize> {
-        self.0.binary_search_by_key(&key, |recipient| recipient.key).ok()
+        self.0
+            .binary_search_by_key(&key, |recipient| recipient.key)
+            .ok()
     }
 }
 
@@ -85,21 +87,24 @@ impl Log {
     /// Returns the epochs under which may be sealed at `now`, the preferred one first; with none, who writes makes
     /// one first.
     ///
-    /// Their past has every removal in force, and the end of all rights that have ended; and they are boxed to
-    /// exactly those who were members in their past. So who was removed has no box of them, and no later epoch
-    /// that links to them has a box for such a person either.
+    /// Their past has every removal in force, every use of an invite by who was removed, and the end of all rights
+    /// that have ended; and they are boxed to exactly those who were members in their past. So who was removed has
+    /// no box of them, and no later epoch that links to them has a box for such a person either.
     pub fn usable(&self, now: i64) -> Vec<OpId> {
         let judge = Judge::with_memo(self, None);
         let removals = self.removals.iter().copied();
         let removals: Vec<_> = removals.filter(|at| judge.counts(*at)).collect();
         let ended = self.ended(&judge, now);
+        let known = self.claims_of_removed(&judge);
         let mut found = Vec::new();
         for (at, valid) in &self.epochs {
             let node = &self.nodes[*at];
             let time = node.op.content().time;
             let knows = |other: &usize| other == at || node.past.has(*other);
-            let is_fresh = removals.iter().all(knows)
-                && ended.iter().all(|(grant, until)| knows(grant) && time > *until);
+            let is_fresh = removals.iter().chain(&known).all(knows)
+                && ended
+                    .iter()
+                    .all(|(grant, until)| knows(grant) && time > *until);
             if is_fresh && node.verdict.is_ok() && *valid.get_or_init(|| self.is_valid(*at)) {
                 found.push((time, node.op.id()));
             }
@@ -115,6 +120,25 @@ impl Log {
         Some(self.recipients_at(at))
     }
 
+    /// Returns the recipients of an epoch that is made together with this removal, which is signed without an epoch
+    /// for this question alone; `None` if it does not count. The log stays as it is.
+    pub fn recipients_after(&self, removal: Op) -> Option<Recipients> {
+        let (id, time) = (removal.id(), removal.content().time);
+        let mut log = self.clone();
+        log.add(removal);
+        let counts = log.get(id).is_some() && log.set_aside(id).is_none();
+        counts.then(|| Recipients::of(&log.members(None), time))
+    }
+
+    /// Returns the time that a new epoch has: now, and not before any that is here, whatever the clocks say.
+    pub fn epoch_time(&self, now: i64) -> i64 {
+        let times = self
+            .epochs
+            .iter()
+            .map(|(at, _)| self.nodes[*at].op.content().time);
+        times.fold(now, i64::max)
+    }
+
     /// Returns an epoch that is in the log, whether or not it may be sealed under.
     pub fn epoch(&self, id: OpId) -> Option<&Epoch> {
         self.get(id)?.body().epoch()
@@ -126,8 +150,10 @@ impl Log {
         let nodes = nodes.filter(|op| self.set_aside(op.id()).is_none());
         let mut heads: Vec<_> = nodes.clone().map(|op| op.id()).collect();
         let links = nodes.filter_map(|op| op.body().epoch());
-        let linked: std::collections::HashSet<_> =
-            links.flat_map(|epoch| &epoch.links).map(|link| link.epoch).collect();
+        let linked: std::collections::HashSet<_> = links
+            .flat_map(|epoch| &epoch.links)
+            .map(|link| link.epoch)
+            .collect();
         heads.retain(|id| !linked.contains(id));
         heads.sort_unstable();
         heads
@@ -150,10 +176,24 @@ impl Log {
             })
             .collect();
         let wanted = Recipients::of(&self.members(None), time);
-        let lacks = |recipient: &&Recipient| {
-            !have.0.contains(recipient) && !boxed.contains(&recipient.key)
-        };
+        let lacks =
+            |recipient: &&Recipient| !have.0.contains(recipient) && !boxed.contains(&recipient.key);
         wanted.iter().filter(lacks).copied().collect()
+    }
+
+    /// Claims of devices that were removed: they know the key of the invite, so that who makes an epoch must know of
+    /// it.
+    fn claims_of_removed(&self, judge: &Judge<'_>) -> Vec<usize> {
+        let uses = self.uses.iter().filter(|(_, uses)| !uses.enders.is_empty());
+        let claims =
+            uses.flat_map(|(cap, uses)| uses.claims.iter().map(move |claim| (*cap, *claim)));
+        let known = claims.filter(|(cap, claim)| {
+            let removals = &self.subjects[self.nodes[*claim].author].removals;
+            let knew = |removal: &&usize| self.nodes[*cap].past.has(**removal);
+            let mut removals = removals.iter().filter(|removal| !knew(removal));
+            removals.any(|removal| judge.counts(*removal))
+        });
+        known.map(|(_, claim)| claim).collect()
     }
 
     /// Grants to devices that time has ended, with their last moments.
@@ -174,7 +214,10 @@ impl Log {
         let Some(epoch) = node.op.body().epoch() else {
             return false;
         };
-        let before = self.epochs.iter().filter(|(other, _)| node.past.has(*other));
+        let before = self
+            .epochs
+            .iter()
+            .filter(|(other, _)| node.past.has(*other));
         let mut times = before.map(|(other, _)| self.nodes[*other].op.content().time);
         let recipients = self.recipients_at(at);
         let author = node.op.content().author;

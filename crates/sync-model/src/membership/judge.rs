@@ -241,7 +241,10 @@ impl Log {
         before: &Judge<'_>,
     ) -> Vec<usize> {
         let may_remove = own.rights.covers(Rights::REMOVE);
-        let targets = remove.targets.iter().filter_map(|key| self.subject_of(*key));
+        let targets = remove
+            .targets
+            .iter()
+            .filter_map(|key| self.subject_of(*key));
         let mut targets: Vec<_> = targets
             .filter(|target| {
                 if *target == self.nodes[0].author {
@@ -255,7 +258,9 @@ impl Log {
                     grant.owner == acts.owner || (may_remove && acts.rank < grant.rank())
                 };
                 known.iter().any(|(_, grant)| may(grant))
-                    && known.iter().all(|(at, grant)| may(grant) || !before.holds(*at))
+                    && known
+                        .iter()
+                        .all(|(at, grant)| may(grant) || !before.holds(*at))
             })
             .collect();
         targets.sort_unstable();
@@ -434,7 +439,11 @@ impl<'a> Judge<'a> {
     pub fn counts(&self, removal: usize) -> bool {
         self.has(removal)
             && self.remembered(0, removal, || {
-                !self.log.hard.iter().any(|hard| self.leaves_out(*hard, removal))
+                !self
+                    .log
+                    .hard
+                    .iter()
+                    .any(|hard| self.leaves_out(*hard, removal))
             })
     }
 
@@ -476,28 +485,26 @@ impl<'a> Judge<'a> {
         node.author
     }
 
-    /// Returns the removal that makes an operation void, if one does: of who stands behind it, unknown to it and
-    /// not knowing it.
-    pub fn void_by(&self, at: usize) -> Option<usize> {
+    /// Returns the removals that make an operation void: of who stands behind it, unknown to it and not knowing it,
+    /// or hard.
+    pub fn void_by(&self, at: usize) -> impl Iterator<Item = usize> {
         let nodes = &self.log.nodes;
-        let Ok(acts) = &nodes[at].verdict else {
-            return None;
-        };
-        let beside = |removal: usize| {
-            if nodes[at].past.has(removal) {
+        let gives = nodes[at].verdict.as_ref().map(|acts| acts.grant.is_some());
+        let beside = move |removal: &usize| {
+            if *removal == at || nodes[at].past.has(*removal) {
                 return false;
             }
-            let knew = nodes[removal].past.has(at);
-            let with_invited = self.log.remove(removal).is_some_and(|r| r.with_invited);
-            !knew || (with_invited && acts.grant.is_some())
+            let knew = nodes[*removal].past.has(at);
+            let with_invited = self.log.remove(*removal).is_some_and(|r| r.with_invited);
+            !knew || (with_invited && gives == Ok(true))
         };
         let removals = self.log.subjects[self.giver(at)].removals.iter().copied();
-        let mut removals = removals.filter(|removal| *removal != at && beside(*removal));
-        let by = removals.find(|removal| self.counts(*removal));
-        by.or_else(|| {
-            let mut hard = self.log.hard.iter().copied();
-            hard.find(|hard| self.leaves_out(*hard, at))
-        })
+        let removals = removals
+            .filter(beside)
+            .filter(|removal| self.counts(*removal));
+        let hard = self.log.hard.iter().copied();
+        let hard = hard.filter(move |hard| self.leaves_out(*hard, at));
+        removals.chain(hard).filter(move |_| gives.is_ok())
     }
 
     /// Returns whether neither this operation nor one that gave its author the right is void.
@@ -506,7 +513,7 @@ impl<'a> Judge<'a> {
             let Ok(acts) = &self.log.nodes[at].verdict else {
                 return false;
             };
-            at == 0 || (self.void_by(at).is_none() && self.is_good(acts.proof))
+            at == 0 || (self.void_by(at).next().is_none() && self.is_good(acts.proof))
         })
     }
 

@@ -127,7 +127,9 @@ impl Op {
         let time = fields.i64()?;
         let count = usize::from(fields.u8()?);
         if count > MAX_AFTER {
-            return Err(fields.invalid("an operation names too many others").with("count", count));
+            return Err(fields
+                .invalid("an operation names too many others")
+                .with("count", count));
         }
         let mut after: Vec<OpId> = Vec::with_capacity(count);
         for _ in 0..count {

@@ -12,13 +12,18 @@ type Named = BTreeMap<PublicKey, BTreeMap<OpId, PublicKey>>;
 impl Log {
     /// Adds to `state` what it says of repos.
     pub(super) fn add_repos(&self, state: &mut State, judge: &Judge<'_>) {
-        let members = state.members.iter().map(|(key, member)| (*key, member.owner));
+        let members = state
+            .members
+            .iter()
+            .map(|(key, member)| (*key, member.owner));
         let gone = state.gone.iter().map(|(key, gone)| (*key, gone.owner));
         let owners: BTreeMap<PublicKey, PublicKey> = members.chain(gone).collect();
         let named = self.named(&owners);
         let succeeded = self.successions(judge, &owners, &named);
         for (key, member) in &mut state.members {
-            let own = self.keys_of(judge, *key).and_then(|keys| keys.repo.as_ref());
+            let own = self
+                .keys_of(judge, *key)
+                .and_then(|keys| keys.repo.as_ref());
             let first = || named.get(&member.owner)?.values().next().copied();
             member.repo = own.map(|repo| repo.key).or_else(first);
             let mut seen = BTreeSet::new();
@@ -73,7 +78,10 @@ impl Log {
                 *last = next.max(*last);
             }
         }
-        found.into_iter().map(|(old, (_, new))| (old, new)).collect()
+        found
+            .into_iter()
+            .map(|(old, (_, new))| (old, new))
+            .collect()
     }
 
     /// Freezes the repos of those who were removed: what a removal says counts for the owners of its targets, and
@@ -93,7 +101,10 @@ impl Log {
             let targets: BTreeSet<_> = targets.filter_map(|key| owners.get(&key)).collect();
             let repos = targets.iter().filter_map(|owner| named.get(owner));
             let repos: BTreeSet<_> = repos.flat_map(|repos| repos.values()).collect();
-            let known = remove.frozen.iter().filter(|root| repos.contains(&root.repo));
+            let known = remove
+                .frozen
+                .iter()
+                .filter(|root| repos.contains(&root.repo));
             for root in known {
                 let roots = state.frozen.entry(root.repo).or_default();
                 roots.insert(root.clone());
@@ -101,7 +112,11 @@ impl Log {
         }
         let mut writers = BTreeSet::new();
         for member in state.members.values() {
-            if member.held.values().any(|held| held.rights.covers(Rights::WRITE)) {
+            if member
+                .held
+                .values()
+                .any(|held| held.rights.covers(Rights::WRITE))
+            {
                 writers.insert(member.owner);
             }
         }

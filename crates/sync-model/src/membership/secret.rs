@@ -176,7 +176,11 @@ impl BoxSecret {
         if secret.is_of(epoch) {
             return Ok(secret);
         }
-        Err(Error::new(Kind::Invalid, OPEN, "a box has another secret than its epoch"))
+        Err(Error::new(
+            Kind::Invalid,
+            OPEN,
+            "a box has another secret than its epoch",
+        ))
     }
 
     /// Opens a replica's box of an epoch, as [`open`](Self::open) does one of who reads. The key gets this label.
@@ -193,7 +197,11 @@ impl BoxSecret {
         if same(&locate_commitment(&locate), &epoch.locate) {
             return Ok(locate);
         }
-        Err(Error::new(Kind::Invalid, OPEN, "a box has another key than its epoch"))
+        Err(Error::new(
+            Kind::Invalid,
+            OPEN,
+            "a box has another key than its epoch",
+        ))
     }
 
     fn open_with(&self, info: &[u8], sealed: &SealedBox) -> Result<Zeroizing<[u8; 32]>> {
@@ -310,7 +318,11 @@ fn seal_box(plain: &[u8; 32], info: &[u8], to: BoxKey) -> Result<SealedBox> {
     let (begin, end) = found[1..].split_at_mut(32);
     begin.copy_from_slice(&key);
     if sealed.len() != end.len() {
-        return Err(Error::new(Kind::Internal, SEAL, "a box has another length than boxes have"));
+        return Err(Error::new(
+            Kind::Internal,
+            SEAL,
+            "a box has another length than boxes have",
+        ));
     }
     end.copy_from_slice(&sealed);
     Ok(found)

@@ -59,12 +59,7 @@ pub(super) fn verify_claim(
     device: PublicKey,
     signature: &[u8; 64],
 ) -> Result<()> {
-    verify(
-        invite,
-        CLAIM,
-        &[&group.0, &cap.0, &device.0],
-        signature,
-    )
+    verify(invite, CLAIM, &[&group.0, &cap.0, &device.0], signature)
 }
 
 /// Signs with the key of a repo that it is the repo of `device` in this group, and of nobody else.

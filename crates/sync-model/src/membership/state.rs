@@ -23,7 +23,7 @@ pub struct State {
     pub gone: BTreeMap<PublicKey, Gone>,
     /// Invites, by the caps that made them.
     pub invites: BTreeMap<OpId, Invite>,
-    /// Claims that nobody has answered.
+    /// Claims of invites that nothing has ended, which nobody has answered in a way that counts.
     pub waiting: BTreeMap<OpId, PublicKey>,
     /// Repos of which only one root counts, because their writers were removed: the greatest of these whose
     /// signature is right; none, if there is none.
@@ -148,9 +148,11 @@ impl Log {
         let judge = Judge::with_memo(self, None);
         self.add_repos(&mut state, &judge);
         for at in 1..self.nodes.len() {
-            if let Some(by) = judge.void_by(at) {
-                let (at, by) = (&self.nodes[at].op, &self.nodes[by].op);
-                state.void.insert(at.id(), by.id());
+            // A removal is void only by a hard one: that its author was removed beside it does not undo it.
+            let by = judge.void_by(at);
+            let by = by.filter(|_| self.remove(at).is_none() || !judge.counts(at));
+            if let Some(by) = by.map(|by| self.nodes[by].op.id()).min() {
+                state.void.insert(self.nodes[at].op.id(), by);
             }
         }
         state
@@ -165,7 +167,13 @@ impl Log {
         state.removals = removals.collect();
         for (at, subject) in self.subjects.iter().enumerate() {
             let grants = subject.grants.iter().copied();
-            for grant in grants.filter(|grant| judge.has(*grant)) {
+            let mut grants: Vec<_> = grants.filter(|grant| judge.has(*grant)).collect();
+            // Of several, the one that is nearest to the root comes first, and says whose device it is.
+            grants.sort_by_key(|at| {
+                let level = self.grant(*at).map(|grant| grant.level);
+                (level, self.nodes[*at].op.id())
+            });
+            for grant in grants {
                 self.add_grant(&mut state, &judge, at, grant);
             }
         }
@@ -193,7 +201,9 @@ impl Log {
                 own: found.own,
                 confirm: found.confirm,
                 by: node.op.content().author,
-                used_by: used.map(|claim| self.nodes[claim].op.content().author).collect(),
+                used_by: used
+                    .map(|claim| self.nodes[claim].op.content().author)
+                    .collect(),
                 open: judge.is_open(*cap),
             };
             state.invites.insert(node.op.id(), invite);
@@ -227,14 +237,8 @@ impl Log {
                 box_key: None,
                 repo: None,
                 invited_by: self.nodes[by].op.content().author,
-                level: u8::MAX,
+                level: given.level,
             });
-            // Of several, the grant that is nearest to the root says whose device it is.
-            if given.level < member.level {
-                member.owner = given.owner;
-                member.invited_by = self.nodes[by].op.content().author;
-                member.level = given.level;
-            }
             let held = Held {
                 rights: given.rights,
                 until: given.until,
@@ -243,31 +247,44 @@ impl Log {
             member.held.insert(node.op.id(), held);
             return;
         }
-        let mut by = BTreeSet::new();
-        let mut at = grant;
-        while at != 0
-            && let Ok(acts) = &self.nodes[at].verdict
-        {
-            by.extend(judge.void_by(at));
-            at = acts.proof;
-        }
+        let mut by = self.voids(judge, grant);
         let removals = self.subjects[subject].removals.iter().copied();
-        by.extend(removals.filter(|at| !node.past.has(*at) && judge.counts(*at)));
-        let was_let_in = self.admissions.get(&grant);
-        let was_let_in = was_let_in.is_some_and(|all| all.iter().any(|at| judge.has(*at)));
-        if is_claim && was_let_in && let Some(uses) = self.uses.get(&acts.proof) {
-            by.extend(uses.enders.iter().filter(|at| judge.counts(**at)));
+        let ended: BTreeSet<_> = removals
+            .filter(|at| !node.past.has(*at) && judge.counts(*at))
+            .collect();
+        if is_claim {
+            let admissions = self.admissions.get(&grant).into_iter().flatten();
+            let admissions: Vec<_> = admissions.filter(|at| judge.has(**at)).collect();
+            if by.is_empty() && ended.is_empty() && judge.is_open(acts.proof) {
+                state.waiting.insert(node.op.id(), key);
+            }
+            if admissions.is_empty() && ended.is_empty() {
+                return;
+            }
+            by.extend(admissions.iter().flat_map(|at| self.voids(judge, **at)));
+            let enders = self.uses.get(&acts.proof).into_iter();
+            let enders = enders.flat_map(|uses| &uses.enders).copied();
+            by.extend(enders.filter(|at| judge.counts(*at)));
         }
-        if is_claim && !was_let_in && by.is_empty() {
-            state.waiting.insert(node.op.id(), key);
-            return;
-        }
+        by.extend(ended);
         let gone = state.gone.entry(key).or_insert_with(|| Gone {
             owner: given.owner,
             by: BTreeSet::new(),
         });
         let by = by.into_iter().map(|at| self.nodes[at].op.id());
         gone.by.extend(by);
+    }
+
+    /// Returns the removals that make an operation, or one that gave its author the right, void.
+    fn voids(&self, judge: &Judge<'_>, mut at: usize) -> BTreeSet<usize> {
+        let mut found = BTreeSet::new();
+        while at != 0
+            && let Ok(acts) = &self.nodes[at].verdict
+        {
+            found.extend(judge.void_by(at));
+            at = acts.proof;
+        }
+        found
     }
 
     /// Returns the keys that a device told last.

@@ -65,7 +65,9 @@ impl Log {
             _ => Rights::NONE,
         };
         let judge = Judge::with_memo(self, None);
-        let grants = self.subject_of(key).map(|at| self.subjects[at].grants.iter());
+        let grants = self
+            .subject_of(key)
+            .map(|at| self.subjects[at].grants.iter());
         let mut grants: Vec<_> = grants
             .into_iter()
             .flatten()
@@ -94,7 +96,9 @@ impl Log {
         time: i64,
     ) -> Result<Op> {
         let key = public_key(invite);
-        let caps = self.subject_of(key).map(|at| self.subjects[at].grants.iter());
+        let caps = self
+            .subject_of(key)
+            .map(|at| self.subjects[at].grants.iter());
         let mut caps = caps.into_iter().flatten();
         let Some(cap) = caps.find(|at| self.uses.contains_key(at)) else {
             let message = "nobody here knows of this invite yet";
@@ -110,23 +114,21 @@ impl Log {
     }
 
     /// Signs a statement with a given proof.
-    pub fn sign_with(
-        &self,
-        author: &SecretKey,
-        proof: OpId,
-        body: Body,
-        time: i64,
-    ) -> Result<Op> {
+    pub fn sign_with(&self, author: &SecretKey, proof: OpId, body: Body, time: i64) -> Result<Op> {
         let key = public_key(author);
         let own = self.subject_of(key).map(|at| &self.subjects[at].ops);
-        let mut heads: Vec<usize> = self.heads().iter().filter_map(|id| self.place_of(*id)).collect();
+        let mut heads: Vec<usize> = self
+            .heads()
+            .iter()
+            .filter_map(|id| self.place_of(*id))
+            .collect();
         // The heads that the author came after last are named in any case; of the others, the latest.
         let last = own.and_then(|own| own.last().copied());
         heads.sort_unstable_by_key(|head| {
             let is_own = last.is_some_and(|last| last == *head || self.nodes[*head].past.has(last));
-            let has_proof = self.place_of(proof).is_some_and(|proof| {
-                proof == *head || self.nodes[*head].past.has(proof)
-            });
+            let has_proof = self
+                .place_of(proof)
+                .is_some_and(|proof| proof == *head || self.nodes[*head].past.has(proof));
             (!is_own, !has_proof, std::cmp::Reverse(*head))
         });
         heads.truncate(MAX_AFTER);

@@ -1,0 +1,10 @@
+//! Membership: what sets of operations mean, by a model with partial knowledge and by single cases.
+
+mod cases;
+#[path = "../../src/golden.rs"]
+mod golden;
+mod hostile;
+mod layout;
+mod model;
+mod secrets;
+mod support;
