@@ -46,7 +46,7 @@ fn nobody_gives_what_they_lack() {
     let cap = |rights, depth| Body::Cap(Cap::device(dan.key, rights, depth));
     for (by, body, why) in [
         (&bob, cap(Rights::WRITE, 0), Reason::More),
-        (&bob, cap(Rights::READ, 3), Reason::More),
+        (&bob, cap(Rights::READ, 6), Reason::More),
         (&cy, cap(Rights::READ, 0), Reason::Right),
         (&cy, removal(&[&bob]), Reason::Targets),
     ] {

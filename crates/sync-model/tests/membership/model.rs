@@ -132,7 +132,16 @@ impl World {
 
     fn step(&mut self) {
         self.now += self.random.random_range(0..20);
-        let who = self.random.random_range(0..self.actors.len());
+        let mut who = self.random.random_range(0..self.actors.len());
+        // Those who believe themselves members act more, and the root seldom.
+        if who == 0 || self.random.random_bool(0.6) {
+            let members = (1..self.actors.len()).filter(|at| {
+                let actor = &self.actors[*at];
+                actor.log.state().members.contains_key(&actor.device.key)
+            });
+            let members: Vec<_> = members.collect();
+            who = members.choose(&mut self.random).copied().unwrap_or(who);
+        }
         match self.random.random_range(0..100) {
             0..30 => {
                 let other = self.random.random_range(0..self.actors.len());
@@ -145,14 +154,14 @@ impl World {
                 self.meet(who, other, part);
             }
             30..42 => self.invite(who),
-            42..54 => self.claim(),
-            54..64 => self.admit(who),
-            64..74 => self.remove(who),
-            74..77 => {
+            42..56 => self.claim(),
+            56..66 => self.admit(who),
+            66..72 => self.remove(who),
+            72..75 => {
                 self.rotate(who);
             }
-            77..91 => self.write(who),
-            91..93 => {
+            75..91 => self.write(who),
+            91..92 => {
                 let body = Remove {
                     leave: true,
                     targets: vec![self.actors[who].device.key],
@@ -162,7 +171,7 @@ impl World {
                     self.say(who, Body::Remove(body));
                 }
             }
-            93..95 => {
+            92..94 => {
                 self.next += 1;
                 let box_key = BoxKey(Device::new(10_000 + self.next).key.0);
                 self.actors[who].box_keys.insert(box_key, None);
@@ -172,7 +181,7 @@ impl World {
                 };
                 self.say(who, Body::Keys(keys));
             }
-            95..97 => self.readmit(who),
+            94..97 => self.readmit(who),
             _ => self.actors[who].old = Some(self.actors[who].log.clone()),
         }
     }
@@ -234,7 +243,7 @@ impl World {
 
     fn until(&mut self, chance: f64) -> Option<i64> {
         let some = self.random.random_bool(chance);
-        some.then(|| self.now + self.random.random_range(1..400))
+        some.then(|| self.now + self.random.random_range(50..900))
     }
 
     /// Somebody uses a link: a new device, a member, or a device that was removed and is given a link in knowledge of
@@ -284,8 +293,13 @@ impl World {
         self.publish(who, claim, false);
         // The link leads to who made it, mostly.
         if self.random.random_bool(0.7) {
-            self.meet(by, who, usize::MAX);
-            self.admit(by);
+            let with = if self.random.random_bool(0.6) {
+                by
+            } else {
+                self.random.random_range(1..self.actors.len())
+            };
+            self.meet(with, who, usize::MAX);
+            self.admit(with);
         }
     }
 
@@ -335,7 +349,14 @@ impl World {
 
     fn remove(&mut self, who: usize) {
         let state = self.actors[who].log.state();
-        let members = state.members.keys().copied();
+        // Ann, who began, is removed only now and then: otherwise little is left to look at.
+        let spared = self.random.random_bool(0.8);
+        let spared = spared.then_some(self.actors[1].device.key);
+        let members = state
+            .members
+            .keys()
+            .copied()
+            .filter(|key| Some(*key) != spared);
         let invites = state.invites.values().map(|invite| invite.key);
         let all: Vec<_> = members.chain(invites).collect();
         let Some(target) = all.choose(&mut self.random).copied() else {
@@ -344,7 +365,7 @@ impl World {
         let heads: Vec<_> = self.actors[who].log.heads().iter().copied().collect();
         let mut remove = Remove {
             targets: vec![target],
-            hard: self.random.random_bool(0.2),
+            hard: self.random.random_bool(0.1),
             with_invited: self.random.random_bool(0.2),
             ..Remove::default()
         };
@@ -542,7 +563,7 @@ fn seeds(default: u64) -> std::ops::Range<u64> {
 
 fn history(seed: u64, careless: bool) -> World {
     let mut world = World::new(seed, careless);
-    for _ in 0..90 {
+    for _ in 0..130 {
         world.step();
     }
     world
@@ -551,7 +572,7 @@ fn history(seed: u64, careless: bool) -> World {
 #[test]
 fn nobody_who_was_removed_opens_what_is_sealed_from_then_on() {
     let (mut writes, mut with_removed) = (0, 0);
-    for seed in seeds(150) {
+    for seed in seeds(100) {
         let world = history(seed, false);
         writes += world.writes.len();
         with_removed += world
@@ -563,6 +584,7 @@ fn nobody_who_was_removed_opens_what_is_sealed_from_then_on() {
             panic!("seed {seed}: {error}");
         }
     }
+    let counted = format!("{writes} writes, {with_removed} of them with somebody out");
     assert!(
         with_removed * 10 > writes,
         "{with_removed} of {writes} writes"
@@ -578,7 +600,7 @@ fn the_model_notices_who_seals_under_the_newest_epoch() {
 
 #[test]
 fn any_order_gives_one_state() {
-    for seed in seeds(60) {
+    for seed in seeds(30) {
         let mut world = history(seed, false);
         let union = world.union();
         let (state, usable) = (union.state(), union.usable(world.now));
@@ -603,7 +625,7 @@ fn any_order_gives_one_state() {
 
 #[test]
 fn one_more_operation_gives_what_all_at_once_give() {
-    for seed in seeds(30) {
+    for seed in seeds(5) {
         let world = history(seed, false);
         let union = world.union();
         let ops: Vec<_> = union.ops().cloned().collect();
@@ -622,7 +644,7 @@ fn one_more_operation_gives_what_all_at_once_give() {
 
 #[test]
 fn a_denial_is_never_undone() {
-    for seed in seeds(100) {
+    for seed in seeds(40) {
         let world = history(seed, false);
         let union = world.union();
         let all = union.state();
@@ -653,7 +675,7 @@ fn is_hard(op: &Op) -> bool {
 
 #[test]
 fn rights_never_grow_along_a_chain() {
-    for seed in seeds(100) {
+    for seed in seeds(40) {
         let union = history(seed, false).union();
         let state: State = union.state();
         for (key, member) in &state.members {
