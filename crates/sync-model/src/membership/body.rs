@@ -18,8 +18,8 @@ use larder_store_api::{PublicKey, Result};
 use larder_store_engine::Hash;
 
 use super::{
-    MAX_BOXES, MAX_FROZEN, MAX_KEPT, MAX_LINKS, MAX_PREFIXES, MAX_ROOT_LEN, MAX_TARGETS, op::OpId,
-    rights::Rights,
+    MAX_BOXES, MAX_FROZEN, MAX_KEPT, MAX_LINKS, MAX_PREFIXES, MAX_ROOT_LEN, MAX_TARGETS, MAX_USES,
+    op::OpId, rights::Rights,
 };
 use crate::codec::Fields;
 
@@ -315,8 +315,10 @@ impl Cap {
             text.map_err(|_| from.invalid("a prefix of names is not UTF-8"))
         })?;
         let is_invite = flags & 4 != 0;
-        if is_invite != (uses > 0) || (flags & 2 != 0 && !is_invite) {
-            return Err(from.invalid("only an invite has uses and waits for confirmation"));
+        if is_invite != (uses > 0) || uses > MAX_USES || (flags & 2 != 0 && !is_invite) {
+            return Err(
+                from.invalid("only an invite has uses, which are few, and waits for confirmation")
+            );
         }
         Ok(Self {
             key,

@@ -181,19 +181,26 @@ impl Log {
         wanted.iter().filter(lacks).copied().collect()
     }
 
-    /// Claims of devices that were removed: they know the key of the invite, so that who makes an epoch must know of
-    /// it.
+    /// Claims of devices that are out, and how they had come in: they know the keys of the invites that they used, so
+    /// that who makes an epoch must know of that.
     fn claims_of_removed(&self, judge: &Judge<'_>) -> Vec<usize> {
-        let uses = self.uses.iter().filter(|(_, uses)| !uses.enders.is_empty());
-        let claims =
-            uses.flat_map(|(cap, uses)| uses.claims.iter().map(move |claim| (*cap, *claim)));
-        let known = claims.filter(|(cap, claim)| {
-            let removals = &self.subjects[self.nodes[*claim].author].removals;
-            let knew = |removal: &&usize| self.nodes[*cap].past.has(**removal);
-            let mut removals = removals.iter().filter(|removal| !knew(removal));
-            removals.any(|removal| judge.counts(*removal))
-        });
-        known.map(|(_, claim)| claim).collect()
+        let mut known = Vec::new();
+        for cap in self.uses.keys().copied() {
+            if !judge.has(cap) || !judge.is_good(cap) {
+                continue;
+            }
+            let past = &self.nodes[cap].past;
+            for claim in judge.claims(cap) {
+                let outs = judge.outs(self.nodes[claim].author);
+                for (_, given) in outs.filter(|(removal, _)| !past.has(*removal)) {
+                    known.push(claim);
+                    known.extend(given);
+                }
+            }
+        }
+        known.sort_unstable();
+        known.dedup();
+        known
     }
 
     /// Grants to devices that time has ended, with their last moments.

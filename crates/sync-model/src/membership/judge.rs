@@ -1,415 +1,27 @@
-//! Which operations count: each is judged once by its own past, and then by what others said beside it.
+//! Which operations count together: what was said beside them may make them void.
 
-use std::{cell::Cell, collections::HashSet, sync::OnceLock};
-
-use larder_store_api::PublicKey;
-
-use super::{
-    MAX_CHAIN, MAX_DEPTH,
-    bits::Bits,
-    body::{Body, Boxes, Cap, Claim, Remove},
-    log::{Log, Node, quota},
-    rights::Rights,
+use std::{
+    cell::{Cell, RefCell},
+    collections::{BTreeSet, HashMap},
+    rc::Rc,
 };
 
-/// The reason why an operation does nothing, judged by its own past.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[non_exhaustive]
-pub enum Reason {
-    /// Its number is not the next one of its author.
-    Number,
-    /// Its author has said more than it may.
-    Quota,
-    /// Its proof gives its author nothing, or not any more.
-    Proof,
-    /// The proofs before it are too many.
-    Chain,
-    /// The rights of its author had ended.
-    Expired,
-    /// Its author lacks the right to say this.
-    Right,
-    /// It gives more than its author has.
-    More,
-    /// The invite is another, had ended, or is used up.
-    Invite,
-    /// The invite wants a cap for the device, which is given by who may invite.
-    Confirm,
-    /// There is nobody in it whom its author may remove.
-    Targets,
-}
-
-/// The effect of an operation.
-#[derive(Debug, Clone)]
-pub(super) struct Acts {
-    /// The place of its proof; of the genesis, its own.
-    pub proof: usize,
-    /// The rank of its author under that proof: the lesser removes the greater.
-    pub rank: u8,
-    /// The key of the author's owner.
-    pub owner: PublicKey,
-    /// The number of proofs before it.
-    pub chain: u8,
-    pub grant: Option<Grant>,
-    /// The places of the keys that it removes.
-    pub targets: Vec<usize>,
-    /// Of a hard removal, the places of the last operations that count.
-    pub kept: Vec<usize>,
-}
-
-/// Rights, as an operation gives them.
-#[derive(Debug, Clone)]
-pub(super) struct Grant {
-    /// The place of the key that gets them: a device or an invite.
-    pub receiver: usize,
-    /// The owner of the device; of an invite, that of who made it.
-    pub owner: PublicKey,
-    pub is_invite: bool,
-    /// The distance from the root.
-    pub level: u8,
-    pub rights: Rights,
-    pub depth: u8,
-    pub prefixes: Vec<String>,
-    pub until: Option<i64>,
-}
-
-impl Grant {
-    /// Those who may not remove come after all who may, so that whoever may can remove them.
-    pub fn rank(&self) -> u8 {
-        let may_remove = self.rights.covers(Rights::REMOVE);
-        self.level + if may_remove { 0 } else { 16 }
-    }
-}
-
-/// The greatest rank whose removals may be hard: the root and its devices. Others' would only make it hard to
-/// say which of two counts.
-const MAX_HARD_RANK: u8 = 1;
-
-impl Log {
-    /// Judges an operation by its past.
-    pub(super) fn judge(&self, at: usize) -> Result<Acts, Reason> {
-        let node = &self.nodes[at];
-        let content = node.op.content();
-        if let Body::Genesis { .. } = content.body {
-            return Ok(self.genesis(node));
-        }
-        let proof = self.place_of(content.proof);
-        let proof = proof.filter(|at| node.past.has(*at)).ok_or(Reason::Proof)?;
-        let before = Judge::new(self, Some(&node.past));
-        let given = self.nodes[proof].verdict.as_ref().ok();
-        let (given, grant) = given
-            .and_then(|acts| Some((acts, acts.grant.as_ref()?)))
-            .ok_or(Reason::Proof)?;
-        let is_claim = matches!(content.body, Body::Claim(_));
-        if grant.is_invite != is_claim || (!is_claim && grant.receiver != node.author) {
-            return Err(Reason::Proof);
-        }
-        if !before.holds(proof) {
-            return Err(Reason::Proof);
-        }
-        if content.seq >= quota(grant.rights) && node.author != self.nodes[0].author {
-            return Err(Reason::Quota);
-        }
-        if !is_claim && grant.until.is_some_and(|until| content.time > until) {
-            return Err(Reason::Expired);
-        }
-        let chain = given.chain + 1;
-        if chain > MAX_CHAIN {
-            return Err(Reason::Chain);
-        }
-        let mut acts = Acts {
-            proof,
-            rank: grant.rank(),
-            owner: grant.owner,
-            chain,
-            grant: None,
-            targets: Vec::new(),
-            kept: Vec::new(),
-        };
-        match &content.body {
-            Body::Genesis { .. } => {}
-            Body::Cap(cap) => acts.grant = Some(self.judge_cap(cap, proof, grant)?),
-            Body::Claim(claim) => acts.grant = Some(self.judge_claim(claim, node, grant)?),
-            Body::Remove(remove) => {
-                acts.targets = self.judge_targets(remove, &acts, grant, &before);
-                if acts.targets.is_empty() {
-                    return Err(Reason::Targets);
-                }
-                let kept = remove.kept.iter().filter_map(|id| self.place_of(*id));
-                acts.kept = kept.filter(|kept| node.past.has(*kept)).collect();
-            }
-            Body::Epoch(_) | Body::Succeed(_) => {
-                if !grant.rights.covers(Rights::WRITE) {
-                    return Err(Reason::Right);
-                }
-            }
-            Body::Boxes(boxes) => self.judge_boxes(boxes, node)?,
-            Body::Keys(_) => {}
-        }
-        Ok(acts)
-    }
-
-    fn genesis(&self, node: &Node) -> Acts {
-        let owner = node.op.content().author;
-        let grant = Grant {
-            receiver: node.author,
-            owner,
-            is_invite: false,
-            level: 0,
-            rights: Rights::ADMIN,
-            depth: MAX_DEPTH,
-            prefixes: Vec::new(),
-            until: None,
-        };
-        Acts {
-            proof: 0,
-            rank: 0,
-            owner,
-            chain: 0,
-            grant: Some(grant),
-            targets: Vec::new(),
-            kept: Vec::new(),
-        }
-    }
-
-    fn judge_cap(&self, cap: &Cap, proof: usize, from: &Grant) -> Result<Grant, Reason> {
-        let is_invite = cap.invite.is_some();
-        // A device says by a claim whose it is; otherwise anybody could say so, and remove it as one of theirs.
-        // The root's word suffices: it outranks all.
-        if cap.own && !is_invite && proof != 0 {
-            return Err(Reason::Right);
-        }
-        if !cap.own && !from.rights.covers(Rights::INVITE) {
-            return Err(Reason::Right);
-        }
-        let depth = if cap.own {
-            Some(from.depth)
-        } else {
-            from.depth.checked_sub(1)
-        };
-        if !from.rights.covers(cap.rights)
-            || depth.is_none_or(|depth| cap.depth > depth)
-            || !covers_names(&from.prefixes, &cap.prefixes)
-        {
-            return Err(Reason::More);
-        }
-        // What a receiver of an invite gets ends when the giver's rights do; when the invite ends is judged when
-        // somebody is let in.
-        let until = match (from.until, cap.until) {
-            (Some(from), Some(cap)) if !is_invite => Some(from.min(cap)),
-            (None, Some(cap)) if !is_invite => Some(cap),
-            (from, _) => from,
-        };
-        let receiver = self.subject_of(cap.key).ok_or(Reason::Proof)?;
-        Ok(Grant {
-            receiver,
-            owner: if is_invite || cap.own {
-                from.owner
-            } else {
-                cap.key
-            },
-            is_invite,
-            level: from.level.max(1) + u8::from(!cap.own),
-            rights: cap.rights,
-            depth: cap.depth,
-            prefixes: cap.prefixes.clone(),
-            until,
-        })
-    }
-
-    fn judge_claim(&self, claim: &Claim, node: &Node, from: &Grant) -> Result<Grant, Reason> {
-        let cap = self.place_of(node.op.content().proof);
-        let cap = cap.and_then(|at| self.cap(at)).ok_or(Reason::Proof)?;
-        if cap.key != claim.invite {
-            return Err(Reason::Invite);
-        }
-        let author = node.op.content().author;
-        Ok(Grant {
-            receiver: node.author,
-            owner: if cap.own { from.owner } else { author },
-            is_invite: false,
-            ..from.clone()
-        })
-    }
-
-    /// Returns those whom the author may remove: invites that its owner made and devices of its owner, and, with
-    /// the right to, those whom it outranks. Nobody removes the root.
-    fn judge_targets(
-        &self,
-        remove: &Remove,
-        acts: &Acts,
-        own: &Grant,
-        before: &Judge<'_>,
-    ) -> Vec<usize> {
-        let may_remove = own.rights.covers(Rights::REMOVE);
-        let targets = remove
-            .targets
-            .iter()
-            .filter_map(|key| self.subject_of(*key));
-        let mut targets: Vec<_> = targets
-            .filter(|target| {
-                if *target == self.nodes[0].author {
-                    return false;
-                }
-                let known = self.subjects[*target].grants.iter().copied();
-                let known = known.filter(|grant| before.has(*grant));
-                let known: Vec<_> = known.filter_map(|at| Some((at, self.grant(at)?))).collect();
-                // Of all that it holds, for a key may be named as if it were an invite of the author's.
-                let may = |grant: &Grant| {
-                    grant.owner == acts.owner || (may_remove && acts.rank < grant.rank())
-                };
-                known.iter().any(|(_, grant)| may(grant))
-                    && known
-                        .iter()
-                        .all(|(at, grant)| may(grant) || !before.holds(*at))
-            })
-            .collect();
-        targets.sort_unstable();
-        targets.dedup();
-        targets
-    }
-
-    fn judge_boxes(&self, boxes: &Boxes, node: &Node) -> Result<(), Reason> {
-        if boxes.claim == super::OpId::NONE {
-            return Ok(());
-        }
-        let claim = self.place_of(boxes.claim).filter(|at| node.past.has(*at));
-        let claim = claim.ok_or(Reason::Invite)?;
-        let claimed = &self.nodes[claim];
-        let (Body::Claim(_), Ok(acts)) = (claimed.op.body(), &claimed.verdict) else {
-            return Err(Reason::Invite);
-        };
-        let cap = self.cap(acts.proof).ok_or(Reason::Invite)?;
-        if cap.confirm {
-            return Err(Reason::Confirm);
-        }
-        let time = node.op.content().time;
-        if claimed.op.content().author != boxes.recipient
-            || cap.until.is_some_and(|until| time > until)
-        {
-            return Err(Reason::Invite);
-        }
-        let admitted = self.uses.get(&acts.proof).map(|uses| &uses.admitted);
-        let admitted = admitted.filter(|all| all.len() >= usize::from(cap.uses));
-        let others = admitted.into_iter().flatten();
-        let others = others.filter(|(other, by)| *other != claim && node.past.has(*by));
-        let others: HashSet<_> = others.map(|(other, _)| other).collect();
-        if others.len() >= usize::from(cap.uses) {
-            return Err(Reason::Invite);
-        }
-        Ok(())
-    }
-
-    /// Files an operation that counts in its past where others look for it.
-    pub(super) fn note(&mut self, at: usize) {
-        let Ok(acts) = &self.nodes[at].verdict else {
-            return;
-        };
-        let (proof, targets) = (acts.proof, acts.targets.clone());
-        let is_hard = acts.rank <= MAX_HARD_RANK;
-        let receiver = acts.grant.as_ref().map(|grant| grant.receiver);
-        let (op, author) = (self.nodes[at].op.clone(), self.nodes[at].author);
-        if let Some(receiver) = receiver {
-            self.subjects[receiver].grants.push(at);
-        }
-        match op.body() {
-            Body::Cap(cap) if cap.invite.is_some() => {
-                let enders = [receiver, Some(author)].into_iter().flatten();
-                let enders = enders.flat_map(|key| &self.subjects[key].removals).copied();
-                let mut enders: Vec<_> = enders
-                    .filter(|removal| !self.nodes[at].past.has(*removal))
-                    .collect();
-                enders.dedup();
-                let uses = self.uses.entry(at).or_default();
-                uses.enders = enders;
-            }
-            Body::Claim(_) => {
-                let enders = self.subjects[author].removals.clone();
-                for removal in enders {
-                    self.end(proof, removal);
-                }
-                self.uses.entry(proof).or_default().claims.push(at);
-            }
-            Body::Remove(remove) => {
-                self.removals.push(at);
-                if remove.hard && is_hard {
-                    self.hard.push(at);
-                }
-                for target in targets {
-                    let subject = &mut self.subjects[target];
-                    subject.removals.push(at);
-                    let claimed = subject.grants.iter().filter_map(|grant| {
-                        let node = &self.nodes[*grant];
-                        let acts = node.verdict.as_ref().ok()?;
-                        Some(match node.op.body() {
-                            Body::Claim(_) => acts.proof,
-                            _ => *grant,
-                        })
-                    });
-                    let caps: Vec<_> = subject.ops.iter().copied().chain(claimed).collect();
-                    for cap in caps {
-                        self.end(cap, at);
-                    }
-                }
-            }
-            Body::Boxes(boxes) if boxes.claim != super::OpId::NONE => {
-                if let Some(claim) = self.place_of(boxes.claim) {
-                    self.admissions.entry(claim).or_default().push(at);
-                    if let Ok(acts) = &self.nodes[claim].verdict
-                        && let Some(uses) = self.uses.get_mut(&acts.proof)
-                    {
-                        uses.admitted.push((claim, at));
-                    }
-                }
-            }
-            _ => {}
-        }
-        if op.body().epoch().is_some() {
-            self.epochs.push((at, OnceLock::new()));
-        }
-    }
-
-    /// Notes that a removal ends an invite, if this is one and was not made in knowledge of it.
-    fn end(&mut self, cap: usize, removal: usize) {
-        let knew = self.nodes[cap].past.has(removal);
-        if let Some(uses) = self.uses.get_mut(&cap).filter(|_| !knew)
-            && !uses.enders.contains(&removal)
-        {
-            uses.enders.push(removal);
-        }
-    }
-
-    pub(super) fn grant(&self, at: usize) -> Option<&Grant> {
-        self.nodes[at].verdict.as_ref().ok()?.grant.as_ref()
-    }
-
-    pub(super) fn cap(&self, at: usize) -> Option<&Cap> {
-        match self.nodes[at].op.body() {
-            Body::Cap(cap) => Some(cap),
-            _ => None,
-        }
-    }
-
-    pub(super) fn remove(&self, at: usize) -> Option<&Remove> {
-        match self.nodes[at].op.body() {
-            Body::Remove(remove) => Some(remove),
-            _ => None,
-        }
-    }
-}
-
-/// Returns whether each of `names` begins as one of `from`, of which none means all names.
-fn covers_names(from: &[String], names: &[String]) -> bool {
-    let begins = |name: &String| from.iter().any(|from| name.starts_with(from.as_str()));
-    from.is_empty() || (!names.is_empty() && names.iter().all(begins))
-}
+use super::{bits::Bits, body::Body, log::Log};
 
 /// The operations that count among some of a log: all, or the past of one.
 pub(super) struct Judge<'a> {
     log: &'a Log,
     view: Option<&'a Bits>,
-    /// Whether each removal counts and each operation is good: 0 where it is not known yet. Only for who asks
-    /// about many.
-    memo: Option<[Vec<Cell<u8>>; 2]>,
+    /// Whether each removal counts and each operation is good, 0 where it is not known yet, and what ends invites.
+    /// Only for who asks about many.
+    memo: Option<Memo>,
+}
+
+#[derive(Default)]
+struct Memo {
+    counts: Vec<Cell<u8>>,
+    good: Vec<Cell<u8>>,
+    enders: RefCell<HashMap<usize, Rc<BTreeSet<usize>>>>,
 }
 
 impl<'a> Judge<'a> {
@@ -424,9 +36,13 @@ impl<'a> Judge<'a> {
 
     /// Remembers each answer.
     pub fn with_memo(log: &'a Log, view: Option<&'a Bits>) -> Self {
-        let memo = || vec![Cell::new(0); log.nodes.len()];
+        let memo = Memo {
+            counts: vec![Cell::new(0); log.nodes.len()],
+            good: vec![Cell::new(0); log.nodes.len()],
+            enders: RefCell::default(),
+        };
         Self {
-            memo: Some([memo(), memo()]),
+            memo: Some(memo),
             ..Self::new(log, view)
         }
     }
@@ -438,13 +54,16 @@ impl<'a> Judge<'a> {
     /// Returns whether a removal counts: it is in the view, and no hard one in it leaves it out.
     pub fn counts(&self, removal: usize) -> bool {
         self.has(removal)
-            && self.remembered(0, removal, || {
-                !self
-                    .log
-                    .hard
-                    .iter()
-                    .any(|hard| self.leaves_out(*hard, removal))
-            })
+            && self.remembered(
+                |memo| &memo.counts[removal],
+                || {
+                    !self
+                        .log
+                        .hard
+                        .iter()
+                        .any(|hard| self.leaves_out(*hard, removal))
+                },
+            )
     }
 
     /// Returns whether a hard removal counts and leaves out this operation, or one that gave its author the right.
@@ -509,12 +128,15 @@ impl<'a> Judge<'a> {
 
     /// Returns whether neither this operation nor one that gave its author the right is void.
     pub fn is_good(&self, at: usize) -> bool {
-        self.remembered(1, at, || {
-            let Ok(acts) = &self.log.nodes[at].verdict else {
-                return false;
-            };
-            at == 0 || (self.void_by(at).next().is_none() && self.is_good(acts.proof))
-        })
+        self.remembered(
+            |memo| &memo.good[at],
+            || {
+                let Ok(acts) = &self.log.nodes[at].verdict else {
+                    return false;
+                };
+                at == 0 || (self.void_by(at).next().is_none() && self.is_good(acts.proof))
+            },
+        )
     }
 
     /// Returns whether the receiver of a grant has what it gives, but for the time.
@@ -540,31 +162,90 @@ impl<'a> Judge<'a> {
         let Ok(acts) = &nodes[claim].verdict else {
             return false;
         };
-        let (Some(uses), Some(admissions)) = (
-            self.log.uses.get(&acts.proof),
-            self.log.admissions.get(&claim),
-        ) else {
+        let Some(admissions) = self.log.admissions.get(&claim) else {
             return false;
         };
+        let enders = self.enders(acts.proof);
         let mut admissions = admissions.iter().copied();
         admissions.any(|by| {
-            let before = |removal: &usize| nodes[*removal].past.has(by) || !self.counts(*removal);
-            self.has(by) && self.is_good(by) && uses.enders.iter().all(before)
+            let knew = |removal: &usize| nodes[*removal].past.has(by);
+            self.has(by) && self.is_good(by) && enders.iter().all(knew)
         })
     }
 
     /// Returns whether the invite of a cap can be used, but for its time and its uses.
     pub fn is_open(&self, cap: usize) -> bool {
-        let uses = self.log.uses.get(&cap);
-        uses.is_some_and(|uses| !uses.enders.iter().any(|removal| self.counts(*removal)))
-            && self.holds(cap)
+        self.log.uses.contains_key(&cap) && self.holds(cap) && self.enders(cap).is_empty()
     }
 
-    fn remembered(&self, which: usize, at: usize, ask: impl FnOnce() -> bool) -> bool {
-        let Some(memo) = &self.memo else {
+    /// Returns the removals that end an invite: of itself, of who made it, and of all who used it, for they know its
+    /// key. Those that it was made in knowledge of are not among them.
+    pub fn enders(&self, cap: usize) -> Rc<BTreeSet<usize>> {
+        let memo = self.memo.as_ref().map(|memo| &memo.enders);
+        if let Some(known) = memo.and_then(|memo| memo.borrow().get(&cap).cloned()) {
+            return known;
+        }
+        let node = &self.log.nodes[cap];
+        let receiver = self.log.grant(cap).map(|grant| grant.receiver);
+        let keys = [Some(node.author), receiver].into_iter().flatten();
+        let removals = keys
+            .flat_map(|key| &self.log.subjects[key].removals)
+            .copied();
+        let mut found: BTreeSet<_> = removals.filter(|removal| self.counts(*removal)).collect();
+        for claim in self.claims(cap) {
+            found.extend(
+                self.outs(self.log.nodes[claim].author)
+                    .map(|(removal, _)| removal),
+            );
+        }
+        found.retain(|removal| !node.past.has(*removal));
+        let found = Rc::new(found);
+        if let Some(memo) = memo {
+            memo.borrow_mut().insert(cap, found.clone());
+        }
+        found
+    }
+
+    /// Returns the claims of an invite.
+    pub fn claims(&self, cap: usize) -> impl Iterator<Item = usize> {
+        let uses = self.log.uses.get(&cap);
+        let claims = uses.into_iter().flat_map(|uses| &uses.claims).copied();
+        claims.filter(|claim| self.has(*claim))
+    }
+
+    /// Returns the removals that took something from a device: of itself, or of those by whom it came; each with an
+    /// operation that one must know to see this, if there is one beside the removal.
+    pub fn outs(&self, device: usize) -> impl Iterator<Item = (usize, Option<usize>)> {
+        let subject = &self.log.subjects[device];
+        let own = subject.removals.iter().copied();
+        let own = own.filter(|removal| self.counts(*removal));
+        let grants = subject.grants.iter().copied();
+        let given = grants.flat_map(|grant| {
+            let admissions = self.log.admissions.get(&grant);
+            let admissions = admissions.into_iter().flatten().copied();
+            std::iter::once(grant).chain(admissions)
+        });
+        let void = given.filter(|at| self.has(*at) && !self.is_good(*at));
+        let void = void.flat_map(|at| self.voids(at).into_iter().map(move |by| (by, Some(at))));
+        own.map(|removal| (removal, None)).chain(void)
+    }
+
+    /// Returns the removals that make an operation, or one that gave its author the right, void.
+    pub fn voids(&self, mut at: usize) -> BTreeSet<usize> {
+        let mut found = BTreeSet::new();
+        while at != 0
+            && let Ok(acts) = &self.log.nodes[at].verdict
+        {
+            found.extend(self.void_by(at));
+            at = acts.proof;
+        }
+        found
+    }
+
+    fn remembered(&self, place: impl Fn(&Memo) -> &Cell<u8>, ask: impl FnOnce() -> bool) -> bool {
+        let Some(known) = self.memo.as_ref().map(place) else {
             return ask();
         };
-        let known = &memo[which][at];
         if known.get() == 0 {
             known.set(if ask() { 1 } else { 2 });
         }

@@ -11,9 +11,9 @@ use super::{
     MAX_ADMIN_OPS, MAX_OPS, MAX_OWN_OPS, MAX_WAITING, RESERVED_OPS,
     bits::Bits,
     body::Body,
-    judge::{Acts, Reason},
     op::{Op, OpId},
     rights::Rights,
+    verdict::{Acts, Reason},
 };
 
 /// What became of an operation that was given to [`Log::add`].
@@ -70,8 +70,6 @@ pub(super) struct Subject {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Uses {
     pub claims: Vec<usize>,
-    /// Removals that end it: of itself, of who made it, or of who claimed it. All of them know its key.
-    pub enders: Vec<usize>,
     /// Claims, each with an operation that admits it.
     pub admitted: Vec<(usize, usize)>,
 }

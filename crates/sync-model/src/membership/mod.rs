@@ -26,6 +26,7 @@ mod saw;
 mod secret;
 mod sign;
 mod state;
+mod verdict;
 mod write;
 
 pub use self::{
@@ -34,7 +35,6 @@ pub use self::{
         RepoProof, SealedBox, Succeed,
     },
     epoch::{Recipient, Recipients},
-    judge::Reason,
     log::{Added, Log, Refused},
     op::{Content, Op, OpId, VERSION},
     rights::Rights,
@@ -42,6 +42,7 @@ pub use self::{
     secret::{BoxSecret, EpochSecret, box_at, open_link, open_link_locate},
     sign::{sign_claim, sign_repo},
     state::{Gone, Held, Invite, Member, State},
+    verdict::Reason,
 };
 
 /// The longest operation, in bytes.
@@ -85,6 +86,9 @@ pub const MAX_ROOT_LEN: usize = 4096;
 
 /// The most operations that a hard removal names as the last that count.
 pub const MAX_KEPT: usize = 32;
+
+/// The most devices that may use one invite.
+pub const MAX_USES: u16 = 256;
 
 /// The most prefixes of a cap.
 pub const MAX_PREFIXES: usize = 16;

@@ -247,7 +247,7 @@ impl Log {
             member.held.insert(node.op.id(), held);
             return;
         }
-        let mut by = self.voids(judge, grant);
+        let mut by = judge.voids(grant);
         let removals = self.subjects[subject].removals.iter().copied();
         let ended: BTreeSet<_> = removals
             .filter(|at| !node.past.has(*at) && judge.counts(*at))
@@ -261,10 +261,8 @@ impl Log {
             if admissions.is_empty() && ended.is_empty() {
                 return;
             }
-            by.extend(admissions.iter().flat_map(|at| self.voids(judge, **at)));
-            let enders = self.uses.get(&acts.proof).into_iter();
-            let enders = enders.flat_map(|uses| &uses.enders).copied();
-            by.extend(enders.filter(|at| judge.counts(*at)));
+            by.extend(admissions.iter().flat_map(|at| judge.voids(**at)));
+            by.extend(judge.enders(acts.proof).iter());
         }
         by.extend(ended);
         let gone = state.gone.entry(key).or_insert_with(|| Gone {
@@ -273,18 +271,6 @@ impl Log {
         });
         let by = by.into_iter().map(|at| self.nodes[at].op.id());
         gone.by.extend(by);
-    }
-
-    /// Returns the removals that make an operation, or one that gave its author the right, void.
-    fn voids(&self, judge: &Judge<'_>, mut at: usize) -> BTreeSet<usize> {
-        let mut found = BTreeSet::new();
-        while at != 0
-            && let Ok(acts) = &self.nodes[at].verdict
-        {
-            found.extend(judge.void_by(at));
-            at = acts.proof;
-        }
-        found
     }
 
     /// Returns the keys that a device told last.

@@ -49,7 +49,7 @@ fn cases() -> Vec<Op> {
         invite: Some(BoxKey([8; 32])),
         own: true,
         confirm: true,
-        uses: 300,
+        uses: 200,
         ..Cap::device(public_key(&link), Rights::ADMIN, 8)
     };
     let claim = Claim {

@@ -12,7 +12,8 @@ use std::{
 
 use larder_store_api::{PublicKey, SecretKey};
 use larder_sync_model::membership::{
-    Added, Body, BoxKey, Boxes, Cap, DeviceKeys, Log, Op, OpId, Recipients, Remove, Rights, State,
+    Added, Body, BoxKey, Boxes, Cap, DeviceKeys, Gone, Log, Op, OpId, Recipient, Recipients,
+    Remove, Rights, State,
 };
 use rand::{Rng, SeedableRng, seq::IndexedRandom, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
@@ -57,9 +58,19 @@ struct Write {
     known: HashSet<OpId>,
 }
 
+/// A box: of which epoch, to whom, and how many operations its maker knew.
+struct Sealed {
+    epoch: OpId,
+    to: PublicKey,
+    key: BoxKey,
+    reads: bool,
+    by: usize,
+    knew: usize,
+}
+
 #[derive(Default)]
 struct Public {
-    boxes: Vec<(OpId, PublicKey, BoxKey, bool)>,
+    boxes: Vec<Sealed>,
     links: Vec<(OpId, OpId)>,
     ops: Vec<Op>,
 }
@@ -69,10 +80,13 @@ impl Public {
     fn closure(&self, keys: &BTreeSet<BoxKey>, made: &BTreeSet<OpId>) -> [HashSet<OpId>; 2] {
         let mut read: HashSet<_> = made.iter().copied().collect();
         let mut locate = HashSet::new();
-        for (epoch, _, key, reads) in &self.boxes {
-            if keys.contains(key) {
-                if *reads { &mut read } else { &mut locate }.insert(*epoch);
-            }
+        for sealed in self
+            .boxes
+            .iter()
+            .filter(|sealed| keys.contains(&sealed.key))
+        {
+            let opened = if sealed.reads { &mut read } else { &mut locate };
+            opened.insert(sealed.epoch);
         }
         locate.extend(read.iter().copied());
         loop {
@@ -134,13 +148,13 @@ impl World {
         self.now += self.random.random_range(0..20);
         let mut who = self.random.random_range(0..self.actors.len());
         // Those who believe themselves members act more, and the root seldom.
-        if who == 0 || self.random.random_bool(0.6) {
-            let members = (1..self.actors.len()).filter(|at| {
-                let actor = &self.actors[*at];
-                actor.log.state().members.contains_key(&actor.device.key)
-            });
-            let members: Vec<_> = members.collect();
-            who = members.choose(&mut self.random).copied().unwrap_or(who);
+        for _ in 0..4 {
+            let actor = &self.actors[who];
+            let is_member = || actor.log.state().members.contains_key(&actor.device.key);
+            if who != 0 && (self.random.random_bool(0.3) || is_member()) {
+                break;
+            }
+            who = self.random.random_range(0..self.actors.len());
         }
         match self.random.random_range(0..100) {
             0..30 => {
@@ -249,17 +263,21 @@ impl World {
     /// Somebody uses a link: a new device, a member, or a device that was removed and is given a link in knowledge of
     /// that.
     fn claim(&mut self) {
-        let Some(at) = (0..self.invitations.len())
-            .collect::<Vec<_>>()
-            .choose(&mut self.random)
-            .copied()
-        else {
-            return;
+        // Mostly a recent one.
+        let recent = self.invitations.len().saturating_sub(5);
+        let first = if self.random.random_bool(0.8) {
+            recent
+        } else {
+            0
         };
+        if first == self.invitations.len() {
+            return;
+        }
+        let at = self.random.random_range(first..self.invitations.len());
         let (by, cap) = (self.invitations[at].by, self.invitations[at].cap);
         let log = self.actors[by].log.clone();
+        let gone = log.state().gone;
         let back = self.actors.iter().position(|actor| {
-            let gone = log.state().gone;
             let gone = gone.get(&actor.device.key);
             gone.is_some_and(|gone| gone.by.iter().all(|by| is_before(&log, *by, cap)))
         });
@@ -328,9 +346,7 @@ impl World {
                     boxes: vec![(epoch, [0; 81])],
                 };
                 if has.contains(&epoch) && self.say(who, Body::Boxes(boxes)).is_some() {
-                    self.public
-                        .boxes
-                        .push((epoch, to.key, to.box_key, to.reads));
+                    self.seal_to(who, epoch, &to);
                 }
             }
         }
@@ -411,14 +427,25 @@ impl World {
         let secret = self.actors[who].device.secret.clone();
         let op = self.actors[who].log.sign(&secret, body, time).ok()?;
         let id = self.publish(who, op, false);
-        let to = recipients.iter();
-        let to = to.map(|to| (id, to.key, to.box_key, to.reads));
-        self.public.boxes.extend(to);
+        for to in recipients.iter() {
+            self.seal_to(who, id, to);
+        }
         self.public
             .links
             .extend(links.into_iter().map(|link| (id, link)));
         self.actors[who].made.insert(id);
         Some(id)
+    }
+
+    fn seal_to(&mut self, by: usize, epoch: OpId, to: &Recipient) {
+        self.public.boxes.push(Sealed {
+            epoch,
+            to: to.key,
+            key: to.box_key,
+            reads: to.reads,
+            by,
+            knew: self.actors[by].log.len(),
+        });
     }
 
     fn write(&mut self, who: usize) {
@@ -482,11 +509,32 @@ impl World {
     /// What was sealed is closed to all who were out, together.
     fn check_secrecy(&self) -> Result<(), String> {
         let log = self.union();
+        let state = log.state();
+        let places: Vec<HashMap<OpId, usize>> = self
+            .actors
+            .iter()
+            .map(|actor| {
+                let ops = actor.log.ops().enumerate();
+                ops.map(|(at, op)| (op.id(), at)).collect()
+            })
+            .collect();
         for (number, write) in self.writes.iter().enumerate() {
-            let out = write
-                .out
-                .iter()
-                .filter(|(key, by)| !came_back(&log, **key, by, &write.known));
+            // Somebody else, who knew why a device was out, let it in again and boxed something to it.
+            let let_in_again = |key: PublicKey, by: &BTreeSet<OpId>| {
+                let mut boxes = self.public.boxes.iter().filter(|sealed| sealed.to == key);
+                boxes.any(|sealed| {
+                    let knew = |id: &OpId| {
+                        let place = places[sealed.by].get(id);
+                        place.is_some_and(|at| *at < sealed.knew)
+                    };
+                    let maker = self.actors[sealed.by].device.key;
+                    !write.out.contains_key(&maker) && by.iter().all(knew)
+                })
+            };
+            let out = write.out.iter().filter(|(key, by)| match by.is_empty() {
+                true => !came_back(&log, &state, **key, by, &write.known),
+                false => !let_in_again(**key, by),
+            });
             let out: BTreeSet<_> = out.map(|(key, _)| *key).collect();
             let actors = self
                 .actors
@@ -494,23 +542,90 @@ impl World {
                 .filter(|actor| out.contains(&actor.device.key));
             let (mut keys, mut made) = (BTreeSet::new(), BTreeSet::new());
             for actor in actors {
-                // That a device uses an invite of which the writer does not know it, is nothing that the writer
-                // could heed.
-                let known = actor.box_keys.iter();
-                let known =
-                    known.filter(|(_, claim)| claim.is_none_or(|id| write.known.contains(&id)));
+                // That a device uses an invite is nothing that the writer could heed without knowing of it; and one
+                // that was made in knowledge of its removal was meant for it.
+                let by = write.out.get(&actor.device.key).into_iter().flatten();
+                let by: Vec<_> = by
+                    .filter(|by| is_removal_of(&log, **by, actor.device.key))
+                    .collect();
+                let known = actor.box_keys.iter().filter(|(_, claim)| {
+                    claim.is_none_or(|id| {
+                        let cap = log.get(id).map(|claim| claim.content().proof);
+                        let knew = |by: &&OpId| cap.is_some_and(|cap| is_before(&log, **by, cap));
+                        write.known.contains(&id)
+                            && (by.is_empty() || !by.iter().all(|by| knew(by)))
+                    })
+                });
                 keys.extend(known.map(|(key, _)| *key));
                 made.extend(&actor.made);
             }
             let [read, locate] = self.public.closure(&keys, &made);
             if read.contains(&write.epoch) || locate.contains(&write.epoch) {
-                return Err(format!(
-                    "write {number} under {:?} is open to {out:?}",
-                    write.epoch
-                ));
+                return Err(self.leak(number, &log, &keys, &made, &out));
             }
         }
         Ok(())
+    }
+}
+
+impl World {
+    /// What leads to an epoch that is open to those who were out, for who looks for the reason.
+    fn leak(
+        &self,
+        number: usize,
+        log: &Log,
+        keys: &BTreeSet<BoxKey>,
+        made: &BTreeSet<OpId>,
+        out: &BTreeSet<PublicKey>,
+    ) -> String {
+        let write = &self.writes[number];
+        let known = |id: &OpId| write.known.contains(id);
+        let before = past(log, write.epoch);
+        let mut text = format!(
+            "write {number} under {:?} is open to {out:?}\n",
+            write.epoch
+        );
+        for (key, by) in write.out.iter().filter(|(key, _)| out.contains(key)) {
+            let by: Vec<_> = by.iter().map(|by| (*by, before.contains(by))).collect();
+            text += &format!("{key} out by {by:?}\n");
+        }
+        let boxes = self.public.boxes.iter();
+        for sealed in boxes.filter(|sealed| keys.contains(&sealed.key)) {
+            let leads = self.public.closure(&[sealed.key].into(), &BTreeSet::new());
+            if leads.iter().any(|open| open.contains(&write.epoch)) {
+                let (epoch, by) = (&sealed.epoch, self.actors[sealed.by].device.key);
+                let is_known = known(epoch);
+                text += &format!(
+                    "box of {epoch:?} (known {is_known}) by {by} to {}\n",
+                    sealed.to
+                );
+            }
+        }
+        for epoch in made {
+            let leads = self.public.closure(&BTreeSet::new(), &[*epoch].into());
+            if leads.iter().any(|open| open.contains(&write.epoch)) {
+                text += &format!("made {epoch:?} (known {})\n", known(epoch));
+            }
+        }
+        for op in log.ops() {
+            let debug = format!("{:?}", op.body());
+            if out
+                .iter()
+                .any(|key| debug.contains(&key.to_string()) || *key == op.content().author)
+            {
+                let (id, content) = (op.id(), op.content());
+                text += &format!(
+                    "{id:?} known {} before {} at {} by {} {:?} {:.200}\n",
+                    known(&id),
+                    before.contains(&id),
+                    content.time,
+                    content.author,
+                    log.set_aside(id),
+                    debug,
+                );
+            }
+        }
+        text
     }
 }
 
@@ -522,6 +637,11 @@ fn actor(device: Device, log: &Log) -> Actor {
         made: BTreeSet::new(),
         device,
     }
+}
+
+fn is_removal_of(log: &Log, by: OpId, device: PublicKey) -> bool {
+    let body = log.get(by).map(Op::body);
+    matches!(body, Some(Body::Remove(remove)) if remove.targets.contains(&device))
 }
 
 fn is_before(log: &Log, first: OpId, then: OpId) -> bool {
@@ -537,8 +657,19 @@ fn past(log: &Log, of: OpId) -> HashSet<OpId> {
     found
 }
 
-/// Whether somebody gave a device rights after it was out, in knowledge of that.
-fn came_back(log: &Log, key: PublicKey, by: &BTreeSet<OpId>, known: &HashSet<OpId>) -> bool {
+/// Whether somebody gave a device rights of which those with `known` do not know, in knowledge of all removals of the
+/// device itself, and nothing made it void.
+fn came_back(
+    log: &Log,
+    state: &State,
+    key: PublicKey,
+    by: &BTreeSet<OpId>,
+    known: &HashSet<OpId>,
+) -> bool {
+    let by: Vec<_> = by
+        .iter()
+        .filter(|by| is_removal_of(log, **by, key))
+        .collect();
     log.ops().any(|op| {
         let gives = match op.body() {
             Body::Cap(cap) => cap.key == key,
@@ -546,11 +677,23 @@ fn came_back(log: &Log, key: PublicKey, by: &BTreeSet<OpId>, known: &HashSet<OpI
             Body::Boxes(boxes) => boxes.recipient == key && boxes.claim != OpId::NONE,
             _ => false,
         };
-        gives && !known.contains(&op.id()) && {
+        let is_new = gives && !known.contains(&op.id()) && log.set_aside(op.id()).is_none();
+        is_new && !is_void(log, state, op) && {
             let past = past(log, op.id());
             by.iter().all(|by| past.contains(by))
         }
     })
+}
+
+fn is_void(log: &Log, state: &State, op: &Op) -> bool {
+    let mut next = Some(op);
+    while let Some(op) = next {
+        if state.void.contains_key(&op.id()) {
+            return true;
+        }
+        next = log.get(op.content().proof);
+    }
+    false
 }
 
 fn seeds(default: u64) -> std::ops::Range<u64> {
@@ -563,7 +706,7 @@ fn seeds(default: u64) -> std::ops::Range<u64> {
 
 fn history(seed: u64, careless: bool) -> World {
     let mut world = World::new(seed, careless);
-    for _ in 0..130 {
+    for _ in 0..350 {
         world.step();
     }
     world
@@ -585,6 +728,7 @@ fn nobody_who_was_removed_opens_what_is_sealed_from_then_on() {
         }
     }
     let counted = format!("{writes} writes, {with_removed} of them with somebody out");
+    eprintln!("{counted}");
     assert!(
         with_removed * 10 > writes,
         "{with_removed} of {writes} writes"
@@ -660,13 +804,39 @@ fn a_denial_is_never_undone() {
                 let known: HashSet<_> = actor.log.ops().map(Op::id).collect();
                 if all.members.contains_key(key) {
                     assert!(
-                        came_back(&union, *key, &gone.by, &known),
-                        "seed {seed}: {key}"
+                        came_back(&union, &all, *key, &gone.by, &known),
+                        "seed {seed}: {key} {}",
+                        story(&union, *key, gone, &all, &known)
                     );
                 }
             }
         }
     }
+}
+
+/// What is said of a device, for who looks for the reason of a failure.
+fn story(log: &Log, key: PublicKey, gone: &Gone, state: &State, known: &HashSet<OpId>) -> String {
+    let mut text = format!("gone: {gone:?}, now {:?}\n", state.members[&key]);
+    for op in log.ops() {
+        let content = op.content();
+        let debug = format!("{:?}", op.body());
+        let named = gone.by.contains(&op.id()) || debug.contains(&key.to_string());
+        if named || content.author == key {
+            let past = past(log, op.id());
+            let after: Vec<_> = gone.by.iter().map(|by| past.contains(by)).collect();
+            let (id, aside) = (op.id(), log.set_aside(op.id()));
+            let mut debug = debug;
+            debug.truncate(300);
+            text += &format!(
+                "{id:?} known {} after {after:?} by {} proof {:?} {aside:?} void {:?} {debug}\n",
+                known.contains(&id),
+                content.author,
+                content.proof,
+                state.void.get(&id),
+            );
+        }
+    }
+    text
 }
 
 fn is_hard(op: &Op) -> bool {
@@ -703,12 +873,14 @@ fn rights_never_grow_along_a_chain() {
 #[test]
 fn histories_are_worth_something() {
     let (mut members, mut gone, mut void, mut overused, mut forked) = (0, 0, 0, 0, 0);
+    let mut size = 0;
     let mut asides: HashMap<_, usize> = HashMap::new();
     let mut given = HashSet::new();
     for seed in 0..40 {
         let world = history(seed, false);
         let log = world.union();
         let state = log.state();
+        size += log.len();
         members += state.members.len();
         gone += state.gone.len();
         void += state.void.len();
@@ -724,6 +896,9 @@ fn histories_are_worth_something() {
         given.extend(world.invitations.iter().map(|invitation| invitation.gives));
     }
     let seen = [members, gone, void, overused, forked];
+    eprintln!(
+        "members, gone, void, overused, forked: {seen:?}; set aside: {asides:?}; {size} operations"
+    );
     assert!(seen.iter().all(|seen| *seen > 0), "{seen:?} {asides:?}");
     assert!(asides.len() > 3, "{asides:?}");
     assert_eq!(given.len(), 5, "{given:?}");

@@ -1,0 +1,370 @@
+//! What an operation does, judged once by its own past.
+
+use std::{collections::HashSet, sync::OnceLock};
+
+use larder_store_api::PublicKey;
+
+use super::{
+    MAX_CHAIN, MAX_DEPTH,
+    body::{Body, Boxes, Cap, Claim, Remove},
+    judge::Judge,
+    log::{Log, Node, Uses, quota},
+    rights::Rights,
+};
+
+/// The reason why an operation does nothing, judged by its own past.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Reason {
+    /// Its number is not the next one of its author.
+    Number,
+    /// Its author has said more than it may.
+    Quota,
+    /// Its proof gives its author nothing, or not any more.
+    Proof,
+    /// The proofs before it are too many.
+    Chain,
+    /// The rights of its author had ended.
+    Expired,
+    /// Its author lacks the right to say this.
+    Right,
+    /// It gives more than its author has.
+    More,
+    /// The invite is another, had ended, or is used up.
+    Invite,
+    /// The invite wants a cap for the device, which is given by who may invite.
+    Confirm,
+    /// There is nobody in it whom its author may remove.
+    Targets,
+}
+
+/// The effect of an operation.
+#[derive(Debug, Clone)]
+pub(super) struct Acts {
+    /// The place of its proof; of the genesis, its own.
+    pub proof: usize,
+    /// The rank of its author under that proof: the lesser removes the greater.
+    pub rank: u8,
+    /// The key of the author's owner.
+    pub owner: PublicKey,
+    /// The number of proofs before it.
+    pub chain: u8,
+    pub grant: Option<Grant>,
+    /// The places of the keys that it removes.
+    pub targets: Vec<usize>,
+    /// Of a hard removal, the places of the last operations that count.
+    pub kept: Vec<usize>,
+}
+
+/// Rights, as an operation gives them.
+#[derive(Debug, Clone)]
+pub(super) struct Grant {
+    /// The place of the key that gets them: a device or an invite.
+    pub receiver: usize,
+    /// The owner of the device; of an invite, that of who made it.
+    pub owner: PublicKey,
+    pub is_invite: bool,
+    /// The distance from the root.
+    pub level: u8,
+    pub rights: Rights,
+    pub depth: u8,
+    pub prefixes: Vec<String>,
+    pub until: Option<i64>,
+}
+
+impl Grant {
+    /// Those who may not remove come after all who may, so that whoever may can remove them.
+    pub fn rank(&self) -> u8 {
+        let may_remove = self.rights.covers(Rights::REMOVE);
+        self.level + if may_remove { 0 } else { 16 }
+    }
+}
+
+/// The greatest rank whose removals may be hard: the root and its devices. Others' would only make it hard to
+/// say which of two counts.
+const MAX_HARD_RANK: u8 = 1;
+
+impl Log {
+    /// Judges an operation by its past.
+    pub(super) fn judge(&self, at: usize) -> Result<Acts, Reason> {
+        let node = &self.nodes[at];
+        let content = node.op.content();
+        if let Body::Genesis { .. } = content.body {
+            return Ok(self.genesis(node));
+        }
+        let proof = self.place_of(content.proof);
+        let proof = proof.filter(|at| node.past.has(*at)).ok_or(Reason::Proof)?;
+        let before = Judge::new(self, Some(&node.past));
+        let given = self.nodes[proof].verdict.as_ref().ok();
+        let (given, grant) = given
+            .and_then(|acts| Some((acts, acts.grant.as_ref()?)))
+            .ok_or(Reason::Proof)?;
+        let is_claim = matches!(content.body, Body::Claim(_));
+        if grant.is_invite != is_claim || (!is_claim && grant.receiver != node.author) {
+            return Err(Reason::Proof);
+        }
+        if !before.holds(proof) {
+            return Err(Reason::Proof);
+        }
+        if content.seq >= quota(grant.rights) && node.author != self.nodes[0].author {
+            return Err(Reason::Quota);
+        }
+        if !is_claim && grant.until.is_some_and(|until| content.time > until) {
+            return Err(Reason::Expired);
+        }
+        let chain = given.chain + 1;
+        if chain > MAX_CHAIN {
+            return Err(Reason::Chain);
+        }
+        let mut acts = Acts {
+            proof,
+            rank: grant.rank(),
+            owner: grant.owner,
+            chain,
+            grant: None,
+            targets: Vec::new(),
+            kept: Vec::new(),
+        };
+        match &content.body {
+            Body::Genesis { .. } => {}
+            Body::Cap(cap) => acts.grant = Some(self.judge_cap(cap, proof, grant)?),
+            Body::Claim(claim) => acts.grant = Some(self.judge_claim(claim, node, grant)?),
+            Body::Remove(remove) => {
+                acts.targets = self.judge_targets(remove, &acts, grant, &before);
+                if acts.targets.is_empty() {
+                    return Err(Reason::Targets);
+                }
+                let kept = remove.kept.iter().filter_map(|id| self.place_of(*id));
+                acts.kept = kept.filter(|kept| node.past.has(*kept)).collect();
+            }
+            Body::Epoch(_) | Body::Succeed(_) => {
+                if !grant.rights.covers(Rights::WRITE) {
+                    return Err(Reason::Right);
+                }
+            }
+            Body::Boxes(boxes) => self.judge_boxes(boxes, node)?,
+            Body::Keys(_) => {}
+        }
+        Ok(acts)
+    }
+
+    fn genesis(&self, node: &Node) -> Acts {
+        let owner = node.op.content().author;
+        let grant = Grant {
+            receiver: node.author,
+            owner,
+            is_invite: false,
+            level: 0,
+            rights: Rights::ADMIN,
+            depth: MAX_DEPTH,
+            prefixes: Vec::new(),
+            until: None,
+        };
+        Acts {
+            proof: 0,
+            rank: 0,
+            owner,
+            chain: 0,
+            grant: Some(grant),
+            targets: Vec::new(),
+            kept: Vec::new(),
+        }
+    }
+
+    fn judge_cap(&self, cap: &Cap, proof: usize, from: &Grant) -> Result<Grant, Reason> {
+        let is_invite = cap.invite.is_some();
+        // A device says by a claim whose it is; otherwise anybody could say so, and remove it as one of theirs.
+        // The root's word suffices: it outranks all.
+        if cap.own && !is_invite && proof != 0 {
+            return Err(Reason::Right);
+        }
+        if !cap.own && !from.rights.covers(Rights::INVITE) {
+            return Err(Reason::Right);
+        }
+        let depth = if cap.own {
+            Some(from.depth)
+        } else {
+            from.depth.checked_sub(1)
+        };
+        if !from.rights.covers(cap.rights)
+            || depth.is_none_or(|depth| cap.depth > depth)
+            || !covers_names(&from.prefixes, &cap.prefixes)
+        {
+            return Err(Reason::More);
+        }
+        // What a receiver of an invite gets ends when the giver's rights do; when the invite ends is judged when
+        // somebody is let in.
+        let until = match (from.until, cap.until) {
+            (Some(from), Some(cap)) if !is_invite => Some(from.min(cap)),
+            (None, Some(cap)) if !is_invite => Some(cap),
+            (from, _) => from,
+        };
+        let receiver = self.subject_of(cap.key).ok_or(Reason::Proof)?;
+        Ok(Grant {
+            receiver,
+            owner: if is_invite || cap.own {
+                from.owner
+            } else {
+                cap.key
+            },
+            is_invite,
+            level: from.level.max(1) + u8::from(!cap.own),
+            rights: cap.rights,
+            depth: cap.depth,
+            prefixes: cap.prefixes.clone(),
+            until,
+        })
+    }
+
+    fn judge_claim(&self, claim: &Claim, node: &Node, from: &Grant) -> Result<Grant, Reason> {
+        let cap = self.place_of(node.op.content().proof);
+        let cap = cap.and_then(|at| self.cap(at)).ok_or(Reason::Proof)?;
+        if cap.key != claim.invite {
+            return Err(Reason::Invite);
+        }
+        let author = node.op.content().author;
+        Ok(Grant {
+            receiver: node.author,
+            owner: if cap.own { from.owner } else { author },
+            is_invite: false,
+            ..from.clone()
+        })
+    }
+
+    /// Returns those whom the author may remove: invites that its owner made and devices of its owner, and, with
+    /// the right to, those whom it outranks. Nobody removes the root.
+    fn judge_targets(
+        &self,
+        remove: &Remove,
+        acts: &Acts,
+        own: &Grant,
+        before: &Judge<'_>,
+    ) -> Vec<usize> {
+        let may_remove = own.rights.covers(Rights::REMOVE);
+        let targets = remove
+            .targets
+            .iter()
+            .filter_map(|key| self.subject_of(*key));
+        let mut targets: Vec<_> = targets
+            .filter(|target| {
+                if *target == self.nodes[0].author {
+                    return false;
+                }
+                let known = self.subjects[*target].grants.iter().copied();
+                let known = known.filter(|grant| before.has(*grant));
+                let known: Vec<_> = known.filter_map(|at| Some((at, self.grant(at)?))).collect();
+                // Of all that it holds, for a key may be named as if it were an invite of the author's.
+                let may = |grant: &Grant| {
+                    grant.owner == acts.owner || (may_remove && acts.rank < grant.rank())
+                };
+                known.iter().any(|(_, grant)| may(grant))
+                    && known
+                        .iter()
+                        .all(|(at, grant)| may(grant) || !before.holds(*at))
+            })
+            .collect();
+        targets.sort_unstable();
+        targets.dedup();
+        targets
+    }
+
+    fn judge_boxes(&self, boxes: &Boxes, node: &Node) -> Result<(), Reason> {
+        if boxes.claim == super::OpId::NONE {
+            return Ok(());
+        }
+        let claim = self.place_of(boxes.claim).filter(|at| node.past.has(*at));
+        let claim = claim.ok_or(Reason::Invite)?;
+        let claimed = &self.nodes[claim];
+        let (Body::Claim(_), Ok(acts)) = (claimed.op.body(), &claimed.verdict) else {
+            return Err(Reason::Invite);
+        };
+        let cap = self.cap(acts.proof).ok_or(Reason::Invite)?;
+        if cap.confirm {
+            return Err(Reason::Confirm);
+        }
+        let time = node.op.content().time;
+        if claimed.op.content().author != boxes.recipient
+            || cap.until.is_some_and(|until| time > until)
+        {
+            return Err(Reason::Invite);
+        }
+        let admitted = self.uses.get(&acts.proof).map(|uses| &uses.admitted);
+        let admitted = admitted.filter(|all| all.len() >= usize::from(cap.uses));
+        let others = admitted.into_iter().flatten();
+        let others = others.filter(|(other, by)| *other != claim && node.past.has(*by));
+        let others: HashSet<_> = others.map(|(other, _)| other).collect();
+        if others.len() >= usize::from(cap.uses) {
+            return Err(Reason::Invite);
+        }
+        Ok(())
+    }
+
+    /// Files an operation that counts in its past where others look for it.
+    pub(super) fn note(&mut self, at: usize) {
+        let Ok(acts) = &self.nodes[at].verdict else {
+            return;
+        };
+        let (proof, targets) = (acts.proof, acts.targets.clone());
+        let is_hard = acts.rank <= MAX_HARD_RANK;
+        let receiver = acts.grant.as_ref().map(|grant| grant.receiver);
+        let op = self.nodes[at].op.clone();
+        if let Some(receiver) = receiver {
+            self.subjects[receiver].grants.push(at);
+        }
+        match op.body() {
+            Body::Cap(cap) if cap.invite.is_some() => {
+                self.uses.insert(at, Uses::default());
+            }
+            Body::Claim(_) => {
+                self.uses.entry(proof).or_default().claims.push(at);
+            }
+            Body::Remove(remove) => {
+                self.removals.push(at);
+                if remove.hard && is_hard {
+                    self.hard.push(at);
+                }
+                for target in targets {
+                    self.subjects[target].removals.push(at);
+                }
+            }
+            Body::Boxes(boxes) if boxes.claim != super::OpId::NONE => {
+                if let Some(claim) = self.place_of(boxes.claim) {
+                    self.admissions.entry(claim).or_default().push(at);
+                    if let Ok(acts) = &self.nodes[claim].verdict
+                        && let Some(uses) = self.uses.get_mut(&acts.proof)
+                    {
+                        uses.admitted.push((claim, at));
+                    }
+                }
+            }
+            _ => {}
+        }
+        if op.body().epoch().is_some() {
+            self.epochs.push((at, OnceLock::new()));
+        }
+    }
+
+    pub(super) fn grant(&self, at: usize) -> Option<&Grant> {
+        self.nodes[at].verdict.as_ref().ok()?.grant.as_ref()
+    }
+
+    pub(super) fn cap(&self, at: usize) -> Option<&Cap> {
+        match self.nodes[at].op.body() {
+            Body::Cap(cap) => Some(cap),
+            _ => None,
+        }
+    }
+
+    pub(super) fn remove(&self, at: usize) -> Option<&Remove> {
+        match self.nodes[at].op.body() {
+            Body::Remove(remove) => Some(remove),
+            _ => None,
+        }
+    }
+}
+
+/// Returns whether each of `names` begins as one of `from`, of which none means all names.
+fn covers_names(from: &[String], names: &[String]) -> bool {
+    let begins = |name: &String| from.iter().any(|from| name.starts_with(from.as_str()));
+    from.is_empty() || (!names.is_empty() && names.iter().all(begins))
+}
