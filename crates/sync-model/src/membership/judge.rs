@@ -6,7 +6,7 @@ use std::{
     rc::Rc,
 };
 
-use super::{bits::Bits, body::Body, log::Log};
+use super::{bits::Bits, log::Log, verdict::Acts};
 
 /// The operations that count among some of a log: all, or the past of one.
 pub(super) struct Judge<'a> {
@@ -66,23 +66,22 @@ impl<'a> Judge<'a> {
             )
     }
 
-    /// Returns whether a hard removal counts and leaves out this operation, or one that gave its author the right.
-    /// It counts only against greater ranks, so that asking for it ends.
+    /// Returns whether a hard removal counts and leaves out this operation, or one on which it stands. It counts only
+    /// against greater ranks, so that asking for it ends.
     fn leaves_out(&self, hard: usize, at: usize) -> bool {
-        if !self.has(hard) {
-            return false;
-        }
-        let Ok(by) = &self.log.nodes[hard].verdict else {
+        let by = self.log.acts(hard).filter(|_| self.has(hard));
+        let Some(by) = by else {
             return false;
         };
-        let mut at = at;
-        while let Ok(acts) = &self.log.nodes[at].verdict
-            && acts.rank > by.rank
-        {
-            if by.targets.contains(&self.giver(at)) && self.left_out(hard, &by.kept, at) {
+        let mut next = vec![at];
+        while let Some(at) = next.pop() {
+            let Some(acts) = self.log.acts(at).filter(|acts| acts.rank > by.rank) else {
+                continue;
+            };
+            if by.targets.contains(&self.log.giver(at)) && self.left_out(hard, &by.kept, at) {
                 return self.counts(hard);
             }
-            at = acts.proof;
+            next.extend(acts.parents());
         }
         false
     }
@@ -93,61 +92,45 @@ impl<'a> Judge<'a> {
         !nodes[at].past.has(hard) && !kept.iter().any(is_kept)
     }
 
-    /// The key that stands behind an operation: its author; of a claim, the invite.
-    fn giver(&self, at: usize) -> usize {
-        let node = &self.log.nodes[at];
-        if let (Body::Claim(_), Ok(acts)) = (node.op.body(), &node.verdict)
-            && let Some(grant) = self.log.grant(acts.proof)
-        {
-            return grant.receiver;
-        }
-        node.author
-    }
-
-    /// Returns the removals that make an operation void: of who stands behind it, unknown to it and not knowing it,
-    /// or hard.
+    /// Returns the removals that make an operation void: of who stands behind it, unknown to it and not knowing it;
+    /// of who knew the invite with which somebody is let in, for that may be just that one; and hard ones.
     pub fn void_by(&self, at: usize) -> impl Iterator<Item = usize> {
-        let nodes = &self.log.nodes;
-        let gives = nodes[at].verdict.as_ref().map(|acts| acts.grant.is_some());
-        let beside = move |removal: &usize| {
-            if *removal == at || nodes[at].past.has(*removal) {
-                return false;
-            }
-            let knew = nodes[*removal].past.has(at);
-            let with_invited = self.log.remove(*removal).is_some_and(|r| r.with_invited);
-            !knew || (with_invited && gives == Ok(true))
-        };
-        let removals = self.log.subjects[self.giver(at)].removals.iter().copied();
-        let removals = removals
-            .filter(beside)
-            .filter(|removal| self.counts(*removal));
+        let removals = self.log.voiders(at);
+        let removals = removals.filter(|removal| self.counts(*removal));
+        let claim = self.log.acts(at).and_then(|acts| acts.admits);
+        let claim = claim.and_then(|claim| self.log.acts(claim));
+        let enders = claim
+            .into_iter()
+            .flat_map(|claim| self.direct_enders(claim.proof));
+        let enders = enders.filter(move |removal| {
+            !self.log.nodes[*removal].past.has(at) && !self.log.nodes[at].past.has(*removal)
+        });
         let hard = self.log.hard.iter().copied();
         let hard = hard.filter(move |hard| self.leaves_out(*hard, at));
-        removals.chain(hard).filter(move |_| gives.is_ok())
+        removals.chain(enders).chain(hard)
     }
 
-    /// Returns whether neither this operation nor one that gave its author the right is void.
+    /// Returns whether neither this operation nor one on which it stands is void.
     pub fn is_good(&self, at: usize) -> bool {
+        let Some(acts) = self.log.acts(at) else {
+            return false;
+        };
+        if at == 0 || !self.log.nodes[at].is_touched {
+            return true;
+        }
         self.remembered(
             |memo| &memo.good[at],
             || {
-                let Ok(acts) = &self.log.nodes[at].verdict else {
-                    return false;
-                };
-                at == 0 || (self.void_by(at).next().is_none() && self.is_good(acts.proof))
+                let mut parents = acts.parents();
+                self.void_by(at).next().is_none() && parents.all(|parent| self.is_good(parent))
             },
         )
     }
 
     /// Returns whether the receiver of a grant has what it gives, but for the time.
     pub fn holds(&self, grant: usize) -> bool {
-        let Some(given) = self.log.grant(grant) else {
-            return false;
-        };
-        let is_claim = matches!(self.log.nodes[grant].op.body(), Body::Claim(_));
-        self.is_good(grant)
-            && !self.is_ended(given.receiver, grant)
-            && (!is_claim || self.is_admitted(grant))
+        let given = self.log.grant(grant);
+        given.is_some_and(|given| self.is_good(grant) && !self.is_ended(given.receiver, grant))
     }
 
     fn is_ended(&self, receiver: usize, grant: usize) -> bool {
@@ -156,21 +139,11 @@ impl<'a> Judge<'a> {
         removals.any(|removal| !past.has(*removal) && self.counts(*removal))
     }
 
-    /// Returns whether somebody let in who made this claim, before whatever ended the invite.
+    /// Returns whether somebody let in who made this claim.
     pub fn is_admitted(&self, claim: usize) -> bool {
-        let nodes = &self.log.nodes;
-        let Ok(acts) = &nodes[claim].verdict else {
-            return false;
-        };
-        let Some(admissions) = self.log.admissions.get(&claim) else {
-            return false;
-        };
-        let enders = self.enders(acts.proof);
-        let mut admissions = admissions.iter().copied();
-        admissions.any(|by| {
-            let knew = |removal: &usize| nodes[*removal].past.has(by);
-            self.has(by) && self.is_good(by) && enders.iter().all(knew)
-        })
+        let admissions = self.log.admissions.get(&claim);
+        let mut admissions = admissions.into_iter().flatten().copied();
+        admissions.any(|by| self.has(by) && self.is_good(by))
     }
 
     /// Returns whether the invite of a cap can be used, but for its time and its uses.
@@ -180,30 +153,34 @@ impl<'a> Judge<'a> {
 
     /// Returns the removals that end an invite: of itself, of who made it, and of all who used it, for they know its
     /// key. Those that it was made in knowledge of are not among them.
-    pub fn enders(&self, cap: usize) -> Rc<BTreeSet<usize>> {
+    fn enders(&self, cap: usize) -> Rc<BTreeSet<usize>> {
         let memo = self.memo.as_ref().map(|memo| &memo.enders);
         if let Some(known) = memo.and_then(|memo| memo.borrow().get(&cap).cloned()) {
             return known;
         }
-        let node = &self.log.nodes[cap];
-        let receiver = self.log.grant(cap).map(|grant| grant.receiver);
-        let keys = [Some(node.author), receiver].into_iter().flatten();
-        let removals = keys
-            .flat_map(|key| &self.log.subjects[key].removals)
-            .copied();
-        let mut found: BTreeSet<_> = removals.filter(|removal| self.counts(*removal)).collect();
+        let mut found: BTreeSet<_> = self.direct_enders(cap).collect();
         for claim in self.claims(cap) {
-            found.extend(
-                self.outs(self.log.nodes[claim].author)
-                    .map(|(removal, _)| removal),
-            );
+            let outs = self.outs(self.log.nodes[claim].author);
+            found.extend(outs.map(|(removal, _)| removal));
         }
-        found.retain(|removal| !node.past.has(*removal));
+        found.retain(|removal| !self.log.nodes[cap].past.has(*removal));
         let found = Rc::new(found);
         if let Some(memo) = memo {
             memo.borrow_mut().insert(cap, found.clone());
         }
         found
+    }
+
+    /// Those of the [`enders`](Self::enders) that name one of these keys.
+    fn direct_enders(&self, cap: usize) -> impl Iterator<Item = usize> {
+        let node = &self.log.nodes[cap];
+        let receiver = self.log.grant(cap).map(|grant| grant.receiver);
+        let users = self.claims(cap).map(|claim| self.log.nodes[claim].author);
+        let keys = std::iter::once(node.author).chain(receiver).chain(users);
+        let removals = keys
+            .flat_map(|key| &self.log.subjects[key].removals)
+            .copied();
+        removals.filter(|removal| !node.past.has(*removal) && self.counts(*removal))
     }
 
     /// Returns the claims of an invite.
@@ -213,31 +190,27 @@ impl<'a> Judge<'a> {
         claims.filter(|claim| self.has(*claim))
     }
 
-    /// Returns the removals that took something from a device: of itself, or of those by whom it came; each with an
+    /// Returns the removals that took something from a device: of itself, or of those by whom it came; each with the
     /// operation that one must know to see this, if there is one beside the removal.
     pub fn outs(&self, device: usize) -> impl Iterator<Item = (usize, Option<usize>)> {
         let subject = &self.log.subjects[device];
         let own = subject.removals.iter().copied();
         let own = own.filter(|removal| self.counts(*removal));
-        let grants = subject.grants.iter().copied();
-        let given = grants.flat_map(|grant| {
-            let admissions = self.log.admissions.get(&grant);
-            let admissions = admissions.into_iter().flatten().copied();
-            std::iter::once(grant).chain(admissions)
-        });
-        let void = given.filter(|at| self.has(*at) && !self.is_good(*at));
+        let void = subject.grants.iter().copied();
+        let void = void.filter(|at| self.has(*at) && !self.is_good(*at));
         let void = void.flat_map(|at| self.voids(at).into_iter().map(move |by| (by, Some(at))));
         own.map(|removal| (removal, None)).chain(void)
     }
 
-    /// Returns the removals that make an operation, or one that gave its author the right, void.
-    pub fn voids(&self, mut at: usize) -> BTreeSet<usize> {
-        let mut found = BTreeSet::new();
-        while at != 0
-            && let Ok(acts) = &self.log.nodes[at].verdict
-        {
-            found.extend(self.void_by(at));
-            at = acts.proof;
+    /// Returns the removals that make an operation, or one on which it stands, void.
+    pub fn voids(&self, at: usize) -> BTreeSet<usize> {
+        let (mut found, mut seen) = (BTreeSet::new(), BTreeSet::new());
+        let mut next = vec![at];
+        while let Some(at) = next.pop() {
+            if at != 0 && self.log.nodes[at].is_touched && seen.insert(at) {
+                found.extend(self.void_by(at));
+                next.extend(self.log.acts(at).into_iter().flat_map(Acts::parents));
+            }
         }
         found
     }

@@ -52,6 +52,8 @@ pub(super) struct Node {
     pub author: usize,
     /// What it does, judged by its past alone.
     pub verdict: Result<Acts, Reason>,
+    /// A removal may make it void.
+    pub is_touched: bool,
 }
 
 /// A key that somebody named, and the operations that matter to it. All lists are in the order of places.
@@ -326,12 +328,14 @@ impl Log {
             past,
             author,
             verdict: Err(Reason::Number),
+            is_touched: false,
         });
         if self.has_next_number(at) {
             self.subjects[author].ops.push(at);
             let verdict = self.judge(at);
             self.nodes[at].verdict = verdict;
             self.note(at);
+            self.touch(at);
         }
     }
 

@@ -26,6 +26,7 @@ mod saw;
 mod secret;
 mod sign;
 mod state;
+mod touch;
 mod verdict;
 mod write;
 
@@ -72,8 +73,8 @@ pub const MAX_AHEAD: i64 = 10 * 60 * 1000;
 /// How many times rights may be handed on.
 pub const MAX_DEPTH: u8 = 8;
 
-/// The most proofs between an operation and the genesis.
-pub const MAX_CHAIN: u8 = 48;
+/// The most operations, each standing on the next, between one and the genesis.
+pub const MAX_CHAIN: u16 = 256;
 
 /// The most targets of a removal.
 pub const MAX_TARGETS: usize = 256;

@@ -189,9 +189,15 @@ impl Log {
             let Some(box_key) = found.invite else {
                 continue;
             };
-            let used = claims.admitted.iter().map(|(claim, _)| *claim);
-            let used = used.filter(|claim| judge.has(*claim) && judge.is_good(*claim));
-            let used = used.filter(|claim| judge.is_admitted(*claim));
+            let open = judge.is_open(*cap);
+            for claim in judge.claims(*cap).filter(|_| open) {
+                if judge.is_good(claim) && !judge.is_admitted(claim) {
+                    let op = &self.nodes[claim].op;
+                    state.waiting.insert(op.id(), op.content().author);
+                }
+            }
+            let used = claims.admitted.iter().copied();
+            let used = used.filter(|(_, by)| judge.has(*by) && judge.is_good(*by));
             let invite = Invite {
                 key: found.key,
                 box_key,
@@ -202,9 +208,9 @@ impl Log {
                 confirm: found.confirm,
                 by: node.op.content().author,
                 used_by: used
-                    .map(|claim| self.nodes[claim].op.content().author)
+                    .map(|(claim, _)| self.nodes[claim].op.content().author)
                     .collect(),
-                open: judge.is_open(*cap),
+                open,
             };
             state.invites.insert(node.op.id(), invite);
         }
@@ -228,9 +234,10 @@ impl Log {
         if given.is_invite || grant == 0 {
             return;
         }
-        let is_claim = matches!(node.op.body(), Body::Claim(_));
         if judge.holds(grant) {
-            let by = if is_claim { acts.proof } else { grant };
+            // Of who was let in, the cap that the claim is of.
+            let cap = acts.admits.and_then(|claim| self.acts(claim));
+            let by = cap.map_or(grant, |acts| acts.proof);
             let member = state.members.entry(key).or_insert_with(|| Member {
                 owner: given.owner,
                 held: BTreeMap::new(),
@@ -249,22 +256,7 @@ impl Log {
         }
         let mut by = judge.voids(grant);
         let removals = self.subjects[subject].removals.iter().copied();
-        let ended: BTreeSet<_> = removals
-            .filter(|at| !node.past.has(*at) && judge.counts(*at))
-            .collect();
-        if is_claim {
-            let admissions = self.admissions.get(&grant).into_iter().flatten();
-            let admissions: Vec<_> = admissions.filter(|at| judge.has(**at)).collect();
-            if by.is_empty() && ended.is_empty() && judge.is_open(acts.proof) {
-                state.waiting.insert(node.op.id(), key);
-            }
-            if admissions.is_empty() && ended.is_empty() {
-                return;
-            }
-            by.extend(admissions.iter().flat_map(|at| judge.voids(**at)));
-            by.extend(judge.enders(acts.proof).iter());
-        }
-        by.extend(ended);
+        by.extend(removals.filter(|at| !node.past.has(*at) && judge.counts(*at)));
         let gone = state.gone.entry(key).or_insert_with(|| Gone {
             owner: given.owner,
             by: BTreeSet::new(),

@@ -6,9 +6,10 @@ use larder_store_api::PublicKey;
 
 use super::{
     MAX_CHAIN, MAX_DEPTH,
-    body::{Body, Boxes, Cap, Claim, Remove},
+    body::{Body, Boxes, Cap, Remove},
     judge::Judge,
     log::{Log, Node, Uses, quota},
+    op::OpId,
     rights::Rights,
 };
 
@@ -47,9 +48,11 @@ pub(super) struct Acts {
     pub rank: u8,
     /// The key of the author's owner.
     pub owner: PublicKey,
-    /// The number of proofs before it.
-    pub chain: u8,
+    /// The number of operations before it, each of which stands on the next.
+    pub chain: u16,
     pub grant: Option<Grant>,
+    /// The place of the claim that it answers.
+    pub admits: Option<usize>,
     /// The places of the keys that it removes.
     pub targets: Vec<usize>,
     /// Of a hard removal, the places of the last operations that count.
@@ -122,13 +125,18 @@ impl Log {
             owner: grant.owner,
             chain,
             grant: None,
+            admits: None,
             targets: Vec::new(),
             kept: Vec::new(),
         };
         match &content.body {
             Body::Genesis { .. } => {}
             Body::Cap(cap) => acts.grant = Some(self.judge_cap(cap, proof, grant)?),
-            Body::Claim(claim) => acts.grant = Some(self.judge_claim(claim, node, grant)?),
+            Body::Claim(claim) => {
+                if self.cap(proof).is_none_or(|cap| cap.key != claim.invite) {
+                    return Err(Reason::Invite);
+                }
+            }
             Body::Remove(remove) => {
                 acts.targets = self.judge_targets(remove, &acts, grant, &before);
                 if acts.targets.is_empty() {
@@ -142,7 +150,17 @@ impl Log {
                     return Err(Reason::Right);
                 }
             }
-            Body::Boxes(boxes) => self.judge_boxes(boxes, node)?,
+            Body::Boxes(boxes) if boxes.claim == OpId::NONE => {}
+            Body::Boxes(boxes) => {
+                let (claim, grant) = self.judge_admission(boxes, node, &before)?;
+                let chain = self.nodes[claim].verdict.as_ref().map(|acts| acts.chain);
+                acts.chain = acts.chain.max(chain.unwrap_or_default() + 1);
+                if acts.chain > MAX_CHAIN {
+                    return Err(Reason::Chain);
+                }
+                acts.admits = Some(claim);
+                acts.grant = Some(grant);
+            }
             Body::Keys(_) => {}
         }
         Ok(acts)
@@ -166,6 +184,7 @@ impl Log {
             owner,
             chain: 0,
             grant: Some(grant),
+            admits: None,
             targets: Vec::new(),
             kept: Vec::new(),
         }
@@ -216,21 +235,6 @@ impl Log {
         })
     }
 
-    fn judge_claim(&self, claim: &Claim, node: &Node, from: &Grant) -> Result<Grant, Reason> {
-        let cap = self.place_of(node.op.content().proof);
-        let cap = cap.and_then(|at| self.cap(at)).ok_or(Reason::Proof)?;
-        if cap.key != claim.invite {
-            return Err(Reason::Invite);
-        }
-        let author = node.op.content().author;
-        Ok(Grant {
-            receiver: node.author,
-            owner: if cap.own { from.owner } else { author },
-            is_invite: false,
-            ..from.clone()
-        })
-    }
-
     /// Returns those whom the author may remove: invites that its owner made and devices of its owner, and, with
     /// the right to, those whom it outranks. Nobody removes the root.
     fn judge_targets(
@@ -268,27 +272,34 @@ impl Log {
         targets
     }
 
-    fn judge_boxes(&self, boxes: &Boxes, node: &Node) -> Result<(), Reason> {
-        if boxes.claim == super::OpId::NONE {
-            return Ok(());
-        }
+    /// Returns the claim that an operation answers, and what its device gets.
+    fn judge_admission(
+        &self,
+        boxes: &Boxes,
+        node: &Node,
+        before: &Judge<'_>,
+    ) -> Result<(usize, Grant), Reason> {
         let claim = self.place_of(boxes.claim).filter(|at| node.past.has(*at));
         let claim = claim.ok_or(Reason::Invite)?;
         let claimed = &self.nodes[claim];
         let (Body::Claim(_), Ok(acts)) = (claimed.op.body(), &claimed.verdict) else {
             return Err(Reason::Invite);
         };
-        let cap = self.cap(acts.proof).ok_or(Reason::Invite)?;
+        let at = acts.proof;
+        let (Some(cap), Some(given)) = (self.cap(at), self.grant(at)) else {
+            return Err(Reason::Invite);
+        };
         if cap.confirm {
             return Err(Reason::Confirm);
         }
         let time = node.op.content().time;
         if claimed.op.content().author != boxes.recipient
             || cap.until.is_some_and(|until| time > until)
+            || !before.is_open(at)
         {
             return Err(Reason::Invite);
         }
-        let admitted = self.uses.get(&acts.proof).map(|uses| &uses.admitted);
+        let admitted = self.uses.get(&at).map(|uses| &uses.admitted);
         let admitted = admitted.filter(|all| all.len() >= usize::from(cap.uses));
         let others = admitted.into_iter().flatten();
         let others = others.filter(|(other, by)| *other != claim && node.past.has(*by));
@@ -296,7 +307,17 @@ impl Log {
         if others.len() >= usize::from(cap.uses) {
             return Err(Reason::Invite);
         }
-        Ok(())
+        let grant = Grant {
+            receiver: claimed.author,
+            owner: if cap.own {
+                given.owner
+            } else {
+                boxes.recipient
+            },
+            is_invite: false,
+            ..given.clone()
+        };
+        Ok((claim, grant))
     }
 
     /// Files an operation that counts in its past where others look for it.
@@ -304,7 +325,7 @@ impl Log {
         let Ok(acts) = &self.nodes[at].verdict else {
             return;
         };
-        let (proof, targets) = (acts.proof, acts.targets.clone());
+        let (proof, admits, targets) = (acts.proof, acts.admits, acts.targets.clone());
         let is_hard = acts.rank <= MAX_HARD_RANK;
         let receiver = acts.grant.as_ref().map(|grant| grant.receiver);
         let op = self.nodes[at].op.clone();
@@ -327,17 +348,15 @@ impl Log {
                     self.subjects[target].removals.push(at);
                 }
             }
-            Body::Boxes(boxes) if boxes.claim != super::OpId::NONE => {
-                if let Some(claim) = self.place_of(boxes.claim) {
-                    self.admissions.entry(claim).or_default().push(at);
-                    if let Ok(acts) = &self.nodes[claim].verdict
-                        && let Some(uses) = self.uses.get_mut(&acts.proof)
-                    {
-                        uses.admitted.push((claim, at));
-                    }
-                }
-            }
             _ => {}
+        }
+        if let Some(claim) = admits {
+            self.admissions.entry(claim).or_default().push(at);
+            if let Ok(acts) = &self.nodes[claim].verdict
+                && let Some(uses) = self.uses.get_mut(&acts.proof)
+            {
+                uses.admitted.push((claim, at));
+            }
         }
         if op.body().epoch().is_some() {
             self.epochs.push((at, OnceLock::new()));

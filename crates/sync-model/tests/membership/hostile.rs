@@ -236,7 +236,7 @@ fn a_long_chain_of_own_devices_ends() {
     let ann = group.ann.clone();
     let mut last = group.join(&ann, Rights::READ);
     let mut set_aside = None;
-    for number in 0..60 {
+    for number in 0..200 {
         let (link, mut cap) = crate::support::invite(700 + number, Rights::READ, 0, 1);
         cap.own = true;
         let cap = group.say(&last, Body::Cap(cap));

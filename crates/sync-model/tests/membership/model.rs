@@ -545,9 +545,9 @@ impl World {
                 // That a device uses an invite is nothing that the writer could heed without knowing of it; and one
                 // that was made in knowledge of its removal was meant for it.
                 let by = write.out.get(&actor.device.key).into_iter().flatten();
-                let by: Vec<_> = by
-                    .filter(|by| is_removal_of(&log, **by, actor.device.key))
-                    .collect();
+                let direct = |by: &&OpId| is_removal_of(&log, **by, actor.device.key);
+                let is_direct = by.clone().any(|by| direct(&by));
+                let by: Vec<_> = by.filter(|by| !is_direct || direct(by)).collect();
                 let known = actor.box_keys.iter().filter(|(_, claim)| {
                     claim.is_none_or(|id| {
                         let cap = log.get(id).map(|claim| claim.content().proof);
@@ -581,6 +581,11 @@ impl World {
         let write = &self.writes[number];
         let known = |id: &OpId| write.known.contains(id);
         let before = past(log, write.epoch);
+        let mut view = Log::new(log.ops().next().unwrap().clone()).unwrap();
+        for op in log.ops().filter(|op| known(&op.id())) {
+            view.add(op.clone());
+        }
+        let view_state = view.state();
         let mut text = format!(
             "write {number} under {:?} is open to {out:?}\n",
             write.epoch
@@ -598,6 +603,31 @@ impl World {
                 text += &format!(
                     "box of {epoch:?} (known {is_known}) by {by} to {}\n",
                     sealed.to
+                );
+                for (cap, invite) in &view_state.invites {
+                    if invite.key == sealed.to {
+                        let void = is_void(&view, &view_state, view.get(*cap).unwrap());
+                        text += &format!(
+                            "  {cap:?} {:?} void {void} {invite:?}\n",
+                            before.contains(cap)
+                        );
+                        let mut at = view.get(*cap);
+                        while let Some(op) = at {
+                            text += &format!(
+                                "   chain {:?} by {} void {:?} {:.150}\n",
+                                op.id(),
+                                op.content().author,
+                                view_state.void.get(&op.id()),
+                                format!("{:?}", op.body())
+                            );
+                            at = view.get(op.content().proof);
+                        }
+                    }
+                }
+                text += &format!(
+                    "  usable in the view {:?} {:.300}\n",
+                    view.usable(i64::MIN),
+                    format!("{:?}", view.get(write.epoch).map(|op| op.body()))
                 );
             }
         }
@@ -673,7 +703,6 @@ fn came_back(
     log.ops().any(|op| {
         let gives = match op.body() {
             Body::Cap(cap) => cap.key == key,
-            Body::Claim(_) => op.content().author == key,
             Body::Boxes(boxes) => boxes.recipient == key && boxes.claim != OpId::NONE,
             _ => false,
         };
@@ -686,14 +715,23 @@ fn came_back(
 }
 
 fn is_void(log: &Log, state: &State, op: &Op) -> bool {
-    let mut next = Some(op);
-    while let Some(op) = next {
+    let mut next = vec![op];
+    while let Some(op) = next.pop() {
         if state.void.contains_key(&op.id()) {
             return true;
         }
-        next = log.get(op.content().proof);
+        next.extend(log.get(op.content().proof));
+        next.extend(claim_of(log, op));
     }
     false
+}
+
+/// The claim that an operation answers.
+fn claim_of<'a>(log: &'a Log, op: &Op) -> Option<&'a Op> {
+    match op.body() {
+        Body::Boxes(boxes) => log.get(boxes.claim),
+        _ => None,
+    }
 }
 
 fn seeds(default: u64) -> std::ops::Range<u64> {
@@ -853,7 +891,8 @@ fn rights_never_grow_along_a_chain() {
                 let mut rights = held.rights;
                 let mut at = union.get(*id).unwrap();
                 while !matches!(at.body(), Body::Genesis { .. }) {
-                    let before = union.get(at.content().proof).unwrap();
+                    let proof = || union.get(at.content().proof);
+                    let before = claim_of(&union, at).or_else(proof).unwrap();
                     if let Body::Cap(cap) = before.body() {
                         assert!(cap.rights.covers(rights), "seed {seed}: {key}");
                         rights = cap.rights;
