@@ -59,7 +59,7 @@ fn group() -> Result<(Log, SecretKey)> {
             let cap = Cap {
                 invite: Some(seed.public()),
                 uses: 10,
-                ..Cap::device(public_key(&link.0), rights, 4)
+                ..Cap::device(public_key(&link.0), rights, if number > 5 { 0 } else { 4 })
             };
             say(&mut log, &admin, Body::Cap(cap))?;
         }
@@ -143,6 +143,8 @@ fn main() -> Result<()> {
         targets: vec![target],
         ..Remove::default()
     };
+    let (time, _) = best(|| log.state().members.len());
+    println!("what they mean, once they are read  {time:8.2?}");
     for (what, body) in [
         ("a removal", Body::Remove(remove.clone())),
         ("new keys", Body::Keys(keys(0))),

@@ -214,6 +214,23 @@ impl Body {
         }
     }
 
+    /// Returns the keys that it tells.
+    pub fn keys(&self) -> Option<&DeviceKeys> {
+        match self {
+            Body::Claim(claim) => Some(&claim.keys),
+            Body::Keys(keys) => Some(keys),
+            _ => None,
+        }
+    }
+
+    /// Returns the repo that it names as its author's.
+    pub fn repo(&self) -> Option<&RepoProof> {
+        match self {
+            Body::Succeed(succeed) => Some(&succeed.new),
+            _ => self.keys()?.repo.as_ref(),
+        }
+    }
+
     pub(super) fn encode(&self, to: &mut Vec<u8>) {
         match self {
             Body::Genesis { nonce } => to.extend(nonce),

@@ -66,6 +66,10 @@ pub(super) struct Subject {
     pub grants: Vec<usize>,
     /// The operations that take them.
     pub removals: Vec<usize>,
+    /// The operations in which it told its keys.
+    pub told: Vec<usize>,
+    /// It gave several operations one number.
+    pub is_forked: bool,
 }
 
 /// The use of the cap of an invite.
@@ -102,6 +106,10 @@ pub struct Log {
     pub(super) removals: Vec<usize>,
     /// Operations that make epochs, and whether their recipients are right, once somebody asked.
     pub(super) epochs: Vec<(usize, OnceLock<bool>)>,
+    /// Operations that name repos.
+    pub(super) repos: Vec<usize>,
+    /// Operations that a removal may make void.
+    pub(super) touched: Vec<usize>,
     places: HashMap<OpId, usize>,
     keys: HashMap<PublicKey, usize>,
     heads: BTreeSet<OpId>,
@@ -125,6 +133,8 @@ impl Log {
             hard: Vec::new(),
             removals: Vec::new(),
             epochs: Vec::new(),
+            repos: Vec::new(),
+            touched: Vec::new(),
             places: HashMap::new(),
             keys: HashMap::new(),
             heads: BTreeSet::new(),
@@ -331,6 +341,10 @@ impl Log {
             is_touched: false,
         });
         if self.has_next_number(at) {
+            let number = |at: usize| self.nodes[at].op.content().seq;
+            let last = self.subjects[author].ops.last();
+            let is_fork = last.is_some_and(|last| number(*last) >= number(at));
+            self.subjects[author].is_forked |= is_fork;
             self.subjects[author].ops.push(at);
             let verdict = self.judge(at);
             self.nodes[at].verdict = verdict;
@@ -369,6 +383,8 @@ impl Log {
                 ops: Vec::new(),
                 grants: Vec::new(),
                 removals: Vec::new(),
+                told: Vec::new(),
+                is_forked: false,
             });
         }
         at

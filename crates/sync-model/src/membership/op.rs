@@ -181,12 +181,7 @@ impl Op {
                 &claim.signature,
             )?;
         }
-        let repo = match &content.body {
-            Body::Claim(claim) => claim.keys.repo.as_ref(),
-            Body::Keys(keys) => keys.repo.as_ref(),
-            Body::Succeed(succeed) => Some(&succeed.new),
-            _ => None,
-        };
+        let repo = content.body.repo();
         repo.map_or(Ok(()), |repo| {
             verify_repo(repo.key, content.group, content.author, &repo.signature)
         })

@@ -41,15 +41,9 @@ impl Log {
     /// The repos that the devices of each owner have named as theirs. Succeeding names one too.
     fn named(&self, owners: &BTreeMap<PublicKey, PublicKey>) -> Named {
         let mut named = Named::new();
-        for node in &self.nodes {
-            let repo = match node.op.body() {
-                Body::Claim(claim) => claim.keys.repo.as_ref(),
-                Body::Keys(keys) => keys.repo.as_ref(),
-                Body::Succeed(succeed) => Some(&succeed.new),
-                _ => None,
-            };
+        for node in self.repos.iter().map(|at| &self.nodes[*at]) {
             let owner = owners.get(&node.op.content().author);
-            if let (Some(repo), Some(owner), Ok(_)) = (repo, owner, &node.verdict) {
+            if let (Some(repo), Some(owner)) = (node.op.body().repo(), owner) {
                 let repos = named.entry(*owner).or_default();
                 repos.insert(node.op.id(), repo.key);
             }
@@ -65,7 +59,8 @@ impl Log {
         named: &Named,
     ) -> BTreeMap<PublicKey, PublicKey> {
         let mut found: BTreeMap<PublicKey, (OpId, PublicKey)> = BTreeMap::new();
-        for (at, node) in self.nodes.iter().enumerate() {
+        for at in self.repos.iter().copied() {
+            let node = &self.nodes[at];
             let Body::Succeed(succeed) = node.op.body() else {
                 continue;
             };

@@ -6,7 +6,7 @@ use larder_store_api::PublicKey;
 
 use super::{
     bits::Bits,
-    body::{Body, BoxKey, DeviceKeys, FrozenRoot},
+    body::{BoxKey, DeviceKeys, FrozenRoot},
     judge::Judge,
     log::Log,
     op::OpId,
@@ -144,10 +144,10 @@ impl Log {
     /// Returns what the operations mean. It is a function of their set alone, total, and takes about a
     /// millisecond for ten thousand.
     pub fn state(&self) -> State {
-        let mut state = self.members(None);
         let judge = Judge::with_memo(self, None);
+        let mut state = self.judged(&judge);
         self.add_repos(&mut state, &judge);
-        for at in 1..self.nodes.len() {
+        for at in self.touched.iter().copied() {
             // A removal is void only by a hard one: that its author was removed beside it does not undo it.
             let by = judge.void_by(at);
             let by = by.filter(|_| self.remove(at).is_none() || !judge.counts(at));
@@ -160,7 +160,10 @@ impl Log {
 
     /// Returns the members and invites in a part of the log that has the past of each operation in it.
     pub(super) fn members(&self, view: Option<&Bits>) -> State {
-        let judge = Judge::with_memo(self, view);
+        self.judged(&Judge::with_memo(self, view))
+    }
+
+    fn judged(&self, judge: &Judge<'_>) -> State {
         let mut state = State::default();
         let removals = self.removals.iter().filter(|at| judge.counts(**at));
         let removals = removals.map(|at| self.nodes[*at].op.id());
@@ -174,12 +177,12 @@ impl Log {
                 (level, self.nodes[*at].op.id())
             });
             for grant in grants {
-                self.add_grant(&mut state, &judge, at, grant);
+                self.add_grant(&mut state, judge, at, grant);
             }
         }
         for (key, member) in &mut state.members {
             state.gone.remove(key);
-            member.box_key = self.keys_of(&judge, *key).map(|keys| keys.box_key);
+            member.box_key = self.keys_of(judge, *key).map(|keys| keys.box_key);
         }
         for (cap, claims) in &self.uses {
             let node = &self.nodes[*cap];
@@ -267,17 +270,16 @@ impl Log {
 
     /// Returns the keys that a device told last.
     pub(super) fn keys_of(&self, judge: &Judge<'_>, device: PublicKey) -> Option<&DeviceKeys> {
-        let own = self.subjects[self.subject_of(device)?].ops.iter();
-        let told = own.filter_map(|at| {
-            let op = &self.nodes[*at].op;
-            let keys = match op.body() {
-                Body::Claim(claim) => &claim.keys,
-                Body::Keys(keys) => keys,
-                _ => return None,
-            };
-            let counts = judge.has(*at) && self.nodes[*at].verdict.is_ok();
-            counts.then_some(((op.content().seq, op.id()), keys))
-        });
-        told.max_by_key(|(order, _)| *order).map(|(_, keys)| keys)
+        let subject = &self.subjects[self.subject_of(device)?];
+        let mut told = subject.told.iter().copied().filter(|at| judge.has(*at));
+        let last = if subject.is_forked {
+            told.max_by_key(|at| {
+                let op = &self.nodes[*at].op;
+                (op.content().seq, op.id())
+            })
+        } else {
+            told.next_back()
+        };
+        last.and_then(|at| self.nodes[at].op.body().keys())
     }
 }

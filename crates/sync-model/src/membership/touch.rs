@@ -64,7 +64,10 @@ impl Log {
                 || self.voiders(at).next().is_some()
                 || acts.admits.is_some_and(|claim| self.may_be_ended(claim))
                 || self.is_target_of_hard(at);
-            self.nodes[at].is_touched = is_touched;
+            if is_touched {
+                self.nodes[at].is_touched = true;
+                self.touched.push(at);
+            }
         }
     }
 

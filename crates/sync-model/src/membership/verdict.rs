@@ -350,6 +350,13 @@ impl Log {
             }
             _ => {}
         }
+        if op.body().keys().is_some() {
+            let author = self.nodes[at].author;
+            self.subjects[author].told.push(at);
+        }
+        if op.body().repo().is_some() {
+            self.repos.push(at);
+        }
         if let Some(claim) = admits {
             self.admissions.entry(claim).or_default().push(at);
             if let Ok(acts) = &self.nodes[claim].verdict

@@ -707,7 +707,8 @@ fn came_back(
             _ => false,
         };
         let is_new = gives && !known.contains(&op.id()) && log.set_aside(op.id()).is_none();
-        is_new && !is_void(log, state, op) && {
+        // What ended with time alone may have begun again, and been made void only later.
+        is_new && (by.is_empty() || !is_void(log, state, op)) && {
             let past = past(log, op.id());
             by.iter().all(|by| past.contains(by))
         }
