@@ -19,7 +19,7 @@ use larder_store_engine::Hash;
 
 use super::{
     MAX_BOXES, MAX_FROZEN, MAX_KEPT, MAX_LINKS, MAX_PREFIXES, MAX_ROOT_LEN, MAX_TARGETS, MAX_USES,
-    op::OpId, rights::Rights,
+    id::OpId, rights::Rights,
 };
 use crate::codec::Fields;
 
@@ -71,9 +71,9 @@ pub struct Cap {
     pub confirm: bool,
     /// The rights.
     pub rights: Rights,
-    /// How many times who has them may hand them on.
+    /// The number of times that they may be handed on.
     pub depth: u8,
-    /// How many devices may claim the invite; 0 for a device.
+    /// The number of devices that may use the invite; 0 for a device.
     pub uses: u16,
     /// The time at which it ends: the invite, or the rights of the device.
     pub until: Option<i64>,

@@ -8,9 +8,10 @@ use super::{
     MAX_OPEN_INVITES,
     bits::Bits,
     body::{Body, BoxKey, Epoch},
+    id::OpId,
     judge::Judge,
     log::Log,
-    op::{Op, OpId},
+    op::Op,
     rights::Rights,
     state::State,
 };

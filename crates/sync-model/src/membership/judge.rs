@@ -6,14 +6,14 @@ use std::{
     rc::Rc,
 };
 
-use super::{bits::Bits, log::Log, verdict::Acts};
+use super::{acts::Acts, bits::Bits, log::Log};
 
 /// The operations that count among some of a log: all, or the past of one.
 pub(super) struct Judge<'a> {
     log: &'a Log,
     view: Option<&'a Bits>,
-    /// Whether each removal counts and each operation is good, 0 where it is not known yet, and what ends invites.
-    /// Only for who asks about many.
+    /// Answers that were given: which removals count and which operations are good, 0 where it is not known yet,
+    /// and what ends invites. Only for who asks about many.
     memo: Option<Memo>,
 }
 

@@ -9,14 +9,15 @@ use larder_store_api::{Error, Kind, PublicKey, Result};
 
 use super::{
     MAX_ADMIN_OPS, MAX_OPS, MAX_OWN_OPS, MAX_WAITING, RESERVED_OPS,
+    acts::{Acts, Reason},
     bits::Bits,
     body::Body,
-    op::{Op, OpId},
+    id::OpId,
+    op::Op,
     rights::Rights,
-    verdict::{Acts, Reason},
 };
 
-/// What became of an operation that was given to [`Log::add`].
+/// The outcome of [`Log::add`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Added {
     /// It is in the log now, and so are these that waited for it; it comes first.
@@ -50,7 +51,7 @@ pub(super) struct Node {
     pub past: Bits,
     /// The place of its author's key.
     pub author: usize,
-    /// What it does, judged by its past alone.
+    /// Its effect, judged by its past alone.
     pub verdict: Result<Acts, Reason>,
     /// A removal may make it void.
     pub is_touched: bool,

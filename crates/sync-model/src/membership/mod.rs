@@ -14,9 +14,11 @@
 //!
 //! `docs/design/0011-membership.md` says why.
 
+mod acts;
 mod bits;
 mod body;
 mod epoch;
+mod id;
 mod judge;
 mod log;
 mod op;
@@ -31,19 +33,20 @@ mod verdict;
 mod write;
 
 pub use self::{
+    acts::Reason,
     body::{
         BOX_LEN, Body, BoxKey, Boxes, Cap, Claim, DeviceKeys, Epoch, FrozenRoot, Link, Remove,
         RepoProof, SealedBox, Succeed,
     },
     epoch::{Recipient, Recipients},
+    id::OpId,
     log::{Added, Log, Refused},
-    op::{Content, Op, OpId, VERSION},
+    op::{Content, Op, VERSION},
     rights::Rights,
     saw::{Behind, MAX_SEEN, Saw, SeenRepo},
     secret::{BoxSecret, EpochSecret, box_at, open_link, open_link_locate},
     sign::{sign_claim, sign_repo},
     state::{Gone, Held, Invite, Member, State},
-    verdict::Reason,
 };
 
 /// The longest operation, in bytes.
@@ -70,7 +73,7 @@ pub const MAX_AFTER: usize = 32;
 /// The furthest that an operation's time may be ahead of the clock of who takes it, in milliseconds.
 pub const MAX_AHEAD: i64 = 10 * 60 * 1000;
 
-/// How many times rights may be handed on.
+/// The most times that rights may be handed on.
 pub const MAX_DEPTH: u8 = 8;
 
 /// The most operations, each standing on the next, between one and the genesis.

@@ -9,13 +9,12 @@
 //! The group is the id of its genesis, in which group and proof are zero. The proof is the operation from which
 //! the author has the right to say this.
 
-use std::fmt;
-
 use larder_store_api::{Error, Kind, PublicKey, Result, SecretKey};
 
 use super::{
     MAX_AFTER, MAX_OP_LEN,
     body::Body,
+    id::OpId,
     sign::{sign_op, verify_claim, verify_op, verify_repo},
 };
 use crate::codec::Fields;
@@ -26,27 +25,6 @@ pub const VERSION: u8 = 1;
 const ID: &str = "larder 2026 group op id v1";
 const DECODE: &str = "membership.op.decode";
 const SIGN: &str = "membership.op.sign";
-
-/// The name of an operation: a hash of all of it but its signature.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub struct OpId(pub [u8; 32]);
-
-impl OpId {
-    /// The id of nothing, where an operation has none to name.
-    pub const NONE: Self = Self([0; 32]);
-}
-
-impl fmt::Display for OpId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&data_encoding::HEXLOWER.encode(&self.0))
-    }
-}
-
-impl fmt::Debug for OpId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "OpId({})", data_encoding::HEXLOWER.encode(&self.0[..4]))
-    }
-}
 
 /// The content of an operation, before it is signed.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use larder_store_api::PublicKey;
 
-use super::{body::Body, judge::Judge, log::Log, op::OpId, rights::Rights, state::State};
+use super::{body::Body, id::OpId, judge::Judge, log::Log, rights::Rights, state::State};
 
 /// Repos by owner, in the order in which the operations that name them are named.
 type Named = BTreeMap<PublicKey, BTreeMap<OpId, PublicKey>>;

@@ -1,4 +1,4 @@
-//! What a device has seen of the others, signed and told: against those who show an older state.
+//! Statements of a device about what it has seen of the others, against those who show an older state.
 //!
 //! ```text
 //! saw   version u8=1 | time i64 | heads: count u8, id [32] each | repos: count u16, (key [8], seq u64, digest [8])
@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use larder_store_api::{PublicKey, Result};
 
-use super::{MAX_AFTER, op::OpId};
+use super::{MAX_AFTER, id::OpId};
 use crate::codec::Fields;
 
 /// The most repos of which one value tells; it then fits a slot of 16 KiB.

@@ -28,7 +28,7 @@ use zeroize::{ZeroizeOnDrop, Zeroizing};
 use super::{
     body::{BOX_LEN, BoxKey, Epoch, Link, SealedBox},
     epoch::{Recipient, Recipients},
-    op::OpId,
+    id::OpId,
 };
 use crate::keys::{LocateKey, ReadKey, same};
 
@@ -257,13 +257,6 @@ pub fn open_link(secret: &EpochSecret, link: &Link) -> Result<EpochSecret> {
 pub fn open_link_locate(locate: &LocateKey, link: &Link, label: u32) -> Result<LocateKey> {
     let key = link_key(LOCATE_LINK, locate.expose(), link.epoch);
     open_sealed(&key, &link.locate).map(|plain| LocateKey::from_bytes(*plain, label))
-}
-
-impl OpId {
-    /// The label that pages and values sealed in the epoch with this id carry. Two epochs may have one label.
-    pub fn label(&self) -> u32 {
-        u32::from_be_bytes([self.0[0], self.0[1], self.0[2], self.0[3]])
-    }
 }
 
 fn locate_commitment(locate: &LocateKey) -> [u8; 32] {

@@ -3,7 +3,7 @@
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
 use larder_store_api::{Error, Kind, PublicKey, Result, SecretKey};
 
-use super::op::OpId;
+use super::id::OpId;
 
 /// Begins every message that is signed here, so that no other use of a key makes one.
 const DOMAIN: &[u8] = b"larder group statement 1";

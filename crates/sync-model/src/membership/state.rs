@@ -1,4 +1,4 @@
-//! What the operations of a group mean together.
+//! The meaning of a set of operations: who is a member, with which rights, and what was taken.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,9 +7,9 @@ use larder_store_api::PublicKey;
 use super::{
     bits::Bits,
     body::{BoxKey, DeviceKeys, FrozenRoot},
+    id::OpId,
     judge::Judge,
     log::Log,
-    op::OpId,
     rights::Rights,
 };
 
@@ -48,7 +48,7 @@ pub struct Member {
     pub box_key: Option<BoxKey>,
     /// The repo of its owner, if it has one.
     pub repo: Option<PublicKey>,
-    /// Who gave it the cap or made the invite.
+    /// The device that gave it the cap or made the invite.
     pub invited_by: PublicKey,
     /// The distance from the root: the lesser removes the greater.
     pub level: u8,
@@ -84,7 +84,7 @@ pub struct Invite {
     pub key: PublicKey,
     /// The key to which epochs are boxed for who has the link.
     pub box_key: BoxKey,
-    /// What it gives.
+    /// The rights that it gives.
     pub rights: Rights,
     /// The last moment at which somebody may be let in with it.
     pub until: Option<i64>,
@@ -92,9 +92,9 @@ pub struct Invite {
     pub uses: u16,
     /// It is for further devices of who made it.
     pub own: bool,
-    /// Who claims it needs a cap of its own.
+    /// A device that claims it needs a cap of its own.
     pub confirm: bool,
-    /// Who made it.
+    /// The device that made it.
     pub by: PublicKey,
     /// The devices that were let in, in order of their keys. More than `uses` are possible where members did
     /// not know of each other.

@@ -1,13 +1,6 @@
 //! Which operations a removal may make void in some view: few, so that nobody asks of all the others.
 
-use super::{body::Body, log::Log, verdict::Acts};
-
-impl Acts {
-    /// Returns the operations on which it stands: the proof of its author, and the claim that it answers.
-    pub(super) fn parents(&self) -> impl Iterator<Item = usize> + use<> {
-        std::iter::once(self.proof).chain(self.admits)
-    }
-}
+use super::{acts::Acts, body::Body, log::Log};
 
 impl Log {
     /// Returns what an operation does, unless it is set aside.

@@ -7,9 +7,10 @@ use super::{
     MAX_AFTER,
     bits::Bits,
     body::{Body, Cap, Claim, DeviceKeys},
+    id::OpId,
     judge::Judge,
     log::Log,
-    op::{Content, Op, OpId},
+    op::{Content, Op},
     rights::Rights,
     sign::sign_claim,
 };

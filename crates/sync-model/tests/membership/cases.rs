@@ -259,9 +259,9 @@ fn rights_and_invites_end_at_their_time() {
     let mut group = Group::new();
     let ann = group.ann.clone();
     let bob = group.device();
-    let until = Some(group.now + 100);
+    let until = group.now + 100;
     let cap = Cap {
-        until,
+        until: Some(until),
         ..Cap::device(bob.key, Rights::INVITE, 2)
     };
     group.say(&ann, Body::Cap(cap));
@@ -270,9 +270,9 @@ fn rights_and_invites_end_at_their_time() {
     let cy = group.join(&bob, Rights::READ);
     let (link, _) = group.invite(&bob, Rights::READ, 1);
     let member = |device: &Device| group.state().members[&device.key].clone();
-    assert_eq!(member(&cy).rights(until.unwrap()), Rights::READ);
-    assert_eq!(member(&cy).rights(until.unwrap() + 1), Rights::NONE);
-    assert_eq!(member(&bob).rights(until.unwrap() + 1), Rights::NONE);
+    assert_eq!(member(&cy).rights(until), Rights::READ);
+    assert_eq!(member(&cy).rights(until + 1), Rights::NONE);
+    assert_eq!(member(&bob).rights(until + 1), Rights::NONE);
     group.now += 200;
     let (bob_says, _) = (group.log.sign(&bob.secret, removal(&[&cy]), group.now), ());
     assert!(bob_says.is_err());

@@ -6,5 +6,7 @@ mod golden;
 mod hostile;
 mod layout;
 mod model;
+mod properties;
+mod secrecy;
 mod secrets;
 mod support;

@@ -5,20 +5,20 @@
 //! everything that was ever boxed or linked by anybody. `LARDER_SEEDS=10000` runs more histories than the default,
 //! `LARDER_SEED=7` that one alone.
 
-use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
-    env,
-};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use larder_store_api::{PublicKey, SecretKey};
 use larder_sync_model::membership::{
-    Added, Body, BoxKey, Boxes, Cap, DeviceKeys, Gone, Log, Op, OpId, Recipient, Recipients,
-    Remove, Rights, State,
+    Added, Body, BoxKey, Boxes, Cap, DeviceKeys, Log, Op, OpId, Recipient, Recipients, Remove,
+    Rights,
 };
-use rand::{Rng, SeedableRng, seq::IndexedRandom, seq::SliceRandom};
+use rand::{Rng, SeedableRng, seq::IndexedRandom};
 use rand_chacha::ChaCha8Rng;
 
-use crate::support::{Device, epoch, invite};
+use crate::{
+    secrecy::is_before,
+    support::{Device, epoch, invite},
+};
 
 const PRESETS: [Rights; 6] = [
     Rights::REPLICA,
@@ -30,54 +30,54 @@ const PRESETS: [Rights; 6] = [
 ];
 
 /// A device, what it knows, and what it knew once.
-struct Actor {
-    device: Device,
-    log: Log,
-    old: Option<Log>,
+pub struct Actor {
+    pub device: Device,
+    pub log: Log,
+    pub old: Option<Log>,
     /// The box keys whose secrets it has: its own, and those of invites that it made; and those of invites that it
     /// used, with its claims.
-    box_keys: BTreeMap<BoxKey, Option<OpId>>,
+    pub box_keys: BTreeMap<BoxKey, Option<OpId>>,
     /// The epochs whose secrets it made.
-    made: BTreeSet<OpId>,
+    pub made: BTreeSet<OpId>,
 }
 
 /// The link of an invite.
-struct Invitation {
-    secret: SecretKey,
-    box_key: BoxKey,
-    cap: OpId,
-    by: usize,
-    gives: Rights,
+pub struct Invitation {
+    pub secret: SecretKey,
+    pub box_key: BoxKey,
+    pub cap: OpId,
+    pub by: usize,
+    pub gives: Rights,
 }
 
 /// A write: under which epoch, and who must not open it.
-struct Write {
-    epoch: OpId,
+pub struct Write {
+    pub epoch: OpId,
     /// Devices that are out, with the operations after which they may be let in again.
-    out: BTreeMap<PublicKey, BTreeSet<OpId>>,
-    known: HashSet<OpId>,
+    pub out: BTreeMap<PublicKey, BTreeSet<OpId>>,
+    pub known: HashSet<OpId>,
 }
 
 /// A box: of which epoch, to whom, and how many operations its maker knew.
-struct Sealed {
-    epoch: OpId,
-    to: PublicKey,
-    key: BoxKey,
-    reads: bool,
-    by: usize,
-    knew: usize,
+pub struct Sealed {
+    pub epoch: OpId,
+    pub to: PublicKey,
+    pub key: BoxKey,
+    pub reads: bool,
+    pub by: usize,
+    pub knew: usize,
 }
 
 #[derive(Default)]
-struct Public {
-    boxes: Vec<Sealed>,
-    links: Vec<(OpId, OpId)>,
-    ops: Vec<Op>,
+pub struct Public {
+    pub boxes: Vec<Sealed>,
+    pub links: Vec<(OpId, OpId)>,
+    pub ops: Vec<Op>,
 }
 
 impl Public {
     /// The epochs whose secrets and whose locate keys follow from these.
-    fn closure(&self, keys: &BTreeSet<BoxKey>, made: &BTreeSet<OpId>) -> [HashSet<OpId>; 2] {
+    pub fn closure(&self, keys: &BTreeSet<BoxKey>, made: &BTreeSet<OpId>) -> [HashSet<OpId>; 2] {
         let mut read: HashSet<_> = made.iter().copied().collect();
         let mut locate = HashSet::new();
         for sealed in self
@@ -106,20 +106,20 @@ impl Public {
     }
 }
 
-struct World {
-    random: ChaCha8Rng,
-    now: i64,
-    actors: Vec<Actor>,
-    invitations: Vec<Invitation>,
-    public: Public,
-    writes: Vec<Write>,
-    next: u32,
+pub struct World {
+    pub random: ChaCha8Rng,
+    pub now: i64,
+    pub actors: Vec<Actor>,
+    pub invitations: Vec<Invitation>,
+    pub public: Public,
+    pub writes: Vec<Write>,
+    pub next: u32,
     /// Seals under the newest epoch that it knows, to see that the model notices.
-    careless: bool,
+    pub careless: bool,
 }
 
 impl World {
-    fn new(seed: u64, careless: bool) -> Self {
+    pub fn new(seed: u64, careless: bool) -> Self {
         let (root, ann) = (Device::new(0), Device::new(1));
         let log = Log::new(Op::genesis(&root.secret, [9; 32], 0).unwrap()).unwrap();
         let mut world = Self {
@@ -144,7 +144,7 @@ impl World {
         world
     }
 
-    fn step(&mut self) {
+    pub fn step(&mut self) {
         self.now += self.random.random_range(0..20);
         let mut who = self.random.random_range(0..self.actors.len());
         // Those who believe themselves members act more, and the root seldom.
@@ -498,164 +498,12 @@ impl World {
     }
 
     /// All operations in one log.
-    fn union(&self) -> Log {
+    pub fn union(&self) -> Log {
         let mut log = self.actors[0].log.clone();
         for op in &self.public.ops {
             log.add(op.clone());
         }
         log
-    }
-
-    /// What was sealed is closed to all who were out, together.
-    fn check_secrecy(&self) -> Result<(), String> {
-        let log = self.union();
-        let state = log.state();
-        let places: Vec<HashMap<OpId, usize>> = self
-            .actors
-            .iter()
-            .map(|actor| {
-                let ops = actor.log.ops().enumerate();
-                ops.map(|(at, op)| (op.id(), at)).collect()
-            })
-            .collect();
-        for (number, write) in self.writes.iter().enumerate() {
-            // Somebody else, who knew why a device was out, let it in again and boxed something to it.
-            let let_in_again = |key: PublicKey, by: &BTreeSet<OpId>| {
-                let mut boxes = self.public.boxes.iter().filter(|sealed| sealed.to == key);
-                boxes.any(|sealed| {
-                    let knew = |id: &OpId| {
-                        let place = places[sealed.by].get(id);
-                        place.is_some_and(|at| *at < sealed.knew)
-                    };
-                    let maker = self.actors[sealed.by].device.key;
-                    !write.out.contains_key(&maker) && by.iter().all(knew)
-                })
-            };
-            let out = write.out.iter().filter(|(key, by)| match by.is_empty() {
-                true => !came_back(&log, &state, **key, by, &write.known),
-                false => !let_in_again(**key, by),
-            });
-            let out: BTreeSet<_> = out.map(|(key, _)| *key).collect();
-            let actors = self
-                .actors
-                .iter()
-                .filter(|actor| out.contains(&actor.device.key));
-            let (mut keys, mut made) = (BTreeSet::new(), BTreeSet::new());
-            for actor in actors {
-                // That a device uses an invite is nothing that the writer could heed without knowing of it; and one
-                // that was made in knowledge of its removal was meant for it.
-                let by = write.out.get(&actor.device.key).into_iter().flatten();
-                let direct = |by: &&OpId| is_removal_of(&log, **by, actor.device.key);
-                let is_direct = by.clone().any(|by| direct(&by));
-                let by: Vec<_> = by.filter(|by| !is_direct || direct(by)).collect();
-                let known = actor.box_keys.iter().filter(|(_, claim)| {
-                    claim.is_none_or(|id| {
-                        let cap = log.get(id).map(|claim| claim.content().proof);
-                        let knew = |by: &&OpId| cap.is_some_and(|cap| is_before(&log, **by, cap));
-                        write.known.contains(&id)
-                            && (by.is_empty() || !by.iter().all(|by| knew(by)))
-                    })
-                });
-                keys.extend(known.map(|(key, _)| *key));
-                made.extend(&actor.made);
-            }
-            let [read, locate] = self.public.closure(&keys, &made);
-            if read.contains(&write.epoch) || locate.contains(&write.epoch) {
-                return Err(self.leak(number, &log, &keys, &made, &out));
-            }
-        }
-        Ok(())
-    }
-}
-
-impl World {
-    /// What leads to an epoch that is open to those who were out, for who looks for the reason.
-    fn leak(
-        &self,
-        number: usize,
-        log: &Log,
-        keys: &BTreeSet<BoxKey>,
-        made: &BTreeSet<OpId>,
-        out: &BTreeSet<PublicKey>,
-    ) -> String {
-        let write = &self.writes[number];
-        let known = |id: &OpId| write.known.contains(id);
-        let before = past(log, write.epoch);
-        let mut view = Log::new(log.ops().next().unwrap().clone()).unwrap();
-        for op in log.ops().filter(|op| known(&op.id())) {
-            view.add(op.clone());
-        }
-        let view_state = view.state();
-        let mut text = format!(
-            "write {number} under {:?} is open to {out:?}\n",
-            write.epoch
-        );
-        for (key, by) in write.out.iter().filter(|(key, _)| out.contains(key)) {
-            let by: Vec<_> = by.iter().map(|by| (*by, before.contains(by))).collect();
-            text += &format!("{key} out by {by:?}\n");
-        }
-        let boxes = self.public.boxes.iter();
-        for sealed in boxes.filter(|sealed| keys.contains(&sealed.key)) {
-            let leads = self.public.closure(&[sealed.key].into(), &BTreeSet::new());
-            if leads.iter().any(|open| open.contains(&write.epoch)) {
-                let (epoch, by) = (&sealed.epoch, self.actors[sealed.by].device.key);
-                let is_known = known(epoch);
-                text += &format!(
-                    "box of {epoch:?} (known {is_known}) by {by} to {}\n",
-                    sealed.to
-                );
-                for (cap, invite) in &view_state.invites {
-                    if invite.key == sealed.to {
-                        let void = is_void(&view, &view_state, view.get(*cap).unwrap());
-                        text += &format!(
-                            "  {cap:?} {:?} void {void} {invite:?}\n",
-                            before.contains(cap)
-                        );
-                        let mut at = view.get(*cap);
-                        while let Some(op) = at {
-                            text += &format!(
-                                "   chain {:?} by {} void {:?} {:.150}\n",
-                                op.id(),
-                                op.content().author,
-                                view_state.void.get(&op.id()),
-                                format!("{:?}", op.body())
-                            );
-                            at = view.get(op.content().proof);
-                        }
-                    }
-                }
-                text += &format!(
-                    "  usable in the view {:?} {:.300}\n",
-                    view.usable(i64::MIN),
-                    format!("{:?}", view.get(write.epoch).map(|op| op.body()))
-                );
-            }
-        }
-        for epoch in made {
-            let leads = self.public.closure(&BTreeSet::new(), &[*epoch].into());
-            if leads.iter().any(|open| open.contains(&write.epoch)) {
-                text += &format!("made {epoch:?} (known {})\n", known(epoch));
-            }
-        }
-        for op in log.ops() {
-            let debug = format!("{:?}", op.body());
-            if out
-                .iter()
-                .any(|key| debug.contains(&key.to_string()) || *key == op.content().author)
-            {
-                let (id, content) = (op.id(), op.content());
-                text += &format!(
-                    "{id:?} known {} before {} at {} by {} {:?} {:.200}\n",
-                    known(&id),
-                    before.contains(&id),
-                    content.time,
-                    content.author,
-                    log.set_aside(id),
-                    debug,
-                );
-            }
-        }
-        text
     }
 }
 
@@ -667,279 +515,4 @@ fn actor(device: Device, log: &Log) -> Actor {
         made: BTreeSet::new(),
         device,
     }
-}
-
-fn is_removal_of(log: &Log, by: OpId, device: PublicKey) -> bool {
-    let body = log.get(by).map(Op::body);
-    matches!(body, Some(Body::Remove(remove)) if remove.targets.contains(&device))
-}
-
-fn is_before(log: &Log, first: OpId, then: OpId) -> bool {
-    past(log, then).contains(&first)
-}
-
-fn past(log: &Log, of: OpId) -> HashSet<OpId> {
-    let mut found = HashSet::new();
-    let mut next = vec![of];
-    while let Some(op) = next.pop().and_then(|id| log.get(id)) {
-        next.extend(op.content().after.iter().filter(|id| found.insert(**id)));
-    }
-    found
-}
-
-/// Whether somebody gave a device rights of which those with `known` do not know, in knowledge of all removals of the
-/// device itself, and nothing made it void.
-fn came_back(
-    log: &Log,
-    state: &State,
-    key: PublicKey,
-    by: &BTreeSet<OpId>,
-    known: &HashSet<OpId>,
-) -> bool {
-    let by: Vec<_> = by
-        .iter()
-        .filter(|by| is_removal_of(log, **by, key))
-        .collect();
-    log.ops().any(|op| {
-        let gives = match op.body() {
-            Body::Cap(cap) => cap.key == key,
-            Body::Boxes(boxes) => boxes.recipient == key && boxes.claim != OpId::NONE,
-            _ => false,
-        };
-        let is_new = gives && !known.contains(&op.id()) && log.set_aside(op.id()).is_none();
-        // What ended with time alone may have begun again, and been made void only later.
-        is_new && (by.is_empty() || !is_void(log, state, op)) && {
-            let past = past(log, op.id());
-            by.iter().all(|by| past.contains(by))
-        }
-    })
-}
-
-fn is_void(log: &Log, state: &State, op: &Op) -> bool {
-    let mut next = vec![op];
-    while let Some(op) = next.pop() {
-        if state.void.contains_key(&op.id()) {
-            return true;
-        }
-        next.extend(log.get(op.content().proof));
-        next.extend(claim_of(log, op));
-    }
-    false
-}
-
-/// The claim that an operation answers.
-fn claim_of<'a>(log: &'a Log, op: &Op) -> Option<&'a Op> {
-    match op.body() {
-        Body::Boxes(boxes) => log.get(boxes.claim),
-        _ => None,
-    }
-}
-
-fn seeds(default: u64) -> std::ops::Range<u64> {
-    let number = |name| env::var(name).ok().and_then(|text| text.parse().ok());
-    match number("LARDER_SEED") {
-        Some(seed) => seed..seed + 1,
-        None => 0..number("LARDER_SEEDS").unwrap_or(default),
-    }
-}
-
-fn history(seed: u64, careless: bool) -> World {
-    let mut world = World::new(seed, careless);
-    for _ in 0..350 {
-        world.step();
-    }
-    world
-}
-
-#[test]
-fn nobody_who_was_removed_opens_what_is_sealed_from_then_on() {
-    let (mut writes, mut with_removed) = (0, 0);
-    for seed in seeds(100) {
-        let world = history(seed, false);
-        writes += world.writes.len();
-        with_removed += world
-            .writes
-            .iter()
-            .filter(|write| !write.out.is_empty())
-            .count();
-        if let Err(error) = world.check_secrecy() {
-            panic!("seed {seed}: {error}");
-        }
-    }
-    let counted = format!("{writes} writes, {with_removed} of them with somebody out");
-    eprintln!("{counted}");
-    assert!(
-        with_removed * 10 > writes,
-        "{with_removed} of {writes} writes"
-    );
-}
-
-#[test]
-fn the_model_notices_who_seals_under_the_newest_epoch() {
-    let broken = (0..60).filter(|seed| history(*seed, true).check_secrecy().is_err());
-    let broken = broken.count();
-    assert!(broken > 2, "{broken} of 60 histories");
-}
-
-#[test]
-fn any_order_gives_one_state() {
-    for seed in seeds(30) {
-        let mut world = history(seed, false);
-        let union = world.union();
-        let (state, usable) = (union.state(), union.usable(world.now));
-        let mut ops: Vec<_> = union.ops().cloned().collect();
-        for _ in 0..3 {
-            ops[1..].shuffle(&mut world.random);
-            let mut log = Log::new(ops[0].clone()).unwrap();
-            for op in &ops {
-                log.add(op.clone());
-            }
-            assert_eq!(log.len(), ops.len());
-            assert_eq!(log.state(), state, "seed {seed}");
-            assert_eq!(log.usable(world.now), usable, "seed {seed}");
-            assert_eq!(log.forks(), union.forks());
-            assert_eq!(log.heads(), union.heads());
-            for op in &ops {
-                assert_eq!(log.set_aside(op.id()), union.set_aside(op.id()));
-            }
-        }
-    }
-}
-
-#[test]
-fn one_more_operation_gives_what_all_at_once_give() {
-    for seed in seeds(5) {
-        let world = history(seed, false);
-        let union = world.union();
-        let ops: Vec<_> = union.ops().cloned().collect();
-        let mut log = Log::new(ops[0].clone()).unwrap();
-        for count in 1..ops.len() {
-            log.add(ops[count].clone());
-            let mut fresh = Log::new(ops[0].clone()).unwrap();
-            for op in ops[..=count].iter().rev() {
-                fresh.add(op.clone());
-            }
-            assert_eq!(log.state(), fresh.state(), "seed {seed}");
-            assert_eq!(log.usable(world.now), fresh.usable(world.now));
-        }
-    }
-}
-
-#[test]
-fn a_denial_is_never_undone() {
-    for seed in seeds(40) {
-        let world = history(seed, false);
-        let union = world.union();
-        let all = union.state();
-        let hard: HashSet<_> = union.ops().filter(|op| is_hard(op)).map(Op::id).collect();
-        for actor in &world.actors {
-            let before = actor.log.state();
-            let new_hard = hard.iter().any(|id| actor.log.get(*id).is_none());
-            if new_hard {
-                continue;
-            }
-            assert!(before.removals.is_subset(&all.removals), "seed {seed}");
-            for (key, gone) in &before.gone {
-                let known: HashSet<_> = actor.log.ops().map(Op::id).collect();
-                if all.members.contains_key(key) {
-                    assert!(
-                        came_back(&union, &all, *key, &gone.by, &known),
-                        "seed {seed}: {key} {}",
-                        story(&union, *key, gone, &all, &known)
-                    );
-                }
-            }
-        }
-    }
-}
-
-/// What is said of a device, for who looks for the reason of a failure.
-fn story(log: &Log, key: PublicKey, gone: &Gone, state: &State, known: &HashSet<OpId>) -> String {
-    let mut text = format!("gone: {gone:?}, now {:?}\n", state.members[&key]);
-    for op in log.ops() {
-        let content = op.content();
-        let debug = format!("{:?}", op.body());
-        let named = gone.by.contains(&op.id()) || debug.contains(&key.to_string());
-        if named || content.author == key {
-            let past = past(log, op.id());
-            let after: Vec<_> = gone.by.iter().map(|by| past.contains(by)).collect();
-            let (id, aside) = (op.id(), log.set_aside(op.id()));
-            let mut debug = debug;
-            debug.truncate(300);
-            text += &format!(
-                "{id:?} known {} after {after:?} by {} proof {:?} {aside:?} void {:?} {debug}\n",
-                known.contains(&id),
-                content.author,
-                content.proof,
-                state.void.get(&id),
-            );
-        }
-    }
-    text
-}
-
-fn is_hard(op: &Op) -> bool {
-    matches!(op.body(), Body::Remove(remove) if remove.hard)
-}
-
-#[test]
-fn rights_never_grow_along_a_chain() {
-    for seed in seeds(40) {
-        let union = history(seed, false).union();
-        let state: State = union.state();
-        for (key, member) in &state.members {
-            for (id, held) in &member.held {
-                let mut rights = held.rights;
-                let mut at = union.get(*id).unwrap();
-                while !matches!(at.body(), Body::Genesis { .. }) {
-                    let proof = || union.get(at.content().proof);
-                    let before = claim_of(&union, at).or_else(proof).unwrap();
-                    if let Body::Cap(cap) = before.body() {
-                        assert!(cap.rights.covers(rights), "seed {seed}: {key}");
-                        rights = cap.rights;
-                    }
-                    at = before;
-                }
-            }
-        }
-        let granted = state
-            .members
-            .values()
-            .filter(|member| !member.held.is_empty());
-        assert_eq!(granted.count(), state.members.len());
-    }
-}
-
-#[test]
-fn histories_are_worth_something() {
-    let (mut members, mut gone, mut void, mut overused, mut forked) = (0, 0, 0, 0, 0);
-    let mut size = 0;
-    let mut asides: HashMap<_, usize> = HashMap::new();
-    let mut given = HashSet::new();
-    for seed in 0..40 {
-        let world = history(seed, false);
-        let log = world.union();
-        let state = log.state();
-        size += log.len();
-        members += state.members.len();
-        gone += state.gone.len();
-        void += state.void.len();
-        overused += state
-            .invites
-            .values()
-            .filter(|invite| invite.is_overused())
-            .count();
-        forked += log.forks().len();
-        for reason in log.ops().filter_map(|op| log.set_aside(op.id())) {
-            *asides.entry(reason).or_default() += 1;
-        }
-        given.extend(world.invitations.iter().map(|invitation| invitation.gives));
-    }
-    let seen = [members, gone, void, overused, forked];
-    eprintln!(
-        "members, gone, void, overused, forked: {seen:?}; set aside: {asides:?}; {size} operations"
-    );
-    assert!(seen.iter().all(|seen| *seen > 0), "{seen:?} {asides:?}");
-    assert!(asides.len() > 3, "{asides:?}");
-    assert_eq!(given.len(), 5, "{given:?}");
 }

@@ -55,7 +55,7 @@ pub fn epoch(recipients: &Recipients, number: u32, links: Vec<OpId>) -> Epoch {
         secret,
         locate: secret,
         recipients: recipients.hash(),
-        boxes: Hash::of(&secret),
+        boxes: Hash::of(secret),
         links: links
             .into_iter()
             .map(|epoch| larder_sync_model::membership::Link {
