@@ -1,10 +1,11 @@
 //! Single cases of the rules.
 
 use larder_sync_model::membership::{
-    Body, BoxKey, Cap, FrozenRoot, Reason, Remove, RepoProof, Rights, Succeed, sign_repo,
+    Body, BoxKey, Cap, FrozenRoot, Reason, Recipients, Remove, RepoProof, Rights, Succeed,
+    sign_repo,
 };
 
-use crate::support::{Device, Group, epoch, removal, secret};
+use crate::support::{Device, Group, removal, secret};
 
 #[test]
 fn who_is_let_in_has_what_the_invite_gives() {
@@ -71,6 +72,9 @@ fn an_invite_that_wants_confirmation_gives_nothing_by_itself() {
     let refused = group.admit(&ann, claim, &bob);
     assert_eq!(group.log.set_aside(refused), Some(Reason::Confirm));
     assert!(!group.has(&bob));
+    // No epoch is boxed to who has the link.
+    let recipients = Recipients::of(&group.state(), group.now);
+    assert_eq!(recipients.iter().len(), 1);
     let confirmed = Cap::device(bob.key, Rights::ADMIN, 3);
     group.say(&ann, Body::Cap(confirmed));
     let member = &group.state().members[&bob.key];
@@ -283,105 +287,6 @@ fn rights_and_invites_end_at_their_time() {
 }
 
 #[test]
-fn an_epoch_is_stale_once_somebody_was_removed_or_has_ended() {
-    let mut group = Group::new();
-    let ann = group.ann.clone();
-    let bob = group.join(&ann, Rights::WRITE);
-    let cy = group.join(&ann, Rights::WRITE);
-    let first = group.epoch(&ann);
-    assert_eq!(group.log.usable(group.now), [first]);
-    // A member more needs no new epoch.
-    let guest = group.device();
-    let until = Some(group.now + 100);
-    let cap = Cap {
-        until,
-        ..Cap::device(guest.key, Rights::READ, 0)
-    };
-    group.say(&ann, Body::Cap(cap));
-    group.say(&guest, Body::Keys(guest.keys()));
-    assert_eq!(group.log.usable(group.now), [first]);
-    let mut other = group.clone();
-    group.remove(&ann, &[&bob]);
-    assert!(group.log.usable(group.now).is_empty());
-    let second = group.epoch(&ann);
-    assert_eq!(group.log.usable(group.now), [second]);
-    // Two removals beside each other make both epochs stale.
-    other.now += 50;
-    other.remove(&ann, &[&cy]);
-    let third = other.epoch(&ann);
-    group.meet(&other);
-    assert!(group.log.usable(group.now).is_empty());
-    let fourth = group.epoch(&ann);
-    assert_eq!(group.log.usable(group.now), [fourth]);
-    group.now += 200;
-    assert!(group.log.usable(group.now).is_empty());
-    let fifth = group.epoch(&ann);
-    assert_eq!(group.log.usable(group.now), [fifth]);
-    let recipients = group.log.recipients_of(fifth).unwrap();
-    assert!(recipients.position(guest.key).is_none());
-    assert!(recipients.position(ann.key).is_some());
-    let heads = group.log.head_epochs();
-    assert_eq!(heads, [fifth], "{second} {third}");
-}
-
-#[test]
-fn an_epoch_counts_only_if_it_is_for_all_members() {
-    let mut group = Group::new();
-    let ann = group.ann.clone();
-    let bob = group.join(&ann, Rights::WRITE);
-    let nas = group.join(&ann, Rights::REPLICA);
-    let mut wrong = group.clone();
-    wrong.remove(&ann, &[&bob]);
-    let fewer = larder_sync_model::membership::Recipients::of(&wrong.state(), wrong.now);
-    let takeover = group.say(&bob, Body::Epoch(epoch(&fewer, 1, Vec::new())));
-    assert_eq!(group.log.set_aside(takeover), None);
-    assert!(group.log.usable(group.now).is_empty());
-    let recipients = larder_sync_model::membership::Recipients::of(&group.state(), group.now);
-    let of_replica = group.say(&nas, Body::Epoch(epoch(&recipients, 1, Vec::new())));
-    assert_eq!(group.log.set_aside(of_replica), Some(Reason::Right));
-    let reads: Vec<_> = recipients.iter().filter(|to| !to.reads).collect();
-    assert!(reads.len() == 1 && reads[0].key == nas.key);
-}
-
-#[test]
-fn who_leaves_makes_no_epoch_for_the_others() {
-    let mut group = Group::new();
-    let ann = group.ann.clone();
-    let bob = group.join(&ann, Rights::WRITE);
-    group.epoch(&ann);
-    let mut after = group.clone();
-    after.remove(&bob, &[&bob]);
-    let recipients = larder_sync_model::membership::Recipients::of(&after.state(), group.now + 1);
-    let leave = Remove {
-        leave: true,
-        targets: vec![bob.key],
-        epoch: Some(epoch(&recipients, 7, Vec::new())),
-        ..Remove::default()
-    };
-    group.say(&bob, Body::Remove(leave));
-    assert!(!group.has(&bob));
-    assert!(group.log.usable(group.now).is_empty());
-}
-
-#[test]
-fn a_removal_carries_an_epoch_without_its_targets() {
-    let mut group = Group::new();
-    let ann = group.ann.clone();
-    let bob = group.join(&ann, Rights::WRITE);
-    group.epoch(&ann);
-    let plain = group.sign(&ann, removal(&[&bob]));
-    let recipients = group.log.recipients_after(plain).unwrap();
-    assert!(recipients.position(bob.key).is_none());
-    let remove = Remove {
-        targets: vec![bob.key],
-        epoch: Some(epoch(&recipients, 7, group.log.head_epochs())),
-        ..Remove::default()
-    };
-    let id = group.say(&ann, Body::Remove(remove));
-    assert_eq!(group.log.usable(group.now), [id]);
-}
-
-#[test]
 fn the_repo_of_who_was_removed_is_frozen() {
     let mut group = Group::new();
     let ann = group.ann.clone();
@@ -497,4 +402,47 @@ fn names_outside_of_the_prefixes_are_not_written() {
     group.say(&bob, Body::Cap(cap(&cy, &["photos/2026/"])));
     let member = &group.state().members[&cy.key];
     assert!(member.may_write("photos/2026/a", 0) && !member.may_write("photos/a", 0));
+}
+
+#[test]
+fn what_is_said_beside_the_removal_of_who_says_it_is_void() {
+    let mut group = Group::new();
+    let ann = group.ann.clone();
+    let bob = group.join(&ann, Rights::ADMIN);
+    let (link, _) = group.invite(&ann, Rights::READ, 1);
+    let (before, given, admitted) = (group.device(), group.device(), group.device());
+    let cap = |device: &Device| Body::Cap(Cap::device(device.key, Rights::READ, 0));
+    group.say(&bob, cap(&before));
+    let mut other = group.clone();
+    group.remove(&ann, &[&bob]);
+    other.now += 50;
+    let void = other.say(&bob, cap(&given));
+    other.use_invite(&bob, &link, &admitted);
+    group.meet(&other);
+    assert!(group.has(&before) && !group.has(&given) && !group.has(&admitted));
+    let state = group.state();
+    assert!(state.void.contains_key(&void));
+    // Who is out knows the invite, which has ended with that: it is let in anew.
+    assert!(state.waiting.is_empty() && state.gone.contains_key(&admitted.key));
+    group.say(&ann, cap(&admitted));
+    assert!(group.has(&admitted));
+}
+
+#[test]
+fn a_hard_removal_takes_what_was_given_after_the_last_that_counts() {
+    let mut group = Group::new();
+    let ann = group.ann.clone();
+    let bob = group.join(&ann, Rights::ADMIN);
+    let (first, second) = (group.device(), group.device());
+    let cap = |device: &Device| Body::Cap(Cap::device(device.key, Rights::READ, 0));
+    let kept = group.say(&bob, cap(&first));
+    group.say(&bob, cap(&second));
+    let hard = Remove {
+        hard: true,
+        kept: vec![kept],
+        targets: vec![bob.key],
+        ..Remove::default()
+    };
+    group.say(&ann, Body::Remove(hard));
+    assert!(group.has(&first) && !group.has(&second));
 }

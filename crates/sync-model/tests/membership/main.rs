@@ -1,6 +1,7 @@
 //! Membership: what sets of operations mean, by a model with partial knowledge and by single cases.
 
 mod cases;
+mod epochs;
 #[path = "../../src/golden.rs"]
 mod golden;
 mod hostile;

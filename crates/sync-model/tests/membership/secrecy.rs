@@ -21,7 +21,7 @@ impl World {
             .collect();
         for (number, write) in self.writes.iter().enumerate() {
             // Somebody else, who knew why a device was out, let it in again and boxed something to it.
-            let let_in_again = |key: PublicKey, by: &BTreeSet<OpId>| {
+            let let_in_again = |key: PublicKey, by: &BTreeSet<OpId>, out: &BTreeSet<PublicKey>| {
                 let mut boxes = self.public.boxes.iter().filter(|sealed| sealed.to == key);
                 boxes.any(|sealed| {
                     let knew = |id: &OpId| {
@@ -29,14 +29,22 @@ impl World {
                         place.is_some_and(|at| *at < sealed.knew)
                     };
                     let maker = self.actors[sealed.by].device.key;
-                    !write.out.contains_key(&maker) && by.iter().all(knew)
+                    !out.contains(&maker) && by.iter().all(knew)
                 })
             };
-            let out = write.out.iter().filter(|(key, by)| match by.is_empty() {
-                true => !came_back(&log, &state, **key, by, &write.known),
-                false => !let_in_again(**key, by),
-            });
-            let out: BTreeSet<_> = out.map(|(key, _)| *key).collect();
+            // Whoever was let in again lets others in again.
+            let mut out: BTreeSet<_> = write.out.keys().copied().collect();
+            loop {
+                let still = write.out.iter().filter(|(key, by)| match by.is_empty() {
+                    true => !came_back(&log, &state, **key, by, &write.known),
+                    false => !let_in_again(**key, by, &out),
+                });
+                let still: BTreeSet<_> = still.map(|(key, _)| *key).collect();
+                if still == out {
+                    break;
+                }
+                out = still;
+            }
             let actors = self
                 .actors
                 .iter()
