@@ -1,6 +1,6 @@
 //! Which epochs may be sealed under, and to whom a new one is boxed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use larder_store_api::PublicKey;
 
@@ -39,8 +39,13 @@ impl Recipients {
     /// At most [`MAX_OPEN_INVITES`] invites are among them; the others want a member who reads to let somebody in.
     pub fn of(state: &State, time: i64) -> Self {
         let mut found = BTreeMap::new();
+        let has_ended = |device: &PublicKey| {
+            let member = state.members.get(device);
+            member.is_some_and(|member| member.rights(time) == Rights::NONE)
+        };
         let invites = state.invites.values().filter(|invite| {
-            !invite.confirm && invite.is_open(time) && !state.members.contains_key(&invite.key)
+            let is_open = invite.is_open(time) && !invite.claimed_by.iter().any(has_ended);
+            is_open && !invite.confirm && !state.members.contains_key(&invite.key)
         });
         for invite in invites.take(MAX_OPEN_INVITES) {
             let reads = invite.rights.covers(Rights::READ);
@@ -96,7 +101,8 @@ impl Log {
         let removals = self.removals.iter().copied();
         let removals: Vec<_> = removals.filter(|at| judge.counts(*at)).collect();
         let ended = self.ended(&judge, now);
-        let known = self.claims_of_removed(&judge);
+        let mut known = self.claims_of_removed(&judge);
+        known.extend(self.claims_of_ended(&judge, &ended));
         let mut found = Vec::new();
         for (at, valid) in &self.epochs {
             let node = &self.nodes[*at];
@@ -151,7 +157,7 @@ impl Log {
         let nodes = nodes.filter(|op| self.set_aside(op.id()).is_none());
         let mut heads: Vec<_> = nodes.clone().map(|op| op.id()).collect();
         let links = nodes.filter_map(|op| op.body().epoch());
-        let linked: std::collections::HashSet<_> = links
+        let linked: HashSet<_> = links
             .flat_map(|epoch| &epoch.links)
             .map(|link| link.epoch)
             .collect();
@@ -167,7 +173,7 @@ impl Log {
             return Vec::new();
         };
         let time = self.nodes[at].op.content().time.max(now);
-        let boxed: std::collections::HashSet<_> = self
+        let boxed: HashSet<_> = self
             .ops()
             .filter_map(|op| match op.body() {
                 Body::Boxes(boxes) if boxes.boxes.iter().any(|(id, _)| *id == epoch) => {
@@ -202,6 +208,20 @@ impl Log {
         known.sort_unstable();
         known.dedup();
         known
+    }
+
+    /// Claims of devices whose rights time has ended, which know the keys of those invites too.
+    fn claims_of_ended(&self, judge: &Judge<'_>, ended: &[(usize, i64)]) -> Vec<usize> {
+        let receivers = ended.iter().filter_map(|(grant, _)| self.grant(*grant));
+        let receivers: HashSet<_> = receivers.map(|grant| grant.receiver).collect();
+        if receivers.is_empty() {
+            return Vec::new();
+        }
+        let caps = self.uses.keys().copied().filter(|cap| judge.is_good(*cap));
+        let claims = caps.flat_map(|cap| judge.claims(cap));
+        claims
+            .filter(|claim| receivers.contains(&self.nodes[*claim].author))
+            .collect()
     }
 
     /// Grants to devices that time has ended, with their last moments.

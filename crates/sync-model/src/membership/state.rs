@@ -99,6 +99,8 @@ pub struct Invite {
     /// The devices that were let in, in order of their keys. More than `uses` are possible where members did
     /// not know of each other.
     pub used_by: BTreeSet<PublicKey>,
+    /// The devices that claimed it, let in or not: they know its key.
+    pub claimed_by: BTreeSet<PublicKey>,
     /// Nothing has ended it, but for time and uses.
     pub open: bool,
 }
@@ -201,7 +203,9 @@ impl Log {
             }
             let used = claims.admitted.iter().copied();
             let used = used.filter(|(_, by)| judge.has(*by) && judge.is_good(*by));
+            let claimed = judge.claims(*cap).map(|claim| &self.nodes[claim].op);
             let invite = Invite {
+                claimed_by: claimed.map(|op| op.content().author).collect(),
                 key: found.key,
                 box_key,
                 rights: found.rights,
