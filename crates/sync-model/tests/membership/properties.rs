@@ -1,4 +1,4 @@
-//! What holds in every history, however it is told.
+//! Properties of every history, however it is told.
 
 use std::{
     collections::{HashMap, HashSet},

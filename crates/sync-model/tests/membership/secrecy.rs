@@ -1,4 +1,4 @@
-//! Who opens what was sealed: what a writer seals must stay closed to all who were out in its view, together.
+//! The check of secrecy: what a writer seals stays closed to all who were out in its view, together.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
