@@ -78,20 +78,28 @@ pub struct Public {
 impl Public {
     /// The epochs whose secrets and whose locate keys follow from these.
     pub fn closure(&self, keys: &BTreeSet<BoxKey>, made: &BTreeSet<OpId>) -> [HashSet<OpId>; 2] {
+        self.closure_without(keys, made, &BTreeSet::new())
+    }
+
+    /// Returns the closure without what these made, who know it all the same: it tells them nothing.
+    pub fn closure_without(
+        &self,
+        keys: &BTreeSet<BoxKey>,
+        made: &BTreeSet<OpId>,
+        by: &BTreeSet<usize>,
+    ) -> [HashSet<OpId>; 2] {
         let mut read: HashSet<_> = made.iter().copied().collect();
         let mut locate = HashSet::new();
-        for sealed in self
-            .boxes
-            .iter()
-            .filter(|sealed| keys.contains(&sealed.key))
-        {
+        let boxes = self.boxes.iter().filter(|sealed| !by.contains(&sealed.by));
+        for sealed in boxes.filter(|sealed| keys.contains(&sealed.key)) {
             let opened = if sealed.reads { &mut read } else { &mut locate };
             opened.insert(sealed.epoch);
         }
         locate.extend(read.iter().copied());
         loop {
             let before = read.len() + locate.len();
-            for (from, to) in &self.links {
+            let links = self.links.iter();
+            for (from, to) in links.filter(|(from, _)| by.is_empty() || !made.contains(from)) {
                 if read.contains(from) {
                     read.insert(*to);
                 }

@@ -20,7 +20,7 @@ impl World {
             })
             .collect();
         for (number, write) in self.writes.iter().enumerate() {
-            // Somebody else, who knew why a device was out, let it in again and boxed something to it.
+            // Somebody else, who knew why a device was out, gave it rights again, or boxed something to it.
             let let_in_again = |key: PublicKey, by: &BTreeSet<OpId>, out: &BTreeSet<PublicKey>| {
                 let mut boxes = self.public.boxes.iter().filter(|sealed| sealed.to == key);
                 boxes.any(|sealed| {
@@ -30,7 +30,7 @@ impl World {
                     };
                     let maker = self.actors[sealed.by].device.key;
                     !out.contains(&maker) && by.iter().all(knew)
-                })
+                }) || given_again(&log, key, by, out)
             };
             // Whoever was let in again lets others in again.
             let mut out: BTreeSet<_> = write.out.keys().copied().collect();
@@ -67,7 +67,10 @@ impl World {
                 keys.extend(known.map(|(key, _)| *key));
                 made.extend(&actor.made);
             }
-            let [read, locate] = self.public.closure(&keys, &made);
+            let together = self.actors.iter().enumerate();
+            let together = together.filter(|(_, actor)| out.contains(&actor.device.key));
+            let together = together.map(|(at, _)| at).collect();
+            let [read, locate] = self.public.closure_without(&keys, &made, &together);
             if read.contains(&write.epoch) || locate.contains(&write.epoch) {
                 return Err(self.leak(number, &log, &keys, &made, &out));
             }
@@ -210,6 +213,21 @@ pub fn came_back(
             let past = past(log, op.id());
             by.iter().all(|by| past.contains(by))
         }
+    })
+}
+
+/// Returns whether somebody who is not out gave a device rights in knowledge of all these.
+fn given_again(log: &Log, key: PublicKey, by: &BTreeSet<OpId>, out: &BTreeSet<PublicKey>) -> bool {
+    log.ops().any(|op| {
+        let gives = match op.body() {
+            Body::Cap(cap) => cap.key == key,
+            Body::Boxes(boxes) => boxes.recipient == key && boxes.claim != OpId::NONE,
+            _ => false,
+        };
+        gives
+            && log.set_aside(op.id()).is_none()
+            && !out.contains(&op.content().author)
+            && by.is_subset(&past(log, op.id()).into_iter().collect())
     })
 }
 
