@@ -1,9 +1,10 @@
-//! Writes the seeds of all targets, in `corpus`, from the files that pin the layouts. After those have
-//! changed, in the folder `fuzz`: `rustc --edition 2024 -o ../target/seeds seeds.rs && ../target/seeds`.
+//! Writes the seeds of all targets into `corpus`, from the files that pin the layouts. Run it after
+//! those have changed, in the folder `fuzz`: `rustc --edition 2024 -o ../target/seeds seeds.rs &&
+//! ../target/seeds`.
 
 use std::{fs, path::Path};
 
-/// The folders of files that pin layouts; no two have a file of one name.
+/// The folders of files that pin layouts; no two contain a file with the same name.
 const GOLDEN: [&str; 2] = [
     "../crates/sync-model/tests/golden",
     "../crates/sync/tests/golden",
@@ -94,7 +95,7 @@ fn main() {
     write("address", "bare", key.as_bytes());
     write("address", "parts", parts.as_bytes());
 
-    // As iroh-blobs writes them.
+    // The encoding of iroh-blobs.
     let requests = [
         // A blob, all that a hash sequence names, ranges of it and of a child, and of two blobs.
         [&[0][..], &[7; 32], &[2, 0, 1, 0, 1, 0]].concat(),

@@ -1,5 +1,5 @@
-//! Measures small changes on redb and iroh, over loopback: how long a write takes, how soon it is readable at the
-//! other member, and what a member does when nothing happens.
+//! Measures small changes on redb and iroh, over loopback: how long a write takes, how soon it is
+//! readable at the other member, and what a member uses while nothing happens.
 //!
 //! `cargo bench -p benches --bench changes` prints all; `-- writes`, `-- latency` or `-- idle` one of them.
 
@@ -14,7 +14,7 @@ use std::{
 
 use larder::{
     Store, StoreBuilder, StoreUrl, Unlock,
-    groups::{Invite, InviteKind, Options, Replicator, Synced},
+    groups::{Invite, InviteKind, ReplicateOptions, Replicator, Synced},
     iroh::{EndpointOptions, Reach},
 };
 
@@ -23,10 +23,10 @@ const CHANGES: usize = 100;
 /// The number of writes that are measured.
 const WRITES: usize = 1000;
 const LEN: usize = 1024;
-/// The groups of the member that has nothing to do.
+/// The number of groups of the idle member.
 const GROUPS: usize = 50;
 const PATIENCE: Duration = Duration::from_secs(600);
-/// The time for which a member at rest is watched, and the time that it has to come to rest.
+/// The time for which an idle member is watched, and the time that it has to come to rest.
 const IDLE: Duration = Duration::from_secs(60);
 const REST: Duration = Duration::from_secs(20);
 
@@ -41,12 +41,12 @@ async fn member(dir: &Path) -> (Store, Replicator) {
     std::fs::create_dir_all(dir).unwrap();
     let store = open(dir).await;
     let network = EndpointOptions::new(Reach::Loopback);
-    let replicator = store.replicate(network, Options::default());
+    let replicator = store.replicate(network, ReplicateOptions::default());
     let replicator = replicator.await.unwrap();
     (store, replicator)
 }
 
-/// Prints the time that a durable write into a repo takes, one after the other.
+/// Prints the time of durable writes into a repo, one after the other.
 async fn writes(dir: &Path) {
     std::fs::create_dir_all(dir).unwrap();
     let store = open(dir).await;
@@ -68,7 +68,7 @@ async fn writes(dir: &Path) {
     store.close().await.unwrap();
 }
 
-/// The median, and what the fastest and the slowest tenth took.
+/// Formats the median, and the times of the fastest and the slowest tenth.
 fn shown(all: &mut [Duration]) -> String {
     all.sort_unstable();
     let at = |share: usize| all[(all.len() - 1) * share / 100].as_secs_f64() * 1e3;
@@ -80,7 +80,7 @@ fn shown(all: &mut [Duration]) -> String {
     )
 }
 
-/// Prints the time from a write to its being read at the other member.
+/// Prints the time from a write until the other member can read it.
 async fn latency(dir: &Path) {
     let (from_store, from) = member(&dir.join("from")).await;
     let group = from.groups().create_group("the group").await.unwrap();
@@ -108,11 +108,11 @@ async fn latency(dir: &Path) {
             if found.is_ok_and(|found| found == data) {
                 break;
             }
-            // An event that was missed is no reason to wait for long.
-            drop(tokio::time::timeout(Duration::from_millis(20), events.recv()).await);
+            // A missed event must not cause a long wait.
+            drop(tokio::time::timeout(Duration::from_millis(20), events.next()).await);
         }
         read.push(start.elapsed());
-        // At another moment of whatever happens regularly.
+        // Varies the phase relative to periodic work.
         tokio::time::sleep(Duration::from_millis(5 + (n as u64 * 37) % 50)).await;
     }
     println!(
@@ -149,7 +149,7 @@ async fn peer(dir: &Path) {
     store.close().await.unwrap();
 }
 
-/// The processor time of this process.
+/// Returns the processor time of this process.
 fn process_time() -> Duration {
     let tasks = std::fs::read_dir("/proc/self/task").expect("Linux lists them");
     let nanos = tasks.filter_map(|task| {
@@ -159,7 +159,7 @@ fn process_time() -> Duration {
     Duration::from_nanos(nanos.sum())
 }
 
-/// The share of a core that a member takes that is in sync with its peer.
+/// Prints the share of a core that a member uses while it is in sync with its peer.
 async fn idle(dir: &Path) {
     let mut other = Command::new(std::env::current_exe().unwrap())
         .arg("peer")

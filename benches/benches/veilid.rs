@@ -1,10 +1,10 @@
-//! Larder on a Veilid node's tables beside those tables themselves: the same loads, in turn, in one
-//! run.
+//! Compares Larder on a Veilid node's tables with those tables themselves: the same loads, in turn, in
+//! one run.
 //!
 //! `cargo bench -p benches --bench veilid` prints the table; `-- --rounds N` makes it shorter, `--
 //! --json` prints every figure. Each figure is the median of [`ROUNDS`] rounds, each in a process of
-//! its own. Larder acknowledges what survives the loss of power; the tables what survives the end of
-//! the process.
+//! its own. Larder acknowledges data when it survives a loss of power; the tables acknowledge it when
+//! it survives the end of the process.
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a bench prints")]
 
@@ -34,12 +34,12 @@ const MIB: u64 = 1 << 20;
 const LARGE: u64 = 256 * MIB;
 /// The length of a block of the store.
 const BLOCK: u64 = 64 << 10;
-/// The number of blocks or blobs that the tables take in a transaction.
+/// The number of blocks or blobs per transaction of the tables.
 const IN_TRANSACTION: usize = 32;
 const COLUMN: u32 = 1;
 const C: CollectionId = CollectionId::from_static("bench");
 
-/// A load, what is wanted of it, and whether it is a ratio to the tables.
+/// A load, its target, and whether the target is a ratio to the tables.
 const LOADS: [(&str, Goal); 10] = [
     ("add 1,000 × 1 KiB, 32 in flight (1/s)", Goal::Ratio(0.8)),
     ("add 256 MiB (MB/s)", Goal::Ratio(0.8)),

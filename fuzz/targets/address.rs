@@ -1,4 +1,4 @@
-//! Addresses of members.
+//! Fuzzes the parsing of members' addresses.
 
 #![no_main]
 

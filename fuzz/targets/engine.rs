@@ -1,4 +1,4 @@
-//! Fuzzes the decoding of what the engine stores.
+//! Fuzzes the decoding of the engine's stored data.
 
 #![no_main]
 

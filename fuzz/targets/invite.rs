@@ -1,4 +1,4 @@
-//! Invites.
+//! Fuzzes the decoding of invites.
 
 #![no_main]
 

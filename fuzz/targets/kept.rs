@@ -1,4 +1,4 @@
-//! Fuzzes the decoding of what a device remembers of its groups.
+//! Fuzzes the decoding of the data that a device stores about its groups.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! The log of a store on disk.
+//! Fuzzes reading the log of a store on disk.
 
 #![no_main]
 

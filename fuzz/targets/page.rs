@@ -1,4 +1,4 @@
-//! Pages of trees.
+//! Fuzzes the decoding of pages of trees.
 
 #![no_main]
 

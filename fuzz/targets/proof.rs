@@ -1,4 +1,4 @@
-//! Hellos, and answers to them.
+//! Fuzzes hellos and the answers to them.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! Sealed files, pages and values.
+//! Fuzzes the opening of sealed files, pages and values.
 
 #![no_main]
 

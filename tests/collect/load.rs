@@ -1,4 +1,4 @@
-//! Load on a store while it is collected, which finds missing blobs that must not be missing.
+//! Load on a store during collection; it reports any blob that is missing although it must be there.
 
 use std::{
     collections::BTreeMap,
@@ -10,44 +10,44 @@ use std::{
 
 use futures_util::StreamExt;
 use larder::{
-    AddOptions, Blobs, ChunkNum, ChunkRanges, Format, Hash, Pin, Root, Status, TagName, Trust,
+    AddOptions, BlobStatus, Blobs, ChunkNum, ChunkRanges, Format, Hash, Pin, Root, TagName, Trust,
 };
 use rand::Rng as _;
 use tests::data::{KIB, Rng, bytes, rng};
 
-/// The number of different blobs: few, so that workers meet.
+/// The number of different blobs: small, so that workers use the same ones.
 const BLOBS: u64 = 48;
 
 /// The state that all workers share.
 #[derive(Debug, Clone)]
 pub struct Load {
     pub blobs: Blobs,
-    /// Another node, which has all of them.
+    /// Another node, which has all blobs.
     pub peer: Blobs,
     pub done: Arc<AtomicBool>,
-    /// The number of steps that were done.
+    /// The number of steps so far.
     pub steps: Arc<AtomicU64>,
-    /// The number of times that something was looked for and found.
+    /// The number of successful lookups.
     pub checks: Arc<AtomicU64>,
 }
 
-/// The blob of this number.
+/// Returns the blob with this number.
 fn data(number: u64) -> bytes::Bytes {
     let lengths = [10, 3 * KIB, 20 * KIB, 100, 70 * KIB, 16 * KIB];
     bytes(number, lengths[number as usize % lengths.len()])
 }
 
-/// Puts all that workers import into a node.
+/// Puts everything that workers import into a node.
 pub async fn fill(peer: &Blobs) {
     for number in 0..BLOBS {
         peer.add(data(number)).await.unwrap();
     }
 }
 
-/// A handle that keeps something alive, and what it keeps.
+/// A handle that keeps something alive, and the blobs that it keeps.
 struct Kept {
     by: By,
-    /// All of these must be there, as far as they were complete.
+    /// All of these must exist, as far as they were complete.
     blobs: Vec<Hash>,
 }
 
@@ -56,7 +56,7 @@ enum By {
     Tag(TagName),
 }
 
-/// One of those that work at once.
+/// One of the concurrent workers.
 pub struct Worker {
     load: Load,
     rng: Rng,
@@ -65,7 +65,7 @@ pub struct Worker {
     kept: BTreeMap<u64, Kept>,
 }
 
-/// The most things that a worker keeps at once.
+/// The most handles that a worker keeps at once.
 const MOST_KEPT: usize = 12;
 
 impl Worker {
@@ -112,7 +112,7 @@ impl Worker {
     }
 
     fn keep(&mut self, by: By, blobs: Vec<Hash>) {
-        // A tag that is set anew keeps nothing else any more.
+        // A tag that is set again no longer keeps its previous target.
         if let By::Tag(tag) = &by {
             self.kept
                 .retain(|_, kept| !matches!(&kept.by, By::Tag(other) if other == tag));
@@ -130,16 +130,13 @@ impl Worker {
 
     async fn add_with_tag(&mut self) {
         let (data, tag) = (data(self.number()), self.tag());
-        let options = AddOptions {
-            tag: Some(tag.clone()),
-            ..AddOptions::default()
-        };
+        let options = AddOptions::default().tag(tag.clone());
         let pin = self.load.blobs.add_with(data, options).await.unwrap();
-        // The pin goes at once: the tag has to do.
+        // The pin is dropped at once: the tag must suffice.
         self.keep(By::Tag(tag), vec![pin.hash()]);
     }
 
-    /// Children first, each with a pin, then the sequence with a tag; or the tag before all of it.
+    /// Adds children first, each with a pin, then the sequence with a tag; or the tag before all of it.
     async fn add_sequence(&mut self) {
         let mut list = Vec::new();
         let mut pins = Vec::new();
@@ -149,7 +146,7 @@ impl Worker {
             list.push(pin.hash());
             pins.push(pin);
         }
-        // Some sequences do not fit into the index.
+        // Some sequences are too long for the index.
         if self.rng.random_bool(0.2) {
             let some = list.clone();
             list = some.into_iter().cycle().take(700).collect();
@@ -161,11 +158,9 @@ impl Worker {
         if first {
             self.load.blobs.tags().set(tag.clone(), root).await.unwrap();
         }
-        let options = AddOptions {
-            format: Some(Format::HashSeq),
-            tag: (!first).then(|| tag.clone()),
-            ..AddOptions::default()
-        };
+        let options = AddOptions::default()
+            .format(Format::HashSeq)
+            .tag((!first).then(|| tag.clone()));
         let pin = self.load.blobs.add_with(bytes, options).await.unwrap();
         drop(pins);
         list.push(pin.hash());
@@ -174,7 +169,7 @@ impl Worker {
         self.keep(By::Tag(tag), list);
     }
 
-    /// Fetches from the other node, in two parts, under a pin or a tag.
+    /// Fetches a blob from the other node, in two parts, under a pin or a tag.
     async fn import(&mut self) {
         let data = data(self.number());
         let (hash, size) = (Hash::of(&data), data.len() as u64);
@@ -187,7 +182,7 @@ impl Worker {
             tags.set(tag.clone(), Root::raw(hash)).await.unwrap();
             By::Tag(tag)
         };
-        // Whatever else this tag kept is free.
+        // The previous target of this tag may be deleted.
         self.keep(by, Vec::new());
         let middle = ChunkNum(self.rng.random_range(0..=size.div_ceil(1024)));
         for ranges in [ChunkRanges::from(..middle), ChunkRanges::from(middle..)] {
@@ -204,7 +199,7 @@ impl Worker {
         self.kept.last_entry().unwrap().get_mut().blobs.push(hash);
     }
 
-    /// From a pin to a tag, with no moment between.
+    /// Moves a blob from a pin to a tag, without a gap.
     async fn move_to_tag(&mut self) {
         let pinned = self
             .kept
@@ -232,7 +227,7 @@ impl Worker {
         }
     }
 
-    /// All that is kept is there; one of them is read.
+    /// Checks that all kept blobs exist, and reads one of them.
     async fn check(&mut self) {
         let all: Vec<Hash> = self
             .kept
@@ -241,7 +236,7 @@ impl Worker {
             .collect();
         for hash in &all {
             let status = self.load.blobs.status(*hash).await.unwrap();
-            let complete = matches!(status, Some(Status::Complete { .. }));
+            let complete = matches!(status, Some(BlobStatus::Complete { .. }));
             assert!(
                 complete,
                 "worker {}: {hash} was deleted: {status:?}",

@@ -1,4 +1,4 @@
-//! Collections that race with everything else: nothing reachable is ever deleted.
+//! Tests of collections that race with everything else: nothing reachable is ever deleted.
 #![allow(missing_docs, reason = "tests are named for what they show")]
 
 mod load;

@@ -1,4 +1,4 @@
-//! Workers on a real store, with a collector that never rests.
+//! Workers on a real store, with a collector that runs all the time.
 
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -15,16 +15,15 @@ use tests::{
 use crate::load::{Load, Worker, fill};
 
 const WORKERS: u64 = 8;
-/// The age below which blobs are spared. Short, so that most of what is added can be deleted at
-/// once.
+/// The age below which blobs are spared. Short, so that most added blobs can be deleted at once.
 const GRACE: Duration = Duration::from_millis(1);
-/// So many steps of workers, deleted blobs and collections show something.
+/// The number of steps, deleted blobs and collections that make the test meaningful.
 const ENOUGH: Happened = Happened {
     steps: 500,
     deleted: 100,
     collections: 20,
 };
-/// After so many steps, something must have been deleted.
+/// The number of steps after which something must have been deleted.
 const MOST_STEPS: u64 = 200 * ENOUGH.steps;
 
 /// The counts of what happened so far.
@@ -58,7 +57,8 @@ mod slow {
     }
 }
 
-/// Works and collects for so long at least, and until enough happened to show something.
+/// Works and collects for at least this time, and until enough has happened to make the test
+/// meaningful.
 async fn race(least: Duration) {
     let seed = Seed::or(61);
     let folder = tempfile::tempdir().unwrap();

@@ -1,5 +1,5 @@
-//! Tests the same race over a store whose every call takes a while, on a clock that the test holds:
-//! each seed is another order of events.
+//! Tests the same race over a store whose every call takes a while, with a clock that the test
+//! controls: each seed gives another order of events.
 
 use std::{
     sync::{Arc, atomic::Ordering},

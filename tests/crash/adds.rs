@@ -1,10 +1,10 @@
-//! Adders are killed: what they acknowledged is there, and nothing else stays.
+//! Tests that kill processes that add blobs: acknowledged blobs are there, and nothing else stays.
 
 use std::time::{Duration, SystemTime};
 
 use futures_util::TryStreamExt;
 use larder::{
-    AddOptions, Blobs, DeviceKey, Hash, Root, Status, StoreUrl, Tag, TagName, engine::Source,
+    AddOptions, BlobStatus, Blobs, DeviceKey, Hash, Root, StoreUrl, Tag, TagName, engine::Source,
 };
 use rand::Rng as _;
 use tests::{
@@ -16,7 +16,8 @@ use tests::{
 /// The number of times that a child is killed.
 struct Rounds {
     least: u64,
-    /// So many acknowledged blobs show something; a slow machine takes more rounds for them.
+    /// The number of acknowledged blobs that makes the test meaningful; a slow machine needs more
+    /// rounds.
     acknowledged: usize,
 }
 
@@ -28,13 +29,13 @@ const MANY: Rounds = Rounds {
     least: 24,
     acknowledged: 500,
 };
-/// A slow machine takes at most so many times the least rounds.
+/// The most rounds on a slow machine, as a multiple of the minimum.
 const MOST_TIMES: u64 = 20;
 const WORKERS: u64 = 8;
 const LONGEST: usize = 3 * MIB;
-/// A child that wrote so much waits to be killed, so that the test does not depend on the disk.
+/// A child that has written this much waits to be killed, so that the test does not depend on the disk.
 const ENOUGH: u64 = 96 * MIB as u64;
-/// A child is killed after at most so many milliseconds.
+/// The longest life of a child, in milliseconds.
 const LIFE: u64 = 500;
 
 /// A blob that was acknowledged.
@@ -94,7 +95,7 @@ fn killed(test: &str, url: impl Fn(std::path::PathBuf) -> StoreUrl, rounds: &Rou
         if round >= rounds.least && total > rounds.acknowledged {
             break;
         }
-        // Every second child also collects: only what has a tag is sure to stay.
+        // Every second child also collects: then only tagged blobs are sure to stay.
         let collects = round % 2 == 1;
         if collects {
             known.retain(|added: &Added| added.tag.is_some());
@@ -104,7 +105,7 @@ fn killed(test: &str, url: impl Fn(std::path::PathBuf) -> StoreUrl, rounds: &Rou
         std::thread::sleep(Duration::from_millis(rng.random_range(0..LIFE)));
         let added: Vec<Added> = child.kill().iter().filter_map(|line| parse(line)).collect();
         total += added.len();
-        // What begins to tidy up after a crash may be killed too.
+        // A process that cleans up after a crash may be killed too.
         for _ in 0..rng.random_range(0..3) {
             let child = Child::start(test, "open", &arguments);
             std::thread::sleep(Duration::from_millis(rng.random_range(0..30)));
@@ -116,7 +117,8 @@ fn killed(test: &str, url: impl Fn(std::path::PathBuf) -> StoreUrl, rounds: &Rou
             let store = open_url(&url).await;
             check(store.blobs(), &known, before, round).await;
             untag_some(store.blobs(), &mut known, &mut rng).await;
-            // A store that was only dropped must open as well; a node that was goes on for a while.
+            // A store that was merely dropped must open as well; in that case a node continues for a
+            // while.
             if url.scheme() == "veilid+insecure" || rng.random() {
                 store.close().await.unwrap();
             }
@@ -140,12 +142,12 @@ fn parse(line: &str) -> Option<Added> {
     })
 }
 
-/// Everything that was acknowledged is there, everything that is claimed is right, and nothing else
-/// is on the disk. The entries of `known` from `new` on are new.
+/// Checks that every acknowledged blob is there, that every claim is true, and that nothing else is on
+/// the disk. The entries of `known` from `new` on are new.
 async fn check(blobs: &Blobs, known: &[Added], new: usize, round: u64) {
     for added in known {
         let status = blobs.status(added.hash).await.unwrap();
-        let expected = Some(Status::Complete { size: added.len });
+        let expected = Some(BlobStatus::Complete { size: added.len });
         assert_eq!(status, expected, "round {round}: {} is lost", added.hash);
         if let Some(tag) = &added.tag {
             let root = blobs.tags().get(tag).await.unwrap();
@@ -166,7 +168,7 @@ async fn check(blobs: &Blobs, known: &[Added], new: usize, round: u64) {
 
 /// Removes tags, so that the store does not grow for ever.
 async fn untag_some(blobs: &Blobs, known: &mut Vec<Added>, rng: &mut Rng) {
-    let tags: Vec<Tag> = blobs.tags().list_all().try_collect().await.unwrap();
+    let tags: Vec<Tag> = blobs.tags().list(..).try_collect().await.unwrap();
     for tag in tags {
         if rng.random() {
             blobs.tags().delete_one(&tag.name).await.unwrap();
@@ -210,17 +212,14 @@ async fn add(blobs: Blobs, seed: u64, worker: u64) {
         let tag = rng
             .random_bool(0.3)
             .then(|| format!("{seed:x}-{}", pins.len()));
-        let options = AddOptions {
-            tag: tag.as_deref().map(|tag| tag.try_into().unwrap()),
-            ..AddOptions::default()
-        };
+        let options = AddOptions::default().tag(tag.as_deref().map(|tag| tag.try_into().unwrap()));
         let pin = blobs.add_with(source, options).await.unwrap();
         let tag = tag.as_deref().unwrap_or("-");
         child::say(format!("added {} {len} {tag}", pin.hash()));
         written += len as u64;
         pins.push(pin);
     }
-    // The pins keep what was added, until the kill.
+    // The pins keep the added blobs until the kill.
     std::future::pending::<()>().await;
     drop(pins);
 }

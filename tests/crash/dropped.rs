@@ -1,5 +1,5 @@
-//! Adds that are dropped in the middle, because another one failed or nobody waits any more: what is
-//! claimed is there, nothing stays that nobody claims, and adding again stores what is missing.
+//! Tests of adds that are dropped in the middle, because another one failed or nobody waits any more:
+//! claimed data is there, no unclaimed data stays, and adding again stores the missing data.
 
 use std::{io, path::Path, time::Duration};
 
@@ -22,7 +22,7 @@ fn blob(round: u64, n: u64) -> larder::Bytes {
     bytes(round * 1_000 + n, 40 * KIB + n as usize)
 }
 
-/// Adds all of a round; `bad` cannot be read.
+/// Adds all blobs of a round; `bad` cannot be read.
 async fn add_all(blobs: &Blobs, round: u64, bad: Option<u64>) -> larder::Result<Vec<Hash>> {
     let sources = (0..BLOBS).map(|n| match bad == Some(n) {
         true => Source::Stream(Box::pin(stream::iter([
@@ -52,7 +52,7 @@ async fn dropped(dir: &Path, round: u64, rng: &mut Rng) {
             tokio::time::timeout(patience, added).await.ok();
         }
     }
-    // Whether what was begun has ended by then or not.
+    // The dropped work may or may not have ended by then.
     if rng.random() {
         let pause = Duration::from_millis(rng.random_range(0..30));
         blocking("test.pause", move || std::thread::sleep(pause))

@@ -1,6 +1,6 @@
-//! A fetch is killed again and again: what was durable is not transferred again.
+//! Tests that kill a fetch repeatedly: durable data is not transferred again.
 //!
-//! Transferred bytes are counted where they leave, in UDP bytes.
+//! Transferred bytes are counted at the sender, in UDP bytes.
 
 use std::{
     path::Path,
@@ -30,13 +30,14 @@ use tests::{
 
 /// The interval at which the counter is read.
 const SAMPLE: Duration = Duration::from_millis(5);
-/// So many children are killed; the next one may finish, and the cost says whether any got further.
+/// The number of children that are killed; the next one may finish, and the cost shows whether any made
+/// progress.
 const MOST_KILLS: u32 = 30;
-/// The most verified bytes that may wait for their record, whatever the disk does: the engine waits
-/// before it takes more.
+/// The most verified bytes that may wait for their record, however slow the disk is: the engine waits
+/// before it accepts more.
 const MOST_UNRECORDED: u64 = 9 * RECORD_EVERY_BYTES;
 
-/// Serves, and counts the bytes that leave.
+/// Serves blobs, and counts the bytes that are sent.
 #[derive(Debug, Clone)]
 struct Counting {
     provider: Provider,
@@ -81,7 +82,7 @@ async fn serve(blobs: &Blobs, root: Root) -> Server {
     }
 }
 
-/// The cost that the kills may have.
+/// The cost that the kills may cause.
 #[derive(Debug, Default)]
 struct Cost {
     kills: u32,
@@ -110,7 +111,7 @@ impl Server {
                 return cost;
             }
             child.kill();
-            // What is on its way still counts.
+            // Data in transit still counts.
             tokio::time::sleep(Duration::from_millis(50)).await;
             let end = self.counting.sent();
             let recent = samples.iter().rfind(|(at, _)| at.elapsed() > RECORD_EVERY);
@@ -120,8 +121,8 @@ impl Server {
         }
     }
 
-    /// Checks that no more was sent than `size` bytes, what the kills may cost, and a share for the
-    /// protocol: packets, the hash tree, what was sent to those that had just been killed.
+    /// Checks that no more was sent than `size` bytes, the allowed cost of the kills, and a share for
+    /// the protocol: packets, the hash tree, and data sent to processes that had just been killed.
     fn check(&self, size: u64, cost: &Cost) {
         let payload = size + cost.allowed;
         let sent = self.counting.sent();
@@ -145,9 +146,7 @@ async fn fetch_until_killed() {
         .await
         .unwrap();
     let tags = store.blobs().tags();
-    tags.set("root".try_into().unwrap(), fetched.pin.root())
-        .await
-        .unwrap();
+    tags.set("root", fetched.pin.root()).await.unwrap();
     connection.close(0_u32.into(), b"done");
     endpoint.close().await;
     store.close().await.unwrap();
@@ -157,12 +156,7 @@ async fn fetch_until_killed() {
 /// Checks that the fetched blobs are right, and that nothing else is on the disk.
 async fn check_fetched(dir: &Path, root: Root) -> larder::Store {
     let store = open(dir).await;
-    let tag = store
-        .blobs()
-        .tags()
-        .get(&"root".try_into().unwrap())
-        .await
-        .unwrap();
+    let tag = store.blobs().tags().get("root").await.unwrap();
     assert_eq!(tag, Some(root));
     assert_eq!(unsound(store.blobs()).await, []);
     assert_eq!(payloads(dir).len(), claimed_payloads(store.blobs()).await);
@@ -213,7 +207,7 @@ fn a_collection_is_resumed() {
                 1..10 => rng.random_range(16 * KIB..64 * KIB),
                 _ => rng.random_range(1..16 * KIB),
             };
-            // Without waiting for each: they are committed together.
+            // They are not awaited one by one, so that they are committed together.
             let data = bytes(seed.number() ^ (i << 32), len);
             entries.push((format!("file {i}"), Hash::of(&data)));
             size += len as u64;

@@ -1,4 +1,4 @@
-//! Processes that are killed with SIGKILL at random points, and what they had acknowledged by then.
+//! Tests that kill processes with SIGKILL at random points, and check the acknowledged data.
 #![allow(missing_docs, reason = "tests are named for what they show")]
 
 mod adds;

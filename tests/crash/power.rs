@@ -1,4 +1,5 @@
-//! The power fails under the engine: at every call of one run, and by chance in many others.
+//! Tests that the engine survives a loss of power: at every call of one run, and at random in many
+//! others.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -8,8 +9,8 @@ use std::{
 
 use futures_util::{StreamExt, TryStreamExt};
 use larder::{
-    AddOptions, Blobs, ChunkNum, ChunkRanges, Format, Hash, Kind, Result, Root, Status, TagName,
-    Trust, api::BlobStore,
+    AddOptions, BlobStatus, Blobs, ChunkNum, ChunkRanges, Format, Hash, Kind, Result, Root,
+    TagName, Trust, api::BlobStore,
 };
 use larder_store_testkit::{MemoryStore, stores::PowerStore};
 use rand::Rng as _;
@@ -23,7 +24,7 @@ const SEEDS: u64 = 300;
 const LIVES: u64 = 3;
 /// The number of steps of a run between two failures.
 const STEPS: usize = 25;
-/// Some fit into their entry, some have one outboard block, one has several.
+/// Some fit in their entry, some have one outboard block, one has several.
 const LENGTHS: [usize; 8] = [
     10,
     5 * KIB,
@@ -34,10 +35,10 @@ const LENGTHS: [usize; 8] = [
     300 * KIB,
     8500 * KIB,
 ];
-/// The number of different blobs: few, so that steps meet.
+/// The number of different blobs: small, so that steps affect the same ones.
 const BLOBS: u64 = 24;
 
-/// The blobs that a run works with, as another node has them.
+/// The blobs that a run works with; another node has them.
 struct Peer {
     blobs: Blobs,
     all: Vec<(Hash, u64)>,
@@ -61,20 +62,20 @@ async fn engine(store: &(impl BlobStore + larder::api::CollectionStore + Clone))
     Blobs::open(store.clone(), store).await.unwrap()
 }
 
-/// The state that was acknowledged, and so must be there.
+/// The state that was acknowledged, and therefore must be there.
 #[derive(Default)]
 struct Known {
-    /// Complete blobs that nobody was asked to delete since.
+    /// Complete blobs whose deletion nobody has requested since.
     blobs: BTreeMap<Hash, u64>,
-    /// Parts of blobs, too.
+    /// The acknowledged parts of blobs.
     parts: BTreeMap<Hash, ChunkRanges>,
     tags: BTreeMap<TagName, Root>,
-    /// A tag that was about to change.
+    /// A tag whose change was not acknowledged.
     unsure: Option<TagName>,
 }
 
 impl Known {
-    /// Keeps the blobs that a collection may not delete.
+    /// Keeps only the blobs that a collection may not delete.
     fn keep_tagged(&mut self, children: &BTreeMap<Hash, Vec<Hash>>) {
         let mut live = BTreeSet::new();
         for root in self.tags.values() {
@@ -117,7 +118,7 @@ impl<'a> Run<'a> {
         (seed, hash, len)
     }
 
-    /// Does one thing, and notes what it was told was done.
+    /// Takes one random step, and notes what was acknowledged.
     async fn step(&mut self, blobs: &Blobs) -> Result<()> {
         self.known.unsure = None;
         match self.rng.random_range(0..12) {
@@ -140,7 +141,7 @@ impl<'a> Run<'a> {
     }
 
     async fn add(&mut self, blobs: &Blobs) -> Result<()> {
-        // Several at once.
+        // Several adds at once.
         let mut adds = Vec::new();
         for _ in 0..self.rng.random_range(1..4) {
             let (seed, _, len) = self.blob();
@@ -163,11 +164,9 @@ impl<'a> Run<'a> {
         self.children.insert(Hash::of(&bytes), children);
         let tag = self.tag();
         self.known.unsure = Some(tag.clone());
-        let options = AddOptions {
-            format: Some(Format::HashSeq),
-            tag: Some(tag.clone()),
-            ..AddOptions::default()
-        };
+        let options = AddOptions::default()
+            .format(Format::HashSeq)
+            .tag(tag.clone());
         let pin = blobs.add_with(bytes, options).await?;
         self.known.blobs.insert(pin.hash(), pin.size().unwrap());
         self.known.tags.insert(tag, pin.root());
@@ -217,7 +216,7 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// Works until the power fails, or for so many steps.
+    /// Works until the power fails, or for this many steps.
     async fn live(&mut self, store: &PowerStore, steps: usize) {
         let blobs = match open(store).await {
             Ok(blobs) => blobs,
@@ -225,20 +224,19 @@ impl<'a> Run<'a> {
         };
         for _ in 0..steps {
             if let Err(error) = self.step(&blobs).await {
-                // What gave up may have noticed it, or what the engine did meanwhile.
+                // Either the failed call noticed the loss of power, or the engine's own work did.
                 return assert_eq!(error.kind(), Kind::Closed, "{error:?}");
             }
         }
         self.known.unsure = None;
     }
 
-    /// Checks that acknowledged data are there, that claims are right, and that nothing else is
-    /// left.
+    /// Checks that acknowledged data is there, that every claim is true, and that nothing else is left.
     async fn check(&mut self, store: &PowerStore, context: &str) {
         let blobs = open(store).await.unwrap();
         for (hash, len) in &self.known.blobs {
             let status = blobs.status(*hash).await.unwrap();
-            let complete = Status::Complete { size: *len };
+            let complete = BlobStatus::Complete { size: *len };
             assert_eq!(status, Some(complete), "{context}: {hash} is lost");
             assert!(Hash::of(read(&blobs, *hash).await) == *hash, "{context}");
         }
@@ -249,7 +247,7 @@ impl<'a> Run<'a> {
                 "{context}: a part of {hash} is lost"
             );
         }
-        let tags: Vec<_> = blobs.tags().list_all().try_collect().await.unwrap();
+        let tags: Vec<_> = blobs.tags().list(..).try_collect().await.unwrap();
         let mut tags: BTreeMap<_, _> = tags.into_iter().map(|tag| (tag.name, tag.root)).collect();
         if let Some(unsure) = self.known.unsure.take() {
             match tags.get(&unsure) {

@@ -1,5 +1,5 @@
-//! Writers of records in a Veilid node that is offline are killed: what they acknowledged is there,
-//! and still waits to go out.
+//! Tests that kill processes that write records in an offline Veilid node: acknowledged values are
+//! there, and still wait to be sent.
 
 use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
@@ -20,7 +20,7 @@ use tests::{
 
 const RECORDS: u16 = 3;
 const SLOTS: Slot = 4;
-/// A child is killed after at most so many milliseconds.
+/// The longest life of a child, in milliseconds.
 const LIFE: u64 = 400;
 
 fn owner() -> SecretKey {
@@ -35,7 +35,7 @@ async fn open(dir: &Path) -> VeilidRecords {
     VeilidRecords::new(node, Arc::new(known)).unwrap()
 }
 
-/// The records, which differ in their number of slots.
+/// Returns the records, which differ in their number of slots.
 async fn ids(records: &VeilidRecords) -> Vec<RecordId> {
     let mut ids = Vec::new();
     for n in 0..RECORDS {
@@ -78,7 +78,7 @@ async fn put_until_killed(dir: &Path, seed: u64) {
     panic!("a writer ended");
 }
 
-/// A value that was acknowledged: its number, its length and what it is filled with.
+/// An acknowledged value: its number, its length and its fill byte.
 type Value = (u64, usize, u8);
 
 fn parse(line: &str) -> Option<((usize, Slot), Value)> {
@@ -102,7 +102,7 @@ mod slow {
     }
 }
 
-/// Kills the child of `test` in so many rounds, in which at least so many puts are acknowledged.
+/// Kills the child of `test` in this many rounds, in which at least `least` puts are acknowledged.
 fn killed(test: &str, rounds: u64, least: usize) {
     if let Some(job) = child::job() {
         let dir = child::argument("DIR");
@@ -128,8 +128,8 @@ fn killed(test: &str, rounds: u64, least: usize) {
             let ids = ids(&records).await;
             for ((record, slot), (seq, len, byte)) in &last {
                 let found = records.get(ids[*record], *slot, Freshness::Local).await;
-                let found = found.unwrap().expect("what was acknowledged is there");
-                // A put that nobody was told of may have followed.
+                let found = found.unwrap().expect("the acknowledged value is there");
+                // An unacknowledged put may have followed.
                 assert!(found.seq >= *seq, "round {round}: {} of {seq}", found.seq);
                 if found.seq == *seq {
                     assert!(found.value == vec![*byte; *len], "round {round}");

@@ -1,8 +1,8 @@
-//! Reads from the source files of a crate which of its modules use which.
+//! Reads from the source files of a crate which of its modules use each other.
 //!
-//! Paths are read: those of `use`, and those in code and macros that begin with `crate`, `self` or
-//! `super`. Re-exports are followed to the module that defines the item. Code that is compiled for tests
-//! alone is left out, and so are links in comments. A call of a method names no module: it is not seen.
+//! Reads paths: those of `use`, and those in code and macros that begin with `crate`, `self` or
+//! `super`. Follows re-exports to the module that defines the item. Ignores code that is compiled only
+//! for tests, and links in comments. A method call does not name a module, so it is not detected.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,7 +15,7 @@ use proc_macro2::{Delimiter, TokenStream, TokenTree};
 /// The path of a module or an item, from the root of its crate.
 pub type ItemPath = Vec<String>;
 
-/// Modules that lie side by side, each with those of its neighbours that it uses.
+/// Sibling modules, each with the siblings that it uses.
 pub type Siblings = BTreeMap<String, BTreeSet<String>>;
 
 /// The keywords before the name of an item.
@@ -26,19 +26,19 @@ const ITEMS: [&str; 8] = [
 /// The most re-exports that are followed for one name.
 const MAX_STEPS: usize = 64;
 
-/// The modules of a crate, by their paths. The root has the empty one.
+/// The modules of a crate, by their paths. The root has an empty path.
 #[derive(Debug, Default)]
 pub struct Modules(BTreeMap<ItemPath, Module>);
 
 #[derive(Debug, Default)]
 struct Module {
-    /// Names of the items that it defines.
+    /// The names of the items that it defines.
     defines: BTreeSet<String>,
-    /// Names that it imports, with the paths that they stand for.
+    /// The names that it imports, with their paths.
     imports: BTreeMap<String, ItemPath>,
-    /// Modules from which it imports all names.
+    /// The modules from which it imports all names.
     globs: BTreeSet<ItemPath>,
-    /// Paths that it uses.
+    /// The paths that it uses.
     uses: BTreeSet<ItemPath>,
     /// All words of its code.
     words: BTreeSet<String>,
@@ -83,7 +83,7 @@ impl Modules {
                     }
                     None => 1,
                 },
-                // The path in `pub(in path)` uses nothing.
+                // The path in `pub(in path)` does not use anything.
                 (Some("pub"), _) => match rest.get(1) {
                     Some(TokenTree::Group(_)) => 2,
                     _ => 1,
@@ -138,7 +138,7 @@ impl Modules {
         }
     }
 
-    /// Reads one tree of a `use`, which goes on from the path `before`.
+    /// Reads one tree of a `use`, which continues the path `before`.
     fn read_use(&mut self, tokens: &[TokenTree], before: &[String], module: &[String]) {
         let (path, len) = path_at(tokens);
         let path = [before, &path].concat();
@@ -202,7 +202,7 @@ impl Modules {
 
     fn used_by(&self, module: &Module) -> BTreeSet<ItemPath> {
         let paths = module.uses.iter().cloned();
-        // Names that come by `use module::*` are used by themselves.
+        // Names that are imported by `use module::*` count only if they are used.
         let by_glob = module.globs.iter().flat_map(|glob| {
             let words = module.words.iter().filter(|word| {
                 !module.defines.contains(*word) && !module.imports.contains_key(*word)
@@ -215,7 +215,7 @@ impl Modules {
             .collect()
     }
 
-    /// Returns the module that defines what a path leads to, and those that re-export it on the way.
+    /// Returns the module that defines the target of a path, and those that re-export it on the way.
     fn resolve(&self, path: &[String]) -> Vec<ItemPath> {
         let mut at = ItemPath::new();
         let mut passed = Vec::new();
@@ -223,7 +223,7 @@ impl Modules {
         for _ in 0..MAX_STEPS {
             let Some(name) = rest.pop() else { break };
             let child = [&at[..], std::slice::from_ref(&name)].concat();
-            // An item and a module may have one name; only the module leads further.
+            // An item and a module may have the same name; only the module leads further.
             let is_item = rest.is_empty() && self.0[&at].defines.contains(&name);
             if self.0.contains_key(&child) && !is_item {
                 at = child;
@@ -246,7 +246,7 @@ impl Modules {
         if module.defines.contains(name) {
             return None;
         }
-        // A path that begins with itself leads to another crate.
+        // An import that begins with its own name refers to another crate.
         let known = module.imports.get(name);
         if let Some(path) = known.filter(|path| !path.starts_with(&here)) {
             return Some(path.clone());
@@ -270,7 +270,7 @@ fn is_punct(token: &TokenTree, wanted: char) -> bool {
     matches!(token, TokenTree::Punct(punct) if punct.as_char() == wanted)
 }
 
-/// Returns the words of the path at the beginning, and how many tokens it has with a last `::`.
+/// Returns the words of the path at the beginning, and its number of tokens including a final `::`.
 fn path_at(tokens: &[TokenTree]) -> (ItemPath, usize) {
     let is_colon = |at: usize| tokens.get(at).is_some_and(|token| is_punct(token, ':'));
     let mut path = ItemPath::new();
@@ -286,10 +286,11 @@ fn path_at(tokens: &[TokenTree]) -> (ItemPath, usize) {
     (path, at)
 }
 
-/// Returns a path of `module` from the root of the crate; `None` where it leads to the module itself.
+/// Converts a path of `module` to one from the root of the crate; `None` if it refers to the module
+/// itself.
 ///
-/// One that may lead to another crate is taken as one of the module: what it does not find there is
-/// of another crate.
+/// A path that may refer to another crate is taken as relative to the module: if it is not found there,
+/// it belongs to another crate.
 fn absolute(path: &[String], module: &[String]) -> Option<ItemPath> {
     let (mut at, mut rest) = (module.to_vec(), path);
     while let Some((first, after)) = rest.split_first() {
@@ -316,7 +317,7 @@ fn attribute(tokens: &[TokenTree]) -> Option<String> {
     }
 }
 
-/// Returns how many tokens the item at the beginning has, with its attributes.
+/// Returns the number of tokens of the item at the beginning, including its attributes.
 fn item_len(tokens: &[TokenTree]) -> usize {
     let mut is_use = false;
     for (at, token) in tokens.iter().enumerate() {
@@ -330,10 +331,10 @@ fn item_len(tokens: &[TokenTree]) -> usize {
     tokens.len()
 }
 
-/// Where the files of a module's children lie.
+/// The folders of a module's children.
 struct Folders {
     of_children: PathBuf,
-    /// Where those lie whose path is given.
+    /// The folder of children with an explicit path.
     of_file: PathBuf,
 }
 
@@ -346,7 +347,7 @@ impl Folders {
         }
     }
 
-    /// The folders of a child whose body stands in the file of its parent.
+    /// Returns the folders of a child whose body is in the file of its parent.
     fn within(&self, name: &str) -> Self {
         Self {
             of_children: self.of_children.join(name),
@@ -354,7 +355,7 @@ impl Folders {
         }
     }
 
-    /// The file of a child, and its folders.
+    /// Returns the file of a child, and its folders.
     fn child(&self, name: &str) -> (PathBuf, Self) {
         let of_children = self.of_children.join(name);
         let file = of_children.with_extension("rs");
@@ -374,7 +375,7 @@ impl Folders {
     }
 }
 
-/// Returns the circles: sets of modules each of which uses every other, be it through others.
+/// Returns the cycles: sets of modules each of which uses every other, directly or indirectly.
 pub fn circles(siblings: &Siblings) -> Vec<BTreeSet<String>> {
     let reached: BTreeMap<&String, BTreeSet<&String>> = siblings
         .keys()

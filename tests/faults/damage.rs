@@ -1,5 +1,5 @@
-//! A disk that rots, under a store in a folder: nothing wrong is read or served, a scrub finds it,
-//! and a fetch restores what a repair made missing.
+//! Tests of a disk that decays under a store in a folder: no wrong data is read or served, a scrub
+//! finds the damage, and a fetch restores the data that a repair removed.
 
 use std::{
     fs,
@@ -9,8 +9,8 @@ use std::{
 
 use futures_util::StreamExt;
 use larder::{
-    AddOptions, Blobs, Encoded, Hash, Kind, Repair, Root, Status, Store, TagName, engine::Finding,
-    iroh::fetch,
+    AddOptions, BlobStatus, Blobs, Encoded, Hash, Kind, Repair, Root, Store, TagName,
+    engine::Finding, iroh::fetch,
 };
 use rand::Rng as _;
 use tests::{
@@ -21,7 +21,7 @@ use tests::{
 
 pub const LEN: usize = 3 * MIB + 5;
 const GROUP: usize = 16 * KIB;
-/// Blobs that live in the index.
+/// The number of blobs that are stored in the index.
 const SMALL: u64 = 60;
 
 /// A store in a folder: one large blob with two files, and small ones.
@@ -32,7 +32,7 @@ struct Stored {
 }
 
 fn small_len(i: u64) -> usize {
-    // Some are in the log alone, some in the index too.
+    // Some are only in the log, some in the index too.
     [20, 700, 9000][i as usize % 3]
 }
 
@@ -42,10 +42,7 @@ async fn stored() -> Stored {
     let large = store.blobs().add(bytes(1, LEN)).await.unwrap().hash();
     let mut small = Vec::new();
     for i in 0..SMALL {
-        let options = AddOptions {
-            tag: Some(format!("small {i}").as_str().try_into().unwrap()),
-            ..AddOptions::default()
-        };
+        let options = AddOptions::default().tag(TagName::try_from(format!("small {i}")).unwrap());
         let added = store.blobs().add_with(bytes(10 + i, small_len(i)), options);
         small.push(added.await.unwrap().hash());
     }
@@ -69,7 +66,7 @@ impl Stored {
         self.folder.path()
     }
 
-    /// The only file with this ending.
+    /// Returns the only file with this ending.
     fn file(&self, ending: &str) -> PathBuf {
         let mut files = files(self.dir());
         files.retain(|file| file.to_string_lossy().ends_with(ending));
@@ -93,7 +90,7 @@ impl Stored {
         fs::remove_file(self.file(ending)).unwrap();
     }
 
-    /// Another node has the large blob: fetches what is missing from there.
+    /// Fetches the missing parts of the large blob from another node.
     async fn restore(&self, blobs: &Blobs) {
         let folder = tempfile::tempdir().unwrap();
         let other = open(folder.path()).await;
@@ -116,7 +113,7 @@ impl Stored {
         for (i, hash) in (0..).zip(&self.small) {
             let read = blobs.read_to_bytes(*hash, 0..u64::MAX).await.unwrap();
             assert!(read == bytes(10 + i, small_len(i)));
-            let tag = format!("small {i}").as_str().try_into().unwrap();
+            let tag = format!("small {i}");
             assert_eq!(
                 blobs.tags().get(&tag).await.unwrap(),
                 Some(Root::raw(*hash))
@@ -125,8 +122,8 @@ impl Stored {
     }
 }
 
-/// Which groups of the large blob can be read; none is read wrong, and none is unreadable for
-/// another reason than damage.
+/// Returns the groups of the large blob that can be read. No group may be read wrong, and none may be
+/// unreadable for another reason than damage.
 pub async fn groups(blobs: &Blobs, hash: Hash) -> Vec<Range<usize>> {
     let data = bytes(1, LEN);
     let mut good: Vec<Range<usize>> = Vec::new();
@@ -149,7 +146,7 @@ pub async fn groups(blobs: &Blobs, hash: Hash) -> Vec<Range<usize>> {
             }
         }
     }
-    // The same through the ways that give many groups.
+    // Checks the same with the calls that return many groups.
     let good_at = |at: usize| good.iter().any(|range| range.contains(&at));
     let mut read = 0;
     let mut pieces = blobs.read(hash, 0..u64::MAX);
@@ -176,7 +173,8 @@ pub fn whole() -> Vec<Range<usize>> {
     vec![0..LEN]
 }
 
-/// Whoever fetches from a damaged store is told that it has not all of it, and got no wrong byte.
+/// A node that fetches from a damaged store learns that the store does not have everything, and gets no
+/// wrong byte.
 pub async fn check_serving(damaged: &Blobs, hash: Hash) {
     let folder = tempfile::tempdir().unwrap();
     let other = open(folder.path()).await;
@@ -198,7 +196,7 @@ async fn finding(blobs: &Blobs, hash: Hash, repair: Repair) -> Finding {
     of_blob.expect("every blob is listed").finding
 }
 
-/// Opens the damaged store, looks at it from all sides, repairs it and fetches what was lost.
+/// Opens the damaged store, checks it in every way, repairs it and fetches the lost data.
 async fn found_and_restored(
     stored: &Stored,
     expect: impl Fn(&Finding) -> bool,
@@ -215,9 +213,9 @@ async fn found_and_restored(
         assert!(expect(&found), "{found:?}");
     }
     match blobs.status(stored.large).await.unwrap() {
-        // Its tree was made anew.
-        Some(Status::Complete { .. }) => {}
-        Some(Status::Partial { present, .. }) => assert!(present < LEN as u64),
+        // Its tree was rebuilt.
+        Some(BlobStatus::Complete { .. }) => {}
+        Some(BlobStatus::Partial { present, .. }) => assert!(present < LEN as u64),
         None => assert!(good.is_empty()),
     }
     stored.restore(blobs).await;
@@ -291,8 +289,8 @@ async fn a_missing_outboard() {
     found_and_restored(&stored, |found| *found == Finding::Outboard).await;
 }
 
-/// Checks a store whose index or log was damaged: opening it fails, or each read is right or fails.
-/// Never is anything wrong, and never taken for absent.
+/// Checks a store whose index or log was damaged: opening it fails, or each read is correct or fails.
+/// No data is ever wrong, or reported as absent.
 async fn look(stored: &Stored, context: &str) -> Look {
     let store = match try_open(stored.dir()).await {
         Ok(store) => store,
@@ -317,7 +315,7 @@ async fn look(stored: &Stored, context: &str) -> Look {
         }
         if let Ok(status) = store.blobs().status(hash).await {
             let size = data.len() as u64;
-            assert_eq!(status, Some(Status::Complete { size }), "{context}");
+            assert_eq!(status, Some(BlobStatus::Complete { size }), "{context}");
         }
     }
     close(store).await;
@@ -334,7 +332,7 @@ enum Look {
     Whole,
 }
 
-/// A damaged store may say so when it is closed.
+/// Closes a store; a damaged one may return an error.
 async fn close(store: Store) {
     if let Err(error) = store.close().await {
         assert!(
@@ -344,7 +342,7 @@ async fn close(store: Store) {
     }
 }
 
-/// redb panics where a page is damaged; the store catches that. Not worth a line here.
+/// Silences redb's panics on damaged pages, which the store catches.
 fn quiet_redb() {
     let before = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
@@ -357,7 +355,7 @@ fn quiet_redb() {
     }));
 }
 
-/// The index is made of the log: whatever becomes of it, the next start has all of it.
+/// The index is derived from the log: whatever happens to it, the next start has all of it.
 #[tokio::test]
 async fn a_damaged_index() {
     const FILE: &str = "index.redb";
@@ -380,7 +378,7 @@ async fn a_damaged_index() {
                 format!("cut to {len}")
             }
             _ => {
-                // A page that was never written, or of long ago.
+                // A page that was never written, or one of long ago.
                 let page = rng.random_range(0..len / 4096) * 4096;
                 let mut bytes = whole.clone();
                 bytes[page..page + 4096].fill(0);
@@ -389,7 +387,7 @@ async fn a_damaged_index() {
             }
         };
         let context = format!("seed {}, {damage} of {len}", seed.number());
-        // That may say that it has to be opened again.
+        // This may report that the store must be opened again.
         let first = look(&stored, &context).await;
         let second = look(&stored, &context).await;
         assert!(
@@ -403,7 +401,7 @@ async fn a_damaged_index() {
     assert!(matches!(last, Look::Whole), "{last:?}");
 }
 
-/// The log is the truth: what is damaged in it is lost, and said to be.
+/// The log is authoritative: its damaged parts are lost, and reported as such.
 #[tokio::test]
 async fn a_damaged_log() {
     const FILE: &str = ".log";
@@ -416,7 +414,7 @@ async fn a_damaged_log() {
     for round in 0..60 {
         let len = whole.len();
         let damage = match round % 3 {
-            // As it was closed.
+            // As it was when it was closed.
             0 => {
                 let at = rng.random_range(0..len);
                 stored.flip(FILE, at);
@@ -427,8 +425,8 @@ async fn a_damaged_log() {
                 stored.truncate(FILE, len);
                 format!("cut to {len}")
             }
-            // Where all of it is read. Without an index, what is wrong at its very end is what a
-            // crash leaves.
+            // At these places all of it is read. Without an index, damage at its very end looks like
+            // the effect of a crash.
             _ => {
                 let at = rng.random_range(0..len / 2);
                 stored.flip(FILE, at);
@@ -448,7 +446,7 @@ async fn a_damaged_log() {
     assert!(matches!(last, Look::Refused(_)), "{last:?}");
 }
 
-/// Damage of one blob does not keep others from being fetched over the same connection.
+/// Damage of one blob does not prevent fetching others over the same connection.
 #[tokio::test]
 async fn damage_of_one_is_not_damage_of_all() {
     let stored = stored().await;
@@ -466,7 +464,7 @@ async fn damage_of_one_is_not_damage_of_all() {
         assert_eq!(fetched.is_ok(), expected, "{fetched:?}");
     }
     let here = other.blobs().bitfield(stored.large).await.unwrap();
-    // That the peer gives up overtakes what it sent before.
+    // The peer's abort overtakes the data that it sent before.
     assert!(here.present_bytes() <= MIB as u64);
     endpoint.close().await;
     node.shutdown().await.unwrap();

@@ -1,10 +1,10 @@
-//! A process that can open no more files: every call says so, and none takes what it could not open for
-//! missing or damaged.
+//! Tests of a process that cannot open any more files: every call reports that, and none mistakes a
+//! file that it could not open for missing or damaged.
 
 use std::{fs::File, path::Path};
 
 use futures_util::TryStreamExt;
-use larder::{Hash, Kind, Repair, Status, api::is_out_of_descriptors, engine::Finding};
+use larder::{BlobStatus, Hash, Kind, Repair, api::is_out_of_descriptors, engine::Finding};
 use tests::{
     child::{self, Child},
     data::{KIB, bytes},
@@ -27,7 +27,7 @@ async fn run_out(dir: &Path) {
         .collect();
     let store = open(&dir.join("store")).await;
     let blobs = store.blobs();
-    // One is open already, which is no reason to take the others for missing.
+    // One file is open already; the others must not count as missing because of that.
     read(blobs, hashes[0]).await;
     let mut held = Vec::new();
     while let Ok(file) = File::open("/dev/null") {
@@ -36,7 +36,7 @@ async fn run_out(dir: &Path) {
     for hash in &hashes[1..] {
         is_told(&blobs.read_to_bytes(*hash, 0..u64::MAX).await.unwrap_err());
         let status = blobs.status(*hash).await.unwrap();
-        assert_eq!(status, Some(Status::Complete { size: LEN as u64 }));
+        assert_eq!(status, Some(BlobStatus::Complete { size: LEN as u64 }));
     }
     is_told(&blobs.add(source.as_path()).await.unwrap_err());
     is_told(&blobs.add(bytes(1001, LEN)).await.unwrap_err());
@@ -52,7 +52,7 @@ async fn run_out(dir: &Path) {
         is_told(&error);
     }
     is_told(&try_open(&dir.join("other")).await.unwrap_err());
-    // What fits into the index needs no file.
+    // Blobs in the index need no file.
     blobs.add(bytes(1002, KIB)).await.unwrap();
 
     drop(held);
@@ -63,7 +63,7 @@ async fn run_out(dir: &Path) {
     let wrong = scrub(blobs, Repair::Yes).await;
     let wrong: Vec<_> = wrong
         .iter()
-        // What an add began that failed is swept, here or by the next start.
+        // Leftovers of a failed add are removed here or by the next start.
         .filter(|found| !matches!(found.finding, Finding::Sound | Finding::Orphan { .. }))
         .collect();
     assert!(wrong.is_empty(), "{wrong:?}");
@@ -74,7 +74,7 @@ async fn run_out(dir: &Path) {
 
 #[test]
 fn what_cannot_be_opened_is_neither_missing_nor_damaged() {
-    const TEST: &str = "larder_descriptors::what_cannot_be_opened_is_neither_missing_nor_damaged";
+    const TEST: &str = "descriptors::what_cannot_be_opened_is_neither_missing_nor_damaged";
     if child::job().is_some() {
         let dir = child::argument("DIR");
         return child::run(run_out(Path::new(&dir)));
@@ -85,10 +85,8 @@ fn what_cannot_be_opened_is_neither_missing_nor_damaged() {
         let store = open(&dir.join("store")).await;
         for number in 0..BLOBS {
             let tag = format!("{number}");
-            let options = larder::AddOptions {
-                tag: Some(tag.as_str().try_into().unwrap()),
-                ..Default::default()
-            };
+            let options =
+                larder::AddOptions::default().tag(larder::TagName::try_from(tag.as_str()).unwrap());
             store
                 .blobs()
                 .add_with(bytes(number, LEN), options)

@@ -1,11 +1,19 @@
-//! Full disks: `Full`, nothing half-claimed, and the store goes on once there is space.
+//! Tests of full disks: the error is `Full`, nothing is half-claimed, and the store continues once
+//! there is space.
 
-use std::{fs, path::Path, process::Command, sync::Arc, time::Duration};
+use std::{
+    fs,
+    io::Write,
+    path::Path,
+    process::Command,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use futures_util::{StreamExt, TryStreamExt};
 use larder::{
-    AddOptions, Blobs, ChunkRanges, DeviceKey, Hash, Kind, Result, Root, Status, Store, StoreUrl,
-    Trust, api::BlobStore,
+    AddOptions, BlobStatus, Blobs, ChunkRanges, DeviceKey, Hash, Kind, Result, Root, Store,
+    StoreUrl, TagName, Trust, api::BlobStore,
 };
 use larder_store_testkit::{
     MemoryStore,
@@ -17,7 +25,7 @@ use tests::{
     store::{claimed_payloads, open_url, read, stored_payloads, unsound},
 };
 
-/// Blobs that another node has.
+/// Returns another node with a blob.
 async fn peer(seed: u64, len: usize) -> (Blobs, Hash) {
     let store = Arc::new(MemoryStore::new());
     let blobs = Blobs::open(store.clone(), store).await.unwrap();
@@ -26,7 +34,7 @@ async fn peer(seed: u64, len: usize) -> (Blobs, Hash) {
 }
 
 async fn import(from: &Blobs, hash: Hash, to: &Blobs) -> Result<()> {
-    let Some(Status::Complete { size }) = from.status(hash).await.unwrap() else {
+    let Some(BlobStatus::Complete { size }) = from.status(hash).await.unwrap() else {
         panic!("the peer has it");
     };
     let mut import = to.import(hash, size, Trust::Untrusted).await?;
@@ -38,13 +46,10 @@ async fn import(from: &Blobs, hash: Hash, to: &Blobs) -> Result<()> {
 }
 
 fn tagged(tag: &str) -> AddOptions {
-    AddOptions {
-        tag: Some(tag.try_into().unwrap()),
-        ..AddOptions::default()
-    }
+    AddOptions::default().tag(TagName::try_from(tag).unwrap())
 }
 
-/// Adds, imports and tags; each step can be done again.
+/// Adds, imports and tags; each step can be repeated.
 async fn steps(blobs: &Blobs, peer: &(Blobs, Hash)) -> Vec<Result<()>> {
     let tags = blobs.tags();
     vec![
@@ -57,8 +62,7 @@ async fn steps(blobs: &Blobs, peer: &(Blobs, Hash)) -> Vec<Result<()>> {
             .await
             .map(drop),
         import(&peer.0, peer.1, blobs).await,
-        tags.set("imported".try_into().unwrap(), Root::raw(peer.1))
-            .await,
+        tags.set("imported", Root::raw(peer.1)).await,
         blobs
             .add_with(bytes(3, 16 * KIB), tagged("inline"))
             .await
@@ -83,13 +87,13 @@ async fn at_every_length_of_a_disk() {
                 failures[step] += 1;
             }
         }
-        // What became of imports that were given up is done once they are closed.
+        // Cancelled imports are cleaned up when they are closed.
         blobs.close().await.unwrap();
         let blobs = Blobs::open(store.clone(), store.clone()).await.unwrap();
         assert_eq!(unsound(&blobs).await, [], "{space}");
         let kept = BlobStore::list(&*store, None).count().await;
         assert_eq!(kept, claimed_payloads(&blobs).await, "{space}");
-        let tags: Vec<_> = blobs.tags().list_all().try_collect().await.unwrap();
+        let tags: Vec<_> = blobs.tags().list(..).try_collect().await.unwrap();
         for tag in tags.iter().filter(|tag| tag.name.as_bytes() != "imported") {
             assert!(
                 blobs.status(tag.root.hash).await.unwrap().is_some(),
@@ -111,15 +115,15 @@ async fn at_every_length_of_a_disk() {
     );
 }
 
-/// The remains of an add for which there was no space.
+/// The remains of an add that ran out of space.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Left {
     Nothing,
-    /// Deleting takes space too, which a full disk has not.
+    /// Deleting needs space too, which a full disk does not have.
     UntilTheNextStart,
 }
 
-/// Runs a child on a real disk with `limit` bytes that `free` makes larger.
+/// Runs a child on a real disk with `limit` bytes, which `free` enlarges.
 async fn fill(url: &StoreUrl, limit: usize, free: impl FnOnce()) {
     let store = open_url(url).await;
     let blobs = store.blobs();
@@ -144,32 +148,25 @@ async fn fill(url: &StoreUrl, limit: usize, free: impl FnOnce()) {
         assert_eq!(error.kind(), Kind::Full, "{what}: {error:?}");
     };
 
-    // In the middle of an add: nothing is left of it.
+    // In the middle of an add: nothing of it remains.
     let before = stored_payloads(blobs).await;
     let added = blobs.add_with(bytes(1, limit), tagged("too large")).await;
     is_full(added.map(drop), "an add");
     assert_eq!(blobs.status(Hash::of(bytes(1, limit))).await.unwrap(), None);
-    assert_eq!(
-        blobs
-            .tags()
-            .get(&"too large".try_into().unwrap())
-            .await
-            .unwrap(),
-        None
-    );
+    assert_eq!(blobs.tags().get("too large").await.unwrap(), None);
     if left == Left::Nothing {
         assert_eq!(stored_payloads(blobs).await, before);
     }
     check(&store, &kept, left).await;
 
-    // In the middle of an import: what was recorded stays, and is right.
+    // In the middle of an import: the recorded data stays, and is correct.
     let peer = peer(2, limit).await;
     is_full(import(&peer.0, peer.1, blobs).await, "an import");
     let part = blobs.bitfield(peer.1).await.unwrap();
     assert!(!part.is_complete());
     check(&store, &kept, left).await;
 
-    // In a commit: blobs that live in the index, until there is no room for them.
+    // In a commit: blobs in the index, until there is no room for them.
     let mut inline = Vec::new();
     let error = loop {
         let i = inline.len() as u64;
@@ -209,13 +206,13 @@ async fn check(store: &Store, kept: &[Hash], left: Left) {
     for hash in kept {
         let status = blobs.status(*hash).await.unwrap();
         assert!(
-            matches!(status, Some(Status::Complete { .. })),
+            matches!(status, Some(BlobStatus::Complete { .. })),
             "{hash} is lost"
         );
         assert!(Hash::of(read(blobs, *hash).await) == *hash);
     }
     assert_eq!(unsound(blobs).await, []);
-    // An import that was given up tidies up a moment later.
+    // A cancelled import is cleaned up a moment later.
     let mut attempts = 0;
     loop {
         let (stored, claimed) = (stored_payloads(blobs).await, claimed_payloads(blobs).await);
@@ -235,17 +232,17 @@ async fn check(store: &Store, kept: &[Hash], left: Left) {
     }
 }
 
-/// Where a child keeps its store.
+/// Returns the URL of a child's store.
 fn url(dir: &Path, backend: &str) -> StoreUrl {
     let store = dir.join("store");
     match backend {
         "redb" => StoreUrl::redb(store),
         "veilid" => StoreUrl::veilid(store, DeviceKey::InsecureFile),
-        other => panic!("{other} is no backend"),
+        other => panic!("{other} is not a backend"),
     }
 }
 
-/// Files may not become longer than this: what everybody may ask for.
+/// Limits the length of files, which needs no privileges.
 #[test]
 fn a_limit_for_files() {
     const TEST: &str = "full::a_limit_for_files";
@@ -266,7 +263,7 @@ fn a_limit_for_files() {
         return child::run(fill(&url(Path::new(&dir), "redb"), LIMIT + MIB, free));
     }
     let folder = tempfile::tempdir().unwrap();
-    // In units of 512 bytes; without the signal, writes say what is wrong.
+    // In units of 512 bytes; without the signal, writes return an error.
     let limit = format!("ulimit -S -f {}; trap '' XFSZ", LIMIT / 512);
     let dir = folder.path();
     let child = Child::start_in_shell(&["sh"], &limit, dir, TEST, "fill", &[("DIR", &dir)]);
@@ -280,8 +277,101 @@ fn a_full_disk() {
 
 #[test]
 fn a_full_disk_below_a_veilid_node() {
-    // What is freed stays in the file, and the log beside it takes as much again.
+    // Freed space stays in the file, and the log beside it needs as much again.
     on_a_disk_of_its_own("full::a_full_disk_below_a_veilid_node", "veilid", 96 * MIB);
+}
+
+#[test]
+fn with_nothing_free_a_store_can_be_read_and_emptied() {
+    const TEST: &str = "full::with_nothing_free_a_store_can_be_read_and_emptied";
+    if child::job().is_some() {
+        let dir = child::argument("DIR");
+        return child::run(empty_on_a_full_disk(Path::new(&dir)));
+    }
+    mounted(TEST, 64 * MIB);
+}
+
+/// Takes what is left of a disk.
+fn take_the_rest(file: &Path) {
+    let mut file = fs::File::create(file).unwrap();
+    for len in [MIB, 4 * KIB, 1] {
+        while file.write_all(&vec![1; len]).is_ok() {}
+    }
+}
+
+async fn empty_on_a_full_disk(dir: &Path) {
+    let (url, other) = (url(dir, "redb"), dir.join("other"));
+    let store = open_url(&url).await;
+    let kept = store
+        .blobs()
+        .add_with(bytes(1, 100 * KIB), tagged("kept"))
+        .await
+        .unwrap()
+        .hash();
+    // Small ones are in the log, long ones are files.
+    for round in 0..2 {
+        let first = 10_000 * round;
+        let mut pins = Vec::new();
+        for i in first..first + 1200 {
+            pins.push(store.blobs().add(bytes(i, 10 * KIB)).await.unwrap());
+        }
+        for i in 0..200 {
+            let tag = tagged(&format!("{round} {i}"));
+            let len = [12 * KIB, 40 * KIB][i as usize % 2];
+            store
+                .blobs()
+                .add_with(bytes(first + 5000 + i, len), tag)
+                .await
+                .unwrap();
+        }
+    }
+    store.close().await.unwrap();
+    drop(store);
+
+    take_the_rest(&other);
+    for _ in 0..3 {
+        let store = open_url(&url).await;
+        assert_eq!(read(store.blobs(), kept).await, bytes(1, 100 * KIB));
+        assert_eq!(store.blobs().tags().list(..).count().await, 401);
+        assert_eq!(unsound(store.blobs()).await, []);
+        store.disk_usage().await.unwrap();
+        let added = store
+            .blobs()
+            .add_with(bytes(77, 15 * KIB), tagged("more"))
+            .await;
+        assert_eq!(added.expect_err("there is no room").kind(), Kind::Full);
+        store.close().await.unwrap();
+        drop(store);
+        take_the_rest(&other);
+    }
+
+    let store = open_url(&url).await;
+    let tags = store.blobs().tags();
+    for round in 0..2 {
+        for i in 0..200 {
+            let name = format!("{round} {i}");
+            assert!(tags.delete_one(&name).await.unwrap());
+        }
+    }
+    let collected = store.blobs().collect(SystemTime::now()).await.unwrap();
+    assert_eq!((collected.kept, collected.deleted), (1, 2800));
+    store.reclaim_space().await.unwrap();
+    store.close().await.unwrap();
+    drop(store);
+    let store = open_url(&url).await;
+    let added = store
+        .blobs()
+        .add_with(bytes(78, 16 * MIB), tagged("more"))
+        .await;
+    added.expect("there is room again");
+    assert_eq!(read(store.blobs(), kept).await, bytes(1, 100 * KIB));
+    assert_eq!(unsound(store.blobs()).await, []);
+    store.close().await.unwrap();
+    assert_eq!(
+        fs::metadata(dir.join("store/reserve")).unwrap().len(),
+        2 << 20
+    );
+    child::say("done");
 }
 
 /// A disk of its own, in memory. A user that may not mount one has the test above.
@@ -289,12 +379,17 @@ fn on_a_disk_of_its_own(test: &str, backend: &str, limit: usize) {
     if child::job().is_some() {
         let dir = child::argument("DIR");
         let dir = Path::new(&dir);
-        // Something else takes a part of the disk, and goes away later.
+        // Another file uses a part of the disk, and is removed later.
         let other = dir.join("other");
         fs::write(&other, vec![1; limit - 8 * MIB]).unwrap();
         let free = || fs::remove_file(&other).unwrap();
         return child::run(fill(&url(dir, backend), 10 * MIB, free));
     }
+    mounted(test, limit);
+}
+
+/// Runs a child where a disk of this length is mounted.
+pub(crate) fn mounted(test: &str, limit: usize) {
     let folder = tempfile::tempdir().unwrap();
     let dir = folder.path();
     let mount = format!("mount -t tmpfs -o size={limit} tmpfs \"$1\"");

@@ -1,5 +1,5 @@
-//! Peers that break the rules, against a store in a folder: refused at the first wrong group, in
-//! little memory, and what was verified before stays.
+//! Tests of peers that break the rules, against a store in a folder: they are refused at the first
+//! wrong group, memory stays small, and data verified before stays.
 
 use std::{path::Path, time::Duration};
 
@@ -9,7 +9,7 @@ use iroh::{
     protocol::{AcceptError, ProtocolHandler, Router},
 };
 use larder::{
-    Blobs, ChunkRanges, Encoded, Error, Hash, Kind, Root, Status,
+    BlobStatus, Blobs, ChunkRanges, Encoded, Error, Hash, Kind, Root,
     iroh::{FetchOptions, fetch},
 };
 use tests::{
@@ -22,17 +22,17 @@ use tests::{
 
 const GROUP: usize = 16 * KIB;
 const LEN: usize = 24 * MIB;
-/// The most memory that anything that a peer does may take.
+/// The most memory that any peer's behaviour may use.
 const MOST: u64 = 64 * MIB as u64;
 
-/// Answers every request alike.
+/// Answers every request in the same way.
 #[derive(Debug, Clone)]
 struct Peer {
     sends: bytes::Bytes,
     then: Then,
 }
 
-/// The behaviour of the peer after what it sends.
+/// The behaviour of the peer after it has sent its data.
 #[derive(Debug, Clone, Copy)]
 enum Then {
     Ends,
@@ -60,7 +60,7 @@ impl ProtocolHandler for Peer {
     }
 }
 
-/// A blob as a good peer sends it, and where each of its groups lies in that.
+/// A blob as a correct peer sends it, and the position of each of its groups in that.
 struct Good {
     root: Root,
     encoded: Vec<u8>,
@@ -107,7 +107,7 @@ async fn refused(blobs: &Blobs, root: Root, peer: Peer, options: FetchOptions) -
     error
 }
 
-/// Opens a store whose handles were dropped, once what they had begun has ended and let it go.
+/// Opens a store whose handles were dropped, after the work that they had begun has ended.
 async fn open_again(dir: &Path) -> larder::Store {
     let opening = async {
         loop {
@@ -127,8 +127,8 @@ async fn open_again(dir: &Path) -> larder::Store {
 async fn here(blobs: &Blobs, hash: Hash) -> u64 {
     match blobs.status(hash).await.unwrap() {
         None => 0,
-        Some(Status::Complete { size }) => size,
-        Some(Status::Partial { present, .. }) => present,
+        Some(BlobStatus::Complete { size }) => size,
+        Some(BlobStatus::Partial { present, .. }) => present,
     }
 }
 
@@ -155,8 +155,9 @@ async fn hostile(dir: &Path) {
         peer(&encoded, then)
     };
     let wrong = Kind::Corrupt;
-    // What the peer does, what it is called, and how many right groups came before, where that
-    // many must stay: fewer than the first request asks for, since these peers answer each from the start.
+    // The peer's behaviour, the expected error, and the number of correct groups that came before, if
+    // that many must stay: fewer than the first request asks for, since these peers answer each request
+    // from the start.
     let cases = [
         ("a wrong first group", wrong_byte(0), wrong, Some(0)),
         ("a wrong group", wrong_byte(500), wrong, Some(500)),
@@ -178,7 +179,7 @@ async fn hostile(dir: &Path) {
             wrong,
             None,
         ),
-        // A size of zero says that it has nothing, whatever comes then.
+        // A size of zero means that the peer has nothing, whatever comes after it.
         ("zeros", peer(&[], Then::Floods(0)), Kind::NotFound, Some(0)),
         (
             "a flood",
@@ -225,7 +226,7 @@ async fn hostile(dir: &Path) {
         let peak = Peak::begin();
         let error = refused(store.blobs(), good.root, peer, quick()).await;
         let growth = peak.growth();
-        // A size beyond all limits may be called that.
+        // A size beyond all limits may be reported as such.
         let too_large = what == "garbage" && error.kind() == Kind::TooLarge;
         assert!(error.kind() == kind || too_large, "{what}: {error:?}");
         assert!(
@@ -233,7 +234,7 @@ async fn hostile(dir: &Path) {
             "{what}: {error:?}"
         );
         assert!(growth <= MOST, "{what} took {growth} bytes");
-        // As after a crash: nothing is closed. What was verified stays, and is right.
+        // As after a crash: nothing is closed. Verified data stays, and is correct.
         drop(store);
         let store = open_again(&dir).await;
         let present = here(store.blobs(), good.root.hash).await;
@@ -247,7 +248,7 @@ async fn hostile(dir: &Path) {
             last = Some(store);
         }
     }
-    // A good peer gives the rest.
+    // A correct peer sends the rest.
     let (store, node) = (last.unwrap(), our_node(source.blobs(), &[good.root]).await);
     let fetched = get(store.blobs(), &node, good.root).await.unwrap();
     assert_eq!(fetched.bytes_received, (LEN - 350 * GROUP) as u64);

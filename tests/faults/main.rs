@@ -1,4 +1,5 @@
-//! Disks that are full, fail or rot, peers that lie, and how much memory any of it takes.
+//! Tests of full, failing and decaying disks, of lying peers, and of the memory that handling them
+//! needs.
 #![allow(missing_docs, reason = "tests are named for what they show")]
 
 mod damage;
@@ -7,5 +8,7 @@ mod descriptors;
 mod full;
 mod hostile;
 mod memory;
+#[cfg(target_os = "linux")]
+mod read_only;
 mod reads;
 mod veilid;

@@ -1,4 +1,4 @@
-//! Memory is bounded: whatever is done with a large blob takes little of it.
+//! Tests that memory is bounded: every operation on a large blob uses little of it.
 
 use std::{path::Path, time::Duration};
 
@@ -17,10 +17,10 @@ use tests::{
 };
 use tokio::io::{AsyncReadExt, AsyncSeekExt};
 
-/// The most memory that each may take.
+/// The most memory that each operation may use.
 const MOST: u64 = 64 * MIB as u64;
 
-/// Does one thing, and says how much memory it took.
+/// Runs one operation, and reports its memory.
 async fn measured<T>(what: &str, work: impl Future<Output = T>) -> T {
     let peak = Peak::begin();
     let done = work.await;
@@ -148,7 +148,7 @@ fn takes_little(test: &str, len: u64) {
     let said = Child::start(test, "get", &[("DIR", &dir), ("TICKET", &ticket)]).finish();
     let done = said.last().unwrap().strip_prefix("done ").unwrap();
     done.parse::<Hash>().unwrap();
-    // For who wants the numbers.
+    // For readers of the output.
     for line in server
         .kill()
         .iter()

@@ -1,9 +1,9 @@
-//! Errors while a collection reads: it gives up, and what it had not judged stays.
+//! Tests of errors while a collection reads: it aborts, and blobs that it had not judged stay.
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration, time::SystemTime};
 
 use futures_util::TryStreamExt;
-use larder::{AddOptions, Blobs, Format, Hash, Kind, Pin, Root};
+use larder::{AddOptions, Blobs, Format, Hash, Kind, Pin, Root, TagName};
 use larder_store_testkit::{
     MemoryStore,
     stores::{Fault, Faults, FaultyStore, Operation, When},
@@ -13,7 +13,7 @@ use tests::data::{KIB, Rng, Seed, bytes, rng};
 
 const SEEDS: u64 = 100;
 
-/// A store, and what nothing may delete from it.
+/// A store, and the blobs that nothing may delete from it.
 struct Populated {
     blobs: Blobs,
     faults: Faults,
@@ -22,7 +22,7 @@ struct Populated {
 }
 
 impl Populated {
-    /// Makes a store, the same for the same seed.
+    /// Makes a store; equal seeds give equal stores.
     async fn new(seed: u64) -> Self {
         let mut rng = rng(seed);
         let faults = Faults::seeded(seed);
@@ -49,7 +49,7 @@ impl Populated {
             populated.reachable.insert(hash);
             if rng.random() {
                 let name = format!("tag {n}");
-                let tag = name.as_str().try_into().unwrap();
+                let tag = name.as_str();
                 let tags = populated.blobs.tags();
                 tags.set(tag, Root::raw(hash)).await.unwrap();
             } else {
@@ -57,23 +57,21 @@ impl Populated {
                 populated._pins.push(pin);
             }
         }
-        // What was added in this very millisecond is spared.
+        // Blobs that were added in the same millisecond are spared.
         tokio::time::sleep(Duration::from_millis(2)).await;
         populated
     }
 
-    /// A tagged hash sequence, of one commit or with a payload that has to be read.
+    /// Adds a tagged hash sequence, of one commit or with a payload that must be read.
     async fn add_sequence(&mut self, n: u32, all: &[Hash], rng: &mut Rng) {
         let count = *[5, 600].get(rng.random_range(0..2)).unwrap();
         let children: Vec<Hash> = (0..count)
             .map(|_| all[rng.random_range(0..all.len() / 2)])
             .collect();
         let data: Vec<u8> = children.iter().flat_map(|hash| *hash.as_bytes()).collect();
-        let options = AddOptions {
-            format: Some(Format::HashSeq),
-            tag: Some(format!("sequence {n}").as_str().try_into().unwrap()),
-            ..AddOptions::default()
-        };
+        let options = AddOptions::default()
+            .format(Format::HashSeq)
+            .tag(TagName::try_from(format!("sequence {n}")).unwrap());
         let pin = self.blobs.add_with(data, options).await.unwrap();
         self.reachable.insert(pin.hash());
         self.reachable.extend(children);
@@ -95,7 +93,7 @@ async fn at_every_call_of_many_collections() {
     let (mut failed, mut before_any) = (0, 0);
     for seed in first.number()..first.number() + SEEDS {
         let mut rng = rng(!seed);
-        // What a collection reads where nothing fails.
+        // The reads of a collection without failures.
         let populated = Populated::new(seed).await;
         let before = populated.calls();
         populated.blobs.collect(SystemTime::now()).await.unwrap();
@@ -103,8 +101,8 @@ async fn at_every_call_of_many_collections() {
         assert_eq!(populated.here().await, populated.reachable, "seed {seed}");
 
         let [reads, gets, scans] = [2, 0, 1].map(|i| after[i] - before[i]);
-        // The last scan is that of the sweep, whose steps each know all that is reachable: what they
-        // deleted before it failed may be gone.
+        // The last scan is that of the sweep, whose steps each know all that is reachable: blobs that
+        // were deleted before the failure may be gone.
         let calls = (1..=reads)
             .map(|n| (Operation::Read, n))
             .chain((1..=gets).map(|n| (Operation::Get, n)))
@@ -144,7 +142,7 @@ async fn at_every_call_of_many_collections() {
                     "{context}: deleted all the same"
                 );
             }
-            // Nothing is left of the failure.
+            // The failure has no lasting effect.
             populated.blobs.collect(SystemTime::now()).await.unwrap();
             assert_eq!(populated.here().await, populated.reachable, "{context}");
         }

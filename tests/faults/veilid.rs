@@ -1,5 +1,6 @@
-//! A disk that rots below a Veilid node, whose tables are encrypted and not authenticated: the engine
-//! finds it, nobody is served wrong bytes, and a fetch restores what a repair made missing.
+//! Tests of a disk that decays below a Veilid node, whose tables are encrypted but not authenticated:
+//! the engine finds the damage, no wrong bytes are served, and a fetch restores the data that a repair
+//! removed.
 
 use std::fs;
 

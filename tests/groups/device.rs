@@ -1,4 +1,4 @@
-//! A device: its store outlives its process.
+//! A device of a test; its store outlives its process.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -7,14 +7,15 @@ use std::{
 
 use futures_util::TryStreamExt;
 use larder::{
-    Status as BlobStatus, Store,
+    BlobStatus, Store,
     api::{PublicKey, SecretKey},
     engine::public_key,
 };
 use larder_sync::{
     groups::{Group, Groups, Repo, Stores},
     invite::InviteKind,
-    replicate::{Options, Replicator, Status, Synced},
+    replicate::{GroupStatus, ReplicateOptions, Replicator, Synced},
+    tree::Named,
 };
 use tokio::time::Instant;
 
@@ -23,16 +24,16 @@ use crate::{
     world::{Process, World},
 };
 
-/// Longer than anything takes that works.
+/// Longer than any working operation takes.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Whose file, and its path.
+/// The owner of a file, and its path.
 pub type FileName = (String, String);
 
 pub struct Device {
     secret: SecretKey,
     kept: Kept,
-    options: Options,
+    options: ReplicateOptions,
     running: Option<Running>,
 }
 
@@ -43,7 +44,7 @@ struct Running {
 }
 
 impl Device {
-    pub fn new(secret: SecretKey, kept: Kept, options: Options) -> Self {
+    pub fn new(secret: SecretKey, kept: Kept, options: ReplicateOptions) -> Self {
         Self {
             secret,
             kept,
@@ -68,7 +69,7 @@ impl Device {
         self.connect(world).await;
     }
 
-    /// Replicates, after [`disconnect`](Self::disconnect).
+    /// Starts replicating again, after [`disconnect`](Self::disconnect).
     pub async fn connect(&mut self, world: &World) {
         let (network, process) = world.node(&self.secret).await;
         let (options, groups) = (self.options.clone(), self.groups().clone());
@@ -81,7 +82,7 @@ impl Device {
         running.online = Some((replicator, process));
     }
 
-    /// Stops replicating, and goes on working.
+    /// Stops replicating, but keeps working.
     pub async fn disconnect(&mut self) {
         let running = self.running.as_mut().expect("it runs");
         let (replicator, _process) = running.online.take().expect("it is online");
@@ -89,21 +90,21 @@ impl Device {
         assert!(replicator.requests().is_empty());
     }
 
-    /// Ends in good order.
+    /// Shuts down in order.
     pub async fn end(&mut self) {
         self.disconnect().await;
         let running = self.running.take().expect("it runs");
         running.store.close().await.expect("it closes");
     }
 
-    /// Ends without a word, in the middle of everything. Nothing that was got from it may be held: its
-    /// store is not closed, and let go with the last handle.
+    /// Ends abruptly, in the middle of everything. No handles obtained from it may be held: its store
+    /// is not closed, but dropped with the last handle.
     pub async fn crash(&mut self, world: &World) {
         let mut running = self.running.take().expect("it runs");
         if let Some((replicator, process)) = running.online.take() {
-            let mut tasks = replicator.abort();
+            let ended = replicator.abort();
             world.kill(self.key(), process);
-            while tasks.join_next().await.is_some() {}
+            ended.await;
         }
     }
 
@@ -124,12 +125,12 @@ impl Device {
         &running.online.as_ref().expect("it is online").0
     }
 
-    /// The only group.
+    /// Returns the only group.
     pub fn group(&self) -> Group {
         self.groups().groups().into_iter().next().expect("a group")
     }
 
-    /// Joins a device's group, and knows at first where these are.
+    /// Joins a device's group, and initially knows the addresses of these devices.
     pub async fn join(&self, inviter: &Self, kind: InviteKind, at: &[Self]) {
         let addresses = at.iter().flat_map(|device| device.replicator().addresses());
         let invite = inviter.group().invite(kind, addresses.collect()).await;
@@ -138,8 +139,8 @@ impl Device {
         self.groups().join(&invite).await.expect("it joins");
     }
 
-    /// Connects to another one, where that is now. Nobody on the loopback is looked for anywhere else
-    /// than where it was told to be, and who starts again is elsewhere.
+    /// Connects to another device at its current address. A device on the loopback is found only at the
+    /// address that was given, and it has another one after a restart.
     pub async fn meet(&self, other: &Self) {
         let addresses = other.replicator().addresses();
         let address = addresses.first().expect("an address");
@@ -148,13 +149,13 @@ impl Device {
         connected.expect("a connection");
     }
 
-    /// Its own repo.
+    /// Returns its own repo.
     pub async fn own(&self) -> Repo {
         let mut repos = self.group().repos().await.expect("repos").into_iter();
         repos.find(Repo::is_ours).expect("a repo of its own")
     }
 
-    /// The repo of another, as this one sees it.
+    /// Returns another device's repo, as this one sees it.
     pub async fn repo_of(&self, other: &Self) -> Repo {
         let key = other.own().await.key();
         let repo = self.group().repo(key).await.expect("repos");
@@ -166,7 +167,7 @@ impl Device {
         written.expect("a write");
     }
 
-    pub async fn status(&self) -> Status {
+    pub async fn status(&self) -> GroupStatus {
         let status = self.replicator().status(self.group().id()).await;
         status.expect("a status")
     }
@@ -175,7 +176,7 @@ impl Device {
         self.synced_or(synced, &[]).await;
     }
 
-    /// Waits until the device is in sync; if that fails, it says how far these are as well.
+    /// Waits until the device is in sync; on failure, also reports the progress of these devices.
     async fn synced_or(&self, synced: Synced, others: &[Self]) {
         let id = self.group().id();
         let waited = self.replicator().wait_synced(id, synced, PATIENCE).await;
@@ -190,13 +191,13 @@ impl Device {
         }
     }
 
-    /// All files that it can read.
+    /// Returns all files that it can read.
     pub async fn files(&self) -> BTreeMap<FileName, Vec<u8>> {
         let mut all = BTreeMap::new();
         for member in self.group().members().await.expect("members") {
             let name = member.name.expect("it has come with the repo");
             let mut listed = member.repo.list("").await.expect("a list");
-            while let Some((path, _)) = listed.try_next().await.expect("a name") {
+            while let Some(Named { name: path, .. }) = listed.try_next().await.expect("a name") {
                 let bytes = member.repo.read_to_bytes(path.as_str()).await;
                 let path = path.as_str().to_owned();
                 all.insert((name.clone(), path), bytes.expect("a file").to_vec());
@@ -205,11 +206,11 @@ impl Device {
         all
     }
 
-    /// The paths of a repo whose contents are here.
+    /// Returns the paths in a repo whose contents are here.
     pub async fn has(&self, repo: &Repo) -> BTreeSet<String> {
         let mut names = BTreeSet::new();
         let mut all = repo.list("").await.expect("a list");
-        while let Some((name, entry)) = all.try_next().await.expect("a name") {
+        while let Some(Named { name, entry }) = all.try_next().await.expect("a name") {
             let status = self.store().blobs().status(entry.blob).await;
             if let Some(BlobStatus::Complete { .. }) = status.expect("a status") {
                 names.insert(name.as_str().to_owned());
@@ -218,14 +219,14 @@ impl Device {
         names
     }
 
-    /// Deletes what nothing keeps any more.
+    /// Deletes everything that is no longer kept.
     pub async fn collect(&self) {
         let now = SystemTime::now() + Duration::from_secs(1);
         let collected = self.store().blobs().collect(now).await;
         collected.expect("a collection");
     }
 
-    /// Returns the number of bytes of its store, after what is freed little by little is.
+    /// Returns the number of bytes of its store, after gradually freed space is free.
     pub async fn len(&self) -> u64 {
         self.store()
             .reclaim_space()
@@ -235,7 +236,7 @@ impl Device {
         bytes.iter().map(|bytes| bytes.len() as u64).sum()
     }
 
-    /// Returns true if its store has these bytes anywhere.
+    /// Returns true if its store contains these bytes anywhere.
     pub async fn has_bytes(&self, needle: &[u8]) -> bool {
         let bytes = self.kept.bytes().await;
         let has = |bytes: &Vec<u8>| bytes.windows(needle.len()).any(|part| part == needle);
@@ -251,7 +252,7 @@ impl Drop for Device {
     }
 }
 
-/// Waits until something is so.
+/// Waits until a condition is true.
 pub async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
     let start = Instant::now();
     while !is_so().await {
@@ -260,12 +261,12 @@ pub async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
     }
 }
 
-/// Waits until all of them, who are online, have the same.
+/// Waits until all of these devices, which are online, have the same.
 pub async fn agree(devices: &[Device]) {
     for device in devices {
         device.synced_or(Synced::Everywhere, devices).await;
     }
-    // Each of them was in sync with those it was connected with.
+    // Each of them was in sync with those it was connected to.
     until("they agree", async || {
         let mut all = BTreeSet::new();
         for device in devices {

@@ -1,5 +1,5 @@
-//! Groups, whatever keeps the bytes and whatever carries them: each scenario is written once, and runs
-//! on stores in memory, on strict ones and on disk, over a simulated network and over iroh on the
+//! Tests of groups, on every kind of store and network: each scenario is written once, and runs on
+//! stores in memory, on strict ones and on disk, over a simulated network and over iroh on the
 //! loopback.
 #![allow(missing_docs, reason = "tests are named for what they show")]
 
@@ -13,7 +13,7 @@ mod stores;
 mod wants;
 mod world;
 
-/// A module for each scenario, with a test for each world.
+/// Defines a module for each scenario, with a test for each world.
 macro_rules! scenarios {
     ($($file:ident: $($name:ident),+;)+) => {$($(
         mod $name {

@@ -1,4 +1,4 @@
-//! Devices come and go.
+//! Tests of devices that come and go.
 
 use futures_util::TryStreamExt;
 use larder_sync::{
@@ -33,7 +33,7 @@ pub async fn what_two_devices_write_at_once_is_merged(world: &World) {
     members[3].connect(world).await;
     agree(&members).await;
 
-    // Both while they are connected.
+    // Both write while they are connected.
     for n in 0..5 {
         let (here, there) = (format!("here {n}"), format!("there {n}"));
         tokio::join!(
@@ -50,7 +50,7 @@ pub async fn what_two_devices_write_at_once_is_merged(world: &World) {
     assert_eq!(found("changed").expect("a file"), b"later");
     assert_eq!(found("gone"), None);
     assert!(found("only here").is_some() && found("only there").is_some());
-    // Nothing is lost of what both wrote.
+    // Nothing that the two wrote is lost.
     let is_both = |path: &str| path == "both" || path.starts_with("both (conflict ");
     let both = files.iter().filter(|((_, path), _)| is_both(path));
     let mut both: Vec<_> = both.map(|(_, bytes)| &bytes[..]).collect();
@@ -77,12 +77,12 @@ pub async fn who_leaves_keeps_nothing(world: &World) {
     })
     .await;
 
-    // The others go on, with what it wrote.
+    // The others continue, with the files that it wrote.
     members[0].write("later", "x").await;
     members[0].synced(Synced::Everywhere).await;
     assert_eq!(members[1].files().await.len(), 3);
     assert!(leaves.groups().groups().is_empty());
-    // And whoever comes back gets everything again.
+    // A device that comes back gets everything again.
     leaves.join(&members[0], Read, &members).await;
     leaves.synced(Synced::Here).await;
     assert!(leaves.files().await == members[0].files().await);

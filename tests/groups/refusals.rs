@@ -1,4 +1,4 @@
-//! Tests that a peer that may not do something is refused, and learns nothing.
+//! Tests that a peer is refused what it has no right to, and learns nothing.
 
 use std::fmt::Debug;
 
@@ -9,7 +9,7 @@ use larder::{
     engine::{generate_key, public_key},
 };
 use larder_sync::{
-    groups::Group,
+    groups::{AppContext, Group},
     invite::InviteKind::{self, Read, Replica, Write},
     network::{Address, Network},
     replicate::wire,
@@ -50,7 +50,9 @@ pub async fn who_may_not_is_refused_and_nothing_changes(world: &World) {
     let group = members[0].group();
     let value = group.record_put(0, b"a value", SeqExpect::Any).await;
     value.expect("a value");
-    let sealed = group.encrypt(b"plain", b"").expect("sealed");
+    let sealed = group
+        .encrypt(b"plain", AppContext::default())
+        .expect("sealed");
     agree(&members).await;
     let before = members[0].files().await;
     let root = members[1].own().await.known_root().await.expect("a root");
@@ -60,8 +62,8 @@ pub async fn who_may_not_is_refused_and_nothing_changes(world: &World) {
     cannot_write(&replica).await;
     denied(replica.name().await);
     denied(replica.record_get(0).await);
-    denied(replica.encrypt(b"plain", b""));
-    denied(replica.decrypt(&sealed, b""));
+    denied(replica.encrypt(b"plain", AppContext::default()));
+    denied(replica.decrypt(&sealed, AppContext::default()));
     denied(replica.invite(InviteKind::Read, Vec::new()).await);
     for repo in replica.repos().await.expect("repos") {
         denied(repo.name().await);
@@ -73,7 +75,7 @@ pub async fn who_may_not_is_refused_and_nothing_changes(world: &World) {
         denied(read.map(drop));
     }
 
-    // What comes later comes to all who are the same as before.
+    // A later change reaches all of them, and everything else is as before.
     members[0].write("later", "x").await;
     agree(&members).await;
     for member in &members[..3] {
@@ -118,7 +120,7 @@ pub async fn a_stranger_learns_nothing(world: &World) {
         .collect();
     assert!(addresses.len() >= members.len());
 
-    // One with a group of its own, and one who asks for what it knows to be there.
+    // One peer with a group of its own, and one that asks for data that it knows to exist.
     let stranger = world.device(options()).await;
     let other = stranger.groups().create_group("other").await;
     other.expect("a group");

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use larder::{Kind, api::SeqExpect};
 use larder_sync::{
-    groups::RecordPut,
+    groups::{AppContext, RecordPut},
     invite::InviteKind::{Read, Replica, Write},
     replicate::{Push, Synced},
 };
@@ -59,7 +59,7 @@ pub async fn everybody_sees_everything_and_a_replica_nothing(world: &World) {
     let replica = &members[3];
     assert_eq!(world.findings(), 0);
     assert!(!replica.has_bytes(CANARY.as_bytes()).await);
-    // What is there is found: the search is not blind.
+    // Existing bytes are found: the search works.
     let sealed = repo.entry(&new).await.expect("an entry").expect("one").blob;
     let sealed = replica.store().blobs().read_to_bytes(sealed, 1000..1064);
     assert!(replica.has_bytes(&sealed.await.expect("it has it")).await);
@@ -68,7 +68,7 @@ pub async fn everybody_sees_everything_and_a_replica_nothing(world: &World) {
 
 pub async fn who_joins_later_gets_all_from_a_replica(world: &World) {
     let mut members = world.members(&[Write, Replica]).await;
-    // A real folder, and a file that comes in several pieces.
+    // A real folder, and a file that arrives in several pieces.
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     let repo = members[0].own().await;
     for path in files(&here.join("src")) {
@@ -91,7 +91,7 @@ pub async fn who_joins_later_gets_all_from_a_replica(world: &World) {
     }
     late.synced(Synced::Here).await;
     assert!(late.files().await == expected);
-    // And the replica keeps what it writes.
+    // The replica keeps what the new member writes.
     let group = late.group();
     group.create_repo("late").await.expect("a repo");
     late.write("new", bytes(2, 100_000)).await;
@@ -117,7 +117,7 @@ pub async fn without_pushing_it_converges_too(world: &World) {
 pub async fn what_was_acknowledged_survives_a_crash(world: &World) {
     let mut members = world.members(&[Write, Write]).await;
     agree(&members).await;
-    // All crash while the first writes and tells, and the others fetch.
+    // All crash while the first one writes and announces, and the others fetch.
     members[0].write("large", bytes(1, 20 * MIB)).await;
     for n in 0..30 {
         members[0].write(&format!("{n}"), bytes(n, 10_000)).await;
@@ -127,7 +127,7 @@ pub async fn what_was_acknowledged_survives_a_crash(world: &World) {
     for member in &mut members {
         member.crash(world).await;
     }
-    // Alone, so that nobody can have given it back.
+    // It starts alone, so that nobody can have returned the data to it.
     members[0].start(world).await;
     assert_eq!(members[0].own().await.root().await.expect("a root"), before);
     let mut files = members[0].files().await;
@@ -176,7 +176,7 @@ pub async fn values_of_the_app_come_to_all_who_may_read(world: &World) {
     };
     all_have(0, Some(b"a value")).await;
     all_have(last, Some(b"another")).await;
-    // Each goes on from what the other wrote.
+    // Each continues from what the other wrote.
     let seq = second
         .record_get(0)
         .await
@@ -196,20 +196,26 @@ pub async fn values_of_the_app_come_to_all_who_may_read(world: &World) {
     agree(&members).await;
     assert!(!members[3].has_bytes(b"another").await);
 
-    // What the app carries itself.
-    let sealed = reader.encrypt(b"plain", b"for a chat").expect("sealed");
+    // Data that the app transports itself.
+    let sealed = reader
+        .encrypt(b"plain", AppContext::new(b"for a chat"))
+        .expect("sealed");
     for group in [&first, &second, &reader] {
         assert_eq!(
-            group.decrypt(&sealed, b"for a chat").expect("it opens"),
+            group
+                .decrypt(&sealed, AppContext::new(b"for a chat"))
+                .expect("it opens"),
             "plain"
         );
-        let other = group.decrypt(&sealed, b"for something else").unwrap_err();
+        let other = group
+            .decrypt(&sealed, AppContext::new(b"for something else"))
+            .unwrap_err();
         assert_eq!(other.kind(), Kind::Corrupt);
     }
     assert_eq!(
         members[3]
             .group()
-            .decrypt(&sealed, b"for a chat")
+            .decrypt(&sealed, AppContext::new(b"for a chat"))
             .unwrap_err()
             .kind(),
         Kind::Denied

@@ -1,4 +1,4 @@
-//! Tests that data that are not needed any more take no space.
+//! Tests that data that is no longer needed uses no space.
 
 use larder_sync::invite::InviteKind::{Read, Write};
 use tests::data::{MIB, bytes};
@@ -8,7 +8,7 @@ use crate::{
     world::World,
 };
 
-/// The number of bytes that the stores may grow.
+/// The number of bytes by which the stores may grow.
 const MORE: u64 = 1_000_000;
 
 pub async fn what_was_removed_frees_the_disk(world: &World) {
@@ -30,7 +30,7 @@ pub async fn what_was_removed_frees_the_disk(world: &World) {
     removed.expect("a removal");
     agree(&members).await;
     for (member, before) in members.iter().zip(&before) {
-        // What was just let go may still be in use.
+        // Data that was just released may still be in use.
         until("the space is free", async || {
             member.collect().await;
             member.len().await < before + MORE

@@ -1,4 +1,4 @@
-//! Tests of the status of the other members, and of who has what.
+//! Tests of the status of the other members, and of finding who has a file.
 
 use larder::{Hash, Kind, api::PublicKey};
 use larder_sync::{
@@ -63,7 +63,7 @@ pub async fn members_say_what_either_side_lacks(world: &World) {
     let repo = of(&members[2], &members[1]).await.expect("it was met").repo;
     assert_eq!(repo, Some(members[1].own().await.key()));
 
-    // One goes, and both sides write.
+    // One disconnects, and both sides write.
     members[1].disconnect().await;
     members[0].write("new", bytes(50, 5000)).await;
     members[1].write("theirs", bytes(51, 70)).await;
@@ -75,7 +75,7 @@ pub async fn members_say_what_either_side_lacks(world: &World) {
     let member = of(&members[0], &members[1]).await.expect("it was met");
     assert_eq!((member.they_have, member.we_have), (NOTHING, lack(1, 5000)));
     assert!(member.last_contact.is_some());
-    // The one that stays is in sync all the while, or again.
+    // The one that stays is in sync all the time, or again.
     until("the reader has it", async || {
         let reader = of(&members[0], &members[2]).await.expect("it was met");
         reader.in_sync_since.is_some() && reader.we_have == NOTHING
@@ -95,8 +95,7 @@ async fn who_has(device: &Device, hash: Hash) -> Vec<PublicKey> {
 
 pub async fn who_has_a_file_shows_it(world: &World) {
     let mut members = world.members(&[Write, Read]).await;
-    let policy = Some(&Policy::Names);
-    let set = members[2].group().set_policy(policy).await;
+    let set = members[2].group().set_policy(Policy::Names).await;
     set.expect("a policy");
     let repo = members[0].own().await;
     let written = repo.write("file", bytes(1, 3_000_000).to_vec()).await;
@@ -107,7 +106,7 @@ pub async fn who_has_a_file_shows_it(world: &World) {
     let mut both = [first, second];
     both.sort_unstable();
     for hash in [file.hash, file.blob] {
-        // The reader has its name, and says so of nothing else.
+        // The reader has only the name, and announces nothing else.
         until("all have met", async || {
             who_has(&members[2], hash).await == both
         })

@@ -1,4 +1,4 @@
-//! The stores of devices, and all of their bytes.
+//! The stores of devices, and access to all of their bytes.
 
 use std::{
     io::ErrorKind,
@@ -27,7 +27,7 @@ pub enum StoreKind {
     Redb,
 }
 
-/// The data that a device has kept when its process has ended.
+/// The data of a device after its process has ended.
 pub enum Kept {
     Memory(MemoryStore, MemorySecrets),
     Strict(StrictStore, MemorySecrets),
@@ -43,7 +43,7 @@ impl Kept {
         }
     }
 
-    /// Opens it, as a process does that starts.
+    /// Opens the store, as a starting process does.
     pub async fn open(&self) -> (Store, Arc<dyn Secrets>) {
         match self {
             Self::Memory(store, secrets) => over(store.clone(), secrets.clone()).await,
@@ -60,7 +60,7 @@ impl Kept {
                         .open()
                         .await
                     {
-                        // Where it was not closed, what runs to its end still has it.
+                        // If it was not closed, running work still has it open.
                         Err(error) if error.kind() == Kind::Unavailable => {
                             assert!(start.elapsed() < LET_GO, "{error}");
                             tokio::time::sleep(Duration::from_millis(10)).await;
@@ -74,8 +74,8 @@ impl Kept {
         }
     }
 
-    /// All that it keeps, piece by piece: of a store on disk the files, of another all payloads,
-    /// keys and values. Payloads are read up to their first hole.
+    /// Returns all that it contains, piece by piece: of a store on disk the files, of another one all
+    /// payloads, keys and values. Payloads are read up to their first hole.
     pub async fn bytes(&self) -> Vec<Vec<u8>> {
         match self {
             Self::Memory(store, _) => bytes_of(store).await,
@@ -87,7 +87,7 @@ impl Kept {
         }
     }
 
-    /// Returns the wrong uses that a strict store found.
+    /// Returns the violations that a strict store found.
     pub fn violations(&self) -> Vec<String> {
         match self {
             Self::Strict(store, _) => store.violations(),
@@ -96,7 +96,7 @@ impl Kept {
     }
 }
 
-/// A file, unless it was removed meanwhile.
+/// Reads a file, unless it was removed meanwhile.
 fn read(path: &Path) -> Option<Vec<u8>> {
     match std::fs::read(path) {
         Ok(bytes) => Some(bytes),

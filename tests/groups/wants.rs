@@ -1,4 +1,4 @@
-//! Tests of what devices want of others' contents, and of what they delete.
+//! Tests of which of others' contents devices want, and which they delete.
 
 use std::collections::BTreeSet;
 
@@ -28,11 +28,11 @@ fn names(all: &[&str]) -> BTreeSet<String> {
     all.iter().map(|name| (*name).to_owned()).collect()
 }
 
-/// A writer with some files; a reader that has their names, and wants this; and the writer's repo as
-/// the reader sees it.
+/// Returns a writer with some files and a reader that has their names and this policy, and the writer's
+/// repo as the reader sees it.
 async fn members(world: &World, policy: Policy) -> (Vec<Device>, Repo) {
     let members = world.members(&[Read]).await;
-    let set = members[1].group().set_policy(Some(&policy)).await;
+    let set = members[1].group().set_policy(policy.clone()).await;
     set.expect("a policy");
     for (n, (name, len)) in (0..).zip(FILES) {
         members[0].write(name, bytes(n, len)).await;
@@ -58,7 +58,7 @@ pub async fn what_is_selected_comes_and_nothing_else(world: &World) {
         names(&["note", "photos/small"])
     );
     drop(repo);
-    // It is remembered, and holds for what comes later, also under another name.
+    // The policy is stored, and applies to later files, even under another name.
     members[1].end().await;
     members[1].start(world).await;
     let kept = members[1].group().policy().await.expect("a policy");
@@ -115,7 +115,7 @@ pub async fn contents_come_when_they_are_read(world: &World) {
     }
     let none = read(&members[1], &repo, "none").await.unwrap_err();
     assert_eq!(none.kind(), Kind::NotFound);
-    // What was read stays; the rest is not to be had while nobody is there.
+    // Contents that were read stay; the rest cannot be read while nobody is connected.
     members[1].collect().await;
     members[0].end().await;
     until("nobody is there", async || {
@@ -134,10 +134,7 @@ pub async fn what_was_freed_comes_again(world: &World) {
     let (group, all) = (members[1].group(), FILES.len());
     assert_eq!(members[1].has(&repo).await.len(), all);
     let full = members[1].len().await;
-    group
-        .set_policy(Some(&Policy::Pinned))
-        .await
-        .expect("a policy");
+    group.set_policy(Policy::Pinned).await.expect("a policy");
     repo.pin("note").await.expect("a pin");
     let free = async |members: &[Device]| {
         let freed = members[1]
@@ -145,7 +142,7 @@ pub async fn what_was_freed_comes_again(world: &World) {
             .free(group.id(), Copies::RequireOtherCopy);
         freed.await.expect("it is freed")
     };
-    // Nobody is there to show that it has them.
+    // Nobody is connected who could prove to have them.
     members[0].end().await;
     until("nobody is there", async || {
         members[1].status().await.peers.is_empty()
@@ -163,7 +160,7 @@ pub async fn what_was_freed_comes_again(world: &World) {
     assert_eq!(members[1].has(&repo).await, names(&["note"]));
     let left = members[1].len().await;
     assert!(left < full - 11_000_000, "{left} of {full}");
-    // Nobody believes that it is still here.
+    // Nobody counts them as still here.
     group.set_policy(None).await.expect("a policy");
     members[1].synced(Synced::Here).await;
     assert_eq!(members[1].has(&repo).await.len(), all);
@@ -189,7 +186,7 @@ pub async fn all_of_a_repo_comes_and_says_how_far_it_is(world: &World) {
         last.bytes == last.bytes_here && last.bytes > 11_050_100,
         "{last:?}"
     );
-    // Who knows of more, and finds nobody who could give it, says so.
+    // A member that knows of more, and finds nobody who could provide it, reports that.
     members[0].write("new", bytes(8, 90_000)).await;
     members[0].synced(Synced::Everywhere).await;
     members[0].end().await;

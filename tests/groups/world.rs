@@ -1,4 +1,4 @@
-//! Devices that have stores of one kind, on a network of one kind.
+//! Devices with one kind of store, on one kind of network.
 
 use std::{sync::Arc, time::Duration};
 
@@ -7,7 +7,9 @@ use larder::{
     engine::{generate_key, public_key},
 };
 use larder_net_iroh::{EndpointOptions, IrohNetwork, Reach};
-use larder_sync::{groups::Clock, invite::InviteKind, network::Network, replicate::Options};
+use larder_sync::{
+    groups::Clock, invite::InviteKind, network::Network, replicate::ReplicateOptions,
+};
 use larder_sync_sim::{Link, SimNetwork};
 use tokio::{
     runtime::{Builder, Runtime},
@@ -19,7 +21,7 @@ use crate::{
     stores::{Kept, StoreKind},
 };
 
-/// When every world begins, in milliseconds since 1970.
+/// The time at which every world begins, in milliseconds since 1970.
 const START_MS: i64 = 1_700_000_000_000;
 
 /// The network that connects devices.
@@ -29,16 +31,16 @@ pub enum NetworkKind {
     Iroh,
 }
 
-/// Where a scenario happens.
+/// The environment of a scenario.
 pub struct World {
     stores: StoreKind,
-    /// Where it is simulated.
+    /// The network, if it is simulated.
     net: Option<SimNetwork>,
     start: Instant,
 }
 
-/// Runs a scenario in a world. Time is virtual, unless something goes on that virtual time does not
-/// wait for: a socket, or the threads of a store on disk.
+/// Runs a scenario in a world. Time is virtual, unless work is done for which virtual time does not
+/// wait: on a socket, or on the threads of a store on disk.
 pub fn run(stores: StoreKind, network: NetworkKind, scenario: impl AsyncFnOnce(&World)) {
     let is_virtual = stores != StoreKind::Redb && network == NetworkKind::Simulated;
     let runtime = Builder::new_current_thread()
@@ -61,31 +63,33 @@ pub fn run(stores: StoreKind, network: NetworkKind, scenario: impl AsyncFnOnce(&
     });
 }
 
-/// Quick enough for real time.
-pub fn options() -> Options {
-    Options {
-        compare_every: Duration::from_secs(1),
-        route_for: Duration::from_secs(600),
-        ..Options::default()
-    }
+/// Returns options that are fast enough for real time.
+pub fn options() -> ReplicateOptions {
+    ReplicateOptions::default()
+        .compare_every(Duration::from_secs(1))
+        .route_for(Duration::from_secs(600))
 }
 
 impl World {
     /// A device that has nothing yet, and runs.
-    pub async fn device(&self, options: Options) -> Device {
+    pub async fn device(&self, options: ReplicateOptions) -> Device {
         let key = generate_key().expect("randomness");
         let mut device = Device::new(key, Kept::new(self.stores), options);
         device.start(self).await;
         device
     }
 
-    /// A group that the first device made and the others joined, by invites of these kinds. Those who
-    /// may write have repos: `member 0`, `member 1` and so on.
+    /// Makes a group with the first device, and lets the others join by invites of these kinds. Those
+    /// who may write have repos: `member 0`, `member 1` and so on.
     pub async fn members(&self, kinds: &[InviteKind]) -> Vec<Device> {
         self.members_with(kinds, options()).await
     }
 
-    pub async fn members_with(&self, kinds: &[InviteKind], options: Options) -> Vec<Device> {
+    pub async fn members_with(
+        &self,
+        kinds: &[InviteKind],
+        options: ReplicateOptions,
+    ) -> Vec<Device> {
         let first = self.device(options.clone()).await;
         let group = first.groups().create_group("the group").await;
         let group = group.expect("a group");
@@ -103,14 +107,15 @@ impl World {
         devices
     }
 
-    /// The world's time.
+    /// Returns the world's clock.
     pub fn clock(&self) -> Clock {
         let start = self.start;
         let since = move || i64::try_from(start.elapsed().as_millis()).expect("it is short");
         Arc::new(move || START_MS + since())
     }
 
-    /// A node of the network, and what it runs on where that is its own: so that it can be killed.
+    /// Starts a node of the network, with a runtime of its own if it needs one, so that it can be
+    /// killed.
     pub async fn node(&self, key: &SecretKey) -> (Arc<dyn Network>, Process) {
         match &self.net {
             Some(net) => (net.node(public_key(key)), Process(None)),
@@ -126,7 +131,7 @@ impl World {
         }
     }
 
-    /// Takes a node from the network, as a process ends that is killed.
+    /// Removes a node from the network like a killed process.
     pub fn kill(&self, node: PublicKey, process: Process) {
         if let Some(net) = &self.net {
             net.crash(node);
@@ -134,7 +139,7 @@ impl World {
         drop(process);
     }
 
-    /// Looks for this in all that is sent, where the network lets us look.
+    /// Searches everything that is sent for this, if the network allows it.
     pub fn search_for(&self, pattern: &str) {
         if let Some(net) = &self.net {
             net.search_for(&[pattern]).expect("a pattern");
@@ -147,8 +152,8 @@ impl World {
     }
 }
 
-/// The runtime on which the tasks of a device run, if it has its own. Dropping it ends them in the
-/// middle of what they do, so that not even a farewell is sent.
+/// The runtime for the tasks of a device, if it has its own. Dropping it aborts them, so that no
+/// farewell is sent.
 pub struct Process(Option<Runtime>);
 
 impl Process {

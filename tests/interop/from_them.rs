@@ -1,4 +1,4 @@
-//! We fetch from them.
+//! Tests that fetch from nodes of iroh-blobs.
 
 use std::collections::BTreeSet;
 
@@ -66,7 +66,7 @@ async fn collections(backend: Backend) {
     }
 }
 
-/// Tests that data that are here already, also within a blob, do not come again.
+/// Tests that existing data, even within a blob, is not transferred again.
 async fn what_is_not_here_yet(backend: Backend) {
     for theirs in Theirs::both().await {
         let mut ours = Ours::new(backend).await;
@@ -74,7 +74,7 @@ async fn what_is_not_here_yet(backend: Backend) {
         let root = to_engine_root(tag.hash_and_format());
         let (_, large) = files.iter().max_by_key(|(_, data)| data.len()).unwrap();
         let hash = TheirHash::new(large);
-        // Some groups in the middle, through their own way into a store.
+        // Some groups in the middle, through iroh-blobs' own interface to a store.
         let here = ChunkRanges::from(ChunkNum(160)..ChunkNum(1600));
         let part = theirs.store.export_bao(hash, here.clone()).bao_to_vec();
         let part = part.await.unwrap();
@@ -134,10 +134,10 @@ async fn what_they_have_in_part(backend: Backend) {
         assert_eq!(error.kind(), Kind::NotFound, "{error}");
         ours.reopen().await;
         let blobs = ours.store.blobs();
-        // That they give up may overtake what they sent before.
+        // Their abort may overtake the data that they sent before.
         let here = blobs.bitfield(root.hash).await.unwrap();
         assert!(here.ranges.is_subset(&first));
-        // Somebody else has the rest.
+        // Another node has the rest.
         let fetched = get(blobs, &whole.node, root).await.unwrap();
         assert_eq!(
             fetched.bytes_received,

@@ -1,4 +1,4 @@
-//! They fetch from us.
+//! Tests that nodes of iroh-blobs fetch from us.
 
 use bao_tree::{ChunkNum, ChunkRanges};
 use futures_util::StreamExt;
@@ -37,7 +37,7 @@ async fn collections_and_single_blobs(backend: Backend) {
         endpoint.close().await;
         theirs.end().await;
 
-        // Each alone, by its own hash, which the collection opens too.
+        // Each blob is fetched alone, by its own hash, which serving the collection allows too.
         let theirs = Theirs::in_memory().await;
         let endpoint = tests::node::loopback().await;
         let connection = tests::node::connection(&endpoint, node.endpoint()).await;
@@ -104,7 +104,7 @@ async fn ranges_several_blobs_and_where_we_are(backend: Backend) {
     }
 }
 
-/// They get what we have of a blob, and the rest once we have it.
+/// They get the part of a blob that we have, and the rest once we have it.
 async fn what_we_have_in_part(backend: Backend) {
     let data = bytes(1, 4 * MIB);
     for theirs in Theirs::both().await {
@@ -147,7 +147,7 @@ async fn what_we_have_in_part(backend: Backend) {
     }
 }
 
-/// Strangers get nothing that was not opened, whatever way they ask.
+/// Strangers get nothing that is not served, in whatever way they ask.
 async fn nothing_that_is_not_open(backend: Backend) {
     let ours = Ours::new(backend).await;
     let (root, files) = ours.collection().await;
@@ -167,7 +167,7 @@ async fn nothing_that_is_not_open(backend: Backend) {
         assert!(remote.fetch(connection.clone(), hash).await.is_err());
         assert!(!theirs.store.has(hash).await.unwrap());
     }
-    // What is open is one blob, not what its bytes might name.
+    // One blob is served, but not the blobs that its bytes might name.
     let other = Root::raw(other.hash());
     remote
         .fetch(connection, their_hash(other.hash))

@@ -1,4 +1,5 @@
-//! With unmodified nodes of iroh-blobs, their memory store and their file store, and ours in a folder.
+//! Tests with unmodified nodes of iroh-blobs, with their memory store and their file store, and ours in
+//! a folder.
 #![allow(missing_docs, reason = "tests are named for what they show")]
 
 #[macro_use]

@@ -1,4 +1,4 @@
-//! Their nodes and ours, and what lies in them.
+//! Their nodes and ours, with test data.
 
 use iroh::{endpoint::Connection, protocol::Router};
 use iroh_blobs::{
@@ -21,7 +21,7 @@ pub fn their_hash(hash: Hash) -> TheirHash {
     larder::iroh::to_iroh_hash(hash)
 }
 
-/// A node of theirs.
+/// A node of iroh-blobs.
 pub struct Theirs {
     pub kind: &'static str,
     pub store: TheirStore,
@@ -56,7 +56,7 @@ impl Theirs {
         [Self::in_memory().await, Self::in_files().await]
     }
 
-    /// A collection of one blob of each size, some of them twice.
+    /// Adds a collection of one blob of each size, some of them twice.
     pub async fn collection(&self) -> (TempTag, Vec<File>) {
         let mut files = Vec::new();
         let mut collection = Collection::default();
@@ -79,7 +79,7 @@ impl Theirs {
     }
 }
 
-/// The backend in which a store of ours keeps its bytes.
+/// The backend of our store.
 #[derive(Debug, Clone, Copy)]
 pub enum Backend {
     Redb,
@@ -93,7 +93,7 @@ pub struct Ours {
     _folder: tempfile::TempDir,
 }
 
-/// Makes each case a test of its own on each backend.
+/// Makes each case a test on each backend.
 #[macro_export]
 macro_rules! on_each_backend {
     ($($case:ident),+) => {
@@ -127,13 +127,13 @@ impl Ours {
         }
     }
 
-    /// As after the end of the program.
+    /// Opens the store again, as after the end of the program.
     pub async fn reopen(&mut self) {
         self.store.close().await.unwrap();
         self.store = open_url(&self.url).await;
     }
 
-    /// A collection of one blob of each size.
+    /// Adds a collection of one blob of each size.
     pub async fn collection(&self) -> (Root, Vec<File>) {
         let blobs = self.store.blobs();
         let (mut entries, mut files, mut pins) = (Vec::new(), Vec::new(), Vec::new());
@@ -149,7 +149,7 @@ impl Ours {
         (pin.root(), files)
     }
 
-    /// Serves a root, and connects somebody to it. The endpoint goes with the connection.
+    /// Serves a root, and connects a client to it. The endpoint must live as long as the connection.
     pub async fn serve(&self, root: Root) -> (Router, iroh::Endpoint, Connection) {
         let node = our_node(self.store.blobs(), &[root]).await;
         let endpoint = loopback().await;

@@ -1,5 +1,5 @@
-//! Child processes: a test runs its own binary again, says there what to do, hears what was done,
-//! and may kill it at any moment.
+//! Child processes: a test runs its own binary again, gives it a job, reads its output, and may kill it
+//! at any moment.
 //!
 //! ```no_run
 //! # use tests::child::{self, Child};
@@ -25,12 +25,12 @@ use std::{
 };
 
 const JOB: &str = "LARDER_TEST_JOB";
-/// The prefix of what the parent hears; the rest is the test harness talking.
+/// The prefix of lines for the parent; everything else is output of the test harness.
 const MARK: &str = "\u{1}";
-/// The time within which a child must say something.
+/// The time within which a child must report something.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Returns the job of this process, if it is a child. It ends when its parent does.
+/// Returns the job of this process, if it is a child. A child ends when its parent does.
 pub fn job() -> Option<String> {
     let job = std::env::var(JOB).ok()?;
     std::thread::spawn(|| {
@@ -40,31 +40,32 @@ pub fn job() -> Option<String> {
     Some(job)
 }
 
-/// One of the arguments that the parent gave.
+/// Returns one of the arguments that the parent gave.
 ///
 /// # Panics
-/// Where it gave none of that name.
+/// If the parent gave none with this name.
 pub fn argument(name: &str) -> String {
     std::env::var(name).unwrap_or_else(|_| panic!("the child has no argument {name}"))
 }
 
-/// Tells the parent one line. The parent hears lines that were said before the process was killed.
+/// Sends one line to the parent. The parent receives lines that were sent before the process was
+/// killed.
 pub fn say(line: impl Display) {
     let line = format!("{MARK}{line}\n");
     let mut stdout = std::io::stdout().lock();
-    // Nobody listens any more: the child is about to end.
+    // If nobody reads it, the child is about to end.
     stdout.write_all(line.as_bytes()).ok();
     stdout.flush().ok();
 }
 
-/// Says something to whoever runs the tests, whatever becomes of the test.
+/// Shows a text to the person who runs the tests, whatever the result of the test.
 pub fn note(text: &str) {
     let mut stderr = std::io::stderr().lock();
     // There is nobody else to tell.
     stderr.write_all(format!("{text}\n").as_bytes()).ok();
 }
 
-/// Runs what a child does, on two workers.
+/// Runs a child's work on two workers.
 pub fn run<T>(work: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -91,14 +92,14 @@ struct Heard {
 }
 
 impl Child {
-    /// Runs the test of this name (with the modules, without the crate) in a child process.
+    /// Runs the test with this name (with the modules, without the crate) in a child process.
     pub fn start(test: &str, job: &str, arguments: &[(&str, &dyn AsRef<OsStr>)]) -> Self {
         let program = std::env::current_exe().expect("this program has a path");
         Self::start_with(Command::new(program), test, job, arguments)
     }
 
-    /// Starts a child, as [`start`](Self::start) does, by a shell (a command that ends in `sh`)
-    /// which first runs `prologue`, where `$1` is `folder`.
+    /// Starts a child, as [`start`](Self::start) does, through a shell (a command that ends in `sh`)
+    /// which first runs `prologue`, with `$1` set to `folder`.
     pub fn start_in_shell(
         shell: &[&str],
         prologue: &str,
@@ -122,7 +123,7 @@ impl Child {
         job: &str,
         arguments: &[(&str, &dyn AsRef<OsStr>)],
     ) -> Self {
-        // Whatever test was started wants its child, though others like it are left out.
+        // Any test that is started needs its child, even if it is ignored by default.
         command.args([test, "--exact", "--include-ignored"]);
         command.args(["--nocapture", "--test-threads=1"]);
         command.env(JOB, job);
@@ -146,15 +147,15 @@ impl Child {
         }
     }
 
-    /// Returns what the child has said so far.
+    /// Returns the lines that the child has sent so far.
     pub fn heard(&self) -> Vec<String> {
         self.heard.lock().0.clone()
     }
 
-    /// Waits for a line that begins so, and gives the rest of it.
+    /// Waits for a line with this beginning, and returns the rest of it.
     ///
     /// # Panics
-    /// Where the child ends, or says nothing of the kind for long.
+    /// If the child ends, or sends no such line for a long time.
     pub fn hear(&self, beginning: &str) -> String {
         let until = Instant::now() + PATIENCE;
         let mut state = self.heard.lock();
@@ -179,10 +180,10 @@ impl Child {
         ended.expect("a child can be asked for").is_some()
     }
 
-    /// Kills it with SIGKILL, and gives all that it had said.
+    /// Kills the child with SIGKILL, and returns all lines that it has sent.
     ///
     /// # Panics
-    /// Where it had ended by itself: that was not meant to happen.
+    /// If it had ended by itself, which was not supposed to happen.
     pub fn kill(mut self) -> Vec<String> {
         assert!(!self.has_ended(), "the child failed before it was killed");
         self.process
@@ -192,10 +193,10 @@ impl Child {
         self.all()
     }
 
-    /// Waits for its end, and gives all that it said.
+    /// Waits for the end of the child, and returns all lines that it has sent.
     ///
     /// # Panics
-    /// Where it failed.
+    /// If it failed.
     pub fn finish(mut self) -> Vec<String> {
         let status = self.process.wait().expect("a child can be waited for");
         let said = self.all();
@@ -220,7 +221,7 @@ impl Child {
 
 impl Drop for Child {
     fn drop(&mut self) {
-        // It may have ended.
+        // It may have ended already.
         self.process.kill().ok();
         self.process.wait().ok();
     }
@@ -235,7 +236,7 @@ impl Heard {
 
     fn listen(&self, mut lines: impl BufRead) {
         let mut line = String::new();
-        // What a killed child did not end with a line feed was not said.
+        // A line of a killed child counts only if it is complete.
         while lines.read_line(&mut line).is_ok_and(|len| len > 0) && line.ends_with('\n') {
             if let Some((_, said)) = line.split_once(MARK) {
                 self.lock().0.push(said.trim_end().to_owned());

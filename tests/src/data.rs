@@ -1,4 +1,4 @@
-//! Bytes and choices that are the same for the same seed.
+//! Seeded bytes and choices.
 
 use std::io::Write;
 
@@ -7,9 +7,9 @@ use larder::engine::ByteStream;
 use rand::{Rng as _, RngCore, SeedableRng};
 pub use rand_chacha::ChaCha8Rng as Rng;
 
-/// 1024.
+/// The number of bytes in a KiB.
 pub const KIB: usize = 1024;
-/// 1024 [`KIB`].
+/// The number of bytes in a MiB.
 pub const MIB: usize = 1024 * KIB;
 
 /// Lengths around every boundary: empty, chunk, group, many groups.
@@ -32,25 +32,25 @@ pub const SIZES: [usize; 16] = [
     3 * MIB + 5,
 ];
 
-/// Names the environment variable that replaces a test's seed.
+/// The environment variable that replaces a test's seed.
 const SEED: &str = "LARDER_TEST_SEED";
 
-/// The seed of a test. Where the test fails, it says how to run it again with the same one.
+/// The seed of a test. If the test fails, it prints how to repeat it with this seed.
 #[derive(Debug)]
 pub struct Seed(u64);
 
 impl Seed {
-    /// The seed from the environment, or else this one.
+    /// Returns the seed from the environment, or else this one.
     ///
     /// # Panics
-    /// Where the environment has one that is no number.
+    /// If the one in the environment is not a number.
     pub fn or(default: u64) -> Self {
         let chosen = std::env::var(SEED).ok();
         let chosen = chosen.map(|seed| seed.parse().expect("a seed is a number"));
         Self(chosen.unwrap_or(default))
     }
 
-    /// The number.
+    /// Returns the number.
     pub fn number(&self) -> u64 {
         self.0
     }
@@ -65,12 +65,12 @@ impl Drop for Seed {
     }
 }
 
-/// A source of choices.
+/// Returns a source of random choices.
 pub fn rng(seed: u64) -> Rng {
     Rng::seed_from_u64(seed)
 }
 
-/// As many bytes.
+/// Returns `len` bytes that depend on the seed.
 pub fn bytes(seed: u64, len: usize) -> Bytes {
     let mut bytes = vec![0; len];
     rng(seed).fill_bytes(&mut bytes);
@@ -83,7 +83,7 @@ pub fn stream(seed: u64, len: usize) -> ByteStream {
     Box::pin(futures_util::stream::unfold(
         state,
         |(mut rng, left)| async move {
-            // A multiple of what the generator makes at once, so that both ways give the same.
+            // A multiple of the generator's output at a time, so that both ways give the same bytes.
             let mut bytes = vec![0; left.min(256 * KIB)];
             if bytes.is_empty() {
                 return None;
@@ -95,7 +95,7 @@ pub fn stream(seed: u64, len: usize) -> ByteStream {
     ))
 }
 
-/// A length from 1 to `most`; as many short ones as long ones.
+/// Returns a length from 1 to `most`; short ones are as frequent as long ones.
 pub fn some_len(rng: &mut Rng, most: usize) -> usize {
     let most = (most as f64).log2();
     (rng.random_range(0.0..=most)).exp2() as usize

@@ -1,5 +1,5 @@
-//! Helpers of the tests that cross crates: seeded data, child processes, stores in folders, nodes
-//! on the loopback, peak memory.
+//! Helpers for the tests that cross crates: seeded data, child processes, stores in folders, nodes on
+//! the loopback, peak memory.
 
 pub mod child;
 pub mod data;

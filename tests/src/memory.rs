@@ -1,6 +1,6 @@
-//! Measures the memory that this process takes, as the kernel counts it.
+//! Measures the memory of this process, as the kernel counts it.
 
-/// The memory that the process has taken since [`Peak::begin`], at most.
+/// The peak of the memory that the process has allocated since [`Peak::begin`].
 #[derive(Debug)]
 pub struct Peak {
     before: u64,
@@ -10,9 +10,9 @@ impl Peak {
     /// Begins to measure.
     ///
     /// # Panics
-    /// Where the kernel does not say: these tests run on Linux.
+    /// If the kernel does not provide the figure: these tests run on Linux.
     pub fn begin() -> Self {
-        // Makes the peak what is taken now.
+        // Resets the peak to the current value.
         std::fs::write("/proc/self/clear_refs", "5").expect("the peak can be reset");
         Self {
             before: status("VmRSS:"),

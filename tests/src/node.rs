@@ -9,13 +9,13 @@ use larder::{
     iroh::{EndpointOptions, FetchOptions, Fetched, Reach, Shares, bind, connect, fetch, serve},
 };
 
-/// An endpoint that is bound to 127.0.0.1 and nothing else.
+/// Returns an endpoint that is bound only to 127.0.0.1.
 pub async fn loopback() -> Endpoint {
     let options = EndpointOptions::new(Reach::Loopback);
     bind(options).await.expect("a port is free")
 }
 
-/// A node of ours that serves these roots to everybody.
+/// Starts a node of ours that serves these roots to everybody.
 pub async fn our_node(blobs: &Blobs, roots: &[Root]) -> Router {
     let shares = Shares::new(blobs);
     for root in roots {
@@ -24,14 +24,14 @@ pub async fn our_node(blobs: &Blobs, roots: &[Root]) -> Router {
     serve(&loopback().await, blobs, &shares)
 }
 
-/// An unmodified node of iroh-blobs, which serves whatever its store has.
+/// Starts an unmodified node of iroh-blobs, which serves all of its store.
 pub async fn iroh_node(store: &Store) -> Router {
     Router::builder(loopback().await)
         .accept(iroh_blobs::ALPN, BlobsProtocol::new(store, None))
         .spawn()
 }
 
-/// Connects two of them.
+/// Connects two endpoints.
 pub async fn connection(from: &Endpoint, to: &Endpoint) -> Connection {
     let limit = Duration::from_secs(30);
     connect(from, to.addr(), limit)

@@ -1,4 +1,4 @@
-//! Stores in folders, and what is asked of each of them.
+//! Stores in folders, and checks of their contents.
 
 use std::{
     collections::BTreeSet,
@@ -7,7 +7,7 @@ use std::{
 
 use futures_util::TryStreamExt;
 use larder::{
-    Blobs, Bytes, Hash, Repair, Status, Store, StoreUrl,
+    BlobStatus, Blobs, Bytes, Hash, Repair, Store, StoreUrl,
     api::GROUP_LEN,
     engine::{Finding, Scrubbed},
 };
@@ -15,7 +15,7 @@ use larder::{
 /// Opens the store in a folder.
 ///
 /// # Panics
-/// Where it does not open.
+/// If it does not open.
 pub async fn open(dir: &Path) -> Store {
     try_open(dir).await.expect("the store opens")
 }
@@ -28,7 +28,7 @@ pub async fn try_open(dir: &Path) -> larder::Result<Store> {
 /// Opens the store at a URL.
 ///
 /// # Panics
-/// Where it does not open.
+/// If it does not open.
 pub async fn open_url(url: &StoreUrl) -> Store {
     Store::open_url(url).await.expect("the store opens")
 }
@@ -36,16 +36,16 @@ pub async fn open_url(url: &StoreUrl) -> Store {
 /// Returns the number of payloads that a store has, claimed or not.
 ///
 /// # Panics
-/// Where they cannot be listed.
+/// If they cannot be listed.
 pub async fn stored_payloads(blobs: &Blobs) -> usize {
     let ids = blobs.payload_store().list(None).try_collect::<Vec<_>>();
     ids.await.expect("the payloads can be listed").len()
 }
 
-/// All of a blob that must be here.
+/// Returns all of a blob that must be here.
 ///
 /// # Panics
-/// Where it cannot be read.
+/// If it cannot be read.
 pub async fn read(blobs: &Blobs, hash: Hash) -> Bytes {
     let read = blobs.read_to_bytes(hash, 0..u64::MAX).await;
     read.unwrap_or_else(|error| panic!("{hash}: {error:?}"))
@@ -54,7 +54,7 @@ pub async fn read(blobs: &Blobs, hash: Hash) -> Bytes {
 /// Returns the results of a scrub.
 ///
 /// # Panics
-/// Where it fails.
+/// If it fails.
 pub async fn scrub(blobs: &Blobs, repair: Repair) -> Vec<Scrubbed> {
     blobs
         .scrub(repair)
@@ -70,10 +70,10 @@ pub async fn unsound(blobs: &Blobs) -> Vec<Scrubbed> {
     found
 }
 
-/// The payload files in a store's folder, without the difference between data and outboard.
+/// Returns the payload files in a store's folder, without the difference between data and outboard.
 ///
 /// # Panics
-/// Where the folder holds what does not belong there.
+/// If the folder contains other files.
 pub fn payloads(dir: &Path) -> BTreeSet<PathBuf> {
     let mut payloads = BTreeSet::new();
     for file in files(&dir.join("payload")) {
@@ -88,10 +88,10 @@ pub fn payloads(dir: &Path) -> BTreeSet<PathBuf> {
     payloads
 }
 
-/// All files under a folder, sorted.
+/// Returns all files under a folder, sorted.
 ///
 /// # Panics
-/// Where it cannot be listed.
+/// If it cannot be listed.
 pub fn files(dir: &Path) -> Vec<PathBuf> {
     let mut files = Vec::new();
     let mut folders = vec![dir.to_owned()];
@@ -109,20 +109,20 @@ pub fn files(dir: &Path) -> Vec<PathBuf> {
     files
 }
 
-/// Returns the number of payloads that the blobs of a store claim: each of more than a group, or in
-/// part, claims one.
+/// Returns the number of payloads that the blobs of a store claim: each blob that is longer than a
+/// group or incomplete claims one.
 ///
 /// # Panics
-/// Where the store cannot be listed.
+/// If the store cannot be listed.
 pub async fn claimed_payloads(blobs: &Blobs) -> usize {
     let all: Vec<_> = blobs
         .list()
         .try_collect()
         .await
         .expect("the store can be listed");
-    let claims = |status: &Status| match status {
-        Status::Complete { size } => *size > GROUP_LEN,
-        Status::Partial { .. } => true,
+    let claims = |status: &BlobStatus| match status {
+        BlobStatus::Complete { size } => *size > GROUP_LEN,
+        BlobStatus::Partial { .. } => true,
     };
     all.iter().filter(|(_, status)| claims(status)).count()
 }

@@ -54,7 +54,7 @@ pub async fn fetch(load: &Load, dir: &Path) -> Duration {
     let took = start.elapsed();
 
     to.shutdown().await.unwrap();
-    // It closes the store too.
+    // This closes the store too.
     router.shutdown().await.unwrap();
     client.close().await;
     took

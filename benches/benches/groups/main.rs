@@ -1,9 +1,10 @@
-//! A new member of a group catches up, beside iroh-blobs fetching the same from one file store into
-//! another: over loopback, both ends in one process, each round in a process of its own, in turn.
+//! Compares a new member of a group that catches up with iroh-blobs fetching the same data from one
+//! file store into another: over loopback, both ends in one process, each round in a process of its
+//! own, in turn.
 //!
 //! `cargo bench -p benches --bench groups` prints the medians of [`ROUNDS`] rounds; `-- --rounds N`
-//! makes it shorter. A member's files are sealed, and durable when it is in sync; those of
-//! iroh-blobs are plain and acknowledged before they are durable.
+//! makes it shorter. A member's files are sealed, and durable when it is in sync; those of iroh-blobs
+//! are plain and acknowledged before they are durable.
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a bench prints")]
 
@@ -40,17 +41,17 @@ const LOADS: [Load; 2] = [
     },
 ];
 
-/// So many names has a repo of which a member wants the names alone.
+/// The number of names in the repo of which a member wants only the names.
 const NAMES: usize = 1_000_000;
 
-/// Files that one has and another gets.
+/// Files that one side has and the other gets.
 pub struct Load {
     name: &'static str,
     files: usize,
     len: usize,
-    /// The part of a file that is counted.
+    /// The part of a file that the figure counts.
     unit: f64,
-    /// The ratio that is wanted.
+    /// The target ratio.
     wanted: f64,
 }
 
@@ -58,7 +59,7 @@ pub struct Load {
 const PIECE: usize = 1 << 20;
 
 impl Load {
-    /// The files, each different from the others.
+    /// Returns the files, each different from the others.
     fn files(&self) -> impl Iterator<Item = Bytes> {
         let mut data = vec![0; self.len.min(PIECE)];
         ChaCha8Rng::seed_from_u64(1).fill_bytes(&mut data);
@@ -130,7 +131,7 @@ fn main() {
     );
 }
 
-/// Of each figure the one in the middle.
+/// Returns the median of each figure.
 fn median<const N: usize>(figures: &[[f64; N]]) -> [f64; N] {
     std::array::from_fn(|n| {
         let mut all: Vec<f64> = figures.iter().map(|figures| figures[n]).collect();
@@ -139,8 +140,8 @@ fn median<const N: usize>(figures: &[[f64; N]]) -> [f64; N] {
     })
 }
 
-/// Runs a load in a process of its own, which says how fast it was, and the most memory in MiB. After
-/// the last is that of names alone.
+/// Runs a load in a process of its own, which returns its speed, and its peak memory in MiB. The load
+/// after the last one is that of names alone.
 fn child<const N: usize>(load: usize, system: &str) -> [f64; N] {
     let dir = tempfile::tempdir().expect("a folder for the stores");
     let output = Command::new(std::env::current_exe().expect("this program has a path"))
@@ -177,7 +178,7 @@ fn run(load: Option<&Load>, system: &str, dir: &Path) {
     println!("{rate} {}", peak_memory());
 }
 
-/// The most memory that this process had, in MiB.
+/// Returns the peak memory of this process, in MiB.
 fn peak_memory() -> f64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));

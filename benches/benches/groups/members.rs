@@ -1,4 +1,4 @@
-//! Two members, on redb and iroh.
+//! Two members of a group, on redb and iroh.
 
 use std::{
     ops::Range,
@@ -11,24 +11,21 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use larder::{
     Store, StoreBuilder, StoreUrl, Unlock,
     groups::{
-        Changes, EndpointOptions, InviteKind, Name, Options, Policy, Reach, Replicator, Repo,
-        Synced,
+        Changes, EndpointOptions, InviteKind, Name, Policy, Reach, ReplicateOptions, Replicator,
+        Repo, Synced,
     },
 };
 
 use crate::{Load, peak_memory};
 
 const IN_FLIGHT: usize = 32;
-/// The number of files that a change of many puts at a time.
+/// The number of files per change when many are put.
 const TOGETHER: usize = 50_000;
 const PATIENCE: Duration = Duration::from_secs(600);
 
 async fn member(dir: &Path, policy: Policy) -> (Store, Replicator) {
     std::fs::create_dir(dir).unwrap();
-    let options = Options {
-        policy,
-        ..Options::default()
-    };
+    let options = ReplicateOptions::default().policy(policy);
     let builder = StoreBuilder::from_url(StoreUrl::redb(dir.join("store")));
     let key = dir.join("key");
     let builder = builder.unlock_with(move || Unlock::key_file(&key));
@@ -53,8 +50,8 @@ async fn put(repo: &Repo, files: impl Iterator<Item = (String, Bytes)>) {
     repo.change(changes).await.unwrap();
 }
 
-/// Measures the time until a new member has `count` names of files, and from then until it sees
-/// that ten of them changed; and the most memory, in MiB, that the first needed to put them.
+/// Measures the time until a new member has `count` names of files, and from then until it sees that
+/// ten of them changed; and the peak memory, in MiB, of the member that put them.
 pub async fn names(count: usize, dir: &Path) -> ([Duration; 2], f64) {
     let files = |numbers: Range<usize>, step: usize, what: &'static str| {
         numbers.step_by(step).map(move |n| {

@@ -10,7 +10,7 @@ pub fn bytes(seed: u64, len: usize) -> Vec<u8> {
     bytes
 }
 
-/// Different small blobs, made quickly.
+/// Returns different small blobs, generated quickly.
 pub fn small(n: u64, len: usize) -> Vec<Bytes> {
     let mut data = bytes(n, len);
     let one = |i: u64| {
@@ -20,7 +20,7 @@ pub fn small(n: u64, len: usize) -> Vec<Bytes> {
     (0..n).map(one).collect()
 }
 
-/// The stream that both systems add: pieces of 1 MiB, each different.
+/// Returns the stream that both systems add: pieces of 1 MiB, each different.
 pub fn pieces(len: u64) -> impl Iterator<Item = Bytes> + Send {
     let mut piece = bytes(0, 1 << 20);
     (0..len >> 20).map(move |i| {

@@ -1,4 +1,4 @@
-//! Telling a figure to the process that started this one.
+//! Passes a figure to the parent process.
 
 use std::time::Duration;
 

@@ -102,7 +102,7 @@ async fn get_random<S: System>(store: &S, hashes: Vec<Hash>) {
 
 async fn large_blob<S: System>(dir: &Path) {
     let store = S::open(dir).await;
-    // What the load itself needs is there before.
+    // The blob that the load needs exists before it starts.
     store
         .add_tagged("warm".into(), bytes(9, 1 << 20).into())
         .await;
@@ -153,7 +153,7 @@ fn write_plain(path: &Path, len: u64) {
     file.sync_data().expect("it is synced");
 }
 
-/// A figure of this process's memory in KiB.
+/// Returns a figure of this process's memory in KiB.
 fn memory(what: &str) -> f64 {
     let status = std::fs::read_to_string("/proc/self/status").expect("Linux tells");
     let line = status.lines().find(|line| line.starts_with(what));
@@ -161,7 +161,7 @@ fn memory(what: &str) -> f64 {
     figure.and_then(|text| text.parse().ok()).expect("a figure")
 }
 
-/// The bytes that a folder takes on disk.
+/// Returns the number of bytes that a folder uses on disk.
 fn disk(dir: &Path) -> u64 {
     use std::os::unix::fs::MetadataExt;
     let entries = std::fs::read_dir(dir).expect("a folder");
@@ -210,7 +210,7 @@ async fn open<S: System>(system: &str, dir: &Path) {
     store.close().await;
 }
 
-/// Adds, says so, and waits to be killed.
+/// Adds, reports it, and waits to be killed.
 async fn crash<S: System>(dir: &Path) {
     let store = S::open(dir).await;
     let more = small(5000, 1000);

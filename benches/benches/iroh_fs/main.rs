@@ -1,11 +1,12 @@
-//! Larder, on redb and on Veilid, beside iroh-blobs' own file store: the same loads, in turn, in one run.
+//! Compares Larder, on redb and on Veilid, with iroh-blobs' own file store: the same loads, in turn, in
+//! one run.
 //!
 //! `cargo bench -p benches` prints the table of the README. Each figure is the median of
 //! [`ROUNDS`] rounds; each round runs each system in a process of its own, in turn. `-- --json`
 //! prints every figure; `-- --rounds N` and `-- --only GROUP` make it shorter.
 //!
-//! Larder acknowledges what is durable; iroh-blobs' store acknowledges before it commits, and does
-//! not sync what it imports.
+//! Larder acknowledges data when it is durable; iroh-blobs' store acknowledges data before it commits,
+//! and does not sync imported files.
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a bench prints")]
 
@@ -24,9 +25,9 @@ use std::{
 };
 
 const ROUNDS: usize = 5;
-/// Ours on redb and in a Veilid node, and theirs.
+/// The systems: ours on redb and in a Veilid node, and theirs.
 const SYSTEMS: [&str; 3] = ["larder", "larder-veilid", "iroh-fs"];
-/// The loads, in groups that share what they prepare.
+/// The loads, in groups that share their preparation.
 const GROUPS: [&str; 4] = ["small", "large", "open", "net"];
 
 fn main() {
@@ -67,7 +68,7 @@ fn main() {
     }
 }
 
-/// Per load, per system, the figure of every round.
+/// The figure of every round, per load and system.
 type Figures = BTreeMap<String, BTreeMap<String, Vec<f64>>>;
 
 /// Runs a group of loads of one system in a process of its own.

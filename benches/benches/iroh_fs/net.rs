@@ -22,9 +22,9 @@ const FILES: u64 = 10_000;
 
 /// A system that serves and fetches.
 pub trait Node: System {
-    /// Serves these blobs, or lists and what they name.
+    /// Serves these blobs, or hash sequences and the blobs that they name.
     fn serve(&self, endpoint: &Endpoint, roots: &[(Hash, bool)]) -> Router;
-    /// Fetches a blob, or a list and what it names.
+    /// Fetches a blob, or a hash sequence and the blobs that it names.
     fn fetch(
         &self,
         endpoint: &Endpoint,
@@ -70,10 +70,8 @@ impl<B: Backend> Node for Larder<B> {
     async fn add_collection(&self, blobs: Vec<Bytes>) -> Hash {
         let mut entries = Vec::new();
         for (i, data) in blobs.into_iter().enumerate() {
-            let options = AddOptions {
-                tag: Some(TagName::try_from(format!("{i}").as_str()).unwrap()),
-                ..AddOptions::default()
-            };
+            let options =
+                AddOptions::default().tag(TagName::try_from(format!("{i}").as_str()).unwrap());
             let pin = self.blobs.add_with(data, options).await.unwrap();
             entries.push((format!("file {i}"), pin.hash()));
         }
@@ -139,7 +137,7 @@ pub async fn transfers<S: Node>(dir: &Path) {
         }
     }
     to.close().await;
-    // It closes the other system's store too.
+    // This closes the other system's store too.
     router.shutdown().await.unwrap();
     client.close().await;
 }

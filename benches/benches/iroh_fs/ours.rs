@@ -16,7 +16,7 @@ use crate::{
     system::{Hash, System},
 };
 
-/// The backend that keeps the bytes.
+/// The backend that stores the bytes.
 pub trait Backend: BlobStore + CollectionStore + Clone {
     fn open(dir: &Path) -> impl Future<Output = Self> + Send;
     fn close(&self) -> impl Future<Output = ()> + Send;
@@ -63,10 +63,7 @@ impl<B: Backend> System for Larder<B> {
     }
 
     async fn add_tagged(&self, name: String, data: Bytes) -> Hash {
-        let options = AddOptions {
-            tag: Some(TagName::try_from(name.as_str()).unwrap()),
-            ..AddOptions::default()
-        };
+        let options = AddOptions::default().tag(TagName::try_from(name.as_str()).unwrap());
         let pin = self.blobs.add_with(data, options).await.unwrap();
         *pin.hash().as_bytes()
     }

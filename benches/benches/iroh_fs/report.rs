@@ -1,18 +1,18 @@
-//! The table.
+//! Prints the table.
 
 use crate::Figures;
 
 /// The goal of a load.
 struct Wanted {
     load: &'static str,
-    /// The ratio to the other system that is wanted, or the figure itself.
+    /// The target ratio to the other system, or the target figure.
     goal: Goal,
 }
 
 enum Goal {
     Ratio(f64),
     AtMost(f64),
-    /// Not of a store: what the machine does.
+    /// A figure of the machine, not of a store.
     Fact,
 }
 
@@ -64,7 +64,7 @@ fn number(figure: f64) -> String {
     out
 }
 
-/// The medians, side by side, with the ratio that is wanted.
+/// Formats the medians, side by side, with the target ratio.
 pub fn table(figures: &Figures) -> String {
     let mut out = String::from(
         "| load | larder | iroh-blobs FsStore | ratio | wanted | | larder on Veilid |\n\
@@ -95,7 +95,7 @@ pub fn table(figures: &Figures) -> String {
     out
 }
 
-/// Every figure.
+/// Formats every figure as JSON.
 pub fn json(figures: &Figures) -> String {
     serde_json::to_string_pretty(figures).expect("names and numbers")
 }

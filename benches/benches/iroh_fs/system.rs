@@ -15,14 +15,14 @@ pub trait System: Clone + Send + Sync + Sized + 'static {
     fn add_tagged(&self, name: String, data: Bytes) -> impl Future<Output = Hash> + Send;
     /// Adds a blob of `len` bytes from a stream.
     fn add_stream(&self, len: u64) -> impl Future<Output = Hash> + Send;
-    /// All of a small blob.
+    /// Returns all of a small blob.
     fn get(&self, hash: Hash) -> impl Future<Output = Bytes> + Send;
-    /// Reads all of a blob through `AsyncRead`, and says how long it was.
+    /// Reads all of a blob through `AsyncRead`, and returns its length.
     fn read_all(&self, hash: Hash) -> impl Future<Output = u64> + Send;
-    /// A verified range, and its length.
+    /// Reads a verified range, and returns its length.
     fn read_verified(&self, hash: Hash, range: Range<u64>) -> impl Future<Output = u64> + Send;
-    /// Exports all of a blob, verified, and says how many bytes of it came.
+    /// Exports all of a blob, verified, and returns the number of bytes.
     fn export(&self, hash: Hash) -> impl Future<Output = u64> + Send;
-    /// Ends in order.
+    /// Closes the store.
     fn close(self) -> impl Future<Output = ()> + Send;
 }

@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context, Result};
 use larder::{Error, Kind, Store, StoreBuilder, StoreUrl, Unlock};
 
-use crate::{args::Global, backends::backends, output::Output, problem::Problem};
+use crate::{args::Global, backends::backends, groups::MAKE_ONE, output::Output, problem::Problem};
 
 /// One run of the program.
 #[derive(Debug)]
@@ -26,6 +26,7 @@ impl App {
             out: Output {
                 json: global.json,
                 quiet: global.quiet,
+                verbose: global.verbose,
             },
             url: global.store.clone(),
             open: Mutex::default(),
@@ -50,8 +51,19 @@ impl App {
         self.open_existing(&self.url()?).await
     }
 
+    /// The store of this run, which must be there, for a command about groups.
+    pub(crate) async fn store_of_groups(&self) -> Result<Store> {
+        self.open_if_there(&self.url()?, MAKE_ONE).await
+    }
+
     /// Opens a store that must be there.
     pub(crate) async fn open_existing(&self, url: &StoreUrl) -> Result<Store> {
+        let advice = "`larder add PATH` makes one, and so does `larder share FOLDER`; --store or LARDER_STORE \
+                      names another";
+        self.open_if_there(url, advice).await
+    }
+
+    async fn open_if_there(&self, url: &StoreUrl, advice: &str) -> Result<Store> {
         if let Some(dir) = backends().folder(url) {
             let empty = match fs::read_dir(&dir) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => true,
@@ -61,11 +73,7 @@ impl App {
                     .is_none(),
             };
             if empty {
-                return Err(Problem::new(
-                    format!("there is no store at {url}"),
-                    "`larder add PATH` or `larder group create NAME` makes one; --store or LARDER_STORE names another",
-                )
-                .into());
+                return Err(Problem::new(format!("there is no store at {url}"), advice).into());
             }
         }
         self.open(url).await
@@ -92,13 +100,13 @@ impl App {
         Ok(store)
     }
 
-    /// The folders of the stores that are open.
-    pub(crate) fn open_folders(&self) -> Vec<PathBuf> {
+    /// Returns the store of this run, which was opened before.
+    pub(crate) fn opened(&self) -> Result<Store> {
+        let url = self.url()?;
         let stores = self.stores();
-        let folders = stores
-            .iter()
-            .filter_map(|(url, _)| fs::canonicalize(backends().folder(url)?).ok());
-        folders.collect()
+        let found = stores.iter().find(|(open, _)| *open == url);
+        let (_, store) = found.context("the store of this run is not open")?;
+        Ok(store.clone())
     }
 
     /// Closes one store before the run ends.
@@ -141,11 +149,20 @@ const SECRETS_KEY_VARIABLE: &str = "LARDER_SECRETS_KEY";
 /// A password for them instead.
 const PASSWORD_VARIABLE: &str = "LARDER_PASSWORD";
 
-/// Returns the way to unlock the secrets of a store that keeps them in a file.
-fn unlock() -> larder::Result<Unlock> {
+/// The key that opens the secrets of a store that keeps them in a file.
+#[derive(Debug, Clone)]
+pub(crate) enum SecretsKey {
+    /// The password in LARDER_PASSWORD.
+    Password(String),
+    /// The file of the key.
+    File(PathBuf),
+}
+
+/// Returns the key that opens the secrets of a store that keeps them in a file.
+pub(crate) fn secrets_key() -> larder::Result<SecretsKey> {
     let invalid = |message: &'static str| Error::new(Kind::Invalid, "secrets.unlock", message);
     match std::env::var(PASSWORD_VARIABLE) {
-        Ok(password) if !password.is_empty() => return Ok(Unlock::Password(password.into())),
+        Ok(password) if !password.is_empty() => return Ok(SecretsKey::Password(password)),
         Err(std::env::VarError::NotUnicode(_)) => {
             return Err(invalid("the password in LARDER_PASSWORD is no text"));
         }
@@ -160,7 +177,15 @@ fn unlock() -> larder::Result<Unlock> {
             .config_local_dir()
             .join("secrets.key"),
     };
-    Unlock::key_file(&path)
+    Ok(SecretsKey::File(path))
+}
+
+/// Returns the way to unlock the secrets of a store that keeps them in a file.
+fn unlock() -> larder::Result<Unlock> {
+    match secrets_key()? {
+        SecretsKey::Password(password) => Ok(Unlock::Password(password.into())),
+        SecretsKey::File(path) => Unlock::key_file(&path),
+    }
 }
 
 /// The folder where this user's data lies unless a store is named.

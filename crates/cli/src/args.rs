@@ -1,40 +1,20 @@
-//! The command line.
+//! The values and options that several commands take.
 
-use std::{ops::Range, path::PathBuf, str::FromStr, time::Duration};
-
-use clap::{Parser, Subcommand, builder::NonEmptyStringValueParser};
-use larder::StoreUrl;
-
-use crate::{
-    backends::backends,
-    commands::{
-        add, bench, cat, copy, demo, fetch, gc, get, group, ls, put, rm, serve, share, stats,
-        status, sync, verify,
-    },
+use std::{
+    ops::Range,
+    path::{Path, PathBuf},
+    str::FromStr,
+    time::Duration,
 };
 
-/// Keeps folders, serves and fetches them, verified; and keeps the files of private groups on all of
-/// their members' devices.
-///
-/// A store is a URL: redb:DIR (a folder on this machine), veilid:DIR (a Veilid node's folder, encrypted
-/// under a key in the system's keychain; with veilid+insecure:DIR the key lies in the same folder) or
-/// mem: (in memory, gone at the end).
-#[derive(Debug, Parser)]
-#[command(name = "larder", version, after_help = EXIT_CODES, max_term_width = 100)]
-pub(crate) struct Args {
-    #[command(flatten)]
-    pub(crate) global: Global,
-    #[command(subcommand)]
-    pub(crate) command: Command,
-}
+use clap::builder::NonEmptyStringValueParser;
+use larder::{
+    StoreUrl,
+    files::{GetRequest, Rules},
+    groups::MAX_LABEL_LEN,
+};
 
-/// Shown below the help.
-const EXIT_CODES: &str = "\
-Exit codes: 0 done; 1 failed; 2 wrong usage; 3 verify found damage that is not repaired; \
-130 interrupted (ctrl-c); 143 terminated.
-LARDER_LOG=debug shows what happens inside, on stderr.
-A redb store keeps its keys encrypted; LARDER_SECRETS_KEY names the file of the key that opens them \
-(without it, one in your configuration folder), LARDER_PASSWORD is a password instead.";
+use crate::backends::backends;
 
 /// The options of every command.
 #[derive(Debug, clap::Args)]
@@ -48,51 +28,9 @@ pub(crate) struct Global {
     /// Print results and errors only
     #[arg(short, long, global = true)]
     pub(crate) quiet: bool,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum Command {
-    /// Store files and folders, each under its name
-    Add(add::Args),
-    /// Make, join and list private groups
-    Group(group::Args),
-    /// Put files and folders into a group
-    Put(put::Args),
-    /// Meet the other members of your groups, until all have everything
-    Sync(sync::Args),
-    /// Show how far this store is with its groups
-    Status(status::Args),
-    /// Share a folder with a new group, and serve it
-    Share(share::Args),
-    /// List what is stored: names and groups, or the files of one
-    Ls(ls::Args),
-    /// Write a stored file or folder into a folder on disk
-    Get(get::Args),
-    /// Write a blob, or a range of it, to standard output
-    Cat(cat::Args),
-    /// Remove names, or files of your repo; `gc` then frees what nothing names any more
-    Rm(rm::Args),
-    /// Delete what no name reaches
-    Gc(gc::Args),
-    /// Read everything and compare it with its hashes
-    Verify(verify::Args),
-    /// Show what a store holds and how much space it takes
-    Stats(stats::Args),
-    /// Copy everything from one store to another; run it again to go on
-    Copy(copy::Args),
-    /// Let others fetch stored files and folders, or be a replica of groups
-    Serve(serve::Args),
-    /// Fetch what a ticket names; run it again to go on
-    Fetch(fetch::Args),
-    /// Measure stores side by side
-    Bench(bench::Args),
-    /// Three members and a replica share a folder, one is killed and comes back, and all is compared
-    Demo(demo::Args),
-    /// Print the completions for a shell
-    Completions {
-        /// The shell
-        shell: clap_complete::Shell,
-    },
+    /// Say more: name each file that is left out, list addresses
+    #[arg(short, long, global = true, conflicts_with = "quiet")]
+    pub(crate) verbose: bool,
 }
 
 /// The URL of a store.
@@ -107,6 +45,17 @@ pub(crate) fn url(text: &str) -> Result<StoreUrl, String> {
 /// The name of a stored file or folder, as the command line takes it.
 pub(crate) fn name() -> NonEmptyStringValueParser {
     NonEmptyStringValueParser::new()
+}
+
+/// The name of a group or a member, as the command line takes it.
+pub(crate) fn label(text: &str) -> Result<String, String> {
+    match text.len() {
+        0 => Err("a name has at least one character".to_owned()),
+        len if len > MAX_LABEL_LEN => Err(format!(
+            "a name has at most {MAX_LABEL_LEN} bytes, and this one has {len}"
+        )),
+        _ => Ok(text.to_owned()),
+    }
 }
 
 /// A range of bytes: `A..B`, `A..` or `..B`.
@@ -186,22 +135,27 @@ pub(crate) struct OutputHow {
     /// Replace files that are there with other content
     #[arg(long)]
     pub(crate) overwrite: bool,
-    /// Accept names that are safe here but not on every system: reserved words, trailing dots,
-    /// backslashes, names that differ only in case
+    /// Accept names that are safe here but not on every system: reserved words, trailing dots, backslashes,
+    /// control characters
     #[arg(long)]
     pub(crate) any_name: bool,
 }
 
+impl OutputHow {
+    /// The request to write into a folder.
+    pub(crate) fn request(self, dir: &Path) -> GetRequest {
+        let mut request = GetRequest::new(dir);
+        request.overwrite = self.overwrite;
+        if self.any_name {
+            request.rules = Rules::Here;
+        }
+        request
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
-
-    #[test]
-    fn the_command_line_is_consistent() {
-        Args::command().debug_assert();
-    }
 
     #[test]
     fn ranges_are_read_or_explained() {

@@ -1,6 +1,11 @@
 //! The flags that say how a command opens its endpoint.
 
-use larder::iroh::{EndpointOptions, Reach};
+use larder::{
+    Kind, Store,
+    iroh::{EndpointOptions, Reach},
+};
+
+use crate::app::App;
 
 /// The peers to talk to.
 #[derive(Debug, Clone, Copy, Default, clap::Args)]
@@ -34,7 +39,8 @@ impl Whom {
 pub(crate) struct Endpoint {
     #[command(flatten)]
     whom: Whom,
-    /// The UDP port; without it, any that is free
+    /// The UDP port; without it, that of last time, so that tickets and invites stay good, or one that is
+    /// free
     #[arg(long, default_value_t = 0, hide_default_value = true)]
     port: u16,
 }
@@ -44,6 +50,31 @@ impl Endpoint {
     /// have no key: a store gives its own.
     pub(crate) fn options(self, unless_said: Reach) -> EndpointOptions {
         EndpointOptions::new(self.whom.reach(unless_said)).with_port(self.port)
+    }
+
+    /// Binds the endpoint of a store on the port of last time, where none is asked for; and says so where that
+    /// is in use, so that another one is taken.
+    pub(crate) async fn on_last_port<T>(
+        self,
+        app: &App,
+        store: &Store,
+        options: EndpointOptions,
+        bind: impl AsyncFn(EndpointOptions) -> larder::Result<T>,
+    ) -> larder::Result<T> {
+        let Some(last) = store.last_port().await?.filter(|_| self.port == 0) else {
+            return bind(options).await;
+        };
+        match bind(options.clone().with_port(last)).await {
+            Err(error)
+                if error.kind() == Kind::Unavailable && error.operation() == "endpoint.bind" =>
+            {
+                app.out.note(format_args!(
+                    "port {last}, where others look for this device, is in use: another one is taken for now"
+                ));
+                bind(options).await
+            }
+            bound => bound,
+        }
     }
 }
 

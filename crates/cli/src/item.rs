@@ -3,8 +3,9 @@
 use std::fmt;
 
 use anyhow::Result;
+use console::{Alignment, Term, pad_str};
 use futures_util::{StreamExt, TryStreamExt, stream};
-use larder::{Blobs, Error, Format, Hash, Kind, Root, Status, iroh::load_collection};
+use larder::{BlobStatus, Blobs, Error, Format, Hash, Kind, Root, iroh::load_folder};
 use serde::{Serialize, Serializer};
 
 use crate::output::{Bytes, Count, Shown};
@@ -53,9 +54,6 @@ pub(crate) fn as_text<S: Serializer>(
 }
 
 impl Item {
-    /// The heading over lines of items.
-    pub(crate) const HEADING: &str = "HASH                                                              KIND            SIZE      FILES  NAME";
-
     /// Looks at what `root` names.
     pub(crate) async fn of(blobs: &Blobs, name: String, root: Root) -> Result<Self> {
         let mut item = Self {
@@ -72,7 +70,7 @@ impl Item {
             item.count(blobs.status(root.hash).await?);
             return Ok(item);
         }
-        match load_collection(blobs, root.hash).await {
+        match load_folder(blobs, root.hash).await {
             Ok(entries) => {
                 item.kind = ItemKind::Folder;
                 item.complete = true;
@@ -100,13 +98,13 @@ impl Item {
         Ok(())
     }
 
-    fn count(&mut self, status: Option<Status>) {
+    fn count(&mut self, status: Option<BlobStatus>) {
         match status {
-            Some(Status::Complete { size }) => {
+            Some(BlobStatus::Complete { size }) => {
                 self.size = self.size.saturating_add(size);
                 self.present = self.present.saturating_add(size);
             }
-            Some(Status::Partial { size, present, .. }) => {
+            Some(BlobStatus::Partial { size, present, .. }) => {
                 // Whoever sent a part of a blob claims how long it is.
                 self.size = self.size.saturating_add(size);
                 self.present = self.present.saturating_add(present);
@@ -122,33 +120,109 @@ fn is_absent(error: &Error) -> bool {
     matches!(error.kind(), Kind::NotFound | Kind::Invalid)
 }
 
-impl fmt::Display for Item {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let kind = match self.kind {
+/// The columns that lines of items have.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Columns {
+    /// The width of the names; a longer one takes more.
+    name: usize,
+    /// Numbers of files, and kinds: there is room for them.
+    wide: bool,
+    hash: bool,
+}
+
+impl Columns {
+    /// The width of the columns after the name: a size, a number of files, a kind.
+    const SIZE: usize = 2 + 10;
+    const REST: usize = 2 + 9 + 2 + 8;
+    /// The least width of a terminal that has room for all of them.
+    const WIDE: usize = 60;
+
+    /// The columns that fit the terminal. Hashes, if they are wanted, come last, so that what people read stays in
+    /// sight where a line is broken.
+    pub(crate) fn new(hash: bool) -> Self {
+        Self::of_width(usize::from(Term::stdout().size().1), hash)
+    }
+
+    fn of_width(columns: usize, hash: bool) -> Self {
+        let wide = columns >= Self::WIDE;
+        let rest = Self::SIZE + if wide { Self::REST } else { 0 };
+        Self {
+            name: columns.saturating_sub(rest).max(8),
+            wide,
+            hash,
+        }
+    }
+
+    /// Returns the line over the others.
+    pub(crate) fn heading(self) -> String {
+        self.join("NAME", "SIZE", "FILES", "KIND", "HASH")
+    }
+
+    /// Returns the line of an item.
+    pub(crate) fn line(self, item: &Item) -> String {
+        let kind = match item.kind {
             ItemKind::File => "file",
             ItemKind::Folder => "folder",
             ItemKind::Sequence => "sequence",
             ItemKind::Group => "group",
             ItemKind::Repo => "repo",
         };
-        let files = self.files.map_or("-".to_owned(), |n| Count(n).to_string());
-        write!(
-            f,
-            "{}  {kind:<8}  {:>10}  {files:>9}  {}",
-            self.hash,
-            Bytes(self.size),
-            Shown(&self.name)
-        )?;
-        if !self.complete {
-            write!(f, "  (incomplete: {} here)", Bytes(self.present))?;
+        let files = item.files.map_or("-".to_owned(), |n| Count(n).to_string());
+        let name = Shown(&item.name).to_string();
+        let size = Bytes(item.size).to_string();
+        let mut line = self.join(&name, &size, &files, kind, &item.hash.to_string());
+        if !item.complete {
+            line += &format!("  (incomplete: {} here)", Bytes(item.present));
         }
-        Ok(())
+        line
+    }
+
+    fn join(self, name: &str, size: &str, files: &str, kind: &str, hash: &str) -> String {
+        let name = pad_str(name, self.name, Alignment::Left, None);
+        let mut line = format!("{name}  {size:>10}");
+        if self.wide {
+            line += &format!("  {files:>9}  {kind:<8}");
+        }
+        if self.hash {
+            line += &format!("  {hash}");
+        }
+        line.truncate(line.trim_end().len());
+        line
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use console::measure_text_width;
+
     use super::*;
+
+    #[test]
+    fn lines_fit_the_terminal_and_begin_with_the_name() {
+        let mut item = Item {
+            name: "日本/photo\n.jpg".to_owned(),
+            kind: ItemKind::Folder,
+            hash: Hash::EMPTY,
+            size: 1_234_567,
+            files: Some(12_345),
+            present: 1_234_567,
+            complete: true,
+        };
+        for columns in [40, 60, 80, 120] {
+            let lines = Columns::of_width(columns, false);
+            for line in [lines.heading(), lines.line(&item)] {
+                assert!(measure_text_width(&line) <= columns, "{columns}: {line}");
+            }
+            let line = lines.line(&item);
+            assert!(line.starts_with("日本/photo\\u{a}.jpg "), "{line}");
+            assert!(line.contains("1.2 MiB"), "{line}");
+            let with_hash = Columns::of_width(columns, true).line(&item);
+            assert!(with_hash.ends_with(&Hash::EMPTY.to_string()), "{with_hash}");
+        }
+        item.complete = false;
+        let line = Columns::of_width(80, false).line(&item);
+        assert!(line.ends_with("(incomplete: 1.2 MiB here)"), "{line}");
+    }
 
     #[test]
     fn claimed_lengths_that_exceed_all_numbers_are_shown_as_the_greatest() {
@@ -162,7 +236,7 @@ mod tests {
             complete: true,
         };
         for present in [1024, 2048] {
-            item.count(Some(Status::Partial {
+            item.count(Some(BlobStatus::Partial {
                 size: u64::MAX - 1,
                 proven: false,
                 present,

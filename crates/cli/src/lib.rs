@@ -7,17 +7,19 @@ mod backends;
 pub mod bench;
 mod commands;
 mod endpoint;
-mod export;
 mod find;
 mod groups;
-mod ingest;
 mod item;
-mod names;
+mod observed;
 mod output;
 mod problem;
-mod walk;
 
-use std::{io, process::ExitCode, time::Duration};
+use std::{
+    env,
+    io::{self, IsTerminal, Write},
+    process::ExitCode,
+    time::Duration,
+};
 
 use anyhow::Context;
 use clap::{CommandFactory, Parser};
@@ -26,7 +28,7 @@ use tracing_subscriber::EnvFilter;
 
 use self::{
     app::App,
-    args::{Args, Command},
+    commands::{Args, Command},
     problem::{Exit, Report},
 };
 
@@ -45,13 +47,13 @@ pub fn main_with(backends: Backends) -> ExitCode {
     backends::set(backends);
     let args = Args::parse();
     if let Command::Completions { shell } = args.command {
-        clap_complete::generate(shell, &mut Args::command(), "larder", &mut io::stdout());
-        return ExitCode::SUCCESS;
+        return ExitCode::from(print_completions(shell).code());
     }
     let filter = EnvFilter::try_from_env("LARDER_LOG").unwrap_or_else(|_| EnvFilter::new("off"));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal() && env::var_os("NO_COLOR").is_none())
         .init();
     // Where the system refuses, the program shares out what it has.
     if let Err(error) = larder::descriptors::raise_limit() {
@@ -69,6 +71,24 @@ pub fn main_with(backends: Backends) -> ExitCode {
     ExitCode::from(exit.code())
 }
 
+/// Prints the completions for a shell.
+fn print_completions(shell: clap_complete::Shell) -> Exit {
+    // Into memory first: the generator panics where it cannot write.
+    let mut text = Vec::new();
+    clap_complete::generate(shell, &mut Args::command(), "larder", &mut text);
+    let mut out = io::stdout().lock();
+    let printed = out.write_all(&text).and_then(|()| out.flush());
+    match printed.context("cannot write to standard output") {
+        Ok(()) => Exit::Done,
+        Err(error) if is_broken_pipe(&error) => Exit::Done,
+        Err(error) => {
+            let report = Report::of(&error);
+            output::to_stderr(&report);
+            report.exit
+        }
+    }
+}
+
 async fn run(args: Args) -> Exit {
     let app = App::new(&args.global);
     // These wait for ctrl-c by themselves, and take leave of their peers.
@@ -76,17 +96,23 @@ async fn run(args: Args) -> Exit {
         args.command,
         Command::Serve(_) | Command::Sync(_) | Command::Share(_)
     );
+    tokio::spawn(end_when_insisted());
     let result = tokio::select! {
+        biased;
         result = commands::run(&app, args.command) => result,
         exit = signalled(), if !serves => Ok(exit),
     };
     // What was cut off is whole: now its stores are closed, unless somebody insists.
-    let closed = tokio::select! {
-        closed = app.close() => closed,
-        exit = signalled() => return exit,
-    };
+    let closed = app.close().await;
     let result = match (result, closed) {
         (Ok(Exit::Done), Err(error)) => Err(error),
+        (Ok(Exit::Done), Ok(())) => match output::lost() {
+            // The work is done; that it could not be said is an error, unless nobody wants to know.
+            Some(error) => {
+                Err(io::Error::from(error.kind())).context("cannot write to standard output")
+            }
+            None => Ok(Exit::Done),
+        },
         (result, _) => result,
     };
     match result {
@@ -106,26 +132,69 @@ async fn run(args: Args) -> Exit {
     }
 }
 
+/// Ends the process at the second signal, whatever is still being done: what was stored stays.
+async fn end_when_insisted() {
+    let mut signals = Signals::new();
+    signals.next().await;
+    let exit = signals.next().await;
+    std::process::exit(exit.code().into());
+}
+
 /// Returns when the user, or the system, wants the program to end.
 pub(crate) async fn signalled() -> Exit {
-    #[cfg(unix)]
-    let terminated = async {
+    Signals::new().next().await
+}
+
+/// The signals that ask the program to end, from now on.
+#[cfg(unix)]
+struct Signals {
+    interrupt: Option<tokio::signal::unix::Signal>,
+    terminate: Option<tokio::signal::unix::Signal>,
+}
+
+#[cfg(unix)]
+impl Signals {
+    fn new() -> Self {
         use tokio::signal::unix::{SignalKind, signal};
-        match signal(SignalKind::terminate()) {
-            Ok(mut signal) => drop(signal.recv().await),
-            Err(_) => std::future::pending().await,
+        Self {
+            interrupt: signal(SignalKind::interrupt()).ok(),
+            terminate: signal(SignalKind::terminate()).ok(),
         }
-    };
-    #[cfg(not(unix))]
-    let terminated = std::future::pending::<()>();
-    let interrupted = async {
+    }
+
+    async fn next(&mut self) -> Exit {
+        async fn received(signal: &mut Option<tokio::signal::unix::Signal>) {
+            let received = match signal {
+                Some(signal) => signal.recv().await,
+                None => None,
+            };
+            // One that cannot be listened to never comes.
+            if received.is_none() {
+                std::future::pending().await
+            }
+        }
+        tokio::select! {
+            () = received(&mut self.interrupt) => Exit::Interrupted,
+            () = received(&mut self.terminate) => Exit::Terminated,
+        }
+    }
+}
+
+/// The signals that ask the program to end.
+#[cfg(not(unix))]
+struct Signals;
+
+#[cfg(not(unix))]
+impl Signals {
+    fn new() -> Self {
+        Self
+    }
+
+    async fn next(&mut self) -> Exit {
         if tokio::signal::ctrl_c().await.is_err() {
             std::future::pending().await
         }
-    };
-    tokio::select! {
-        () = interrupted => Exit::Interrupted,
-        () = terminated => Exit::Terminated,
+        Exit::Interrupted
     }
 }
 

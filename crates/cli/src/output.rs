@@ -3,9 +3,11 @@
 use std::{
     fmt::{self, Display},
     io::{self, IsTerminal, Write},
+    sync::OnceLock,
     time::Duration,
 };
 
+use console::Term;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
@@ -16,6 +18,16 @@ pub(crate) struct Output {
     pub(crate) json: bool,
     /// No notes and no progress.
     pub(crate) quiet: bool,
+    /// A note for each file that is left out.
+    pub(crate) verbose: bool,
+}
+
+/// The first error of standard output, where the work went on without it.
+static LOST: OnceLock<io::Error> = OnceLock::new();
+
+/// Returns the error of standard output, if results of work that was done could not be printed.
+pub(crate) fn lost() -> Option<&'static io::Error> {
+    LOST.get()
 }
 
 impl Output {
@@ -32,12 +44,24 @@ impl Output {
         out.flush()
     }
 
+    /// The result of work, which goes on whatever becomes of the output: an error is kept until the end.
+    pub(crate) fn done<T: Serialize>(&self, value: &T, text: impl Display) {
+        keep(self.result(value, text));
+    }
+
+    /// The [heading](Self::heading) over results of work.
+    pub(crate) fn done_heading(&self, text: impl Display) {
+        keep(self.heading(text));
+    }
+
     /// A line of a heading, for people only.
     pub(crate) fn heading(&self, text: impl Display) -> io::Result<()> {
         if self.json {
             return Ok(());
         }
-        writeln!(io::stdout(), "{text}")
+        let mut out = io::stdout().lock();
+        writeln!(out, "{text}")?;
+        out.flush()
     }
 
     /// Something that people may want to know, on stderr.
@@ -79,6 +103,13 @@ impl Output {
         bar
     }
 
+    /// One more line among these, which is only a message; it is cut where the terminal ends.
+    pub(crate) fn line_of(&self, bars: &MultiProgress) -> ProgressBar {
+        let line = ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());
+        let style = ProgressStyle::with_template("{wide_msg}").expect("the template is valid");
+        bars.add(line).with_style(style)
+    }
+
     fn target(&self, wanted: bool) -> ProgressDrawTarget {
         match wanted && io::stderr().is_terminal() {
             true => ProgressDrawTarget::stderr_with_hz(8),
@@ -87,17 +118,36 @@ impl Output {
     }
 }
 
+fn keep(printed: io::Result<()>) {
+    if let Err(error) = printed {
+        // Only the first one says what happened.
+        drop(LOST.set(error));
+    }
+}
+
+/// The least width of a terminal, in columns, that has room for everything a bar can say.
+const WIDE: u16 = 72;
+
 fn style(unit: Unit, has_total: bool) -> ProgressStyle {
-    let template = match (unit, has_total) {
-        (Unit::Bytes, true) => {
-            "{msg} [{bar:30}] {bytes} of {total_bytes}, {bytes_per_sec}, {eta} left"
-        }
-        (Unit::Bytes, false) => "{msg} {bytes}, {bytes_per_sec}",
-        (Unit::Items, true) => "{msg} [{bar:30}] {pos} of {len}, {per_sec}, {eta} left",
-        (Unit::Items, false) => "{msg} {pos}, {per_sec}",
-    };
-    let style = ProgressStyle::with_template(template).expect("the templates above are valid");
+    let (_, columns) = Term::stderr().size();
+    let style = ProgressStyle::with_template(template(unit, has_total, columns));
+    let style = style.expect("the templates are valid");
     style.progress_chars("=> ")
+}
+
+/// Returns the template of a line that fits a terminal of so many columns.
+fn template(unit: Unit, has_total: bool, columns: u16) -> &'static str {
+    match (unit, has_total, columns >= WIDE) {
+        (Unit::Bytes, true, true) => {
+            "{msg} [{wide_bar}] {bytes} of {total_bytes}, {bytes_per_sec}, {eta} left"
+        }
+        (Unit::Items, true, true) => "{msg} [{wide_bar}] {pos} of {len}, {per_sec}, {eta} left",
+        (_, true, false) => "{msg} [{wide_bar}] {percent}%, {eta}",
+        (Unit::Bytes, false, true) => "{msg} {bytes}, {bytes_per_sec}",
+        (Unit::Bytes, false, false) => "{msg} {bytes}",
+        (Unit::Items, false, true) => "{msg} {pos}, {per_sec}",
+        (Unit::Items, false, false) => "{msg} {pos}",
+    }
 }
 
 /// The unit that a progress bar counts.
@@ -202,6 +252,8 @@ fn is_bidi(c: char) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use indicatif::InMemoryTerm;
+
     use super::*;
 
     #[test]
@@ -226,6 +278,33 @@ mod tests {
         assert_eq!(Time(Duration::from_millis(2345)).to_string(), "2.3 s");
         let rate = Rate(3 << 20, Duration::from_secs(2));
         assert_eq!(rate.to_string(), "1.5 MiB/s");
+    }
+
+    #[test]
+    fn a_progress_line_fits_the_terminal() {
+        for columns in [40, 72, 80, 200] {
+            for (unit, has_total) in [
+                (Unit::Bytes, true),
+                (Unit::Bytes, false),
+                (Unit::Items, true),
+                (Unit::Items, false),
+            ] {
+                let terminal = InMemoryTerm::new(4, columns);
+                let target = ProgressDrawTarget::term_like(Box::new(terminal.clone()));
+                let total = has_total.then_some(1_500_000_000);
+                // A bar that has ended shows its speed over all its time.
+                let bar = ProgressBar::with_draw_target(total, target);
+                let bar = bar.with_elapsed(Duration::from_secs(10));
+                let style = ProgressStyle::with_template(template(unit, has_total, columns));
+                bar.set_style(style.unwrap().progress_chars("=> "));
+                bar.set_message("checking");
+                bar.set_position(1_234_567_890);
+                bar.abandon();
+                let shown = terminal.contents();
+                assert_eq!(shown.lines().count(), 1, "{columns}: {shown}");
+                assert!(shown.starts_with("checking"), "{columns}: {shown}");
+            }
+        }
     }
 
     #[test]

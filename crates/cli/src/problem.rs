@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use larder::{Error, Kind, api::is_out_of_descriptors};
+use larder::{Error, Kind, api::is_out_of_descriptors, files};
 
 use crate::output::{Output, Shown, to_stderr};
 
@@ -86,6 +86,19 @@ impl fmt::Display for Problem {
 
 impl std::error::Error for Problem {}
 
+/// Returns true if it was one file or folder that failed, so that the next one may be better.
+pub(crate) fn is_about_one(error: &anyhow::Error) -> bool {
+    let of_files = error
+        .downcast_ref::<Error>()
+        .filter(|error| error.operation() == files::OPERATION);
+    of_files.is_some_and(|error| {
+        !matches!(
+            error.kind(),
+            Kind::Full | Kind::Closed | Kind::Unavailable | Kind::Corrupt
+        )
+    })
+}
+
 /// An error, as people read it.
 #[derive(Debug)]
 pub(crate) struct Report {
@@ -100,19 +113,26 @@ pub(crate) struct Report {
 impl Report {
     pub(crate) fn of(error: &anyhow::Error) -> Self {
         let problem = error.downcast_ref::<Problem>();
-        let store = error
+        // Errors about files say what was done; the one below, if any, says what failed.
+        let mut of_stores = error
             .chain()
-            .find_map(|cause| cause.downcast_ref::<Error>());
+            .filter_map(|cause| cause.downcast_ref::<Error>());
+        let first = of_stores.next();
+        let is_of_files = |error: &&Error| error.operation() == files::OPERATION;
+        let store = match first.filter(is_of_files) {
+            Some(_) => of_stores.next().or(first),
+            None => first,
+        };
         Self {
             error: words(error),
             advice: match (problem, store) {
                 (Some(problem), _) => Some(problem.advice.clone()),
                 _ if error.chain().any(is_out_of_descriptors) => Some(RAISE_THE_LIMIT.to_owned()),
-                (None, Some(error)) => advice(error),
-                (None, None) => error
-                    .chain()
-                    .find_map(|cause| cause.downcast_ref::<std::io::Error>())
-                    .and_then(advice_io),
+                (None, Some(store)) => match is_of_files(&store) {
+                    true => advice_of_system(error),
+                    false => advice(store),
+                },
+                (None, None) => advice_of_system(error),
             },
             exit: problem.map_or(Exit::Failed, |problem| problem.exit),
         }
@@ -152,7 +172,10 @@ fn write_lines(f: &mut fmt::Formatter<'_>, text: &str) -> fmt::Result {
 fn words(error: &anyhow::Error) -> String {
     let mut text = String::new();
     for cause in error.chain() {
-        let cause = cause.to_string();
+        let cause = match cause.downcast_ref::<Error>() {
+            Some(error) if error.operation() == files::OPERATION => error.message().to_owned(),
+            _ => cause.to_string(),
+        };
         if text.ends_with(&cause) {
             continue;
         }
@@ -176,6 +199,16 @@ fn advice(error: &Error) -> Option<String> {
             "the other side sent wrong bytes, and nothing of them was kept: ask for a ticket from \
              somebody else"
                 .to_owned()
+        }
+        Kind::Corrupt | Kind::Invalid if error.operation() == "secrets.open" => {
+            let file = value("path").unwrap_or_else(|| "of the keys".to_owned());
+            format!(
+                "bring the file {file} back from a backup; names and blobs of the store can be read \
+                 without it, but its groups and its identity cannot"
+            )
+        }
+        Kind::Corrupt if error.operation() == "store.open" => {
+            "`larder verify --repair` writes again what is damaged of the store's own files".to_owned()
         }
         Kind::Corrupt => {
             "`larder verify --repair` marks what is damaged as missing; then fetch or add it again"
@@ -206,9 +239,19 @@ fn advice(error: &Error) -> Option<String> {
         },
         Kind::Unavailable => match value("pid") {
             Some(pid) => {
-                format!("wait for process {pid} or end it, or name another store with --store")
+                format!(
+                    "wait for process {pid} or end it, or name another store with --store; if it is \
+                     `larder sync --watch`, start that with `larder sync --watch --put-lines`: it then puts the paths \
+                     that it reads"
+                )
+            }
+            None if error.operation() == "store.open" => {
+                "name each store once, by one path".to_owned()
             }
             None if error.operation() == "endpoint.bind" => "choose another --port".to_owned(),
+            None if error.operation() == "endpoint.addresses" => {
+                "on Linux, `ip link set lo up` does that for the loopback interface".to_owned()
+            }
             None if network => {
                 "check that the other side still runs `larder serve` and that both are connected, \
                  then run it again: it goes on where it stopped"
@@ -228,6 +271,14 @@ fn advice(error: &Error) -> Option<String> {
         }
         _ => return None,
     })
+}
+
+/// Returns advice about the error of the operating system that is among the causes.
+fn advice_of_system(error: &anyhow::Error) -> Option<String> {
+    let mut causes = error.chain();
+    causes
+        .find_map(|cause| cause.downcast_ref::<std::io::Error>())
+        .and_then(advice_io)
 }
 
 /// Returns advice about an error of the operating system.
@@ -269,7 +320,8 @@ mod tests {
         assert_eq!(
             text(error),
             "error: store.open: unavailable: another process has it open (path=/s, pid=7)\n  \
-             now: wait for process 7 or end it, or name another store with --store"
+             now: wait for process 7 or end it, or name another store with --store; if it is `larder sync \
+             --watch`, start that with `larder sync --watch --put-lines`: it then puts the paths that it reads"
         );
         let full = std::io::Error::from(std::io::ErrorKind::StorageFull);
         let error = Error::io("payload.write", Path::new("/s/p"), full);
@@ -286,6 +338,12 @@ mod tests {
              now: look at the rights of /s, and whether its disk is mounted read-only"
         );
         let error = Error::new(Kind::Corrupt, "blobs.read", "").with("hash", "ab");
+        assert!(text(error).contains("larder verify --repair"));
+        let error = Error::new(Kind::Corrupt, "secrets.open", "the file is damaged");
+        let error = text(error.with("path", "/s/secrets"));
+        assert!(error.contains("bring the file /s/secrets back"), "{error}");
+        assert!(!error.contains("--repair"), "{error}");
+        let error = Error::new(Kind::Corrupt, "store.open", "the file FORMAT is damaged");
         assert!(text(error).contains("larder verify --repair"));
         let error = Error::new(Kind::Corrupt, "blobs.fetch", "");
         assert!(text(error).contains("somebody else"));

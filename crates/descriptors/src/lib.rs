@@ -1,25 +1,26 @@
-//! A budget of file descriptors that the parts of one process share.
+//! A budget of file descriptors, shared by the parts of one process.
 //!
 //! A process may have only so many files and sockets open: 256 is the usual limit on macOS, 1,024 on
-//! Linux. [`Descriptors`] divides that limit into fixed shares, so that work waits for its turn where it
-//! would otherwise fail with "too many open files":
+//! Linux. [`Descriptors`] divides that limit into fixed shares, so that work waits for its turn instead
+//! of failing with "too many open files":
 //!
-//! | share | who takes from it | how |
+//! | share | used for | a request |
 //! |---|---|---|
-//! | reserve | standard streams, the runtime, sockets, a store's own files | nobody asks |
+//! | reserve | standard streams, the runtime, sockets, a store's own files | is not needed |
 //! | files | files that are read or written from end to end: [`file`](Descriptors::file) | waits |
 //! | calls | short calls into a store's files: [`call`](Descriptors::call) | waits |
 //! | kept | files that a cache keeps open: [`keep`](Descriptors::keep) | never waits |
 //!
 //! # Why waiting always ends
 //!
-//! A holder of a permit of one share waits for others only in this order: files, then calls. A call holds its
-//! permit while one blocking function runs, and waits for no permit meanwhile, so every call ends and gives
-//! its permit back. A file's permit is held across calls, but calls have a share of their own, which files
-//! cannot use up, so every file is read or written to its end too. A task holds one file's permit at most;
-//! two tasks that held one each and waited for a second would wait forever. Caches keep their files open for
-//! as long as they want, so nobody waits for that share: a cache that gets no permit closes an older file of
-//! its own, or works without keeping the new one. Both queues are fair: whoever waits longest is next.
+//! A task that holds a permit waits for others only in this order: files, then calls. A call holds its
+//! permit while one blocking function runs and waits for no other permit, so every call ends and
+//! returns its permit. A file's permit is held across calls, but calls have their own share, which
+//! files cannot exhaust, so every file is read or written to its end too. A task holds at most one
+//! file's permit; two tasks that each held one and waited for a second would wait forever. Caches keep
+//! their files open for as long as they want, so nobody waits for that share: a cache that gets no
+//! permit closes one of its older files, or works without keeping the new one open. Both queues are
+//! fair: the task that has waited longest is next.
 
 use std::sync::{Arc, LazyLock};
 
@@ -28,22 +29,23 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// The smallest limit that can be divided.
 pub const SMALLEST_LIMIT: u64 = 40;
-/// The limit that is assumed where the system states none.
+/// The limit that is assumed if the system states none.
 const ASSUMED_LIMIT: u64 = 8192;
 /// The descriptors that one call may have open at the same time: a file and its folder.
 const PER_CALL: usize = 2;
-/// The least and the most that is left for sockets, the runtime and a store's own files.
+/// The minimum and maximum that is left for sockets, the runtime and a store's own files.
 const RESERVE: (usize, usize) = (24, 256);
-/// The least and the most calls that run at once.
+/// The minimum and maximum number of simultaneous calls.
 const CALLS: (usize, usize) = (2, 64);
-/// The least and the most files that are read or written at once.
+/// The minimum and maximum number of files that are read or written at the same time.
 const FILES: (usize, usize) = (4, 1024);
 /// The most files that all caches keep open.
 const MOST_KEPT: usize = 4096;
-/// A cache keeps at most this part of what all caches may keep, so that a process can have several.
+/// A cache may keep at most this fraction of the files of all caches, so that a process can have
+/// several.
 const CACHE_SHARE: usize = 2;
 
-/// A budget of file descriptors, divided into shares. See the [crate] for what the shares are.
+/// A budget of file descriptors, divided into shares. See the [crate] for the shares.
 #[derive(Debug)]
 pub struct Descriptors {
     limit: u64,
@@ -53,7 +55,7 @@ pub struct Descriptors {
     cache: usize,
 }
 
-/// The right to have a file open, given back when this is dropped.
+/// A permit to have a file open; dropping it returns it.
 #[derive(Debug)]
 #[must_use = "the permit is given back when it is dropped"]
 pub struct Permit {
@@ -61,8 +63,8 @@ pub struct Permit {
 }
 
 impl Descriptors {
-    /// Divides `limit` descriptors. A limit below [`SMALLEST_LIMIT`] gets the shares of that one, and
-    /// [`check`](Self::check) refuses it.
+    /// Divides `limit` descriptors. A limit below [`SMALLEST_LIMIT`] gets the shares of
+    /// [`SMALLEST_LIMIT`], and [`check`](Self::check) refuses it.
     pub fn new(limit: u64) -> Self {
         let usable = usize::try_from(limit.max(SMALLEST_LIMIT)).unwrap_or(usize::MAX);
         let rest = usable - (usable / 4).clamp(RESERVE.0, RESERVE.1);
@@ -78,7 +80,7 @@ impl Descriptors {
         }
     }
 
-    /// Returns the budget of this process, from the limit that it had when this was first called.
+    /// Returns the budget of this process, from the limit that was in force at the first call.
     pub fn of_process() -> Arc<Self> {
         static PROCESS: LazyLock<Arc<Descriptors>> =
             LazyLock::new(|| Arc::new(Descriptors::new(soft_limit())));
@@ -90,10 +92,10 @@ impl Descriptors {
         self.limit
     }
 
-    /// Checks that the limit is large enough for so many descriptors.
+    /// Checks that the limit is large enough for `needed` descriptors.
     ///
     /// # Errors
-    /// [`Kind::Denied`] where it is below `needed` or [`SMALLEST_LIMIT`].
+    /// [`Kind::Denied`] if it is below `needed` or [`SMALLEST_LIMIT`].
     pub fn check(&self, operation: &'static str, needed: u64) -> Result<()> {
         let needed = needed.max(SMALLEST_LIMIT);
         if self.limit >= needed {
@@ -107,17 +109,18 @@ impl Descriptors {
     }
 
     /// Waits until a file may be opened and read or written from end to end. The holder may wait for
-    /// [`call`](Self::call)s, and for no second file.
+    /// [`call`](Self::call)s, but not for a second file.
     pub async fn file(&self) -> Permit {
         permit(&self.files).await
     }
 
-    /// Waits until a short call into a store's files may run. The holder must wait for nothing else.
+    /// Waits until a short call into a store's files may run. The holder must not wait for anything
+    /// else.
     pub async fn call(&self) -> Permit {
         permit(&self.calls).await
     }
 
-    /// Returns a permit for a cache to keep one more file open, or `None` where none is free.
+    /// Returns a permit for a cache to keep one more file open; `None` if none is free.
     pub fn keep(&self) -> Option<Permit> {
         let permit = Arc::clone(&self.kept).try_acquire_owned().ok()?;
         Some(Permit { _permit: permit })
@@ -140,18 +143,18 @@ async fn permit(share: &Arc<Semaphore>) -> Permit {
 /// starts, before it uses [`Descriptors::of_process`]; a library leaves the limit alone.
 ///
 /// # Errors
-/// The system's answer where it refuses; the limit is then as before.
+/// The system's error if it refuses; the limit then stays as it was.
 pub fn raise_limit() -> std::io::Result<()> {
     rlimit::increase_nofile_limit(u64::MAX).map(drop)
 }
 
-/// The number of descriptors that this process may have open now.
+/// Returns the number of descriptors that this process may have open now.
 #[cfg(unix)]
 fn soft_limit() -> u64 {
     rlimit::Resource::NOFILE.get_soft().unwrap_or(ASSUMED_LIMIT)
 }
 
-/// Windows limits handles by memory alone.
+/// Windows limits handles only by memory.
 #[cfg(not(unix))]
 fn soft_limit() -> u64 {
     ASSUMED_LIMIT
@@ -226,7 +229,7 @@ mod tests {
         for number in 0..TASKS {
             let descriptors = Arc::clone(&descriptors);
             tasks.spawn(async move {
-                // Half of them read or write a file meanwhile.
+                // Half of them read or write a file at the same time.
                 let _file = match number % 2 {
                     0 => Some(descriptors.file().await),
                     _ => None,

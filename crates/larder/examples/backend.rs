@@ -1,6 +1,7 @@
-//! A backend in about a hundred lines: two ordered maps behind locks. One that keeps them on a disk
-//! or in a cloud has the same two traits to implement, and the same suites to pass.
+//! A whole backend: two ordered maps behind locks, and a driver that opens it by the URL `maps:`. One that keeps
+//! them on a disk or in a cloud implements the same traits and passes the same suites. The book goes through it.
 
+// ANCHOR: maps
 use std::{
     collections::BTreeMap,
     ops::{Range, RangeBounds},
@@ -14,23 +15,23 @@ use larder::{
 };
 use larder_store_memory::MemorySecrets;
 
-const MAX_PART_LEN: u64 = 1 << 40;
-const MAX_KEY_LEN: usize = 1024;
-const MAX_VALUE_LEN: usize = 1 << 20;
-const MAX_BATCH_LEN: usize = 1024;
-
+/// Two maps: blocks of payloads, and the entries of all collections.
 #[derive(Debug, Default)]
 struct Maps {
     blocks: Mutex<BTreeMap<(PayloadId, Part, u64), Bytes>>,
-    entries: Mutex<BTreeMap<(CollectionId, Bytes), Entry>>,
-    revision: Mutex<u64>,
+    /// With the number of the last commit.
+    entries: Mutex<(u64, Entries)>,
 }
 
-/// Every change below is whole before its lock is given back, also where a holder panics.
+type Entries = BTreeMap<(CollectionId, Bytes), Entry>;
+
+/// Locks a map. Every change below is whole before the lock is released, also where a holder panics.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+// ANCHOR_END: maps
 
+// ANCHOR: blobs
 #[async_trait]
 impl BlobStore for Maps {
     fn name(&self) -> &str {
@@ -38,74 +39,36 @@ impl BlobStore for Maps {
     }
 
     fn capabilities(&self) -> BlobCapabilities {
-        BlobCapabilities {
-            block_len: GROUP_LEN as u32,
-            max_part_len: MAX_PART_LEN,
-            durability: Durability::Memory,
-            concurrency: 32,
-        }
+        let mut facts = BlobCapabilities::least();
+        facts.block_len = GROUP_LEN as u32;
+        facts.max_part_len = 1 << 40;
+        facts
     }
 
     async fn read(&self, id: PayloadId, part: Part, range: Range<u64>) -> Result<Bytes> {
         if range.start > range.end {
-            return Err(Error::new(
-                Kind::Invalid,
-                "blobs.read",
-                "the range ends first",
-            ));
+            let message = "the range ends before it starts";
+            return Err(Error::new(Kind::Invalid, "blobs.read", message));
         }
-        let absent = || {
-            Error::new(
-                Kind::NotFound,
-                "blobs.read",
-                "the payload has no such bytes",
-            )
-            .with("payload", id)
-        };
         let blocks = lock(&self.blocks);
         let (mut bytes, mut at) = (Vec::new(), range.start);
         while at < range.end {
-            let block = blocks.get(&(id, part, at / GROUP_LEN)).ok_or_else(absent)?;
             let from = at % GROUP_LEN;
             let until = GROUP_LEN.min(from.saturating_add(range.end - at));
-            let piece = block
-                .get(from as usize..until as usize)
-                .ok_or_else(absent)?;
-            bytes.extend_from_slice(piece);
+            let block = blocks.get(&(id, part, at / GROUP_LEN));
+            let piece = block.and_then(|block| block.get(from as usize..until as usize));
+            bytes.extend_from_slice(piece.ok_or_else(|| {
+                let message = "the payload has no such bytes";
+                Error::new(Kind::NotFound, "blobs.read", message).with("payload", id)
+            })?);
             at += until - from;
         }
         Ok(bytes.into())
     }
 
     async fn write(&self, id: PayloadId, new: Vec<Block>) -> Result<()> {
+        BlobStore::capabilities(self).check(&new)?; // before anything is written
         let mut blocks = lock(&self.blocks);
-        // All are checked before any is written.
-        for Block { part, index, bytes } in &new {
-            let (part, len) = (*part, bytes.len() as u64);
-            let end = index.saturating_mul(GROUP_LEN).saturating_add(len);
-            if end > MAX_PART_LEN {
-                return Err(Error::new(
-                    Kind::TooLarge,
-                    "blobs.write",
-                    "beyond the longest part",
-                ));
-            }
-            let next = end.div_ceil(GROUP_LEN);
-            let later = new
-                .iter()
-                .any(|other| other.part == part && other.index >= next)
-                || blocks
-                    .range((id, part, next)..=(id, part, u64::MAX))
-                    .next()
-                    .is_some();
-            if len == 0 || (!len.is_multiple_of(GROUP_LEN) && later) {
-                return Err(Error::new(
-                    Kind::Invalid,
-                    "blobs.write",
-                    "a block is not whole",
-                ));
-            }
-        }
         for Block { part, index, bytes } in new {
             for (index, piece) in (index..).zip(bytes.chunks(GROUP_LEN as usize)) {
                 blocks.insert((id, part, index), Bytes::copy_from_slice(piece));
@@ -120,18 +83,19 @@ impl BlobStore for Maps {
     }
 
     fn list(&self, after: Option<PayloadId>) -> Listing<PayloadId> {
-        let blocks = lock(&self.blocks);
-        let mut ids: Vec<_> = blocks.keys().map(|(id, ..)| *id).collect();
+        let mut ids: Vec<_> = lock(&self.blocks).keys().map(|(id, ..)| *id).collect();
         ids.dedup();
         ids.retain(|id| after.is_none_or(|after| *id > after));
         Box::pin(stream::iter(ids.into_iter().map(Ok)))
     }
 
     async fn sync(&self, _ids: Vec<PayloadId>) -> Result<()> {
-        Ok(()) // Nothing here survives the loss of power, as the capabilities say.
+        Ok(()) // nothing here survives the loss of power, as the capabilities say
     }
 }
+// ANCHOR_END: blobs
 
+// ANCHOR: collections
 #[async_trait]
 impl CollectionStore for Maps {
     fn name(&self) -> &str {
@@ -139,24 +103,21 @@ impl CollectionStore for Maps {
     }
 
     fn capabilities(&self) -> CollectionCapabilities {
-        let mut facts = CollectionCapabilities::least();
-        facts.max_key_len = MAX_KEY_LEN as u32;
-        facts.max_value_len = MAX_VALUE_LEN as u32;
-        facts.max_batch_len = MAX_BATCH_LEN as u32;
-        facts
+        CollectionCapabilities::least()
     }
 
     async fn get(&self, collection: CollectionId, key: Bytes) -> Result<Option<Entry>> {
-        Ok(lock(&self.entries).get(&(collection, key)).cloned())
+        Ok(lock(&self.entries).1.get(&(collection, key)).cloned())
     }
 
     fn scan(&self, scan: Scan) -> Listing<Entry> {
         let entries = lock(&self.entries);
-        let found = entries
-            .range((scan.collection.clone(), Bytes::new())..)
+        let of_collection = entries.1.range((scan.collection.clone(), Bytes::new())..);
+        let mut found: Vec<_> = of_collection
             .take_while(|((collection, _), _)| *collection == scan.collection)
-            .filter(|((_, key), _)| scan.keys.contains(key));
-        let mut found: Vec<_> = found.map(|(_, entry)| Ok(entry.clone())).collect();
+            .filter(|((_, key), _)| scan.keys.contains(key))
+            .map(|(_, entry)| Ok(entry.clone()))
+            .collect();
         if scan.order == Order::Descending {
             found.reverse();
         }
@@ -165,34 +126,15 @@ impl CollectionStore for Maps {
 
     fn collections(&self) -> Listing<CollectionId> {
         let entries = lock(&self.entries);
-        let mut ids: Vec<_> = entries
-            .keys()
-            .map(|(collection, _)| collection.clone())
-            .collect();
+        let mut ids: Vec<_> = entries.1.keys().map(|(id, _)| id.clone()).collect();
         ids.dedup();
         Box::pin(stream::iter(ids.into_iter().map(Ok)))
     }
 
     async fn commit(&self, batch: Batch) -> Result<Revision> {
-        let too_large =
-            |(key, value): (&Bytes, usize)| key.len() > MAX_KEY_LEN || value > MAX_VALUE_LEN;
-        let expected = batch.expect.iter().map(|expect| match expect {
-            Expect::Absent { key, .. } | Expect::At { key, .. } => (key, 0),
-        });
-        let edited = batch.edits.iter().map(|edit| match edit {
-            Edit::Put { key, value, .. } => (key, value.len()),
-            Edit::Delete { key, .. } => (key, 0),
-        });
-        if batch.expect.len() + batch.edits.len() > MAX_BATCH_LEN
-            || expected.chain(edited).any(too_large)
-        {
-            return Err(Error::new(
-                Kind::TooLarge,
-                "collection.commit",
-                "the batch is over a limit; split it",
-            ));
-        }
-        let (mut entries, mut revision) = (lock(&self.entries), lock(&self.revision));
+        CollectionStore::capabilities(self).check(&batch)?;
+        let mut guard = lock(&self.entries);
+        let (last, entries) = &mut *guard;
         let holds = |expect| match expect {
             Expect::Absent { collection, key } => !entries.contains_key(&(collection, key)),
             Expect::At {
@@ -204,14 +146,11 @@ impl CollectionStore for Maps {
                 .is_some_and(|entry| entry.revision == revision),
         };
         if !batch.expect.into_iter().all(holds) {
-            return Err(Error::new(
-                Kind::Conflict,
-                "collection.commit",
-                "an expectation does not hold",
-            ));
+            let message = "an expectation does not hold";
+            return Err(Error::new(Kind::Conflict, "collection.commit", message));
         }
-        *revision += 1;
-        let revision = Revision(*revision);
+        *last += 1;
+        let revision = Revision(*last);
         for edit in batch.edits {
             match edit {
                 Edit::Put {
@@ -235,24 +174,19 @@ impl CollectionStore for Maps {
     }
 
     fn watch(&self) -> Option<Listing<Change>> {
-        None // The engine announces its own commits then.
+        None // the engine then announces its own commits
     }
 
     async fn sync(&self) -> Result<()> {
         Ok(())
     }
 }
+// ANCHOR_END: collections
 
+// ANCHOR: driver
 /// Opens stores whose URL is `maps:`.
 #[derive(Debug)]
 struct MapsDriver;
-
-/// An open one.
-#[derive(Debug, Default)]
-struct OpenMaps {
-    maps: Arc<Maps>,
-    secrets: Arc<MemorySecrets>,
-}
 
 #[async_trait]
 impl Driver for MapsDriver {
@@ -277,6 +211,13 @@ impl Driver for MapsDriver {
     }
 }
 
+/// An open store.
+#[derive(Debug, Default)]
+struct OpenMaps {
+    maps: Arc<Maps>,
+    secrets: Arc<MemorySecrets>,
+}
+
 #[async_trait]
 impl Backend for OpenMaps {
     fn payloads(&self) -> Arc<dyn BlobStore> {
@@ -287,7 +228,7 @@ impl Backend for OpenMaps {
         self.maps.clone()
     }
 
-    /// One that lasts keeps keys encrypted under `unlock`, as `larder::engine::FileSecrets` does.
+    // A backend that lasts keeps keys encrypted under `unlock`: `larder::engine::FileSecrets` does.
     async fn secrets(&self, _unlock: &Unlocker) -> Result<Arc<dyn Secrets>> {
         Ok(self.secrets.clone())
     }
@@ -296,23 +237,23 @@ impl Backend for OpenMaps {
         Ok(())
     }
 }
+// ANCHOR_END: driver
 
+// ANCHOR: main
 #[tokio::main]
 async fn main() -> Result<()> {
-    let store = StoreBuilder::new("maps:")
-        .backend(MapsDriver)
-        .open()
-        .await?;
+    let builder = StoreBuilder::new("maps:").backend(MapsDriver);
+    let store = builder.open().await?;
     let pin = store.blobs().add(vec![7; 1_000_000]).await?;
-    let end = store
-        .blobs()
-        .read_to_bytes(pin.hash(), 999_990..u64::MAX)
-        .await?;
-    assert_eq!(end, [7; 10].as_slice());
+    let end = 999_990..u64::MAX;
+    let bytes = store.blobs().read_to_bytes(pin.hash(), end).await?;
+    assert_eq!(bytes, [7; 10].as_slice());
     store.close().await
 }
+// ANCHOR_END: main
 
-/// The suite of what a backend must keep, case by case: `cargo test -p larder --examples`.
+// ANCHOR: tests
+/// The suites, case by case: `cargo test -p larder --examples`.
 #[cfg(test)]
 mod tests {
     use larder_store_testkit::suite::Subject;
@@ -344,3 +285,4 @@ mod tests {
         super::main().expect("every step works");
     }
 }
+// ANCHOR_END: tests

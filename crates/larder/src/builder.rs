@@ -37,8 +37,8 @@ pub struct StoreBuilder {
 
 impl StoreBuilder {
     /// A builder for the store at `url`; see [`StoreUrl`]. An error in it is returned by [`open`](Self::open).
-    pub fn new(url: &str) -> Self {
-        Self::with(url.parse())
+    pub fn new(url: impl AsRef<str>) -> Self {
+        Self::with(url.as_ref().parse())
     }
 
     /// A builder for the store at a URL that was parsed before.
@@ -89,7 +89,8 @@ impl StoreBuilder {
         let url = self.url?;
         let driver = self.backends.driver(&url)?;
         driver.check(&url)?;
-        Store::assemble(driver.open(&url).await?, self.unlock).await
+        let backend = driver.open(&url).await?;
+        Store::assemble(backend, driver.folder(&url), self.unlock).await
     }
 
     /// Repairs a store that answers [`Kind::Corrupt`](crate::Kind::Corrupt) when it is opened or listed, and that
@@ -112,7 +113,7 @@ impl Store {
     ///
     /// # Errors
     /// The errors of [`StoreBuilder::open`].
-    pub async fn open(url: &str) -> Result<Self> {
+    pub async fn open(url: impl AsRef<str>) -> Result<Self> {
         StoreBuilder::new(url).open().await
     }
 

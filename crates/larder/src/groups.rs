@@ -6,7 +6,7 @@
 //!
 //! use larder::{
 //!     Store,
-//!     groups::{EndpointOptions, Invite, InviteKind, Options, Reach, Synced},
+//!     groups::{EndpointOptions, Invite, InviteKind, Reach, ReplicateOptions, Synced},
 //! };
 //!
 //! # async fn example() -> larder::Result<()> {
@@ -14,7 +14,7 @@
 //!
 //! // A store on disk keeps its keys encrypted: `StoreBuilder::new("redb:/path").unlock(…)` opens it.
 //! let ann = Store::open("mem:").await?;
-//! let here = ann.replicate(network(), Options::default()).await?;
+//! let here = ann.replicate(network(), ReplicateOptions::default()).await?;
 //! let group = here.groups().create_group("the hikers").await?;
 //! let repo = group.create_repo("ann").await?;
 //! repo.write("lake.txt", "cold!").await?; // durable, and on its way, when it returns
@@ -22,9 +22,9 @@
 //!
 //! // On another machine.
 //! let bob = Store::open("mem:").await?;
-//! let there = bob.replicate(network(), Options::default()).await?;
+//! let there = bob.replicate(network(), ReplicateOptions::default()).await?;
 //! let joined = there.groups().join(&invite.parse::<Invite>()?).await?;
-//! there.wait_synced(joined.id(), Synced::Here, Duration::from_secs(30)).await?;
+//! there.wait_synced(&joined, Synced::Here, Duration::from_secs(30)).await?;
 //! for member in joined.members().await? {
 //!     assert_eq!(member.name.as_deref(), Some("ann"));
 //!     assert_eq!(member.repo.read_to_bytes("lake.txt").await?, "cold!");
@@ -51,18 +51,20 @@ use larder_store_engine::public_key;
 pub use larder_net_iroh::{ALPN, EndpointOptions, IrohNetwork, Reach};
 pub use larder_sync::{
     groups::{
-        Changes, Content, Event, Group, Groups, Member, Missing, MissingFile, Policy, RecordPut,
-        RecordValue, Repo, RepoState, Staged, Stores, TAG_PREFIX,
+        AppContext, Changes, Clock, Content, Event, Events, FileChanges, FilesChanged, Group,
+        GroupId, Groups, MAX_CHANGED_FILES, Member, Missing, MissingFile, Policy, RecordPut,
+        RecordValue, Repo, RepoState, Snapshot, Staged, Stores, TAG_PREFIX, WriteOptions, Written,
     },
     invite::{Invite, InviteKind},
+    keys::GroupKeys,
     network,
-    records::{Earlier, MAX_APP_VALUE_LEN, REPO_ROOT, RepoRoot},
+    records::{MAX_APP_VALUE_LEN, MAX_LABEL_LEN, REPO_ROOT, RepoRoot, Route},
     replicate::{
-        Copies, FileProgress, Freed, Lack, MemberStatus, Options, Progress, Push, Replicator,
-        RepoStatus, Request, Status, Synced,
+        Aborting, Attempt, Copies, FileProgress, Freed, GroupStatus, Lack, MemberStatus, Push,
+        ReplicateOptions, Replicator, RepoProgress, RepoStatus, Request, Synced, Trouble,
     },
     seal::app::MAX_APP_LEN,
-    tree::{FileEntry, Name, Named, Root as TreeRoot},
+    tree::{Difference, FileEntry, Name, Named, Root as TreeRoot, Tree},
 };
 
 use crate::Store;
@@ -95,21 +97,22 @@ impl Store {
     }
 
     /// Replicates the store's groups over an iroh endpoint of their own, until the replicator is
-    /// [shut down](Replicator::shutdown). The device is the store's [identity](Self::identity), unless `network`
-    /// has a key.
+    /// [shut down](Replicator::shutdown). The endpoint is that of [`Store::endpoint`]: with the store's identity, and
+    /// the port of last time.
     ///
     /// An app that speaks other protocols too makes an [`IrohNetwork`] of the endpoint that it has, and
     /// starts a [`Replicator`] over that; so does one with a network of another kind.
     ///
     /// # Errors
-    /// The errors of [`groups`](Self::groups) and [`IrohNetwork::bind`].
+    /// The errors of [`groups`](Self::groups) and [`endpoint`](Self::endpoint).
     pub async fn replicate(
         &self,
         network: EndpointOptions,
-        options: Options,
+        options: ReplicateOptions,
     ) -> Result<Replicator> {
         let groups = self.groups().await?;
-        let network = IrohNetwork::bind(self.identified(network).await?).await?;
+        let reach = network.reach;
+        let network = IrohNetwork::owning(self.endpoint(network).await?, reach);
         Ok(Replicator::start(groups, Arc::new(network), options))
     }
 }

@@ -1,3 +1,4 @@
+#![cfg_attr(docsrs, feature(doc_cfg))]
 //! Storage with pluggable backends for local-first and peer-to-peer apps: one crate to depend on.
 //!
 //! A [`Store`] is opened by its URL. It offers the same things whatever keeps the bytes: blobs that are named
@@ -9,10 +10,10 @@
 //! let store = larder::Store::open("mem:").await?; // or "redb:/path/to/a/folder"
 //! let blobs = store.blobs();
 //! let pin = blobs.add("hello, larder".as_bytes()).await?; // durable when it returns
-//! blobs.tags().set("greeting".try_into()?, pin.root()).await?;
+//! blobs.tags().set("greeting", &pin).await?;
 //!
-//! let root = blobs.tags().get(&"greeting".try_into()?).await?.expect("it was just set");
-//! let bytes = blobs.read_to_bytes(root.hash, 7..u64::MAX).await?; // verified
+//! let root = blobs.tags().get("greeting").await?.expect("it was just set");
+//! let bytes = blobs.read_to_bytes(root.hash, 7..).await?; // verified
 //! assert_eq!(bytes, "larder");
 //! store.close().await
 //! # }
@@ -21,15 +22,31 @@
 //! # larder::Result::<()>::Ok(())
 //! ```
 //!
+//! A debug build of an app is slow unless its dependencies are optimised, as hashing and encryption take most of the
+//! time: put `opt-level = 2` under `[profile.dev.package."*"]` into the app's `Cargo.toml`.
+//!
 //! Features: `redb`, the backend for servers and desktops; `veilid`, the one for phones (not on unless
 //! asked for); `iroh`, serving and fetching as [`iroh`](mod@iroh) does it; `groups`, private
-//! [`groups`](mod@groups) that replicate. To write a backend of your own, implement two traits of
-//! [`api`](mod@api), run the suites of `store-testkit` over them, and register a [`Driver`], so that URLs name it:
-//! `examples/backend.rs` is one, whole. [`Store::over`] takes two stores as they are.
+//! [`groups`](mod@groups) that replicate; `metrics`, [counters](engine::metrics::Counter) of what is done (not on
+//! unless asked for).
+//!
+//! To write a backend of your own, implement two traits of [`api`](mod@api), run the suites of `store-testkit` over
+//! them, and register a [`Driver`], so that URLs name it: `examples/backend.rs` is one, whole. [`Store::over`] takes
+//! two stores as they are.
 
 mod backend;
 mod backends;
+#[cfg(all(
+    doctest,
+    feature = "redb",
+    feature = "iroh",
+    feature = "groups",
+    feature = "files"
+))]
+mod book;
 mod builder;
+#[cfg(feature = "files")]
+pub mod files;
 #[cfg(feature = "groups")]
 pub mod groups;
 #[cfg(any(feature = "iroh", feature = "groups"))]
@@ -42,12 +59,20 @@ mod url;
 pub use larder_descriptors as descriptors;
 /// The traits that a backend implements, and their types.
 pub use larder_store_api as api;
-pub use larder_store_api::{Bytes, Error, Kind, Listing, Result};
+pub use larder_store_api::{
+    Batch, Bytes, Change, CollectionId, Durability, Edit, Entry, Error, Expect, IntoBytes,
+    IntoCollectionId, KeyRange, Kind, Listing, Order, PublicKey, Result, Revision, Scan, Secret,
+    SecretKey, SecretName, Secrets,
+};
 /// Blobs, collections and records over any backend.
 pub use larder_store_engine as engine;
+/// Counters of the work that is done, through the `metrics` crate.
+#[cfg(feature = "metrics")]
+pub use larder_store_engine::metrics;
 pub use larder_store_engine::{
-    AddOptions, Bitfield, Blobs, ChunkNum, ChunkRanges, Collections, Encoded, Format, Hash, Pin,
-    Records, Repair, Root, Scrubbed, Source, Status, Tag, TagName, Tags, Trust, Unlock,
+    AddOptions, Bitfield, BlobStatus, Blobs, ChunkNum, ChunkRanges, Collected, Collection,
+    Collections, Encoded, Finding, Format, Hash, IntoTagName, Pin, Reader, Records, Repair, Root,
+    Scrubbed, Source, Swap, Tag, TagName, Tags, Transaction, Trust, Unlock,
 };
 /// The backend for servers and desktops.
 #[cfg(feature = "redb")]

@@ -1,6 +1,9 @@
 //! An open store: a backend, and the engine over it.
 
-use std::sync::Arc;
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use larder_store_api::{
     BlobStore, CollectionStore, Error, Kind, Result, Secret, SecretKey, SecretName, Secrets,
@@ -29,6 +32,7 @@ pub struct Store(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     backend: Box<dyn Backend>,
+    folder: Option<PathBuf>,
     unlock: Unlocker,
     blobs: Blobs,
     collections: Collections,
@@ -55,10 +59,14 @@ impl Store {
             collections,
             secrets,
         };
-        Self::assemble(Box::new(backend), Unlocker::default()).await
+        Self::assemble(Box::new(backend), None, Unlocker::default()).await
     }
 
-    pub(crate) async fn assemble(backend: Box<dyn Backend>, unlock: Unlocker) -> Result<Self> {
+    pub(crate) async fn assemble(
+        backend: Box<dyn Backend>,
+        folder: Option<PathBuf>,
+        unlock: Unlocker,
+    ) -> Result<Self> {
         let blobs = match Blobs::open(backend.payloads(), backend.collections()).await {
             Ok(blobs) => blobs,
             Err(error) => {
@@ -72,6 +80,7 @@ impl Store {
         let records = Records::new(collections.clone());
         Ok(Self(Arc::new(Inner {
             backend,
+            folder,
             unlock,
             blobs,
             collections,
@@ -86,6 +95,11 @@ impl Store {
     /// The backend's short name, for people.
     pub fn name(&self) -> &str {
         self.0.blobs.payload_store().name()
+    }
+
+    /// Returns the folder that the store lies in, or `None` if it lies in none.
+    pub fn folder(&self) -> Option<&Path> {
+        self.0.folder.as_deref()
     }
 
     /// The blobs.

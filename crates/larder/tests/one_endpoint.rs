@@ -8,7 +8,8 @@ use std::{sync::Arc, time::Duration};
 use larder::{
     Bytes, Kind, Root, Store,
     groups::{
-        self, Group, Invite, InviteKind, IrohNetwork, Options, Replicator, Synced, network::Network,
+        self, Group, Invite, InviteKind, IrohNetwork, ReplicateOptions, Replicator, Synced,
+        network::Network,
     },
     iroh::{
         self, AcceptError, BlobTicket, Connection, Endpoint, EndpointOptions, FetchOptions,
@@ -60,7 +61,7 @@ async fn app() -> App {
         .accept(SHOUT, Shout)
         .spawn();
     let groups = store.groups().await.expect("groups");
-    let replicator = Replicator::start(groups, network.clone(), Options::default());
+    let replicator = Replicator::start(groups, network.clone(), ReplicateOptions::default());
     App {
         store,
         endpoint,

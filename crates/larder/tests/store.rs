@@ -1,6 +1,6 @@
 //! A store keeps what it was given, whatever its URL, until it is closed, and beyond.
 
-use larder::{Kind, Root, Status, Store, TagName, api::CollectionId};
+use larder::{BlobStatus, Kind, Root, Store, TagName, api::CollectionId};
 
 const LEN: usize = 100_000;
 
@@ -18,7 +18,7 @@ async fn check(store: &Store, root: Root) {
     let name = TagName::try_from("sevens").unwrap();
     assert_eq!(store.blobs().tags().get(&name).await.unwrap(), Some(root));
     let status = store.blobs().status(root.hash).await.unwrap();
-    assert_eq!(status, Some(Status::Complete { size: LEN as u64 }));
+    assert_eq!(status, Some(BlobStatus::Complete { size: LEN as u64 }));
     let notes = CollectionId::from_static("notes");
     let entry = store.collections().get(notes, "a").await.unwrap();
     assert_eq!(entry.unwrap().value, "b");

@@ -4,7 +4,7 @@ use std::{fmt, str::FromStr};
 
 use larder_store_api::{Error, Kind, Result};
 
-/// The longest text of an address, in bytes.
+/// The longest address, in bytes.
 pub const MAX_ADDRESS_LEN: usize = 1024;
 
 /// The longest scheme, in bytes.
@@ -32,7 +32,8 @@ pub struct Address {
 }
 
 impl Address {
-    /// Makes an address of a scheme from its rest. [`Kind::Invalid`] where the two do not make one.
+    /// Makes an address from a scheme and the rest. [`Kind::Invalid`] if they do not form a valid
+    /// address.
     pub fn new(scheme: &str, rest: impl fmt::Display) -> Result<Self> {
         let address: Self = format!("{scheme}:{rest}").parse()?;
         match address.scheme == scheme.len() {
@@ -56,8 +57,8 @@ impl Address {
         &self.text
     }
 
-    /// Returns the rest of an address of one of these schemes. [`Kind::Invalid`] for any other
-    /// address; the error says which schemes there are.
+    /// Returns the rest of an address that has one of these schemes. [`Kind::Invalid`] for any other
+    /// address; the error names the schemes.
     pub fn rest_of(&self, schemes: &[&str]) -> Result<&str> {
         if schemes.contains(&self.scheme()) {
             return Ok(self.rest());
@@ -95,7 +96,7 @@ impl FromStr for Address {
             return wrong("an address begins with the name of its network and a colon");
         };
         if !is_scheme(scheme) {
-            return wrong("the part before the colon is no name of a network");
+            return wrong("the part before the colon is not a valid network name");
         }
         if rest.is_empty() {
             return wrong("nothing follows the name of the network");
@@ -155,7 +156,7 @@ mod tests {
             let error = text.parse::<Address>().unwrap_err();
             assert_eq!(error.kind(), Kind::Invalid, "{text:?}");
         }
-        // Otherwise the address of one network would be one of another.
+        // Otherwise an address of one network could be mistaken for one of another.
         assert!(Address::new("sim:a", 1).is_err());
         assert!(Address::new("", "sim:1").is_err());
     }

@@ -14,6 +14,10 @@ use crate::inbox::{Inbox, MAX_BACKLOG};
 /// The time that a connecting peer has to prove its key.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// The time that the other sides of connections have to answer that they heard of the end. They are told at
+/// once; an answer that is waited for longer comes from nobody.
+pub(crate) const GOOD_BYE: Duration = Duration::from_millis(500);
+
 /// While so many wait, whoever connects first has to prove that its address is its own.
 const TRUSTING_BACKLOG: usize = MAX_BACKLOG / 2;
 
@@ -51,7 +55,9 @@ impl Acceptor {
         }
         closing.cancel();
         self.handshakes.shutdown().await;
-        self.endpoint.close().await;
+        if timeout(GOOD_BYE, self.endpoint.close()).await.is_err() {
+            tracing::debug!("not everybody has answered that the endpoint closes");
+        }
     }
 
     fn begin(&mut self, incoming: Incoming) {

@@ -1,15 +1,13 @@
 //! Endpoints of iroh, by whom they may talk to.
 
 use std::{
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
     time::Duration,
 };
 
 use iroh::{
     Endpoint, RelayMode,
-    endpoint::{
-        Builder, InvalidSocketAddr, PortmapperConfig, QuicTransportConfig, VarInt, presets,
-    },
+    endpoint::{Builder, PortmapperConfig, QuicTransportConfig, VarInt, presets},
 };
 use iroh_mdns_address_lookup::MdnsAddressLookup;
 use larder_store_api::{Error, Kind, Result, SecretKey};
@@ -34,13 +32,17 @@ pub const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// The interval at which a quiet connection shows that it is still alive.
 pub const KEEP_ALIVE: Duration = Duration::from_secs(5);
 
+/// The number of free ports that are tried where no port was asked for.
+const TRIES: usize = 4;
+
 /// The name under which endpoints of one local network look for each other.
 const SERVICE: &str = "larder";
 
 /// The peers that an endpoint talks to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Reach {
-    /// Processes on this machine: the endpoint is bound to 127.0.0.1 and nothing else.
+    /// Processes on this machine: the endpoint is bound to 127.0.0.1 and ::1, or to the one of them that
+    /// there is, and to nothing else.
     Loopback,
     /// Peers that have the endpoint's addresses, and peers in the same local network, which find each
     /// other's keys and addresses by multicast DNS. No third party is asked or told of anything: no
@@ -57,6 +59,16 @@ pub enum Reach {
 }
 
 impl Reach {
+    /// Returns the addresses that an endpoint is bound to, one for each family.
+    fn addresses(self) -> [IpAddr; 2] {
+        match self {
+            Self::Loopback => [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()],
+            Self::LanOnly | Self::Public => {
+                [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()]
+            }
+        }
+    }
+
     /// Returns true if a node may be contacted at this address.
     pub(crate) fn contains(self, ip: IpAddr) -> bool {
         let ip = ip.to_canonical();
@@ -108,45 +120,99 @@ impl EndpointOptions {
 }
 
 /// Binds an endpoint, for one protocol or for all protocols of an app together. Its connections have the
-/// bounds of [`transport`].
+/// bounds of [`transport`]. It has one port, in each family of addresses (IPv4, IPv6) that the machine has.
 ///
 /// The endpoint accepts no connection until it is given protocols, as `iroh::protocol::Router` does.
 ///
 /// # Errors
-/// [`Kind::Unavailable`] where the port is in use.
+/// [`Kind::Unavailable`] where the port is in use, or the machine has no address that the endpoint could have.
 pub async fn bind(options: EndpointOptions) -> Result<Endpoint> {
-    let EndpointOptions {
-        reach,
-        secret_key,
-        port,
-    } = options;
-    let failed = |error: Box<dyn std::error::Error + Send + Sync>| {
-        Error::new(
-            Kind::Unavailable,
-            "endpoint.bind",
-            "the UDP port cannot be used; is another program using it?",
-        )
-        .with("port", port)
-        .because(error)
+    let all = options.reach.addresses().into_iter();
+    let addresses: Vec<_> = all.filter(|ip| UdpSocket::bind((*ip, 0)).is_ok()).collect();
+    if addresses.is_empty() {
+        return Err(no_address(options.reach));
+    }
+    if options.port != 0 {
+        return bind_to(&options, &addresses, options.port).await;
+    }
+    let mut tries = 0;
+    loop {
+        let bound = match free_port(&addresses) {
+            Ok(port) => bind_to(&options, &addresses, port).await,
+            Err(error) => Err(no_port(0).because(error)),
+        };
+        tries += 1;
+        // Another program may have taken it meanwhile.
+        if bound.is_ok() || tries == TRIES {
+            return bound;
+        }
+    }
+}
+
+async fn bind_to(options: &EndpointOptions, addresses: &[IpAddr], port: u16) -> Result<Endpoint> {
+    let builder = match options.reach {
+        Reach::Loopback | Reach::LanOnly => quiet(),
+        Reach::Public => Endpoint::builder(presets::N0),
     };
-    let builder = match reach {
-        Reach::Loopback => quiet()
-            .clear_ip_transports()
-            .bind_addr(SocketAddr::from((Ipv4Addr::LOCALHOST, port))),
-        Reach::LanOnly => on_port(quiet(), port),
-        Reach::Public => on_port(Endpoint::builder(presets::N0), port),
-    };
-    let mut builder = builder
-        .map_err(|error| failed(error.into()))?
-        .transport_config(transport());
-    if let Some(key) = secret_key {
+    let mut builder = builder.clear_ip_transports().transport_config(transport());
+    for ip in addresses {
+        let bound = builder.bind_addr(SocketAddr::from((*ip, port)));
+        builder = bound.map_err(|error| no_port(port).because(error))?;
+    }
+    if let Some(key) = &options.secret_key {
         builder = builder.secret_key(iroh::SecretKey::from_bytes(key.expose()));
     }
-    let endpoint = builder.bind().await.map_err(|error| failed(error.into()))?;
-    if reach == Reach::LanOnly {
+    let endpoint = builder.bind().await;
+    let endpoint = endpoint.map_err(|error| no_port(port).because(error))?;
+    if options.reach == Reach::LanOnly {
         find_neighbours(&endpoint);
     }
     Ok(endpoint)
+}
+
+/// Returns a port that is free on each of these addresses, and hardly taken by another program in a moment.
+fn free_port(addresses: &[IpAddr]) -> std::io::Result<u16> {
+    let mut tries = 0;
+    loop {
+        let mut sockets = Vec::with_capacity(addresses.len());
+        let mut port = 0;
+        let taken = addresses.iter().try_for_each(|ip| {
+            // A socket for all addresses of IPv6 would have those of IPv4 too.
+            let ip = match ip {
+                IpAddr::V6(ip) if ip.is_unspecified() && port != 0 => Ipv6Addr::LOCALHOST.into(),
+                ip => *ip,
+            };
+            let socket = UdpSocket::bind((ip, port))?;
+            port = socket.local_addr()?.port();
+            sockets.push(socket);
+            Ok(())
+        });
+        tries += 1;
+        match taken {
+            Ok(()) => return Ok(port),
+            Err(error) if tries == TRIES => return Err(error),
+            Err(_) => {}
+        }
+    }
+}
+
+fn no_port(port: u16) -> Error {
+    Error::new(
+        Kind::Unavailable,
+        "endpoint.bind",
+        "the UDP port cannot be used; is another program using it?",
+    )
+    .with("port", port)
+}
+
+fn no_address(reach: Reach) -> Error {
+    let message = match reach {
+        Reach::Loopback => {
+            "this machine has neither 127.0.0.1 nor ::1; set its loopback interface up"
+        }
+        _ => "this machine has neither IPv4 nor IPv6; set one of its network interfaces up",
+    };
+    Error::new(Kind::Unavailable, "endpoint.addresses", message)
 }
 
 /// Returns the bounds of the connections of an endpoint that [`bind`] made. An app that binds its endpoint
@@ -170,13 +236,6 @@ fn quiet() -> Builder {
         .relay_mode(RelayMode::Disabled)
         .clear_address_lookup()
         .portmapper_config(PortmapperConfig::Disabled)
-}
-
-fn on_port(builder: Builder, port: u16) -> Result<Builder, InvalidSocketAddr> {
-    if port == 0 {
-        return Ok(builder);
-    }
-    builder.bind_addr(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)))
 }
 
 fn find_neighbours(endpoint: &Endpoint) {

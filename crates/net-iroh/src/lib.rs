@@ -41,7 +41,7 @@
 //! # Closing
 //!
 //! All calls that wait end at once. [`close`](larder_net_api::Network::close) of a network with an endpoint of its
-//! own then waits until the others have heard of it, up to about three seconds where they do not answer;
+//! own then waits until the others have heard of it, up to half a second where they do not answer;
 //! cancelled, it goes on in the background. On an app's endpoint it does not wait: the endpoint goes on,
 //! and tells them.
 

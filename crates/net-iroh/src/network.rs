@@ -63,12 +63,18 @@ impl IrohNetwork {
     /// [`Kind::Unavailable`] where the port is in use.
     pub async fn bind(options: EndpointOptions) -> Result<Self> {
         let reach = options.reach;
-        let network = Self::new(bind(options).await?, reach);
+        Ok(Self::owning(bind(options).await?, reach))
+    }
+
+    /// Makes a node that owns an endpoint, as [`bind`](Self::bind) does, of one that is there already and
+    /// accepts nothing else. `reach` is as in [`new`](Self::new).
+    pub fn owning(endpoint: Endpoint, reach: Reach) -> Self {
+        let network = Self::new(endpoint, reach);
         network.endpoint.set_alpns(vec![ALPN.to_vec()]);
         let acceptor = Acceptor::new(network.endpoint.clone(), network.inbox.clone());
         let life = &network.life;
         life.tasks.spawn(acceptor.run(life.closing.clone()));
-        Ok(network)
+        network
     }
 
     /// Makes a node that uses an endpoint together with other protocols. Of the addresses that it is told,

@@ -53,6 +53,7 @@ pub struct Block {
 
 /// Facts about a [`BlobStore`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct BlobCapabilities {
     /// The length of a block in bytes: a positive multiple of [`GROUP_LEN`].
     pub block_len: u32,
@@ -65,6 +66,17 @@ pub struct BlobCapabilities {
 }
 
 impl BlobCapabilities {
+    /// Returns the least that a store promises: blocks of [`GROUP_LEN`], parts of 1 GiB, in memory, one call at a time.
+    /// A backend changes what is otherwise with it.
+    pub const fn least() -> Self {
+        Self {
+            block_len: GROUP_LEN as u32,
+            max_part_len: 1 << 30,
+            durability: Durability::Memory,
+            concurrency: 1,
+        }
+    }
+
     /// Checks that `blocks` can be written, as [`BlobStore::write`] demands: for backends.
     ///
     /// # Errors

@@ -5,7 +5,7 @@ use std::{fmt, ops::Bound};
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use crate::{Durability, Error, Kind, Listing, Result};
+use crate::{Durability, Error, IntoBytes, Kind, Listing, Result};
 
 /// The longest name of a collection, in bytes.
 pub const MAX_COLLECTION_ID_LEN: usize = 64;
@@ -16,8 +16,8 @@ pub struct CollectionId(Bytes);
 
 impl CollectionId {
     /// A name, or [`Kind::Invalid`] where it is empty or too long.
-    pub fn new(name: impl Into<Bytes>) -> Result<Self> {
-        let name = name.into();
+    pub fn new(name: impl IntoBytes) -> Result<Self> {
+        let name = name.into_bytes();
         if name.is_empty() || name.len() > MAX_COLLECTION_ID_LEN {
             return Err(Error::new(
                 Kind::Invalid,
@@ -103,8 +103,8 @@ impl Scan {
     }
 
     /// Every entry of `collection` whose key begins with `prefix`, ascending.
-    pub fn prefix(collection: CollectionId, prefix: impl Into<Bytes>) -> Self {
-        let prefix = prefix.into();
+    pub fn prefix(collection: CollectionId, prefix: impl IntoBytes) -> Self {
+        let prefix = prefix.into_bytes();
         // The first key after all that begin with the prefix: cut trailing 0xff, add one.
         let mut end = prefix.to_vec();
         while end.last() == Some(&0xff) {
@@ -167,8 +167,28 @@ pub enum Edit {
     },
 }
 
+impl Edit {
+    /// Sets the key's value.
+    pub fn put(collection: CollectionId, key: impl IntoBytes, value: impl IntoBytes) -> Self {
+        Self::Put {
+            collection,
+            key: key.into_bytes(),
+            value: value.into_bytes(),
+        }
+    }
+
+    /// Removes the key's entry.
+    pub fn delete(collection: CollectionId, key: impl IntoBytes) -> Self {
+        Self::Delete {
+            collection,
+            key: key.into_bytes(),
+        }
+    }
+}
+
 /// Expectations and edits, all or nothing: the only way to change anything.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Batch {
     /// Checked against the state before the batch.
     pub expect: Vec<Expect>,
@@ -189,6 +209,13 @@ impl Batch {
         }
     }
 
+    /// Sets the durability that the caller wants before the commit returns.
+    #[must_use]
+    pub fn durability(mut self, durability: Durability) -> Self {
+        self.durability = durability;
+        self
+    }
+
     /// Adds one expectation to the batch.
     #[must_use]
     pub fn expecting(mut self, expect: Expect) -> Self {
@@ -199,6 +226,7 @@ impl Batch {
 
 /// A change that a watcher is told of.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Change {
     /// These keys were put or deleted by one commit.
     Keys {
@@ -211,15 +239,6 @@ pub enum Change {
     },
     /// The watcher fell behind and missed changes: read again what matters.
     Resync,
-}
-
-/// The order in which scans return keys.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ScanOrder {
-    /// Scans come in the order that [`Scan::order`] asks for.
-    Ordered,
-    /// In any order; the engine sorts where it matters.
-    Unordered,
 }
 
 /// Says if several processes may work on one store at the same time.
@@ -242,8 +261,6 @@ pub struct CollectionCapabilities {
     pub max_value_len: u32,
     /// The most expectations and edits in one batch, together; at least 128.
     pub max_batch_len: u32,
-    /// The order of scans.
-    pub scan_order: ScanOrder,
     /// The strongest durability that a commit can have.
     pub durability: Durability,
     /// Says if other processes may work on it at the same time.
@@ -252,14 +269,13 @@ pub struct CollectionCapabilities {
 
 impl CollectionCapabilities {
     /// Returns the least that a store promises: keys of 256 bytes, values of 64 KiB, batches of 128
-    /// expectations and edits, ordered scans, in memory, for one opener. A backend changes what is
+    /// expectations and edits, in memory, for one opener. A backend changes what is
     /// otherwise with it.
     pub const fn least() -> Self {
         Self {
             max_key_len: 256,
             max_value_len: 64 * 1024,
             max_batch_len: 128,
-            scan_order: ScanOrder::Ordered,
             durability: Durability::Memory,
             sharing: Sharing::Exclusive,
         }

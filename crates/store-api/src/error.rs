@@ -54,15 +54,6 @@ impl fmt::Display for Kind {
     }
 }
 
-/// Says if the same call can succeed when it is repeated.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Retry {
-    /// A retry fails the same way.
-    Never,
-    /// A retry may succeed later.
-    Later,
-}
-
 /// The one error of every store: a [`Kind`] that says what to do, the operation that failed, what
 /// was wrong, where, and why.
 ///
@@ -81,7 +72,6 @@ pub struct Error(Arc<Inner>);
 #[derive(Clone)]
 struct Inner {
     kind: Kind,
-    retry: Retry,
     operation: &'static str,
     message: Cow<'static, str>,
     context: Vec<(&'static str, String)>,
@@ -94,13 +84,8 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 impl Error {
     /// An error of `kind` in `operation` (`noun.verb`, as in `blobs.read`). `message` may be empty.
     pub fn new(kind: Kind, operation: &'static str, message: impl Into<Cow<'static, str>>) -> Self {
-        let retry = match kind {
-            Kind::Unavailable => Retry::Later,
-            _ => Retry::Never,
-        };
         Self(Arc::new(Inner {
             kind,
-            retry,
             operation,
             message: message.into(),
             context: Vec::new(),
@@ -136,21 +121,14 @@ impl Error {
         self
     }
 
-    /// Overrides whether a retry can help.
-    #[must_use]
-    pub fn retry(mut self, retry: Retry) -> Self {
-        Arc::make_mut(&mut self.0).retry = retry;
-        self
-    }
-
     /// Returns the kind, which tells the caller how to react.
     pub fn kind(&self) -> Kind {
         self.0.kind
     }
 
-    /// Returns whether the same call may succeed later.
-    pub fn can_retry(&self) -> Retry {
-        self.0.retry
+    /// Returns true if the same call may succeed later, without anything being changed before.
+    pub fn can_retry(&self) -> bool {
+        self.0.kind == Kind::Unavailable
     }
 
     /// The operation that failed, as `noun.verb`.
@@ -287,7 +265,7 @@ mod tests {
             assert!(is_out_of_descriptors(&system));
             let error = Error::io("blobs.read", Path::new("/data/p"), system);
             assert_eq!(error.kind(), Kind::Unavailable);
-            assert_eq!(error.can_retry(), Retry::Later);
+            assert!(error.can_retry());
             assert_eq!(
                 error.to_string(),
                 "blobs.read: unavailable: too many files and sockets are open; close some, or raise \
@@ -321,11 +299,8 @@ mod tests {
     }
 
     #[test]
-    fn only_unavailable_can_be_retried_unless_told() {
-        let error = Error::new(Kind::Unavailable, "node.call", "");
-        assert_eq!(error.can_retry(), Retry::Later);
-        let error = Error::new(Kind::Full, "node.call", "");
-        assert_eq!(error.can_retry(), Retry::Never);
-        assert_eq!(error.retry(Retry::Later).can_retry(), Retry::Later);
+    fn only_what_is_unavailable_can_be_tried_again() {
+        assert!(Error::new(Kind::Unavailable, "node.call", "").can_retry());
+        assert!(!Error::new(Kind::Full, "node.call", "").can_retry());
     }
 }

@@ -9,7 +9,7 @@ use crate::{
     Batch, BlobCapabilities, BlobStore, Block, Change, CollectionCapabilities, CollectionId,
     CollectionStore, Entry, Freshness, Listing, Part, PayloadId, Put, PutRecord,
     RecordCapabilities, RecordDescriptor, RecordEvent, RecordId, RecordStore, Result, Revision,
-    Scan, Slot, SlotSeq,
+    Scan, Secret, SecretName, Secrets, Slot, SlotSeq,
 };
 
 macro_rules! forward {
@@ -102,6 +102,25 @@ macro_rules! forward {
             }
             async fn forget(&self, id: RecordId) -> Result<()> {
                 (**self).forget(id).await
+            }
+        }
+
+        #[async_trait]
+        impl<S: Secrets + ?Sized> Secrets for $pointer<S> {
+            fn name(&self) -> &str {
+                (**self).name()
+            }
+            async fn get(&self, name: SecretName) -> Result<Option<Secret>> {
+                (**self).get(name).await
+            }
+            async fn put(&self, name: SecretName, secret: Secret) -> Result<()> {
+                (**self).put(name, secret).await
+            }
+            async fn delete(&self, name: SecretName) -> Result<()> {
+                (**self).delete(name).await
+            }
+            async fn list(&self) -> Result<Vec<SecretName>> {
+                (**self).list().await
             }
         }
     };

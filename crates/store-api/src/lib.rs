@@ -24,9 +24,9 @@
 
 mod blob;
 mod collection;
+mod convert;
 mod error;
 mod forward;
-mod layer;
 mod record;
 mod secrets;
 
@@ -36,14 +36,15 @@ pub use blob::{BlobCapabilities, BlobStore, Block, GROUP_LEN, Part, PayloadId};
 pub use bytes::Bytes;
 pub use collection::{
     Batch, Change, CollectionCapabilities, CollectionId, CollectionStore, Edit, Entry, Expect,
-    MAX_COLLECTION_ID_LEN, Order, Revision, Scan, ScanOrder, Sharing,
+    MAX_COLLECTION_ID_LEN, Order, Revision, Scan, Sharing,
 };
-pub use error::{Error, Kind, Result, Retry, is_out_of_descriptors};
+pub use convert::{IntoBytes, IntoCollectionId, KeyRange, positions};
+pub use error::{Error, Kind, Result, is_out_of_descriptors};
 pub use futures_core::Stream;
-pub use layer::Layer;
 pub use record::{
-    Freshness, Import, Member, PublicKey, Put, PutRecord, RecordCapabilities, RecordDescriptor,
-    RecordEvent, RecordId, RecordStore, Room, SecretKey, SeqExpect, Signed, Slot, SlotSeq,
+    Freshness, ImportSupport, PublicKey, Put, PutRecord, RecordCapabilities, RecordDescriptor,
+    RecordEvent, RecordId, RecordMember, RecordStore, Room, SecretKey, SeqExpect, Signed, Slot,
+    SlotSeq,
 };
 pub use secrets::{MAX_SECRET_LEN, MAX_SECRET_NAME_LEN, Secret, SecretName, Secrets};
 

@@ -77,12 +77,12 @@ pub struct RecordDescriptor {
     /// The number of slots of the owner; may be zero if there are members.
     pub owner_slots: u16,
     /// Further writers; their slots follow the owner's in this order.
-    pub members: Vec<Member>,
+    pub members: Vec<RecordMember>,
 }
 
 /// A further writer of a record.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Member {
+pub struct RecordMember {
     /// Its key.
     pub key: PublicKey,
     /// The number of slots of the member; at least one.
@@ -201,6 +201,7 @@ pub struct SlotSeq {
 
 /// An event that a watcher of a record is told of.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum RecordEvent {
     /// These slots have new values.
     Changed {
@@ -225,7 +226,7 @@ pub enum Room {
 
 /// Says if a store accepts values that were signed elsewhere.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Import {
+pub enum ImportSupport {
     /// It does, and hands out the signatures of its own.
     Supported,
     /// It does not.
@@ -234,6 +235,7 @@ pub enum Import {
 
 /// Facts about a [`RecordStore`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct RecordCapabilities {
     /// The longest value of a slot, in bytes.
     pub max_value_len: u32,
@@ -245,9 +247,24 @@ pub struct RecordCapabilities {
     pub room: Room,
     /// Says if [`PutRecord::Import`] is supported; if not, it fails with
     /// [`Kind::Unsupported`](crate::Kind::Unsupported).
-    pub import: Import,
+    pub import: ImportSupport,
     /// The most writers of a record, its owner among them.
     pub max_writers: u16,
+}
+
+impl RecordCapabilities {
+    /// Returns the least that a store may have: one slot of 1 KiB for one writer, without import. A backend changes
+    /// what is otherwise with it.
+    pub const fn least() -> Self {
+        Self {
+            max_value_len: 1024,
+            max_slots: 1,
+            max_record_len: 1024,
+            room: Room::Shared,
+            import: ImportSupport::Unsupported,
+            max_writers: 1,
+        }
+    }
 }
 
 /// Keeps signed slots that others can find by key.
@@ -319,11 +336,11 @@ mod tests {
             owner: key(0),
             owner_slots: 2,
             members: vec![
-                Member {
+                RecordMember {
                     key: key(1),
                     slots: 1,
                 },
-                Member {
+                RecordMember {
                     key: key(2),
                     slots: 2,
                 },

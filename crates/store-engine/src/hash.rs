@@ -131,6 +131,13 @@ impl Root {
     }
 }
 
+/// The blob alone.
+impl From<Hash> for Root {
+    fn from(hash: Hash) -> Self {
+        Self::raw(hash)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -10,13 +10,13 @@
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> larder_store_api::Result<()> {
 //! use std::sync::Arc;
-//! use larder_store_engine::{Blobs, TagName};
+//! use larder_store_engine::Blobs;
 //! use larder_store_testkit::MemoryStore;
 //!
 //! let store = Arc::new(MemoryStore::new());
 //! let blobs = Blobs::open(store.clone(), store).await?;
 //! let pin = blobs.add("hello").await?;
-//! blobs.tags().set(TagName::try_from("greeting")?, pin.root()).await?;
+//! blobs.tags().set("greeting", &pin).await?;
 //! assert_eq!(blobs.read_to_bytes(pin.hash(), 1..4).await?, "ell");
 //! # Ok(())
 //! # }
@@ -29,6 +29,7 @@ pub mod fetch;
 #[cfg(fuzzing)]
 pub mod fuzz;
 mod hash;
+pub mod metrics;
 mod random;
 mod records;
 mod secrets;
@@ -41,15 +42,15 @@ pub use bao_tree::{
     io::{Leaf, Parent},
 };
 pub use blobs::{
-    AddOptions, BEAT, Bitfield, Blobs, ByteStream, Collected, Encoded, Finding, Hashed, Import,
-    LEASE, MAX_READ_TO_BYTES, MAX_STAGED_BLOBS, MAX_STAGED_BYTES, MAX_TAG_NAME_LEN, Pin, Progress,
-    RECORD_EVERY, RECORD_EVERY_BYTES, Reachable, Reader, Repair, Roots, Scrubbed, Source, Status,
-    Tag, TagName, Tags, Transaction, Trust,
+    AddOptions, BEAT, Bitfield, BlobStatus, Blobs, ByteStream, Collected, Encoded, Finding, Hashed,
+    Import, IntoTagName, LEASE, MAX_READ_TO_BYTES, MAX_STAGED_BLOBS, MAX_STAGED_BYTES,
+    MAX_TAG_NAME_LEN, Pin, Progress, RECORD_EVERY, RECORD_EVERY_BYTES, Reachable, Reader, Repair,
+    Roots, Scrubbed, Source, Tag, TagName, Tags, Transaction, Trust,
 };
 pub use blocking::blocking;
 pub use collections::{
-    Collections, MAX_ANNOUNCED_COMMITS, MAX_ANNOUNCED_KEYS, RESERVED, SORT_BYTES, SORT_ENTRIES,
-    Swap, WATCH_BACKLOG,
+    Collection, Collections, MAX_ANNOUNCED_COMMITS, MAX_ANNOUNCED_KEYS, RESERVED, Swap,
+    WATCH_BACKLOG,
 };
 pub use hash::{Format, Hash, MAX_TREE_DEPTH, Root};
 pub use random::random;

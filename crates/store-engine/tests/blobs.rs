@@ -1,4 +1,4 @@
-//! Adding, reading, exporting and importing, over memory.
+//! Tests of adding, reading, exporting and importing, over memory.
 
 mod common;
 
@@ -10,7 +10,7 @@ use common::{SIZES, bytes, engine, engines, export, transfer};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use larder_store_api::Kind;
 use larder_store_engine::{
-    AddOptions, Bitfield, ChunkNum, ChunkRanges, Encoded, Hash, Leaf, Root, Source, Status,
+    AddOptions, Bitfield, BlobStatus, ChunkNum, ChunkRanges, Encoded, Hash, Leaf, Root, Source,
     TagName, Trust,
 };
 use proptest::prelude::*;
@@ -46,7 +46,7 @@ async fn what_is_added_is_read_back() {
             let size = size as u64;
             assert_eq!(
                 blobs.status(hash).await.unwrap(),
-                Some(Status::Complete { size })
+                Some(BlobStatus::Complete { size })
             );
             let pieces: Vec<Bytes> = blobs.read(hash, 0..u64::MAX).try_collect().await.unwrap();
             assert_eq!(pieces.concat(), data);
@@ -115,14 +115,11 @@ async fn a_tag_comes_with_its_blob() {
     for blobs in engines().await {
         for size in [0, 10, 100_000] {
             let name = TagName::try_from(format!("tag {size}").as_str()).unwrap();
-            let options = || AddOptions {
-                tag: Some(name.clone()),
-                ..AddOptions::default()
-            };
+            let options = || AddOptions::default().tag(name.clone());
             let pin = blobs.add_with(bytes(1, size), options()).await.unwrap();
             let root = blobs.tags().get(&name).await.unwrap();
             assert_eq!(root, Some(Root::raw(pin.hash())));
-            // Also where the blob is there already.
+            // This also holds if the blob exists already.
             blobs.tags().delete_one(&name).await.unwrap();
             blobs.add_with(bytes(1, size), options()).await.unwrap();
             assert_eq!(blobs.tags().get(&name).await.unwrap(), root);
@@ -156,7 +153,7 @@ async fn a_reader_reads_and_seeks() {
     }
 }
 
-/// Returns what bao-tree itself makes of these ranges.
+/// Returns the items that bao-tree itself makes for these ranges.
 async fn reference(data: &[u8], ranges: &ChunkRanges) -> Vec<Encoded> {
     let outboard = PreOrderMemOutboard::create(data, BlockSize::from_chunk_log(4));
     let (mut send, mut receive) = tokio::sync::mpsc::channel(1 << 20);
@@ -182,7 +179,7 @@ async fn reference(data: &[u8], ranges: &ChunkRanges) -> Vec<Encoded> {
     items
 }
 
-/// The bytes that go over the wire.
+/// Returns the bytes that are sent.
 fn wire(items: &[Encoded]) -> Vec<u8> {
     let mut wire = Vec::new();
     for item in items {
@@ -263,7 +260,7 @@ proptest! {
                 }
                 transfer(&from, &to, hash, size as u64, ChunkRanges::all()).await;
                 let size = size as u64;
-                assert_eq!(to.status(hash).await.unwrap(), Some(Status::Complete { size }));
+                assert_eq!(to.status(hash).await.unwrap(), Some(BlobStatus::Complete { size }));
                 let all = to.read_to_bytes(hash, 0..size).await.unwrap();
                 assert_eq!(all, data);
             }
@@ -271,7 +268,7 @@ proptest! {
     }
 }
 
-/// That `moved`, cut to the blob, is here and readable, and nothing else is claimed.
+/// Checks that `moved`, clipped to the blob, is here and readable, and that nothing else is claimed.
 async fn check(blobs: &larder_store_engine::Blobs, hash: Hash, data: &[u8], moved: &ChunkRanges) {
     let size = data.len() as u64;
     let chunks = ChunkNum(size.div_ceil(1024));
@@ -349,7 +346,7 @@ async fn a_contradicting_size_is_refused() {
     let hash = from.add(bytes(9, 100_000)).await.unwrap().hash();
     let error = to.import(hash, 0, Trust::Untrusted).await.unwrap_err();
     assert_eq!(error.kind(), Kind::Invalid);
-    // A lie about the size is found when the first node or leaf comes.
+    // A false size is detected when the first node or leaf arrives.
     let mut import = to.import(hash, 90_000, Trust::Untrusted).await.unwrap();
     let items = export(&from, hash, ChunkRanges::all()).await;
     let mut error = None;
@@ -369,7 +366,7 @@ async fn who_says_another_size_holds_up_nobody() {
         let (from, _) = engine().await;
         let data = bytes(9, 100_000);
         let hash = from.add(data.clone()).await.unwrap().hash();
-        // The first claims another size, sends what is right in both, and stops.
+        // The first peer claims another size, sends items that are valid for both, and stops.
         let mut liar = to.import(hash, 99_999, Trust::Untrusted).await.unwrap();
         let items = export(&from, hash, ChunkRanges::all()).await;
         let last = items.len() - 1;
@@ -380,7 +377,7 @@ async fn who_says_another_size_holds_up_nobody() {
         drop(liar.finish().await);
         let kept = to.read_to_bytes(hash, 0..u64::MAX).await.unwrap();
         assert_eq!(kept, data);
-        // Also where what the liar sent was recorded first, and by one who goes on from there.
+        // This also holds if the liar's data was recorded first, and an import continues from there.
         let (to, _) = engine().await;
         let mut liar = to.import(hash, 99_999, Trust::Untrusted).await.unwrap();
         let items = export(&from, hash, ChunkRanges::all()).await;
@@ -412,7 +409,7 @@ async fn several_imports_of_one_blob_share_their_work() {
         futures_util::future::join_all(tasks).await;
         assert_eq!(
             to.status(hash).await.unwrap(),
-            Some(Status::Complete { size })
+            Some(BlobStatus::Complete { size })
         );
         assert_eq!(to.read_to_bytes(hash, 0..size).await.unwrap(), data);
     }
@@ -444,7 +441,7 @@ async fn absence_is_not_failure() {
     assert_eq!(export.unwrap_err().kind(), Kind::NotFound);
     assert_eq!(blobs.reader(hash).await.unwrap_err().kind(), Kind::NotFound);
     let empty = blobs.status(Hash::EMPTY).await.unwrap();
-    assert_eq!(empty, Some(Status::Complete { size: 0 }));
+    assert_eq!(empty, Some(BlobStatus::Complete { size: 0 }));
 }
 
 #[tokio::test]

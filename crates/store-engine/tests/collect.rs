@@ -1,4 +1,4 @@
-//! Tests of what collection deletes, and of what it must never delete.
+//! Tests of what a collection deletes, and of what it must never delete.
 
 mod common;
 
@@ -20,18 +20,16 @@ use larder_store_engine::{
 use tokio::sync::watch;
 
 fn soon() -> SystemTime {
-    // What was added in this very millisecond is spared.
+    // A collection spares blobs that were added in the same millisecond.
     std::thread::sleep(Duration::from_millis(2));
     SystemTime::now()
 }
 
 async fn names(blobs: &Blobs, children: &[Hash]) -> Hash {
     let list: Vec<u8> = children.iter().flat_map(|h| *h.as_bytes()).collect();
-    let options = AddOptions {
-        format: Some(Format::HashSeq),
-        tag: Some(TagName::try_from("list").unwrap()),
-        ..AddOptions::default()
-    };
+    let options = AddOptions::default()
+        .format(Format::HashSeq)
+        .tag(TagName::try_from("list").unwrap());
     blobs.add_with(list, options).await.unwrap().hash()
 }
 
@@ -152,7 +150,7 @@ async fn a_pinned_blob_is_not_deleted_by_hand() {
     assert!(!here(&blobs, hash).await);
 }
 
-/// Adders, taggers and importers race with a collector that spares nothing for its youth.
+/// Adders, taggers and importers race with a collector that spares no blob for its age.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_reachable_is_deleted_under_load() {
     let (blobs, _) = engine().await;
@@ -164,7 +162,7 @@ async fn nothing_reachable_is_deleted_under_load() {
             let tag = TagName::try_from(format!("worker {worker}").as_str()).unwrap();
             let mut rounds = 0u64;
             while !done.load(Ordering::Relaxed) {
-                // Few different blobs, so that workers meet.
+                // There are few different blobs, so that workers use the same ones.
                 let seed = (worker * 31 + rounds) % 24;
                 let len = if seed.is_multiple_of(3) { 20_000 } else { 100 };
                 let pin = blobs.add(bytes(seed, len)).await.unwrap();
@@ -210,7 +208,7 @@ async fn sequence(blobs: &Blobs, children: &[Hash]) -> Hash {
     blobs.add(list).await.unwrap().hash()
 }
 
-/// A tree of three sequences above one another, each with a page of its own, and what it names.
+/// Adds a tree of three levels of sequences, each with a page of its own, and the blobs that it names.
 async fn tree(blobs: &Blobs, seed: u64) -> (Hash, Vec<Hash>) {
     let mut all = Vec::new();
     let mut next = 1000 * seed;
@@ -253,7 +251,7 @@ async fn a_tree_keeps_all_of_itself() {
     let collected = blobs.collect(soon()).await.unwrap();
     assert_eq!(collected.kept, all.len() as u64);
     assert_eq!(collected.deleted, others.len() as u64);
-    // As a pin, while the tag says less.
+    // A pin keeps more than the tag does.
     let pin = blobs.pin(Root::tree(root, 3)).await;
     blobs
         .tags()
@@ -273,7 +271,7 @@ async fn a_tree_keeps_all_of_itself() {
     for hash in &all {
         left += usize::from(here(&blobs, *hash).await);
     }
-    // The root, its page and its sequence; that one's page and its three sequences.
+    // The root, its page and its sequence; the page and the three sequences of that one.
     assert_eq!(left, 7);
     blobs.tags().set(tag, Root::tree(root, 1)).await.unwrap();
     assert_eq!(blobs.collect(soon()).await.unwrap().kept, 3);
@@ -323,7 +321,7 @@ async fn a_tree_that_is_not_here_yet_keeps_what_comes() {
     for hash in all.iter().rev() {
         let bytes = from.read_to_bytes(*hash, 0..u64::MAX).await.unwrap();
         to.add(bytes).await.unwrap();
-        // Roots come first here, so that whatever came so far is reached.
+        // Roots come first here, so that everything that has arrived is reached.
         assert_eq!(to.collect(soon()).await.unwrap().deleted, 0);
     }
 }
@@ -361,7 +359,7 @@ async fn a_tree_that_comes_while_collecting_stays() {
         for hash in &all {
             assert!(here(&blobs, *hash).await);
         }
-        // Nothing kept the tree before, so that the collections do collect.
+        // Nothing kept the tree before, so this shows that the collections do delete.
         for hash in before.iter().filter(|hash| !all.contains(hash)) {
             assert!(!here(&blobs, *hash).await);
         }

@@ -1,4 +1,4 @@
-//! Imports of one blob that run at once: what they write, and what they know of each other.
+//! Tests of concurrent imports of one blob: what they write, and which state they share.
 
 mod common;
 
@@ -12,7 +12,7 @@ use common::{bytes, engine, export};
 use larder_store_api::{
     BlobCapabilities, BlobStore, Block, Bytes, Listing, Part, PayloadId, Result,
 };
-use larder_store_engine::{Blobs, ChunkNum, ChunkRanges, Encoded, Hash, Import, Status, Trust};
+use larder_store_engine::{BlobStatus, Blobs, ChunkNum, ChunkRanges, Encoded, Hash, Import, Trust};
 use larder_store_testkit::MemoryStore;
 
 /// Notes how many bytes of data each call writes.
@@ -69,7 +69,7 @@ async fn noting(block_len: u32) -> (Blobs, Arc<Mutex<Vec<usize>>>) {
     (blobs.unwrap(), writes)
 }
 
-/// A blob's items in so many pieces of equal length.
+/// Splits a blob's items into this many pieces of equal length.
 async fn pieces(from: &Blobs, hash: Hash, size: u64, count: u64) -> Vec<Vec<Encoded>> {
     let chunks = size.div_ceil(1024) / count;
     let mut pieces = Vec::new();
@@ -80,7 +80,7 @@ async fn pieces(from: &Blobs, hash: Hash, size: u64, count: u64) -> Vec<Vec<Enco
     pieces
 }
 
-/// Each import in turn takes one item of its piece.
+/// Gives each import in turn one item of its piece.
 async fn interleave(imports: &mut [Import], pieces: Vec<Vec<Encoded>>) {
     let mut pieces: Vec<_> = pieces.into_iter().map(Vec::into_iter).collect();
     loop {
@@ -97,7 +97,7 @@ async fn interleave(imports: &mut [Import], pieces: Vec<Vec<Encoded>>) {
     }
 }
 
-// On virtual time, so that nothing is recorded by the clock.
+// On virtual time, so that the clock does not cause records.
 #[tokio::test(start_paused = true)]
 async fn pieces_that_come_at_once_are_each_written_in_one_run() {
     const PIECE: usize = 384 * 1024;
@@ -134,7 +134,7 @@ async fn of_a_long_piece_no_more_is_gathered_than_a_run() {
         imports.push(to.import(hash, size, Trust::Untrusted).await.unwrap());
     }
     interleave(&mut imports, pieces(&from, hash, size, 2).await).await;
-    // What is written goes before it is finished, and only what is left after.
+    // Full runs are written before the end, and only the rest after it.
     assert_eq!(*writes.lock().unwrap(), [1 << 20; 4]);
     for import in imports {
         import.finish().await.unwrap();
@@ -163,14 +163,14 @@ async fn whoever_brought_it_a_blob_is_verified_before_it_is_recorded() {
     assert!(!one.is_verified().await && !two.is_verified().await);
     two.push(last).await.unwrap();
     assert!(one.is_verified().await && two.is_verified().await);
-    // Verified is not recorded: that is what finishing is for.
-    let complete = Some(Status::Complete { size });
+    // Verified is not the same as recorded: finishing is needed for that.
+    let complete = Some(BlobStatus::Complete { size });
     assert_ne!(to.status(hash).await.unwrap(), complete);
     assert!(one.finish().await.unwrap().is_complete());
     assert!(two.is_verified().await);
     assert_eq!(to.status(hash).await.unwrap(), complete);
     assert!(import().await.unwrap().is_verified().await);
-    // Another length than the blob's is none that is verified.
+    // An import with another length than the blob's never counts as verified.
     let (elsewhere, _) = engine().await;
     let liar = elsewhere.import(hash, size - 1, Trust::Untrusted);
     let mut liar = liar.await.unwrap();

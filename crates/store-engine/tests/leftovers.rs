@@ -1,4 +1,4 @@
-//! Payloads that nothing claims do not stay.
+//! Tests that unclaimed payloads do not stay.
 
 mod common;
 
@@ -19,8 +19,8 @@ async fn open(store: &PowerStore) -> Blobs {
     Blobs::open(store.clone(), store).await.unwrap()
 }
 
-/// An orphan was swept, or a blob deleted, and noted as gone: then its payload stays gone, whatever
-/// becomes of the power.
+/// If an orphan was swept, or a blob deleted, and this was recorded, its payload stays gone, even after
+/// a loss of power.
 #[tokio::test]
 async fn deleted_payloads_stay_deleted() {
     for seed in 0..20 {
@@ -30,7 +30,7 @@ async fn deleted_payloads_stay_deleted() {
         let mut ids = BlobStore::list(&store, None);
         let mut id = ids.next().await.unwrap().unwrap();
         blobs.delete(vec![hash]).await.unwrap();
-        // What a crash leaves.
+        // The remains of a crash.
         id.0[15] += 7;
         let bytes = Bytes::from(vec![1; 100]);
         let (part, index) = (Part::Data, 0);
@@ -46,7 +46,7 @@ async fn deleted_payloads_stay_deleted() {
     }
 }
 
-/// An import goes on although the blob was added meanwhile, which deleted the import's payload.
+/// An import continues although the blob was added meanwhile, which deleted the import's payload.
 #[tokio::test]
 async fn an_import_that_came_too_late_leaves_nothing() {
     const LEN: usize = 4 << 20;
@@ -80,7 +80,7 @@ async fn an_import_that_came_too_late_leaves_nothing() {
     }
 }
 
-/// An import is given up while what it verified is being recorded, and begun again at once.
+/// An import is dropped while its verified data is being recorded, and resumed at once.
 #[tokio::test(start_paused = true)]
 async fn an_import_that_is_begun_again_goes_on() {
     const LEN: usize = 12 << 20;
@@ -92,7 +92,7 @@ async fn an_import_that_is_begun_again_goes_on() {
     let slow = Fault::Delay(Duration::from_millis(100));
     faults.inject(Operation::Commit, When::Always, slow);
     let size = LEN as u64;
-    // Enough for one record, which is under way when the import ends.
+    // Enough for one record, which is in progress when the import ends.
     let some = export(&from, hash, ChunkRanges::from(..ChunkNum(9 << 10))).await;
     let mut import = to.import(hash, size, Trust::Untrusted).await.unwrap();
     for item in some {
@@ -121,7 +121,7 @@ async fn a_lost_answer_loses_no_payload() {
         let faults = Faults::seeded(1);
         let store = Arc::new(FaultyStore::new(MemoryStore::new(), faults.clone()));
         let to = Blobs::open(store.clone(), store.clone()).await.unwrap();
-        // The first opens the session.
+        // The first commit opens the session.
         let lost = Fault::LostAnswer(Kind::Unavailable);
         faults.inject(Operation::Commit, When::Nth(2), lost);
         let failed = if imports {
@@ -143,7 +143,7 @@ async fn a_lost_answer_loses_no_payload() {
     }
 }
 
-/// A commit that claims a payload fails: the payload is deleted, as nothing claims it.
+/// A commit that claims a payload fails: the unclaimed payload is deleted.
 #[tokio::test]
 async fn a_refused_claim_leaves_nothing() {
     for kind in [Kind::Full, Kind::Unavailable, Kind::Internal] {

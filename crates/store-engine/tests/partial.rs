@@ -1,4 +1,4 @@
-//! Reading blobs of which a group is here in part.
+//! Tests of reading blobs that contain a partial group.
 
 mod common;
 

@@ -1,4 +1,4 @@
-//! Verified reads and exports: what they read ahead, what comes before damage, where hash trees lie.
+//! Tests of verified reads and exports: reading ahead, data before damage, and the place of hash trees.
 #![allow(clippy::unwrap_used)]
 
 mod common;
@@ -19,7 +19,7 @@ use larder_store_api::{
     Listing, Part, PayloadId, Result,
 };
 use larder_store_engine::{
-    Blobs, ChunkNum, ChunkRanges, Encoded, Finding, Hash, Repair, Scrubbed, Status,
+    BlobStatus, Blobs, ChunkNum, ChunkRanges, Encoded, Finding, Hash, Repair, Scrubbed,
 };
 use larder_store_testkit::MemoryStore;
 use tokio::sync::Semaphore;
@@ -27,12 +27,12 @@ use tokio::sync::Semaphore;
 const MIB: u64 = 1 << 20;
 const GROUP: u64 = 16 * 1024;
 
-/// Counts reads and writes, and lets reads of data end only as far as it is told to.
+/// Counts reads and writes, and completes only as many reads of data as it is told to.
 #[derive(Debug)]
 struct Slow {
     inner: MemoryStore,
     concurrency: u16,
-    /// Each read of data takes one.
+    /// Each read of data takes one permit.
     ends: Semaphore,
     running: AtomicUsize,
     most: AtomicUsize,
@@ -56,9 +56,10 @@ impl BlobStore for Slow {
     }
 
     fn capabilities(&self) -> BlobCapabilities {
-        BlobCapabilities {
-            concurrency: self.concurrency,
-            ..BlobStore::capabilities(&self.inner)
+        {
+            let mut facts = BlobStore::capabilities(&self.inner);
+            facts.concurrency = self.concurrency;
+            facts
         }
     }
 
@@ -116,8 +117,8 @@ async fn idle() {
     }
 }
 
-/// A stream begins with one window, and works on more the further it is read: up to 8 MiB, and no more
-/// at a time than the store likes.
+/// A stream begins with one window, and works on more as it is read further: on up to 8 MiB, and on no
+/// more windows at a time than the store prefers.
 #[tokio::test]
 async fn reading_ahead_grows_and_is_bounded() {
     for (concurrency, bound) in [(1, 2), (3, 3), (32, 8)] {
@@ -138,12 +139,12 @@ async fn reading_ahead_grows_and_is_bounded() {
                 ),
             };
             let what = format!("{concurrency} {exports}");
-            // Whoever asks for the first window causes the reading of one.
+            // Polling for the first window starts reading that one.
             assert!(pieces.next().now_or_never().is_none());
             idle().await;
             assert_eq!(store.begun.load(Ordering::SeqCst), 1, "{what}");
             for taken in 1..=40 {
-                // Reads end as soon as they are begun; nobody takes more than one window.
+                // Reads complete as soon as they are begun; nobody takes more than one window.
                 store.ends.add_permits(100);
                 pieces.next().await.unwrap().unwrap();
                 idle().await;
@@ -155,7 +156,7 @@ async fn reading_ahead_grows_and_is_bounded() {
             assert_eq!(store.begun.load(Ordering::SeqCst), 40, "{what}");
             assert!(store.most.load(Ordering::SeqCst) <= bound, "{what}");
 
-            // It does read so many at a time.
+            // It does read this many at a time.
             let (blobs, store) = slow(concurrency, 4).await;
             let pin = blobs.add(bytes(1, 40 << 20)).await.unwrap();
             let mut pieces = blobs.read(pin.hash(), 0..u64::MAX);
@@ -201,7 +202,7 @@ async fn damage(store: &MemoryStore, group: u64) {
     store.write(payload, vec![block]).await.unwrap();
 }
 
-/// All bytes before damage come first, whatever window they are in, and nothing after its error.
+/// All bytes before damage come first, whichever window they are in, and nothing comes after the error.
 #[tokio::test]
 async fn what_is_right_before_damage_comes_first() {
     let data = bytes(1, 5 << 20);
@@ -244,7 +245,7 @@ async fn what_is_right_before_damage_comes_first() {
         };
         assert_eq!((leaves, error.kind()), (group, Kind::Corrupt));
         assert!(items.next().await.is_none());
-        // What lies beyond can be read.
+        // Data beyond the damage can be read.
         let beyond = (group + 1) * GROUP;
         let read: Vec<Bytes> = blobs
             .read(hash, beyond..u64::MAX)
@@ -255,7 +256,7 @@ async fn what_is_right_before_damage_comes_first() {
     }
 }
 
-/// A hash tree of up to 4 KiB lies in the entry: nothing is written or read for it.
+/// A hash tree of up to 4 KiB is in the entry: no other write or read is needed for it.
 #[tokio::test]
 async fn a_short_hash_tree_lies_in_the_entry() {
     let longest = 65 * GROUP;
@@ -274,11 +275,11 @@ async fn a_short_hash_tree_lies_in_the_entry() {
         let parts = std::mem::take(&mut *store.reads.lock().unwrap());
         assert_eq!(parts.contains(&Part::Outboard), !inline, "{len}");
         assert!(!inline || parts.len() == 1, "{len}: {parts:?}");
-        // Peers can verify it, and what they have of it is as short.
+        // Peers can verify it, and their copy of it is as short.
         let (other, theirs) = slow(32, 1000).await;
         transfer(&again, &other, pin.hash(), len, ChunkRanges::all()).await;
         let status = other.status(pin.hash()).await.unwrap();
-        assert_eq!(status, Some(Status::Complete { size: len }));
+        assert_eq!(status, Some(BlobStatus::Complete { size: len }));
         let wrote = theirs.writes.lock().unwrap().contains(&Part::Outboard);
         assert_eq!(wrote, !inline, "{len}");
         let read = other.read_to_bytes(pin.hash(), 0..len).await.unwrap();
@@ -286,7 +287,7 @@ async fn a_short_hash_tree_lies_in_the_entry() {
     }
 }
 
-/// The known nodes of a short hash tree outlive a restart in the middle of an import.
+/// The known nodes of a short hash tree survive a restart in the middle of an import.
 #[tokio::test]
 async fn an_import_goes_on_with_the_hash_tree_of_its_entry() {
     let len = 50 * GROUP + 3;
@@ -295,12 +296,12 @@ async fn an_import_goes_on_with_the_hash_tree_of_its_entry() {
     let hash = from.add(data.clone()).await.unwrap().hash();
     let (_, store) = engine().await;
     for part in 0..17_u64 {
-        // In an order of its own, and opened anew each time.
+        // In another order, and reopened each time.
         let part = part * 5 % 17;
         let to = Blobs::open(store.clone(), store.clone()).await.unwrap();
         let ranges = ChunkRanges::from(ChunkNum(part * 48)..ChunkNum((part + 1) * 48));
         transfer(&from, &to, hash, len, ranges.clone()).await;
-        // What came can be given on.
+        // Received data can be passed on.
         let here = to.bitfield(hash).await.unwrap().ranges;
         assert!(ranges.intersects(&here));
         let given: Vec<Encoded> = export(&to, hash, here.clone()).await;
@@ -317,12 +318,12 @@ async fn an_import_goes_on_with_the_hash_tree_of_its_entry() {
     let to = Blobs::open(store.clone(), store.clone()).await.unwrap();
     assert_eq!(
         to.status(hash).await.unwrap(),
-        Some(Status::Complete { size: len })
+        Some(BlobStatus::Complete { size: len })
     );
     assert!(to.read_to_bytes(hash, 0..len).await.unwrap() == data);
 }
 
-/// Damage to the hash tree in an entry is found, never served, and repaired.
+/// Damage to the hash tree in an entry is detected, never served, and repaired.
 #[tokio::test]
 async fn a_damaged_hash_tree_in_an_entry_is_repaired() {
     let data = bytes(1, 600_000);
@@ -333,7 +334,7 @@ async fn a_damaged_hash_tree_in_an_entry_is_repaired() {
         let key = Bytes::copy_from_slice(hash.as_bytes());
         let entry = store.get(collection.clone(), key.clone()).await.unwrap();
         let mut value = entry.unwrap().value.to_vec();
-        // After version, kind, time, size and payload.
+        // The offset of the hash tree after version, kind, time, size and payload.
         value[34 + at] ^= 1;
         let value = value.into();
         let put = Edit::Put {
@@ -356,7 +357,7 @@ async fn a_damaged_hash_tree_in_an_entry_is_repaired() {
     }
 }
 
-/// Nothing that is read twice in a stream is taken from the wrong place.
+/// A stream that uses cached data never takes it from the wrong place.
 #[tokio::test]
 async fn ranges_of_a_long_blob_are_read_right() {
     let (blobs, _) = engine().await;

@@ -1,4 +1,4 @@
-//! Damage: found, never served, made missing, fetched again.
+//! Tests of damage: it is found, never served, marked as missing, and fetched again.
 
 mod common;
 
@@ -7,7 +7,9 @@ use std::{ops::Range, sync::Arc};
 use common::{bytes, engine, transfer};
 use futures_util::{StreamExt, TryStreamExt};
 use larder_store_api::{BlobStore, Block, Bytes, Kind, Part, PayloadId};
-use larder_store_engine::{Blobs, ChunkRanges, Encoded, Finding, Hash, Repair, Scrubbed, Status};
+use larder_store_engine::{
+    BlobStatus, Blobs, ChunkRanges, Encoded, Finding, Hash, Repair, Scrubbed,
+};
 use larder_store_testkit::MemoryStore;
 
 const LEN: usize = 3 << 20;
@@ -53,7 +55,7 @@ impl Damaged {
         let bytes = Bytes::from(block);
         let blocks = vec![Block { part, index, bytes }];
         self.store.write(self.payload, blocks).await.unwrap();
-        // As after a restart: nothing is remembered of it.
+        // As after a restart: nothing is cached.
         self.blobs.close().await.unwrap();
     }
 
@@ -106,7 +108,7 @@ async fn a_flipped_bit_of_data() {
     assert_eq!(before, damaged.data[..bad.start as usize]);
     let after = damaged.read(bad.end..LEN as u64).await.unwrap();
     assert_eq!(after, damaged.data[bad.end as usize..]);
-    // Nothing wrong leaves for a peer.
+    // No wrong data is sent to a peer.
     let mut export = damaged.blobs.export(damaged.hash, ChunkRanges::all());
     let mut error = None;
     while let Some(item) = export.next().await {
@@ -134,7 +136,7 @@ async fn a_flipped_bit_of_data() {
     }
     let status = damaged.blobs.status(damaged.hash).await.unwrap();
     assert!(
-        matches!(status, Some(Status::Partial { present, .. }) if present == LEN as u64 - 16384)
+        matches!(status, Some(BlobStatus::Partial { present, .. }) if present == LEN as u64 - 16384)
     );
     assert_eq!(damaged.read(at..at + 1).await, Err(Kind::NotFound));
     assert!(damaged.read(0..bad.start).await.is_ok());
@@ -164,7 +166,7 @@ async fn a_bit_flipped_in_both() {
     damaged.reopen().await;
     damaged.scrub(Repair::Yes).await;
     let status = damaged.blobs.status(damaged.hash).await.unwrap();
-    assert!(!matches!(status, Some(Status::Complete { .. })));
+    assert!(!matches!(status, Some(BlobStatus::Complete { .. })));
     damaged.restore().await;
 }
 
@@ -184,7 +186,7 @@ async fn a_missing_payload() {
 #[tokio::test]
 async fn an_orphan_is_swept_at_the_next_start() {
     let mut damaged = stored().await;
-    // What a crash leaves: a payload of the last session that nothing claims.
+    // The remains of a crash: an unclaimed payload of the last session.
     let mut id = damaged.payload;
     id.0[15] += 7;
     let block = Block {
@@ -195,7 +197,7 @@ async fn an_orphan_is_swept_at_the_next_start() {
     damaged.store.write(id, vec![block.clone()]).await.unwrap();
     damaged.reopen().await;
     assert_eq!(BlobStore::list(&*damaged.store, None).count().await, 1);
-    // One of long ago is found by a scrub.
+    // A scrub finds one of an old session.
     id.0 = [0; 16];
     damaged.store.write(id, vec![block]).await.unwrap();
     let found = damaged.scrub(Repair::Yes).await;

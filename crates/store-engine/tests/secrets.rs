@@ -1,4 +1,4 @@
-//! Secrets in a file.
+//! Tests of secrets in a file.
 
 use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 
@@ -45,10 +45,7 @@ async fn a_password_opens_what_it_closed() -> Result<()> {
         .unwrap_err();
     assert_eq!(error.kind(), Kind::Denied);
     let text = error.to_string();
-    assert!(
-        text.contains("the key or the password is another"),
-        "{text}"
-    );
+    assert!(text.contains("the key or the password is wrong"), "{text}");
     assert_eq!(fs::read(&path).unwrap(), before);
     check_secrets_kept(&FileSecrets::open(&path, password("correct horse")).await?).await;
     Ok(())
@@ -83,7 +80,7 @@ async fn a_write_that_fails_changes_nothing() -> Result<()> {
     let secrets = FileSecrets::open(&path, Unlock::key_file(&key)?).await?;
     let name = SecretName::new("a")?;
     secrets.put(name.clone(), Secret::new(*b"old")?).await?;
-    // A folder where the new file would be made: it cannot be, whoever runs this.
+    // There is a folder in the place of the new file, so that writing fails for every user.
     let new = dir.path().join("a/secrets.new");
     fs::create_dir(&new).unwrap();
     assert!(

@@ -1,4 +1,4 @@
-//! Several engines on one pair of stores, which sleep, are killed, and come back.
+//! Tests of several engines on one pair of stores, which sleep, are killed, and come back.
 
 mod common;
 
@@ -26,7 +26,7 @@ fn shared() -> MemoryStore {
     MemoryStore::with_facts(Facts { blobs, collections })
 }
 
-/// An engine, and what stops it.
+/// An engine, and the gate that stops it.
 struct Process {
     blobs: Blobs,
     gate: Gate,
@@ -42,7 +42,7 @@ async fn start(store: &MemoryStore) -> Process {
 }
 
 impl Process {
-    /// It is killed: nothing that it had begun goes on.
+    /// Kills it: nothing that it had begun continues.
     fn kill(self) {
         self.gate.kill();
     }
@@ -57,7 +57,7 @@ async fn rows(store: &MemoryStore) -> usize {
     store.scan(Scan::all(SESSIONS)).count().await
 }
 
-/// An upload under way: a payload that nothing claims yet.
+/// Starts an upload: an unclaimed payload.
 async fn upload(process: &Process, seed: u64) -> (Transaction, Hash) {
     let transaction = process.blobs.transaction().unwrap();
     let pin = transaction.add(bytes(seed, 100_000)).await.unwrap();
@@ -120,7 +120,7 @@ async fn what_the_dead_left_is_swept_after_the_lease() {
     assert_has(&two.blobs, kept).await;
     sleep(LEASE + 3 * BEAT).await;
     assert_eq!(rows(&store).await, 0);
-    // Opening again costs nothing more, and nothing runs on.
+    // Opening again costs nothing more, and no background work remains.
     let three = start(&store).await;
     assert_has(&three.blobs, kept).await;
     assert_sound(&three.blobs).await;
@@ -154,7 +154,7 @@ async fn who_slept_too_long_must_open_again() {
                         30 s; open the store again";
         assert_eq!(error.message(), expected);
     }
-    // What was acknowledged is there, and can still be read.
+    // Acknowledged blobs exist, and can still be read.
     assert_has(&one.blobs, before).await;
     assert_eq!(two.blobs.status(hash).await.unwrap(), None);
     assert_eq!(two.blobs.tags().get(&tag).await.unwrap(), None);
@@ -168,8 +168,8 @@ async fn who_slept_too_long_must_open_again() {
     assert_eq!(payloads(&store).await, 2);
 }
 
-/// A blob is deleted, and added again, by another process while it is read: the reader gets its bytes
-/// or learns that it is gone, and is told of no damage.
+/// Another process deletes a blob and adds it again while it is read: the reader gets its bytes or
+/// learns that the blob is gone, and no damage is reported.
 #[tokio::test(start_paused = true)]
 async fn a_reader_looks_again() {
     use tokio::io::{AsyncReadExt, AsyncSeekExt};
@@ -190,7 +190,7 @@ async fn a_reader_looks_again() {
     reader.seek(std::io::SeekFrom::Start(0)).await.unwrap();
     reader.read_to_end(&mut all).await.unwrap();
     assert!(all == data);
-    // What is still claimed and not there is damage.
+    // A payload that is still claimed but missing is damage.
     let payload = BlobStore::list(&store, None).next().await.unwrap();
     store.delete(vec![payload.unwrap()]).await.unwrap();
     let read = two.blobs.read_to_bytes(hash, 0..10).await.unwrap_err();
@@ -202,7 +202,8 @@ async fn a_reader_looks_again() {
     assert_eq!(exported.map(|_| ()).unwrap_err().kind(), Kind::Corrupt);
 }
 
-/// A watcher that slept itself, as when the machine of both did, saw nothing and ends nobody.
+/// A watcher that was asleep itself, for example because the machine of both was, has seen nothing and
+/// ends no session.
 #[tokio::test(start_paused = true)]
 async fn who_slept_ends_nobody() {
     let store = shared();
@@ -257,8 +258,7 @@ async fn who_only_reads_or_adds_what_is_small_has_no_session() {
     assert_eq!(rows(&store).await, 0);
 }
 
-/// In a store that one has for itself, what a crash left is swept at once, and nobody needs to show
-/// that it lives.
+/// In an exclusive store, the remains of a crash are swept at once, and nobody needs a beat.
 #[tokio::test(start_paused = true)]
 async fn alone_nobody_waits() {
     let store = MemoryStore::new();
@@ -283,7 +283,7 @@ async fn live(seed: u64) -> (u32, u32) {
         let at = rng.random_range(0..processes.len());
         let process = &processes[at];
         match rng.random_range(0..10) {
-            // It sleeps, with an add under way, for less or more than the lease.
+            // It sleeps during an add, for less or more than the lease.
             0..2 => {
                 let gate = process.gate.clone();
                 let asleep = Duration::from_secs(rng.random_range(1..60));
@@ -294,7 +294,7 @@ async fn live(seed: u64) -> (u32, u32) {
                 });
             }
             2 => {
-                // An add that is under way.
+                // An add that is running.
                 let blobs = process.blobs.clone();
                 let data = bytes(rng.random_range(0..20), 100_000);
                 tokio::spawn(async move { blobs.add(data).await });
@@ -304,7 +304,7 @@ async fn live(seed: u64) -> (u32, u32) {
             }
             3 => {
                 let blobs = processes.swap_remove(at).blobs;
-                // One that sleeps closes once it is awake.
+                // A sleeping process closes once it is awake.
                 tokio::spawn(async move { blobs.close().await });
             }
             4 => sleep(Duration::from_secs(rng.random_range(1..40))).await,
@@ -313,10 +313,7 @@ async fn live(seed: u64) -> (u32, u32) {
                 let len = [100, 20_000, 100_000][rng.random_range(0..3)];
                 let tag = TagName::new(format!("tag {}", rng.random_range(0..5))).unwrap();
                 let tag = rng.random::<bool>().then_some(tag);
-                let options = AddOptions {
-                    tag,
-                    ..AddOptions::default()
-                };
+                let options = AddOptions::default().tag(tag);
                 let adding = process.blobs.add_with(bytes(seed, len), options);
                 // While it sleeps, it does not answer.
                 match timeout(Duration::from_secs(20), adding).await {
@@ -334,7 +331,7 @@ async fn live(seed: u64) -> (u32, u32) {
     for process in processes {
         process.kill();
     }
-    // Whoever comes later finds all that was acknowledged, and nothing else.
+    // A later process finds everything that was acknowledged, and nothing else.
     let last = start(&store).await;
     for hash in &known {
         assert_has(&last.blobs, *hash).await;
@@ -344,7 +341,7 @@ async fn live(seed: u64) -> (u32, u32) {
     assert_eq!(rows(&store).await, 0, "seed {seed}");
     let claimed = last.blobs.list().try_collect::<Vec<_>>().await.unwrap();
     let large = claimed.iter().filter(|(_, status)| {
-        matches!(status, larder_store_engine::Status::Complete { size } if *size > 16 * 1024)
+        matches!(status, larder_store_engine::BlobStatus::Complete { size } if *size > 16 * 1024)
     });
     assert_eq!(payloads(&store).await, large.count(), "seed {seed}");
     (killed, refused)
@@ -364,7 +361,7 @@ async fn whatever_happens_nothing_acknowledged_is_lost() {
     );
 }
 
-/// A store takes 128 expectations and edits, and that of the session is one of them.
+/// A store accepts 128 expectations and edits, and one of them belongs to the session.
 #[tokio::test]
 async fn the_session_has_its_place_in_every_batch() {
     let store = Arc::new(larder_store_testkit::stores::StrictStore::new());

@@ -1,11 +1,11 @@
-//! Adding many blobs at once, over memory.
+//! Tests of adding many blobs at once, over memory.
 
 mod common;
 
 use common::{SIZES, bytes, engine, engines, transfer};
 use futures_util::StreamExt;
 use larder_store_api::{Change, CollectionStore};
-use larder_store_engine::{ChunkNum, ChunkRanges, Hash, Hashed, Status};
+use larder_store_engine::{BlobStatus, ChunkNum, ChunkRanges, Hash, Hashed};
 
 #[tokio::test]
 async fn what_is_added_together_is_read_back() {
@@ -14,7 +14,7 @@ async fn what_is_added_together_is_read_back() {
     let each = all.len();
     all.push(all[0].clone());
     for blobs in engines().await {
-        // The second time all are there already.
+        // The second time all of them exist already.
         for _ in 0..2 {
             let hashed = all.iter().cloned().map(Hashed::new).collect();
             let pins = blobs.add_all(hashed).await.unwrap();
@@ -50,11 +50,11 @@ async fn one_that_is_there_in_part_becomes_whole_with_the_others() {
     let part = ChunkRanges::from(ChunkNum(0)..ChunkNum(3));
     transfer(&from, &to, pin.hash(), pin.size().unwrap(), part).await;
     let status = to.status(pin.hash()).await.unwrap();
-    assert!(matches!(status, Some(Status::Partial { .. })));
+    assert!(matches!(status, Some(BlobStatus::Partial { .. })));
     let all = [blob, bytes(2, 100)].map(Hashed::new);
     for pin in to.add_all(all.to_vec()).await.unwrap() {
         let size = pin.size().unwrap();
         let status = to.status(pin.hash()).await.unwrap();
-        assert_eq!(status, Some(Status::Complete { size }));
+        assert_eq!(status, Some(BlobStatus::Complete { size }));
     }
 }

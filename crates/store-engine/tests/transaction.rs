@@ -58,7 +58,7 @@ fn write(value: &str, writer: &SecretKey) -> PutRecord {
     }
 }
 
-/// Everything that one commit changed, and that there was no other.
+/// Returns everything that one commit changed, and checks that there was no other.
 fn only_commit(changes: &mut larder_store_api::Listing<Change>) -> Vec<(String, usize)> {
     let mut revisions = Vec::new();
     let mut changed = Vec::new();
@@ -123,7 +123,7 @@ async fn all_of_it_is_one_commit() {
         assert!(matches!(put.await.unwrap(), Put::Published { .. }));
     }
     transaction.edit(edit("key")).unwrap();
-    // Nothing is said yet.
+    // Nothing has taken effect yet.
     assert_eq!(blobs.status(large.hash()).await.unwrap(), None);
     assert_eq!(blobs.tags().get(&name("new")).await.unwrap(), None);
     assert!(transaction.status(small[0].hash()).await.unwrap().is_some());
@@ -181,7 +181,7 @@ async fn a_transaction_that_is_dropped_leaves_nothing() {
     assert_eq!(BlobStore::list(&*store, None).count().await, 0);
     let blobs = Blobs::open(store.clone(), store).await.unwrap();
     assert_eq!(blobs.list().count().await, 0);
-    assert_eq!(blobs.tags().list_all().count().await, 0);
+    assert_eq!(blobs.tags().list(..).count().await, 0);
 }
 
 #[tokio::test]
@@ -197,7 +197,7 @@ async fn what_is_there_costs_nothing() {
     }
     assert_eq!(transaction.commit().await.unwrap(), None);
     assert_eq!(BlobStore::list(&*store, None).count().await, before);
-    // Nor is it staged twice.
+    // It is not staged twice either.
     let transaction = blobs.transaction().unwrap();
     for _ in 0..2 {
         transaction.add(bytes(2, 100_000)).await.unwrap();
@@ -206,7 +206,7 @@ async fn what_is_there_costs_nothing() {
     assert_eq!(BlobStore::list(&*store, None).count().await, before + 1);
 }
 
-/// That somebody adds the same blobs is no conflict; that somebody changes what was read is one.
+/// If somebody adds the same blobs, that is not a conflict; if somebody changes what was read, it is.
 #[tokio::test]
 async fn a_conflict_is_told_and_can_be_tried_again() {
     let (blobs, store) = engine().await;
@@ -293,7 +293,8 @@ async fn records_of_another_store_are_refused() {
     assert_eq!(put.await.unwrap_err().kind(), Kind::Invalid);
 }
 
-/// A store that takes 128 expectations and edits gets the blobs first, and what is said last.
+/// In a store that accepts 128 expectations and edits, the blobs are committed first, and everything
+/// that refers to them last.
 #[tokio::test]
 async fn what_is_too_much_for_one_commit_is_said_last() {
     let store = Arc::new(StrictStore::new());
@@ -330,7 +331,7 @@ async fn what_is_too_much_for_one_commit_is_said_last() {
     assert!(commits.iter().all(|revision| *revision <= last));
     commits.dedup();
     assert!(commits.len() > 3);
-    assert_eq!(blobs.tags().list_all().count().await, 50);
+    assert_eq!(blobs.tags().list(..).count().await, 50);
     for data in &all {
         assert_has(&blobs, data).await;
     }
@@ -345,7 +346,7 @@ async fn what_is_too_much_for_one_commit_is_said_last() {
     assert_eq!(store.violations(), [""; 0]);
 }
 
-/// Memory is bounded: of many blobs the first are committed before the rest, and can be read all the
+/// Memory is bounded: the first of many blobs are committed before the rest, and can be read all the
 /// time.
 #[tokio::test]
 async fn what_is_too_much_for_memory_is_committed_first() {
@@ -361,7 +362,7 @@ async fn what_is_too_much_for_memory_is_committed_first() {
         let read = transaction.read_to_bytes(hash, 0..16_000).await;
         assert!(read.unwrap() == bytes(seed, 16_000));
     }
-    // It is the transaction that keeps them.
+    // The transaction keeps them.
     std::thread::sleep(Duration::from_millis(2));
     let collected = blobs.collect(SystemTime::now()).await.unwrap();
     assert_eq!(collected.deleted, 0);
@@ -406,7 +407,7 @@ async fn what_is_tagged_while_collecting_stays() {
     assert_eq!(collected.deleted, 0);
 }
 
-/// A store without a watch of its own: whoever watches its collections hears of every commit.
+/// In a store without a watch of its own, watchers of its collections receive every commit.
 #[tokio::test]
 async fn watchers_hear_of_every_commit() {
     let store = Arc::new(StrictStore::new().without_watch());
@@ -427,7 +428,8 @@ async fn watchers_hear_of_every_commit() {
     assert_eq!(heard().await, "notes");
 }
 
-/// A slot that is put while the transaction is being committed comes too late, and its caller is told.
+/// A slot that is put while the transaction is being committed comes too late, and its caller gets an
+/// error.
 #[tokio::test]
 async fn a_slot_that_comes_while_it_is_committed_is_refused() {
     let gate = Gate::new();
@@ -453,11 +455,12 @@ async fn a_slot_that_comes_while_it_is_committed_is_refused() {
     assert_eq!(refused.kind(), Kind::Invalid, "{refused}");
 }
 
-/// A commit that is not durable yet made it so that something is there. Whoever then says that it is kept makes
-/// that durable first.
+/// Data exists because of a commit that is not durable yet. A call that then acknowledges it makes that
+/// commit durable first.
 #[tokio::test]
 async fn what_is_there_without_being_durable_is_made_so_by_who_acknowledges_it() {
-    /// Commits without a sync, then does this, and says if the blob is there after a loss of power.
+    /// Commits without a sync, then runs `then`, and returns true if the blob is there after a loss of
+    /// power.
     async fn stays(then: impl AsyncFnOnce(&Blobs, &Records, RecordId, Signed)) -> bool {
         let store = PowerStore::new();
         let blobs = Blobs::open(Arc::new(store.clone()), Arc::new(store.clone()));
@@ -471,7 +474,7 @@ async fn what_is_there_without_being_durable_is_made_so_by_who_acknowledges_it()
         transaction.put_slot(&records, &slot, import).await.unwrap();
         transaction.commit_with(Durability::OnSync).await.unwrap();
         then(&blobs, &records, id, signed).await;
-        // Of all that may be gone.
+        // Any of them may be gone.
         let mut stays = true;
         for seed in 0..32 {
             let store = Arc::new(store.lose_power(seed));

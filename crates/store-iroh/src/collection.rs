@@ -5,7 +5,7 @@ use std::io::Write;
 use bytes::Bytes;
 use iroh_blobs::format::collection::{Collection, CollectionMeta};
 use larder_store_api::{Error, Kind, Result};
-use larder_store_engine::{AddOptions, Blobs, Format, Hash, Pin, Status, TagName};
+use larder_store_engine::{AddOptions, BlobStatus, Blobs, Format, Hash, Pin, TagName};
 
 /// The most entries of a collection that can be stored or loaded.
 pub const MAX_ENTRIES: usize = 1 << 20;
@@ -46,11 +46,7 @@ pub async fn store_collection(
             .write_all(hash.as_bytes())
             .expect("memory takes all bytes");
     }
-    let options = AddOptions {
-        format: Some(Format::HashSeq),
-        tag,
-        ..AddOptions::default()
-    };
+    let options = AddOptions::default().format(Format::HashSeq).tag(tag);
     // The names' pin lasts until the root's keeps them.
     blobs.add_with(Bytes::from(links), options).await
 }
@@ -95,9 +91,72 @@ pub(crate) fn read_names(bytes: &[u8], count: usize) -> Result<Vec<String>, &'st
     postcard::from_bytes(names).map_err(|_| NO_NAMES)
 }
 
+/// Stores a folder as iroh's programs do: a collection in which the folder's name stands before each file's, so
+/// that `sendme receive` makes a folder of it. Of `name` that is what follows the last slash.
+///
+/// # Errors
+/// The errors of [`store_collection`].
+pub async fn store_folder(
+    blobs: &Blobs,
+    name: &str,
+    files: Vec<(String, Hash)>,
+    tag: Option<TagName>,
+) -> Result<Pin> {
+    let last = name.rsplit('/').next().unwrap_or_default();
+    let folder = match last {
+        "" | "." | ".." => "folder",
+        last => last,
+    };
+    let named = files
+        .into_iter()
+        .map(|(file, hash)| (format!("{folder}/{file}"), hash));
+    store_collection(blobs, named.collect(), tag).await
+}
+
+/// The files of a collection that is a folder, without the folder's name if one stands before each; otherwise
+/// what [`load_collection`] returns.
+///
+/// # Errors
+/// The errors of [`load_collection`].
+pub async fn load_folder(blobs: &Blobs, root: Hash) -> Result<Vec<(String, Hash)>> {
+    let mut files = load_collection(blobs, root).await?;
+    if let Some(len) = common_folder(&files).map(str::len) {
+        for (name, _) in &mut files {
+            name.drain(..=len);
+        }
+    }
+    Ok(files)
+}
+
+/// Returns the name of the folder that a collection is, if one stands before each of its files.
+///
+/// # Errors
+/// The errors of [`load_collection`].
+pub async fn folder_name(blobs: &Blobs, root: Hash) -> Result<Option<String>> {
+    let files = load_collection(blobs, root).await?;
+    Ok(common_folder(&files).map(str::to_owned))
+}
+
+/// The folder that all names begin with, and are longer than.
+fn common_folder(files: &[(String, Hash)]) -> Option<&str> {
+    let (first, _) = files.first()?;
+    let (folder, _) = first.split_once('/')?;
+    let is_in = |name: &str| {
+        let rest = name
+            .strip_prefix(folder)
+            .and_then(|rest| rest.strip_prefix('/'));
+        rest.is_some_and(|rest| !rest.is_empty())
+    };
+    let all = files.iter().all(|(name, _)| is_in(name));
+    // What is no folder's name is for whoever checks names.
+    let is_name = !matches!(folder, "" | "." | "..")
+        && !folder.contains(|c: char| c.is_control() || matches!(c, ':' | '\\'));
+    (all && is_name).then_some(folder)
+}
+
 async fn complete_size(blobs: &Blobs, hash: Hash) -> Result<u64> {
     match blobs.status(hash).await? {
-        Some(Status::Complete { size }) => Ok(size),
+        Some(BlobStatus::Complete { size }) => Ok(size),
         _ => Err(Error::new(
             Kind::NotFound,
             "collection.load",

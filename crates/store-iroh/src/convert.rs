@@ -55,11 +55,28 @@ pub(crate) fn to_tag_name(tag: IrohTag) -> Result<TagName> {
     TagName::try_from(tag.0)
 }
 
+/// Returns true if the error says that bytes are not here, and not that they are others. A payload that is
+/// missing is damage to the engine, whose index claims it; to a client of iroh-blobs it is something to fetch.
+fn is_missing(error: &Error) -> bool {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        if error
+            .downcast_ref::<Error>()
+            .is_some_and(|error| error.kind() == Kind::NotFound)
+        {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}
+
 /// The engine's error as iroh-blobs understands it: the kind decides how it goes on, and the text
 /// stays ours.
 pub(crate) fn to_io_error(error: Error) -> io::Error {
     use io::ErrorKind as Io;
     let kind = match error.kind() {
+        Kind::Corrupt if is_missing(&error) => Io::NotFound,
         Kind::NotFound => Io::NotFound,
         Kind::Conflict => Io::ResourceBusy,
         Kind::Corrupt => Io::InvalidData,
@@ -107,5 +124,25 @@ mod tests {
         assert_eq!(missing.to_string(), "blobs.read: not found: no such blob");
         let damaged = to_io_error(Error::new(Kind::Corrupt, "blobs.read", ""));
         assert_eq!(damaged.kind(), io::ErrorKind::InvalidData);
+    }
+
+    #[test]
+    fn a_payload_that_is_missing_is_not_found_and_a_damaged_one_is_damaged() {
+        let claimed = || Error::new(Kind::Corrupt, "blobs.read", "the payload is missing");
+        let gone = Error::new(
+            Kind::NotFound,
+            "blobs.read",
+            "the payload has no such bytes",
+        );
+        let missing = to_io_error(claimed().because(gone));
+        assert_eq!(missing.kind(), io::ErrorKind::NotFound);
+        assert!(missing.to_string().contains("the payload is missing"));
+        let failed = io::Error::from(io::ErrorKind::UnexpectedEof);
+        let damaged = to_io_error(claimed().because(failed));
+        assert_eq!(damaged.kind(), io::ErrorKind::InvalidData);
+        // Only a claim that turns out to be wrong becomes absence.
+        let gone = Error::new(Kind::NotFound, "node.read", "no such table");
+        let closed = Error::new(Kind::Closed, "blobs.read", "").because(gone);
+        assert_eq!(to_io_error(closed).kind(), io::ErrorKind::NotConnected);
     }
 }

@@ -65,7 +65,10 @@ pub use iroh::{Endpoint, EndpointAddr, endpoint::Connection, protocol::Router};
 pub use iroh_blobs::{ALPN, ticket::BlobTicket};
 
 pub use self::{
-    collection::{MAX_ENTRIES, MAX_NAMES_LEN, load_collection, store_collection},
+    collection::{
+        MAX_ENTRIES, MAX_NAMES_LEN, folder_name, load_collection, load_folder, store_collection,
+        store_folder,
+    },
     convert::{to_engine_hash, to_engine_root, to_iroh_hash, to_iroh_root},
     fetch::{
         FetchOptions, FetchProgress, FetchProgressFn, Fetched, MAX_HASH_SEQ_LEN, MAX_STREAMS,

@@ -40,13 +40,13 @@ impl Payload {
     }
 }
 
-// What the trait's methods do, without a future; stores built on this one call it under locks.
+// The synchronous form of the trait's methods; stores built on this one call it under locks.
 impl MemoryStore {
     fn block_len(&self) -> u32 {
         self.0.facts.blobs.block_len
     }
 
-    /// [Writes](BlobStore::write) at once.
+    /// Writes synchronously, as [`BlobStore::write`] does.
     pub fn write_now(&self, id: PayloadId, blocks: Vec<Block>) -> Result<()> {
         const OPERATION: &str = "blobs.write";
         let block_len = self.block_len();
@@ -72,12 +72,12 @@ impl MemoryStore {
         })
     }
 
-    /// [Deletes](BlobStore::delete) at once.
+    /// Deletes synchronously, as [`BlobStore::delete`] does.
     pub fn delete_now(&self, ids: Vec<PayloadId>) -> Result<()> {
         let removed: Vec<_> = self.0.blobs.write("blobs.delete", |payloads| {
             Ok(ids.iter().filter_map(|id| payloads.remove(id)).collect())
         })?;
-        // Freed after the lock, which others may wait for.
+        // Freed after the lock is released, so that others need not wait.
         drop(removed);
         Ok(())
     }
@@ -147,13 +147,13 @@ impl BlobStore for MemoryStore {
     }
 }
 
-/// Cuts runs of blocks into single blocks, each in memory of its own.
+/// Splits runs of blocks into single blocks, each with its own memory.
 pub fn split(blocks: &[Block], block_len: u32) -> Vec<(Part, u64, Bytes)> {
     let single = |block: &Block| {
         let part = block.part;
         let chunks = block.bytes.chunks(block_len as usize);
         let chunks: Vec<_> = chunks.map(Bytes::copy_from_slice).collect();
-        // What goes beyond every index is refused elsewhere.
+        // A block beyond the largest index is refused elsewhere.
         let first = block.index;
         let indexes = (0..).map(move |n| first.saturating_add(n));
         indexes
@@ -163,7 +163,7 @@ pub fn split(blocks: &[Block], block_len: u32) -> Vec<(Part, u64, Bytes)> {
     blocks.iter().flat_map(single).collect()
 }
 
-/// The problem with a block.
+/// The reason why a block is invalid.
 enum Problem {
     Empty { index: u64 },
     Partial { index: u64 },
@@ -189,7 +189,7 @@ impl Problem {
     }
 }
 
-/// Checks that each of `blocks` is well-formed by itself and among the others.
+/// Checks that each of `blocks` is well-formed by itself and does not conflict with the others.
 fn check(blocks: &[Block], facts: BlobCapabilities) -> Result<(), Problem> {
     let block_len = u64::from(facts.block_len);
     for block in blocks {
@@ -213,7 +213,7 @@ fn check(blocks: &[Block], facts: BlobCapabilities) -> Result<(), Problem> {
     Ok(())
 }
 
-/// The parts of blocks that make up `range`, or `None` where a byte of it is missing. The work is
+/// Returns the parts of blocks that make up `range`; `None` if a byte of it is missing. The work is
 /// bounded by what is stored, not by the range.
 fn pieces(blocks: &Blocks, block_len: u32, range: &Range<u64>) -> Option<Vec<Bytes>> {
     let block_len = u64::from(block_len);

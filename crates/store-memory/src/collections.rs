@@ -1,4 +1,4 @@
-//! Collections: a map of maps, and a broadcast of what changed.
+//! Collections: a map of maps, and a broadcast channel of changes.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -102,7 +102,7 @@ impl Collections {
                 keys: keys.into_iter().collect(),
                 revision,
             };
-            // It fails only where the last watcher has just gone.
+            // This fails only if the last watcher has just been dropped.
             self.changes.send(change).ok();
         }
         revision
@@ -117,7 +117,7 @@ impl Collections {
         }
     }
 
-    /// At most a page of what `scan` asks for.
+    /// Returns at most one page of the entries that `scan` asks for.
     fn page(&self, scan: &Scan) -> Vec<Entry> {
         let (start, end) = &scan.keys;
         let keys = (start.as_ref().map(|k| &**k), end.as_ref().map(|k| &**k));
@@ -139,9 +139,9 @@ impl Collections {
     }
 }
 
-// What the trait's method does, without a future; stores built on this one call it under locks.
+// The synchronous form of the trait's method; stores built on this one call it under locks.
 impl MemoryStore {
-    /// [Commits](CollectionStore::commit) at once.
+    /// Commits synchronously, as [`CollectionStore::commit`] does.
     pub fn commit_now(&self, batch: Batch) -> Result<Revision> {
         const OPERATION: &str = "collection.commit";
         self.0.collections.write(OPERATION, |collections| {

@@ -1,4 +1,4 @@
-//! Steps below the contracts, for stores that lose power: single blocks as they are, and copies.
+//! Steps below the contracts, for stores that simulate a loss of power: single raw blocks, and copies.
 
 use bytes::Bytes;
 use larder_store_api::{Edit, Part, PayloadId, Result};
@@ -6,7 +6,7 @@ use larder_store_api::{Edit, Part, PayloadId, Result};
 use super::{Facts, Guarded, MemoryStore, Shared};
 
 impl MemoryStore {
-    /// The block, however long it is.
+    /// Returns a block, whatever its length.
     pub fn block_now(&self, id: PayloadId, part: Part, index: u64) -> Result<Option<Bytes>> {
         self.0.blobs.read("blobs.read", |payloads| {
             let payload = payloads.get(&id);
@@ -14,7 +14,7 @@ impl MemoryStore {
         })
     }
 
-    /// Sets a block without the checks of a write: a crash keeps no rules.
+    /// Sets a block without the checks of a write: a crash respects no rules.
     pub fn force(&self, id: PayloadId, part: Part, index: u64, bytes: Bytes) -> Result<()> {
         self.0.blobs.write("blobs.write", |payloads| {
             let blocks = payloads.entry(id).or_default().part_mut(part);
@@ -23,7 +23,7 @@ impl MemoryStore {
         })
     }
 
-    /// Applies edits that are known to hold.
+    /// Applies edits that are known to be valid.
     pub fn apply_now(&self, edits: Vec<Edit>) -> Result<()> {
         self.0
             .collections
@@ -33,7 +33,7 @@ impl MemoryStore {
             })
     }
 
-    /// A store of its own with the same content, revisions included.
+    /// Returns an independent store with the same content, including revisions.
     pub fn copy(&self) -> Result<Self> {
         let facts: Facts = self.0.facts;
         let blobs = self

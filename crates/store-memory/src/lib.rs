@@ -1,9 +1,10 @@
-//! The store in memory: blobs, collections and secrets that need no disk and no runtime, and are gone with
-//! their last handle.
+//! An in-memory store: blobs, collections and secrets that need no disk and no runtime, and are gone
+//! with their last handle.
 //!
-//! [`MemoryStore`] is the reference, too: the smallest store that keeps every contract of `store-api`.
-//! Stores for tests are built on it; for them it offers, beside the traits, the same steps without a
-//! future ([`write_now`](MemoryStore::write_now) and others), and [`Facts`] to choose.
+//! [`MemoryStore`] is also the reference implementation: the smallest store that keeps every contract
+//! of `store-api`. Test stores are built on it. For them it offers, besides the traits, synchronous
+//! forms of the same steps ([`write_now`](MemoryStore::write_now) and others), and configurable
+//! [`Facts`].
 
 mod blobs;
 mod collections;
@@ -22,23 +23,23 @@ use larder_store_api::{
 
 pub use self::{blobs::split, secrets::MemorySecrets};
 
-/// The length of a block unless another is asked for, in bytes.
+/// The default length of a block, in bytes.
 const BLOCK_LEN: u32 = GROUP_LEN as u32;
 /// The longest part, in bytes: enough for anything, and far from where offsets overflow.
 const MAX_PART_LEN: u64 = 1 << 48;
 /// The longest key, in bytes.
 const MAX_KEY_LEN: u32 = 4 * 1024;
-/// The longest value, in bytes.
+/// The most expectations and edits in one batch.
 const MAX_VALUE_LEN: u32 = 16 * 1024 * 1024;
 /// The most expectations and edits in one batch.
 const MAX_BATCH_LEN: u32 = 64 * 1024;
-/// The most items that a listing takes out under the lock at once.
+/// The most items that a listing copies at once under the lock.
 const PAGE: usize = 256;
 
-/// A store in memory: blobs and collections that are gone when its last clone is dropped.
+/// An in-memory store: blobs and collections that are gone when its last clone is dropped.
 ///
-/// It is cheap to clone, and clones share what they keep. It needs no async runtime, its calls never
-/// wait, and it copies what it is given, so that it keeps no larger buffer alive.
+/// Clones are cheap and share their content. The store needs no async runtime, its calls never block,
+/// and it copies its input, so that it does not keep larger buffers alive.
 ///
 /// ```
 /// use larder_store_api::{BlobStore, Block, Bytes, Part, PayloadId};
@@ -57,7 +58,7 @@ const PAGE: usize = 256;
 #[derive(Clone)]
 pub struct MemoryStore(Arc<Shared>);
 
-/// The capabilities that a store in memory has.
+/// The capabilities of an in-memory store.
 #[derive(Debug, Clone, Copy)]
 pub struct Facts {
     /// The capabilities of its blobs.
@@ -73,15 +74,15 @@ struct Shared {
 }
 
 impl MemoryStore {
-    /// An empty store whose blocks have 16 KiB.
+    /// Creates an empty store with blocks of 16 KiB.
     pub fn new() -> Self {
         Self::with_block_len(BLOCK_LEN)
     }
 
-    /// An empty store whose blocks have `block_len` bytes.
+    /// Creates an empty store with blocks of `block_len` bytes.
     ///
     /// # Panics
-    /// Where `block_len` is not a positive multiple of [`GROUP_LEN`].
+    /// If `block_len` is not a positive multiple of [`GROUP_LEN`].
     pub fn with_block_len(block_len: u32) -> Self {
         assert!(
             block_len > 0 && u64::from(block_len).is_multiple_of(GROUP_LEN),
@@ -92,17 +93,19 @@ impl MemoryStore {
         collections.max_value_len = MAX_VALUE_LEN;
         collections.max_batch_len = MAX_BATCH_LEN;
         Self::with_facts(Facts {
-            blobs: BlobCapabilities {
-                block_len,
-                max_part_len: MAX_PART_LEN,
-                durability: Durability::Memory,
-                concurrency: 1,
+            blobs: {
+                let mut facts = BlobCapabilities::least();
+                facts.block_len = block_len;
+                facts.max_part_len = MAX_PART_LEN;
+                facts.durability = Durability::Memory;
+                facts.concurrency = 1;
+                facts
             },
             collections,
         })
     }
 
-    /// An empty store with these capabilities.
+    /// Creates an empty store with these capabilities.
     pub fn with_facts(facts: Facts) -> Self {
         Self(Arc::new(Shared {
             facts,
@@ -111,8 +114,8 @@ impl MemoryStore {
         }))
     }
 
-    /// Closes the store for all its clones and frees what it kept. Later calls, and watchers, answer
-    /// [`Kind::Closed`]; closing again does nothing.
+    /// Closes the store for all its clones and frees its content. Later calls, and watchers, return
+    /// [`Kind::Closed`]; closing it again does nothing.
     pub fn close(&self) {
         self.0.blobs.close();
         self.0.collections.close();
@@ -133,11 +136,11 @@ impl fmt::Debug for MemoryStore {
     }
 }
 
-/// State behind a lock, until it is closed.
+/// State behind a lock, until the store is closed.
 struct Guarded<T>(RwLock<Option<T>>);
 
-// A poisoned lock is taken as it is: every change is checked first and applied without a step that
-// can panic, so that the state behind it is whole.
+// A poisoned lock is used as it is: every change is checked first and then applied by steps that cannot
+// panic, so the state is consistent.
 impl<T> Guarded<T> {
     fn new(state: T) -> Self {
         Self(RwLock::new(Some(state)))
@@ -160,7 +163,7 @@ impl<T> Guarded<T> {
             .write()
             .unwrap_or_else(PoisonError::into_inner)
             .take();
-        // Freed after the lock, which others may wait for.
+        // Freed after the lock is released, so that others need not wait.
         drop(state);
     }
 }
@@ -169,8 +172,8 @@ fn closed(operation: &'static str) -> Error {
     Error::new(Kind::Closed, operation, "the store was closed")
 }
 
-/// A listing that fetches page after page. `fetch` gets what the page before it said, and says where
-/// the next one goes on, or `None` after the last.
+/// A listing that fetches one page after another. `fetch` gets the cursor that the previous page
+/// returned, and returns the next one, or `None` after the last page.
 fn paged<T, C>(
     first: C,
     mut fetch: impl FnMut(C) -> Result<(Vec<T>, Option<C>)> + Send + 'static,

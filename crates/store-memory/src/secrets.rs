@@ -1,4 +1,4 @@
-//! Secrets in memory: gone when the last handle is dropped.
+//! In-memory secrets: gone when the last handle is dropped.
 
 use std::{
     collections::BTreeMap,
@@ -8,12 +8,12 @@ use std::{
 use async_trait::async_trait;
 use larder_store_api::{Result, Secret, SecretName, Secrets};
 
-/// Secrets in memory. Clones keep the same ones.
+/// In-memory secrets. Clones share them.
 #[derive(Debug, Clone, Default)]
 pub struct MemorySecrets(Arc<Mutex<BTreeMap<SecretName, Secret>>>);
 
 impl MemorySecrets {
-    /// None yet.
+    /// Creates an empty keeper of secrets.
     pub fn new() -> Self {
         Self::default()
     }

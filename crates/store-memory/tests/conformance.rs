@@ -1,4 +1,4 @@
-//! The store in memory passes every suite: it is the reference that they are written against.
+//! The in-memory store passes every suite: it is the reference for which they are written.
 
 use larder_store_memory::{MemorySecrets, MemoryStore};
 use larder_store_testkit::suite::{Subject, check_secrets};

@@ -42,6 +42,8 @@ pub(crate) struct Appender {
     synced: u64,
     /// The reason why nothing can be appended any more, once the device failed.
     failed: Option<Error>,
+    /// The disk was full: nothing is written ahead.
+    is_tight: bool,
 }
 
 impl Appender {
@@ -95,6 +97,7 @@ impl Appender {
             last,
             synced: last.sequence,
             failed: None,
+            is_tight: false,
         }
     }
 
@@ -131,7 +134,9 @@ impl Appender {
         });
         let frame_len = bytes.len() as u64;
         let end = self.end + frame_len;
-        if end > self.len && frame_len > ZEROS_MAX_FRAME {
+        if self.is_tight {
+            // The space is for what is to be kept.
+        } else if end > self.len && frame_len > ZEROS_MAX_FRAME {
             // Where it cannot be, the write tells why, or is a little slower.
             if self.file.set_len(end + HOLE_AHEAD).is_ok() {
                 self.len = end + HOLE_AHEAD;
@@ -141,6 +146,7 @@ impl Appender {
             bytes.resize(padded, 0);
         }
         let mut written = disk::write_all_at(&self.file, bytes, self.end);
+        self.is_tight |= written.is_err();
         if written.is_err() && bytes.len() as u64 > frame_len {
             // There may be room for the frame alone.
             bytes.truncate(usize::try_from(frame_len).expect("it was a length"));
@@ -220,6 +226,7 @@ impl Appender {
                 .map_err(|error| Error::io("log.trim", &self.path, error))?;
             self.len = self.end;
         }
+        self.is_tight = false;
         Ok(())
     }
 

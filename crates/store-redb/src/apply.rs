@@ -1,6 +1,6 @@
 //! The thread that brings the index up to date with the log.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use tokio::sync::mpsc::WeakSender;
 
@@ -14,7 +14,7 @@ use crate::{
 const IDLE: Duration = Duration::from_millis(250);
 
 /// Applies generations until it is told to stop.
-pub(crate) fn run(core: &Arc<Core>, index: Index, writer: &WeakSender<Request>) {
+pub(crate) fn run(core: &Core, index: Index) {
     let mut last_seen = 0;
     loop {
         let generation = {
@@ -38,7 +38,7 @@ pub(crate) fn run(core: &Arc<Core>, index: Index, writer: &WeakSender<Request>) 
         let Some(generation) = generation else {
             let waiting = core.overlay.waiting();
             if waiting > 0 && waiting == last_seen {
-                tell(writer, Request::Idle);
+                tell(core, Request::Idle);
             }
             last_seen = waiting;
             continue;
@@ -48,14 +48,21 @@ pub(crate) fn run(core: &Arc<Core>, index: Index, writer: &WeakSender<Request>) 
         }
         drop(generation);
         core.notify();
-        tell(writer, Request::Nudge);
+        tell(core, Request::Nudge);
     }
 }
 
-/// Tells the writer; where its queue is full, it looks for work anyway.
-fn tell(writer: &WeakSender<Request>, request: Request) {
-    if let Some(sender) = writer.upgrade() {
+/// Tells the writer, if there is one; where its queue is full, it looks for work anyway.
+fn tell(core: &Core, request: Request) {
+    if let Some(sender) = core.writer.get().and_then(WeakSender::upgrade) {
         drop(sender.try_send(request));
+    }
+}
+
+/// Has the writer look for work.
+pub(crate) fn nudge(writer: &WeakSender<Request>) {
+    if let Some(sender) = writer.upgrade() {
+        drop(sender.try_send(Request::Nudge));
     }
 }
 

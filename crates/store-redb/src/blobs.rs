@@ -25,11 +25,13 @@ impl BlobStore for RedbStore {
     }
 
     fn capabilities(&self) -> BlobCapabilities {
-        BlobCapabilities {
-            block_len: payload::BLOCK_LEN,
-            max_part_len: payload::MAX_PART_LEN,
-            durability: Durability::OnSync,
-            concurrency: CONCURRENCY,
+        {
+            let mut facts = BlobCapabilities::least();
+            facts.block_len = payload::BLOCK_LEN;
+            facts.max_part_len = payload::MAX_PART_LEN;
+            facts.durability = Durability::OnSync;
+            facts.concurrency = CONCURRENCY;
+            facts
         }
     }
 
@@ -59,13 +61,16 @@ impl BlobStore for RedbStore {
 
     async fn write(&self, id: PayloadId, blocks: Vec<Block>) -> Result<()> {
         const OPERATION: &str = "blobs.write";
+        self.check_writable(OPERATION)?;
         BlobStore::capabilities(self).check(&blocks)?;
         self.blocking(OPERATION, move |payloads| payloads.write(id, &blocks))
             .await
     }
 
     async fn delete(&self, ids: Vec<PayloadId>) -> Result<()> {
-        self.blocking("blobs.delete", move |payloads| {
+        const OPERATION: &str = "blobs.delete";
+        self.check_writable(OPERATION)?;
+        self.blocking(OPERATION, move |payloads| {
             ids.into_iter().try_for_each(|id| payloads.delete(id))
         })
         .await

@@ -98,7 +98,7 @@ impl CollectionStore for RedbStore {
 
     async fn commit(&self, batch: Batch) -> Result<Revision> {
         const OPERATION: &str = "collection.commit";
-        self.check_open(OPERATION)?;
+        self.check_writable(OPERATION)?;
         CollectionStore::capabilities(self).check(&batch)?;
         self.ask(OPERATION, |reply| Request::Commit(batch, reply))
             .await
@@ -131,6 +131,9 @@ impl CollectionStore for RedbStore {
     async fn sync(&self) -> Result<()> {
         const OPERATION: &str = "collection.sync";
         self.check_open(OPERATION)?;
+        if self.is_read_only() {
+            return Ok(());
+        }
         self.ask(OPERATION, Request::Sync).await
     }
 }

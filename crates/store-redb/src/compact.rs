@@ -11,7 +11,7 @@ use crate::{
     frame::{self, FrameBuilder, Record},
     item::Account,
     log::Position,
-    writer::{Compaction, Pending, Writer},
+    writer::{Compaction, Pending, Purpose, Writer},
 };
 
 /// The length from which an idle store's last segment is rolled: if half of it is dead, the next
@@ -46,7 +46,10 @@ impl Writer {
     pub(crate) fn maintain_step(&mut self) -> Result<Left> {
         self.retire()?;
         if self.compaction.is_some() {
-            self.make_room()?;
+            self.make_room(match self.is_settling() {
+                true => Purpose::Frees,
+                false => Purpose::Stores,
+            })?;
             self.copy_frame()?;
             return Ok(Left::Work);
         }

@@ -1,12 +1,12 @@
 //! The state that the store's threads share.
 
 use std::{
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, atomic::Ordering},
     time::Duration,
 };
 
 use larder_store_api::{Change, Error, Kind, Result};
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, mpsc};
 
 use crate::{
     cache::Cache,
@@ -17,6 +17,8 @@ use crate::{
     log::Log,
     overlay::Overlay,
     pages::PageState,
+    reserve::Reserve,
+    writer::Request,
 };
 
 /// The number of changes that a watcher may lag behind before it is told to read again.
@@ -29,8 +31,11 @@ pub(crate) struct Core {
     pub(crate) overlay: Overlay,
     pub(crate) cache: Cache,
     pub(crate) pages: Arc<PageState>,
+    pub(crate) reserve: Reserve,
     /// Of the thread that commits; gone once it ended.
     pub(crate) changes: broadcast::WeakSender<Change>,
+    /// The queue of the thread that commits, once there is one.
+    pub(crate) writer: OnceLock<mpsc::WeakSender<Request>>,
     /// Held until the store is closed.
     pub(crate) folder: Mutex<Option<Folder>>,
     applying: Mutex<Applying>,
@@ -69,12 +74,15 @@ impl Core {
         changes: broadcast::WeakSender<Change>,
     ) -> Self {
         let (applied, accounts) = applied.unzip();
+        let reserve = Reserve::of(folder.path());
         Self {
             log,
             overlay: Overlay::new(snapshot),
             cache: Cache::new(),
             pages,
+            reserve,
             changes,
+            writer: OnceLock::new(),
             folder: Mutex::new(Some(folder)),
             applying: Mutex::new(Applying {
                 applied,
@@ -84,6 +92,15 @@ impl Core {
             }),
             progress: Condvar::new(),
         }
+    }
+
+    /// Gives the reserve up, and says if there was any.
+    pub(crate) fn release_reserve(&self) -> bool {
+        let released = self.reserve.release();
+        if released {
+            self.pages.full.store(false, Ordering::Release);
+        }
+        released
     }
 
     pub(crate) fn applying(&self) -> MutexGuard<'_, Applying> {

@@ -5,7 +5,6 @@ use std::{
     any::Any,
     fs,
     ops::{Bound, Range},
-    panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
 };
 
@@ -13,14 +12,14 @@ use bytes::Bytes;
 use larder_store_api::{Error, Kind, Order, Result};
 use redb::{
     Builder, Database, ReadOnlyTable, ReadableDatabase, ReadableTable, ReadableTableMetadata,
-    TableDefinition, TableError,
+    StorageBackend, TableDefinition, TableError,
 };
 
 use crate::{
     error::closed,
     item::{Account, Accounts, Applied, Generation, Item, Value},
     log::{Pointer, Position},
-    pages::Pages,
+    silence,
 };
 
 /// The memory that redb may use for its cache.
@@ -35,11 +34,15 @@ const ACCOUNTS: TableDefinition<u32, (u64, u64, u64)> = TableDefinition::new("ac
 /// One entry: how far the log was applied, as segment, offset, sequence, revision.
 const APPLIED: TableDefinition<(), (u32, u64, u64, u64)> = TableDefinition::new("applied");
 
+const HERE: &str = "the database is there until the index is dropped";
+
 /// The index, open for writing.
 #[derive(Debug)]
 pub(crate) struct Index {
-    database: Database,
+    /// `None` while this is dropped.
+    database: Option<Database>,
     path: PathBuf,
+    in_memory: bool,
 }
 
 /// The index as it was after one apply.
@@ -57,18 +60,29 @@ impl std::fmt::Debug for Snapshot {
 }
 
 impl Index {
-    /// Opens or creates the index at `path`.
-    pub(crate) fn open(path: &Path, pages: Pages) -> Result<Self> {
+    /// Opens or creates the index at `path`, whose pages are these.
+    pub(crate) fn open(path: &Path, pages: impl StorageBackend) -> Result<Self> {
         guard("index.open", || {
             let database = Builder::new()
                 .set_cache_size(CACHE_LEN)
                 .create_with_backend(pages)
                 .map_err(|error| failed("index.open", error))?;
             Ok(Self {
-                database,
+                database: Some(database),
                 path: path.to_owned(),
+                in_memory: false,
             })
         })
+    }
+
+    fn database(&self) -> &Database {
+        self.database.as_ref().expect(HERE)
+    }
+
+    /// Says that what is written to it stays in memory: it is not worth compacting.
+    pub(crate) fn in_memory(mut self) -> Self {
+        self.in_memory = true;
+        self
     }
 
     /// Returns the place up to which the log was applied, and the accounts; `None` in a new index.
@@ -76,7 +90,7 @@ impl Index {
         const OPERATION: &str = "index.open";
         guard(OPERATION, || {
             let read = self
-                .database
+                .database()
                 .begin_read()
                 .map_err(|error| failed(OPERATION, error))?;
             let applied = match read.open_table(APPLIED) {
@@ -116,7 +130,7 @@ impl Index {
         const OPERATION: &str = "index.open";
         guard(OPERATION, || {
             let write = self
-                .database
+                .database()
                 .begin_write()
                 .map_err(|error| failed(OPERATION, error))?;
             write
@@ -137,7 +151,7 @@ impl Index {
         const OPERATION: &str = "index.read";
         guard(OPERATION, || {
             let read = self
-                .database
+                .database()
                 .begin_read()
                 .map_err(|error| failed(OPERATION, error))?;
             let rows = read
@@ -161,7 +175,7 @@ impl Index {
         };
         guard(OPERATION, || {
             let mut write = self
-                .database
+                .database()
                 .begin_write()
                 .map_err(|error| failed(OPERATION, error))?;
             // Reopening after a crash then needs no walk over the whole index.
@@ -224,6 +238,9 @@ impl Index {
     /// that this takes long. Nothing may be reading.
     pub(crate) fn compact(mut self) -> Result<()> {
         const OPERATION: &str = "index.compact";
+        if self.in_memory {
+            return Ok(());
+        }
         let data = fs::metadata(&self.path);
         let len = data
             .map_err(|error| Error::io(OPERATION, &self.path, error))?
@@ -231,7 +248,7 @@ impl Index {
         guard(OPERATION, || {
             let rows = {
                 let read = self
-                    .database
+                    .database()
                     .begin_read()
                     .map_err(|error| failed(OPERATION, error))?;
                 let rows = read
@@ -241,6 +258,8 @@ impl Index {
             };
             if COMPACT_LEN.contains(&len) && len > rows.saturating_mul(ROW_COST) {
                 self.database
+                    .as_mut()
+                    .expect(HERE)
                     .compact()
                     .map_err(|error| failed(OPERATION, error))?;
             }
@@ -251,6 +270,19 @@ impl Index {
     /// Returns the path of the index.
     pub(crate) fn path(&self) -> &Path {
         &self.path
+    }
+}
+
+impl Drop for Index {
+    fn drop(&mut self) {
+        // redb writes when it closes, and may find a damaged page then.
+        let database = self.database.take();
+        if let Err(error) = guard("index.close", || {
+            drop(database);
+            Ok(())
+        }) {
+            tracing::warn!(?error, "the index was not closed cleanly");
+        }
     }
 }
 
@@ -353,7 +385,7 @@ fn decode(row: &[u8]) -> Option<Item> {
 
 /// Runs a call of redb, which may panic on a damaged page.
 fn guard<T>(operation: &'static str, call: impl FnOnce() -> Result<T>) -> Result<T> {
-    catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|panic| {
+    silence::catch(call).unwrap_or_else(|panic| {
         let text = panic_text(panic.as_ref());
         Err(damaged(operation).with("panic", text))
     })

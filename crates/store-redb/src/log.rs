@@ -102,16 +102,7 @@ pub(crate) struct Log {
 impl Log {
     /// The segments that are in `dir`.
     pub(crate) fn open(dir: &Path, descriptors: Arc<Descriptors>) -> Result<Self> {
-        let fail = |error| Error::io("log.open", dir, error);
-        let mut segments = BTreeMap::new();
-        for entry in fs::read_dir(dir).map_err(fail)? {
-            let entry = entry.map_err(fail)?;
-            let name = entry.file_name();
-            let number = name.to_str().and_then(|name| name.strip_suffix(".log"));
-            if let Some(number) = number.and_then(|number| number.parse().ok()) {
-                segments.insert(number, entry.metadata().map_err(fail)?.len());
-            }
-        }
+        let segments = segments_in(dir)?;
         Ok(Self {
             dir: dir.to_owned(),
             segments: Mutex::new(segments),
@@ -119,8 +110,21 @@ impl Log {
         })
     }
 
+    /// Returns true if `dir` has a segment that begins as one does.
+    pub(crate) fn is_one(dir: &Path) -> Result<bool> {
+        for segment in segments_in(dir)?.into_keys() {
+            let path = segment_path(dir, segment);
+            let mut magic = [0; SEGMENT_MAGIC.len()];
+            let file = File::open(&path).map_err(|error| Error::io("log.open", &path, error))?;
+            if disk::read_exact_at(&file, &mut magic, 0).is_ok() && magic == SEGMENT_MAGIC {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     pub(crate) fn path(&self, segment: u32) -> PathBuf {
-        self.dir.join(format!("{segment:08}.log"))
+        segment_path(&self.dir, segment)
     }
 
     /// Returns the path at which a repair keeps the segment as it was found.
@@ -191,6 +195,11 @@ impl Log {
         disk::sync_dir("log.compact", &self.dir)
     }
 
+    /// Takes a segment for one that is not there, without removing it.
+    pub(crate) fn pass_over(&self, segment: u32) {
+        lock(&self.segments).remove(&segment);
+    }
+
     /// A segment's header, or `None` where it is not whole.
     pub(crate) fn header(&self, segment: u32) -> Result<Option<SegmentHeader>> {
         let file = self.file(segment)?.ok_or_else(|| self.missing(segment))?;
@@ -218,6 +227,25 @@ impl Log {
             salt: self.header(segment)?.map(|header| header.salt),
         })
     }
+}
+
+fn segment_path(dir: &Path, segment: u32) -> PathBuf {
+    dir.join(format!("{segment:08}.log"))
+}
+
+/// The segments in a folder, and their lengths.
+fn segments_in(dir: &Path) -> Result<BTreeMap<u32, u64>> {
+    let fail = |error| Error::io("log.open", dir, error);
+    let mut segments = BTreeMap::new();
+    for entry in fs::read_dir(dir).map_err(fail)? {
+        let entry = entry.map_err(fail)?;
+        let name = entry.file_name();
+        let number = name.to_str().and_then(|name| name.strip_suffix(".log"));
+        if let Some(number) = number.and_then(|number| number.parse().ok()) {
+            segments.insert(number, entry.metadata().map_err(fail)?.len());
+        }
+    }
+    Ok(segments)
 }
 
 /// One frame as it was read.

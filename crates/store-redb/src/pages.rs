@@ -14,7 +14,7 @@ use std::{
     io,
     path::{Path, PathBuf},
     sync::{
-        Arc, Mutex, PoisonError, RwLock,
+        Arc, Mutex, OnceLock, PoisonError, RwLock,
         atomic::{AtomicBool, Ordering},
     },
     thread,
@@ -24,10 +24,13 @@ use std::{
 use redb::StorageBackend;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use crate::disk::{self, lock};
+use crate::{
+    disk::{self, lock},
+    silence,
+};
 
 const PAGE: usize = 4096;
-const PAGE_LEN: u64 = PAGE as u64;
+pub(crate) const PAGE_LEN: u64 = PAGE as u64;
 /// The number of pages that one page of checksums covers.
 const RUN: u64 = PAGE_LEN / 8;
 /// The byte with which a damaged page is filled: no valid page of redb.
@@ -45,6 +48,17 @@ pub(crate) struct PageState {
     pub(crate) full: AtomicBool,
     /// A damaged page was read.
     pub(crate) damaged: AtomicBool,
+    /// Called once when the disk turns out to be full.
+    pub(crate) on_full: OnceLock<Notice>,
+}
+
+/// Something to tell.
+pub(crate) struct Notice(pub(crate) Box<dyn Fn() + Send + Sync>);
+
+impl std::fmt::Debug for Notice {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Notice")
+    }
 }
 
 /// The file, as redb sees it.
@@ -89,7 +103,15 @@ fn checksum(number: u64, page: &[u8]) -> u64 {
 impl Pages {
     /// Opens or creates the file.
     pub(crate) fn open(path: &Path, state: Arc<PageState>) -> io::Result<Self> {
-        let file = disk::open_or_create(path)?;
+        Self::of(disk::open_or_create(path)?, path, state)
+    }
+
+    /// Opens the file, of which nothing is written.
+    pub(crate) fn open_to_read(path: &Path, state: Arc<PageState>) -> io::Result<Self> {
+        Self::of(File::open(path)?, path, state)
+    }
+
+    fn of(file: File, path: &Path, state: Arc<PageState>) -> io::Result<Self> {
         let pages = pages_in(file.metadata()?.len());
         let mut sums = Vec::new();
         let mut bytes = [0; PAGE];
@@ -127,6 +149,7 @@ impl Pages {
         if self.state.damaged.swap(true, Ordering::Relaxed) {
             return;
         }
+        silence::expect_panics();
         let path = self.path.display();
         tracing::error!(%path, page, "the index is damaged; it is made again at the next opening");
         if let Err(error) = File::create(self.path.with_extension("damaged")) {
@@ -147,6 +170,9 @@ impl Pages {
             if full && self.state.patient.load(Ordering::Acquire) {
                 if !self.state.full.swap(true, Ordering::AcqRel) {
                     tracing::warn!(path = %self.path.display(), "the disk is full; the index waits for space");
+                    if let Some(notice) = self.state.on_full.get() {
+                        (notice.0)();
+                    }
                 }
                 thread::sleep(FULL_PAUSE);
                 continue;

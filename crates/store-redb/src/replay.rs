@@ -1,7 +1,7 @@
 //! Opening: what the log has and the index lacks goes back into the overlay; a torn end is cut off;
 //! damage is told from it and reported.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering};
 
 use bytes::Bytes;
 use larder_store_api::{Error, Kind, Result};
@@ -9,9 +9,11 @@ use larder_store_api::{Error, Kind, Result};
 use crate::{
     append::Appender,
     core::Core,
-    disk, frame,
+    disk,
+    folder::Access,
+    frame,
     item::{Applied, Item, item_value},
-    log::{Counters, Frame, Frames, Position, SEGMENT_HEADER, SegmentHeader},
+    log::{Counters, Frame, Frames, Log, Position, SEGMENT_HEADER, SegmentHeader},
     overlay::Freeze,
 };
 
@@ -25,16 +27,28 @@ fn damaged(core: &Core, at: Position) -> Error {
         .with("offset", at.offset)
 }
 
-/// Replays the log into the overlay, and returns what appends to it.
-pub(crate) fn replay(core: &Arc<Core>) -> Result<Appender> {
-    drop_unfinished_segment(core)?;
+/// The end of the log: the last segment's header, the place where its last frame ends, and the counters there.
+/// `None` where the log has no segment.
+pub(crate) type End = Option<(SegmentHeader, u64, Counters)>;
+
+/// Returns what appends to a log that ends there.
+pub(crate) fn append_at(log: Arc<Log>, end: End) -> Result<Appender> {
+    match end {
+        Some((header, end, counters)) => Appender::resume(log, header, end, counters),
+        None => Appender::create(log, 1, Counters::default()),
+    }
+}
+
+/// Replays the log into the overlay, and returns where it ends.
+pub(crate) fn replay(core: &Arc<Core>, access: Access) -> Result<End> {
+    drop_unfinished_segment(core, access)?;
     let applied = core.applying().applied;
     let segments = core.log.segments();
     let end = segments.last_key_value().map(|(segment, offset)| Position {
         segment: *segment,
         offset: *offset,
     });
-    if applied.map(|applied| applied.position) != end {
+    if access == Access::Write && applied.map(|applied| applied.position) != end {
         sync_last(core)?;
     }
     let (first, last) = match (
@@ -47,7 +61,7 @@ pub(crate) fn replay(core: &Arc<Core>) -> Result<Appender> {
         }
         (Some(applied), _, Some((last, _))) => (applied.position.segment, *last),
         (None, Some((first, _)), Some((last, _))) => (*first, *last),
-        _ => return Appender::create(Arc::clone(&core.log), 1, Counters::default()),
+        _ => return Ok(None),
     };
     // The segment before: its header, where it ended, and how far it had counted.
     let mut before: Option<(SegmentHeader, Position, Counters)> = None;
@@ -77,20 +91,19 @@ pub(crate) fn replay(core: &Arc<Core>) -> Result<Appender> {
         let (end, counters) = replay_segment(core, start, counters, segment == last)?;
         before = Some((header, end, counters));
     }
-    let log = Arc::clone(&core.log);
-    match before {
-        Some((header, end, counters)) => Appender::resume(log, header, end.offset, counters),
-        None => Appender::create(log, 1, Counters::default()),
-    }
+    Ok(before.map(|(header, end, counters)| (header, end.offset, counters)))
 }
 
 /// Removes the last segment where a crash came before its header was durable: no frame was written.
-fn drop_unfinished_segment(core: &Core) -> Result<()> {
+fn drop_unfinished_segment(core: &Core, access: Access) -> Result<()> {
     if let Some((segment, len)) = core.log.segments().pop_last()
         && len <= SEGMENT_HEADER as u64
         && core.log.header(segment)?.is_none()
     {
-        core.log.remove(segment)?;
+        match access {
+            Access::Write => core.log.remove(segment)?,
+            Access::Read => core.log.pass_over(segment),
+        }
     }
     Ok(())
 }
@@ -196,6 +209,10 @@ fn publish(core: &Core, segment: u32, frame: &Frame, end: u64) -> Result<()> {
                 let applying = core.applying();
                 if let Some(error) = &applying.failed {
                     return Err(error.clone());
+                }
+                // As much as was in memory when the disk was full goes there again.
+                if core.pages.full.load(Ordering::Acquire) {
+                    break;
                 }
                 drop(core.wait(applying, INDEX_PAUSE));
             }

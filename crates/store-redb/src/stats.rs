@@ -53,9 +53,13 @@ impl RedbStore {
     }
 }
 
+/// The length of a file; none where it is absent, as an index is that had to be made in memory.
 fn len(path: &Path) -> Result<u64> {
-    let data = fs::metadata(path).map_err(|error| Error::io("store.stats", path, error))?;
-    Ok(data.len())
+    match fs::metadata(path) {
+        Ok(data) => Ok(data.len()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
+        Err(error) => Err(Error::io("store.stats", path, error)),
+    }
 }
 
 /// Adds the payload files below `dir`. Files that are removed meanwhile are passed over.

@@ -11,7 +11,7 @@ use std::{
 };
 
 use larder_descriptors::{Descriptors, SMALLEST_LIMIT};
-use larder_store_api::{Error, Kind, Result};
+use larder_store_api::{Change, Error, Kind, Result};
 use tokio::sync::{OnceCell, Semaphore, broadcast, mpsc, oneshot};
 
 use crate::{
@@ -19,14 +19,16 @@ use crate::{
     core::{Core, Stop, WATCH_BACKLOG, spawn},
     disk::{self, lock},
     error::closed,
-    folder::Folder,
+    folder::{Access, Folder},
     index::Index,
     log::Log,
-    pages::{PageState, Pages},
+    pages::{Notice, PageState, Pages},
     payload::Payloads,
     read::{self, Job},
     repair::{self, Repaired},
     replay,
+    reserve::Reserve,
+    shadow::Shadow,
     writer::{QUEUE_LEN, Reply, Request, Writer},
 };
 
@@ -85,7 +87,8 @@ pub(crate) struct Inner {
     pub(crate) dir: PathBuf,
     pub(crate) core: Arc<Core>,
     pub(crate) payloads: Arc<Payloads>,
-    pub(crate) writer: mpsc::Sender<Request>,
+    /// The thread that commits, or the reason why the store is open for reading alone.
+    pub(crate) writer: Result<mpsc::Sender<Request>>,
     pub(crate) readers: mpsc::Sender<Job>,
     pub(crate) blocking: Arc<Semaphore>,
     descriptors: Arc<Descriptors>,
@@ -94,9 +97,79 @@ pub(crate) struct Inner {
     threads: Mutex<Threads>,
 }
 
+/// A store that is being opened: all but the thread that commits. The order of the fields matters: the queue
+/// ends before the threads are waited for.
+struct Parts {
+    readers: mpsc::Sender<Job>,
+    threads: Threads,
+    payloads: Arc<Payloads>,
+    descriptors: Arc<Descriptors>,
+}
+
+impl Parts {
+    /// Starts the threads that apply and read.
+    fn start(
+        folder: Folder,
+        (index, applied): Opened,
+        pages: Arc<PageState>,
+        options: &Options,
+    ) -> Result<Self> {
+        let descriptors = &options.descriptors;
+        let log = Arc::new(Log::open(&folder.log(), Arc::clone(descriptors))?);
+        let payloads = Payloads::new(folder.payload(), Arc::clone(descriptors));
+        let payloads = Arc::new(payloads);
+        let snapshot = index.snapshot()?;
+        let changes = broadcast::Sender::new(WATCH_BACKLOG);
+        let core = Core::new(folder, log, snapshot, applied, pages, changes.downgrade());
+        let core = Arc::new(core);
+        let (readers, jobs) = mpsc::channel(read::QUEUE_LEN);
+        let mut threads = Threads {
+            core: Arc::clone(&core),
+            changes: Some(changes),
+            writer: None,
+            applier: None,
+            readers: Vec::new(),
+        };
+        let shared = Arc::clone(&core);
+        let apply = move || apply::run(&shared, index);
+        threads.applier = Some(spawn("larder-index", apply)?);
+        threads.readers = read::spawn(&core, &payloads, jobs)?;
+        Ok(Self {
+            threads,
+            payloads,
+            readers,
+            descriptors: Arc::clone(descriptors),
+        })
+    }
+
+    fn finish(self, writer: Result<mpsc::Sender<Request>>) -> RedbStore {
+        let core = Arc::clone(&self.threads.core);
+        let dir = lock(&core.folder)
+            .as_ref()
+            .map(|folder| folder.path().to_owned());
+        let inner = Inner {
+            dir: dir.unwrap_or_default(),
+            core,
+            payloads: self.payloads,
+            writer,
+            readers: self.readers,
+            blocking: Arc::new(Semaphore::new(BLOCKING_CALLS)),
+            descriptors: self.descriptors,
+            is_closed: AtomicBool::new(false),
+            closing: OnceCell::new(),
+            threads: Mutex::new(self.threads),
+        };
+        RedbStore {
+            inner: Arc::new(inner),
+        }
+    }
+}
+
 /// The store's threads. Dropping this waits for them.
 struct Threads {
     core: Arc<Core>,
+    /// Of a store without a thread that commits: its watchers end with it.
+    changes: Option<broadcast::Sender<Change>>,
     writer: Option<JoinHandle<()>>,
     applier: Option<JoinHandle<()>>,
     readers: Vec<JoinHandle<()>>,
@@ -107,58 +180,94 @@ impl RedbStore {
     ///
     /// Work that a crash left unfinished is completed or cut off; an index that is missing or
     /// damaged is made again from the log. A folder that holds something else is [`Kind::Invalid`],
-    /// one of a newer format [`Kind::Unsupported`], one that another process has open
-    /// [`Kind::Unavailable`], and a log that is damaged [`Kind::Corrupt`].
+    /// one of a newer format [`Kind::Unsupported`], one that is open elsewhere
+    /// [`Kind::Unavailable`], and a log or a FORMAT file that is damaged [`Kind::Corrupt`].
+    ///
+    /// A store whose folder this process may not write, or whose disk is full even without the reserve, is
+    /// opened for reading: then nothing in the folder is changed, what a crash left unfinished is completed in
+    /// memory (with as much memory as the index takes on the disk, where that has to be made again), and
+    /// calls that write answer [`Kind::Denied`] or [`Kind::Full`]. Whoever may write the folder cannot open
+    /// it meanwhile, unless the folder has no file `lock`, which every store makes.
     pub async fn open(dir: impl Into<PathBuf>, options: Options) -> Result<Self> {
         let dir = dir.into();
         run_blocking("store.open", move || Self::open_blocking(&dir, &options)).await
     }
 
     fn open_blocking(dir: &Path, options: &Options) -> Result<Self> {
-        let descriptors = &options.descriptors;
-        descriptors.check("store.open", SMALLEST_LIMIT)?;
+        options.descriptors.check("store.open", SMALLEST_LIMIT)?;
+        let mut opened = Self::open_to_write(dir, options);
+        if matches!(&opened, Err(error) if error.kind() == Kind::Full) && Reserve::of(dir).release()
+        {
+            opened = Self::open_to_write(dir, options);
+        }
+        match opened {
+            Err(error) if matches!(error.kind(), Kind::Denied | Kind::Full) => {
+                match Self::open_to_read(dir, options, error.clone()) {
+                    Err(second) if matches!(second.kind(), Kind::Denied | Kind::NotFound) => {
+                        Err(error)
+                    }
+                    other => other,
+                }
+            }
+            other => other,
+        }
+    }
+
+    fn open_to_write(dir: &Path, options: &Options) -> Result<Self> {
         let folder = Folder::open(dir)?;
-        let log = Arc::new(Log::open(&folder.log(), Arc::clone(descriptors))?);
-        let payloads = Payloads::new(folder.payload(), Arc::clone(descriptors));
-        let payloads = Arc::new(payloads);
         let pages = Arc::new(PageState::default());
-        let (index, applied) = open_index(&folder, &pages)?;
-        let snapshot = index.snapshot()?;
+        let index = open_index(&folder, &pages)?;
         pages.patient.store(true, Ordering::Release);
-        let changes = broadcast::Sender::new(WATCH_BACKLOG);
-        let core = Core::new(folder, log, snapshot, applied, pages, changes.downgrade());
-        let core = Arc::new(core);
+        let mut parts = Parts::start(folder, index, pages, options)?;
+        let core = Arc::clone(&parts.threads.core);
+        let end = replay::replay(&core, Access::Write)?;
+        let appender = replay::append_at(Arc::clone(&core.log), end)?;
+        core.reserve.take();
         let (writer, requests) = mpsc::channel(QUEUE_LEN);
-        let (readers, jobs) = mpsc::channel(read::QUEUE_LEN);
-        let mut threads = Threads {
-            core: Arc::clone(&core),
-            writer: None,
-            applier: None,
-            readers: Vec::new(),
-        };
-        let weak = writer.downgrade();
-        let shared = Arc::clone(&core);
-        threads.applier = Some(spawn("larder-index", move || {
-            apply::run(&shared, index, &weak)
-        })?);
-        let appender = replay::replay(&core)?;
+        let (nudged, nudge) = (writer.downgrade(), writer.downgrade());
+        let notice = Notice(Box::new(move || apply::nudge(&nudge)));
+        drop(core.pages.on_full.set(notice));
+        drop(core.writer.set(nudged));
+        let changes = parts.threads.changes.take();
+        let changes = changes.expect("it is taken here alone");
         let state = Writer::new(Arc::clone(&core), appender, requests, changes);
-        threads.writer = Some(spawn("larder-write", move || state.run())?);
-        threads.readers = read::spawn(&core, &payloads, jobs)?;
-        let inner = Inner {
-            dir: dir.to_owned(),
-            core,
-            payloads,
-            writer,
-            readers,
-            blocking: Arc::new(Semaphore::new(BLOCKING_CALLS)),
-            descriptors: Arc::clone(descriptors),
-            is_closed: AtomicBool::new(false),
-            closing: OnceCell::new(),
-            threads: Mutex::new(threads),
-        };
-        Ok(Self {
-            inner: Arc::new(inner),
+        parts.threads.writer = Some(spawn("larder-write", move || state.run())?);
+        Ok(parts.finish(Ok(writer)))
+    }
+
+    /// Opens the store without changing anything; `cause` is why it cannot be written.
+    fn open_to_read(dir: &Path, options: &Options, cause: Error) -> Result<Self> {
+        let folder = Folder::open_to_read(dir)?;
+        let pages = Arc::new(PageState::default());
+        let index = open_shadow(&folder, &pages)?;
+        let parts = Parts::start(folder, index, pages, options)?;
+        replay::replay(&parts.threads.core, Access::Read)?;
+        tracing::info!(dir = %dir.display(), %cause, "the store is open for reading alone");
+        Ok(parts.finish(Err(cause)))
+    }
+
+    /// Returns true if the store is open for reading alone, as [`open`](Self::open) says.
+    pub fn is_read_only(&self) -> bool {
+        self.inner.writer.is_err()
+    }
+
+    /// Refuses to write what is open for reading alone.
+    pub(crate) fn check_writable(&self, operation: &'static str) -> Result<()> {
+        self.check_open(operation)?;
+        self.writer(operation).map(drop)
+    }
+
+    fn writer(&self, operation: &'static str) -> Result<&mpsc::Sender<Request>> {
+        self.inner.writer.as_ref().map_err(|cause| {
+            let message = match cause.kind() {
+                Kind::Full => {
+                    "the disk is full, so this store is open for reading alone; free some space"
+                }
+                _ => "this store can only be read, because its folder cannot be written",
+            };
+            Error::new(cause.kind(), operation, message)
+                .with("path", self.inner.dir.display())
+                .because(cause.clone())
         })
     }
 
@@ -168,7 +277,10 @@ impl RedbStore {
     pub async fn close(&self) -> Result<()> {
         self.inner.is_closed.store(true, Ordering::Release);
         let closing = self.inner.closing.get_or_init(|| async {
-            let closed = self.ask_closing(Request::Close).await;
+            let closed = match self.is_read_only() {
+                true => Ok(()),
+                false => self.ask_closing(Request::Close).await,
+            };
             let inner = Arc::clone(&self.inner);
             let stopped = run_blocking("store.close", move || {
                 lock(&inner.threads).stop(Stop::Closed);
@@ -216,7 +328,7 @@ impl RedbStore {
         request: impl FnOnce(Reply<T>) -> Request,
     ) -> Result<T> {
         let (reply, answer) = oneshot::channel();
-        let sent = self.inner.writer.send(request(reply)).await;
+        let sent = self.writer(operation)?.send(request(reply)).await;
         sent.map_err(|_| self.gone(operation))?;
         answer.await.map_err(|_| self.gone(operation))?
     }
@@ -291,27 +403,16 @@ type Opened = (Index, Option<(crate::item::Applied, crate::item::Accounts)>);
 /// Opens the index; one that is missing or damaged is begun again, and the log fills it.
 fn open_index(folder: &Folder, pages: &Arc<PageState>) -> Result<Opened> {
     let path = folder.index();
-    let try_open = || -> Result<Opened> {
-        let file = Pages::open(&path, Arc::clone(pages))
-            .map_err(|error| Error::io("index.open", &path, error))?;
-        let index = Index::open(&path, file)?;
-        let applied = index.applied()?;
-        if applied.is_none() {
-            index.create_tables()?;
-        }
-        if pages.damaged.load(Ordering::Acquire) {
-            return Err(Error::new(Kind::Corrupt, "index.open", "a page is damaged"));
-        }
-        Ok((index, applied))
+    let fail = |error| Error::io("index.open", &path, error);
+    let try_open = || {
+        let file = Pages::open(&path, Arc::clone(pages)).map_err(fail)?;
+        prepare(Index::open(&path, file)?, pages)
     };
     let marker = folder.damaged_index();
-    if !marker.exists() {
-        match try_open() {
-            Err(error) if matches!(error.kind(), Kind::Corrupt | Kind::Internal) => {
-                tracing::warn!(?error, "the index is made again from the log");
-            }
-            other => return other,
-        }
+    if !marker.exists()
+        && let Some(opened) = unless_damaged(try_open())?
+    {
+        return Ok(opened);
     }
     disk::remove_file("index.open", &path)?;
     disk::remove_file("index.open", &marker)?;
@@ -319,15 +420,60 @@ fn open_index(folder: &Folder, pages: &Arc<PageState>) -> Result<Opened> {
     try_open()
 }
 
+/// Opens the index as [`open_index`] does, without changing anything on the disk.
+fn open_shadow(folder: &Folder, pages: &Arc<PageState>) -> Result<Opened> {
+    let path = folder.index();
+    let open = |file| prepare(Index::open(&path, file)?.in_memory(), pages);
+    if !folder.damaged_index().exists() {
+        let file = Shadow::open(&path, Arc::clone(pages));
+        let file = file.map_err(|error| Error::io("index.open", &path, error))?;
+        if let Some(opened) = unless_damaged(open(file))? {
+            return Ok(opened);
+        }
+    }
+    pages.damaged.store(false, Ordering::Release);
+    open(Shadow::empty())
+}
+
+/// Reads how far an index is, and makes the tables of a new one.
+fn prepare(index: Index, pages: &PageState) -> Result<Opened> {
+    let applied = index.applied()?;
+    if applied.is_none() {
+        index.create_tables()?;
+    }
+    if pages.damaged.load(Ordering::Acquire) {
+        return Err(Error::new(Kind::Corrupt, "index.open", "a page is damaged"));
+    }
+    Ok((index, applied))
+}
+
+/// Returns `None` for an index that is damaged.
+fn unless_damaged(opened: Result<Opened>) -> Result<Option<Opened>> {
+    match opened {
+        Err(error) if matches!(error.kind(), Kind::Corrupt | Kind::Internal) => {
+            tracing::warn!(?error, "the index is made again from the log");
+            Ok(None)
+        }
+        other => other.map(Some),
+    }
+}
+
 impl Threads {
     /// Waits for the threads that write, and gives the folder free. The queue must have ended.
     fn stop(&mut self, stop: Stop) {
+        let is_written = self.writer.is_some();
         self.writer.take().into_iter().for_each(join);
         self.core.applying().stop = stop;
         self.core.pages.patient.store(false, Ordering::Release);
         self.core.notify();
         self.applier.take().into_iter().for_each(join);
-        drop(lock(&self.core.folder).take());
+        drop(self.changes.take());
+        if let Some(folder) = lock(&self.core.folder).take() {
+            if stop == Stop::Closed && is_written {
+                self.core.reserve.take();
+            }
+            drop(folder);
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! The thread that commits: it takes all callers that wait, writes one frame for them, syncs once,
 //! and answers them all.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::atomic::Ordering};
 
 use bytes::Bytes;
 use larder_store_api::{
@@ -15,7 +15,7 @@ use crate::{
     frame::{FrameBuilder, Record},
     key,
     overlay::Freeze,
-    writer::{Pending, QUEUE_LEN, Reply, Request, Writer},
+    writer::{Pending, Purpose, QUEUE_LEN, Reply, Request, Writer},
 };
 
 /// A group with this many bytes takes no further commit.
@@ -89,7 +89,8 @@ impl Writer {
 
     /// Commits `first` and all commits that wait right behind it.
     fn commit_group(&mut self, first: Batch, reply: Reply<Revision>) {
-        if let Err(error) = self.make_room() {
+        let purpose = Purpose::of(&first);
+        if let Err(error) = self.make_room(purpose) {
             drop(reply.send(Err(error)));
             return;
         }
@@ -100,7 +101,9 @@ impl Writer {
         let mut revision = self.revision;
         let mut next = Some((first, reply));
         let mut durable = false;
+        let mut frees = true;
         while let Some((batch, reply)) = next.take() {
+            frees &= Purpose::of(&batch) == Purpose::Frees;
             let outcome = self.check(&batch.expect, &heads);
             let outcome = outcome.map(|()| {
                 revision += 1;
@@ -114,13 +117,26 @@ impl Writer {
                 outcome,
             });
             if frame.len() < GROUP_LEN
-                && let Some(Request::Commit(..)) = self.waiting.front()
+                && let Some(Request::Commit(waiting, _)) = self.waiting.front()
+                // On a full disk, what frees space does not fail together with what needs some.
+                && (!self.is_full || Purpose::of(waiting) == purpose)
                 && let Some(Request::Commit(batch, reply)) = self.waiting.pop_front()
             {
                 next = Some((batch, reply));
             }
         }
-        let written = self.write(&mut frame, &pending, revision, durable);
+        let mut written = self.write(&mut frame, &pending, revision, durable);
+        let purpose = if frees {
+            Purpose::Frees
+        } else {
+            Purpose::Stores
+        };
+        if let Err(error) = &written
+            && self.may_go_on(error, purpose)
+        {
+            written = self.write(&mut frame, &pending, revision, durable);
+        }
+        self.is_full = matches!(&written, Err(error) if error.kind() == Kind::Full);
         self.buffer = frame.into_buffer();
         self.announce(&members, written.is_ok());
         for member in members {
@@ -226,7 +242,17 @@ impl Writer {
 
     /// Work between groups: hands what lies idle to the index, and compacts a little.
     fn maintain(&mut self) {
-        let step = self.maintain_step();
+        let mut step = self.maintain_step();
+        if self.is_settling() {
+            if self.core.pages.full.load(Ordering::Acquire) && !self.core.release_reserve() {
+                let message = "the index has no room on the disk";
+                step = Err(Error::new(Kind::Full, "store.settle", message));
+            } else if let Err(error) = &step
+                && self.may_go_on(error, Purpose::Frees)
+            {
+                step = Ok(Left::Work);
+            }
+        }
         self.has_work = matches!(step, Ok(Left::Work));
         let answer = match step {
             Ok(Left::Nothing) => Ok(()),

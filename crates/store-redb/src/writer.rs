@@ -7,7 +7,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use larder_store_api::{Batch, Change, Error, Kind, Result, Revision};
+use larder_store_api::{Batch, Change, Edit, Error, Kind, Result, Revision};
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 use crate::{
@@ -39,6 +39,35 @@ pub(crate) enum Request {
     Nudge,
     /// Nothing was committed for a while: hand what there is to the index.
     Idle,
+}
+
+/// The purpose of something that is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// It makes the store longer.
+    Stores,
+    /// It says that something is gone, so that its space is freed.
+    Frees,
+}
+
+/// The most bytes of values that a commit puts which frees space: it may note what it does.
+const NOTED: usize = 64;
+
+impl Purpose {
+    pub(crate) fn of(batch: &Batch) -> Self {
+        let mut put = 0;
+        let mut deletes = false;
+        for edit in &batch.edits {
+            match edit {
+                Edit::Put { value, .. } => put += value.len(),
+                Edit::Delete { .. } => deletes = true,
+            }
+        }
+        match deletes && put <= NOTED {
+            true => Purpose::Frees,
+            false => Purpose::Stores,
+        }
+    }
 }
 
 /// An edit of the group being built.
@@ -78,6 +107,8 @@ pub(crate) struct Writer {
     pub(crate) settling: Vec<Reply<()>>,
     /// The place up to which the index was when it was last decided what to compact.
     pub(crate) judged: Option<Applied>,
+    /// The disk was full the last time that something was appended.
+    pub(crate) is_full: bool,
     /// Damaged segments, which are left alone.
     pub(crate) stuck: HashSet<u32>,
     /// The watchers; they end with this thread.
@@ -103,6 +134,7 @@ impl Writer {
             retiring: Vec::new(),
             settling: Vec::new(),
             judged: None,
+            is_full: false,
             stuck: HashSet::new(),
             changes,
         }
@@ -131,14 +163,25 @@ impl Writer {
         self.core.overlay.publish(items, end);
     }
 
-    /// Hands a full generation to the index, and waits where the index is behind.
-    pub(crate) fn make_room(&mut self) -> Result<()> {
+    /// Hands a full generation to the index, and waits where the index is behind. Where the disk is full, what
+    /// frees space may use the reserve for it.
+    pub(crate) fn make_room(&mut self, purpose: Purpose) -> Result<()> {
         while self.core.overlay.is_full() {
             if self.freeze()? == Freeze::Busy {
-                self.wait_for_index()?;
+                match self.wait_for_index() {
+                    Err(error) if self.may_go_on(&error, purpose) => {
+                        std::thread::sleep(INDEX_PAUSE);
+                    }
+                    other => other?,
+                }
             }
         }
         Ok(())
+    }
+
+    /// After an error: true if the disk was full, and the reserve was given up for what frees space.
+    pub(crate) fn may_go_on(&self, error: &Error, purpose: Purpose) -> bool {
+        error.kind() == Kind::Full && purpose == Purpose::Frees && self.core.release_reserve()
     }
 
     /// Hands what was committed to the index.

@@ -132,10 +132,7 @@ async fn more_than_two_generations_stay_readable_and_in_order() {
     let store = open(&dir).await;
     for chunk in 0..COUNT / 1000 {
         let edits = (0..1000).map(|n| put(format!("{:08}", chunk * 1000 + n), "v".repeat(n % 200)));
-        let batch = Batch {
-            durability: Durability::OnSync,
-            ..Batch::of(edits.collect())
-        };
+        let batch = Batch::of(edits.collect()).durability(Durability::OnSync);
         store.commit(batch).await.expect("it commits");
     }
     let expected: Vec<_> = (0..COUNT).map(|n| Bytes::from(format!("{n:08}"))).collect();

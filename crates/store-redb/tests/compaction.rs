@@ -34,10 +34,7 @@ fn delete(key: String) -> Edit {
 
 /// Durable only with the next sync: these tests are not about crashes.
 fn quick(edits: Vec<Edit>) -> Batch {
-    Batch {
-        durability: Durability::OnSync,
-        ..Batch::of(edits)
-    }
+    Batch::of(edits).durability(Durability::OnSync)
 }
 
 async fn open(dir: &Path) -> RedbStore {

@@ -43,10 +43,7 @@ async fn put(store: &RedbStore, n: usize, durability: Durability) {
         key: key(n),
         value: value(n),
     };
-    let batch = Batch {
-        durability,
-        ..Batch::of(vec![edit])
-    };
+    let batch = Batch::of(vec![edit]).durability(durability);
     store.commit(batch).await.expect("it commits");
 }
 
@@ -415,11 +412,51 @@ async fn folders_of_others_are_refused() {
     assert_eq!(error.kind(), Kind::Invalid);
 
     let store = open(dir.path()).await;
-    let text = format!(
-        "unavailable: another process has this store open; close it first (path=DIR, pid={})",
-        std::process::id()
-    );
-    expect(fails_to_open(dir.path()).await, Kind::Unavailable, &text);
+    let text = "unavailable: this process already has the store open; use that handle, or close it \
+                first (path=DIR)";
+    expect(fails_to_open(dir.path()).await, Kind::Unavailable, text);
+    // By another name too.
+    let link = tempfile::tempdir().expect("a folder");
+    #[cfg(unix)]
+    {
+        let name = link.path().join("store");
+        std::os::unix::fs::symlink(dir.path(), &name).expect("it is linked");
+        let error = fails_to_open(&name).await;
+        assert!(
+            error.message().starts_with("this process already"),
+            "{error}"
+        );
+    }
+    drop(link);
     store.close().await.expect("it closes");
+    open(dir.path()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_format_file_is_written_again_by_a_repair() {
+    for content in [Some(&b""[..]), Some(b"larder re"), Some(&[0; 4096]), None] {
+        let dir = tempfile::tempdir().expect("a folder");
+        crashed(dir.path(), 3).await;
+        let format = dir.path().join("FORMAT");
+        match content {
+            Some(content) => fs::write(&format, content).expect("it is written"),
+            None => fs::remove_file(&format).expect("it is removed"),
+        }
+        let error = fails_to_open(dir.path()).await;
+        assert_eq!(error.kind(), Kind::Corrupt, "{error}");
+        assert!(error.message().contains("run a repair"), "{error}");
+        let repaired = RedbStore::repair(dir.path(), Options::default())
+            .await
+            .expect("it repairs");
+        assert_eq!((repaired.lost_records, repaired.lost_bytes), (0, 0));
+        let store = open(dir.path()).await;
+        assert_eq!(all(&store).await.expect("it scans"), keys(0..3));
+    }
+    // There is nothing in it to lose.
+    let dir = tempfile::tempdir().expect("a folder");
+    for name in ["log", "payload"] {
+        fs::create_dir(dir.path().join(name)).expect("it is made");
+    }
+    fs::write(dir.path().join("FORMAT"), "").expect("it is written");
     open(dir.path()).await;
 }

@@ -97,10 +97,11 @@ async fn commit(store: &RedbStore, model: &mut Model, rng: &mut ChaCha8Rng) {
             .get(&(collection, key))
             .is_some_and(|(_, found)| *found == revision),
     });
-    let batch = Batch {
-        expect,
-        edits: edits.clone(),
-        durability: Durability::OnSync,
+    let batch = {
+        let mut batch = Batch::of(edits.clone());
+        batch.expect = expect;
+        batch.durability = Durability::OnSync;
+        batch
     };
     let revision = match store.commit(batch).await {
         Ok(revision) => revision,

@@ -197,11 +197,7 @@ async fn child_that_fills_the_disk() {
             key,
             value: Bytes::new(),
         };
-        Batch {
-            // Not one sync each: there are many.
-            durability: Durability::OnSync,
-            ..Batch::of(keys(n).map(put).collect())
-        }
+        Batch::of(keys(n).map(put).collect()).durability(Durability::OnSync)
     };
     let mut n = 0;
     let error = loop {

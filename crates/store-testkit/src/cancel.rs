@@ -1,9 +1,10 @@
-//! Calls that are dropped at every one of their awaits.
+//! Tests calls that are dropped at every one of their awaits.
 //!
-//! A call that is dropped must leave nothing behind that harms: what was acknowledged stays, what is
-//! claimed is there, and the call can be made again. [`at_every_await`] runs a scenario once for each
-//! await of the call that it cuts off. Over a [`LateStore`](crate::stores::LateStore), what the call
-//! had begun takes effect after it was dropped, as with a store that has threads of its own.
+//! A dropped call must not leave anything harmful behind: acknowledged data stays, everything that the
+//! store claims to have is there, and the call can be repeated. [`at_every_await`] runs a scenario once
+//! for each await of the call that it cancels. Over a [`LateStore`](crate::stores::LateStore),
+//! operations that the call had begun take effect after it was dropped, as in a store that has threads
+//! of its own.
 //!
 //! ```
 //! use larder_store_api::{Batch, CollectionStore};
@@ -27,10 +28,10 @@
 
 use std::{future::poll_fn, pin::pin, task::Poll};
 
-/// More polls than any call takes before it completes.
+/// More polls than any call needs to complete.
 const MAX_POLLS: usize = 100_000;
 
-/// The point at which a call is cut off. One scenario cuts off one call.
+/// The point at which a call is cancelled. One scenario cancels one call.
 #[derive(Debug)]
 pub struct Cut {
     polls: usize,
@@ -45,28 +46,28 @@ enum State {
 }
 
 impl Cut {
-    /// A call that is dropped after so many polls.
+    /// Returns a cut that drops the call after this many polls.
     pub fn after(polls: usize) -> Self {
         let state = State::Unused;
         Self { polls, state }
     }
 
-    /// Returns the number of times that the call is polled before it is dropped: 0 is dropped
-    /// without having begun.
+    /// Returns the number of times that the call is polled before it is dropped; 0 means that it is
+    /// dropped before it begins.
     pub fn polls(&self) -> usize {
         self.polls
     }
 
-    /// Returns true if the call was made, and was cut off before it completed.
+    /// Returns true if the call was made and dropped before it completed.
     pub fn was_cut(&self) -> bool {
         self.state == State::CutOff
     }
 
-    /// Polls `call` when it is woken, drops it after so many polls, and returns `None`; or its answer
-    /// where it completes earlier.
+    /// Polls `call` whenever it is woken, and drops it after the chosen number of polls. Returns the
+    /// call's result, or `None` if it was dropped.
     ///
     /// # Panics
-    /// Where another call was cut off already.
+    /// If another call was dropped already.
     pub async fn call<T>(&mut self, call: impl Future<Output = T>) -> Option<T> {
         assert_eq!(self.state, State::Unused, "one scenario cuts off one call");
         self.state = State::CutOff;
@@ -95,12 +96,12 @@ impl Cut {
     }
 }
 
-/// Runs `scenario` again and again, with a call that is polled never, once, twice and so on, until
-/// it completes; says how often it was cut off. The scenario makes a new world each time, makes its
-/// call through [`Cut::call`], checks what must hold, and hands the [`Cut`] back.
+/// Runs `scenario` repeatedly, with a call that is polled never, once, twice and so on, until the call
+/// completes; returns how often the call was dropped. The scenario makes a new world each time, makes
+/// its call through [`Cut::call`], checks the invariants, and returns the [`Cut`].
 ///
 /// # Panics
-/// Where a scenario does not make its call, or the call never completes.
+/// If a scenario does not make its call, or if the call never completes.
 pub async fn at_every_await(scenario: impl AsyncFn(Cut) -> Cut) -> usize {
     for polls in 0..MAX_POLLS {
         let cut = scenario(Cut::after(polls)).await;

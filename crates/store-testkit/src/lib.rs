@@ -1,7 +1,7 @@
-//! Suites, models and faulty stores that show whether a backend keeps the contracts of `store-api`.
+//! Suites, models and faulty stores that check whether a backend keeps the contracts of `store-api`.
 //!
-//! The author of a backend adds this crate as a dev-dependency and, in `tests/conformance.rs`, says how to
-//! make a fresh store, close it and open it again:
+//! The author of a backend adds this crate as a dev-dependency and writes a `tests/conformance.rs` that
+//! makes a fresh store, closes it and opens it again:
 //!
 //! ```no_run
 //! use larder_store_testkit::suite::Subject;
@@ -23,22 +23,22 @@
 //! larder_store_testkit::model_suite!(blobs: subject, collections: subject);
 //! ```
 //!
-//! Each case is a `#[test]` of its own, so that a case that is added here is a test of every backend.
-//! A case that needs what the backend lacks shows as ignored, with the reason given; lacking what is
-//! there, or hiding what is not, fails. [`record_store_suite!`] is the same for records, which most
-//! backends get from the engine.
+//! Each case is a `#[test]` of its own, so that a case that is added here becomes a test of every
+//! backend. A case that needs a capability that the backend lacks shows as ignored, with the reason
+//! given. Claiming to lack a capability that is there, or not naming one that is lacking, fails.
+//! [`record_store_suite!`] does the same for records, which most backends get from the engine.
 //!
 //! * [`suite`] has the cases, and [`run_all`](suite::run_all) to run them from a program.
-//! * [`model`] drives a store and a map side by side, by the same random steps.
-//! * [`MemoryStore`] is the reference: the smallest store that keeps every contract. It is
-//!   `store-memory`'s, as is [`MemorySecrets`].
+//! * [`model`] drives a store and a map side by side, with the same random steps.
+//! * [`MemoryStore`] is the reference: the smallest store that keeps every contract. It comes from
+//!   `store-memory`, as does [`MemorySecrets`].
 //! * [`cancel`] drops a call at every one of its awaits.
-//! * [`stores`] has others that make life hard for what is built on stores:
-//!   [`StrictStore`](stores::StrictStore) finds wrong assumptions, [`FaultyStore`](stores::FaultyStore)
-//!   fails on demand, [`LateStore`](stores::LateStore) finishes what a dropped call began,
-//!   [`GatedStore`](stores::GatedStore) sleeps, or is killed, beside others,
-//!   [`PowerStore`](stores::PowerStore) loses power, and [`BrokenStore`](stores::BrokenStore) shows
-//!   what the suites are worth.
+//! * [`stores`] has stores that are hard to build on: [`StrictStore`](stores::StrictStore) finds wrong
+//!   assumptions, [`FaultyStore`](stores::FaultyStore) fails on demand,
+//!   [`LateStore`](stores::LateStore) finishes the work of a dropped call,
+//!   [`GatedStore`](stores::GatedStore) suspends or kills one of several processes that share a store,
+//!   [`PowerStore`](stores::PowerStore) loses power, and [`BrokenStore`](stores::BrokenStore) has
+//!   deliberate defects that the suites must find.
 
 pub mod cancel;
 pub mod model;

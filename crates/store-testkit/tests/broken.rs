@@ -1,4 +1,4 @@
-//! Tests of the suites themselves: every broken store fails them, and they say so when they test
+//! Tests of the suites themselves: every broken store fails them, and they report it if they test
 //! nothing.
 
 use std::{panic, time::Duration};
@@ -10,7 +10,7 @@ use larder_store_testkit::{
     suite::{Report, Subject, Suite, check_lacks, run_all, run_case},
 };
 
-/// A broken store is not waited for.
+/// Do not wait long for a broken store.
 const PATIENCE: Duration = Duration::from_millis(200);
 
 async fn broken(defect: Defect) -> Result<Subject<BrokenStore<MemoryStore>>> {
@@ -134,7 +134,7 @@ fn claiming_durability_without_showing_it_fails() {
     run_case::<dyn BlobStore, _, _, _>("reopening_keeps_the_listing", durable);
 }
 
-/// The steps that show what is wrong are few.
+/// Returns the number of steps in the shortest failure, which must be small.
 fn steps_that_show(drive: impl FnOnce()) -> usize {
     let failed =
         panic::catch_unwind(panic::AssertUnwindSafe(drive)).expect_err("it leaves the model");

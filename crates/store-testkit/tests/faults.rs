@@ -1,4 +1,4 @@
-//! Faults strike as they say, and power fails as it does.
+//! Tests that faults take effect as defined, and that power fails as documented.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -274,10 +274,8 @@ async fn power_loss_keeps_loses_and_tears_what_was_not_synced() {
     let mut fates = BTreeSet::new();
     for seed in 0..60 {
         let store = store.lose_power(seed);
-        let again = byte(&store, 0, 0).await.expect("what was synced stays");
-        let torn = byte(&store, 0, LEN - 1)
-            .await
-            .expect("what was synced stays");
+        let again = byte(&store, 0, 0).await.expect("synced data stays");
+        let torn = byte(&store, 0, LEN - 1).await.expect("synced data stays");
         let second = byte(&store, 1, LEN - 1).await;
         fates.insert((again, torn, second));
         let all_known = [again, torn].iter().all(|byte| [1, 2].contains(byte));
@@ -386,7 +384,7 @@ async fn a_strict_store_catches_wrong_use() {
     assert!(first.is_ok() && second.is_ok(), "two blocks");
     let (written, deleted) = tokio::join!(write(0), store.delete(vec![id(1)]));
     assert!(written.is_ok() && deleted.is_err(), "deleted while written");
-    // A write that was given up is over.
+    // A cancelled write is over.
     drop(write(0).now_or_never());
     let (deleted, written) = tokio::join!(store.delete(vec![id(1)]), write(0));
     assert!(deleted.is_ok() && written.is_err(), "written while deleted");

@@ -1,4 +1,4 @@
-//! The stores that make life hard keep the contracts too, as long as nothing is injected.
+//! Tests that the stores for tests keep the contracts too, as long as no fault is injected.
 
 use std::sync::{
     Arc,
@@ -20,8 +20,8 @@ async fn strict() -> Result<Subject<StrictStore>> {
     }))
 }
 
-async fn unordered() -> Result<Subject<StrictStore>> {
-    Ok(Subject::new(StrictStore::new().unordered().without_watch()))
+async fn unwatched() -> Result<Subject<StrictStore>> {
+    Ok(Subject::new(StrictStore::new().without_watch()))
 }
 
 async fn faulty() -> Result<Subject<FaultyStore<MemoryStore>>> {
@@ -35,7 +35,7 @@ async fn late() -> Result<Subject<LateStore<MemoryStore>>> {
     Ok(Subject::new(LateStore::new(MemoryStore::new(), 1)))
 }
 
-/// Opened again, it is what was left after its power failed.
+/// Returns a subject that, when it is opened again, is what was left after a loss of power.
 async fn power() -> Result<Subject<PowerStore>> {
     let store = PowerStore::new();
     let current = Arc::new(std::sync::Mutex::new(store.clone()));
@@ -56,13 +56,12 @@ mod strict_collections {
     larder_store_testkit::collection_store_suite!(super::strict, lacks: [Reopen = "it lives in memory"]);
 }
 
-mod unordered_collections {
+mod unwatched_collections {
     larder_store_testkit::collection_store_suite!(
-        super::unordered,
+        super::unwatched,
         lacks: [
             Reopen = "it lives in memory",
             Close = "its variant is closed",
-            Order = "that is the variant",
             Watch = "that is the variant",
         ]
     );
@@ -71,28 +70,28 @@ mod unordered_collections {
 mod faulty_blobs {
     larder_store_testkit::blob_store_suite!(
         super::faulty,
-        lacks: [Reopen = "it lives in memory", Close = "what it wraps is closed"]
+        lacks: [Reopen = "it lives in memory", Close = "the wrapped store is closed"]
     );
 }
 
 mod faulty_collections {
     larder_store_testkit::collection_store_suite!(
         super::faulty,
-        lacks: [Reopen = "it lives in memory", Close = "what it wraps is closed"]
+        lacks: [Reopen = "it lives in memory", Close = "the wrapped store is closed"]
     );
 }
 
 mod late_blobs {
     larder_store_testkit::blob_store_suite!(
         super::late,
-        lacks: [Reopen = "it lives in memory", Close = "what it wraps is closed"]
+        lacks: [Reopen = "it lives in memory", Close = "the wrapped store is closed"]
     );
 }
 
 mod late_collections {
     larder_store_testkit::collection_store_suite!(
         super::late,
-        lacks: [Reopen = "it lives in memory", Close = "what it wraps is closed"]
+        lacks: [Reopen = "it lives in memory", Close = "the wrapped store is closed"]
     );
 }
 
@@ -105,7 +104,7 @@ mod power_collections {
 }
 
 mod strict_model {
-    larder_store_testkit::model_suite!(blobs: super::strict, collections: super::unordered);
+    larder_store_testkit::model_suite!(blobs: super::strict, collections: super::unwatched);
 }
 
 mod power_model {

@@ -1,10 +1,10 @@
-//! Measures the cost of the length of a block in Veilid's tables: how `BLOCK_LEN` was chosen.
+//! Measures how the length of a block affects Veilid's tables; `BLOCK_LEN` was chosen by it.
 //!
-//! `cargo run --release -p larder-store-veilid --example block_len` prints the median of five rounds for each
-//! length: writing 128 MiB in transactions of 1 MiB, reading it in order, reading random groups of
-//! 16 KiB (a whole block each), and the bytes on disk for each byte.
+//! `cargo run --release -p larder-store-veilid --example block_len` prints the median of five rounds
+//! for each length: writing 128 MiB in transactions of 1 MiB, reading it in order, reading random
+//! groups of 16 KiB (which loads a whole block each), and the bytes on disk per stored byte.
 
-#![allow(clippy::print_stdout, reason = "it prints what it measures")]
+#![allow(clippy::print_stdout, reason = "it prints its measurements")]
 
 use std::{path::Path, time::Instant};
 

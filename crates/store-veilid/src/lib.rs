@@ -1,4 +1,5 @@
-//! Larder's phone backend: an app's Veilid node keeps its blobs, collections, secrets and records.
+//! Larder's backend for phones: an app's Veilid node stores its blobs, collections, secrets and
+//! records.
 //!
 //! ```no_run
 //! # async fn run() -> larder_store_api::Result<()> {
@@ -13,11 +14,11 @@
 //! # }
 //! ```
 //!
-//! # What is durable
+//! # Durability
 //!
-//! Below a node's tables is SQLite in WAL mode, which does not sync a commit: it survives the end of
-//! the process, not the loss of power. This store syncs the WAL itself before it answers, so that
-//! what is acknowledged survives both.
+//! A node's tables are stored in SQLite in WAL mode, which does not sync a commit: it survives the end
+//! of the process, but not a loss of power. This store syncs the WAL itself before it answers, so that
+//! acknowledged data survives both.
 
 pub mod records;
 mod secrets;

@@ -1,22 +1,22 @@
-//! Secrets in the node's protected store: the system's keychain, or what its
+//! Secrets in the node's protected store: in the system's keychain, or as its
 //! [`Protection`](larder_veilid_node::Protection) says.
 
 use async_trait::async_trait;
 use larder_store_api::{Error, Kind, Result, Secret, SecretName, Secrets};
 use larder_veilid_node::{Node, api_error};
 
-/// Tells ours from those that the app keeps there itself.
+/// Distinguishes our secrets from those that the app stores there itself.
 const PREFIX: &str = "larder/";
 
 /// Secrets in a node's protected store.
 ///
-/// How durable a change is when it returns is up to the system's keychain. Not every keychain can
-/// list what it has: [`list`](Secrets::list) is [`Kind::Unsupported`] there.
+/// The system's keychain determines how durable a change is when it returns. Not every keychain can
+/// list its entries: [`list`](Secrets::list) is [`Kind::Unsupported`] there.
 #[derive(Debug, Clone)]
 pub struct VeilidSecrets(Node);
 
 impl VeilidSecrets {
-    /// Makes the secrets of this node.
+    /// Returns the secrets of this node.
     pub fn new(node: Node) -> Self {
         Self(node)
     }
@@ -75,14 +75,14 @@ impl Secrets for VeilidSecrets {
         let list = async {
             self.0.api().list_user_secrets().await.map_err(|error| {
                 if error.to_string().contains("does not support listing") {
-                    let message = "this system's keychain cannot list what it keeps";
+                    let message = "this system's keychain cannot list its entries";
                     return Error::new(Kind::Unsupported, OPERATION, message).because(error);
                 }
                 api_error(OPERATION, error)
             })
         };
         let keys = self.0.call(OPERATION, list).await?;
-        // What is no name of ours is the app's.
+        // Other names belong to the app.
         let ours = keys.iter().filter_map(|key| key.strip_prefix(PREFIX));
         let mut names = ours
             .map(SecretName::new)

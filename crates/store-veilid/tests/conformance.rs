@@ -1,4 +1,4 @@
-//! The suites and the model that every backend must pass, over a node that is not attached.
+//! The suites and the model for every backend, on a node that is not attached.
 
 mod support;
 

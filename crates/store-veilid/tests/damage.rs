@@ -1,5 +1,5 @@
-//! Damaged files of tables: an entry that is read is right or an error, nothing is missing without
-//! one, and a repair leaves a store that goes on.
+//! Tests of damaged table files: every read is correct or an error, missing entries cause an error, and
+//! a repair leaves a usable store.
 
 mod support;
 
@@ -70,7 +70,7 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// The files of our tables, by size; Veilid's own are left alone.
+/// Returns the files of our tables, by size; Veilid's own files are not touched.
 fn table_files(dir: &Path) -> Vec<PathBuf> {
     let tables = fs::read_dir(dir.join("table_store")).expect("a folder");
     let tables: Vec<_> = tables.map(|file| file.expect("a file").path()).collect();
@@ -86,7 +86,7 @@ fn table_files(dir: &Path) -> Vec<PathBuf> {
     files
 }
 
-/// The results of a damaged store, counted.
+/// Counts the results of reading a damaged store.
 #[derive(Debug, Default)]
 struct Seen(BTreeMap<&'static str, u32>);
 
@@ -103,7 +103,7 @@ fn is_honest(kind: Kind) -> bool {
     )
 }
 
-/// Reads everything: right or an error.
+/// Reads everything; each result must be correct or an error.
 async fn read_all(store: &VeilidStore, seen: &mut Seen, repaired: bool) {
     for n in 0..ENTRIES {
         match store.get(C, n.to_be_bytes().to_vec().into()).await {
@@ -122,8 +122,8 @@ async fn read_all(store: &VeilidStore, seen: &mut Seen, repaired: bool) {
             let range = index * u64::from(len)..(index + 1) * u64::from(len);
             let read = store.read(PayloadId([payload; 16]), Part::Data, range);
             match read.await {
-                // Veilid encrypts, and does not authenticate: a flipped bit is for the engine to
-                // find, which verifies whatever it reads.
+                // Veilid encrypts, but does not authenticate: the engine finds flipped bits, because it
+                // verifies everything that it reads.
                 Ok(bytes) if bytes != block(payload, index, len) => {
                     assert_eq!(bytes.len(), len as usize);
                     seen.count("a block is another");
@@ -164,7 +164,7 @@ async fn damaged(mut damage: impl FnMut(&Path, &mut ChaCha8Rng)) -> Result<Seen>
         }
         first.shutdown().await;
 
-        // A second time it is no better and no worse: no crash, no empty store.
+        // A second attempt gives the same result: no crash, no empty store.
         let again = node(&dir, &namespace).await?;
         match VeilidStore::repair(again.clone(), "").await {
             Ok(_) => match VeilidStore::open(again.clone(), "").await {

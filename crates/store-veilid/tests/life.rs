@@ -1,4 +1,4 @@
-//! Opening, closing, and what must not get lost on the way.
+//! Tests of opening and closing, and of what must not be lost in between.
 
 mod support;
 
@@ -166,7 +166,7 @@ async fn nothing_is_in_the_clear_on_the_disk() -> Result<()> {
     Ok(())
 }
 
-/// SQLite keeps keys as text where they are no text.
+/// SQLite stores keys as text even if they are not valid text.
 fn hex(bytes: &[u8]) -> Vec<u8> {
     bytes
         .iter()
@@ -256,7 +256,7 @@ async fn a_foreign_device_key_erases_nothing() -> Result<()> {
     Ok(())
 }
 
-/// Veilid forgets the name of a table that it cannot open, and makes an empty one the next time.
+/// Veilid forgets the name of a table that it cannot open, and creates an empty one the next time.
 #[tokio::test]
 async fn a_table_that_veilid_has_forgotten_is_missed() -> Result<()> {
     let dir = tempfile::tempdir().expect("a folder");

@@ -1,12 +1,13 @@
-//! Records in a real node that is not attached: what works offline, and what says that it does not.
+//! Tests of records in a real node that is not attached: which calls work offline, and which return an
+//! error.
 
 mod support;
 
 use std::{path::Path, sync::Arc, time::Duration};
 
 use larder_store_api::{
-    Freshness, Kind, Member, PublicKey, Put, PutRecord, RecordDescriptor, RecordId, RecordStore,
-    Result, SecretKey, Secrets, SeqExpect, SlotSeq,
+    Freshness, Kind, PublicKey, Put, PutRecord, RecordDescriptor, RecordId, RecordMember,
+    RecordStore, Result, SecretKey, Secrets, SeqExpect, SlotSeq,
 };
 use larder_store_testkit::{record_store_suite, suite::Subject};
 use larder_store_veilid::{VeilidRecords, VeilidSecrets, VeilidStore};
@@ -45,7 +46,7 @@ async fn open(dir: &Path, namespace: &str) -> Result<VeilidRecords> {
     VeilidRecords::new(node, Arc::new(known))
 }
 
-/// Key pairs, seed and public key; nothing here can make them.
+/// Fixed key pairs, seed and public key; nothing here can generate them.
 const OWNER: ([u8; 32], [u8; 32]) = (
     [1; 32],
     [
@@ -73,7 +74,7 @@ fn owned(slots: u16) -> RecordDescriptor {
 
 fn shared() -> RecordDescriptor {
     RecordDescriptor {
-        members: vec![Member {
+        members: vec![RecordMember {
             key: PublicKey(MEMBER.1),
             slots: 1,
         }],
@@ -109,7 +110,7 @@ async fn offline_writes_are_queued_and_readable() -> Result<()> {
     records.node().shutdown().await;
     drop(records);
 
-    // It still waits after a restart.
+    // The value still waits after a restart.
     let records = open(dir.path(), &namespace).await?;
     let found = records.inspect(id, 0..2, Freshness::Local).await?;
     assert_eq!(found, [SlotSeq { slot: 0, seq: 3 }]);
@@ -131,7 +132,7 @@ async fn the_network_is_unavailable_and_nothing_is_taken_for_absent() -> Result<
             Kind::Unavailable
         );
     }
-    // Only its owner can make a record, and nobody can tell whether it did.
+    // Only its owner can create a record, and nobody can tell whether it did.
     let put = records.put(id, 1, write("v", MEMBER));
     assert_eq!(kind(put).await, Kind::Unavailable);
     assert!(records.put(id, 0, write("v", OWNER)).await.is_ok());
@@ -195,7 +196,7 @@ async fn a_shutdown_ends_calls_in_flight() -> Result<()> {
     Ok(())
 }
 
-/// The files of Veilid's own tables, without ours.
+/// Returns the files of Veilid's own tables, without ours.
 fn veilids_files(dir: &Path) -> Vec<std::path::PathBuf> {
     let files = std::fs::read_dir(dir.join("table_store")).expect("a folder");
     let files: Vec<_> = files.map(|file| file.expect("a file").path()).collect();
@@ -235,7 +236,7 @@ async fn what_veilid_has_lost_is_put_again() -> Result<()> {
     records.node().shutdown().await;
     drop(records);
 
-    // As after the loss of power: Veilid did not sync what it wrote.
+    // Simulates a loss of power: Veilid did not sync what it wrote.
     for file in veilids_files(dir.path()) {
         std::fs::remove_file(file).expect("it is removed");
     }
@@ -255,7 +256,7 @@ async fn what_veilid_has_lost_is_put_again() -> Result<()> {
         let found = records.get(id, slot, Freshness::Local).await?;
         assert_eq!(&found.expect("it was put again").value[..], value);
     }
-    // Forgetting forgets that too, and the key for putting again.
+    // Forgetting the record removes that too, and the key for putting again.
     let secrets = VeilidSecrets::new(records.node().clone());
     assert_eq!(secrets.list().await?.len(), 1);
     records.forget(id).await?;

@@ -1,8 +1,8 @@
-//! Records on a real private network: five nodes of this process, in a network namespace of its own
-//! that the program makes by starting itself again.
+//! Tests of records on a real private network: five nodes of this process, in a network namespace of
+//! its own that the program makes by starting itself again.
 //!
-//! Where namespaces cannot be made, every case shows as ignored; with `LARDER_NAMESPACES=required` that
-//! is a failure.
+//! If namespaces cannot be made, every case shows as ignored; with `LARDER_NAMESPACES=required` that is
+//! a failure.
 
 #![allow(clippy::print_stderr, reason = "it says why cases are ignored")]
 
@@ -21,7 +21,7 @@ use tokio::runtime::Runtime;
 
 /// Set in the program that runs inside the namespace.
 const INSIDE: &str = "LARDER_IN_NAMESPACE";
-/// No case takes nearly as long.
+/// The time limit of a case; none takes nearly as long.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 fn main() -> ExitCode {
@@ -49,7 +49,8 @@ fn main() -> ExitCode {
     }
 }
 
-/// Lists the cases, or shows them as ignored; where tests must run, not running is a failure.
+/// Lists the cases, or shows them as ignored; if tests are required to run, it is a failure that they
+/// cannot.
 fn without_network(args: &Arguments, isolated: &Result<(), String>) -> ExitCode {
     let is_required = std::env::var("LARDER_NAMESPACES").is_ok_and(|must| must == "required");
     let trial = |(name, _): &(&'static str, cases::Case)| {

@@ -1,4 +1,5 @@
-//! Starting and stopping leaves nothing behind. A process of its own, so that nothing else counts.
+//! Tests that starting and stopping leaves nothing behind, in a process of its own so that nothing else
+//! is counted.
 
 mod support;
 
@@ -8,7 +9,7 @@ use support::{name, node};
 
 const ROUNDS: usize = 100;
 
-/// Threads, file handles and tasks of this process.
+/// Counts the threads, file handles and tasks of this process.
 fn held() -> [usize; 3] {
     let count = |dir| std::fs::read_dir(dir).expect("Linux has it").count();
     let tasks = tokio::runtime::Handle::current()
@@ -35,7 +36,7 @@ async fn round(dir: &std::path::Path, namespace: &str) -> Result<()> {
 async fn a_hundred_rounds_leave_nothing_behind() -> Result<()> {
     let dir = tempfile::tempdir().expect("a folder");
     let namespace = name();
-    // What is made once stays.
+    // Things that are created only once stay.
     for _ in 0..2 {
         round(dir.path(), &namespace).await?;
     }

@@ -1,4 +1,4 @@
-//! Secrets in a node's protected store.
+//! Tests of secrets in a node's protected store.
 
 mod support;
 
@@ -13,7 +13,7 @@ async fn keeps_the_contract_and_what_was_put() -> Result<()> {
     let namespace = name();
     let first = node(dir.path(), &namespace).await?;
     check_secrets(&VeilidSecrets::new(first.clone())).await;
-    // The app's own are not listed, and not touched.
+    // The app's own secrets are not listed, and not touched.
     let own = first.api().save_user_secret("mine".to_owned(), vec![1]);
     own.await.expect("a secret of the app");
     check_secrets_kept(&VeilidSecrets::new(first.clone())).await;

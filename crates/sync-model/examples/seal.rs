@@ -1,5 +1,5 @@
-//! How fast files are sealed and opened, beside the bare cipher:
-//! `cargo run --release -p larder-sync --example seal [MiB]`.
+//! Measures the speed of sealing and opening files, next to the bare cipher:
+//! `cargo run --release -p larder-sync-model --example seal [MiB]`.
 #![allow(clippy::print_stdout)]
 
 use std::{io, sync::Arc, time::Instant};
@@ -83,7 +83,7 @@ async fn main() -> larder_store_api::Result<()> {
     Ok(())
 }
 
-/// The best of some rounds, in MB/s.
+/// Returns the best of several rounds, in MB/s.
 async fn best(
     len: usize,
     mut work: impl AsyncFnMut() -> larder_store_api::Result<()>,

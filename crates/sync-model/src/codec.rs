@@ -1,8 +1,8 @@
-//! Reads the fixed layouts of groups: field by field, from any bytes, without a panic.
+//! Reads the fixed layouts of groups field by field, from untrusted bytes, without panics.
 
 use larder_store_api::{Error, Kind, Result};
 
-/// Reads fields, one after the other. Bytes that do not fit are [`Kind::Invalid`].
+/// Reads fields one after the other. Bytes that do not fit are [`Kind::Invalid`].
 #[derive(Debug)]
 pub struct Fields<'a> {
     operation: &'static str,
@@ -77,7 +77,7 @@ impl<'a> Fields<'a> {
         self.take().map(i64::from_be_bytes)
     }
 
-    /// Returns whether no byte is left.
+    /// Returns true if no byte is left.
     pub fn is_empty(&self) -> bool {
         self.rest.is_empty()
     }

@@ -1,4 +1,5 @@
-//! Entry points of the fuzzer: each takes any bytes to a parser of this crate, and checks what comes out.
+//! Entry points of the fuzzer: each passes arbitrary bytes to a parser of this crate, and checks the
+//! result.
 //! Only in builds with `--cfg fuzzing`; the targets are in `fuzz/` of the repository.
 
 use std::num::NonZeroU64;
@@ -36,20 +37,19 @@ fn locate() -> LocateKey {
     LocateKey::from_bytes([2; 32], 2)
 }
 
-/// The text of an invite: printed and read again, it is the same one.
+/// Parses an invite, as a text and as the bytes behind one with the right checksum: a valid one has one text.
 pub fn invite(bytes: &[u8]) {
-    let Ok(text) = str::from_utf8(bytes) else {
-        return;
-    };
-    if let Ok(invite) = text.parse::<Invite>() {
-        let again = invite.to_string();
-        assert_eq!(again.parse::<Invite>().expect("it was printed"), invite);
+    let text = str::from_utf8(bytes).unwrap_or_default().to_owned();
+    for text in [text, crate::invite::text_of(bytes).to_string()] {
+        if let Ok(invite) = text.parse::<Invite>() {
+            assert_eq!(invite.to_string(), text.to_ascii_lowercase());
+        }
     }
 }
 
-/// Decodes the contents of records' slots. The first byte chooses which.
+/// Decodes the contents of records' slots. The first byte chooses the content.
 ///
-/// Most inputs go below the seal, which random bytes never get past.
+/// Most inputs skip the seal, which random bytes never pass.
 pub fn records(bytes: &[u8]) {
     let Some((&which, bytes)) = bytes.split_first() else {
         return;
@@ -82,7 +82,7 @@ pub fn records(bytes: &[u8]) {
             }
         }
         5 => {
-            // As it comes from others: nothing that was not sealed opens.
+            // As it comes from peers: bytes that were not sealed must not open.
             assert!(open_group_name(&read(), RECORD, bytes).is_err());
             assert!(open_member(&locate(), RECORD, 1, bytes).is_err());
             assert!(open_app_value(&read(), RECORD, FIRST_APP, bytes).is_err());
@@ -96,7 +96,7 @@ pub fn records(bytes: &[u8]) {
             }
         }
         _ => {
-            // What somebody with the keys has sealed, whatever it is.
+            // Any bytes, sealed by a holder of the keys.
             let seal = |slot| seal_value(&locate(), RECORD, slot, bytes);
             let Ok(sealed) = seal(1) else { return };
             drop(open_member(&locate(), RECORD, 1, &sealed));
@@ -107,7 +107,7 @@ pub fn records(bytes: &[u8]) {
     }
 }
 
-/// Operations of a group, each after its length, and what a device saw. The first byte chooses which.
+/// Decodes operations of a group, each after its length, and what a device saw. The first byte chooses which.
 ///
 /// Signatures, which random bytes never have, are not checked here: every set of operations means something, in any
 /// order the same.
@@ -150,13 +150,13 @@ pub fn membership(bytes: &[u8]) {
     }
 }
 
-/// A page of a tree: what is one is encoded as it was.
+/// Decodes a page of a tree: a valid one must encode to the same bytes.
 pub fn page(bytes: &[u8]) {
     let level = bytes.get(1).copied().unwrap_or_default();
     let count = bytes.get(2..4).map_or(0, |count| {
         usize::from(u16::from_be_bytes([count[0], count[1]]))
     });
-    // Nobody guesses 32 bytes: the sequence is made to fit, as a dishonest owner does.
+    // Nobody guesses 32 bytes, so the sequence is made to fit, as a dishonest owner would.
     let count = count.min(1024);
     decode_page::<FileEntry>(bytes, level, &blobs_in(bytes, count));
     decode_page::<Child>(bytes, level, &vec![Hash::of(b"below"); count]);
@@ -177,7 +177,7 @@ fn decode_page<T: Item + std::fmt::Debug>(bytes: &[u8], level: u8, links: &[Hash
     }
 }
 
-/// The blobs that a page of level 0 names, as far as its lengths lead to any.
+/// Returns the blobs that a page of level 0 names, as far as its lengths lead to any.
 fn blobs_in(bytes: &[u8], count: usize) -> Vec<Hash> {
     let mut at = 4;
     let mut found = Vec::new();
@@ -196,7 +196,8 @@ fn blobs_in(bytes: &[u8], count: usize) -> Vec<Hash> {
     found
 }
 
-/// Sealed pages, values, an app's data and files: nothing opens that was not sealed, and what was, as it was.
+/// Opens sealed pages, values, app data and files: bytes that were not sealed must not open, and sealed
+/// ones must open unchanged.
 pub fn sealed(bytes: &[u8]) {
     let pages = PageKeys::new(&read());
     let key = FileKey::from_bytes([5; 32]);
@@ -211,7 +212,7 @@ pub fn sealed(bytes: &[u8]) {
     }
     drop(file::open_all(&key, bytes));
 
-    // The last bytes say what is changed of what was sealed: where, and how.
+    // The last bytes choose a change of the sealed bytes.
     let Some((plain, [high, low, flip])) = bytes.split_last_chunk() else {
         return;
     };

@@ -1,8 +1,9 @@
-//! The bytes of every layout, pinned: a line of text for each case, in `tests/golden` of the crate that
-//! compiles this file.
+//! The bytes of every layout, pinned: one line of text for each case, in `tests/golden` of the crate
+//! that compiles this file.
 //!
-//! `LARDER_GOLDEN=write cargo test -p larder-sync -p larder-sync-model` writes the files instead of comparing. Whoever
-//! changes a layout does that, looks at the difference, and commits both; a layout that was released gets
+//! `LARDER_GOLDEN=write cargo test -p larder-sync -p larder-sync-model` writes the files instead of
+//! comparing them. After changing a layout, do that, check the difference, and commit both; a layout
+//! that was released must first get another version.
 //! another version first.
 
 #![allow(dead_code, reason = "not every test pins bytes")]
@@ -25,7 +26,7 @@ pub(crate) fn check(file: &str, lines: &[String]) {
     );
 }
 
-/// Checks bytes as [`check`] checks text: a line of hexadecimal digits for each.
+/// Checks bytes as [`check`] does, with one line of hexadecimal digits for each case.
 pub(crate) fn check_hex(file: &str, cases: &[&[u8]]) {
     let lines: Vec<_> = cases.iter().map(|bytes| hex(bytes)).collect();
     check(file, &lines);

@@ -1,4 +1,4 @@
-//! Names of groups and repos, and which slots their records have.
+//! Ids of groups and repos, and the slots of their records.
 
 use larder_store_api::{PublicKey, RecordDescriptor, RecordId, Slot};
 use larder_store_engine::record_id;
@@ -12,7 +12,7 @@ pub const REPO_SLOTS: u16 = 64;
 /// The slot of a group's name.
 pub const GROUP_NAME: Slot = 0;
 
-/// The first slot of a member's repo; the slots of members end before [`FIRST_APP`].
+/// The first slot of a member's repo. The slots of members end before [`FIRST_APP`].
 pub const FIRST_MEMBER: Slot = 1;
 
 /// The slot of a repo's profile.
@@ -21,32 +21,32 @@ pub const REPO_PROFILE: Slot = 0;
 /// The slot of a repo's root.
 pub const REPO_ROOT: Slot = 1;
 
-/// The first slot of a route; routes reach to the last slot of the repo's record.
+/// The first slot of a route. The slots of routes extend to the end of the repo's record.
 pub const FIRST_ROUTE: Slot = 2;
 
-/// The first slot of the app's values, which reach to the last slot of the group's record. Members took
-/// these slots once; a member that is found in one keeps it.
+/// The first slot of the app's values. Their slots extend to the end of the group's record. Members
+/// used to be allowed in these slots; a member that is found in one keeps it.
 pub const FIRST_APP: Slot = 960;
 
 /// The number of slots of a group's record that belong to the app.
 pub const APP_SLOTS: u16 = GROUP_SLOTS - FIRST_APP;
 
-/// The descriptor of the record of the group with this key.
+/// Returns the descriptor of the record of the group with this key.
 pub fn group_record(group: PublicKey) -> RecordDescriptor {
     descriptor(group, GROUP_SLOTS)
 }
 
-/// The descriptor of the record of the repo with this key.
+/// Returns the descriptor of the record of the repo with this key.
 pub fn repo_record(repo: PublicKey) -> RecordDescriptor {
     descriptor(repo, REPO_SLOTS)
 }
 
-/// The name of the group with this key: its record's id.
+/// Returns the id of the group with this key, which is its record's id.
 pub fn group_id(group: PublicKey) -> RecordId {
     id(&group_record(group))
 }
 
-/// The name of the repo with this key: its record's id.
+/// Returns the id of the repo with this key, which is its record's id.
 pub fn repo_id(repo: PublicKey) -> RecordId {
     id(&repo_record(repo))
 }

@@ -1,44 +1,63 @@
-//! Invites: the keys of a group as one line of text, to be shown, scanned or sent.
+//! Invites: the keys of a group as one word of letters and digits, to be shown, scanned, pasted or sent.
 //!
 //! ```text
-//! larder:group/1?kind=write&key=K&epoch=E&at=A…
-//! larder:group/1?kind=read&group=G&read=R&locate=L&epoch=E&at=A…
-//! larder:group/1?kind=replica&group=G&locate=L&epoch=E&at=A…
-//! larder:group/1?kind=device&key=K&epoch=E&repo=S&at=A…
-//! larder:group/1?kind=device&group=G&read=R&locate=L&epoch=E&repo=S&at=A…
+//! invite     "larder" | base32 of the bytes below, lower case, without padding
+//! bytes      version u8 = 1 | kind u8 | epoch u32 | keys | name | count u8 | addresses | checksum [4]
+//! kind, keys 1 write       secret
+//!            2 read        group's key | read key | locate key
+//!            3 replica     group's key | locate key
+//!            4 device      secret | repo's secret                                 of a writer
+//!            5 device      group's key | read key | locate key | repo's secret    of a reader
+//!            (each key [32])
+//! name       length u16 | text: the group's name, for those who may read it; empty where it is not known.
+//!            An invite of kind 3 has no such field
+//! address    0 | length u16 | text
+//!            1 | length u8 | scheme | key [32] | length u16 | rest    of the text `scheme:KEYrest`, whose
+//!            key is 64 hexadecimal digits in lower case
+//! checksum   the first bytes of the BLAKE3 hash of all bytes before
 //! ```
 //!
-//! K, G, R, L and S are 32 bytes in base64url without padding: the group's secret, its public key,
-//! its read key and its locate key, and the secret of a repo. E is decimal. Each A is an address of
-//! a member, text that a network understands, in base64url. `kind` comes first; the others may come
-//! in any order.
+//! An invite has exactly one text. Upper case, as QR codes like it, stands for the same; either is read. The
+//! checksum is the first thing that is looked at, in every version: it tells what was mistyped or cut.
 
 use std::{fmt, str::FromStr};
 
-use data_encoding::BASE64URL_NOPAD;
+use bytes::BufMut;
+use data_encoding::{BASE32_NOPAD, HEXLOWER};
 use larder_store_api::{Error, Kind, PublicKey, Result, SecretKey};
 use zeroize::Zeroizing;
 
 use crate::{
+    codec::Fields,
     keys::{Access, GroupKeys, GroupSecret, LocateKey, ReadKey},
-    records::MAX_ADDRESS_LEN,
+    records::{MAX_ADDRESS_LEN, MAX_LABEL_LEN},
 };
 
-/// The prefix of every invite of this version.
-pub const PREFIX: &str = "larder:group/1?";
+/// The prefix of every invite.
+pub const PREFIX: &str = "larder";
 
 /// The most addresses of an invite.
 pub const MAX_ADDRESSES: usize = 16;
 
 /// The longest invite, in bytes.
-pub const MAX_INVITE_LEN: usize = 24 * 1024;
+pub const MAX_INVITE_LEN: usize = 28 * 1024;
 
-const SCHEME: &str = "larder:group/";
+const VERSION: u8 = 1;
+const CHECKSUM_LEN: usize = 4;
+const WRITE: u8 = 1;
+const READ: u8 = 2;
+const REPLICA: u8 = 3;
+const WRITER_DEVICE: u8 = 4;
+const READER_DEVICE: u8 = 5;
+const TEXT: u8 = 0;
+const KEYED: u8 = 1;
+
 const PARSE: &str = "sync.invite.parse";
 const NEW: &str = "sync.invite.new";
 
 /// The purpose of an invite.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum InviteKind {
     /// A member who may write the group's record.
     Write,
@@ -50,29 +69,19 @@ pub enum InviteKind {
     Device,
 }
 
-impl InviteKind {
-    fn name(self) -> &'static str {
-        match self {
-            InviteKind::Write => "write",
-            InviteKind::Read => "read",
-            InviteKind::Replica => "replica",
-            InviteKind::Device => "device",
-        }
-    }
-}
-
-/// The keys of a group, and addresses where members may be found.
+/// The keys of a group, its name, and addresses where members may be found.
 ///
 /// Its text has the secrets in it; its `Debug` has not.
 #[derive(Debug, Clone)]
 pub struct Invite {
     keys: GroupKeys,
     repo: Option<SecretKey>,
+    name: Option<String>,
     addresses: Vec<String>,
 }
 
 impl Invite {
-    /// An invite for a member, who gets these keys: see [`GroupKeys::to_read_only`] and
+    /// Makes an invite for a member, who gets these keys: see [`GroupKeys::to_read_only`] and
     /// [`GroupKeys::to_replica`] for lesser ones.
     ///
     /// More than [`MAX_ADDRESSES`] addresses, or one that is empty or longer than
@@ -82,11 +91,12 @@ impl Invite {
         Ok(Self {
             keys,
             repo: None,
+            name: None,
             addresses,
         })
     }
 
-    /// An invite for another device of the same member; `repo` is the secret of the member's repo.
+    /// Makes an invite for another device of the same member; `repo` is the secret of the member's repo.
     ///
     /// Keys of a replica, which has no repo, are [`Kind::Invalid`]; addresses as in
     /// [`member`](Self::member).
@@ -99,8 +109,27 @@ impl Invite {
         Ok(Self {
             keys,
             repo: Some(repo),
+            name: None,
             addresses,
         })
+    }
+
+    /// Adds the name of the group, so that it is known before anybody was met. An empty name is none.
+    ///
+    /// More than [`MAX_LABEL_LEN`] bytes are [`Kind::TooLarge`]; a name for a replica, which must not
+    /// read it, is [`Kind::Invalid`].
+    pub fn with_name(mut self, name: impl Into<String>) -> Result<Self> {
+        let name = name.into();
+        if name.len() > MAX_LABEL_LEN {
+            let message = format!("a name has at most {MAX_LABEL_LEN} bytes");
+            return Err(Error::new(Kind::TooLarge, NEW, message).with("len", name.len()));
+        }
+        if self.keys.read().is_none() {
+            let message = "a replica may not read the name of its group";
+            return Err(Error::new(Kind::Invalid, NEW, message));
+        }
+        self.name = Some(name).filter(|name| !name.is_empty());
+        Ok(self)
     }
 
     /// Returns the purpose of the invite.
@@ -113,26 +142,134 @@ impl Invite {
         }
     }
 
-    /// The keys that it gives.
+    /// Returns the keys that it gives.
     pub fn keys(&self) -> &GroupKeys {
         &self.keys
     }
 
-    /// The secret of the repo, where it is for a device.
+    /// Returns the secret of the repo, if the invite is for a device.
     pub fn repo(&self) -> Option<&SecretKey> {
         self.repo.as_ref()
+    }
+
+    /// Returns the name of the group; `None` in an invite for a replica, and where it is not known.
+    pub fn name(&self) -> Option<&str> {
+        self.name.as_deref()
     }
 
     /// Returns the addresses at which members may be found.
     pub fn addresses(&self) -> &[String] {
         &self.addresses
     }
+
+    /// Returns the bytes that the text stands for, without their checksum.
+    fn encode(&self) -> Zeroizing<Vec<u8>> {
+        // Enough for all but addresses, so that no secret is left behind by a vector that grows.
+        let mut bytes = Zeroizing::new(Vec::with_capacity(256 + MAX_LABEL_LEN));
+        let kind = match (self.keys.access(), &self.repo) {
+            (Access::Write { .. }, None) => WRITE,
+            (Access::Read { .. }, None) => READ,
+            (Access::Write { .. }, Some(_)) => WRITER_DEVICE,
+            (Access::Read { .. }, Some(_)) => READER_DEVICE,
+            (Access::Replica { .. }, _) => REPLICA,
+        };
+        bytes.put_u8(VERSION);
+        bytes.put_u8(kind);
+        bytes.put_u32(self.keys.epoch());
+        match self.keys.access() {
+            Access::Write { secret, .. } => bytes.put_slice(secret.key().expose()),
+            Access::Read { read, locate } => {
+                bytes.put_slice(&self.keys.group().0);
+                bytes.put_slice(read.expose());
+                bytes.put_slice(locate.expose());
+            }
+            Access::Replica { locate } => {
+                bytes.put_slice(&self.keys.group().0);
+                bytes.put_slice(locate.expose());
+            }
+        }
+        if let Some(repo) = &self.repo {
+            bytes.put_slice(repo.expose());
+        }
+        if kind != REPLICA {
+            put_text(&mut bytes, self.name.as_deref().unwrap_or_default());
+        }
+        bytes.put_u8(
+            u8::try_from(self.addresses.len()).expect("an invite has at most 16 addresses"),
+        );
+        for address in &self.addresses {
+            put_address(&mut bytes, address);
+        }
+        bytes
+    }
+
+    /// Reads the bytes that the text stands for, after their checksum was compared.
+    fn decode(bytes: &[u8]) -> Result<Self> {
+        let Some((&VERSION, fields)) = bytes.split_first() else {
+            let message = "the invite was made by another version: update";
+            return Err(Error::new(Kind::Unsupported, PARSE, message));
+        };
+        let mut fields = Fields::new(PARSE, fields);
+        let kind = fields.u8()?;
+        let epoch = fields.u32()?;
+        let keys = match kind {
+            WRITE | WRITER_DEVICE => {
+                GroupKeys::write(GroupSecret::from_key(take_key(&mut fields)?), epoch)
+            }
+            READ | READER_DEVICE => {
+                let group = PublicKey(fields.take()?);
+                let read = ReadKey::from_bytes(*take_key(&mut fields)?.expose(), epoch);
+                let locate = LocateKey::from_bytes(*take_key(&mut fields)?.expose(), epoch);
+                GroupKeys::read_only(group, read, locate)?
+            }
+            REPLICA => {
+                let group = PublicKey(fields.take()?);
+                let locate = LocateKey::from_bytes(*take_key(&mut fields)?.expose(), epoch);
+                GroupKeys::replica(group, locate)
+            }
+            kind => {
+                let error = fields.invalid("the kind of the invite is not known here");
+                return Err(error.with("kind", kind));
+            }
+        };
+        let repo = match kind {
+            WRITER_DEVICE | READER_DEVICE => Some(take_key(&mut fields)?),
+            _ => None,
+        };
+        let name = match kind {
+            REPLICA => None,
+            _ => Some(take_text(&mut fields)?).filter(|name| !name.is_empty()),
+        };
+        if name.as_ref().is_some_and(|name| name.len() > MAX_LABEL_LEN) {
+            return Err(fields.invalid("the name of the group is too long"));
+        }
+        let count = fields.u8()?;
+        let addresses = (0..count).map(|_| take_address(&mut fields));
+        let addresses = addresses.collect::<Result<Vec<_>>>()?;
+        fields.end()?;
+        check_addresses(PARSE, &addresses)?;
+        let invite = Self {
+            keys,
+            repo,
+            name,
+            addresses,
+        };
+        // An address has two forms, of which one is right.
+        if *invite.encode() != bytes {
+            let message = "the invite is not written as invites are";
+            return Err(Error::new(Kind::Invalid, PARSE, message));
+        }
+        Ok(invite)
+    }
 }
 
 impl PartialEq for Invite {
     fn eq(&self, other: &Self) -> bool {
         let repo = |invite: &Self| invite.repo.as_ref().map(|key| *key.expose());
-        self.keys == other.keys && repo(self) == repo(other) && self.addresses == other.addresses
+        self.keys == other.keys
+            && repo(self) == repo(other)
+            && self.name == other.name
+            && self.addresses == other.addresses
     }
 }
 
@@ -141,30 +278,7 @@ impl Eq for Invite {}
 /// The text of the invite, secrets and all.
 impl fmt::Display for Invite {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let key = |f: &mut fmt::Formatter<'_>, name: &str, key: &[u8; 32]| {
-            let text = Zeroizing::new(BASE64URL_NOPAD.encode(key));
-            write!(f, "&{name}={}", *text)
-        };
-        write!(f, "{PREFIX}kind={}", self.kind().name())?;
-        match self.keys.access() {
-            Access::Write { secret, .. } => key(f, "key", secret.key().expose())?,
-            Access::Read { read, locate } => {
-                key(f, "group", &self.keys.group().0)?;
-                key(f, "read", read.expose())?;
-                key(f, "locate", locate.expose())?;
-            }
-            Access::Replica { locate } => {
-                key(f, "group", &self.keys.group().0)?;
-                key(f, "locate", locate.expose())?;
-            }
-        }
-        write!(f, "&epoch={}", self.keys.epoch())?;
-        if let Some(repo) = &self.repo {
-            key(f, "repo", repo.expose())?;
-        }
-        self.addresses
-            .iter()
-            .try_for_each(|address| write!(f, "&at={}", BASE64URL_NOPAD.encode(address.as_bytes())))
+        f.write_str(&text_of(&self.encode()))
     }
 }
 
@@ -176,159 +290,105 @@ impl FromStr for Invite {
             let message = format!("an invite has at most {MAX_INVITE_LEN} bytes");
             return Err(Error::new(Kind::TooLarge, PARSE, message).with("len", text.len()));
         }
-        let fields = match text.strip_prefix(PREFIX) {
-            Some(fields) => fields,
-            None if text.starts_with(SCHEME) => {
-                let message = "the invite was made by another version: update";
-                return Err(Error::new(Kind::Unsupported, PARSE, message));
-            }
-            None => {
-                let message = format!("an invite begins with {PREFIX}");
-                return Err(Error::new(Kind::Invalid, PARSE, message));
-            }
-        };
-        Parts::parse(fields)?.invite()
-    }
-}
-
-/// The fields of an invite, as far as they are there.
-#[derive(Default)]
-struct Parts {
-    kind: Option<InviteKind>,
-    key: Option<SecretKey>,
-    group: Option<SecretKey>,
-    read: Option<SecretKey>,
-    locate: Option<SecretKey>,
-    repo: Option<SecretKey>,
-    epoch: Option<u32>,
-    addresses: Vec<String>,
-}
-
-impl Parts {
-    fn parse(text: &str) -> Result<Self> {
-        let mut parts = Self::default();
-        for field in text.split('&') {
-            let (name, value) = field.split_once('=').unwrap_or((field, ""));
-            if parts.kind.is_none() && name != "kind" {
-                return Err(bad("kind", "the field comes first"));
-            }
-            match name {
-                "kind" => put("kind", &mut parts.kind, parse_kind(value)?)?,
-                "key" => put("key", &mut parts.key, parse_key("key", value)?)?,
-                "group" => put("group", &mut parts.group, parse_key("group", value)?)?,
-                "read" => put("read", &mut parts.read, parse_key("read", value)?)?,
-                "locate" => put("locate", &mut parts.locate, parse_key("locate", value)?)?,
-                "repo" => put("repo", &mut parts.repo, parse_key("repo", value)?)?,
-                "epoch" => put("epoch", &mut parts.epoch, parse_epoch(value)?)?,
-                "at" => parts.addresses.push(parse_address(value)?),
-                _ => {
-                    // Whatever it is, it may be part of a secret that was cut or garbled.
-                    let known = name.len() <= 16 && name.bytes().all(|b| b.is_ascii_lowercase());
-                    return Err(bad(
-                        if known { name } else { "…" },
-                        "there is no such field",
-                    ));
-                }
-            }
+        let invalid = |message: &'static str| Error::new(Kind::Invalid, PARSE, message);
+        let text = Zeroizing::new(text.to_ascii_uppercase());
+        let prefix = PREFIX.to_ascii_uppercase();
+        let digits = text.strip_prefix(&*prefix);
+        let digits = digits.ok_or_else(|| invalid("an invite begins with `larder`"))?;
+        let is_strange = |c: char| !matches!(c, 'A'..='Z' | '2'..='7');
+        if let Some((before, _)) = digits.split_once(is_strange) {
+            let at = PREFIX.len() + before.chars().count() + 1;
+            let message =
+                "an invite has only letters and the digits 2 to 7: one character is wrong";
+            return Err(invalid(message).with("position", at));
         }
-        check_addresses(PARSE, &parts.addresses)?;
-        Ok(parts)
-    }
-
-    fn invite(mut self) -> Result<Invite> {
-        let kind = self
-            .kind
-            .ok_or_else(|| bad("kind", "the field is missing"))?;
-        let secret = match kind {
-            InviteKind::Write => true,
-            InviteKind::Device => self.key.is_some(),
-            InviteKind::Read | InviteKind::Replica => false,
-        };
-        let epoch = need("epoch", &mut self.epoch)?;
-        let keys = if secret {
-            GroupKeys::write(GroupSecret::from_key(need("key", &mut self.key)?), epoch)
-        } else {
-            let group = PublicKey(*need("group", &mut self.group)?.expose());
-            let locate = need("locate", &mut self.locate)?;
-            let locate = LocateKey::from_bytes(*locate.expose(), epoch);
-            if kind == InviteKind::Replica {
-                GroupKeys::replica(group, locate)
-            } else {
-                let read = ReadKey::from_bytes(*need("read", &mut self.read)?.expose(), epoch);
-                GroupKeys::read_only(group, read, locate)?
-            }
-        };
-        let repo = match kind {
-            InviteKind::Device => Some(need("repo", &mut self.repo)?),
-            _ => None,
-        };
-        // What is left contradicts the kind or another field.
-        let left = [
-            ("key", &self.key),
-            ("group", &self.group),
-            ("read", &self.read),
-            ("locate", &self.locate),
-            ("repo", &self.repo),
-        ];
-        if let Some((name, _)) = left.iter().find(|(_, field)| field.is_some()) {
-            return Err(bad(name, "the field contradicts the others").with("kind", kind.name()));
+        let garbled = || invalid("the invite is not complete, or one of its characters is wrong");
+        let bytes = BASE32_NOPAD.decode(digits.as_bytes()).map(Zeroizing::new);
+        let bytes = bytes.map_err(|_| garbled())?;
+        let (bytes, check) = bytes.split_last_chunk().ok_or_else(garbled)?;
+        if checksum(bytes) != *check {
+            return Err(garbled());
         }
-        Ok(Invite {
-            keys,
-            repo,
-            addresses: self.addresses,
-        })
+        Self::decode(bytes)
     }
 }
 
-/// An error that names its field, and nothing of what is in it.
-fn bad(field: &str, message: &'static str) -> Error {
-    Error::new(Kind::Invalid, PARSE, message).with("field", field)
+/// Returns the text that stands for these bytes and their checksum.
+pub(crate) fn text_of(bytes: &[u8]) -> Zeroizing<String> {
+    let mut all = Zeroizing::new(Vec::with_capacity(bytes.len() + CHECKSUM_LEN));
+    all.extend_from_slice(bytes);
+    all.extend_from_slice(&checksum(bytes));
+    let digits = Zeroizing::new(BASE32_NOPAD.encode(&all));
+    let mut text = Zeroizing::new([PREFIX, &digits].concat());
+    text.make_ascii_lowercase();
+    text
 }
 
-fn put<T>(name: &str, field: &mut Option<T>, value: T) -> Result<()> {
-    match field.replace(value) {
-        None => Ok(()),
-        Some(_) => Err(bad(name, "the field comes twice")),
+fn checksum(bytes: &[u8]) -> [u8; CHECKSUM_LEN] {
+    let [a, b, c, d, ..] = *blake3::hash(bytes).as_bytes();
+    [a, b, c, d]
+}
+
+fn put_text(bytes: &mut Vec<u8>, text: &str) {
+    let len = u16::try_from(text.len()).expect("names and addresses have at most 1 KiB");
+    bytes.put_u16(len);
+    bytes.put_slice(text.as_bytes());
+}
+
+fn put_address(bytes: &mut Vec<u8>, address: &str) {
+    let Some((scheme, key, rest)) = split_key(address) else {
+        bytes.put_u8(TEXT);
+        return put_text(bytes, address);
+    };
+    bytes.put_u8(KEYED);
+    bytes.put_u8(u8::try_from(scheme.len()).expect("it was split off"));
+    bytes.put_slice(scheme.as_bytes());
+    bytes.put_slice(&key);
+    put_text(bytes, rest);
+}
+
+/// Splits the text of an address into its scheme, its key and the rest, where it has a key.
+fn split_key(address: &str) -> Option<(&str, [u8; 32], &str)> {
+    let (scheme, rest) = address.split_once(':')?;
+    let (key, rest) = rest.split_at_checked(64)?;
+    let key = HEXLOWER.decode(key.as_bytes()).ok()?.try_into().ok()?;
+    (scheme.len() <= u8::MAX.into()).then_some((scheme, key, rest))
+}
+
+fn take_key(fields: &mut Fields<'_>) -> Result<SecretKey> {
+    let key = Zeroizing::new(fields.take()?);
+    Ok(SecretKey::from_bytes(*key))
+}
+
+fn take_text(fields: &mut Fields<'_>) -> Result<String> {
+    let len = fields.u16()?;
+    take_str(fields, len.into()).map(str::to_owned)
+}
+
+fn take_str<'a>(fields: &mut Fields<'a>, len: usize) -> Result<&'a str> {
+    let text = str::from_utf8(fields.bytes(len)?);
+    text.map_err(|error| {
+        let error = fields
+            .invalid("a name or an address is not valid UTF-8")
+            .because(error);
+        error.with("len", len)
+    })
+}
+
+fn take_address(fields: &mut Fields<'_>) -> Result<String> {
+    match fields.u8()? {
+        TEXT => take_text(fields),
+        KEYED => {
+            let len = fields.u8()?;
+            let scheme = take_str(fields, len.into())?;
+            let key = HEXLOWER.encode(&fields.take::<32>()?);
+            Ok(format!("{scheme}:{key}{}", take_text(fields)?))
+        }
+        form => {
+            let error = fields.invalid("the form of an address is not known here");
+            Err(error.with("form", form))
+        }
     }
-}
-
-fn need<T>(name: &str, field: &mut Option<T>) -> Result<T> {
-    field
-        .take()
-        .ok_or_else(|| bad(name, "the field is missing"))
-}
-
-fn parse_kind(text: &str) -> Result<InviteKind> {
-    use InviteKind::{Device, Read, Replica, Write};
-    [Write, Read, Replica, Device]
-        .into_iter()
-        .find(|kind| kind.name() == text)
-        .ok_or_else(|| bad("kind", "the kind is not known here"))
-}
-
-fn parse_key(name: &str, text: &str) -> Result<SecretKey> {
-    let garbled = || bad(name, "the field is no key of 32 bytes");
-    let bytes = BASE64URL_NOPAD.decode(text.as_bytes()).map(Zeroizing::new);
-    let bytes = bytes.map_err(|_| garbled())?;
-    let key: [u8; 32] = bytes.as_slice().try_into().map_err(|_| garbled())?;
-    Ok(SecretKey::from_bytes(key))
-}
-
-fn parse_epoch(text: &str) -> Result<u32> {
-    let epoch = text.parse::<u32>().ok();
-    // Only as it is printed: no sign, no leading zeros.
-    epoch
-        .filter(|epoch| epoch.to_string() == text)
-        .ok_or_else(|| bad("epoch", "the field is no number of an epoch"))
-}
-
-fn parse_address(text: &str) -> Result<String> {
-    let garbled = |_| bad("at", "the field is no address");
-    let bytes = BASE64URL_NOPAD
-        .decode(text.as_bytes())
-        .map_err(|_| bad("at", "the field is no address"))?;
-    String::from_utf8(bytes).map_err(garbled)
 }
 
 fn check_addresses(operation: &'static str, addresses: &[String]) -> Result<()> {
@@ -352,6 +412,8 @@ mod tests {
 
     use super::*;
 
+    const KEY: &str = "97d6f9a6a1b3a9b0a5dc3d3a0d4f05f4b0f3cf6e7c1bbd28b0c6f3c1f0a9e8d7";
+
     fn keys() -> GroupKeys {
         GroupKeys::write(GroupSecret::from_key(SecretKey::from_bytes([7; 32])), 3)
     }
@@ -359,13 +421,17 @@ mod tests {
     fn all() -> Vec<Invite> {
         let (write, repo) = (keys(), SecretKey::from_bytes([8; 32]));
         let read = write.to_read_only().unwrap();
-        let at = vec!["mem://a".to_owned(), "ticket b&c=d".to_owned()];
+        let at = vec![format!("iroh:{KEY}?ip=127.0.0.1:47930"), "mem:a".to_owned()];
         vec![
-            Invite::member(write.clone(), at.clone()).unwrap(),
+            Invite::member(write.clone(), at.clone())
+                .and_then(|invite| invite.with_name("the hikers"))
+                .unwrap(),
             Invite::member(read.clone(), vec![]).unwrap(),
             Invite::member(write.to_replica(), at.clone()).unwrap(),
             Invite::device(write, repo.clone(), at).unwrap(),
-            Invite::device(read, repo, vec![]).unwrap(),
+            Invite::device(read, repo, vec![])
+                .and_then(|invite| invite.with_name("ü"))
+                .unwrap(),
         ]
     }
 
@@ -377,7 +443,15 @@ mod tests {
             let parsed: Invite = line.parse().unwrap();
             assert_eq!(parsed, invite);
             assert_eq!(parsed.kind(), invite.kind());
+            assert_eq!(parsed.name(), invite.name());
+            // As a QR code has it, and in no other way.
+            assert_eq!(line.to_uppercase().parse::<Invite>().unwrap(), invite);
+            assert!(
+                line.bytes()
+                    .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
+            );
         }
+        assert!(lines.iter().all(|line| line.len() < 340), "{lines:?}");
     }
 
     #[test]
@@ -388,80 +462,95 @@ mod tests {
                 !debug.contains("7, 7") && !debug.contains("0707"),
                 "{debug}"
             );
-            assert!(
-                !debug.contains(&BASE64URL_NOPAD.encode(&[7; 32])),
-                "{debug}"
-            );
             assert!(debug.contains("(…"), "{debug}");
         }
     }
 
     #[test]
-    fn what_is_wrong_is_refused_by_name() {
-        let lines: Vec<_> = all().iter().map(ToString::to_string).collect();
-        let [write, read, replica, device, _] = &lines[..] else {
-            panic!("five invites");
-        };
-        let key = BASE64URL_NOPAD.encode(&[7; 32]);
-        let cases = [
-            (write.replace("&epoch=3", ""), "epoch", "missing"),
-            (write.replace("epoch=3", "epoch=03"), "epoch", "no number"),
-            (write.replace("epoch=3", "epoch=+3"), "epoch", "no number"),
-            (
-                write.replace("epoch=3", "epoch=4294967296"),
-                "epoch",
-                "no number",
-            ),
-            (write.replace("&key=", "&kee="), "kee", "no such"),
-            (write.replace("&key=B", "&key="), "key", "no key"),
-            (write.replace("&key=B", "&key=="), "key", "no key"),
-            (
-                write.replace("kind=write", "kind=owner"),
-                "kind",
-                "not known",
-            ),
-            (write.replace("kind=write&", ""), "kind", "first"),
-            (write.replace("kind=write", "kind=read"), "group", "missing"),
-            (format!("{write}&epoch=3"), "epoch", "twice"),
-            (format!("{write}&kind=write"), "kind", "twice"),
-            (format!("{write}&group={key}"), "group", "contradicts"),
-            (format!("{write}&repo={key}"), "repo", "contradicts"),
-            (format!("{write}&at=!"), "at", "no address"),
-            (format!("{write}&at=_w"), "at", "no address"),
-            (format!("{write}&at="), "at", "1 to 1024"),
-            (
-                format!("{write}{}", "&at=YQ".repeat(15)),
-                "at",
-                "at most 16",
-            ),
-            (format!("{write}&"), "", "no such"),
-            (format!("{write}&{key}"), "…", "no such"),
-            (format!("{read}&key={key}"), "key", "contradicts"),
-            (format!("{replica}&read={key}"), "read", "contradicts"),
-            (format!("{device}&locate={key}"), "locate", "contradicts"),
-            (device.replace("&repo=", "&key="), "key", "twice"),
-        ];
-        for (text, field, message) in cases {
-            let error = text.parse::<Invite>().unwrap_err();
-            let error_text = error.to_string();
-            assert_eq!(error.kind(), Kind::Invalid, "{text}");
-            assert!(
-                error_text.contains(&format!("field={field}")),
-                "{error_text}"
-            );
-            assert!(error_text.contains(message), "{error_text}");
-            assert!(!format!("{error:?}").contains(&key), "{error:?}");
+    fn a_mistyped_or_cut_invite_is_refused() {
+        for invite in all() {
+            let text = invite.to_string();
+            let mut wrong = Vec::new();
+            for at in 0..text.len() {
+                wrong.push(text[..at].to_owned());
+                wrong.push(format!("{}{}", &text[..at], &text[at + 1..]));
+                for other in "abq27018ü-".chars() {
+                    let one = format!("{}{other}{}", &text[..at], &text[at + 1..]);
+                    wrong.push(format!("{}{other}{}", &text[..at], &text[at..]));
+                    wrong.push(one);
+                }
+                if at > 0 {
+                    let (a, b) = (&text[at - 1..at], &text[at..=at]);
+                    wrong.push(format!("{}{b}{a}{}", &text[..at - 1], &text[at + 1..]));
+                }
+            }
+            wrong.extend([format!("{text}a"), format!("{text}="), format!("{text} ")]);
+            for wrong in wrong.into_iter().filter(|wrong| *wrong != text) {
+                let error = wrong.parse::<Invite>().expect_err(&wrong);
+                assert_eq!(error.kind(), Kind::Invalid, "{wrong}");
+                let said = error.message().to_owned();
+                assert!(
+                    said.contains("wrong") || said.contains("begins with `larder`"),
+                    "{wrong}: {said}"
+                );
+            }
         }
-        let newer = write.replace("group/1", "group/2");
-        let error = newer.parse::<Invite>().unwrap_err();
+    }
+
+    #[test]
+    fn bytes_that_are_no_invite_are_refused_though_their_checksum_is_right() {
+        let good = all()[0].encode().to_vec();
+        assert_eq!(*text_of(&good), all()[0].to_string());
+        for len in 1..good.len() {
+            let error = text_of(&good[..len]).parse::<Invite>().unwrap_err();
+            assert_eq!(error.kind(), Kind::Invalid, "{len} bytes");
+        }
+        let change = |at: usize, byte: u8| {
+            let mut bytes = good.clone();
+            bytes[at] = byte;
+            bytes
+        };
+        let error = text_of(&change(0, 2)).parse::<Invite>().unwrap_err();
         assert_eq!(error.kind(), Kind::Unsupported);
-        let long = format!("{write}&at={}", "YQ".repeat(MAX_INVITE_LEN));
+        assert_eq!(
+            text_of(&[]).parse::<Invite>().unwrap_err().kind(),
+            Kind::Unsupported
+        );
+        let name = 6 + 32;
+        let long = [
+            &good[..name],
+            &1025_u16.to_be_bytes(),
+            &[b'x'; 1025],
+            &good[name + 12..],
+        ]
+        .concat();
+        let keyed = [
+            &good[..name],
+            &[0, 0, 1, TEXT, 0, 69],
+            b"iroh:",
+            KEY.as_bytes(),
+        ]
+        .concat();
+        let empty = [&good[..name], &[0, 0, 1, TEXT, 0, 0]].concat();
+        let many = [&good[..name], &[0, 0, 17], &[TEXT, 0, 1, b'a'].repeat(17)].concat();
+        for (bytes, said) in [
+            (change(1, 0), "kind of the invite is not known"),
+            (change(1, 6), "kind of the invite is not known"),
+            (change(name + 2, 0xff), "not valid UTF-8"),
+            (change(name + 13, 2), "form of an address is not known"),
+            ([&good[..], &[0]].concat(), "bytes after the end"),
+            (long, "name of the group is too long"),
+            (keyed, "not written as invites are"),
+            (empty, "1 to 1024 bytes"),
+            (many, "at most 16 addresses"),
+        ] {
+            let error = text_of(&bytes).parse::<Invite>().unwrap_err();
+            assert_eq!(error.kind(), Kind::Invalid, "{said}");
+            assert!(error.to_string().contains(said), "{error} is not {said}");
+        }
+        let long = format!("{PREFIX}{}", "a".repeat(MAX_INVITE_LEN));
         let error = long.parse::<Invite>().unwrap_err();
         assert_eq!(error.kind(), Kind::TooLarge);
-        for none in ["", PREFIX] {
-            let error = none.parse::<Invite>().unwrap_err();
-            assert_eq!(error.kind(), Kind::Invalid, "{none:?}");
-        }
     }
 
     #[test]
@@ -469,45 +558,51 @@ mod tests {
         let at = vec!["a".repeat(MAX_ADDRESS_LEN); MAX_ADDRESSES];
         let read = keys().to_read_only().unwrap();
         let invite = Invite::device(read, SecretKey::from_bytes([8; 32]), at).unwrap();
+        let invite = invite.with_name("n".repeat(MAX_LABEL_LEN)).unwrap();
         assert_eq!(invite.to_string().parse::<Invite>().unwrap(), invite);
     }
 
     #[test]
-    fn a_replica_has_no_device() {
+    fn a_replica_has_no_device_and_reads_no_name() {
         let error = Invite::device(keys().to_replica(), SecretKey::from_bytes([8; 32]), vec![]);
         assert_eq!(error.unwrap_err().kind(), Kind::Invalid);
+        let replica = Invite::member(keys().to_replica(), vec![]).unwrap();
+        assert_eq!(replica.with_name("g").unwrap_err().kind(), Kind::Invalid);
+        let read = Invite::member(keys(), vec![]).unwrap();
+        assert_eq!(read.clone().with_name("").unwrap(), read);
+        let long = read.with_name("n".repeat(MAX_LABEL_LEN + 1)).unwrap_err();
+        assert_eq!(long.kind(), Kind::TooLarge);
     }
 
     proptest! {
         #[test]
-        fn any_text_is_safe(text in ".*", fields in "(&?(kind|key|epoch|at|read)=[a-zA-Z0-9]*)*") {
-            let fields = format!("{PREFIX}{fields}");
-            for text in [text, fields] {
-                let error = text.parse::<Invite>().expect_err("it has no key");
-                let expected = match text.len() > MAX_INVITE_LEN {
-                    true => Kind::TooLarge,
-                    false => Kind::Invalid,
-                };
-                prop_assert_eq!(error.kind(), expected);
+        fn any_text_is_safe(text in ".*", digits in "[a-zA-Z2-7]*", bytes: Vec<u8>) {
+            for text in [text, format!("{PREFIX}{digits}"), text_of(&bytes).to_string()] {
+                prop_assert!(text.parse::<Invite>().is_err());
             }
         }
 
         #[test]
-        fn what_is_printed_parses(secret: [u8; 32], repo: [u8; 32], epoch: u32, level in 0..5,
-            at in proptest::collection::vec(".{1,64}", 0..16))
+        fn an_invite_has_one_text(secret: [u8; 32], repo: [u8; 32], epoch: u32, level in 0..5,
+            name in ".{0,64}", key: [u8; 32], rest in ".{0,16}",
+            mut at in proptest::collection::vec(".{1,64}", 0..15))
         {
+            at.push(format!("iroh:{}{rest}", HEXLOWER.encode(&key)));
             let write = GroupKeys::write(GroupSecret::from_key(SecretKey::from_bytes(secret)), epoch);
             let read = write.to_read_only().unwrap();
             let repo = SecretKey::from_bytes(repo);
             let invite = match level {
-                0 => Invite::member(write, at),
-                1 => Invite::member(read, at),
+                0 => Invite::member(write, at).and_then(|invite| invite.with_name(name)),
+                1 => Invite::member(read, at).and_then(|invite| invite.with_name(name)),
                 2 => Invite::member(write.to_replica(), at),
                 3 => Invite::device(write, repo, at),
                 _ => Invite::device(read, repo, at),
             };
             let invite = invite.unwrap();
-            prop_assert_eq!(invite.to_string().parse::<Invite>().unwrap(), invite);
+            let text = invite.to_string();
+            let parsed = text.parse::<Invite>().unwrap();
+            prop_assert_eq!(parsed.to_string(), text);
+            prop_assert_eq!(parsed, invite);
         }
     }
 }

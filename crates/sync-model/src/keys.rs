@@ -1,4 +1,4 @@
-//! The keys of a group: who holds which can do what.
+//! The keys of a group, and the rights that each of them gives.
 //!
 //! ```text
 //! group secret (ed25519)          writes the group's record; derives both keys of every epoch
@@ -21,27 +21,27 @@ pub const LOCATE_CONTEXT: &str = "larder 2026 group locate key v1";
 /// The context of BLAKE3's key derivation that makes a read key.
 pub const READ_CONTEXT: &str = "larder 2026 group read key v1";
 
-/// The secret of a group: writes its record, and derives all its keys.
+/// The secret of a group: signs its record, and derives all its keys.
 #[derive(Clone)]
 pub struct GroupSecret(SecretKey);
 
 impl GroupSecret {
-    /// A new one, from the operating system's randomness; [`Kind::Unavailable`] where it has none.
+    /// Generates a secret from the operating system's randomness; [`Kind::Unavailable`] if that fails.
     pub fn generate() -> Result<Self> {
         generate_key().map(Self)
     }
 
-    /// The secret that is this key.
+    /// Makes a group's secret from this key.
     pub fn from_key(key: SecretKey) -> Self {
         Self(key)
     }
 
-    /// The key that signs the group's record.
+    /// Returns the key that signs the group's record.
     pub fn key(&self) -> &SecretKey {
         &self.0
     }
 
-    /// The public key of the group's record.
+    /// Returns the public key of the group's record.
     pub fn public(&self) -> PublicKey {
         public_key(&self.0)
     }
@@ -62,14 +62,14 @@ impl fmt::Debug for GroupSecret {
 
 mod sealed {
     pub trait Sealed {
-        /// The key for one use, named by `context`.
+        /// Derives the key for one use, named by `context`.
         fn derive(&self, context: &str) -> zeroize::Zeroizing<[u8; 32]>;
     }
 }
 
 /// A key of a group in one epoch: a [`LocateKey`] or a [`ReadKey`].
 pub trait EpochKey: sealed::Sealed + fmt::Debug + Send + Sync {
-    /// The epoch that the key is of; the first is 0.
+    /// Returns the epoch of the key; the first is 0.
     fn epoch(&self) -> u32;
 }
 
@@ -84,23 +84,23 @@ macro_rules! epoch_key {
         }
 
         impl $name {
-            /// The key of `epoch` in the group with this secret.
+            /// Derives the key of `epoch` in the group with this secret.
             pub fn derive(secret: &GroupSecret, epoch: u32) -> Self {
                 let key = secret.derive($context, epoch);
                 Self { key, epoch }
             }
 
-            /// A key from its parts.
+            /// Makes a key from its parts.
             pub fn from_bytes(key: [u8; 32], epoch: u32) -> Self {
                 Self { key, epoch }
             }
 
-            /// The 32 bytes, for whoever hands the key on.
+            /// Returns the 32 bytes, for passing the key on.
             pub fn expose(&self) -> &[u8; 32] {
                 &self.key
             }
 
-            /// The epoch that the key is of.
+            /// Returns the epoch of the key.
             pub fn epoch(&self) -> u32 {
                 self.epoch
             }
@@ -125,7 +125,7 @@ macro_rules! epoch_key {
         }
 
         impl PartialEq for $name {
-            /// In constant time.
+            /// Compares in constant time.
             fn eq(&self, other: &Self) -> bool {
                 same(&self.key, &other.key) && self.epoch == other.epoch
             }
@@ -136,7 +136,8 @@ macro_rules! epoch_key {
 }
 
 epoch_key! {
-    /// Finds a group's members and opens what is needed to copy their data, but not the data.
+    /// Finds a group's members and opens the data that is needed to copy their files, but not the
+    /// files.
     LocateKey, LOCATE_CONTEXT
 }
 
@@ -145,12 +146,12 @@ epoch_key! {
     ReadKey, READ_CONTEXT
 }
 
-/// Returns whether two secrets are equal, in constant time.
+/// Returns true if two secrets are equal; takes constant time.
 pub fn same(a: &[u8; 32], b: &[u8; 32]) -> bool {
     blake3::Hash::from_bytes(*a) == blake3::Hash::from_bytes(*b)
 }
 
-/// Derives a key for one use, which `context` names, from a key of a group.
+/// Derives a key for one use, named by `context`, from a key of a group.
 pub fn derive(key: &impl EpochKey, context: &str) -> Zeroizing<[u8; 32]> {
     sealed::Sealed::derive(key, context)
 }
@@ -158,30 +159,30 @@ pub fn derive(key: &impl EpochKey, context: &str) -> Zeroizing<[u8; 32]> {
 /// The access of a member to a group, with the keys for it.
 #[derive(Debug, Clone)]
 pub enum Access {
-    /// Read everything, and write the group's record.
+    /// The right to read everything and to write the group's record.
     Write {
         /// Writes the group's record.
         secret: GroupSecret,
         /// Opens the data.
         read: ReadKey,
-        /// Finds and copies it.
+        /// Finds and copies the data.
         locate: LocateKey,
     },
-    /// Read everything.
+    /// The right to read everything.
     Read {
         /// Opens the data.
         read: ReadKey,
-        /// Finds and copies it.
+        /// Finds and copies the data.
         locate: LocateKey,
     },
-    /// Keep a copy of everything, sealed.
+    /// The right to keep a sealed copy of everything.
     Replica {
         /// Finds and copies the data.
         locate: LocateKey,
     },
 }
 
-/// The keys that a member holds of a group: its name, and the keys of one epoch.
+/// A member's keys of a group, all of one epoch.
 #[derive(Debug, Clone)]
 pub struct GroupKeys {
     group: PublicKey,
@@ -189,7 +190,7 @@ pub struct GroupKeys {
 }
 
 impl GroupKeys {
-    /// All the keys of an epoch.
+    /// Returns all the keys of an epoch.
     pub fn write(secret: GroupSecret, epoch: u32) -> Self {
         Self {
             group: secret.public(),
@@ -201,7 +202,7 @@ impl GroupKeys {
         }
     }
 
-    /// The keys of a reader; [`Kind::Invalid`] where they are of two epochs.
+    /// Returns the keys of a reader; [`Kind::Invalid`] if they belong to different epochs.
     pub fn read_only(group: PublicKey, read: ReadKey, locate: LocateKey) -> Result<Self> {
         if read.epoch() != locate.epoch() {
             let message = "the read key and the locate key are of two epochs";
@@ -213,14 +214,13 @@ impl GroupKeys {
         Ok(Self { group, access })
     }
 
-    /// The key of a replica.
+    /// Returns the keys of a replica.
     pub fn replica(group: PublicKey, locate: LocateKey) -> Self {
         let access = Access::Replica { locate };
         Self { group, access }
     }
 
-    /// Returns the group's keys for somebody who may only read; `None` if these keys cannot read
-    /// either.
+    /// Returns the keys for a member that may only read; `None` if these keys do not allow reading.
     pub fn to_read_only(&self) -> Option<Self> {
         let access = Access::Read {
             read: self.read()?.clone(),
@@ -230,17 +230,17 @@ impl GroupKeys {
         Some(Self { group, access })
     }
 
-    /// Returns the group's keys for somebody who may only keep a copy.
+    /// Returns the keys for a member that may only keep a sealed copy.
     pub fn to_replica(&self) -> Self {
         Self::replica(self.group, self.locate().clone())
     }
 
-    /// The public key of the group's record.
+    /// Returns the public key of the group's record.
     pub fn group(&self) -> PublicKey {
         self.group
     }
 
-    /// The name of the group: its record's id.
+    /// Returns the id of the group, which is its record's id.
     pub fn id(&self) -> RecordId {
         group_id(self.group)
     }
@@ -250,12 +250,12 @@ impl GroupKeys {
         &self.access
     }
 
-    /// The epoch that the keys are of.
+    /// Returns the epoch of the keys.
     pub fn epoch(&self) -> u32 {
         self.locate().epoch()
     }
 
-    /// The key that everybody holds.
+    /// Returns the key that every member holds.
     pub fn locate(&self) -> &LocateKey {
         match &self.access {
             Access::Write { locate, .. }
@@ -264,7 +264,7 @@ impl GroupKeys {
         }
     }
 
-    /// The key of those who may read.
+    /// Returns the read key, if these keys include it.
     pub fn read(&self) -> Option<&ReadKey> {
         match &self.access {
             Access::Write { read, .. } | Access::Read { read, .. } => Some(read),
@@ -272,7 +272,7 @@ impl GroupKeys {
         }
     }
 
-    /// The secret of those who may write the group's record.
+    /// Returns the secret that writes the group's record, if these keys include it.
     pub fn secret(&self) -> Option<&GroupSecret> {
         match &self.access {
             Access::Write { secret, .. } => Some(secret),

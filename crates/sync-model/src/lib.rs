@@ -1,17 +1,17 @@
 //! The bytes of private groups: names, keys, sealed data, records, invites and trees, without a network and
 //! without a runtime.
 //!
-//! Whoever holds the right keys makes and reads all of it from bytes alone. [`tree`], and opening a
-//! sealed file, also read and write the blobs that they are made of, in a `store-engine`; its `blocking`
-//! seals long files on other threads.
+//! With the right keys, all of it can be made and read from bytes alone. Only [`tree`], and opening a
+//! sealed file, also read and write blobs in a `store-engine`; its `blocking` seals long files on other
+//! threads.
 //!
-//! * [`ids`] has the names of groups and repos, [`root`] those of trees.
-//! * [`keys`] derives what each member may do from a group's secret.
-//! * [`seal`] makes values, pages and files unreadable to others.
-//! * [`tree`] keeps names of files in pages, so that cost follows the change.
-//! * [`records`] has what the slots of a group's and a repo's record hold.
-//! * [`invite`] is how somebody joins.
-//! * [`membership`] is how members come and go.
+//! * [`ids`] has the ids of groups and repos, [`root`] the roots of trees.
+//! * [`keys`] derives the keys of members from a group's secret.
+//! * [`seal`] encrypts values, pages and files.
+//! * [`tree`] keeps names of files in pages, so that the cost of a change depends on its size.
+//! * [`records`] has the contents of the slots of a group's and a repo's record.
+//! * [`invite`] has the invites by which members join.
+//! * [`membership`] has the operations by which members come and go.
 
 pub mod codec;
 #[cfg(fuzzing)]

@@ -1,14 +1,14 @@
-//! The root of a tree: what names all of it.
+//! The root of a tree, which identifies all of it.
 
 use larder_store_engine::{Hash, MAX_TREE_DEPTH};
 
 /// The highest level of a page.
 pub const MAX_LEVEL: u8 = MAX_TREE_DEPTH - 1;
 
-/// The root of a tree: all of it follows from its hash.
+/// The root of a tree. Its hash determines the whole tree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Root {
-    /// The sequence of the topmost page; [`Hash::EMPTY`] where there is no file.
+    /// The hash of the topmost page's sequence; [`Hash::EMPTY`] if there is no file.
     pub hash: Hash,
     /// The level of that page.
     pub level: u8,

@@ -1,4 +1,4 @@
-//! Sealed files: what is sealed opens, in any range, and nothing else does.
+//! Tests of sealed files: sealed bytes can be opened in any range, and nothing else can be.
 
 mod common;
 #[path = "../src/golden.rs"]
@@ -136,7 +136,7 @@ async fn only_what_was_sealed_opens() {
         open(&blobs, &entry, range).await.unwrap_err().kind()
     };
     let all = 0..u64::MAX;
-    // Shorter or longer than the entry says, by a byte or by segments.
+    // The file is shorter or longer than the entry says, by a byte or by segments.
     for cut in [1, 16, 100, 116, SEG, SEG + 16] {
         let short = whole[..whole.len() - cut].to_vec();
         assert_eq!(kind(short, len, all.clone()).await, Kind::Corrupt);
@@ -149,18 +149,18 @@ async fn only_what_was_sealed_opens() {
         kind([&whole[..], &[0; 16]].concat(), len, 0..1).await,
         Kind::Corrupt
     );
-    // The same, with an entry that agrees: segments know which is the last.
+    // Here the entry agrees, but the segments show which one is the last.
     let cut = whole[..2 * (SEG + 16)].to_vec();
     assert_eq!(kind(cut, 2 * SEG, all.clone()).await, Kind::Corrupt);
     assert_eq!(kind(vec![0; 16], 0, all.clone()).await, Kind::Corrupt);
-    // Segments swapped or changed.
+    // Segments are swapped or changed.
     let mut swapped = whole.clone();
     swapped[..2 * (SEG + 16)].rotate_left(SEG + 16);
     assert_eq!(kind(swapped, len, all.clone()).await, Kind::Corrupt);
     let mut changed = whole.clone();
     changed[SEG + 16 + 5] ^= 1;
     assert_eq!(kind(changed.clone(), len, all.clone()).await, Kind::Corrupt);
-    // Other segments of it still open.
+    // Other segments of it can still be opened.
     let entry = entry(add(&blobs, changed).await, len);
     let last = open(&blobs, &entry, 2 * SEG as u64..u64::MAX)
         .await
@@ -206,7 +206,7 @@ async fn a_reader_that_fails_ends_the_sealing() {
     assert_eq!(results.iter().filter(|result| result.is_err()).count(), 1);
 }
 
-/// Gives a little, then fails.
+/// Yields a few bytes, then fails.
 fn tokio_test_reader() -> impl tokio::io::AsyncRead + Send + Unpin + 'static {
     let failed = tokio::io::AsyncReadExt::chain(io::Cursor::new(text(20 * SEG)), Failing);
     Box::pin(failed)

@@ -10,7 +10,8 @@ use super::{
     world::{Shared, SideState},
 };
 
-/// One side of a connection, as the connection and its streams share it: dropping it closes the connection.
+/// One side of a connection, shared by the connection and its streams: dropping the last handle closes
+/// the connection.
 pub(super) struct Anchor {
     pub(super) sim: Arc<Shared>,
     pub(super) id: u64,
@@ -31,8 +32,9 @@ impl Anchor {
             let nodes = [conn.nodes[self.side], conn.nodes[1 - self.side]];
             let mut tail = Tail::default();
             world.look(nodes, self.id, None, 0, &mut tail, reason.as_bytes());
-            let here = closed("it was closed here").with("reason", reason);
-            let there = closed("the other side closed it").with("reason", reason);
+            let here = closed("the connection was closed on this side").with("reason", reason);
+            let there =
+                closed("the connection was closed by the other side").with("reason", reason);
             world.close(self.id, self.side, here, there);
         });
     }

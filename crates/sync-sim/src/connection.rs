@@ -22,7 +22,7 @@ pub(super) struct SimConnection {
 }
 
 impl SimConnection {
-    /// A side of a connection that is there.
+    /// Returns a side of a connection that exists.
     pub(super) fn of_side(
         sim: &Arc<Shared>,
         world: &World,
@@ -49,7 +49,7 @@ impl SimConnection {
         }))
     }
 
-    /// Waits until `look` finds something or the connection has ended.
+    /// Waits until `look` returns a value or the connection has ended.
     async fn wait<R>(&self, look: impl Fn(&mut World) -> Option<R>) -> Result<R> {
         let state = &self.anchor.state;
         loop {

@@ -1,4 +1,4 @@
-//! The errors of connections that end.
+//! The errors of ended connections.
 
 use larder_store_api::{Error, Kind};
 

@@ -1,6 +1,5 @@
-//! The flow of bytes across the simulated network: streams take turns on their link, one chunk
-//! each; a chunk passes the sender's limit, the link, and the receiver's limit, and then is with
-//! its reader.
+//! The flow of bytes across the simulated network. Streams take turns on their link, one chunk each; a
+//! chunk passes the sender's limit, the link and the receiver's limit before it reaches its reader.
 
 use std::time::Duration;
 
@@ -15,7 +14,7 @@ use super::{
 };
 
 impl World {
-    /// A stream has something to send.
+    /// Queues a stream that has something to send.
     pub(super) fn enqueue(&mut self, id: PipeId, from: usize, to: usize) {
         if let Some(pipe) = self.pipe(id)
             && pipe.has_queued()
@@ -27,7 +26,7 @@ impl World {
         self.pump(from, to);
     }
 
-    /// Sends what can leave now.
+    /// Sends everything that can leave now.
     pub(super) fn pump(&mut self, from: usize, to: usize) {
         loop {
             if !self.is_open(from, to) {
@@ -60,7 +59,7 @@ impl World {
         }
     }
 
-    /// Sends an item. Says whether the link is busy with it.
+    /// Sends an item. Returns true if the link is busy with it.
     fn send(&mut self, id: PipeId, from: usize, to: usize, item: Item) -> bool {
         let Some(item) = self.cross(id, from, to, item) else {
             return false;
@@ -74,7 +73,8 @@ impl World {
             let sender = &mut self.nodes[from];
             let start = now.max(sender.up_busy);
             sender.up_busy = start + duration_of(len, sender.limits.up);
-            // Nobody sends faster than the receiver takes it, so that senders share its limit fairly.
+            // Nobody sends faster than the receiver can receive, so that senders share its limit
+            // fairly.
             let pace = [link.bandwidth, down].into_iter().flatten().min();
             took = duration_of(len, pace);
             left = (start + took).max(sender.up_busy);
@@ -101,8 +101,8 @@ impl World {
         left > now
     }
 
-    /// Returns the part of an item that a node that stalls still sends. Of the end its peer hears
-    /// nothing either.
+    /// Returns the part of an item that a stalled node still sends. The peer does not learn of the end
+    /// of the stream either.
     fn stall(&mut self, id: PipeId, from: usize, item: Item) -> Option<Item> {
         let Some(most) = self.nodes[from].stall else {
             return Some(item);
@@ -177,7 +177,7 @@ impl World {
         Some(Item::Data(bytes))
     }
 
-    /// Searches what one node sends to another.
+    /// Searches the bytes that one node sends to another.
     pub(super) fn look(
         &mut self,
         nodes: [usize; 2],
@@ -210,7 +210,7 @@ impl World {
         self.search = Some(search);
     }
 
-    /// An item has crossed its link, and `took` to do so; it waits for the receiver's limit.
+    /// Handles an item that has crossed its link in the time `took`; it waits for the receiver's limit.
     pub(super) fn arrive(&mut self, id: PipeId, item: Item, took: Duration) {
         let Some((from, to)) = self.ways(id) else {
             return;
@@ -223,7 +223,7 @@ impl World {
         let receiver = &mut self.nodes[to];
         let mut landing = now;
         if let (Some(_), true) = (receiver.limits.down, item.len() > 0) {
-            // Its first byte came before its last.
+            // Its first byte arrived before its last.
             let first = now.checked_sub(took).unwrap_or(now);
             let done =
                 first.max(receiver.down_busy) + duration_of(item.len(), receiver.limits.down);
@@ -243,7 +243,7 @@ impl World {
         }
     }
 
-    /// An item is with its reader.
+    /// Delivers an item to its reader.
     pub(super) fn land(&mut self, id: PipeId, item: Item) {
         let Some((_, to)) = self.ways(id) else {
             return;
@@ -273,7 +273,7 @@ impl World {
         }
     }
 
-    /// A connection is there to be accepted.
+    /// Delivers a connection to be accepted.
     pub(super) fn incoming(&mut self, id: u64) {
         let Some(conn) = self.connections.get(&id) else {
             return;

@@ -1,11 +1,11 @@
-//! A node that sends other bytes than it was given.
+//! A node that sends corrupted bytes.
 
 use bytes::{Bytes, BytesMut};
 
 use super::{Crossing, Tamper, random::Random};
 
-/// Changes a byte here and there, with this chance for each; but not the first `after` of a stream in
-/// either direction, so that what comes first, such as proofs, still holds.
+/// Corrupts each byte with this probability, but not the first `after` bytes of a stream in either
+/// direction, so that the beginning, such as proofs, stays valid.
 pub fn garble(seed: u64, after: u64, chance: f64) -> Tamper {
     let mut random = Random::new(seed);
     Box::new(move |crossing: &Crossing, bytes: Bytes| {

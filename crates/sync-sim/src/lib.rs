@@ -1,13 +1,13 @@
-//! A simulated network in memory, for tests: as slow, lossy, divided and dishonest as they want it.
+//! A simulated network in memory, for tests: it can be slow, lossy, partitioned and dishonest.
 //!
-//! All that happens follows from the seed: on a runtime of one thread whose clock was paused from its
-//! start (`#[tokio::test(start_paused = true)]`), where nobody uses other threads or chance (groups do
-//! not in a `larder_store_engine::simulation`), two runs of the same seed have the same
-//! [trace](SimNetwork::trace). `tokio::select!` has chance of its own unless it is `biased`.
+//! The seed determines everything that happens. On a single-threaded runtime whose clock is paused from
+//! the start (`#[tokio::test(start_paused = true)]`), and without other threads or randomness (groups
+//! use none within a `larder_store_engine::simulation`), two runs with the same seed have the same
+//! [trace](SimNetwork::trace). `tokio::select!` has randomness of its own unless it is `biased`.
 //!
-//! A connection that ends takes with it all that its sides have not read, so that whoever relies on
-//! more than [`Network`] promises is found out. Time is told to the millisecond, as
-//! tokio's timers do, but bandwidths are exact over many chunks.
+//! The end of a connection discards everything that its sides have not read, so that code which relies
+//! on more than [`Network`] promises is found out. Time is measured in milliseconds, like tokio's
+//! timers, but bandwidths are exact over many chunks.
 //!
 //! ```
 //! # use std::time::Duration;
@@ -70,7 +70,7 @@ use search::Search;
 use trace::Happening;
 use world::{Shared, World};
 
-/// The place of the bytes that a [`Tamper`] gets.
+/// The position of the bytes that a [`Tamper`] gets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Crossing {
     /// The key of the sender.
@@ -81,40 +81,41 @@ pub struct Crossing {
     pub connection: u64,
     /// The number of the stream, counted from 0 in the connection.
     pub stream: u64,
-    /// 0 is from whoever opened the stream, 1 is the answer.
+    /// 0 is the direction from the side that opened the stream, 1 is the answer.
     pub direction: usize,
-    /// The number of bytes that were sent in this direction of the stream before.
+    /// The number of bytes that were sent before in this direction of the stream.
     pub offset: u64,
 }
 
-/// Rewrites what a node sends, in chunks of at most [`MAX_CHUNK_LEN`]; how a stream is cut into chunks is up
-/// to the link. Its result may have another length. It must not use the network itself.
+/// Rewrites the bytes that a node sends, in chunks of at most [`MAX_CHUNK_LEN`]; the link determines
+/// how a stream is cut into chunks. The result may have another length. It must not use the network
+/// itself.
 ///
 /// [`garble`] makes one.
 pub type Tamper = Box<dyn FnMut(&Crossing, Bytes) -> Bytes + Send>;
 
-/// A simulated network, and all that one can do to it. Clones are the same network.
+/// A simulated network, and its controls. Clones are handles to the same network.
 ///
-/// Nodes are named by their keys. Settings of a node that was never started hold once it is.
+/// Nodes are named by their keys. Settings of a node that was never started apply once it starts.
 #[derive(Debug, Clone)]
 pub struct SimNetwork(Arc<Shared>);
 
 impl SimNetwork {
-    /// A perfect network without nodes. Make it inside the runtime that uses it: it starts one task
-    /// there, which ends with the network.
+    /// Creates a perfect network without nodes. Call this inside the runtime that uses the network: it
+    /// starts one task there, which ends with the network.
     pub fn new(seed: u64) -> Self {
         Self(Shared::new(seed))
     }
 
-    /// Starts the node with this key. Where it is up, this is another handle of it; where it crashed
-    /// or was closed, it starts again, and handles of its earlier life stay closed.
+    /// Starts the node with this key. If the node is up, this returns another handle to it; if it
+    /// crashed or was closed, it starts again, and handles of its earlier life stay closed.
     ///
     /// The network trusts that the caller holds the key.
     pub fn node(&self, key: PublicKey) -> Arc<dyn Network> {
         Arc::new(SimNode::start(&self.0, key))
     }
 
-    /// Sets all links that were not set by themselves.
+    /// Sets all links that have no settings of their own.
     pub fn set_default_link(&self, link: Link) {
         self.0.with(|world| {
             world.default_link = link;
@@ -138,7 +139,7 @@ impl SimNetwork {
         });
     }
 
-    /// Sets what a node can send and receive over all.
+    /// Sets the limits of a node over all its links.
     pub fn set_limits(&self, node: PublicKey, limits: Limits) {
         self.0.with(|world| {
             let node = world.node(node);
@@ -150,7 +151,7 @@ impl SimNetwork {
     }
 
     /// Cuts these nodes from all others, as [`Flow::Cut`] does, until [`heal`](Self::heal). Further
-    /// partitions add to it.
+    /// partitions are added to it.
     pub fn partition(&self, nodes: &[PublicKey]) {
         self.0.with(|world| {
             let island: BTreeSet<_> = nodes.iter().map(|key| world.node(*key)).collect();
@@ -173,7 +174,7 @@ impl SimNetwork {
         });
     }
 
-    /// Breaks all connections between two nodes, now and for both.
+    /// Breaks all connections between two nodes, at once and for both.
     pub fn break_connections(&self, a: PublicKey, b: PublicKey) {
         self.0.with(|world| {
             let (a, b) = (world.node(a), world.node(b));
@@ -186,8 +187,9 @@ impl SimNetwork {
         });
     }
 
-    /// Ends a node as a killed process ends: its handles are closed, and its peers hear of it as soon as its
-    /// system can tell them. Bytes that had left it may still arrive. [`node`](Self::node) starts it again.
+    /// Ends a node like a killed process: its handles are closed, and its peers learn of it as soon as
+    /// its system can tell them. Bytes that had left it may still arrive. [`node`](Self::node) starts
+    /// it again.
     pub fn crash(&self, node: PublicKey) {
         self.0.with(|world| {
             let node = world.node(node);
@@ -195,8 +197,8 @@ impl SimNetwork {
         });
     }
 
-    /// Ends a node as the loss of power does: as [`crash`](Self::crash), but its peers hear nothing,
-    /// and find out after [`IDLE_TIMEOUT`].
+    /// Ends a node like a loss of power: as [`crash`](Self::crash), but its peers are not told, and
+    /// find out after [`IDLE_TIMEOUT`].
     pub fn unplug(&self, node: PublicKey) {
         self.0.with(|world| {
             let node = world.node(node);
@@ -204,8 +206,8 @@ impl SimNetwork {
         });
     }
 
-    /// Gives a node another address, up or down. The one that it had leads nowhere, for ever;
-    /// connections live on.
+    /// Gives a node another address, whether it is up or down. The previous address is never reachable
+    /// again; connections continue.
     pub fn readdress(&self, node: PublicKey) {
         self.0.with(|world| {
             let node = world.node(node);
@@ -213,7 +215,7 @@ impl SimNetwork {
         });
     }
 
-    /// Has all that a node sends rewritten; `None` ends that.
+    /// Sets a function that rewrites everything that a node sends; `None` removes it.
     pub fn set_tamper(&self, node: PublicKey, tamper: Option<Tamper>) {
         let old = self.0.with(|world| {
             let node = world.node(node);
@@ -222,9 +224,9 @@ impl SimNetwork {
         drop(old);
     }
 
-    /// Has a node send no more than so many bytes on each stream: it then says nothing, and not that it
-    /// ends. Connections live on, and what it is sent it takes. `None` ends that; streams that miss
-    /// something by then go on without it.
+    /// Makes a node stop sending after this many bytes on each stream, without telling its peers that
+    /// it ends. Connections continue, and the node still receives. `None` removes the limit; streams
+    /// that have lost bytes by then continue without them.
     pub fn set_stall(&self, node: PublicKey, after: Option<u64>) {
         self.0.with(|world| {
             let node = world.node(node);
@@ -256,7 +258,7 @@ impl SimNetwork {
         })
     }
 
-    /// Returns what the network holds now.
+    /// Returns the resources that the network holds now.
     pub fn held(&self) -> Held {
         self.0.with(|world| {
             let streams = world.connections.values().flat_map(|c| c.streams.values());
@@ -269,17 +271,17 @@ impl SimNetwork {
         })
     }
 
-    /// Looks for patterns in all that is sent from now on, as it was sent after tampering, across
-    /// chunks of a stream, and in the reasons of closes. Earlier findings are forgotten.
+    /// Searches everything that is sent from now on for patterns, after tampering, across chunks of a
+    /// stream, and in the reasons of closes. Earlier findings are discarded.
     ///
-    /// At most [`MAX_PATTERNS`], of [`MIN_PATTERN_LEN`] to [`MAX_PATTERN_LEN`] bytes.
+    /// At most [`MAX_PATTERNS`] patterns, each of [`MIN_PATTERN_LEN`] to [`MAX_PATTERN_LEN`] bytes.
     pub fn search_for(&self, patterns: &[impl AsRef<[u8]>]) -> Result<()> {
         let search = Search::new(patterns)?;
         self.0.with(|world| world.search = Some(search));
         Ok(())
     }
 
-    /// Returns the findings of the search; the first [`MAX_FINDINGS`].
+    /// Returns the first [`MAX_FINDINGS`] findings of the search.
     pub fn findings(&self) -> Vec<Finding> {
         self.0.with(|world| {
             let search = world.search.as_ref();
@@ -295,13 +297,13 @@ impl SimNetwork {
         self.0.with(|world| world.say(Happening::Note { text }));
     }
 
-    /// Returns the trace, with times in seconds since the network was made; the latest
-    /// [`TRACE_LEN`] lines. Nodes are numbered as they were first mentioned.
+    /// Returns the latest [`TRACE_LEN`] lines of the trace, with times in seconds since the network was
+    /// made. Nodes are numbered in the order in which they were first mentioned.
     pub fn trace(&self) -> Vec<String> {
         self.0.with(|world| world.trace.lines())
     }
 
-    /// A hash of the whole trace: two runs that differ in it were not the same.
+    /// Returns a hash of the whole trace: two runs with different hashes were different.
     pub fn fingerprint(&self) -> u64 {
         self.0.with(|world| world.trace.fingerprint())
     }

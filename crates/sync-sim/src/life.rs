@@ -1,4 +1,4 @@
-//! The begin and the end of simulated connections and streams.
+//! The beginning and the end of simulated connections and streams.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use super::{
 };
 
 impl World {
-    /// Makes a connection; the side that asked for it is 0.
+    /// Makes a connection; the side that requested it is 0.
     pub(super) fn join(&mut self, from: usize, to: usize) -> u64 {
         let id = self.next_connection;
         self.next_connection += 1;
@@ -40,7 +40,7 @@ impl World {
         id
     }
 
-    /// Decides again when a connection breaks by itself.
+    /// Chooses again when a connection breaks by itself.
     pub(super) fn doom(&mut self, id: u64) {
         let Some(conn) = self.connections.get(&id) else {
             return;
@@ -58,8 +58,8 @@ impl World {
         }
     }
 
-    /// Ends a connection for one of its sides: nothing that it has not read will be read, nothing
-    /// that has not left will leave.
+    /// Ends a connection for one of its sides: unread bytes will not be read, and queued bytes will not
+    /// leave.
     pub(super) fn end_side(&mut self, id: u64, side: usize, why: Error) {
         let Some(conn) = self.connections.get_mut(&id) else {
             return;
@@ -88,7 +88,7 @@ impl World {
         });
     }
 
-    /// Ends a connection for one side now, and for the other when it hears of it.
+    /// Ends a connection for one side now, and for the other side when the news arrives.
     pub(super) fn close(&mut self, id: u64, side: usize, here: Error, there: Error) {
         let Some(conn) = self.connections.get(&id) else {
             return;
@@ -104,14 +104,14 @@ impl World {
         }
     }
 
-    /// Ends a connection for both sides, now.
+    /// Ends a connection for both sides at once.
     pub(super) fn break_connection(&mut self, id: u64) {
         for side in 0..2 {
             self.end_side(id, side, lost("the connection was lost"));
         }
     }
 
-    /// Frees a half of a stream; what nobody holds is forgotten.
+    /// Frees a half of a stream, and forgets the stream when nobody holds any half.
     pub(super) fn drop_half(&mut self, id: PipeId, is_writer: bool) {
         let Some((from, to)) = self.ways(id) else {
             return;
@@ -144,7 +144,7 @@ impl World {
             return;
         };
         stream.halves -= 1;
-        // The other side never hears of a stream that was not used.
+        // The other side never learns of a stream that was not used.
         let unheard = stream.halves == 2 && !stream.announced && stream.pipes[0].sent == 0;
         let unheard = unheard && stream.pipes[0].ended() == Some(End::Reset);
         if stream.halves == 0 || unheard {
@@ -168,8 +168,8 @@ impl World {
         }
     }
 
-    /// Ends all connections of a node. `tell` says why to the other side of each; without it, they
-    /// find out when nothing comes any more.
+    /// Ends all connections of a node. `tell` is the error for the other side of each; without it, the
+    /// other sides find out by timeout.
     pub(super) fn take_down(&mut self, node: usize, how: &'static str, tell: Option<&Error>) {
         if !self.nodes[node].up {
             return;

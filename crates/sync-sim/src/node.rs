@@ -1,4 +1,4 @@
-//! A node of a simulated network, as long as it is up.
+//! A node of a simulated network while it is up.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -30,7 +30,7 @@ pub(super) struct SimNode {
 }
 
 impl SimNode {
-    /// Starts the node with this key, or finds it where it is up.
+    /// Starts the node with this key, or finds it if it is up.
     pub(super) fn start(sim: &Arc<Shared>, key: PublicKey) -> Self {
         let (node, life, changed) = sim.with(|world| {
             let node = world.node(key);
@@ -45,7 +45,7 @@ impl SimNode {
         }
     }
 
-    /// Waits until `look` finds something; returns `None` once the node is down.
+    /// Waits until `look` returns a value; returns `None` once the node is down.
     async fn wait<R>(&self, look: impl Fn(&mut World) -> Option<R>) -> Option<R> {
         loop {
             let changed = self.changed.notified();
@@ -84,7 +84,7 @@ impl SimNode {
         Ok((time, fails.then_some("the connection could not be made")))
     }
 
-    /// The other end of a call: makes the connection.
+    /// Makes the connection at the other end of a call.
     fn join(
         &self,
         world: &mut World,

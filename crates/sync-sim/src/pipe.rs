@@ -1,5 +1,5 @@
-//! One direction of a simulated stream: what was written and waits to leave, what is on its way, and
-//! what arrived and waits to be read.
+//! One direction of a simulated stream: bytes that wait to leave, that are in transit, and that wait to
+//! be read.
 
 use std::{collections::VecDeque, task::Waker};
 
@@ -20,7 +20,7 @@ pub(super) enum End {
     Reset,
 }
 
-/// The item that crosses a link at once.
+/// The item that crosses a link as a unit.
 #[derive(Debug)]
 pub(super) enum Item {
     Data(Bytes),
@@ -44,7 +44,7 @@ pub(super) struct Pipe {
     queued: usize,
     end: Option<End>,
     end_sent: bool,
-    /// The writer knows that nobody reads any more.
+    /// True if the writer knows that nobody reads any more.
     pub(super) stopped: bool,
     pub(super) writer: Option<Waker>,
     /// True if it waits for its turn on the link.
@@ -55,7 +55,7 @@ pub(super) struct Pipe {
     /// Items among them that are past the link.
     pub(super) landing: usize,
     pub(super) in_flight: usize,
-    /// No item arrives before that.
+    /// No item arrives before this time.
     pub(super) last_arrival: Instant,
     pub(super) last_landing: Instant,
     pub(super) sent: u64,
@@ -94,7 +94,7 @@ impl Pipe {
         }
     }
 
-    /// Bytes that were written and not read.
+    /// Returns the number of bytes that were written and not read.
     pub(super) fn held(&self) -> usize {
         self.queued + self.in_flight + self.unread
     }
@@ -112,7 +112,7 @@ impl Pipe {
         self.queued > 0 || (self.end.is_some() && !self.end_sent)
     }
 
-    /// Takes as much of `bytes` as there is room for; says how much.
+    /// Takes as many of `bytes` as there is room for, and returns their number.
     pub(super) fn write(&mut self, bytes: &[u8]) -> usize {
         let room = STREAM_WINDOW.saturating_sub(self.held());
         let len = bytes.len().min(room).min(MAX_CHUNK_LEN - self.tail.len());
@@ -131,13 +131,14 @@ impl Pipe {
         }
     }
 
-    /// Nothing leaves any more, the end neither: what is cut short must not look complete.
+    /// Discards everything that waits to leave, even the end: a truncated stream must not look
+    /// complete.
     pub(super) fn abandon(&mut self) {
         self.drop_queued();
         self.end_sent = true;
     }
 
-    /// Forgets what waits to leave.
+    /// Discards the bytes that wait to leave.
     fn drop_queued(&mut self) {
         self.queue.clear();
         self.tail = BytesMut::new();
@@ -163,7 +164,7 @@ impl Pipe {
         Some(Item::Data(bytes))
     }
 
-    /// An item arrives. Says whether the reader gets any of it.
+    /// Delivers an item. Returns true if the reader gets any of it.
     pub(super) fn arrive(&mut self, item: Item) -> bool {
         self.flying -= 1;
         self.in_flight -= item.len();
@@ -190,7 +191,7 @@ impl Pipe {
         got
     }
 
-    /// The most that can be read at once, at most `len` bytes.
+    /// Returns the bytes that can be read at once, at most `len`.
     pub(super) fn read(&mut self, len: usize) -> Option<Bytes> {
         let front = self.inbox.front_mut()?;
         let bytes = match front.len() > len {
@@ -202,7 +203,7 @@ impl Pipe {
         Some(bytes)
     }
 
-    /// Forgets what was not read.
+    /// Discards the unread bytes.
     pub(super) fn drop_unread(&mut self) {
         self.inbox.clear();
         self.unread = 0;
@@ -216,7 +217,7 @@ pub(super) fn wake(waker: &mut Option<Waker>) {
     }
 }
 
-/// Remembers who waits, without cloning where it is the same as before.
+/// Stores the waker of a waiting task, without cloning it if it is the same as before.
 pub(super) fn wait(slot: &mut Option<Waker>, waker: &Waker) {
     match slot {
         Some(old) => old.clone_from(waker),

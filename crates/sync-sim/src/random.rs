@@ -1,8 +1,8 @@
-//! The simulation's chance: a small generator whose numbers follow from its seed alone.
+//! The simulation's randomness: a small generator whose numbers depend on its seed alone.
 
 use std::time::Duration;
 
-/// SplitMix64.
+/// The SplitMix64 generator.
 #[derive(Debug)]
 pub(super) struct Random(u64);
 
@@ -19,17 +19,17 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    /// From 0 to less than 1.
+    /// Returns a number from 0 to less than 1.
     fn unit(&mut self) -> f64 {
         (self.next() >> 11) as f64 / (1u64 << 53) as f64
     }
 
-    /// True with this chance, from 0 to 1. Chances of 0 and 1 take no number.
+    /// Returns true with this probability, from 0 to 1. Probabilities of 0 and 1 use no number.
     pub(super) fn chance(&mut self, chance: f64) -> bool {
         chance >= 1.0 || (chance > 0.0 && self.unit() < chance)
     }
 
-    /// Returns the number of events in a row that do not happen before one with this chance does;
+    /// Returns the number of events in a row that do not happen before one with this probability does;
     /// `None` if none does, or not soon.
     pub(super) fn skip(&mut self, chance: f64) -> Option<usize> {
         if chance <= 0.0 {
@@ -39,12 +39,12 @@ impl Random {
         (skip < 1e12).then_some(skip as usize)
     }
 
-    /// Any byte but zero.
+    /// Returns any byte except zero.
     pub(super) fn not_zero(&mut self) -> u8 {
         (self.next() % 255) as u8 + 1
     }
 
-    /// From zero to `most`. Nothing takes no number.
+    /// Returns a time from zero to `most`. If `most` is zero, uses no number.
     pub(super) fn up_to(&mut self, most: Duration) -> Duration {
         match most.is_zero() {
             true => most,
@@ -52,7 +52,7 @@ impl Random {
         }
     }
 
-    /// Returns the time until the next of events that happen `rate` times a second on average;
+    /// Returns the time until the next event, for events that happen `rate` times a second on average;
     /// `None` if that is never, or beyond a year.
     pub(super) fn wait(&mut self, rate: f64) -> Option<Duration> {
         const YEAR: f64 = 365.0 * 24.0 * 3600.0;

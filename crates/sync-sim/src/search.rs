@@ -1,20 +1,20 @@
-//! Finds patterns in all that crosses the network, without keeping it.
+//! Finds patterns in everything that crosses the network, without storing it.
 
 use larder_store_api::{Error, Kind, PublicKey, Result};
 
 /// The shortest pattern that can be searched for, in bytes.
 pub const MIN_PATTERN_LEN: usize = 4;
 
-/// The longest, in bytes.
+/// The longest pattern, in bytes.
 pub const MAX_PATTERN_LEN: usize = 1024;
 
 /// The most patterns.
 pub const MAX_PATTERNS: usize = 4096;
 
-/// The most findings that are kept; the first ones are.
+/// The most findings that are kept, starting with the first.
 pub const MAX_FINDINGS: usize = 256;
 
-/// The place at which a pattern crossed the network.
+/// The position at which a pattern crossed the network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Finding {
     /// The index of the pattern, counted from 0.
@@ -25,17 +25,17 @@ pub struct Finding {
     pub to: PublicKey,
     /// The number of the connection.
     pub connection: u64,
-    /// The number of the stream in it; `None` for the reason of a close.
+    /// The number of the stream within the connection; `None` for the reason of a close.
     pub stream: Option<u64>,
-    /// The offset of the pattern in what was sent.
+    /// The offset of the pattern in the bytes that were sent.
     pub offset: u64,
 }
 
-/// Patterns, prepared to skip over what cannot be one of them: the two last bytes of a window as
-/// long as the shortest pattern tell how far the next window can be.
+/// Patterns, prepared for skipping: the last two bytes of a window as long as the shortest pattern tell
+/// how far ahead the next possible match is.
 #[derive(Debug)]
 pub(super) struct Search {
-    /// Each with the two bytes that end its first window and its number, sorted.
+    /// Each pattern with its number and the two bytes that end its first window, sorted.
     patterns: Vec<(u16, usize, Vec<u8>)>,
     shift: Vec<u16>,
     shortest: usize,
@@ -86,8 +86,8 @@ impl Search {
         })
     }
 
-    /// Searches the next bytes of a stream; `found` gets the number of a pattern, and how many bytes
-    /// before the first of `bytes` or after it the pattern begins.
+    /// Searches the next bytes of a stream. `found` gets the number of a pattern, and its start
+    /// relative to the first of `bytes`, which may be negative.
     pub(super) fn next(&self, tail: &mut Tail, bytes: &[u8], mut found: impl FnMut(usize, i64)) {
         let (keep, known) = (self.longest - 1, tail.0.len());
         tail.0.extend_from_slice(&bytes[..bytes.len().min(keep)]);

@@ -1,15 +1,15 @@
-//! The settings of the simulated network: how good or bad it is.
+//! The settings of the simulated network.
 
 use std::time::Duration;
 
-/// The most bytes that one chunk carries: what is sent, tampered with and delivered at once.
+/// The most bytes in one chunk, the unit of sending, tampering and delivery.
 pub const MAX_CHUNK_LEN: usize = 64 * 1024;
 
 /// The fewest bytes that a slow link puts into a chunk.
 pub(super) const MIN_CHUNK_LEN: usize = 1200;
 
-/// The most bytes of one direction of a stream that were written and not yet read. Of a long link, a
-/// stream can use no more than this in each latency.
+/// The most bytes of one direction of a stream that were written and not yet read. On a long link, a
+/// stream can transfer no more than this per latency.
 pub const STREAM_WINDOW: usize = 1024 * 1024;
 
 /// The most streams that each side of a connection has open at the same time.
@@ -21,53 +21,53 @@ pub const MAX_BACKLOG: usize = 64;
 /// The time after which a connect to an address where nobody answers fails.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The time for which a connection outlives a cut.
+/// The time for which a connection survives a cut.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Says if a link carries anything.
+/// The state of a link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Flow {
-    /// It does.
+    /// The link delivers everything.
     #[default]
     Open,
-    /// It delivers nothing, and nobody notices: writes are accepted until the window is full, and
-    /// connections live on. All that waits is delivered once it is open again.
+    /// The link delivers nothing, and nobody notices: writes are accepted until the window is full, and
+    /// connections stay open. Everything that waits is delivered once the link is open again.
     Stalled,
-    /// It delivers nothing, and connections end after [`IDLE_TIMEOUT`]. Where it is open again before
-    /// that, all that waits is delivered.
+    /// The link delivers nothing, and connections end after [`IDLE_TIMEOUT`]. If it is open again
+    /// before that, everything that waits is delivered.
     Cut,
 }
 
-/// One direction between two nodes. By default it is perfect: no delay, no limit, no failure.
+/// The link from one node to another. The default is perfect: no delay, no limit, no failure.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Link {
     /// The time that each chunk takes.
     pub latency: Duration,
-    /// By how much more a chunk takes, at most; chosen by chance for each. Streams stay in order, and
-    /// overtake each other.
+    /// The most additional time that a chunk takes; random for each. Each stream stays in order, but
+    /// streams overtake each other.
     pub jitter: Duration,
-    /// Bytes each second of all streams together; `None` is unlimited.
+    /// The bytes per second of all streams together; `None` is unlimited.
     pub bandwidth: Option<u64>,
-    /// The chance, each second, that a connection breaks.
+    /// The probability, each second, that a connection breaks.
     pub breaks_per_second: f64,
-    /// The chance that a connection breaks, for each byte that it sends in this direction.
+    /// The probability that a connection breaks, for each byte that it sends in this direction.
     pub breaks_per_byte: f64,
-    /// The chance of a connect in this direction to fail, from 0 to 1.
+    /// The probability that a connect in this direction fails, from 0 to 1.
     pub connect_failure: f64,
-    /// Says if the link carries anything.
+    /// The state of the link.
     pub flow: Flow,
 }
 
-/// The most bytes each second that a node sends and receives, over all its links together.
+/// The most bytes per second that a node sends and receives, over all its links together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Limits {
-    /// Sent; `None` is unlimited.
+    /// The limit for sending; `None` is unlimited.
     pub up: Option<u64>,
-    /// Received; `None` is unlimited.
+    /// The limit for receiving; `None` is unlimited.
     pub down: Option<u64>,
 }
 
-/// The amounts that a node sent and received.
+/// The amount of data that a node has sent and received.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Traffic {
     /// Bytes that were sent on streams.
@@ -83,11 +83,11 @@ pub struct Traffic {
 /// The resources that the simulation holds now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Held {
-    /// Bytes that were written and not read.
+    /// The number of bytes that were written and not read.
     pub bytes: usize,
-    /// Connections of which a side is open.
+    /// The number of connections that are open on a side.
     pub connections: usize,
-    /// Streams of which somebody holds a half.
+    /// The number of streams of which a half is held.
     pub streams: usize,
 }
 
@@ -100,7 +100,7 @@ pub(super) fn duration_of(len: usize, bandwidth: Option<u64>) -> Duration {
     Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
 }
 
-/// Returns the number of bytes that are sent at once if this is the slowest part of the way: 10 ms
+/// Returns the number of bytes that are sent as one chunk if this is the slowest part of the way: 10 ms
 /// of it, within limits, so that streams share a slow link fairly and fast ones cost little.
 pub(super) fn chunk_len(bandwidth: Option<u64>) -> usize {
     let len = bandwidth.map_or(usize::MAX, |b| {

@@ -18,7 +18,7 @@ use super::{
 };
 use larder_net_api::Stream;
 
-/// The stream of `anchor`'s side with this number.
+/// Returns the stream with this number, on the side of `anchor`.
 pub(super) fn stream(anchor: &Arc<Anchor>, number: u64, opener: usize) -> Stream {
     let pipe = |direction| PipeId {
         connection: anchor.id,
@@ -52,7 +52,7 @@ fn broken(kind: io::ErrorKind, why: &'static str) -> io::Error {
     io::Error::new(kind, why)
 }
 
-/// Looks at a pipe, unless its connection has ended.
+/// Runs a function on a pipe, unless its connection has ended.
 fn with_pipe<R>(
     anchor: &Anchor,
     id: PipeId,
@@ -70,7 +70,7 @@ fn with_pipe<R>(
 struct Send {
     anchor: Arc<Anchor>,
     pipe: PipeId,
-    /// It was shut down.
+    /// True after it was shut down.
     done: bool,
 }
 
@@ -140,11 +140,12 @@ impl Drop for Send {
 struct Recv {
     anchor: Arc<Anchor>,
     pipe: PipeId,
-    /// Its end was read.
+    /// True after its end was read.
     done: bool,
 }
 
-/// Fills `buf` with what has arrived. `None`: nothing has, and nothing has ended.
+/// Fills `buf` with the bytes that have arrived. Returns `None` if there are none and the stream has
+/// not ended.
 fn read(pipe: &mut Pipe, buf: &mut ReadBuf<'_>) -> Option<io::Result<bool>> {
     let before = buf.remaining();
     while buf.remaining() > 0

@@ -1,5 +1,5 @@
-//! The trace of a simulation, in order: to look for the reason of a failure, and to tell if two
-//! runs were the same.
+//! The ordered trace of a simulation, to find the reason of a failure, and to tell whether two runs
+//! were the same.
 
 use std::{
     collections::VecDeque,
@@ -11,7 +11,8 @@ use std::{
 /// The number of latest lines that are kept.
 pub const TRACE_LEN: usize = 4096;
 
-/// The number of a node, a connection and a stream of it, and the direction: 0 is from whoever opened it.
+/// The number of a node, a connection and a stream, and the direction: 0 is from the side that opened
+/// the stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct PipeId {
     pub(super) connection: u64,

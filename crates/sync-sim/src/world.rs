@@ -1,5 +1,5 @@
-//! The state of a simulation: nodes, links, connections, and the events to come. Everything that
-//! changes it goes through [`Shared::with`], which first does what is due.
+//! The state of a simulation: nodes, links, connections, and pending events. Every change goes through
+//! [`Shared::with`], which first processes the events that are due.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -24,7 +24,7 @@ use super::{
     trace::{Happening, PipeId, Trace},
 };
 
-/// The world behind its lock, and what wakes the task that waits for the next event.
+/// The world behind its lock, and the notification for the task that waits for the next event.
 #[derive(Debug)]
 pub(super) struct Shared {
     world: Mutex<World>,
@@ -39,7 +39,8 @@ impl Shared {
         })
     }
 
-    /// Does what is due, then `work`. Nothing that `work` drops may come back here.
+    /// Processes the events that are due, then runs `work`. Nothing that `work` drops may call back
+    /// into this.
     pub(super) fn with<R>(self: &Arc<Self>, work: impl FnOnce(&mut World) -> R) -> R {
         let mut world = self.world.lock().unwrap_or_else(PoisonError::into_inner);
         world.advance(Instant::now());
@@ -67,7 +68,7 @@ impl Drop for Shared {
     }
 }
 
-/// Wakes the world when its next event is due, as long as there is a world.
+/// Wakes the world when its next event is due, as long as the world exists.
 async fn drive(shared: Weak<Shared>, changed: Arc<Notify>) {
     let sleep = sleep_until(Instant::now());
     tokio::pin!(sleep);
@@ -95,9 +96,9 @@ async fn drive(shared: Weak<Shared>, changed: Arc<Notify>) {
 pub(super) enum Event {
     /// The link can take the next chunk.
     Free(usize, usize),
-    /// An item has crossed its link; that took so long to send.
+    /// An item has crossed its link; the duration is the time that sending took.
     Arrive(PipeId, Item, Duration),
-    /// An item is with its reader.
+    /// An item reaches its reader.
     Land(PipeId, Item),
     /// A connection waits to be accepted.
     Incoming(u64),
@@ -105,26 +106,26 @@ pub(super) enum Event {
     Stop(PipeId),
     /// A side learns that the connection has ended.
     Close(u64, usize, Error),
-    /// The connection breaks, unless its doom has changed.
+    /// The connection breaks, unless its doom was chosen again.
     Doom(u64, u64),
-    /// The connection was cut for too long, unless it is no longer.
+    /// The connection ends after being cut for too long, unless the cut is over.
     Idle(u64),
 }
 
 pub(super) struct Node {
     pub(super) key: PublicKey,
     pub(super) address: u64,
-    /// Counts how often it was started.
+    /// The number of times that it was started.
     pub(super) life: u64,
     pub(super) up: bool,
-    /// Told when anything changes that somebody may wait for.
+    /// Notified when anything changes that somebody may wait for.
     pub(super) changed: Arc<Notify>,
     pub(super) backlog: VecDeque<u64>,
     pub(super) limits: Limits,
     pub(super) up_busy: Instant,
     pub(super) down_busy: Instant,
     pub(super) tamper: Option<Tamper>,
-    /// After how many bytes of each stream nothing more is sent on it.
+    /// The number of bytes of each stream after which nothing more is sent on it.
     pub(super) stall: Option<u64>,
     pub(super) traffic: Traffic,
 }
@@ -136,18 +137,18 @@ impl std::fmt::Debug for Node {
     }
 }
 
-/// One direction between two nodes.
+/// The link from one node to another.
 #[derive(Debug, Default)]
 pub(super) struct Route {
     pub(super) link: Option<Link>,
-    /// A chunk is leaving; an event will say when it has left.
+    /// True while a chunk is leaving; an event marks the end.
     pub(super) busy: bool,
     pub(super) ring: VecDeque<PipeId>,
     /// The events that arrived while nothing was delivered.
     pub(super) parked: Vec<Event>,
 }
 
-/// The knowledge of a side of a connection about its end.
+/// A side's knowledge about the end of its connection.
 #[derive(Debug, Default)]
 pub(super) struct SideState {
     pub(super) ended: OnceLock<Error>,
@@ -159,24 +160,24 @@ pub(super) struct Conn {
     pub(super) nodes: [usize; 2],
     pub(super) sides: [Arc<SideState>; 2],
     pub(super) streams: BTreeMap<u64, Streams>,
-    /// Streams that wait to be accepted by each side.
+    /// The streams that wait to be accepted by each side.
     pub(super) incoming: [VecDeque<u64>; 2],
-    /// Streams that each side has opened and that are still there.
+    /// The number of open streams that each side has opened.
     pub(super) opened: [usize; 2],
     pub(super) next_stream: u64,
-    /// One side lost its power: nothing will come from it, nor be said of it.
+    /// True if one side lost its power: it sends nothing more, and its peer is not told.
     pub(super) lost: bool,
     pub(super) idle: Option<u64>,
     pub(super) doom: u64,
 }
 
-/// Both directions of a stream; the first is from whoever opened it.
+/// Both directions of a stream; the first is from the side that opened it.
 #[derive(Debug)]
 pub(super) struct Streams {
     pub(super) opener: usize,
     pub(super) pipes: [Pipe; 2],
     pub(super) announced: bool,
-    /// Halves that were not dropped, of four.
+    /// The number of halves, out of four, that were not dropped.
     pub(super) halves: u8,
 }
 
@@ -242,7 +243,7 @@ impl World {
         number
     }
 
-    /// Does what is due until `until`, each at its own time.
+    /// Processes the events that are due until `until`, each at its own time.
     fn advance(&mut self, until: Instant) {
         while let Some(next) = self.events.first_entry() {
             if next.key().0 > until {
@@ -300,7 +301,7 @@ impl World {
         }
     }
 
-    /// The number of the node with this key; it is down until it is started.
+    /// Returns the number of the node with this key; the node is down until it is started.
     pub(super) fn node(&mut self, key: PublicKey) -> usize {
         if let Some(node) = self.keys.get(&key) {
             return *node;
@@ -326,7 +327,7 @@ impl World {
         node
     }
 
-    /// Starts a node, unless it is up. Says how often it was started.
+    /// Starts a node, unless it is up. Returns how often it was started.
     pub(super) fn start(&mut self, node: usize) -> u64 {
         let it = &mut self.nodes[node];
         if !it.up {
@@ -338,7 +339,7 @@ impl World {
         self.nodes[node].life
     }
 
-    /// Gives a node another address; the one it had leads nowhere.
+    /// Gives a node another address; the previous one is no longer reachable.
     pub(super) fn readdress(&mut self, node: usize) {
         let address = self.next_address;
         self.next_address += 1;
@@ -362,7 +363,7 @@ impl World {
         own.unwrap_or(self.default_link)
     }
 
-    /// Returns what the link lets through now, islands considered.
+    /// Returns the state of the link now, including partitions.
     pub(super) fn flow(&self, from: usize, to: usize) -> Flow {
         let apart = |island: &BTreeSet<usize>| island.contains(&from) != island.contains(&to);
         match self.islands.iter().any(apart) {
@@ -375,7 +376,7 @@ impl World {
         self.flow(from, to) == Flow::Open
     }
 
-    /// Returns the time that something without length takes now, chance included.
+    /// Returns the time that an item without length takes now, including jitter.
     pub(super) fn delay(&mut self, from: usize, to: usize) -> Duration {
         let link = self.link(from, to);
         link.latency + self.random.up_to(link.jitter)
@@ -394,7 +395,7 @@ impl World {
         Some((conn.nodes[sender], conn.nodes[1 - sender]))
     }
 
-    /// Links have changed: connections that are cut get their time, and what waited goes on.
+    /// Applies changed links: connections that are cut start their timeout, and waiting items continue.
     pub(super) fn relink(&mut self) {
         let ids: Vec<_> = self.connections.keys().copied().collect();
         for id in ids {

@@ -16,7 +16,7 @@ use larder_store_testkit::{MemorySecrets, MemoryStore};
 use larder_sync::{
     groups::{Groups, Policy, Repo, Stores},
     invite::{Invite, InviteKind},
-    replicate::{Options, Replicator, Synced},
+    replicate::{ReplicateOptions, Replicator, Synced},
 };
 use larder_sync_sim::SimNetwork;
 use tokio::sync::{mpsc, oneshot};
@@ -37,12 +37,9 @@ async fn member(net: &SimNetwork, n: u8) -> Result<Replicator> {
 
         secrets: Arc::new(MemorySecrets::new()),
     });
-    let options = Options {
-        policy: Policy::Everything,
-        // Comparing would be counted too.
-        compare_every: Duration::from_secs(3600),
-        ..Options::default()
-    };
+    let options = ReplicateOptions::default()
+        .policy(Policy::Everything)
+        .compare_every(Duration::from_secs(3600));
     let network = net.node(key(n));
     Ok(Replicator::start(groups.await?, network, options))
 }
@@ -162,7 +159,7 @@ async fn others(
             let mut events = there.groups().events();
             while repos[&repo].root().await?.hash != root {
                 // An event that was missed is no reason to wait for long.
-                let next = tokio::time::timeout(Duration::from_millis(20), events.recv());
+                let next = tokio::time::timeout(Duration::from_millis(20), events.next());
                 drop(next.await);
             }
         }

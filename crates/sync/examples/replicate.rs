@@ -15,7 +15,7 @@ use larder_sync::{
     groups::Policy,
     groups::{Changes, Groups, Repo, Stores},
     invite::{Invite, InviteKind},
-    replicate::{Options, Replicator, Synced},
+    replicate::{ReplicateOptions, Replicator, Synced},
     tree::Name,
 };
 use larder_sync_sim::{Link, SimNetwork};
@@ -31,10 +31,7 @@ async fn member(net: &SimNetwork, n: u8, policy: Policy) -> Result<Replicator> {
         blobs: Blobs::open(store.clone(), store.clone()).await?,
         secrets: Arc::new(MemorySecrets::new()),
     });
-    let options = Options {
-        policy,
-        ..Options::default()
-    };
+    let options = ReplicateOptions::default().policy(policy);
     let network = net.node(key(n));
     Ok(Replicator::start(groups.await?, network, options))
 }

@@ -1,4 +1,4 @@
-//! Tests of what an app calls on a group beside its files, on one device.
+//! Tests of an app's calls on a group, other than files, on one device.
 
 use std::sync::Arc;
 
@@ -8,7 +8,9 @@ use larder_store_api::{Kind, PublicKey, PutRecord, RecordStore, Result, SeqExpec
 use larder_store_engine::{Blobs, Records};
 use larder_store_testkit::{MemorySecrets, MemoryStore};
 use larder_sync::{
-    groups::{Changes, Content, Group, Groups, Policy, RecordPut, RecordValue, Repo, Stores},
+    groups::{
+        AppContext, Changes, Content, Group, Groups, Policy, RecordPut, RecordValue, Repo, Stores,
+    },
     invite::InviteKind,
     records::{FIRST_APP, MAX_APP_VALUE_LEN, MAX_LABEL_LEN, seal_member},
     tree::FileEntry,
@@ -30,7 +32,7 @@ async fn groups() -> Result<Groups> {
     Groups::open(stores().await?).await
 }
 
-/// Joins the group on a device of somebody else.
+/// Joins the group on another user's device.
 async fn joined(group: &Group, kind: InviteKind) -> Result<Group> {
     let invite = group.invite(kind, Vec::new()).await?;
     groups().await?.join(&invite).await
@@ -44,20 +46,41 @@ fn kind<T: std::fmt::Debug>(result: Result<T>) -> Kind {
 async fn who_may_read_a_group_opens_what_another_member_sealed() -> Result<()> {
     let groups = groups().await?;
     let group = groups.create_group("family").await?;
-    let sealed = group.encrypt(b"a message", b"chat")?;
+    let sealed = group.encrypt(b"a message", AppContext::new(b"chat"))?;
     for allowed in [InviteKind::Write, InviteKind::Read] {
         let member = joined(&group, allowed).await?;
-        assert_eq!(member.decrypt(&sealed, b"chat")?, "a message");
-        assert_eq!(kind(member.decrypt(&sealed, b"calls")), Kind::Corrupt);
-        let answer = member.encrypt(b"an answer", b"chat")?;
-        assert_eq!(group.decrypt(&answer, b"chat")?, "an answer");
+        assert_eq!(
+            member.decrypt(&sealed, AppContext::new(b"chat"))?,
+            "a message"
+        );
+        assert_eq!(
+            kind(member.decrypt(&sealed, AppContext::new(b"calls"))),
+            Kind::Corrupt
+        );
+        let answer = member.encrypt(b"an answer", AppContext::new(b"chat"))?;
+        assert_eq!(
+            group.decrypt(&answer, AppContext::new(b"chat"))?,
+            "an answer"
+        );
     }
     let replica = joined(&group, InviteKind::Replica).await?;
-    assert_eq!(kind(replica.decrypt(&sealed, b"chat")), Kind::Denied);
-    assert_eq!(kind(replica.encrypt(b"a message", b"chat")), Kind::Denied);
+    assert_eq!(
+        kind(replica.decrypt(&sealed, AppContext::new(b"chat"))),
+        Kind::Denied
+    );
+    assert_eq!(
+        kind(replica.encrypt(b"a message", AppContext::new(b"chat"))),
+        Kind::Denied
+    );
     let other = groups.create_group("friends").await?;
-    assert_eq!(kind(other.decrypt(&sealed, b"chat")), Kind::Corrupt);
-    assert_eq!(kind(other.decrypt(b"a message", b"chat")), Kind::Invalid);
+    assert_eq!(
+        kind(other.decrypt(&sealed, AppContext::new(b"chat"))),
+        Kind::Corrupt
+    );
+    assert_eq!(
+        kind(other.decrypt(b"a message", AppContext::new(b"chat"))),
+        Kind::Invalid
+    );
     Ok(())
 }
 
@@ -88,7 +111,7 @@ async fn a_value_of_the_group_is_written_when_it_is_as_expected() -> Result<()> 
         assert_eq!(group.record_put(slot, b"b", at(2)).await?, current);
         assert_eq!(group.record_put(slot, b"b", at(1)).await?, put(2));
         assert_eq!(group.record_put(slot, b"c", SeqExpect::Any).await?, put(3));
-        // An emptied slot is as one that never had a value, but for its number.
+        // An emptied slot is like one that never had a value, except for its number.
         assert_eq!(group.record_put(slot, b"", at(3)).await?, put(4));
         assert_eq!(group.record_get(slot).await?, None);
         assert_eq!(group.record_put(slot, b"d", at(4)).await?, superseded(None));
@@ -147,7 +170,7 @@ async fn all_values_fit_beside_the_members() -> Result<()> {
     Ok(())
 }
 
-/// Writes into the group's record what `record_put` does not.
+/// Writes values into the group's record that `record_put` does not write.
 async fn write(stores: &Stores, group: &Group, slot: u16, value: Bytes) -> Result<()> {
     let write = PutRecord::Write {
         value,
@@ -168,10 +191,10 @@ async fn a_member_in_a_slot_that_was_not_the_apps_stays_a_member() -> Result<()>
     let repo = PublicKey([9; 32]);
     let member = |slot| seal_member(group.keys().locate(), group.id(), slot, repo);
     write(&stores, &group, FIRST_APP + 3, member(FIRST_APP + 3)?).await?;
-    // What knows the group from before does not know it yet.
+    // A handle from before does not know it yet.
     let group = Groups::open(stores.clone()).await?.groups().remove(0);
     assert!(group.has_repo(repo).await?);
-    // To the app the slot is empty, and whatever it does there, the member stays.
+    // For the app the slot is empty, and whatever the app does there, the member stays.
     assert_eq!(group.record_get(3).await?, None);
     let superseded = RecordPut::Superseded { current: None };
     let refused = group.record_put(3, b"a", SeqExpect::At(1)).await?;
@@ -206,13 +229,13 @@ async fn what_is_no_value_is_an_error_until_it_is_overwritten() -> Result<()> {
     Ok(())
 }
 
-/// A write that waits for the rest of its file.
+/// Starts a write that waits for the rest of its file.
 async fn half_written(repo: &Repo) -> (DuplexStream, JoinHandle<Result<FileEntry>>) {
     let (rest, file) = tokio::io::duplex(64);
     let repo = repo.clone();
     let content = Content::Stream(Box::new(file));
     let writing = tokio::spawn(async move { repo.write("file", content).await });
-    // From now on it runs.
+    // From now on it is running.
     tokio::task::yield_now().await;
     (rest, writing)
 }
@@ -260,7 +283,7 @@ async fn closing_a_repo_waits_for_changes_and_refuses_more() -> Result<()> {
     closing.await.expect("it does not panic");
     repo.close().await;
 
-    // The group is open, and so are other handles: one from before, and one from now.
+    // The group is open, and so are other handles: one from before, and a new one.
     let again = group.repo(repo.key()).await?.expect("a repo");
     for repo in [&other, &again] {
         assert_eq!(repo.read_to_bytes("file").await?, "all of it");
@@ -320,5 +343,55 @@ async fn closing_that_is_given_up_has_closed() -> Result<()> {
     assert_eq!(kind(repo.root().await), Kind::Closed);
     finish(rest, writing).await?;
     repo.close().await;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_group_has_its_name_when_it_is_joined_and_takes_another() -> Result<()> {
+    let groups_here = groups().await?;
+    let group = groups_here.create_group("the hikers").await?;
+    let repo = group.create_repo("ann").await?;
+    for allowed in [InviteKind::Write, InviteKind::Read, InviteKind::Device] {
+        let invite = group.invite(allowed, Vec::new()).await?;
+        assert_eq!(invite.name(), Some("the hikers"));
+        // It is still there after a restart, while nobody was met; and is forgotten with the group.
+        let stores = stores().await?;
+        let joined = Groups::open(stores.clone()).await?.join(&invite).await?;
+        assert_eq!(joined.name().await?.as_deref(), Some("the hikers"));
+        drop(joined);
+        let groups = Groups::open(stores.clone()).await?;
+        let again = groups.group(group.id()).expect("it was joined");
+        assert_eq!(again.name().await?.as_deref(), Some("the hikers"));
+        // An invite by somebody who has met nobody yet has it too.
+        let further = again.invite(InviteKind::Read, Vec::new()).await?;
+        assert_eq!(further.name(), Some("the hikers"));
+        groups.leave(group.id()).await?;
+        let replica = group.invite(InviteKind::Replica, Vec::new()).await?;
+        groups.join(&replica).await?;
+        let read = group.invite(InviteKind::Read, Vec::new()).await?;
+        let mut unnamed = larder_sync::invite::Invite::member(read.keys().clone(), Vec::new())?;
+        let joined = groups.join(&unnamed).await?;
+        assert_eq!(joined.name().await?, None);
+        unnamed = unnamed.with_name("the walkers")?;
+        assert_eq!(
+            groups.join(&unnamed).await?.name().await?.as_deref(),
+            Some("the walkers")
+        );
+    }
+    let replica = group.invite(InviteKind::Replica, Vec::new()).await?;
+    assert_eq!(replica.name(), None);
+
+    group.set_name("the climbers").await?;
+    repo.set_name("anna").await?;
+    assert_eq!(group.name().await?.as_deref(), Some("the climbers"));
+    assert_eq!(repo.name().await?.as_deref(), Some("anna"));
+    let reader = joined(&group, InviteKind::Read).await?;
+    assert_eq!(kind(reader.set_name("ours").await), Kind::Denied);
+    let long = "x".repeat(MAX_LABEL_LEN + 1);
+    assert_eq!(kind(group.set_name(&long).await), Kind::TooLarge);
+    assert_eq!(kind(repo.set_name(&long).await), Kind::TooLarge);
+    // A repo that could not be named was not made.
+    assert_eq!(kind(group.create_repo(&long).await), Kind::TooLarge);
+    assert_eq!(group.repos().await?.len(), 1);
     Ok(())
 }

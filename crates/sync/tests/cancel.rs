@@ -1,6 +1,6 @@
-//! Changes of groups and repos that are dropped at every one of their awaits, over stores that finish what
-//! a dropped call began: a change is made or not, nothing acknowledged is lost, nothing stays that nobody
-//! needs, and the call can be made again.
+//! Tests that drop changes of groups and repos at every one of their awaits, over stores that complete
+//! what a dropped call began: a change is made or not, nothing acknowledged is lost, nothing unneeded
+//! stays, and the call can be repeated.
 
 use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
 
@@ -11,7 +11,7 @@ use larder_store_testkit::{MemorySecrets, MemoryStore, cancel::at_every_await, s
 use larder_sync::{
     groups::{Changes, Group, Groups, Policy, Repo, Stores},
     invite::{Invite, InviteKind},
-    tree::Name,
+    tree::{Name, Named},
 };
 
 type Late = Arc<LateStore<MemoryStore>>;
@@ -25,7 +25,7 @@ fn bytes(seed: u8, len: usize) -> Vec<u8> {
     (0..len).map(|i| (i / 7) as u8 ^ seed).collect()
 }
 
-/// A device, whose store may do later what it was told to.
+/// A device whose store may carry out calls later.
 struct Device {
     late: Late,
     secrets: Arc<MemorySecrets>,
@@ -54,7 +54,7 @@ impl Device {
         }
     }
 
-    /// A device with a group, in which it has a repo with a short file and a long one.
+    /// Creates a device with a group, in which it has a repo with a short file and a long one.
     async fn with_files(seed: u64) -> Self {
         let device = Self::new(seed).await;
         let group = device.groups.create_group("the group").await.unwrap();
@@ -72,20 +72,20 @@ impl Device {
         self.group().repos().await.unwrap().remove(0)
     }
 
-    /// All files of the repo, each read.
+    /// Returns all files of the repo, after reading each.
     async fn files(&self) -> Files {
         let repo = self.repo().await;
         let names: Vec<_> = repo.list("").await.unwrap().try_collect().await.unwrap();
         let mut files = Files::new();
-        for (name, _) in names {
+        for Named { name, .. } in names {
             let found = repo.read_to_bytes(name.as_str()).await.unwrap();
             files.insert(name.as_str().to_owned(), found.to_vec());
         }
         files
     }
 
-    /// The device, opened again once all has ended, with nothing in its store that is damaged or that
-    /// nothing keeps.
+    /// Opens the device again once all work has ended, and checks that its store has nothing that is
+    /// damaged or unneeded.
     async fn reopened(self) -> Self {
         self.groups.close().await;
         self.blobs.close().await.unwrap();
@@ -104,7 +104,7 @@ impl Device {
     }
 }
 
-/// Cuts off a change of a repo; it is made or not, and is made when it is asked for again.
+/// Cancels a change of a repo: it is made or not, and is made when it is repeated.
 async fn change_of_repo(change: impl AsyncFn(&Repo), expected: impl Fn(&mut Files)) {
     for is_repeated in [false, true] {
         let cuts = at_every_await(async |mut cut| {
@@ -118,7 +118,7 @@ async fn change_of_repo(change: impl AsyncFn(&Repo), expected: impl Fn(&mut File
                 change(&repo).await;
             }
             let is_made = answer.is_some() || is_repeated;
-            // What was cut off may change it while it is read.
+            // The cancelled change may still be carried out while the repo is read.
             assert!(!is_made || device.files().await == after);
             drop(repo);
             let device = device.reopened().await;
@@ -158,7 +158,7 @@ async fn removing_a_file() {
 #[tokio::test]
 async fn renaming_a_file() {
     let rename = async |repo: &Repo| {
-        // Asked again, it may be done.
+        // When it is repeated, it may be done already.
         let has = |name| async move { repo.entry(name).await.unwrap().is_some() };
         if has("short").await || !has("renamed").await {
             repo.rename("short", "renamed").await.unwrap();
@@ -206,7 +206,7 @@ async fn creating_a_group_and_a_repo() {
             let device = device.reopened().await;
             let groups = device.groups.groups();
             assert!(groups.len() >= least && groups.len() <= 1 + usize::from(is_repeated));
-            // One that was half made can be used, or left.
+            // A half-made group can be used, or left.
             for group in groups {
                 group.name().await.unwrap();
                 for repo in group.repos().await.unwrap() {
@@ -284,7 +284,7 @@ async fn joining_and_leaving() {
                 is_left = true;
             }
             let device = device.reopened().await;
-            // It is here until all of it is gone, so that leaving can be asked for again.
+            // The group exists until all of it is gone, so that leaving can be repeated.
             let is_here = device.groups.group(id).is_some();
             assert!(!(is_left && is_here));
             device.groups.leave(id).await.unwrap();
@@ -305,8 +305,8 @@ async fn saying_what_is_wanted_and_writing_values() {
         let device = Device::with_files(cut.polls() as u64).await;
         let (group, repo) = (device.group(), device.repo().await);
         let all = async {
-            group.set_policy(Some(&Policy::Names)).await.unwrap();
-            repo.set_policy(Some(&Policy::Everything)).await.unwrap();
+            group.set_policy(Policy::Names).await.unwrap();
+            repo.set_policy(Policy::Everything).await.unwrap();
             repo.pin("folder").await.unwrap();
             let put = group.record_put(1, b"value", SeqExpect::Any).await;
             put.unwrap();
@@ -322,7 +322,7 @@ async fn saying_what_is_wanted_and_writing_values() {
             group.record_get(1).await.unwrap(),
             repo.pinned().await.unwrap(),
         );
-        // Each is there only after those before it.
+        // Each exists only after those before it.
         assert!(found.0.is_some() || found.1.is_none());
         assert!(found.1.is_some() || found.3.is_empty());
         if let Some(value) = &found.2 {

@@ -1,4 +1,4 @@
-//! Groups and repos on one device, without a network.
+//! Tests of groups and repos on one device, without a network.
 
 use std::{
     sync::{
@@ -10,7 +10,7 @@ use std::{
 
 use futures_util::{StreamExt, TryStreamExt};
 use larder_store_api::{CollectionStore, Kind, Result};
-use larder_store_engine::{Blobs, Status};
+use larder_store_engine::{BlobStatus, Blobs};
 use larder_store_testkit::{MemorySecrets, MemoryStore, stores::StrictStore};
 use larder_sync::{
     groups::{Changes, Content, Groups, Stores},
@@ -18,7 +18,7 @@ use larder_sync::{
     tree::Name,
 };
 
-/// A device: what it keeps survives opening its groups again.
+/// A device whose data survives opening its groups again.
 struct Device {
     stores: Stores,
     clock: Arc<AtomicI64>,
@@ -55,7 +55,7 @@ fn kind<T: std::fmt::Debug>(result: Result<T>) -> Kind {
 async fn names(repo: &larder_sync::groups::Repo) -> Result<Vec<String>> {
     let files = repo.list("").await?;
     files
-        .map_ok(|(name, _)| name.as_str().to_owned())
+        .map_ok(|named| named.name.as_str().to_owned())
         .try_collect()
         .await
 }
@@ -102,7 +102,7 @@ async fn the_store_is_let_go_with_the_last_handle() -> Result<()> {
     assert_eq!(group.members().await?.len(), 1);
     let kept = Arc::downgrade(&device.stores.secrets);
     drop((device, groups, group));
-    // Any handle is enough to go on.
+    // Any handle is enough to continue.
     repo.write("b", "2").await?;
     assert_eq!(repo.group().repos().await?.len(), 1);
     assert!(kept.upgrade().is_some());
@@ -139,12 +139,73 @@ async fn files_are_written_removed_and_renamed() -> Result<()> {
     let root = repo.change(changes).await?;
     assert_eq!(root.files, 200);
     assert_eq!(repo.read_to_bytes("many/177").await?, "file 177");
-    // The first root, then one for each change that changed something.
+    // The first root, then one for each change that had an effect.
     let history = repo.history().await?;
     assert_eq!(history.len(), 3);
-    assert!(history.iter().all(|earlier| earlier.hash != root.hash));
+    assert!(history.iter().all(|earlier| earlier.hash() != root.hash));
     repo.remove("nothing").await?;
     assert_eq!(repo.history().await?.len(), 3);
+    Ok(())
+}
+
+#[tokio::test]
+async fn no_path_is_a_file_and_a_folder() -> Result<()> {
+    let device = Device::new().await?;
+    let groups = device.open().await?;
+    let group = groups.create_group("family").await?;
+    let repo = group.create_repo("ann").await?;
+    repo.write("a", "file").await?;
+    repo.write("a/b/c", "deep").await?;
+    assert_eq!(names(&repo).await?, ["a/b/c"]);
+    assert_eq!(kind(repo.write("a", "file").await), Kind::Invalid);
+    assert_eq!(kind(repo.write("a/b", "file").await), Kind::Invalid);
+    repo.write("d", "file").await?;
+    assert_eq!(kind(repo.rename("d", "a/b").await), Kind::Invalid);
+    // A folder of one file becomes that file.
+    repo.rename("a/b/c", "a").await?;
+    repo.rename("d", "a/d").await?;
+    assert_eq!(names(&repo).await?, ["a/d"]);
+    let mut changes = Changes::new();
+    changes.put(Name::new("x")?, repo.stage("1", 0).await?);
+    changes.put(Name::new("x/y")?, repo.stage("2", 0).await?);
+    assert_eq!(kind(repo.change(changes).await), Kind::Invalid);
+    Ok(())
+}
+
+/// A log that grows while it is read is taken as it was; a file whose bytes keep changing is refused.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_grows_is_taken_as_it_was() -> Result<()> {
+    let device = Device::new().await?;
+    let groups = device.open().await?;
+    let group = groups.create_group("family").await?;
+    let repo = group.create_repo("ann").await?;
+    let dir = tempfile::tempdir().expect("a folder");
+    let path = dir.path().join("app.log");
+    std::fs::write(&path, vec![b'x'; 3_000_000]).expect("a file");
+    let stop = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let (growing, stopped) = (path.clone(), stop.clone());
+    let writer = std::thread::spawn(move || {
+        let mut log = std::fs::OpenOptions::new()
+            .append(true)
+            .open(growing)
+            .expect("it opens");
+        while !stopped.load(Ordering::Relaxed) {
+            std::io::Write::write_all(&mut log, b"a line\n").expect("it grows");
+        }
+    });
+    for n in 0..5 {
+        let name = format!("log{n}");
+        let entry = repo.write(&name, Content::Path(path.clone())).await?;
+        assert!(entry.size >= 3_000_000);
+        let bytes = repo.read_to_bytes(&name).await?;
+        assert_eq!(bytes.len() as u64, entry.size);
+        assert_eq!(
+            bytes[..],
+            std::fs::read(&path).expect("it is read")[..bytes.len()]
+        );
+    }
+    stop.store(true, Ordering::Relaxed);
+    writer.join().expect("it ends");
     Ok(())
 }
 
@@ -215,9 +276,9 @@ async fn removing_gives_the_space_back_and_keeps_what_others_name() -> Result<()
     let status = device.stores.blobs.status(large.blob).await?;
     assert_eq!(status, None);
     let status = device.stores.blobs.status(shared.blob).await?;
-    assert!(matches!(status, Some(Status::Complete { .. })));
+    assert!(matches!(status, Some(BlobStatus::Complete { .. })));
     assert_eq!(second.read_to_bytes("mine too").await?.len(), 100_000);
-    // Leaving lets go of everything.
+    // Leaving releases everything.
     let groups = device.open().await?;
     groups.leave(group.id()).await?;
     groups.leave(group.id()).await?;
@@ -251,7 +312,7 @@ async fn an_invite_allows_what_it_says() -> Result<()> {
 
     let writer = Device::new().await?.open().await?.join(write).await?;
     assert_eq!(writer.addresses(), at);
-    assert_eq!(writer.name().await?, None, "it has not come here yet");
+    assert_eq!(writer.name().await?.as_deref(), Some("g"), "the invite has it");
     assert!(writer.create_repo("bob").await?.is_ours());
 
     let reader = Device::new().await?.open().await?.join(read).await?;
@@ -276,13 +337,13 @@ async fn an_invite_allows_what_it_says() -> Result<()> {
     let groups = phone.open().await?;
     let first = groups.join(replica).await?;
     assert!(first.keys().read().is_none());
-    // A better invite for the same group adds to it.
+    // A better invite to the same group adds its rights.
     let joined = groups.join(own).await?;
     assert!(joined.keys().secret().is_some());
     let again = phone.open().await?;
     assert_eq!(again.groups().len(), 1);
     assert!(again.groups()[0].keys().secret().is_some());
-    // A lesser one takes nothing away.
+    // A lesser invite removes nothing.
     let again = again.join(read).await?;
     assert!(again.keys().secret().is_some());
     drop(repo);

@@ -6,41 +6,42 @@ use larder_store_api::{Error, Kind, Result};
 use veilid_core::VeilidConfig;
 use zeroize::Zeroizing;
 
-/// The place of the key that encrypts everything the node has on disk.
+/// The place of the key that encrypts all of the node's data on disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Protection {
-    /// In the system's keychain. A system without one is refused.
+    /// The system's keychain. Starting fails on a system without one.
     Keychain,
-    /// In a plain file beside the data. It protects from nothing but a lost data folder without it,
-    /// unless [`NodeConfig::password`] is set too.
+    /// A plain file beside the data. It protects only if somebody gets the data folder without this
+    /// file, unless [`NodeConfig::password`] is set too.
     InsecureFile,
 }
 
-/// The way in which a node finds others for the first time.
+/// How a node finds others for the first time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Bootstrap {
-    /// Veilid's public network.
+    /// The bootstraps of Veilid's public network.
     Public,
     /// These bootstrap records, as `0|0|PUBLIC_KEY|ADDRESS|U5150,T5150,W5150/ws`: a private network.
     Records(Vec<String>),
-    /// Nobody: attaching finds only who finds us.
+    /// None: the node is only found by others.
     Nobody,
 }
 
-/// The configuration with which a node is started.
+/// The configuration of a node.
 #[derive(Clone)]
 pub struct NodeConfig {
-    /// The folder in which all lies that the node keeps. Made where it is missing.
+    /// The folder for all of the node's data. Created if it is missing.
     pub directory: PathBuf,
-    /// The app's name: letters, digits, `_`. It must never change; it names the keychain's entries.
+    /// The app's name: letters, digits and `_`. It must never change, because it names the keychain's
+    /// entries.
     pub program: String,
-    /// Tells nodes of one app apart, on disk and in the keychain.
+    /// Distinguishes nodes of one app, on disk and in the keychain.
     pub namespace: String,
     /// The place of the device key; there is no default.
     pub protection: Protection,
-    /// Encrypts the device key itself. Empty: it is kept as it is.
+    /// Encrypts the device key itself. If it is empty, the key is stored unencrypted.
     pub password: Zeroizing<String>,
-    /// The way in which the node finds others.
+    /// How the node finds others for the first time.
     pub bootstrap: Bootstrap,
 }
 
@@ -57,7 +58,7 @@ impl std::fmt::Debug for NodeConfig {
 }
 
 impl NodeConfig {
-    /// A node of the program `larder` on the public network, without a password.
+    /// Returns a configuration of the program `larder` on the public network, without a password.
     pub fn new(directory: impl Into<PathBuf>, protection: Protection) -> Self {
         Self {
             directory: directory.into(),
@@ -69,13 +70,13 @@ impl NodeConfig {
         }
     }
 
-    /// Returns the configuration as Veilid knows it, so that more can be set before
+    /// Returns the configuration in Veilid's type, so that more can be set before
     /// [`Node::start_with`](crate::Node::start_with).
     ///
-    /// Never erases what it cannot decrypt, whatever Veilid's default is.
+    /// Makes Veilid keep data that it cannot decrypt, whatever Veilid's default is.
     ///
     /// # Errors
-    /// [`Kind::Invalid`] where the folder's path is not Unicode, which Veilid needs.
+    /// [`Kind::Invalid`] if the folder's path is not Unicode, which Veilid requires.
     pub fn to_veilid(&self) -> Result<VeilidConfig> {
         let Some(directory) = self.directory.to_str() else {
             let message = "Veilid needs a folder whose path is Unicode";

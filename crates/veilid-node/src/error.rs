@@ -1,9 +1,9 @@
-//! Veilid's errors as everybody else's.
+//! Converts Veilid's errors.
 
 use larder_store_api::{Error, Kind};
 use veilid_core::VeilidAPIError;
 
-/// The texts that Veilid passes on from below its own errors, and the kinds that they mean.
+/// Texts of errors that Veilid passes on from lower layers, and their kinds.
 const TEXTS: [(&str, Kind); 10] = [
     ("database or disk is full", Kind::Full),
     ("No space left on device", Kind::Full),
@@ -17,7 +17,7 @@ const TEXTS: [(&str, Kind); 10] = [
     ("not a database", Kind::Corrupt),
 ];
 
-/// Veilid's error, by what the caller should do about it.
+/// Converts an error of Veilid's; its kind tells what the caller should do about it.
 pub fn api_error(operation: &'static str, error: VeilidAPIError) -> Error {
     let kind = match &error {
         VeilidAPIError::NotInitialized | VeilidAPIError::Shutdown => Kind::Closed,

@@ -1,5 +1,4 @@
-//! One owner of a Veilid node: starts it, tells everybody who listens what it says, and shuts it down
-//! in order.
+//! Owns a Veilid node: starts it, passes its updates to all listeners, and shuts it down in order.
 //!
 //! ```no_run
 //! # async fn run() -> larder_store_api::Result<()> {
@@ -13,8 +12,8 @@
 //! # }
 //! ```
 //!
-//! An app that runs a node of its own keeps it: it hands each update to [`Updates::send`] in its
-//! callback, and its `VeilidAPI` to [`Node::adopt`].
+//! An app that runs a Veilid node itself keeps doing so: it passes each update to [`Updates::send`] in
+//! its callback, and its `VeilidAPI` to [`Node::adopt`].
 
 mod config;
 mod error;

@@ -1,4 +1,4 @@
-//! The node itself.
+//! A running Veilid node.
 
 use std::{future::Future, sync::Arc, time::Duration};
 
@@ -9,29 +9,29 @@ use veilid_core::{VeilidAPI, VeilidConfig, api_startup};
 
 use crate::{NodeConfig, Subscription, Updates, api_error};
 
-/// The number of times that a start is tried while the folder is in use: a node that was shut down
-/// unlocks its keyring file a moment after it said that it ended.
+/// The number of times that a start is tried while the folder is in use: a node that was shut down unlocks its keyring
+/// file a moment after it reported its end.
 const MAX_START_ATTEMPTS: u32 = 20;
-/// The pause between two looks at whether a node has detached.
+/// The pause between two checks whether a node has detached.
 const DETACHING_PAUSE: Duration = Duration::from_millis(20);
-/// The time to wait before the next start.
+/// The pause before the next start.
 const START_PAUSE: Duration = Duration::from_millis(50);
 
-/// A running Veilid node. Clones are the same node.
+/// A running Veilid node. Clones are handles to the same node.
 #[derive(Debug, Clone)]
 pub struct Node(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    /// There until this is dropped.
+    /// Present until this is dropped.
     api: Option<VeilidAPI>,
-    /// The runtime on which the node was started: what it leaves behind is tidied up there.
+    /// The runtime on which the node was started; Veilid's remaining tasks are cleaned up there.
     runtime: Option<Handle>,
     updates: Updates,
-    /// Calls under way; shutting down waits for them.
+    /// The running calls; shutting down waits for them.
     calls: TaskTracker,
     closing: CancellationToken,
-    /// One call attaches or detaches at a time; those that follow find it done.
+    /// Only one call attaches or detaches at a time; later ones find it done.
     switching: Mutex<()>,
     owned: Owned,
 }
@@ -44,13 +44,14 @@ impl Inner {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        // The last handle of Veilid's interface begins a task, and would panic outside a runtime.
+        // Dropping the last handle of Veilid's interface spawns a task, and would panic outside a
+        // runtime.
         let _entered = self.runtime.as_ref().map(Handle::enter);
         drop(self.api.take());
     }
 }
 
-/// The owner, who shuts the node down.
+/// The owner, which shuts the node down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Owned {
     ByUs,
@@ -58,11 +59,12 @@ enum Owned {
 }
 
 impl Node {
-    /// Starts a node, offline: it keeps things, and talks to nobody before it is [attached](Self::attach).
+    /// Starts a node, offline: it stores data, but contacts nobody before it is
+    /// [attached](Self::attach).
     ///
     /// # Errors
-    /// [`Kind::Unavailable`] where another node uses the folder, [`Kind::Denied`] where there is no
-    /// keychain or the device key cannot be read: nothing is erased then.
+    /// [`Kind::Unavailable`] if another node uses the folder; [`Kind::Denied`] if there is no keychain
+    /// or the device key cannot be read. Nothing is erased in that case.
     pub async fn start(config: NodeConfig) -> Result<Self> {
         std::fs::create_dir_all(&config.directory)
             .map_err(|error| Error::io("node.start", &config.directory, error))?;
@@ -91,8 +93,8 @@ impl Node {
         }
     }
 
-    /// Uses the node of an app, which hands its updates to `updates` and shuts it down itself, after
-    /// [`shutdown`](Self::shutdown) has returned.
+    /// Uses the node of an app, which passes the node's updates to `updates` and shuts the node down
+    /// itself, after [`shutdown`](Self::shutdown) has returned.
     pub fn adopt(api: VeilidAPI, updates: Updates) -> Self {
         Self::new(api, updates, Owned::ByTheApp)
     }
@@ -109,31 +111,32 @@ impl Node {
         }))
     }
 
-    /// Veilid's own interface, for whatever this crate has no word for. Calls that are made with it do
-    /// not hold [`shutdown`](Self::shutdown) up: see [`call`](Self::call).
+    /// Returns Veilid's own interface, for everything that this crate does not cover.
+    /// [`shutdown`](Self::shutdown) does not wait for calls that are made with it: see
+    /// [`call`](Self::call).
     pub fn api(&self) -> &VeilidAPI {
         self.0.api()
     }
 
-    /// Returns the updates of the node.
+    /// Returns the sender of the node's updates.
     pub fn updates(&self) -> &Updates {
         &self.0.updates
     }
 
-    /// Hears what the node says from now on.
+    /// Subscribes to the node's updates from now on.
     pub fn subscribe(&self) -> Subscription {
         self.0.updates.subscribe()
     }
 
-    /// Ends when the node is shutting down.
+    /// Returns a token that is cancelled when the node shuts down.
     pub fn closing(&self) -> CancellationToken {
         self.0.closing.clone()
     }
 
-    /// Runs a call that may be given up: it ends with [`Kind::Closed`] when the node shuts down.
+    /// Runs a call that may be cancelled: it ends with [`Kind::Closed`] when the node shuts down.
     ///
     /// # Errors
-    /// [`Kind::Closed`], or what the call says.
+    /// [`Kind::Closed`], or the error of the call.
     pub async fn call<T>(
         &self,
         operation: &'static str,
@@ -146,11 +149,11 @@ impl Node {
         }
     }
 
-    /// Runs a call that must not be given up half-way, in a task of its own: the caller may go, and a
-    /// shutdown waits for it.
+    /// Runs a call that must not be cancelled half-way, in a task of its own: it continues without its
+    /// caller, and a shutdown waits for it.
     ///
     /// # Errors
-    /// [`Kind::Closed`] where the node was shut down before it began, or what the call says.
+    /// [`Kind::Closed`] if the node was shut down before the call began, or the error of the call.
     pub async fn finish<T: Send + 'static>(
         &self,
         operation: &'static str,
@@ -168,12 +171,12 @@ impl Node {
         })
     }
 
-    /// Holds a shutdown up until it is dropped.
+    /// Delays a shutdown until the returned guard is dropped.
     ///
     /// # Errors
-    /// [`Kind::Closed`].
+    /// [`Kind::Closed`] if the node was shut down.
     pub fn enter(&self, operation: &'static str) -> Result<impl Drop + Send + use<>> {
-        // Counted first, so that a shutdown either sees the call or is seen by it.
+        // Counted first, so that either the shutdown sees the call or the call sees the shutdown.
         let counted = self.0.calls.token();
         match self.0.closing.is_cancelled() || self.0.api().is_shutdown() {
             true => Err(closed(operation)),
@@ -181,10 +184,10 @@ impl Node {
         }
     }
 
-    /// Attaches to the network where that has not happened, and waits until the node is ready.
+    /// Attaches to the network unless that has happened, and waits until the node is ready.
     ///
     /// # Errors
-    /// [`Kind::Unavailable`] where it is not ready within `limit`; it goes on trying.
+    /// [`Kind::Unavailable`] if it is not ready within `limit`; the node keeps trying.
     pub async fn attach(&self, limit: Duration) -> Result<()> {
         const OPERATION: &str = "node.attach";
         self.call(OPERATION, async {
@@ -207,11 +210,11 @@ impl Node {
         Ok(state.attachment.state.is_detached())
     }
 
-    /// Leaves the network, and returns when it has left; what is kept stays readable, and writes to
-    /// records wait. Leaving again is no error.
+    /// Detaches from the network, and returns when that is done; stored data stays readable, and writes
+    /// to records wait. Detaching again is not an error.
     ///
     /// # Errors
-    /// [`Kind::Closed`].
+    /// [`Kind::Closed`] if the node was shut down.
     pub async fn detach(&self) -> Result<()> {
         const OPERATION: &str = "node.detach";
         self.call(OPERATION, async {
@@ -221,7 +224,7 @@ impl Node {
             }
             let detached = self.api().detach().await;
             detached.map_err(|error| api_error(OPERATION, error))?;
-            // It has only begun to.
+            // Detaching has only begun.
             while !self.is_detached(OPERATION).await? {
                 tokio::time::sleep(DETACHING_PAUSE).await;
             }
@@ -230,7 +233,7 @@ impl Node {
         .await
     }
 
-    /// Ends every call, then the node. Calling it again waits for the same end.
+    /// Ends every call, then the node. If it is called again, it waits for the same end.
     pub async fn shutdown(&self) {
         self.0.closing.cancel();
         self.0.calls.close();
@@ -246,7 +249,7 @@ fn closed(operation: &'static str) -> Error {
     Error::new(Kind::Closed, operation, "the Veilid node was shut down")
 }
 
-/// Returns the error that keeps a node from starting, with what to do about it.
+/// Returns the error of a node that cannot start, with advice.
 fn start_error(error: veilid_core::VeilidAPIError) -> Error {
     let text = error.to_string();
     let is_one_of = |parts: &[&str]| parts.iter().any(|part| text.contains(part));
@@ -260,7 +263,7 @@ fn start_error(error: veilid_core::VeilidAPIError) -> Error {
             Kind::Denied,
             "the system's keychain cannot be used; unlock it, or choose to keep the key in a file",
         )
-    // What Veilid says where it was told not to erase what it cannot decrypt.
+    // Veilid returns this if it was told not to erase data that it cannot decrypt.
     } else if matches!(error, veilid_core::VeilidAPIError::NotInitialized)
         || is_one_of(&["evice encryption key"])
     {

@@ -8,7 +8,7 @@ use tokio::sync::{
 };
 use veilid_core::{UpdateCallback, VeilidStateAttachment, VeilidUpdate};
 
-/// The number of updates that a listener may be behind before it is told that it missed some.
+/// The number of updates that a listener may lag behind before it misses some.
 const MAX_BEHIND: usize = 4096;
 
 /// An event for a listener.
@@ -16,11 +16,11 @@ const MAX_BEHIND: usize = 4096;
 pub enum Event {
     /// An update, other than log lines and attachment states.
     Update(Arc<VeilidUpdate>),
-    /// So many updates were missed: look again at whatever matters.
+    /// This many updates were missed: read the relevant state again.
     Missed(u64),
 }
 
-/// Takes what a node says and hands it on, without ever making the node wait.
+/// Receives a node's updates and passes them on, without ever making the node wait.
 #[derive(Debug, Clone)]
 pub struct Updates {
     events: broadcast::Sender<Arc<VeilidUpdate>>,
@@ -34,7 +34,7 @@ impl Default for Updates {
 }
 
 impl Updates {
-    /// Nobody listens yet.
+    /// Creates a sender without listeners.
     pub fn new() -> Self {
         Self {
             events: broadcast::Sender::new(MAX_BEHIND),
@@ -42,7 +42,7 @@ impl Updates {
         }
     }
 
-    /// Hands an update on. For the callback of an app that runs its own node.
+    /// Passes an update on. For the callback of an app that runs its own node.
     pub fn send(&self, update: VeilidUpdate) {
         match update {
             VeilidUpdate::Log(_) => {}
@@ -54,29 +54,29 @@ impl Updates {
         }
     }
 
-    /// A callback for a node.
+    /// Returns a callback for a node.
     pub fn callback(&self) -> UpdateCallback {
         let updates = self.clone();
         Arc::new(move |update| updates.send(update))
     }
 
-    /// Hears all that comes from now on.
+    /// Subscribes to all updates from now on.
     pub fn subscribe(&self) -> Subscription {
         Subscription(self.events.subscribe())
     }
 
-    /// The node's attachment, always the latest.
+    /// Returns the node's attachment; always the latest state.
     pub fn attachment(&self) -> watch::Receiver<VeilidStateAttachment> {
         self.attachment.subscribe()
     }
 }
 
-/// Hears what a node says.
+/// Receives a node's updates.
 #[derive(Debug)]
 pub struct Subscription(broadcast::Receiver<Arc<VeilidUpdate>>);
 
 impl Subscription {
-    /// The next event, or `None` after the node has gone. Cancelling it loses nothing.
+    /// Returns the next event, or `None` after the node has gone. Can be cancelled without loss.
     pub async fn next(&mut self) -> Option<Event> {
         match self.0.recv().await {
             Ok(update) => Some(Event::Update(update)),

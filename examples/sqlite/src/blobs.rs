@@ -17,11 +17,13 @@ const BLOCK_LEN: u64 = 64 * 1024;
 /// The number of ids that a listing reads at a time.
 const PAGE: usize = 1024;
 
-const FACTS: BlobCapabilities = BlobCapabilities {
-    block_len: BLOCK_LEN as u32,
-    max_part_len: 1 << 40,
-    durability: Durability::OnWrite,
-    concurrency: 4,
+const FACTS: BlobCapabilities = {
+    let mut facts = BlobCapabilities::least();
+    facts.block_len = BLOCK_LEN as u32;
+    facts.max_part_len = 1 << 40;
+    facts.durability = Durability::OnWrite;
+    facts.concurrency = 4;
+    facts
 };
 
 fn number(part: Part) -> i64 {

@@ -121,19 +121,13 @@ struct OpenLarder(Store);
 #[async_trait]
 impl TargetStore for OpenLarder {
     async fn add(&self, bytes: Bytes, tag: &str) -> Result<[u8; 32]> {
-        let options = AddOptions {
-            tag: Some(TagName::try_from(tag)?),
-            ..AddOptions::default()
-        };
+        let options = AddOptions::default().tag(TagName::try_from(tag)?);
         let pin = self.0.blobs().add_with(bytes, options).await?;
         Ok(*pin.hash().as_bytes())
     }
 
     async fn add_stream(&self, data: &Data, tag: &str) -> Result<[u8; 32]> {
-        let options = AddOptions {
-            tag: Some(TagName::try_from(tag)?),
-            ..AddOptions::default()
-        };
+        let options = AddOptions::default().tag(TagName::try_from(tag)?);
         let pieces = stream::iter(data.pieces().map(Ok));
         let source = Source::Stream(Box::pin(pieces));
         let pin = self.0.blobs().add_with(source, options).await?;

@@ -3,27 +3,25 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use bytes::BytesMut;
-use futures_util::stream;
-use larder::{AddOptions, Blobs, Source, TagName};
+use larder::{
+    Store,
+    files::{self, AddRequest, Added, LeftOut},
+};
 use serde::Serialize;
-use tokio::io::AsyncReadExt;
 
 use crate::{
     app::App,
     args,
-    ingest::{default_name, ingest, report_to},
-    item::{Item, ItemKind},
-    output::Unit,
-    problem::{Exit, Problem},
-    walk::{Skipped, WalkOptions},
+    item::{Columns, Item, ItemKind},
+    observed::{failures, name_of, observe, summary},
+    output::Shown,
+    problem::{Exit, Problem, Report, is_about_one},
 };
 
-/// The number of bytes of standard input that are read at once.
-const PIECE: usize = 256 * 1024;
-
+/// Store files and folders, each under its name
+///
 /// Each path is stored under its last component. A name that is taken gets the new content, and
-/// `gc` then frees the old. Links inside a folder are not followed.
+/// `gc` then frees the old. A link that is named is followed; links inside a folder are left out.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Files and folders; `-` is standard input
@@ -32,7 +30,7 @@ pub(crate) struct Args {
     /// Another name, for one path
     #[arg(long, value_parser = args::name())]
     name: Option<String>,
-    /// Leave out files that cannot be read or whose names are not Unicode, and say how many
+    /// Succeed also where files cannot be read, or have names that cannot be stored; they are left out either way
     #[arg(long)]
     skip_unreadable: bool,
     /// Take folders too that a CACHEDIR.TAG marks as caches, such as cargo's `target`
@@ -42,44 +40,91 @@ pub(crate) struct Args {
 
 /// The result of adding.
 #[derive(Debug, Serialize)]
-struct Added {
+struct Line<'a> {
     #[serde(flatten)]
-    item: Item,
-    skipped: Skipped,
+    item: &'a Item,
+    replaced: &'a Option<String>,
+    left_out: &'a LeftOut,
 }
 
 pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
     let names = names(&args)?;
     let store = app.store().await?;
-    let blobs = store.blobs();
-    app.out.heading(Item::HEADING)?;
+    // Over the first line, if there is one.
+    let columns = Columns::new(true);
+    let mut heading = Some(columns.heading());
+    let mut exit = Exit::Done;
     for (path, name) in args.paths.iter().zip(names) {
-        let tag = TagName::try_from(name.as_str())?;
-        let before = blobs.tags().get(&tag).await?;
-        let (item, skipped) = if is_stdin(path) {
-            (add_stdin(app, blobs, &name, tag).await?, Skipped::default())
-        } else {
-            let options = WalkOptions {
-                include_caches: args.include_caches,
-                skip_unreadable: args.skip_unreadable,
-                never: Vec::new(),
-            };
-            let added = ingest(app, blobs, path, &name, options).await?;
-            (added.item, added.skipped)
+        let added = match add(app, &store, path, name, &args).await {
+            Ok(added) => added,
+            // The next one may be better.
+            Err(error) if args.paths.len() > 1 && is_about_one(&error) => {
+                Report::of(&error).say(app.out);
+                exit = Exit::Failed;
+                continue;
+            }
+            Err(error) => return Err(error),
         };
-        let added = Added { item, skipped };
-        app.out.result(&added, &added.item)?;
-        if let Some(text) = added.skipped.summary() {
-            app.out.note(format_args!("{}: {text}", path.display()));
+        if let Some(heading) = heading.take() {
+            app.out.done_heading(heading);
         }
-        if let Some(before) = before.filter(|root| root.hash != added.item.hash) {
-            app.out.note(format_args!(
-                "{}: was {} before; `larder gc` frees what only that needed",
-                added.item.name, before.hash
-            ));
+        say(app, path, &added, columns);
+        let Some(what) = failures(&added.left_out, "were left out") else {
+            continue;
+        };
+        if args.skip_unreadable {
+            app.out.note(format_args!("{}: {what}", path.display()));
+            continue;
         }
+        let advice = "make them readable, or shorten their names, and add it again; --skip-unreadable accepts that";
+        Report::of(&Problem::new(what, advice).into()).say(app.out);
+        exit = Exit::Failed;
     }
-    Ok(Exit::Done)
+    Ok(exit)
+}
+
+async fn add(app: &App, store: &Store, path: &Path, name: String, args: &Args) -> Result<Added> {
+    let (_bar, observer) = observe(&app.out, "storing");
+    if is_stdin(path) {
+        let added = files::add_stream(store, &name, tokio::io::stdin(), &observer).await;
+        return added.context("cannot store standard input");
+    }
+    let mut request = AddRequest::new(path);
+    request.name = Some(name);
+    request.include_caches = args.include_caches;
+    Ok(files::add(store, &request, &observer).await?)
+}
+
+fn say(app: &App, path: &Path, added: &Added, columns: Columns) {
+    let kind = match added.files {
+        Some(_) => ItemKind::Folder,
+        None => ItemKind::File,
+    };
+    let item = Item {
+        name: added.name.clone(),
+        kind,
+        hash: added.hash,
+        size: added.size,
+        files: added.files,
+        present: added.size,
+        complete: true,
+    };
+    let line = Line {
+        item: &item,
+        replaced: &added.replaced,
+        left_out: &added.left_out,
+    };
+    app.out.done(&line, columns.line(&item));
+    let name = path.to_string_lossy();
+    if let Some(text) = summary(&added.left_out) {
+        app.out.note(format_args!("{}: {text}", Shown(&name)));
+    }
+    if let Some(before) = &added.replaced {
+        app.out.note(format_args!(
+            "{}: was {before} before; `larder gc` frees what only that needed",
+            Shown(&added.name)
+        ));
+    }
 }
 
 fn is_stdin(path: &Path) -> bool {
@@ -105,7 +150,7 @@ fn names(args: &Args) -> Result<Vec<String>> {
                 Problem::usage("standard input has no name", "give it one with --name").into(),
             );
         }
-        let name = default_name(path)?;
+        let name = name_of(path)?;
         if names.contains(&name) {
             return Err(Problem::usage(
                 format!("two paths would be stored under the name {name:?}"),
@@ -116,33 +161,4 @@ fn names(args: &Args) -> Result<Vec<String>> {
         names.push(name);
     }
     Ok(names)
-}
-
-async fn add_stdin(app: &App, blobs: &Blobs, name: &str, tag: TagName) -> Result<Item> {
-    let bar = app.out.progress(Unit::Bytes, None, "storing");
-    let pieces = stream::try_unfold(tokio::io::stdin(), |mut stdin| async move {
-        let mut piece = BytesMut::with_capacity(PIECE);
-        let read = stdin.read_buf(&mut piece).await?;
-        Ok((read > 0).then(|| (piece.freeze(), stdin)))
-    });
-    let options = AddOptions {
-        tag: Some(tag),
-        progress: Some(report_to(&bar)),
-        ..AddOptions::default()
-    };
-    let pin = blobs
-        .add_with(Source::Stream(Box::pin(pieces)), options)
-        .await
-        .context("cannot store standard input")?;
-    bar.finish_and_clear();
-    let size = pin.size().unwrap_or(0);
-    Ok(Item {
-        name: name.to_owned(),
-        kind: ItemKind::File,
-        hash: pin.hash(),
-        size,
-        files: None,
-        present: size,
-        complete: true,
-    })
 }

@@ -18,6 +18,8 @@ use crate::{
 /// The largest scale: a large blob of 64 GiB.
 const MAX_SCALE: f64 = 64.0;
 
+/// Measure stores side by side
+///
 /// Stores are made in folders below the ones named, and deleted again; a store that is there is
 /// not touched. At scale 1 a run stores 10,000 blobs of 1 KiB, as many of 16 KiB, and one of 1 GiB.
 #[derive(Debug, clap::Args)]

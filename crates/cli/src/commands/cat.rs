@@ -7,15 +7,17 @@ use futures_util::TryStreamExt;
 use larder::{Blobs, Bytes, Format, Listing};
 use tokio::io::AsyncWriteExt;
 
-use super::get::{in_group, no_file, not_here};
+use super::get::{From, in_group, no_file, not_here};
 use crate::{
     app::App,
     args::{self, ByteRange},
     find::find,
-    groups::Place,
+    groups::{Absent, Place},
     problem::{Exit, Problem},
 };
 
+/// Write a blob, or a range of it, to standard output
+///
 /// Every byte is verified before it is written.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -25,13 +27,20 @@ pub(crate) struct Args {
     /// Only these bytes: A..B, A.. or ..B, counted from 0, without B itself
     #[arg(long, value_name = "A..B")]
     range: Option<ByteRange>,
+    #[command(flatten)]
+    from: From,
 }
 
 pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
     let store = app.existing_store().await?;
     let range = args.range.map_or(0..u64::MAX, |range| range.0);
     let mut pieces = match in_group(&store, &args.what).await? {
-        Some(place) => of_group(&place, &args.what, range).await?,
+        Some(place) => {
+            if let Some(absent) = absent(&place).await? {
+                args.from.fetch(app, &store, &[absent]).await?;
+            }
+            of_group(&place, &args.what, range).await?
+        }
         None => of_store(store.blobs(), &args.what, range).await?,
     };
     let mut out = tokio::io::stdout();
@@ -51,6 +60,18 @@ async fn of_store(blobs: &Blobs, what: &str, range: Range<u64>) -> Result<Listin
     Ok(blobs.read(named.root.hash, range))
 }
 
+/// Returns the file of a group that is meant, if its bytes are not here.
+async fn absent(place: &Place) -> Result<Option<Absent>> {
+    let (Some(member), Some(path)) = (&place.member, &place.path) else {
+        return Ok(None);
+    };
+    let path = path.trim_end_matches('/');
+    Ok(match member.repo.entry(path).await? {
+        Some(entry) if !member.repo.has(&entry).await? => Some(Absent::new(&member.repo, path)),
+        _ => None,
+    })
+}
+
 /// The bytes of a file of a group.
 async fn of_group(place: &Place, what: &str, range: Range<u64>) -> Result<Listing<Bytes>> {
     let (Some(member), Some(path)) = (&place.member, &place.path) else {
@@ -67,7 +88,7 @@ async fn of_group(place: &Place, what: &str, range: Range<u64>) -> Result<Listin
         .into());
     };
     if !repo.has(&entry).await? {
-        return Err(not_here(&[path.to_owned()]).into());
+        return Err(not_here(path).into());
     }
     Ok(repo.read_entry(&entry, range))
 }

@@ -3,6 +3,8 @@
 mod blobs;
 mod rest;
 
+use std::path::{Path, PathBuf};
+
 use anyhow::Result;
 use larder::{StoreUrl, groups::Groups};
 use serde::Serialize;
@@ -10,10 +12,13 @@ use serde::Serialize;
 use crate::{
     app::App,
     args,
+    backends::backends,
     output::{Bytes, Count},
     problem::{Exit, Problem},
 };
 
+/// Copy everything from one store to another; run it again to go on
+///
 /// Blobs, complete or not, names, collections and records. TO keeps all that it has, and that is
 /// not copied again, so that an interrupted copy goes on where it stopped.
 #[derive(Debug, clap::Args)]
@@ -43,10 +48,37 @@ struct Copied {
     keys: u64,
 }
 
+/// Refuses a store within the other's folder, and the same store by another path.
+fn check_places(args: &Args) -> Result<()> {
+    let folder = |url| backends().folder(url).and_then(|folder| real_path(&folder));
+    let (Some(from), Some(to)) = (folder(&args.from), folder(&args.to)) else {
+        return Ok(());
+    };
+    if from == to {
+        return Err(Problem::usage("FROM and TO are the same store", "name two stores").into());
+    }
+    let inside = match (to.starts_with(&from), from.starts_with(&to)) {
+        (true, _) => "TO lies in the folder of FROM",
+        (_, true) => "FROM lies in the folder of TO",
+        _ => return Ok(()),
+    };
+    Err(Problem::usage(inside, "name a store in a folder of its own").into())
+}
+
+/// The path without links; of what is not there yet, that of the folder that it would be made in.
+fn real_path(path: &Path) -> Option<PathBuf> {
+    let path = std::path::absolute(path).ok()?;
+    let (there, rest) = path
+        .ancestors()
+        .find_map(|folder| Some((folder.canonicalize().ok()?, path.strip_prefix(folder).ok()?)))?;
+    Some(there.join(rest))
+}
+
 pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
     if args.from == args.to {
         return Err(Problem::usage("FROM and TO are the same store", "name two stores").into());
     }
+    check_places(&args)?;
     let from = app.open_existing(&args.from).await?;
     let to = app.open(&args.to).await?;
     // What cannot be merged is known before anything is copied.

@@ -10,35 +10,38 @@ use std::{
 use anyhow::{Context, Result};
 use indicatif::ProgressBar;
 use larder::{
-    Blobs, TagName,
+    Blobs, Format, Kind, Root, TagName,
+    files::{self, Got, Named},
     iroh::{
-        BlobTicket, EndpointOptions, FetchOptions, Reach, bind, connect, fetch, to_engine_root,
+        BlobTicket, EndpointOptions, FetchOptions, Reach, bind, connect, fetch, folder_name,
+        to_engine_root,
     },
 };
 use serde::Serialize;
 
+use super::get::{not_written, text};
 use crate::{
     app::App,
     args,
-    commands::get::files_of,
     endpoint::Whom,
-    export::{Written, write_out},
-    find::Named,
-    item::Item,
-    output::{Bytes, Rate, Shown, Time, Unit},
+    item::{Columns, Item},
+    observed::observe,
+    output::{Bytes, Count, Rate, Shown, Time, Unit},
     problem::{Exit, Problem},
 };
 
 /// The prefix of the name that a blob has until it is complete, so that `gc` keeps it.
-const INCOMPLETE: &str = "incomplete:";
+pub(crate) const INCOMPLETE: &str = "incomplete:";
 
+/// Fetch what a ticket names; run it again to go on
+///
 /// Blobs that are here are not fetched again: after an interruption, the same command goes on.
 /// Every byte is verified before it is stored.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// The ticket that `larder serve`, or another iroh program, printed
     ticket: String,
-    /// The name to store it under; without it, the start of its hash
+    /// The name to store it under; without it, that of the folder as it was served, or the start of the hash
     #[arg(long, value_parser = args::name())]
     name: Option<String>,
     /// Write it into this folder too, as `larder get` does
@@ -62,14 +65,18 @@ pub(crate) struct Report {
     pub(crate) blobs_fetched: u64,
     pub(crate) blobs: u64,
     pub(crate) seconds: f64,
-    pub(crate) written: Option<Written>,
+    pub(crate) written: Option<Got>,
 }
 
 pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
-    let ticket: BlobTicket = args.ticket.trim().parse().map_err(|error| {
+    let text = args.ticket.trim();
+    let ticket: BlobTicket = text.parse().map_err(|error| {
         Problem::usage(
-            format!("this is not a ticket: {error}"),
-            "copy the whole line that `larder serve` printed, from `blob` on",
+            format!("this is not a ticket, or one of its characters is wrong: {error}"),
+            match text.starts_with("larder") {
+                true => "an invite to a group is joined with `larder group join INVITE`",
+                false => "copy the whole word that `larder serve` printed, from `blob` on",
+            },
         )
     })?;
     let store = app.store().await?;
@@ -81,16 +88,57 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
     };
     let reach = args.whom.reach(unless_said);
     let root = to_engine_root(ticket.hash_and_format());
-    let name = args.name.unwrap_or_else(|| root.hash.fmt_short());
-    let mut report = fetch_ticket(app, blobs, &ticket, &name, reach, args.timeout).await?;
+    let name = args.name.as_deref();
+    let mut report = fetch_ticket(app, blobs, &ticket, name, reach, args.timeout).await?;
     if let Some(dir) = &args.output {
-        let named = Named { name, root };
-        let files = files_of(blobs, named).await?;
-        report.written = Some(write_out(app, blobs, files, dir, args.how).await?);
+        let named = Named::new(report.item.name.clone(), root);
+        let files = files::files_of(blobs, &named).await?;
+        let (bar, observer) = observe(&app.out, "writing");
+        let got = files::write_out(blobs, files, &args.how.request(dir), &observer).await?;
+        drop(bar);
+        report.written = Some(got);
     }
-    app.out.heading(Item::HEADING)?;
+    app.out.heading(Columns::new(true).heading())?;
     app.out.result(&report, &report)?;
-    Ok(Exit::Done)
+    match report
+        .written
+        .and_then(|got| not_written(&got.left_out, false))
+    {
+        None => Ok(Exit::Done),
+        Some(problem) => Err(problem.into()),
+    }
+}
+
+/// Returns the name for what was fetched: a folder has one, which gets a number if it stands for
+/// something else here.
+async fn own_name(blobs: &Blobs, root: Root) -> Result<Option<TagName>> {
+    if root.format != Format::HashSeq {
+        return Ok(None);
+    }
+    let name = match folder_name(blobs, root.hash).await {
+        Err(error) if matches!(error.kind(), Kind::NotFound | Kind::Invalid) => None,
+        other => other?,
+    };
+    let is_plain = |name: &String| !name.starts_with([':', '.']) && !name.contains(':');
+    let Some(name) = name.filter(is_plain) else {
+        return Ok(None);
+    };
+    let free = free_name(blobs, &name, root).await?;
+    Ok(TagName::try_from(free.as_str()).ok())
+}
+
+/// Returns `name`, or the first of `name-2`, `name-3`, … that nothing else is stored under.
+async fn free_name(blobs: &Blobs, name: &str, root: Root) -> Result<String> {
+    let mut free = name.to_owned();
+    let mut number = 1;
+    while let Some(other) = blobs.tags().get(&TagName::try_from(&*free)?).await? {
+        if other == root {
+            break;
+        }
+        number += 1;
+        free = format!("{name}-{number}");
+    }
+    Ok(free)
 }
 
 /// Fetches what `ticket` names and stores it under `name`.
@@ -98,13 +146,15 @@ pub(crate) async fn fetch_ticket(
     app: &App,
     blobs: &Blobs,
     ticket: &BlobTicket,
-    name: &str,
+    name: Option<&str>,
     reach: Reach,
     timeout: Duration,
 ) -> Result<Report> {
     let root = to_engine_root(ticket.hash_and_format());
-    let tag = TagName::try_from(name)?;
-    let incomplete = TagName::try_from(format!("{INCOMPLETE}{name}").as_str())?;
+    let by_hash = root.hash.fmt_short();
+    let told = name.unwrap_or(&by_hash);
+    let mut tag = TagName::try_from(told)?;
+    let incomplete = TagName::try_from(format!("{INCOMPLETE}{told}").as_str())?;
     // Under a fresh key: who serves need not learn that it is the device that they know from elsewhere.
     let endpoint = bind(EndpointOptions::new(reach)).await?;
     let started = Instant::now();
@@ -125,17 +175,23 @@ pub(crate) async fn fetch_ticket(
     .await;
     endpoint.close().await;
     let fetched = fetched.with_context(|| format!("cannot fetch {}", root.hash.fmt_short()))?;
+    if name.is_none()
+        && let Some(own) = own_name(blobs, root).await?
+    {
+        tag = own;
+    }
+    let name = tag.to_string();
     let before = blobs.tags().get(&tag).await?;
     if let Some(before) = before.filter(|before| *before != root) {
         app.out.note(format_args!(
             "{}: was {} before; `larder gc` frees what only that needed",
-            Shown(name),
+            Shown(&name),
             before.hash
         ));
     }
     // Once it is complete it takes its name in one step.
     blobs.tags().rename(&incomplete, tag).await?;
-    let item = Item::of(blobs, name.to_owned(), root).await?;
+    let item = Item::of(blobs, name, root).await?;
     Ok(Report {
         item,
         bytes_received: fetched.bytes_received,
@@ -171,14 +227,15 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{}", self.item)?;
+        writeln!(f, "{}", Columns::new(true).line(&self.item))?;
         f.write_str(&self.speed())?;
         if self.blobs_fetched < self.blobs {
             let there = self.blobs - self.blobs_fetched;
-            write!(f, "; {there} of {} blob(s) were here", self.blobs)?;
+            let (there, all) = (Count(there), Count(self.blobs));
+            write!(f, "; {there} of {all} blob(s) were here")?;
         }
         if let Some(written) = &self.written {
-            write!(f, "\n{written}")?;
+            write!(f, "\n{}", text(written))?;
         }
         Ok(())
     }

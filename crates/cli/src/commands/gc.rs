@@ -3,6 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use anyhow::Result;
+use larder::Kind;
 use serde::Serialize;
 
 use crate::{
@@ -12,6 +13,9 @@ use crate::{
     problem::{Exit, Problem},
 };
 
+/// Delete what no name reaches
+///
+/// Whatever a name or a group reaches stays. `rm` and `group leave` delete no bytes by themselves: this does.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Keep what was stored so recently, whether a name reaches it or not: 30s, 5m, 12h, 7d
@@ -27,11 +31,18 @@ struct Freed {
 }
 
 pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
+    let store = app.existing_store().await?;
     let keep_newer = SystemTime::now()
         .checked_sub(args.grace)
         .ok_or_else(|| Problem::usage("that time is too long", "give a shorter --grace"))?;
-    let store = app.existing_store().await?;
     let done = store.blobs().collect(keep_newer).await?;
+    match store.reclaim_space().await {
+        Err(error) if error.kind() == Kind::Full => {
+            // What was deleted is gone; the rest of its space is given back once there is room to do it.
+            tracing::info!(%error, "space is given back later");
+        }
+        other => other?,
+    }
     let freed = Freed {
         kept: done.kept,
         deleted: done.deleted,

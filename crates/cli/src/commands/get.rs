@@ -1,98 +1,149 @@
 //! `larder get`: a stored file or folder, written to disk.
 
+use std::{collections::BTreeSet, path::Path, time::Duration};
+
 use anyhow::Result;
-use futures_util::{StreamExt, TryStreamExt, stream};
+use futures_util::TryStreamExt;
 use larder::{
-    Blobs, Format, Store,
-    groups::{Policy, Repo},
-    iroh::load_collection,
+    Store,
+    files::{self, Got, LeftOut, Stored},
+    groups::{Member, Named, Policy, Repo},
 };
 
 use crate::{
     app::App,
     args,
-    export::{Stored, write_out},
-    find::{Named, find, is_absence},
-    groups::{Place, known, member_name, place},
-    output::Shown,
+    endpoint::Endpoint,
+    find::{find, is_absence},
+    groups::{Absent, Place, fetch, known, member_name, place},
+    observed::{failures, observe},
+    output::{Bytes, Count, Shown},
     problem::{Exit, Problem},
 };
 
-/// The number of files that are looked at at once.
-const IN_FLIGHT: usize = 8;
-/// The number of files that a message names.
-const MAX_SHOWN: usize = 10;
-
-/// The files of a folder come directly into DIR, a file under its name. Every name is checked
-/// before anything is written: none can leave DIR. Files that are there with the same content are
-/// left alone, so that an interrupted run can be repeated.
+/// Write a stored file or folder into a folder on disk
+///
+/// The files of a folder come directly into DIR, a file under its name; of a group, each member's into a folder of
+/// its name. Every name is checked before anything is written: none can leave DIR. A file that cannot be written is
+/// named, and the others are written. Files that are there with the same content are left alone, so that an
+/// interrupted run can be repeated.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// A name, NAME/path of a file in a folder, a hash, or GROUP/REPO with or without a /path
+    /// A name, NAME/path of a file in a folder, a hash, a GROUP, or GROUP/REPO with or without a /path
     #[arg(value_parser = args::name())]
     name: String,
     #[command(flatten)]
     to: args::Output,
+    #[command(flatten)]
+    from: From,
+}
+
+/// The options for files of a group that are not here.
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub(crate) struct From {
+    /// Ask no other member for files whose bytes are not here
+    #[arg(long)]
+    offline: bool,
+    /// Time to look for members who have them
+    #[arg(long, default_value = "10s", value_parser = args::duration, value_name = "TIME")]
+    timeout: Duration,
+    #[command(flatten)]
+    endpoint: Endpoint,
+}
+
+impl From {
+    /// Fetches files of groups whose bytes are not here, as far as members who can be reached have them.
+    pub(super) async fn fetch(self, app: &App, store: &Store, absent: &[Absent]) -> Result<()> {
+        match absent.is_empty() || self.offline {
+            true => Ok(()),
+            false => fetch(app, store, absent, self.endpoint, self.timeout).await,
+        }
+    }
 }
 
 pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
     let store = app.existing_store().await?;
     let blobs = store.blobs();
-    let mut absent = Vec::new();
-    let files = match in_group(&store, &args.name).await? {
+    let place = in_group(&store, &args.name).await?;
+    let is_in_group = place.is_some();
+    let files = match place {
         Some(place) => {
-            let (here, not_here) = split(files_in(&place).await?).await?;
-            absent = not_here;
-            here
+            let absent = absent_in(&place).await?;
+            args.from.fetch(app, &store, &absent).await?;
+            // What came may be newer than what was listed.
+            files_in(&place).await?
         }
-        None => files_of(blobs, find(blobs, &args.name).await?).await?,
+        None => {
+            let named = find(blobs, &args.name).await?;
+            files::files_of(blobs, &named).await?
+        }
     };
-    if files.is_empty() && !absent.is_empty() {
-        return Err(not_here(&absent).into());
-    }
-    let written = write_out(app, blobs, files, &args.to.output, args.to.how).await?;
-    app.out.result(&written, &written)?;
-    match absent.is_empty() {
-        true => Ok(Exit::Done),
-        // What is here is written: one that is lost must not keep the others back.
-        false => Err(not_here(&absent).into()),
+    let got = write_out(app, &store, files, &args.to.output, args.to.how).await?;
+    match not_written(&got.left_out, is_in_group) {
+        None => Ok(Exit::Done),
+        Some(problem) => Err(problem.into()),
     }
 }
 
-/// The files of a repo whose bytes are here, and the names of the others.
-async fn split(files: Vec<(String, Stored)>) -> Result<(Vec<(String, Stored)>, Vec<String>)> {
-    let mut looked = stream::iter(files)
-        .map(|(name, stored)| async move {
-            let is_here = match &stored {
-                Stored::Sealed(repo, entry) => repo.has(entry).await?,
-                Stored::Plain(_) => true,
-            };
-            Ok::<_, larder::Error>((name, stored, is_here))
-        })
-        .buffered(IN_FLIGHT);
-    let (mut here, mut absent) = (Vec::new(), Vec::new());
-    while let Some((name, stored, is_here)) = looked.try_next().await? {
-        match is_here {
-            true => here.push((name, stored)),
-            false => absent.push(name),
-        }
+/// Writes files out, and says how many.
+pub(super) async fn write_out(
+    app: &App,
+    store: &Store,
+    files: Vec<(String, Stored)>,
+    dir: &Path,
+    how: args::OutputHow,
+) -> Result<Got> {
+    let (bar, observer) = observe(&app.out, "writing");
+    let request = how.request(dir);
+    let got = files::write_out(store.blobs(), files, &request, &observer).await?;
+    drop(bar);
+    let is_nothing = got.files == 0 && got.already_there == 0;
+    if app.out.json || got.left_out.count() == 0 || !is_nothing {
+        app.out.result(&got, text(&got))?;
     }
-    Ok((here, absent))
+    Ok(got)
 }
 
-/// Says which files could not be written.
-pub(super) fn not_here(absent: &[String]) -> Problem {
-    let mut what = format!("{} file(s) are not here and were not written", absent.len());
-    for name in absent.iter().take(MAX_SHOWN) {
-        what += &format!("\n  {name}");
+/// Says how much was written.
+pub(super) fn text(got: &Got) -> String {
+    let (files, bytes) = (Count(got.files), Bytes(got.bytes));
+    let mut text = format!("wrote {files} file(s), {bytes}, to {}", Shown(&got.folder));
+    if got.already_there > 0 {
+        text += &format!("; {} already there", Count(got.already_there));
     }
-    if absent.len() > MAX_SHOWN {
-        what += "\n  …";
-    }
+    text
+}
+
+/// Returns the problem that says which files were not written, and what to do about the first reason that there is.
+pub(super) fn not_written(left_out: &LeftOut, is_in_group: bool) -> Option<Problem> {
+    let what = failures(left_out, "were not written")?;
+    let has = |reason| left_out.of(reason) > 0;
+    let reasons = left_out.counts.keys();
+    let portable = reasons.clone().all(|reason| reason.is_about_portability());
+    let advice = if has(files::Reason::NotHere) && !is_in_group {
+        "fetch or add it again: what is here is not fetched twice"
+    } else if has(files::Reason::NotHere) {
+        "`larder sync` fetches them from whoever has them; `larder status` says whether anybody has. Files that the \
+         policy of the group leaves out come too after `larder group pin GROUP/REPO/PATH`"
+    } else if has(files::Reason::Damaged) {
+        "`larder verify --repair` marks what is damaged as missing; then fetch, add or put it again"
+    } else if has(files::Reason::Blocked) {
+        "folders and links are never replaced: choose another folder, or move them away"
+    } else if has(files::Reason::InTheWay) {
+        "choose another folder, or replace them with --overwrite"
+    } else if portable {
+        "these names are safe on this system, but not on every other: --any-name accepts them"
+    } else {
+        "`larder cat NAME` writes one file to a name of your choice: `larder cat NAME >FILE`"
+    };
+    Some(Problem::new(what, advice))
+}
+
+/// Says which file could not be read.
+pub(super) fn not_here(path: &str) -> Problem {
     Problem::new(
-        what,
-        "`larder sync` fetches them from whoever has them; `larder status` says whether anybody has. What the \
-         policy of the group leaves out comes too after `larder group pin GROUP/REPO/PATH`",
+        format!("the bytes of {path:?} are not here"),
+        "`larder sync` fetches them from whoever has them; `larder status` says whether anybody has",
     )
 }
 
@@ -110,40 +161,74 @@ pub(crate) async fn in_group(store: &Store, text: &str) -> Result<Option<Place>>
     }
 }
 
-/// A file of a repo under its last name, or all below a folder of it.
+/// Returns the files of a place whose bytes are not here.
+async fn absent_in(place: &Place) -> Result<Vec<Absent>> {
+    let mut absent = Vec::new();
+    let members = match &place.member {
+        Some(member) => vec![member.clone()],
+        None => place.group.members().await?,
+    };
+    for Member { repo, .. } in members {
+        let path = place.path.as_deref().map(|path| path.trim_end_matches('/'));
+        if let Some(path) = path
+            && let Some(entry) = repo.entry(path).await?
+        {
+            if !repo.has(&entry).await? {
+                absent.push(Absent::new(&repo, path));
+            }
+            continue;
+        }
+        let prefix = path.map_or(String::new(), |path| format!("{path}/"));
+        let mut listed = repo.list(&prefix).await?;
+        while let Some(Named { name, entry }) = listed.try_next().await? {
+            if !repo.has(&entry).await? {
+                absent.push(Absent::new(&repo, name.as_str()));
+            }
+        }
+    }
+    Ok(absent)
+}
+
+/// A file of a repo under its last name, or all below a folder of it; of a group, those of all repos.
 async fn files_in(place: &Place) -> Result<Vec<(String, Stored)>> {
     let Some(member) = &place.member else {
-        return Err(Problem::usage(
-            "a group is meant",
-            "write GROUP/REPO; `larder ls GROUP` shows the repos",
-        )
-        .into());
+        return files_of_all(place).await;
     };
     let repo = &member.repo;
-    let stored = |entry| Stored::Sealed(repo.clone(), Box::new(entry));
-    let path = place.path.as_deref().map(|path| path.trim_end_matches('/'));
-    if let Some(path) = path
-        && let Some(entry) = repo.entry(path).await?
-    {
-        let last = path.rsplit('/').next().unwrap_or(path);
-        return Ok(vec![(last.to_owned(), stored(entry))]);
+    let found = files::files_in(repo, place.path.as_deref()).await?;
+    match &place.path {
+        _ if !found.is_empty() => Ok(found),
+        Some(path) => Err(no_file(path).into()),
+        None => Err(nothing_in(place, repo).await?.into()),
     }
-    let prefix = path.map_or(String::new(), |path| format!("{path}/"));
-    let listed: Vec<_> = repo.list(&prefix).await?.try_collect().await?;
-    if listed.is_empty() && path.is_none() {
-        return Err(nothing_in(place, repo).await?.into());
+}
+
+/// The files of all repos of a group, each in a folder that is called like its member.
+async fn files_of_all(place: &Place) -> Result<Vec<(String, Stored)>> {
+    let mut all = Vec::new();
+    let mut taken = BTreeSet::new();
+    for Member { repo, .. } in place.group.members().await? {
+        let mut folder = member_name(&place.group, repo.key()).await?;
+        if !taken.insert(folder.clone()) {
+            folder = format!("{folder} {}", repo.key());
+        }
+        let files = files::files_in(&repo, None).await?;
+        let files = files.into_iter();
+        all.extend(files.map(|(name, stored)| (format!("{folder}/{name}"), stored)));
     }
-    if listed.is_empty() {
-        return Err(no_file(path.unwrap_or_default()).into());
+    match all.is_empty() {
+        false => Ok(all),
+        true => Err(Problem::new(
+            "no file of that group is known here",
+            "`larder sync` fetches what there is",
+        )
+        .into()),
     }
-    let named = |(name, entry): (larder::groups::Name, _)| {
-        (name.as_str()[prefix.len()..].to_owned(), stored(entry))
-    };
-    Ok(listed.into_iter().map(named).collect())
 }
 
 /// Says that a repo has no such file.
 pub(super) fn no_file(path: &str) -> Problem {
+    let path = path.trim_end_matches('/');
     Problem::new(
         format!("there is no file {path:?} in that repo"),
         "`larder ls GROUP/REPO` shows its files",
@@ -164,17 +249,4 @@ async fn nothing_in(place: &Place, repo: &Repo) -> Result<Problem> {
             "`larder sync` fetches them",
         ),
     })
-}
-
-/// The names and hashes that a stored file or folder is written as.
-pub(crate) async fn files_of(blobs: &Blobs, named: Named) -> larder::Result<Vec<(String, Stored)>> {
-    let entries = match named.root.format {
-        Format::HashSeq | Format::Tree { .. } => load_collection(blobs, named.root.hash).await?,
-        Format::Raw => {
-            let last = named.name.rsplit('/').next().unwrap_or(&named.name);
-            vec![(last.to_owned(), named.root.hash)]
-        }
-    };
-    let files = entries.into_iter().map(|(name, hash)| (name, hash.into()));
-    Ok(files.collect())
 }

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use futures_util::{StreamExt, TryStreamExt, stream};
-use larder::{Blobs, Format, Hash, Root, Status, Store, groups::TAG_PREFIX, iroh::load_collection};
+use larder::{BlobStatus, Blobs, Format, Hash, Root, Store, groups::TAG_PREFIX, iroh::load_folder};
 use serde::Serialize;
 
 use super::get::in_group;
@@ -11,7 +11,7 @@ use crate::{
     args,
     find::find,
     groups::{Place, known, of_file, of_group, of_repo},
-    item::{Item, as_text},
+    item::{Columns, Item, as_text},
     output::Bytes,
     problem::Exit,
 };
@@ -19,6 +19,11 @@ use crate::{
 /// The number of files that are looked at in advance.
 const IN_FLIGHT: usize = 64;
 
+/// List what is stored: names and groups, or the files of one
+///
+/// Without a name, the names and the groups of the store; with one, the files of a folder, the members of a
+/// group, or the files in the repo of one. Says how much is here of what is incomplete. With -v,
+/// lines end with hashes.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// A stored folder, or GROUP, GROUP/REPO or GROUP/REPO/FOLDER; without it, the names and groups of
@@ -43,73 +48,74 @@ struct Blob {
 pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
     let store = app.existing_store().await?;
     let blobs = store.blobs();
+    let columns = Columns::new(app.out.verbose);
     match args.name {
         None if args.blobs => list_blobs(app, blobs).await?,
         None => {
-            app.out.heading(Item::HEADING)?;
-            let mut tags = blobs.tags().list_all();
+            app.out.heading(columns.heading())?;
+            let mut tags = blobs.tags().list(..);
             while let Some(tag) = tags.try_next().await? {
                 if tag.name.as_bytes().starts_with(TAG_PREFIX.as_bytes()) {
                     continue;
                 }
                 let item = Item::of(blobs, tag.name.to_string(), tag.root).await?;
-                app.out.result(&item, &item)?;
+                app.out.result(&item, columns.line(&item))?;
             }
-            list_groups(app, &store).await?;
+            list_groups(app, &store, columns).await?;
         }
         Some(name) => match in_group(&store, &name).await? {
-            Some(place) => list_place(app, blobs, &place).await?,
-            None => list_folder(app, blobs, &name).await?,
+            Some(place) => list_place(app, blobs, &place, columns).await?,
+            None => list_folder(app, blobs, &name, columns).await?,
         },
     }
     Ok(Exit::Done)
 }
 
-async fn list_groups(app: &App, store: &Store) -> Result<()> {
+async fn list_groups(app: &App, store: &Store, columns: Columns) -> Result<()> {
     if let Some(groups) = known(store).await? {
         for group in groups.groups() {
             let item = of_group(&group).await?;
-            app.out.result(&item, &item)?;
+            app.out.result(&item, columns.line(&item))?;
         }
     }
     Ok(())
 }
 
-async fn list_place(app: &App, blobs: &Blobs, place: &Place) -> Result<()> {
-    app.out.heading(Item::HEADING)?;
+async fn list_place(app: &App, blobs: &Blobs, place: &Place, columns: Columns) -> Result<()> {
+    app.out.heading(columns.heading())?;
     let Some(member) = &place.member else {
         for member in place.group.members().await? {
             let item = of_repo(&member).await?;
-            app.out.result(&item, &item)?;
+            app.out.result(&item, columns.line(&item))?;
         }
         return Ok(());
     };
     let path = place.path.as_deref().unwrap_or_default();
     let mut files = member.repo.list(path).await?;
-    while let Some((name, entry)) = files.try_next().await? {
+    while let Some(larder::groups::Named { name, entry }) = files.try_next().await? {
         // The file itself, or what is in the folder; not what only begins alike.
         let rest = &name.as_str()[path.len()..];
         if path.is_empty() || path.ends_with('/') || rest.is_empty() || rest.starts_with('/') {
             let item = of_file(blobs, &name, &entry).await?;
-            app.out.result(&item, &item)?;
+            app.out.result(&item, columns.line(&item))?;
         }
     }
     Ok(())
 }
 
-async fn list_folder(app: &App, blobs: &Blobs, name: &str) -> Result<()> {
+async fn list_folder(app: &App, blobs: &Blobs, name: &str, columns: Columns) -> Result<()> {
     let named = find(blobs, name).await?;
-    app.out.heading(Item::HEADING)?;
+    app.out.heading(columns.heading())?;
     if named.root.format == Format::Raw {
         let item = Item::of(blobs, named.name, named.root).await?;
-        return Ok(app.out.result(&item, &item)?);
+        return Ok(app.out.result(&item, columns.line(&item))?);
     }
-    let entries = load_collection(blobs, named.root.hash).await?;
+    let entries = load_folder(blobs, named.root.hash).await?;
     let mut items = stream::iter(entries)
         .map(|(name, hash)| Item::of(blobs, name, Root::raw(hash)))
         .buffered(IN_FLIGHT);
     while let Some(item) = items.try_next().await? {
-        app.out.result(&item, &item)?;
+        app.out.result(&item, columns.line(&item))?;
     }
     Ok(())
 }
@@ -121,8 +127,8 @@ async fn list_blobs(app: &App, blobs: &Blobs) -> Result<()> {
     let mut all = blobs.list();
     while let Some((hash, status)) = all.try_next().await? {
         let (size, present, complete) = match status {
-            Status::Complete { size } => (size, size, true),
-            Status::Partial { size, present, .. } => (size, present, false),
+            BlobStatus::Complete { size } => (size, size, true),
+            BlobStatus::Partial { size, present, .. } => (size, present, false),
         };
         let state = if complete {
             "complete".to_owned()

@@ -1,83 +1,175 @@
 //! `larder put`: files into a group.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use anyhow::Result;
-use larder::groups::{Group, Repo};
+use anyhow::{Context, Result};
+use larder::{
+    files::{self, PutDone},
+    groups::{Group, Repo},
+};
 use serde::Serialize;
 
 use crate::{
     app::App,
+    args,
     groups::{self, PutOptions, label, pick},
+    observed::{failures, list, name_of, observe, summary},
     output::{Bytes, Count, Shown},
-    problem::{Exit, Problem},
+    problem::{Exit, Problem, Report, is_about_one},
 };
 
+/// Put files and folders into a group
+///
 /// Each path comes into your repo under its last component, sealed. A file that is there is
-/// replaced; one of the same length and time is taken for the same. Others have it when they meet
-/// this store: `larder sync`.
+/// replaced; one of the same length and time is taken for the same. A link that is named is followed; links
+/// inside a folder are left out. Others have it when they meet this store: `larder sync`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Files and folders
+    /// Files and folders; `-` is standard input
     #[arg(required = true, value_name = "PATH")]
     paths: Vec<PathBuf>,
     /// The group; may be left out where there is one
     #[arg(long)]
     group: Option<String>,
+    /// Another name, for one path
+    #[arg(long, value_parser = args::name())]
+    name: Option<String>,
     /// The folder in your repo to put them into
     #[arg(long, value_name = "FOLDER")]
     to: Option<String>,
+    /// Remove files from the repo's folder that the folder here does not have
+    #[arg(long)]
+    mirror: bool,
     #[command(flatten)]
     how: PutOptions,
 }
 
 /// The result of putting.
 #[derive(Debug, Serialize)]
-struct Done {
+struct Line {
     path: String,
     group: String,
     #[serde(flatten)]
-    put: groups::Put,
+    done: PutDone,
 }
 
 pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
-    let store = app.existing_store().await?;
+    let store = app.store_of_groups().await?;
+    check_names(&args)?;
     let group = pick(&store.groups().await?, args.group.as_deref()).await?;
     let repo = own_repo(&group).await?;
+    let mut exit = Exit::Done;
     for path in &args.paths {
-        let put = groups::put(app, &repo, path, args.to.as_deref(), &args.how).await?;
-        say(app, &group, path, put).await?;
+        match put(app, &repo, path, &args).await {
+            Ok(done) => {
+                if !say(app, &group, path, done, args.how.skip_unreadable).await? {
+                    exit = Exit::Failed;
+                }
+            }
+            // The next one may be better.
+            Err(error) if args.paths.len() > 1 && is_about_one(&error) => {
+                Report::of(&error).say(app.out);
+                exit = Exit::Failed;
+            }
+            Err(error) => return Err(error),
+        }
     }
-    Ok(Exit::Done)
+    Ok(exit)
 }
 
-/// Says what was put.
+fn is_stdin(path: &Path) -> bool {
+    path == Path::new("-")
+}
+
+/// Checks that each path has a name, before anything is put.
+fn check_names(args: &Args) -> Result<()> {
+    match &args.name {
+        Some(_) if args.paths.len() > 1 => Err(Problem::usage(
+            "--name is for one path",
+            "put the others with a command of their own",
+        )
+        .into()),
+        Some(_) => Ok(()),
+        None => args.paths.iter().try_for_each(|path| {
+            if is_stdin(path) {
+                let problem =
+                    Problem::usage("standard input has no name", "give it one with --name");
+                return Err(problem.into());
+            }
+            name_of(path).map(drop)
+        }),
+    }
+}
+
+async fn put(app: &App, repo: &Repo, path: &Path, args: &Args) -> Result<PutDone> {
+    if let Some(name) = args.name.as_deref().filter(|_| is_stdin(path)) {
+        let (_bar, observer) = observe(&app.out, "sealing");
+        let to = args.to.as_deref();
+        let put = files::put_stream(repo, name, to, tokio::io::stdin(), &observer);
+        return put.await.context("cannot put standard input");
+    }
+    let mut request = args.how.request(path);
+    request.name = args.name.clone();
+    request.to = args.to.clone();
+    request.mirror = args.mirror;
+    groups::put(app, repo, &request).await
+}
+
+/// Says what was put, what was removed, and what was left out. Returns false if something is left out that should have
+/// been put, unless that is `accepted`.
 pub(crate) async fn say(
     app: &App,
     group: &Group,
-    path: &std::path::Path,
-    put: groups::Put,
-) -> Result<()> {
-    let done = Done {
+    path: &Path,
+    done: PutDone,
+    accepted: bool,
+) -> Result<bool> {
+    let line = Line {
         path: path.display().to_string(),
         group: label(group).await?,
-        put,
+        done,
     };
+    let done = &line.done;
     let mut text = format!(
         "put {} into {}: {} file(s), {}",
-        Shown(&done.path),
-        Shown(&done.group),
-        Count(done.put.files),
-        Bytes(done.put.bytes)
+        Shown(&line.path),
+        Shown(&line.group),
+        Count(done.files),
+        Bytes(done.bytes)
     );
-    if done.put.unchanged > 0 {
-        text.push_str(&format!("; {} as before", Count(done.put.unchanged)));
+    if done.unchanged > 0 {
+        text.push_str(&format!("; {} as before", Count(done.unchanged)));
     }
-    app.out.result(&done, text)?;
-    if let Some(text) = done.put.skipped.summary() {
-        app.out.note(format_args!("{}: {text}", Shown(&done.path)));
+    if done.removed.count > 0 {
+        text.push_str(&format!("; {} removed", Count(done.removed.count)));
     }
-    Ok(())
+    app.out.done(&line, text);
+    let name = Shown(&line.path);
+    if done.removed.count > 0 {
+        let text = format!("{name}: removed from the repo:");
+        app.out.note(list(text, &done.removed));
+    }
+    if done.kept.count > 0 {
+        let count = Count(done.kept.count);
+        let text = format!(
+            "{name}: {count} file(s) are in the repo and not in the folder; they stay there, and `larder put --mirror` \
+             removes them:"
+        );
+        app.out.note(list(text, &done.kept));
+    }
+    if let Some(text) = summary(&done.left_out) {
+        app.out.note(format_args!("{name}: {text}"));
+    }
+    let Some(what) = failures(&done.left_out, "were left out") else {
+        return Ok(true);
+    };
+    if accepted {
+        app.out.note(format_args!("{name}: {what}"));
+        return Ok(true);
+    }
+    let advice = "make them readable, or shorten their names, and put it again; the repo keeps what it has of them";
+    Report::of(&Problem::new(what, advice).into()).say(app.out);
+    Ok(false)
 }
 
 /// The repo that this store writes in a group.

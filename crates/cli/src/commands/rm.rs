@@ -1,9 +1,8 @@
 //! `larder rm`: removes names.
 
 use anyhow::Result;
-use futures_util::TryStreamExt;
 use larder::{
-    TagName,
+    Kind, TagName, files,
     groups::{Changes, Repo},
 };
 use serde::Serialize;
@@ -13,10 +12,12 @@ use crate::{
     app::App,
     args,
     item::as_text,
-    output::Shown,
+    output::{Count, Shown},
     problem::{Exit, Problem},
 };
 
+/// Remove names, or files of your repo; `gc` then frees what nothing names any more
+///
 /// The blobs of a removed name stay until `gc`, as another name may reach them too.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -50,6 +51,13 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
     let mut in_repos = Vec::new();
     for name in args.names {
         if let Some(place) = in_group(&store, &name).await? {
+            if place.member.is_none() {
+                return Err(Problem::usage(
+                    format!("{name:?} is a group"),
+                    "write GROUP/REPO/PATH to remove files of your repo; `larder group leave` leaves the group",
+                )
+                .into());
+            }
             let repo = place.own()?.clone();
             let path = place.path.as_deref().unwrap_or_default();
             let changes = removal(&repo, path, args.recursive).await?;
@@ -69,7 +77,7 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
             hash: root.hash,
         };
         let text = format!("removed {}", Shown(&removed.removed));
-        app.out.result(&removed, text)?;
+        app.out.done(&removed, text);
     }
     for (name, repo, changes) in in_repos {
         let removed = RemovedFiles {
@@ -79,10 +87,10 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
         repo.change(changes).await?;
         let text = format!(
             "removed {} file(s): {}",
-            removed.files,
+            Count(removed.files as u64),
             Shown(&removed.removed)
         );
-        app.out.result(&removed, text)?;
+        app.out.done(&removed, text);
     }
     app.out.note("`larder gc` frees the space");
     Ok(Exit::Done)
@@ -90,33 +98,21 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
 
 /// The change that removes a file, or a folder with all that is in it.
 async fn removal(repo: &Repo, path: &str, recursive: bool) -> Result<Changes> {
-    let mut changes = Changes::new();
-    let path = path.trim_end_matches('/');
-    if !path.is_empty() && repo.entry(path).await?.is_some() {
-        changes.remove(path.try_into()?);
-        return Ok(changes);
-    }
-    let prefix = match path {
-        "" => String::new(),
-        path => format!("{path}/"),
+    let error = match files::removal(repo, path, recursive).await {
+        Err(error) if error.operation() == files::OPERATION => error,
+        found => return Ok(found?),
     };
-    let mut files = repo.list(&prefix).await?;
-    while let Some((name, _)) = files.try_next().await? {
-        changes.remove(name);
+    let count = error.context().find(|(key, _)| *key == "files");
+    let count = count.and_then(|(_, count)| count.parse().ok());
+    Err(match (error.kind(), count) {
+        (Kind::Invalid, Some(count)) => Problem::usage(
+            format!("{} with {} file(s)", error.message(), Count(count)),
+            "--recursive removes them all",
+        ),
+        _ => Problem::new(
+            error.message(),
+            "`larder ls GROUP/REPO` shows the files of a repo",
+        ),
     }
-    if changes.is_empty() {
-        return Err(Problem::new(
-            format!("there is no file {path:?} in that repo"),
-            "`larder ls GROUP/REPO` shows its files",
-        )
-        .into());
-    }
-    if !recursive {
-        return Err(Problem::usage(
-            format!("{path:?} is a folder with {} file(s)", changes.len()),
-            "--recursive removes them",
-        )
-        .into());
-    }
-    Ok(changes)
+    .into())
 }

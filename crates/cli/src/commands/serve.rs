@@ -1,9 +1,13 @@
 //! `larder serve`: lets others fetch what is stored.
 
-use std::time::Instant;
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result};
 use futures_util::TryStreamExt;
+use indicatif::ProgressBar;
 use iroh::{
     endpoint::Connection,
     protocol::{AcceptError, ProtocolHandler, Router},
@@ -24,11 +28,16 @@ use crate::{
     find::{Named, find},
     groups::{self, Network},
     item::{Item, as_text},
-    output::{Bytes, Output, Shown, Time, to_stderr},
+    output::{Bytes, Output, Rate, Shown, Time, to_stderr},
     problem::{Exit, Problem},
     signalled,
 };
 
+/// The time that peers have to hear that serving ends.
+const GOOD_BYE: Duration = Duration::from_millis(500);
+
+/// Let others fetch stored files and folders, or be a replica of groups
+///
 /// Prints a ticket for each name and serves until ctrl-c, to anybody unless told otherwise. Only what is
 /// named can be fetched, by whoever has its hash; nobody can write.
 #[derive(Debug, clap::Args)]
@@ -107,13 +116,20 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
         shares.allow(root)?;
         items.push((item, root));
     }
-    // Under the same key each time, so that a ticket stays good.
+    // Under the same key and on the same port each time, so that a ticket stays good.
     let options = args.endpoint.options(Reach::Public);
-    let endpoint = store.endpoint(options).await;
+    let bound = args
+        .endpoint
+        .on_last_port(app, &store, options, async |options| {
+            store.endpoint(options).await
+        });
+    let endpoint = bound.await;
     let endpoint = endpoint.context("cannot serve")?;
+    let given = Arc::new(Given::new(app.out));
     let provider = Announced {
         provider: Provider::new(blobs, &shares),
         out: app.out,
+        given: Arc::clone(&given),
     };
     let router = Router::builder(endpoint.clone())
         .accept(ALPN, provider)
@@ -133,8 +149,13 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
     let exit = tokio::select! {
         exit = signalled() => exit,
         () = stdin_ends(), if args.until_stdin_ends => Exit::Done,
+        () = given.show() => Exit::Done,
     };
-    router.shutdown().await.context("cannot stop serving")?;
+    given.line.finish_and_clear();
+    // Who does not answer within this has gone.
+    if let Ok(stopped) = tokio::time::timeout(GOOD_BYE, router.shutdown()).await {
+        stopped.context("cannot stop serving")?;
+    }
     // Ctrl-c is how serving ends.
     Ok(match exit {
         Exit::Interrupted => Exit::Done,
@@ -168,7 +189,7 @@ async fn replicate(app: &App, args: Args) -> Result<Exit> {
     }
     drop(groups);
     let network = Network::of(args.endpoint);
-    let replicator = groups::start(&store, network).await?;
+    let replicator = groups::start(app, &store, network).await?;
     let chosen = replicator.groups().groups();
     let ended = if chosen.is_empty() {
         Err(Problem::usage(
@@ -198,7 +219,7 @@ async fn replicate(app: &App, args: Args) -> Result<Exit> {
 
 async fn all(blobs: &Blobs) -> Result<Vec<Named>> {
     let mut named = Vec::new();
-    let mut tags = blobs.tags().list_all();
+    let mut tags = blobs.tags().list(..);
     while let Some(tag) = tags.try_next().await? {
         if tag.name.as_bytes().starts_with(TAG_PREFIX.as_bytes()) {
             continue;
@@ -225,11 +246,67 @@ async fn stdin_ends() {
     while matches!(stdin.read(&mut piece).await, Ok(1..)) {}
 }
 
+/// The interval at which the line is drawn that says what was sent.
+const SHOW_EVERY: Duration = Duration::from_millis(500);
+
+/// The count of what is given to peers, as a line on the terminal.
+#[derive(Debug)]
+struct Given {
+    line: ProgressBar,
+    /// The connections that there are, and the bytes that were sent over those that there were.
+    connections: Mutex<(Vec<Connection>, u64)>,
+}
+
+impl Given {
+    fn new(out: Output) -> Self {
+        Self {
+            line: out.line_of(&out.bars()),
+            connections: Mutex::default(),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, (Vec<Connection>, u64)> {
+        self.connections
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Draws the line, for ever.
+    async fn show(&self) {
+        let mut before = 0;
+        loop {
+            let (peers, sent) = {
+                let all = self.lock();
+                let now = all.0.iter().map(|one| one.stats().udp_tx.bytes);
+                (all.0.len(), all.1.saturating_add(now.sum()))
+            };
+            let rate = Rate(sent.saturating_sub(before), SHOW_EVERY);
+            let text = format!("{peers} peer(s); sent {}, {rate}", Bytes(sent));
+            self.line.set_message(text);
+            before = sent;
+            tokio::time::sleep(SHOW_EVERY).await;
+        }
+    }
+
+    /// Counts a connection until it ends.
+    fn begins(&self, connection: &Connection) {
+        self.lock().0.push(connection.clone());
+    }
+
+    fn ends(&self, connection: &Connection) {
+        let mut all = self.lock();
+        all.0
+            .retain(|one| one.stable_id() != connection.stable_id());
+        all.1 = all.1.saturating_add(connection.stats().udp_tx.bytes);
+    }
+}
+
 /// Says who comes and goes, around what answers them.
 #[derive(Debug)]
 struct Announced {
     provider: Provider,
     out: Output,
+    given: Arc<Given>,
 }
 
 impl Announced {
@@ -240,7 +317,7 @@ impl Announced {
                 tracing::warn!(%error, "an event could not be printed");
             }
         } else if !self.out.quiet {
-            to_stderr(text);
+            self.given.line.suspend(|| to_stderr(text));
         }
     }
 }
@@ -253,7 +330,9 @@ impl ProtocolHandler for Announced {
         let event = Event::Connected { peer: peer.clone() };
         self.say(&event, format!("{short} connected"));
         let watched = connection.clone();
+        self.given.begins(&watched);
         let result = self.provider.accept(connection).await;
+        self.given.ends(&watched);
         let sent = watched.stats().udp_tx.bytes;
         let time = started.elapsed();
         let event = Event::Left {

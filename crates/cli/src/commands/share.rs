@@ -2,38 +2,41 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
-use clap::builder::NonEmptyStringValueParser;
+use anyhow::Result;
 use larder::{
-    Bytes, Hash, Store,
-    api::{CollectionId, RecordId},
+    Store, files,
     groups::{Group, Repo},
 };
 
-use super::{put, sync::go_on};
+use super::{group::join, put, sync::go_on};
 use crate::{
     app::App,
-    groups::{self, Kind, Network, PutOptions},
-    ingest::default_name,
+    args,
+    groups::{self, As, MemberName, Network, PutOptions},
+    observed::name_of,
+    output::Shown,
     problem::{Exit, Problem},
 };
 
-/// The collection that says which group was made for which folder: a hash of the folder's path ->
-/// the group's id.
-const SHARES: CollectionId = CollectionId::from_static("larder-cli/shares");
-
+/// Share a folder with a new group, and serve it
+///
 /// Makes a group for this folder that is called like it, puts the folder into it, prints an invite and a QR
-/// code, and serves until ctrl-c. Run it again to put what has changed and to serve again.
+/// code, and serves until ctrl-c. Run it again to put what has changed and to serve again: files that were
+/// deleted from the folder are then removed from the group too.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// The folder
     folder: PathBuf,
-    /// Access that the invited people get
-    #[arg(long, value_name = "KIND", default_value = "read")]
-    invite: Kind,
-    /// Your name in the group
-    #[arg(long = "as", value_name = "NAME", default_value = "me", value_parser = NonEmptyStringValueParser::new())]
-    member: String,
+    /// Another name for the group, and for the folder in it
+    #[arg(long, value_parser = args::name())]
+    name: Option<String>,
+    #[command(flatten)]
+    invite: As,
+    #[command(flatten)]
+    member: MemberName,
+    /// Keep files in the group that the folder no longer has. An empty folder removes none: its disk may not be mounted
+    #[arg(long)]
+    no_mirror: bool,
     #[command(flatten)]
     how: PutOptions,
     #[command(flatten)]
@@ -41,7 +44,10 @@ pub(crate) struct Args {
 }
 
 pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
-    let name = default_name(&args.folder)?;
+    let name = match args.name {
+        Some(name) => name,
+        None => name_of(&args.folder)?,
+    };
     if !args.folder.is_dir() {
         return Err(Problem::usage(
             format!("{} is not a folder", args.folder.display()),
@@ -50,45 +56,61 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
         .into());
     }
     let store = app.store().await?;
-    let (group, repo) = made(&store, &args.folder, &name, &args.member).await?;
+    let (group, repo) = made(app, &store, &args.folder, &name, &args.member).await?;
     let id = group.id();
-    let done = groups::put(app, &repo, &args.folder, None, &args.how).await?;
-    put::say(app, &group, &args.folder, done).await?;
+    let mut request = args.how.request(&args.folder);
+    request.name = Some(name);
+    // An empty folder is more often a disk that is not mounted than a wish to give nothing any more.
+    let is_empty = std::fs::read_dir(&args.folder).is_ok_and(|mut all| all.next().is_none());
+    request.mirror = !args.no_mirror && !is_empty;
+    let done = groups::put(app, &repo, &request).await?;
+    let is_whole = put::say(app, &group, &args.folder, done, args.how.skip_unreadable).await?;
     drop((group, repo));
 
-    let replicator = groups::start(&store, args.network).await?;
+    let replicator = groups::start(app, &store, args.network).await?;
     let shared = async {
         let group = replicator.groups().group(id);
         let group = group.ok_or_else(|| Problem::new("the group is gone", "share it again"))?;
         let at = replicator.addresses();
-        groups::print_invite(app, &group, args.invite, at, true).await?;
+        groups::print_invite(app, &group, args.invite.kind(), at, true).await?;
         app.out.note("serving until ctrl-c");
         go_on(app, &replicator, &[group], false).await
     };
     let ended = shared.await;
     replicator.shutdown().await;
-    ended
+    match ended {
+        Ok(Exit::Done) if !is_whole => Ok(Exit::Failed),
+        ended => ended,
+    }
 }
 
-/// The group that was made for this folder before; a new one where there is none. Another group of that
-/// name is none of its business: its members were not invited to this folder.
-async fn made(store: &Store, folder: &Path, name: &str, member: &str) -> Result<(Group, Repo)> {
-    let groups = store.groups().await?;
-    let real = std::fs::canonicalize(folder)
-        .with_context(|| format!("cannot read {}", folder.display()))?;
-    let key = Hash::of(real.as_os_str().as_encoded_bytes());
-    let key = Bytes::copy_from_slice(key.as_bytes());
-    let shared = store.collections().get(SHARES, key.clone()).await?;
-    let id = shared.and_then(|entry| <[u8; 32]>::try_from(&entry.value[..]).ok());
-    if let Some(group) = id.and_then(|id| groups.group(RecordId(id))) {
-        let repos = group.repos().await?;
-        if let Some(repo) = repos.into_iter().find(Repo::is_ours) {
-            return Ok((group, repo));
+/// Returns the group that was made for this folder before, or a new one.
+async fn made(
+    app: &App,
+    store: &Store,
+    folder: &Path,
+    name: &str,
+    member: &MemberName,
+) -> Result<(Group, Repo)> {
+    if let Some((group, repo)) = files::shared_group(store, folder).await? {
+        if let Some(name) = member.asked()
+            && repo.name().await?.as_deref() != Some(name)
+        {
+            repo.set_name(name).await?;
         }
+        return Ok((group, repo));
     }
-    let group = groups.create_group(name).await?;
-    let repo = group.create_repo(member).await?;
-    let id = Bytes::copy_from_slice(&group.id().0);
-    store.collections().put(SHARES, key, id).await?;
+    let groups = store.groups().await?;
+    let own = groups::free_name(name, &join::names(&groups).await?);
+    if own != name {
+        app.out.note(format_args!(
+            "another group is called {} already: this one is {}",
+            Shown(name),
+            Shown(&own)
+        ));
+    }
+    let (group, repo) = join::made(&groups, &own, &member.get()).await?;
+    join::say_backup(app)?;
+    files::set_shared_group(store, folder, &group).await?;
     Ok((group, repo))
 }

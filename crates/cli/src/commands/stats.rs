@@ -4,7 +4,7 @@ use std::fmt;
 
 use anyhow::Result;
 use futures_util::TryStreamExt;
-use larder::Status;
+use larder::BlobStatus;
 use serde::Serialize;
 
 use crate::{
@@ -13,6 +13,9 @@ use crate::{
     problem::Exit,
 };
 
+/// Show what a store holds and how much space it takes
+///
+/// Counts blobs, names and entries, and asks the backend for the space that they take on the disk.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {}
 
@@ -46,17 +49,17 @@ pub(crate) async fn run(app: &App, _: Args) -> Result<Exit> {
     let mut all = blobs.list();
     while let Some((_, status)) = all.try_next().await? {
         match status {
-            Status::Complete { size } => {
+            BlobStatus::Complete { size } => {
                 stats.blobs += 1;
                 stats.bytes += size;
             }
-            Status::Partial { present, .. } => {
+            BlobStatus::Partial { present, .. } => {
                 stats.incomplete += 1;
                 stats.incomplete_bytes += present;
             }
         }
     }
-    let mut tags = blobs.tags().list_all();
+    let mut tags = blobs.tags().list(..);
     while tags.try_next().await?.is_some() {
         stats.names += 1;
     }

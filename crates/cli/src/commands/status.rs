@@ -14,11 +14,45 @@ use crate::{
     problem::Exit,
 };
 
-/// Shows what this store knows of and has, without asking anybody; `larder sync` asks.
+/// Show how far this store is with its groups
+///
+/// Shows what this store knows of and has, without asking anybody; `larder sync` asks. With -v, it lists
+/// the addresses too at which members are looked for.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// A group; without it, all of this store
     group: Option<String>,
+}
+
+/// An address at which a member is looked for.
+#[derive(Debug, Serialize)]
+#[serde(tag = "kind", rename = "address")]
+struct Known {
+    group: String,
+    /// The member who tells it; `null` for one of an invite.
+    member: Option<String>,
+    address: String,
+    /// Milliseconds since 1970, when it is no longer valid; `null` for one of an invite.
+    expires: Option<i64>,
+}
+
+impl Known {
+    fn text(&self) -> String {
+        let whose = match &self.member {
+            Some(member) => Shown(member).to_string(),
+            None => "by an invite".to_owned(),
+        };
+        let places = groups::places(&self.address).join(", ");
+        let places = match places.is_empty() {
+            true => "looked for by key alone".to_owned(),
+            false => format!("looked for at {}", Shown(&places)),
+        };
+        let over = self.expires.is_some_and(|expires| expires <= now());
+        format!(
+            "  {whose:<20} {places}{}",
+            if over { " (out of date)" } else { "" }
+        )
+    }
 }
 
 /// The progress of a repo.
@@ -113,27 +147,43 @@ impl Device {
             (Some(member), None) => Shown(member).to_string(),
             (None, device) => device.unwrap_or_default(),
         };
-        let mut parts = vec![match self.last_contact {
-            Some(last) => format!("last here {}", ago(last)),
-            None => "never met".to_owned(),
-        }];
-        if self.last_contact.is_none() {
-            // What it has is not known, and what it lacks may be everything.
-        } else if let Some(since) = self.in_sync_since {
-            parts.push(format!("in sync since {}", ago(since)));
-        } else {
-            parts.extend(self.they_have.text("has ", " more than is here"));
-            parts.extend(self.we_have.text("lacks ", ""));
-        }
-        format!("  {whose:<20} {}", parts.join("; "))
+        format!("  {whose:<20} {}", self.state())
     }
+
+    fn state(&self) -> String {
+        // What it has is not known, and what it lacks may be everything.
+        let Some(last) = self.last_contact else {
+            return "never met".to_owned();
+        };
+        match self.in_sync_since {
+            // It is in sync with what was said last, whenever it was that the two were compared.
+            Some(since) if last.saturating_sub(since) < A_MOMENT => {
+                format!("in sync when last here, {}", ago(last))
+            }
+            Some(since) => format!("in sync since {}; last here {}", ago(since), ago(last)),
+            None => {
+                let mut parts = vec![format!("last here {}", ago(last))];
+                // It may have more by now, and lack less.
+                parts.extend(self.they_have.text("had ", " more than is here"));
+                parts.extend(self.we_have.text("lacked ", " then"));
+                parts.join("; ")
+            }
+        }
+    }
+}
+
+/// A difference between two times that is none to people, in milliseconds.
+const A_MOMENT: i64 = 60_000;
+
+/// Returns the time now, in milliseconds since 1970.
+fn now() -> i64 {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    now.map_or(0, |now| i64::try_from(now.as_millis()).unwrap_or(i64::MAX))
 }
 
 /// Returns the time that has passed since a time in milliseconds since 1970.
 fn ago(time: i64) -> String {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    let now = now.map_or(0, |now| i64::try_from(now.as_millis()).unwrap_or(i64::MAX));
-    match u64::try_from(now.saturating_sub(time)) {
+    match u64::try_from(now().saturating_sub(time)) {
         Ok(passed) if passed >= 1000 => {
             format!("{} ago", HumanDuration(Duration::from_millis(passed)))
         }
@@ -143,7 +193,7 @@ fn ago(time: i64) -> String {
 }
 
 pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
-    let store = app.existing_store().await?;
+    let store = app.store_of_groups().await?;
     let groups = store.groups().await?;
     let chosen = match &args.group {
         None if !groups.groups().is_empty() => groups.groups(),
@@ -151,8 +201,36 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
     };
     for group in chosen {
         show(app, &group).await?;
+        if app.out.verbose {
+            show_addresses(app, &group).await?;
+        }
     }
     Ok(Exit::Done)
+}
+
+async fn show_addresses(app: &App, group: &Group) -> Result<()> {
+    let name = label(group).await?;
+    let mut known = Vec::new();
+    for address in group.addresses() {
+        known.push(Known {
+            group: name.clone(),
+            member: None,
+            address,
+            expires: None,
+        });
+    }
+    for (repo, route) in group.routes().await? {
+        known.push(Known {
+            group: name.clone(),
+            member: Some(member_name(group, repo).await?),
+            address: route.address,
+            expires: Some(route.expires),
+        });
+    }
+    for known in known {
+        app.out.result(&known, known.text())?;
+    }
+    Ok(())
 }
 
 async fn show(app: &App, group: &Group) -> Result<()> {
@@ -182,17 +260,23 @@ async fn show(app: &App, group: &Group) -> Result<()> {
             is_ours: member.repo.is_ours(),
             files: item.files.unwrap_or(0),
             bytes: item.size,
-            here: state.is_here(),
+            // What is all here is here whatever was chosen meanwhile.
+            here: state.is_here() || item.complete,
             complete: item.complete,
             missing: missing.files,
             earlier: member.repo.history().await?.len(),
         };
         let state = match (line.is_ours, line.here, line.complete) {
             (true, true, _) => "yours".to_owned(),
-            (true, false, _) if is_newest => format!("yours, but for {} file(s)", line.missing),
+            (true, false, _) if is_newest => {
+                format!("yours, but for {} file(s)", Count(line.missing))
+            }
             (_, true, true) => "here".to_owned(),
             (_, true, false) => "here as far as it is wanted".to_owned(),
-            (_, false, _) if is_newest => format!("here but for {} file(s)", line.missing),
+            (_, false, _) if is_newest => format!("here but for {} file(s)", Count(line.missing)),
+            (_, false, _) if state.local.hash == state.announced.hash => {
+                "its names are here: `larder sync` fetches what is wanted of it".to_owned()
+            }
             (_, false, _) => "a newer state is known and not here yet: `larder sync`".to_owned(),
         };
         let text = format!(
@@ -210,4 +294,41 @@ async fn show(app: &App, group: &Group) -> Result<()> {
         app.out.result(&device, device.text(short))?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn device(last: i64, since: Option<i64>) -> Device {
+        let lacking = |files| Lacking {
+            files,
+            bytes: 161,
+            exact: true,
+        };
+        Device {
+            group: "g".to_owned(),
+            member: Some("cleo".to_owned()),
+            device: None,
+            last_contact: Some(last),
+            in_sync_since: since,
+            they_have: lacking(0),
+            we_have: lacking(3),
+        }
+    }
+
+    #[test]
+    fn two_times_that_are_nearly_one_are_said_as_one() {
+        let now = now();
+        let said = device(now - 10_000, Some(now - 5_000)).state();
+        assert_eq!(said, "in sync when last here, 10 seconds ago");
+        let said = device(now - 7_200_000, Some(now - 3 * 86_400_000)).state();
+        assert_eq!(said, "in sync since 3 days ago; last here 2 hours ago");
+        // What it lacks now nobody knows.
+        let said = device(now - 10_000, None).state();
+        assert_eq!(
+            said,
+            "last here 10 seconds ago; lacked 3 file(s), 161 B then"
+        );
+    }
 }

@@ -20,6 +20,8 @@ use crate::{
 /// The time to stay after everybody has everything.
 const LINGER: Duration = Duration::from_millis(1500);
 
+/// Meet the other members of your groups, until all have everything
+///
 /// Fetches what the others have and gives them what is here, until everybody who can be reached has
 /// everything. Everything that came before an interruption stays.
 #[derive(Debug, clap::Args)]
@@ -51,7 +53,7 @@ struct Listening {
 }
 
 pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
-    let store = app.existing_store().await?;
+    let store = app.store_of_groups().await?;
     let known = store.groups().await?;
     let mut chosen = Vec::new();
     for text in &args.groups {
@@ -65,7 +67,7 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
         pick(&known, None).await?;
     }
     drop(known);
-    let replicator = groups::start(&store, args.network).await?;
+    let replicator = groups::start(app, &store, args.network).await?;
     // The same groups, of the replicator.
     let ids = chosen.iter().map(Group::id);
     let chosen: Vec<_> = ids.filter_map(|id| replicator.groups().group(id)).collect();
@@ -119,15 +121,20 @@ async fn until_synced(
             }
             groups::until_next_look().await;
         }
-        // The others must be able to see it too.
-        tokio::time::sleep(LINGER).await;
-        watch.look(chosen).await?;
-        Ok(Exit::Done)
+        anyhow::Ok(())
     };
     tokio::select! {
-        done = waiting => done,
-        exit = signalled() => Ok(exit),
+        biased;
+        done = waiting => done?,
+        exit = signalled() => return Ok(exit),
     }
+    // The others must be able to see it too. Whoever interrupts this interrupts nothing.
+    tokio::select! {
+        () = tokio::time::sleep(LINGER) => {}
+        _ = signalled() => {}
+    }
+    watch.look(chosen).await?;
+    Ok(Exit::Done)
 }
 
 /// Returns the problem that says what is missing.
@@ -139,11 +146,18 @@ async fn not_synced(
 ) -> Result<Problem> {
     let mut alone = Vec::new();
     let mut behind = Vec::new();
+    let mut looked_for = String::new();
     for group in chosen {
         let status = replicator.status(group.id()).await?;
         let name = Shown(&label(group).await?).to_string();
         match !watch.was_met(group) {
-            true => alone.push(name),
+            true => {
+                let sought = groups::sought(replicator, group).await?;
+                for line in groups::sought_text(&sought, "\n").lines() {
+                    looked_for += &format!("\n  {name}: looked for {line}");
+                }
+                alone.push(name);
+            }
             false if status.peers.is_empty() => {
                 behind.push(format!("{name} (the others have left)"))
             }
@@ -161,7 +175,7 @@ async fn not_synced(
             false => behind.push(format!("{name} (something has not come)")),
         }
     }
-    let what = match behind.is_empty() {
+    let mut what = match behind.is_empty() {
         true => format!(
             "no member of {} could be reached in {timeout:?}",
             alone.join(", ")
@@ -171,6 +185,7 @@ async fn not_synced(
             behind.join(", ")
         ),
     };
+    what += &looked_for;
     Ok(Problem::new(
         what,
         "check that another member runs `larder sync --watch` in the same network, or use --public \
@@ -224,8 +239,8 @@ async fn put_each_line(app: &App, chosen: &[Group]) -> Result<Exit> {
         };
         for group in chosen {
             let repo = put::own_repo(group).await?;
-            match groups::put(app, &repo, &path, None, &how).await {
-                Ok(done) => put::say(app, group, &path, done).await?,
+            match groups::put(app, &repo, &how.request(&path)).await {
+                Ok(done) => drop(put::say(app, group, &path, done, false).await?),
                 // The next line may be a better one.
                 Err(error) => Report::of(&error).say(app.out),
             }

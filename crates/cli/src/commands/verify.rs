@@ -5,14 +5,18 @@ use std::collections::HashSet;
 use anyhow::{Context, Result};
 use futures_util::TryStreamExt;
 use larder::{
-    Blobs, Error, Format, Hash, Kind, Repair, Scrubbed, Status, StoreBuilder, api::GROUP_LEN,
-    engine::Finding, groups::Groups, iroh::load_collection,
+    BlobStatus, Blobs, Error, Format, Hash, Kind, Repair, Scrubbed, StoreBuilder,
+    api::GROUP_LEN,
+    engine::Finding,
+    groups::{Groups, TAG_PREFIX},
+    iroh::load_folder,
 };
 use serde::Serialize;
 
 use crate::{
     app::App,
     backends::backends,
+    commands::fetch::INCOMPLETE,
     output::{Bytes, Count, Output, Shown, Unit},
     problem::{Exit, Problem},
 };
@@ -20,7 +24,10 @@ use crate::{
 /// The most damaged blobs that are looked up by name.
 const MAX_NAMED: usize = 10_000;
 
-/// Ends with exit code 3 where something is damaged and was not repaired.
+/// Read everything and compare it with its hashes
+///
+/// Ends with exit code 3 if something is damaged, or a stored file is not here as a whole: after a repair too,
+/// until it was added or fetched again.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Make what is damaged missing, so that adding or fetching it again restores it; make damaged
@@ -40,12 +47,14 @@ struct Line {
     repaired: bool,
 }
 
-/// A stored file that is damaged.
+/// A stored file that is damaged, or not here as a whole.
 #[derive(Debug, Serialize)]
 struct Affected {
     affected: String,
     path: Option<String>,
     hash: String,
+    /// True if this run found it damaged.
+    damaged: bool,
 }
 
 #[derive(Debug, Default, Serialize)]
@@ -57,6 +66,8 @@ struct Summary {
     hash_trees: u64,
     /// Blobs of which only a part is here; of `bytes` it is that part.
     incomplete: u64,
+    /// Files that have a name and are not here as a whole.
+    incomplete_files: u64,
     orphans: u64,
     repaired: bool,
 }
@@ -85,22 +96,20 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
         other => other?,
     };
     app.out.result(&summary, summary.text())?;
-    if summary.damaged == 0 {
-        return Ok(Exit::Done);
-    }
-    if args.repair {
-        if summary.damaged == summary.hash_trees {
-            return Ok(Exit::Done);
-        }
+    let is_left = summary.damaged > 0 && !args.repair;
+    if is_left {
+        app.out.note(
+            "`larder verify --repair` makes it missing, so that adding, putting, fetching or syncing \
+             it again restores it",
+        );
+    } else if summary.damaged > summary.hash_trees || summary.incomplete_files > 0 {
         app.out
-            .note("what was damaged is missing now: add, put, fetch or sync it again");
-        return Ok(Exit::Done);
+            .note("add, put, fetch or sync again what is missing");
     }
-    app.out.note(
-        "`larder verify --repair` makes it missing, so that adding, putting, fetching or syncing it \
-         again restores it",
-    );
-    Ok(Exit::Damaged)
+    Ok(match is_left || summary.incomplete_files > 0 {
+        true => Exit::Damaged,
+        false => Exit::Done,
+    })
 }
 
 /// Returns true if the store itself, and not just a blob in it, cannot be read.
@@ -144,7 +153,10 @@ async fn verify(app: &App, repair: bool, mut is_damaged: bool) -> Result<Summary
     if is_damaged {
         Groups::forget_files(store.collections()).await?;
     }
-    let bar = app.out.progress(Unit::Bytes, None, "verifying");
+    let total = count(blobs).await?;
+    let bar = app
+        .out
+        .progress(Unit::Bytes, Some(total.bytes), "verifying");
     let mut summary = Summary {
         repaired: repair,
         ..Summary::default()
@@ -153,6 +165,7 @@ async fn verify(app: &App, repair: bool, mut is_damaged: bool) -> Result<Summary
     let mut scrub = blobs.scrub(if repair { Repair::Yes } else { Repair::No });
     while let Some(scrubbed) = scrub.try_next().await? {
         bar.inc(scrubbed.size);
+        bar.set_message(total.message(summary.checked + 1, bar.position()));
         let present = match scrubbed.hash {
             // One that is damaged may be gone by now.
             // A blob of one chunk group is here whole or not at all.
@@ -179,20 +192,51 @@ async fn verify(app: &App, repair: bool, mut is_damaged: bool) -> Result<Summary
         }
     }
     bar.finish_and_clear();
-    if !damaged.is_empty() {
-        show_affected(app.out, blobs, &damaged).await?;
-    }
+    summary.incomplete_files = show_affected(app.out, blobs, &damaged).await?;
     Ok(summary)
 }
 
+/// The work that is to be done.
+struct Total {
+    blobs: u64,
+    bytes: u64,
+}
+
+async fn count(blobs: &Blobs) -> Result<Total> {
+    let mut total = Total { blobs: 0, bytes: 0 };
+    let mut all = blobs.list();
+    loop {
+        let (BlobStatus::Complete { size } | BlobStatus::Partial { size, .. }) =
+            match all.try_next().await {
+                Ok(Some((_, status))) => status,
+                // What cannot be read is for the scrub to judge.
+                Ok(None) | Err(_) => return Ok(total),
+            };
+        total.blobs += 1;
+        total.bytes = total.bytes.saturating_add(size);
+    }
+}
+
+impl Total {
+    fn message(&self, checked: u64, bytes: u64) -> String {
+        let percent = bytes.saturating_mul(100) / self.bytes.max(1);
+        format!(
+            "verifying {} of {}, {}%",
+            Count(checked.min(self.blobs)),
+            Count(self.blobs),
+            percent.min(100)
+        )
+    }
+}
+
 impl Summary {
-    fn take(&mut self, scrubbed: &Scrubbed, status: Option<Status>) {
+    fn take(&mut self, scrubbed: &Scrubbed, status: Option<BlobStatus>) {
         match &scrubbed.finding {
             Finding::Orphan { .. } => self.orphans += 1,
             finding => {
                 self.checked += 1;
                 self.bytes += match status {
-                    Some(Status::Partial { present, .. }) => {
+                    Some(BlobStatus::Partial { present, .. }) => {
                         self.incomplete += 1;
                         present
                     }
@@ -215,13 +259,22 @@ impl Summary {
             (n, false) => format!("{} damaged", Count(n)),
             (n, true) if n == self.hash_trees => format!("{} damaged and repaired", Count(n)),
             (n, true) => format!(
-                "{} damaged, of which {} missing now",
-                Count(n),
-                Count(n - self.hash_trees)
+                "{} damaged, now missing{}; fetch or add it again",
+                Count(n - self.hash_trees),
+                match self.hash_trees {
+                    0 => String::new(),
+                    trees => format!(", and {} repaired", Count(trees)),
+                }
             ),
         };
         if self.incomplete > 0 {
             text += &format!("; {} incomplete", Count(self.incomplete));
+        }
+        if self.incomplete_files > 0 {
+            text += &format!(
+                "; {} stored file(s) not here as a whole",
+                Count(self.incomplete_files)
+            );
         }
         if self.orphans > 0 {
             let what = if self.repaired { "deleted" } else { "found" };
@@ -270,47 +323,65 @@ fn bytes_of(ranges: &larder::ChunkRanges, size: u64) -> u64 {
         .sum()
 }
 
-/// Shows which stored files need what is damaged.
-async fn show_affected(out: Output, blobs: &Blobs, damaged: &HashSet<Hash>) -> Result<()> {
-    let show = |name: &str, path: Option<&str>, hash: Hash| {
-        let text = match path {
-            Some(path) => format!("affected   {}/{}", Shown(name), Shown(path)),
-            None => format!("affected   {}", Shown(name)),
-        };
-        let affected = Affected {
-            affected: name.to_owned(),
-            path: path.map(str::to_owned),
-            hash: hash.to_string(),
-        };
-        out.result(&affected, text)
-    };
-    let mut tags = blobs.tags().list_all();
+/// Shows which stored files need what is damaged, and which are not here as a whole; counts the latter. What
+/// is being fetched, and what groups have, is for others to say.
+async fn show_affected(out: Output, blobs: &Blobs, damaged: &HashSet<Hash>) -> Result<u64> {
+    let mut incomplete = 0;
+    let mut tags = blobs.tags().list(..);
     while let Some(tag) = tags.try_next().await? {
         let name = tag.name.to_string();
-        if damaged.contains(&tag.root.hash) {
-            show(&name, None, tag.root.hash)?;
-        } else if tag.root.format == Format::HashSeq {
-            match load_collection(blobs, tag.root.hash).await {
-                Ok(entries) => {
-                    for (path, hash) in entries {
-                        if damaged.contains(&hash) {
-                            show(&name, Some(&path), hash)?;
-                        }
-                    }
-                }
-                // Its list of names is itself damaged, or not here.
-                Err(error) if is_expected(&error) => {
-                    if is_here(blobs, tag.root.hash).await? {
-                        show(&name, None, tag.root.hash)?;
-                    }
-                }
-                Err(error) => return Err(error.into()),
+        let is_elsewhere = name.starts_with(INCOMPLETE) || name.starts_with(TAG_PREFIX);
+        let mut look = async |path: Option<&str>, hash: Hash| -> Result<()> {
+            let is_damaged = damaged.contains(&hash);
+            let is_missing = !is_elsewhere && !is_here(blobs, hash).await?;
+            incomplete += u64::from(is_missing);
+            if is_damaged || is_missing {
+                show(out, &name, path, hash, is_damaged)?;
             }
+            Ok(())
+        };
+        look(None, tag.root.hash).await?;
+        if tag.root.format != Format::HashSeq || damaged.contains(&tag.root.hash) {
+            continue;
+        }
+        match load_folder(blobs, tag.root.hash).await {
+            Ok(entries) => {
+                for (path, hash) in entries {
+                    look(Some(&path), hash).await?;
+                }
+            }
+            // Its list of names is itself damaged, or not here.
+            Err(error) if is_expected(&error) => {
+                if !is_elsewhere
+                    && error.kind() != Kind::Invalid
+                    && is_here(blobs, tag.root.hash).await?
+                {
+                    incomplete += 1;
+                    show(out, &name, None, tag.root.hash, !damaged.is_empty())?;
+                }
+            }
+            Err(error) => return Err(error.into()),
         }
     }
-    Ok(())
+    Ok(incomplete)
 }
 
+fn show(out: Output, name: &str, path: Option<&str>, hash: Hash, damaged: bool) -> Result<()> {
+    let word = if damaged { "affected" } else { "incomplete" };
+    let text = match path {
+        Some(path) => format!("{word:<9}  {}/{}", Shown(name), Shown(path)),
+        None => format!("{word:<9}  {}", Shown(name)),
+    };
+    let affected = Affected {
+        affected: name.to_owned(),
+        path: path.map(str::to_owned),
+        hash: hash.to_string(),
+        damaged,
+    };
+    Ok(out.result(&affected, text)?)
+}
+
+/// Returns true if a list of names is not here, or none.
 fn is_expected(error: &Error) -> bool {
     matches!(error.kind(), Kind::NotFound | Kind::Corrupt | Kind::Invalid)
 }
@@ -318,7 +389,7 @@ fn is_expected(error: &Error) -> bool {
 async fn is_here(blobs: &Blobs, hash: Hash) -> larder::Result<bool> {
     Ok(matches!(
         blobs.status(hash).await?,
-        Some(Status::Complete { .. })
+        Some(BlobStatus::Complete { .. })
     ))
 }
 

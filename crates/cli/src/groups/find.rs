@@ -7,10 +7,14 @@ use larder::{
 };
 
 use super::shown::{label, short};
-use crate::problem::Problem;
+use crate::{output::Count, problem::Problem};
 
 /// The shortest start of an id that stands for it.
 const MIN_ID: usize = 6;
+
+/// The ways to a group.
+pub(crate) const MAKE_ONE: &str = "`larder share FOLDER` or `larder group create NAME` makes one, `larder group join \
+                                   INVITE` joins one";
 
 /// Something in a group.
 #[derive(Debug)]
@@ -54,11 +58,7 @@ pub(crate) async fn pick(groups: &Groups, text: Option<&str>) -> Result<Group> {
 }
 
 fn no_group() -> anyhow::Error {
-    Problem::new(
-        "this store is in no group",
-        "`larder group create NAME` makes one, `larder group join INVITE` joins one",
-    )
-    .into()
+    Problem::new("this store is in no group", MAKE_ONE).into()
 }
 
 /// Returns the place that `text` names; `None` if it does not begin with a group.
@@ -82,14 +82,30 @@ pub(crate) async fn place(groups: &Groups, text: &str) -> Result<Option<Place>> 
     }
     match found.first() {
         // Of `a` and `a/b` neither may take the other's paths.
-        Some(_) if found.len() > 1 => Err(Problem::usage(
-            format!(
-                "several members of {} may be meant by {rest:?}",
+        Some((first, _)) if found.len() > 1 => {
+            let mut what = format!(
+                "{} members of {} may be meant by {rest:?}",
+                found.len(),
                 label(&group).await?
-            ),
-            "write the beginning of the repo's key instead; `larder group members` shows them",
-        )
-        .into()),
+            );
+            for (member, _) in &found {
+                let files = member.repo.root().await?.files;
+                let ours = if member.repo.is_ours() { ", yours" } else { "" };
+                let name = member.name.as_deref().unwrap_or_default();
+                what += &format!(
+                    "\n  {}  {name}  {} file(s){ours}",
+                    short(&member.repo.key()),
+                    Count(files)
+                );
+            }
+            let advice = format!(
+                "write the beginning of a key instead of the name, as in {}/{}; \
+                 `larder group rename` gives a member of yours another name",
+                label(&group).await?,
+                short(&first.repo.key())
+            );
+            Err(Problem::usage(what, advice).into())
+        }
         Some((member, path)) => Ok(Some(Place {
             member: Some(member.clone()),
             path: path.clone(),
@@ -121,11 +137,12 @@ async fn find_group<'a>(
     if let [(one, _), (other, _), ..] = &found[..] {
         return Err(Problem::usage(
             format!(
-                "two groups may be meant: {} and {}",
+                "two groups may be meant by {text:?}: {} and {}",
                 short(&one.id()),
                 short(&other.id())
             ),
-            "write the beginning of an id instead",
+            "write the beginning of an id instead of the name; `larder group ls` shows what is in each, \
+             `larder group rename` gives one another name",
         )
         .into());
     }

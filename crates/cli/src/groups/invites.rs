@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 use clap::ValueEnum;
 use larder::groups::{Group, Invite, InviteKind};
-use qrcode::{EcLevel, QrCode, render::unicode};
+use qrcode::{EcLevel, QrCode, render::unicode, types::QrError};
 use serde::Serialize;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 
@@ -12,6 +12,8 @@ use crate::{app::App, output::Shown, problem::Problem};
 
 /// The argument that means standard input.
 pub(crate) const INPUT: &str = "-";
+/// The command for who is invited as a member.
+const JOIN: &str = "`larder group join INVITE`";
 /// The most bytes of standard input that are read: thousands of invites.
 const MAX_INPUT: u64 = 1 << 20;
 const CANNOT_READ: &str = "cannot read standard input";
@@ -28,6 +30,34 @@ pub(crate) enum Kind {
     Replica,
     /// Be another device of yours, with your repo
     Device,
+}
+
+/// The flags for the access of who is invited.
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub(crate) struct As {
+    /// Invite to read, and to add files of their own; this is so without any of these flags
+    #[arg(long, group = "kind")]
+    write: bool,
+    /// Invite to read, and not to add anything
+    #[arg(long, group = "kind")]
+    read: bool,
+    /// Invite to keep a copy that cannot be read, as a backup
+    #[arg(long, group = "kind")]
+    replica: bool,
+    /// Invite another device of yours, which writes your repo too
+    #[arg(long, group = "kind")]
+    device: bool,
+}
+
+impl As {
+    pub(crate) fn kind(self) -> Kind {
+        match self {
+            Self { read: true, .. } => Kind::Read,
+            Self { replica: true, .. } => Kind::Replica,
+            Self { device: true, .. } => Kind::Device,
+            _ => Kind::Write,
+        }
+    }
 }
 
 impl From<Kind> for InviteKind {
@@ -64,16 +94,24 @@ pub(crate) async fn print(
     };
     app.out.result(&printed, &printed.invite)?;
     if qr {
-        app.out.heading(qr_code(&printed.invite)?)?;
+        match qr_code(&printed.invite) {
+            Ok(code) => app.out.heading(code)?,
+            Err(error) => app.out.note(format_args!(
+                "the invite does not fit into a QR code ({error}): copy the line instead"
+            )),
+        }
     }
-    let may = match kind {
-        Kind::Write => "join, read everything and add files",
-        Kind::Read => "join and read everything",
-        Kind::Replica => "keep a copy of everything, which it cannot read",
-        Kind::Device => "write as you do: it is for another device of yours",
+    let (may, command) = match kind {
+        Kind::Write => ("read everything and add files", JOIN),
+        Kind::Read => ("read everything", JOIN),
+        Kind::Replica => (
+            "keep a copy of everything, which it cannot read",
+            "`larder serve --replica INVITE`",
+        ),
+        Kind::Device => ("write as you do: it is for another device of yours", JOIN),
     };
     app.out.note(format_args!(
-        "whoever has this invite to {} can {may}: `larder group join INVITE`",
+        "whoever has this invite to {} can {may}: {command}",
         Shown(&printed.group)
     ));
     Ok(())
@@ -118,27 +156,42 @@ pub(crate) async fn read_all(texts: &[String]) -> Result<Vec<Invite>> {
 }
 
 fn parse(text: &str) -> Result<Invite> {
-    text.trim().parse().map_err(|error: larder::Error| {
-        Problem::usage(
-            format!("this is no invite: {}", error.message()),
-            "copy the whole line that `larder group invite` printed, from `larder:` on",
-        )
-        .into()
+    let text = text.trim();
+    text.parse().map_err(|error: larder::Error| {
+        let advice = match text.get(..4) {
+            Some(start) if start.eq_ignore_ascii_case("blob") => {
+                "a ticket is fetched with `larder fetch TICKET`"
+            }
+            _ if error.kind() == larder::Kind::Unsupported => {
+                "use the version of larder with which it was made, or a newer one"
+            }
+            _ => "copy the whole word that `larder group invite` printed, from `larder` on",
+        };
+        Problem::usage(format!("this is no invite: {}", error.message()), advice).into()
     })
 }
 
-/// The text as a picture of half blocks.
-fn qr_code(text: &str) -> Result<String> {
-    let code = QrCode::with_error_correction_level(text, EcLevel::L).map_err(|error| {
-        Problem::new(
-            format!("the invite does not fit into a QR code: {error}"),
-            "copy the line instead",
-        )
-    })?;
+/// The text as a picture of half blocks. In capital letters, of which a QR code holds more.
+fn qr_code(text: &str) -> Result<String, QrError> {
+    let text = text.to_ascii_uppercase();
+    let code = QrCode::with_error_correction_level(text, EcLevel::L)?;
     Ok(code
         .render::<unicode::Dense1x2>()
         // Terminals are dark.
         .dark_color(unicode::Dense1x2::Light)
         .light_color(unicode::Dense1x2::Dark)
         .build())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_invite_fits_into_a_qr_code_of_a_terminal() {
+        let text = format!("larder{}", "a".repeat(330));
+        let code = qr_code(&text).unwrap();
+        let width = code.lines().map(|line| line.chars().count()).max();
+        assert!(width.is_some_and(|width| width <= 70), "{width:?}");
+    }
 }

@@ -1,8 +1,11 @@
 //! Groups, as the command line names and shows them.
 
+mod fetch;
 mod find;
 mod invites;
+mod looking;
 mod missing;
+mod names;
 mod network;
 mod progress;
 mod put;
@@ -10,11 +13,16 @@ mod shown;
 mod watch;
 
 pub(crate) use self::{
-    find::{Place, known, pick, place},
-    invites::{INPUT, Kind, print as print_invite, read as read_invite, read_all as read_invites},
+    fetch::{Absent, fetch},
+    find::{MAKE_ONE, Place, known, pick, place},
+    invites::{
+        As, INPUT, Kind, print as print_invite, read as read_invite, read_all as read_invites,
+    },
+    looking::{places, sought, text as sought_text},
     missing::{say_missing, some_of},
+    names::{MemberName, free_name},
     network::{Network, start},
-    put::{Put, PutOptions, put},
+    put::{PutOptions, put},
     shown::{label, member_name, of_file, of_group, of_repo, short},
     watch::{Watch, until_next_look},
 };

@@ -5,18 +5,18 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use larder::{
     Store,
-    groups::{Options, Policy, Push, Replicator},
+    groups::{Policy, Push, ReplicateOptions, Replicator},
     iroh::Reach,
 };
 
-use crate::{args, endpoint::Endpoint};
+use crate::{app::App, args, endpoint::Endpoint};
 
 /// The interval at which to compare with members, and to look for those that are not connected.
 const COMPARE_EVERY: Duration = Duration::from_secs(10);
 /// The most often that this may be.
 const LEAST_COMPARE_EVERY: Duration = Duration::from_secs(1);
 
-/// Options for meeting other members. Without a flag, no third party is asked or told of anything.
+/// ReplicateOptions for meeting other members. Without a flag, no third party is asked or told of anything.
 #[derive(Debug, Clone, Copy, clap::Args)]
 pub(crate) struct Network {
     #[command(flatten)]
@@ -44,19 +44,25 @@ impl Network {
         }
     }
 
-    fn options(&self) -> Options {
-        Options {
-            policy: match self.names_only {
+    /// Fetches which files there are, and of them only those that are asked for.
+    pub(crate) fn with_names_only(self) -> Self {
+        Self {
+            names_only: true,
+            ..self
+        }
+    }
+
+    fn options(&self) -> ReplicateOptions {
+        ReplicateOptions::default()
+            .policy(match self.names_only {
                 true => Policy::Names,
                 false => Policy::Everything,
-            },
-            push: match self.no_push {
+            })
+            .push(match self.no_push {
                 true => Push::Never,
                 false => Push::AtOnce,
-            },
-            compare_every: self.compare_every.unwrap_or(COMPARE_EVERY),
-            ..Options::default()
-        }
+            })
+            .compare_every(self.compare_every.unwrap_or(COMPARE_EVERY))
     }
 }
 
@@ -69,10 +75,15 @@ fn compare_every(text: &str) -> Result<Duration, String> {
 }
 
 /// Connects the store's groups.
-pub(crate) async fn start(store: &Store, network: Network) -> Result<Replicator> {
+pub(crate) async fn start(app: &App, store: &Store, network: Network) -> Result<Replicator> {
     let options = network.options();
     let endpoint = network.endpoint.options(Reach::LanOnly);
-    let started = store.replicate(endpoint, options).await;
+    let started = network
+        .endpoint
+        .on_last_port(app, store, endpoint, async |endpoint| {
+            store.replicate(endpoint, options.clone()).await
+        });
+    let started = started.await;
     started.context("cannot connect the groups of this store")
 }
 

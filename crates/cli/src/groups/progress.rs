@@ -1,5 +1,5 @@
-//! Progress of what is received: a line for each peer that gives something and for each long file, below one
-//! for all.
+//! Progress of what is received and sent: a line for each peer that gives something and for each long file,
+//! below one for all.
 
 use std::{
     collections::BTreeMap,
@@ -10,7 +10,7 @@ use indicatif::{MultiProgress, ProgressBar};
 use larder::{api::PublicKey, groups::Replicator};
 
 use super::shown::short;
-use crate::output::{Output, Shown, Unit};
+use crate::output::{Bytes, Output, Rate, Shown, Unit};
 
 /// The most lines at a time; what has none is in the line for all.
 const MAX_LINES: usize = 16;
@@ -19,6 +19,8 @@ const MAX_LINES: usize = 16;
 const STAYS: Duration = Duration::from_secs(2);
 /// The number of characters of a name or a path that are shown.
 const MAX_NAME: usize = 30;
+/// The time over which a speed is measured.
+const MEASURED: Duration = Duration::from_secs(1);
 
 /// The subject of a line.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -50,18 +52,52 @@ pub(super) struct Progress {
     out: Output,
     all: MultiProgress,
     total: ProgressBar,
+    speed: Speed,
     lines: BTreeMap<Subject, Line>,
+}
+
+/// The numbers of bytes that were received and sent, and the speeds.
+#[derive(Debug)]
+struct Speed {
+    at: Instant,
+    /// The bytes received and sent by then.
+    moved: [u64; 2],
+    /// The bytes of the time before, and that time.
+    last: ([u64; 2], Duration),
+}
+
+impl Speed {
+    fn new() -> Self {
+        Self {
+            at: Instant::now(),
+            moved: [0; 2],
+            last: ([0; 2], MEASURED),
+        }
+    }
+
+    /// Takes the numbers of now, and returns a text.
+    fn text(&mut self, moved: [u64; 2], peers: usize) -> String {
+        let passed = self.at.elapsed();
+        if passed >= MEASURED {
+            let more = [0, 1].map(|n| moved[n].saturating_sub(self.moved[n]));
+            self.last = (more, passed);
+            (self.at, self.moved) = (Instant::now(), moved);
+        }
+        let (more, time) = self.last;
+        let part = |n: usize| format!("{}, {}", Bytes(moved[n]), Rate(more[n], time));
+        format!("received {}; sent {}; {peers} peer(s)", part(0), part(1))
+    }
 }
 
 impl Progress {
     pub(super) fn new(out: Output) -> Self {
         let all = out.bars();
-        let total = out.bar_of(&all, Unit::Bytes, None);
-        total.set_message("received");
+        let total = out.line_of(&all);
         Self {
             out,
             all,
             total,
+            speed: Speed::new(),
             lines: BTreeMap::new(),
         }
     }
@@ -94,7 +130,8 @@ impl Progress {
             }
             stays
         });
-        self.total.set_position(replicator.received());
+        let moved = [replicator.received(), replicator.sent()];
+        self.total.set_message(self.speed.text(moved, names.len()));
     }
 
     /// Prints something while no line is in the way.
@@ -150,6 +187,18 @@ fn label(subject: &Subject, names: &BTreeMap<PublicKey, String>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_gives_sees_what_is_sent_within_80_columns() {
+        let mut speed = Speed::new();
+        speed.at -= MEASURED;
+        let text = speed.text([999 << 20, 999 << 30], 20);
+        assert!(
+            text.starts_with("received 999.0 MiB, ") && text.contains("; sent 999.0 GiB, "),
+            "{text}"
+        );
+        assert!(text.len() <= 80, "{text}");
+    }
 
     #[test]
     fn lines_say_what_they_are_about() {

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use larder::{
-    Blobs, Hash, Status,
+    BlobStatus, Blobs, Hash,
     api::PublicKey,
     groups::{FileEntry, Group, Member, Name, Policy},
 };
@@ -76,7 +76,7 @@ pub(crate) async fn of_repo(member: &Member) -> Result<Item> {
 pub(crate) async fn of_file(blobs: &Blobs, name: &Name, entry: &FileEntry) -> Result<Item> {
     let complete = matches!(
         blobs.status(entry.blob).await?,
-        Some(Status::Complete { .. })
+        Some(BlobStatus::Complete { .. })
     );
     Ok(Item {
         name: name.as_str().to_owned(),

@@ -14,6 +14,7 @@ use larder::{
 use serde::Serialize;
 
 use super::{
+    looking::{self, Sought, device_name, sought},
     progress::Progress,
     shown::{label, member_name, short},
 };
@@ -25,10 +26,18 @@ use crate::{
 /// The interval at which to look.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
+/// The time after which it is said whom is looked for.
+const LOOKS_FOR: Duration = Duration::from_secs(1);
+
+/// The time for which files must have been missing before it is said: somebody else may give them.
+const STAYS_MISSING: Duration = Duration::from_secs(2);
+
 /// Something that happened.
 #[derive(Debug, Serialize)]
 #[serde(tag = "event", rename_all = "lowercase")]
 pub(crate) enum Event {
+    /// Nobody was met yet, and these are looked for.
+    Looking { group: String, members: Vec<Sought> },
     /// A member's device is there.
     Connected { group: String, peer: String },
     /// It went.
@@ -51,6 +60,9 @@ pub(crate) enum Event {
         repos: usize,
         files: u64,
         bytes: u64,
+        /// The bytes that this run has received and sent, for all groups.
+        received: u64,
+        sent: u64,
     },
     /// A store of this device fails; what it was needed for is tried again.
     Failing {
@@ -69,6 +81,11 @@ pub(crate) enum Event {
 impl Event {
     fn say(&self, app: &App) -> Result<()> {
         let text = match self {
+            Self::Looking { group, members } => format!(
+                "{}: looking for {}",
+                Shown(group),
+                looking::text(members, "; ")
+            ),
             Self::Connected { group, peer } => {
                 format!("{}: {} is connected", Shown(group), Shown(peer))
             }
@@ -98,11 +115,15 @@ impl Event {
                 repos,
                 files,
                 bytes,
+                received,
+                sent,
             } => format!(
-                "{}: in sync with {peers} device(s): {repos} repo(s), {} file(s), {}",
+                "{}: in sync with {peers} device(s): {repos} repo(s), {} file(s), {}; received {}, sent {}",
                 Shown(group),
                 Count(*files),
-                output::Bytes(*bytes)
+                output::Bytes(*bytes),
+                output::Bytes(*received),
+                output::Bytes(*sent)
             ),
             Self::Failing { group, work, error } => format!(
                 "{}the store of this device fails ({work}): {}. It is tried again.",
@@ -129,6 +150,10 @@ struct Seen {
     peers: BTreeMap<PublicKey, String>,
     /// The root of each repo that is here, and how many files of it are not.
     here: BTreeMap<PublicKey, (Hash, u64)>,
+    /// Such states with missing files, and since when they are so, until they are said.
+    lacking: BTreeMap<PublicKey, ((Hash, u64), Instant)>,
+    /// The attempts to reach members that were said last.
+    looking: Option<Vec<looking::State>>,
     /// The numbers that were said to be in sync; `None` while the group is not.
     synced: Option<(usize, u64, u64)>,
     /// True if the group was in sync at any time.
@@ -150,6 +175,7 @@ pub(crate) struct Watch<'a> {
     progress: Progress,
     /// The time at which something moved last.
     moved: Instant,
+    started: Instant,
 }
 
 impl<'a> Watch<'a> {
@@ -162,6 +188,7 @@ impl<'a> Watch<'a> {
             moved_bytes: (0, 0),
             progress: Progress::new(app.out),
             moved: Instant::now(),
+            started: Instant::now(),
         }
     }
 
@@ -223,7 +250,7 @@ impl<'a> Watch<'a> {
         let peers: BTreeSet<_> = status.peers.iter().copied().collect();
         for peer in &peers {
             if !seen.peers.contains_key(peer) {
-                let peer_name = match device(self.replicator, group, *peer).await? {
+                let peer_name = match device_name(self.replicator, group, *peer).await? {
                     Some(name) => name,
                     None if status.compared => short(peer),
                     // Whose it is may be what it says next.
@@ -253,6 +280,21 @@ impl<'a> Watch<'a> {
             files = u64::saturating_add(files, state.announced.files);
             bytes = u64::saturating_add(bytes, state.announced.bytes);
             let here = (state.wanted.hash, repo.missing.files);
+            if repo.missing.files > 0 && seen.here.get(&repo.repo) != Some(&here) {
+                let (state, since) = *seen
+                    .lacking
+                    .entry(repo.repo)
+                    .and_modify(|(state, since)| {
+                        if *state != here {
+                            (*state, *since) = (here, Instant::now());
+                        }
+                    })
+                    .or_insert((here, Instant::now()));
+                if state == here && since.elapsed() < STAYS_MISSING {
+                    continue;
+                }
+            }
+            seen.lacking.remove(&repo.repo);
             let before = seen.here.insert(repo.repo, here);
             let is_news = before.unwrap_or((Hash::EMPTY, 0)) != here;
             if is_news && !repo.is_ours && repo.is_settled() {
@@ -276,6 +318,8 @@ impl<'a> Watch<'a> {
                 repos: status.repos.len(),
                 files,
                 bytes,
+                received: self.replicator.received(),
+                sent: self.replicator.sent(),
             });
         }
         if state != seen.synced || !events.is_empty() {
@@ -287,7 +331,27 @@ impl<'a> Watch<'a> {
         for event in events {
             self.progress.suspend(|| event.say(self.app))?;
         }
+        self.look_for(group).await?;
         Ok(synced)
+    }
+
+    /// Says whom is looked for while nobody of the group was met, and how that goes.
+    async fn look_for(&mut self, group: &Group) -> Result<()> {
+        let seen = self.seen.entry(group.id()).or_default();
+        if seen.was_met {
+            return Ok(());
+        }
+        let attempts = self.replicator.attempts(group.id());
+        let now = looking::states(&attempts);
+        if self.started.elapsed() < LOOKS_FOR || seen.looking.as_ref() == Some(&now) {
+            return Ok(());
+        }
+        seen.looking = Some(now);
+        let event = Event::Looking {
+            group: label(group).await?,
+            members: sought(self.replicator, group).await?,
+        };
+        self.progress.suspend(|| event.say(self.app))
     }
 
     fn show_progress(&mut self) {
@@ -313,15 +377,4 @@ async fn name_of(groups: &[Group], id: Option<RecordId>) -> Result<Option<String
 /// Waits until it is time to look again.
 pub(crate) async fn until_next_look() {
     tokio::time::sleep(LOOK_EVERY).await;
-}
-
-/// Returns the name of a member's device: by the member whose repo tells its address. Readers and
-/// replicas have none.
-async fn device(replicator: &Replicator, group: &Group, peer: PublicKey) -> Result<Option<String>> {
-    for (repo, route) in group.routes().await? {
-        if replicator.peer_of(&route.address) == Some(peer) {
-            return Ok(Some(member_name(group, repo).await?));
-        }
-    }
-    Ok(None)
 }

@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::{
     Case,
     net::{Machine, Net, Watched},
-    support::{noise, tree},
+    support::{Place, noise, tree},
 };
 
 /// All of them.
@@ -20,6 +20,7 @@ pub const ALL: &[(&str, Case)] = &[
         "a_sync_goes_on_while_it_only_sends",
         a_sync_goes_on_while_it_only_sends,
     ),
+    ("either_family_is_enough", either_family_is_enough),
 ];
 
 const NAMES: [&str; 3] = ["ann", "bob", "cleo"];
@@ -145,4 +146,43 @@ fn a_sync_goes_on_while_it_only_sends() {
     running.end();
     ok(&there, &["get", "g/ann/large", "-o", "out"]);
     assert!(std::fs::read(there.place.path("out/large")).unwrap() == noise(8_000_000));
+}
+
+/// A machine with only one of IPv4 and IPv6 on its loopback interface does all that others do; without both it says
+/// so.
+fn either_family_is_enough() {
+    let net = Net::new();
+    for (number, without) in [
+        (1, "ip -4 addr flush dev lo"),
+        (2, "ip -6 addr flush dev lo"),
+    ] {
+        let machine = net.machine(number);
+        machine.inside(without);
+        let other = Place::new();
+        machine.place.write("a", "A");
+        ok(&machine, &["group", "create", "g", "--as", "ann"]);
+        ok(&machine, &["put", "a"]);
+        let mut running = machine.watch(&["--loopback", "--invite", "write"]);
+        let invite = invite(&mut running);
+        for args in [
+            &["group", "join", &invite, "--as", "bob"][..],
+            &["sync", "--loopback"],
+            &["get", "g/ann/a", "-o", "out"],
+        ] {
+            let ended = machine.larder_of(&other, args);
+            assert_eq!(ended.code, Some(0), "{without}: {args:?}: {ended:?}");
+        }
+        assert_eq!(std::fs::read(other.path("out/a")).unwrap(), b"A");
+        running.end();
+    }
+    let machine = net.machine(3);
+    machine.inside("ip addr flush dev lo");
+    ok(&machine, &["group", "create", "g", "--as", "ann"]);
+    let ended = machine.larder(&["sync", "--loopback"]);
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    assert!(ended.err.contains("neither 127.0.0.1 nor ::1"), "{ended:?}");
+    assert!(
+        ended.err.contains("now: on Linux, `ip link set lo up`"),
+        "{ended:?}"
+    );
 }

@@ -5,6 +5,9 @@
 
 #![allow(clippy::print_stderr, reason = "it says why cases are ignored")]
 
+#[allow(dead_code, reason = "the tests of the program use the rest")]
+#[path = "../program/backend.rs"]
+mod backend;
 mod cases;
 mod net;
 #[allow(dead_code, reason = "the tests of the program use the rest")]

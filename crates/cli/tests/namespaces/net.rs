@@ -90,7 +90,7 @@ pub struct Machine {
 }
 
 impl Machine {
-    fn inside(&self, command: &str) {
+    pub fn inside(&self, command: &str) {
         do_it(&format!("nsenter {} {command}", self.namespace()));
     }
 
@@ -103,9 +103,18 @@ impl Machine {
         run(&mut self.command(args))
     }
 
+    /// Runs the program here, for somebody else with a store on this machine.
+    pub fn larder_of(&self, place: &Place, args: &[&str]) -> Ended {
+        run(&mut self.command_of(place, args))
+    }
+
     fn command(&self, args: &[&str]) -> Command {
+        self.command_of(&self.place, args)
+    }
+
+    fn command_of(&self, place: &Place, args: &[&str]) -> Command {
         let mut command = Command::new("nsenter");
-        self.place.set_up(&mut command);
+        place.set_up(&mut command);
         command.args([&self.namespace(), env!("CARGO_BIN_EXE_larder")]);
         command.args(args);
         command

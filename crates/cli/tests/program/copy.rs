@@ -2,7 +2,7 @@
 
 use futures_util::TryStreamExt;
 use larder::{
-    Bytes, ChunkNum, ChunkRanges, Hash, Status, Store, StoreUrl, Trust,
+    BlobStatus, Bytes, ChunkNum, ChunkRanges, Hash, Store, StoreUrl, Trust,
     api::{CollectionId, Freshness, PutRecord, RecordDescriptor, RecordStore, SeqExpect},
     engine::{generate_key, public_key},
 };
@@ -94,7 +94,7 @@ fn everything_is_copied_once() {
             .await
             .unwrap();
         let status = other.blobs().status(half).await.unwrap();
-        let expected = Status::Partial {
+        let expected = BlobStatus::Partial {
             size: LEN,
             proven: false,
             present: 1440 * 1024,
@@ -184,4 +184,23 @@ fn groups_are_copied_with_their_keys() {
     assert_eq!(place.json(&["--store", &to, "gc"])[0]["deleted"], 0);
     assert_eq!(place.json(&["--store", &to, "ls", "g/me/theirs"]).len(), 1);
     assert_eq!(place.json(&["ls", "g/me/more"]).len(), 1);
+}
+
+#[test]
+fn a_store_is_not_copied_into_itself() {
+    let place = Place::new();
+    place.write("a", "A");
+    place.ok(&["add", "a"]);
+    let from = place.url().to_string();
+    for inside in ["store/payload", "store/new/deep", "store/../store/other"] {
+        let to = format!("redb:{}", place.path(inside).display());
+        let said = place.fails(2, &["copy", &from, &to]);
+        assert!(said.contains("TO lies in the folder of FROM"), "{said}");
+        let said = place.fails(2, &["copy", &to, &from]);
+        assert!(said.contains("FROM lies in the folder of TO"), "{said}");
+    }
+    let same = format!("redb:{}", place.path("store/../store").display());
+    let said = place.fails(2, &["copy", &from, &same]);
+    assert!(said.contains("are the same store"), "{said}");
+    assert!(!place.path("store/new").exists());
 }

@@ -18,7 +18,7 @@ fn members_share_a_folder_and_a_replica_learns_nothing() {
         (&done["files"], &done["identical"]),
         (&files.into(), &files.into())
     );
-    assert_eq!(done["skipped"]["caches"], 1);
+    assert_eq!(done["left_out"]["counts"]["cache"], 1);
     assert_eq!(done["changed_meanwhile"], 0);
     assert_eq!(done["found_in_replica"], 0);
     assert!(done["samples"].as_u64().unwrap() > 2, "{done}");

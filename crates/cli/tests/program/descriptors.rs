@@ -5,6 +5,7 @@ use std::process::Command;
 
 use larder::descriptors::SMALLEST_LIMIT;
 
+use super::backend;
 use super::support::{Ended, Place, Running, noise, run, tree};
 
 /// Files of which each has a payload of two files: more than a small limit has descriptors.
@@ -41,7 +42,7 @@ impl Few {
         command
             .env("LARDER_STORE", &self.store)
             .args(["-c", "ulimit -n \"$0\" && exec \"$@\"", &limit])
-            .arg(env!("CARGO_BIN_EXE_larder"))
+            .arg(backend::PROGRAM)
             .args(args);
         command
     }

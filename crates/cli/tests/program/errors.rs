@@ -2,6 +2,7 @@
 
 use std::{fs, process::Command};
 
+use super::backend;
 use super::support::{Place, Running, noise, run};
 
 #[test]
@@ -49,7 +50,7 @@ fn wrong_usage() {
         ),
         (
             &["fetch", "not-a-ticket"],
-            "now: copy the whole line that `larder serve` printed, from `blob` on\n",
+            "now: copy the whole word that `larder serve` printed, from `blob` on\n",
         ),
         (
             &["--store", "/data", "ls"],
@@ -112,7 +113,7 @@ fn reading_makes_no_store() {
         "{said}"
     );
     assert!(said.ends_with(
-        "\n  now: `larder add PATH` or `larder group create NAME` makes one; --store or LARDER_STORE names another\n"
+        "\n  now: `larder add PATH` makes one, and so does `larder share FOLDER`; --store or LARDER_STORE names another\n"
     ));
     assert!(!place.path("store").exists());
 }
@@ -164,7 +165,8 @@ fn a_store_in_use() {
     );
     assert!(
         said.ends_with(&format!(
-            "\n  now: wait for process {pid} or end it, or name another store with --store\n"
+            "\n  now: wait for process {pid} or end it, or name another store with --store; if it is `larder \
+             sync --watch`, start that with `larder sync --watch --put-lines`: it then puts the paths that it reads\n"
         )),
         "{said}"
     );
@@ -203,7 +205,7 @@ fn a_full_disk() {
     place.ok(&["add", "small"]);
     // No file may grow beyond this: as if the disk were full.
     let limited = |command: &str| {
-        let program = env!("CARGO_BIN_EXE_larder");
+        let program = backend::PROGRAM;
         let mut shell = Command::new("sh");
         place.set_up(&mut shell);
         shell.args([

@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::backend;
 use super::support::{Place, Running, noise, tree};
 
 const FILES: usize = 200;
@@ -33,7 +34,7 @@ fn interrupted(prepare: &[&[&str]], command: &[&str], get: &[&str]) {
         let (code, said) = running.signal("-INT");
         stopped += u32::from(code != Some(0));
         // Before the store is there, there is nothing to verify.
-        if place.path("store/FORMAT").exists() {
+        if backend::is_there(&place.path("store")) {
             place.ok(&["verify"]);
         }
         place.ok(command);

@@ -87,7 +87,7 @@ fn sizes_that_somebody_claims_are_shown_whatever_they_are() {
     });
     assert_eq!(place.json(&["ls", "g/me"])[0]["size"], u64::MAX - 1);
     let said = place.fails(1, &["get", "g/me", "-o", "out"]);
-    assert!(said.starts_with("error: cannot "), "{said}");
+    assert!(said.contains("its bytes are damaged"), "{said}");
     assert!(!place.path("out/a").exists());
 
     // A tree that claims to be, beside another, so that both together are more than all numbers.
@@ -133,10 +133,10 @@ fn of_members_whose_names_overlap_none_is_guessed() {
         let said = place.fails(2, args);
         let path = args[1].strip_prefix("g/").unwrap();
         assert!(
-            said.contains(&format!("several members of g may be meant by {path:?}")),
+            said.contains(&format!("2 members of g may be meant by {path:?}")),
             "{said}"
         );
-        assert!(said.contains("now: write the beginning of the repo's key"));
+        assert!(said.contains("now: write the beginning of a key"));
     }
     // Where one only can be meant, it is.
     assert_eq!(place.json(&["ls", "g/a"])[0]["name"], "b/x");
@@ -172,7 +172,7 @@ fn names_of_the_store_itself_come_before_groups_that_are_called_alike() {
         (&"me".into(), &1.into())
     );
     let tags = place.with_store(async |store| {
-        let tags = store.blobs().tags().list_all();
+        let tags = store.blobs().tags().list(..);
         let tags: Vec<_> = tags.try_collect().await.unwrap();
         tags.iter()
             .filter(|tag| tag.root == Root::raw(tag.root.hash))

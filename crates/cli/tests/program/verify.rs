@@ -49,19 +49,31 @@ fn one_flipped_bit_is_found_named_repaired_and_restored() {
     place.ok(&["get", "folder/a.txt", "-o", "out"]);
 
     let json = place.run(&["--json", "verify", "--repair"]);
-    assert_eq!(json.code, Some(0), "{json:?}");
+    assert_eq!(json.code, Some(3), "{json:?}");
     let first: serde_json::Value = serde_json::from_str(json.out.lines().next().unwrap()).unwrap();
     assert_eq!(
         (&first["finding"], &first["damaged_bytes"]),
         (&"damaged".into(), &16384.into())
     );
     assert_eq!(first["repaired"], true);
-    assert!(place.ok(&["verify"]).ends_with("all sound; 1 incomplete\n"));
+    // As long as it is missing, it is said, by its name.
+    for repair in [false, true] {
+        let ended = place.run(if repair {
+            &["verify", "--repair"]
+        } else {
+            &["verify"]
+        });
+        assert_eq!(ended.code, Some(3), "{ended:?}");
+        let lines: Vec<_> = ended.out.lines().collect();
+        assert_eq!(lines[0], "incomplete  folder/sub/deep/big.bin");
+        let end = ": all sound; 1 incomplete; 1 stored file(s) not here as a whole";
+        assert!(lines[1].ends_with(end), "{}", ended.out);
+    }
     let said = place.fails(1, &["get", "folder", "-o", "out"]);
     assert_eq!(
         said,
-        "error: 1 of 6 file(s) are not here completely, nothing was written\n  \
-         now: fetch it again: what is here is not fetched twice\n"
+        "error: 1 file(s) were not written\n  sub/deep/big.bin: its bytes are not here\n  \
+         now: fetch or add it again: what is here is not fetched twice\n"
     );
     place.ok(&["add", "folder"]);
     place.ok(&["get", "folder", "-o", "out"]);
@@ -79,7 +91,14 @@ fn a_missing_payload_is_lost_and_comes_back_when_added() {
     let ended = place.run(&["verify"]);
     assert_eq!(ended.code, Some(3));
     assert!(ended.out.contains("affected   big\n"), "{}", ended.out);
-    place.ok(&["verify", "--repair"]);
+    let ended = place.run(&["verify", "--repair"]);
+    assert_eq!(ended.code, Some(3), "{ended:?}");
+    let end =
+        ": 1 damaged, now missing; fetch or add it again; 1 stored file(s) not here as a whole\n";
+    assert!(ended.out.ends_with(end), "{}", ended.out);
+    let ended = place.run(&["verify"]);
+    assert_eq!(ended.code, Some(3), "{ended:?}");
+    assert!(ended.out.starts_with("incomplete  big\n"), "{}", ended.out);
     place.ok(&["add", "big"]);
     assert!(place.ok(&["verify"]).ends_with("all sound\n"));
 }
@@ -127,12 +146,86 @@ fn a_damaged_log_is_found_and_what_can_be_read_is_kept() {
     let said = place.fails(1, &["ls"]);
     assert!(said.contains("`larder verify --repair`"), "{said}");
     let repaired = place.run(&["verify", "--repair"]);
-    assert_eq!(repaired.code, Some(0), "{repaired:?}");
+    assert_eq!(repaired.code, Some(3), "{repaired:?}");
     assert!(
         repaired.out.starts_with("index      repaired: "),
         "{}",
         repaired.out
     );
     assert!(place.json(&["ls"]).len() >= 2);
+    // What was lost is named until it is here again.
+    assert!(repaired.out.contains("incomplete  "), "{}", repaired.out);
+    place.ok(&["add", "a", "b", "c", "d"]);
     assert!(place.ok(&["verify"]).ends_with("all sound\n"));
+}
+
+#[test]
+fn a_damaged_hash_tree_is_named_and_made_again() {
+    let place = Place::new();
+    place.write("big", noise(5_000_000));
+    place.ok(&["add", "big"]);
+    let files = tree(&place.path("store/payload"));
+    let (outboard, _) = files
+        .iter()
+        .find(|(name, _)| name.ends_with("outboard"))
+        .unwrap();
+    flip(&place.path("store/payload").join(outboard), 70);
+    let ended = place.run(&["verify"]);
+    assert_eq!(ended.code, Some(3), "{ended:?}");
+    assert!(ended.out.starts_with("hash tree  "), "{}", ended.out);
+    assert!(ended.out.ends_with(": 1 damaged\n"), "{}", ended.out);
+    assert!(!ended.out.contains("affected"), "{}", ended.out);
+    let said = place.ok(&["verify", "--repair"]);
+    assert!(said.ends_with(": 1 damaged and repaired\n"), "{said}");
+    assert!(place.ok(&["verify"]).ends_with(": all sound\n"));
+}
+
+#[test]
+fn a_damaged_format_file_is_repaired_and_damaged_keys_are_not_called_blobs() {
+    let place = Place::new();
+    place.write("a", "A");
+    place.ok(&["add", "a"]);
+    place.ok(&["group", "create", "g", "--as", "me"]);
+    fs::write(place.path("store/FORMAT"), "").unwrap();
+    let said = place.fails(1, &["ls"]);
+    assert!(said.contains("`larder verify --repair`"), "{said}");
+    let ended = place.run(&["verify", "--repair"]);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert_eq!(place.ok(&["cat", "a"]), "A");
+
+    let secrets = place.path("store/secrets");
+    let whole = fs::read(&secrets).unwrap();
+    for damaged in [
+        &b""[..],
+        b"not a file of secrets, and no shorter than one would be, for which it needs some more",
+    ] {
+        fs::write(&secrets, damaged).unwrap();
+        let said = place.fails(1, &["group", "ls"]);
+        assert!(said.contains("back from a backup"), "{said}");
+        assert!(!said.contains("--repair"), "{said}");
+        assert!(!said.contains("fetch or add"), "{said}");
+    }
+    fs::write(&secrets, whole).unwrap();
+    place.ok(&["group", "ls"]);
+}
+
+#[test]
+fn a_damaged_index_prints_no_panic() {
+    let place = Place::new();
+    place.write_folder("folder");
+    place.ok(&["add", "folder"]);
+    let index = place.path("store/index.redb");
+    let whole = fs::read(&index).unwrap();
+    for page in 1..whole.len() / 4096 {
+        fs::write(&index, &whole).unwrap();
+        flip(&index, page * 4096);
+        let ended = place.run(&["ls", "folder"]);
+        assert!(
+            !ended.err.contains("panicked"),
+            "page {page}: {}",
+            ended.err
+        );
+        // Where it was noticed while it was read, the next run makes it again.
+        place.ok(&["ls", "folder"]);
+    }
 }

@@ -122,3 +122,30 @@ fn what_makes_no_sense_is_refused() {
     let shown: Vec<Value> = place.json(&["group", "policy"]);
     assert_eq!(shown, [json!({"group": "g", "policy": null})]);
 }
+
+#[test]
+fn choosing_less_is_no_news_and_a_pin_of_nothing_is_said() {
+    let (here, there) = (Place::new(), Place::new());
+    here.write("photos/a", "A");
+    here.write("photos/b", "B");
+    here.ok(&["group", "create", "g", "--as", "ann"]);
+    here.ok(&["put", "photos"]);
+    let (mut running, _) = here.watch(&["--invite", "read"]);
+    there.ok(&["group", "join", &running.invite()]);
+    there.ok(&["sync", "--loopback"]);
+    there.ok(&["group", "policy", "g", "--prefix", "photos/a"]);
+    let status = there.ok(&["status"]);
+    assert!(!status.contains("newer"), "{status}");
+    let line = status.lines().find(|line| line.contains("ann  ")).unwrap();
+    assert!(line.ends_with("  here"), "{status}");
+    assert_eq!(there.json(&["status"])[0]["here"], true);
+
+    let pinned = there.run(&["group", "pin", "g/ann/nosuch"]);
+    assert_eq!(pinned.code, Some(0));
+    assert!(
+        pinned.err.contains("ann of g has no nosuch now"),
+        "{pinned:?}"
+    );
+    let pinned = there.run(&["group", "pin", "g/ann/photos"]);
+    assert!(!pinned.err.contains("has no"), "{pinned:?}");
+}

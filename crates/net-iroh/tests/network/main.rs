@@ -45,9 +45,10 @@ fn quiet() -> iroh::endpoint::Builder {
 
 /// An address as iroh itself has it.
 fn foreign(address: &Address) -> iroh::EndpointAddr {
-    let (id, ip) = address.rest().split_once("?ip=").unwrap();
+    let (id, ips) = address.rest().split_once("?ip=").unwrap();
     let id: iroh::EndpointId = id.parse().unwrap();
-    iroh::EndpointAddr::new(id).with_ip_addr(ip.parse().unwrap())
+    let ips = ips.split("&ip=").map(|ip| ip.parse().unwrap());
+    iroh::EndpointAddr::from_parts(id, ips.map(iroh::TransportAddr::Ip))
 }
 
 /// The key of a node that is not there.

@@ -13,8 +13,9 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, StreamExt, future};
 use larder_descriptors::{Descriptors, Permit};
-use larder_store_api::{Block, Error, GROUP_LEN, Kind, Part, Result};
-use tokio::task::JoinHandle;
+use larder_store_api::{Block, Error, GROUP_LEN, IntoBytes, Kind, Part, Result};
+use tokio::{io::AsyncRead, task::JoinHandle};
+use tokio_util::io::ReaderStream;
 
 use super::{
     Blobs, Inner,
@@ -28,6 +29,7 @@ use super::{
 use crate::{
     Format, Hash, Root,
     blocking::{INLINE_HASH_LEN, blocking},
+    metrics::Counter,
 };
 
 /// The number of bytes that are read, hashed and written at a time.
@@ -36,6 +38,9 @@ const WINDOW_LEN: u64 = 2 * 1024 * 1024;
 /// that the disk works while the rest is read and hashed.
 const SYNC_EVERY: u64 = 32 * 1024 * 1024;
 
+/// The number of bytes that are asked of a reader at a time.
+const READER_LEN: usize = 256 * 1024;
+
 /// A stream of bytes to add.
 pub type ByteStream = StdPin<Box<dyn Stream<Item = io::Result<Bytes>> + Send>>;
 
@@ -43,6 +48,7 @@ pub type ByteStream = StdPin<Box<dyn Stream<Item = io::Result<Bytes>> + Send>>;
 pub type Progress = Arc<dyn Fn(u64) + Send + Sync>;
 
 /// The source of a blob's bytes.
+#[non_exhaustive]
 pub enum Source {
     /// Memory.
     Bytes(Bytes),
@@ -62,27 +68,43 @@ impl fmt::Debug for Source {
     }
 }
 
-impl From<Bytes> for Source {
-    fn from(bytes: Bytes) -> Self {
-        Source::Bytes(bytes)
+impl Source {
+    /// A reader, read to its end.
+    pub fn reader(reader: impl AsyncRead + Send + 'static) -> Self {
+        Source::Stream(Box::pin(ReaderStream::with_capacity(reader, READER_LEN)))
     }
 }
 
-impl From<Vec<u8>> for Source {
-    fn from(bytes: Vec<u8>) -> Self {
-        Source::Bytes(bytes.into())
+macro_rules! from_bytes {
+    ($($bytes:ty),*) => {$(
+        impl From<$bytes> for Source {
+            fn from(bytes: $bytes) -> Self {
+                Source::Bytes(IntoBytes::into_bytes(bytes))
+            }
+        }
+    )*};
+}
+
+from_bytes!(
+    Bytes,
+    &Bytes,
+    Vec<u8>,
+    &Vec<u8>,
+    &[u8],
+    String,
+    &String,
+    &str
+);
+
+impl<const N: usize> From<[u8; N]> for Source {
+    fn from(bytes: [u8; N]) -> Self {
+        Source::Bytes(IntoBytes::into_bytes(bytes))
     }
 }
 
-impl From<&'static [u8]> for Source {
-    fn from(bytes: &'static [u8]) -> Self {
-        Source::Bytes(Bytes::from_static(bytes))
-    }
-}
-
-impl From<&'static str> for Source {
-    fn from(text: &'static str) -> Self {
-        Source::Bytes(Bytes::from_static(text.as_bytes()))
+impl<const N: usize> From<&[u8; N]> for Source {
+    fn from(bytes: &[u8; N]) -> Self {
+        Source::Bytes(IntoBytes::into_bytes(bytes))
     }
 }
 
@@ -92,14 +114,42 @@ impl From<PathBuf> for Source {
     }
 }
 
+impl From<&PathBuf> for Source {
+    fn from(path: &PathBuf) -> Self {
+        Source::Path(path.clone())
+    }
+}
+
 impl From<&Path> for Source {
     fn from(path: &Path) -> Self {
         Source::Path(path.into())
     }
 }
 
+/// An open file, read from where it is to its end.
+impl From<tokio::fs::File> for Source {
+    fn from(file: tokio::fs::File) -> Self {
+        Source::reader(file)
+    }
+}
+
+/// An open file, read from where it is to its end.
+impl From<File> for Source {
+    fn from(file: File) -> Self {
+        tokio::fs::File::from_std(file).into()
+    }
+}
+
 /// The options for adding a blob.
+///
+/// ```
+/// # use larder_store_engine::{AddOptions, Format, TagName};
+/// let options = AddOptions::default().tag(TagName::try_from("film")?).progress(|bytes| tracing::info!(bytes));
+/// # drop(options);
+/// # larder_store_api::Result::<()>::Ok(())
+/// ```
 #[derive(Default)]
+#[non_exhaustive]
 pub struct AddOptions {
     /// The format for which the pin, and the tag, keep: the blob alone, or all that it names.
     pub format: Option<Format>,
@@ -119,6 +169,27 @@ impl fmt::Debug for AddOptions {
 }
 
 impl AddOptions {
+    /// Sets the format for which the pin, and the tag, keep.
+    #[must_use]
+    pub fn format(mut self, format: impl Into<Option<Format>>) -> Self {
+        self.format = format.into();
+        self
+    }
+
+    /// Sets a tag in the same commit.
+    #[must_use]
+    pub fn tag(mut self, tag: impl Into<Option<TagName>>) -> Self {
+        self.tag = tag.into();
+        self
+    }
+
+    /// Sets a function that is told how many bytes were taken in so far. It must not block.
+    #[must_use]
+    pub fn progress(mut self, progress: impl Fn(u64) + Send + Sync + 'static) -> Self {
+        self.progress = Some(Arc::new(progress));
+        self
+    }
+
     fn root(&self, hash: Hash) -> Root {
         let format = self.format.unwrap_or(Format::Raw);
         Root { hash, format }
@@ -137,6 +208,17 @@ impl AddOptions {
             ..Claims::default()
         })
     }
+}
+
+/// Counts blobs that were added.
+pub(super) fn count_added<'a>(pins: impl IntoIterator<Item = &'a Pin>) {
+    let (mut blobs, mut bytes) = (0, 0);
+    for pin in pins {
+        blobs += 1;
+        bytes += pin.size().unwrap_or(0);
+    }
+    Counter::BlobsAdded.add(blobs);
+    Counter::BytesAdded.add(bytes);
 }
 
 pub(crate) fn now() -> u64 {
@@ -160,11 +242,13 @@ impl Blobs {
         let _running = self.0.enter("blobs.add")?;
         let mut windows = Windows::of(source.into()).await?;
         let first = windows.next().await?;
-        if first.len() as u64 <= GROUP_LEN {
-            self.0.add_inline(Hash::of(&first), first, options).await
+        let pin = if first.len() as u64 <= GROUP_LEN {
+            self.0.add_inline(Hash::of(&first), first, options).await?
         } else {
-            self.0.add_payload(first, windows, options).await
-        }
+            self.0.add_payload(first, windows, options).await?
+        };
+        count_added([&pin]);
+        Ok(pin)
     }
 }
 

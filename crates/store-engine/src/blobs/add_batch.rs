@@ -4,11 +4,11 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
 use futures_util::future::try_join_all;
-use larder_store_api::{Durability, GROUP_LEN, Result};
+use larder_store_api::{Durability, GROUP_LEN, IntoBytes, Result};
 
 use super::{
     Blobs, Inner,
-    add::now,
+    add::{count_added, now},
     entry::{BlobEntry, State},
     pins::Pin,
     stage::{Claims, Staged},
@@ -30,8 +30,8 @@ pub struct Hashed {
 
 impl Hashed {
     /// Hashes `bytes`.
-    pub fn new(bytes: impl Into<Bytes>) -> Self {
-        let bytes = bytes.into();
+    pub fn new(bytes: impl IntoBytes) -> Self {
+        let bytes = bytes.into_bytes();
         let hash = Hash::of(&bytes);
         Self { hash, bytes }
     }
@@ -98,12 +98,13 @@ impl Inner {
             let state = State::Inline(bytes.clone());
             staged.push(Staged::new(pin, BlobEntry { added, state }, None));
         }
-        let pins = staged.iter().map(|staged| staged.pin.clone()).collect();
+        let pins: Vec<_> = staged.iter().map(|staged| staged.pin.clone()).collect();
         let claims = Claims {
             durability,
             ..Claims::default()
         };
         self.put(&mut staged, &claims).await?;
+        count_added(&pins);
         Ok(pins)
     }
 }

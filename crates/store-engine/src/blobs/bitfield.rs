@@ -1,5 +1,7 @@
 //! The chunks of a blob that are here.
 
+use std::ops::Range;
+
 use bao_tree::{ChunkNum, ChunkRanges};
 
 /// The chunks of 1 KiB of a blob that are verified and durable here, and the blob's size as far as
@@ -49,15 +51,18 @@ impl Bitfield {
         self.ranges.contains(&ChunkNum(chunks.saturating_sub(1)))
     }
 
-    /// Returns the number of bytes that are here.
-    pub fn present_bytes(&self) -> u64 {
+    /// Returns the ranges of bytes that are here, ascending.
+    pub fn present(&self) -> impl Iterator<Item = Range<u64>> {
         // A peer may name chunks beyond what any blob has.
         let offset = |chunk: &ChunkNum| chunk.0.saturating_mul(1024).min(self.size);
-        let mut bytes = 0;
-        for pair in self.ranges.boundaries().chunks(2) {
-            bytes += pair.get(1).map_or(self.size, offset) - offset(&pair[0]);
-        }
-        bytes
+        let ranges = self.ranges.boundaries().chunks(2);
+        let bytes = ranges.map(move |pair| offset(&pair[0])..pair.get(1).map_or(self.size, offset));
+        bytes.filter(|range| !range.is_empty())
+    }
+
+    /// Returns the number of bytes that are here.
+    pub fn present_bytes(&self) -> u64 {
+        self.present().map(|range| range.end - range.start).sum()
     }
 }
 
@@ -71,6 +76,7 @@ mod tests {
         assert_eq!((half.present_bytes(), half.size_is_proven()), (1024, false));
         let last = Bitfield::new(ChunkRanges::from(ChunkNum(1)..ChunkNum(2)), 1500);
         assert_eq!((last.present_bytes(), last.size_is_proven()), (476, true));
+        assert!(last.present().eq(std::iter::once(1024..1500)));
         let all = Bitfield::new(ChunkRanges::from(..ChunkNum(2)), 1500);
         assert_eq!(all, Bitfield::complete(1500));
         assert_eq!(Bitfield::empty().present_bytes(), 0);

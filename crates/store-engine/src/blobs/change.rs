@@ -148,10 +148,11 @@ impl Inner {
             deleting,
         } = change;
         expect.extend(self.sessions.expectation());
-        let batch = Batch {
-            expect,
-            edits,
-            durability,
+        let batch = {
+            let mut batch = Batch::of(edits);
+            batch.expect = expect;
+            batch.durability = durability;
+            batch
         };
         drafts.iter_mut().for_each(Draft::begin_claim);
         match self.collections.commit_reserved(batch).await {

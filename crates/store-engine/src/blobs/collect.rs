@@ -21,12 +21,13 @@ use super::{
     Blobs, Inner,
     change::{Change, Outcome},
     entry::Indexed,
+    index::Replaced,
     pins::{Collecting, Deleting, Watch},
     reachable::Reachable,
-    read::Status,
+    read::BlobStatus,
     tags::Tags,
 };
-use crate::{Hash, Root};
+use crate::{Hash, Root, metrics::Counter};
 
 /// The number of blobs that one step deletes: each is an expectation and up to three edits, and every store takes
 /// 128 of them, the session's among them.
@@ -42,6 +43,7 @@ pub trait Roots: Debug + Send + Sync {
 
 /// The outcome of a collection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub struct Collected {
     /// Blobs that stay.
     pub kept: u64,
@@ -63,6 +65,9 @@ impl Blobs {
 
     /// Deletes every blob that no tag and no pin reaches and that was added before `keep_newer`.
     ///
+    /// The time of a blob that was added while the clock was ahead says nothing. Such a blob counts as added when
+    /// this store was opened; one that stays gets the present time in place of its own.
+    ///
     /// Safe at any time, beside anything in this process. Pins of other processes are not known here: while
     /// another one has a session in the same store, the answer is [`Kind::Unavailable`]. Any error, also of
     /// reading what a tag reaches, ends it before it deletes more; what is simply not here is no error. One
@@ -71,11 +76,11 @@ impl Blobs {
         let _running = self.0.enter("blobs.collect")?;
         self.0.check_alone("blobs.collect").await?;
         let one = self.0.collecting.clone().lock_owned().await;
-        Collection::begin(self.0.clone(), keep_newer, Arc::new(one))
-            .mark()
-            .await?
-            .sweep()
-            .await
+        let marked = Collection::begin(self.0.clone(), keep_newer, Arc::new(one)).mark();
+        let collected = marked.await?.sweep().await?;
+        Counter::BlobsCollected.add(collected.deleted);
+        Counter::BytesCollected.add(collected.freed);
+        Ok(collected)
     }
 
     /// Deletes blobs whatever tags say. Deleting what is not here is no error; a pinned blob is
@@ -114,12 +119,11 @@ impl Collection {
     fn begin(inner: Arc<Inner>, keep_newer: SystemTime, one: Collecting) -> Self {
         // What is added from now on is never collected.
         let keep_newer = keep_newer.min(SystemTime::now());
-        let since = keep_newer.duration_since(UNIX_EPOCH).unwrap_or_default();
         Self {
             watch: inner.pins.begin(),
             marks: Reachable::new(inner.clone()),
             inner,
-            keep_newer: u64::try_from(since.as_millis()).unwrap_or(u64::MAX),
+            keep_newer: millis(keep_newer),
             one,
         }
     }
@@ -139,7 +143,7 @@ impl Collection {
                 self.marks.add(root).await?;
             }
         }
-        let mut tags = Tags(self.inner.clone()).list_all();
+        let mut tags = Tags(self.inner.clone()).list(..);
         while let Some(tag) = tags.try_next().await? {
             self.marks.add(tag.root).await?;
         }
@@ -171,7 +175,7 @@ impl Collection {
                 let doomed: Vec<Hash> = entries
                     .iter()
                     .filter(|(hash, found)| {
-                        !self.marks.contains(hash) && found.entry.added < self.keep_newer
+                        !self.marks.contains(hash) && self.is_old(found.entry.added)
                     })
                     .map(|(hash, _)| *hash)
                     .collect();
@@ -180,6 +184,7 @@ impl Collection {
                 }
             };
             let total = entries.len() as u64;
+            self.correct_times(&entries, &deleting.hashes).await?;
             entries.retain(|(hash, _)| deleting.hashes.contains(hash));
             let (deleted, freed) = self.inner.delete_step(&entries, deleting).await?;
             collected.kept += total - deleted;
@@ -188,6 +193,34 @@ impl Collection {
         }
         Ok(collected)
     }
+
+    /// Returns true if a blob with this time was added before what is to be kept.
+    fn is_old(&self, added: u64) -> bool {
+        match added > millis(SystemTime::now()) {
+            true => millis(self.inner.opened) <= self.keep_newer,
+            false => added < self.keep_newer,
+        }
+    }
+
+    /// Gives the blobs that stay, and whose time is still to come, the present time: from now on they grow old.
+    async fn correct_times(&self, entries: &[(Hash, Indexed)], doomed: &[Hash]) -> Result<()> {
+        let now = millis(SystemTime::now());
+        let ahead =
+            |(hash, found): &&(Hash, Indexed)| found.entry.added > now && !doomed.contains(hash);
+        for (hash, found) in entries.iter().filter(ahead) {
+            let mut entry = found.entry.clone();
+            entry.added = now;
+            if self.inner.replace(*hash, Some(found), Some(&entry)).await? == Replaced::Conflict {
+                tracing::debug!(%hash, "a blob changed while its time was set right");
+            }
+        }
+        Ok(())
+    }
+}
+
+fn millis(time: SystemTime) -> u64 {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 impl Inner {
@@ -215,10 +248,74 @@ impl Inner {
         }
         let freed = doomed
             .iter()
-            .map(|(_, found)| match Status::of(&found.entry) {
-                Status::Complete { size } => size,
-                Status::Partial { present, .. } => present,
+            .map(|(_, found)| match BlobStatus::of(&found.entry) {
+                BlobStatus::Complete { size } => size,
+                BlobStatus::Partial { present, .. } => present,
             });
         Ok((doomed.len() as u64, freed.sum()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use larder_store_memory::MemoryStore;
+
+    use super::*;
+
+    const YEAR: u64 = 365 * 24 * 3600 * 1000;
+
+    async fn open() -> (Arc<MemoryStore>, Blobs) {
+        let store = Arc::new(MemoryStore::new());
+        let blobs = Blobs::open(store.clone(), store.clone()).await.unwrap();
+        (store, blobs)
+    }
+
+    /// Adds a blob as it is added while the clock is a year ahead.
+    async fn add_ahead(blobs: &Blobs, content: Vec<u8>) -> Hash {
+        let hash = blobs.add(content).await.unwrap().hash();
+        let found = blobs.0.lookup(hash).await.unwrap().unwrap();
+        let mut entry = found.entry.clone();
+        entry.added += YEAR;
+        blobs
+            .0
+            .replace(hash, Some(&found), Some(&entry))
+            .await
+            .unwrap();
+        hash
+    }
+
+    #[tokio::test]
+    async fn a_time_in_the_future_keeps_nothing() {
+        let (_, blobs) = open().await;
+        let mut hashes = Vec::new();
+        for len in [10, 100_000] {
+            hashes.push(add_ahead(&blobs, vec![1; len]).await);
+        }
+        let collected = blobs.collect(SystemTime::now()).await.unwrap();
+        assert_eq!((collected.kept, collected.deleted), (0, 2));
+        for hash in hashes {
+            assert_eq!(blobs.status(hash).await.unwrap(), None);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_time_in_the_future_is_set_right_and_grows_old() {
+        let (store, blobs) = open().await;
+        let hash = add_ahead(&blobs, vec![1; 100_000]).await;
+        let hour = Duration::from_secs(3600);
+        let collected = blobs.collect(SystemTime::now() - hour).await.unwrap();
+        assert_eq!((collected.kept, collected.deleted), (1, 0));
+        let found = blobs.0.lookup(hash).await.unwrap().unwrap();
+        let now = millis(SystemTime::now());
+        assert!(found.entry.added <= now && now - found.entry.added < 60_000);
+        blobs.close().await.unwrap();
+        let blobs = Blobs::open(store.clone(), store).await.unwrap();
+        let bytes = blobs.read_to_bytes(hash, 0..100_000).await.unwrap();
+        assert_eq!(bytes, vec![1; 100_000]);
+        tokio::time::sleep(Duration::from_millis(2)).await;
+        let collected = blobs.collect(SystemTime::now()).await.unwrap();
+        assert_eq!((collected.kept, collected.deleted), (0, 1));
     }
 }

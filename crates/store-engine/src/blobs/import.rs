@@ -25,36 +25,37 @@ mod live;
 
 use live::{Live, Node};
 
-/// The number of bytes after which verified data is recorded, unless [`RECORD_EVERY`] comes first:
-/// so much is fetched again after a crash.
+/// The number of bytes after which verified data is recorded, unless [`RECORD_EVERY`] comes first. At
+/// most about as much is fetched again after a crash.
 pub const RECORD_EVERY_BYTES: u64 = 8 * 1024 * 1024;
 /// See [`RECORD_EVERY_BYTES`].
 pub const RECORD_EVERY: Duration = Duration::from_secs(1);
 
-/// Says if the items of an import were verified before.
+/// Tells if the items of an import were verified before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Trust {
-    /// No: each is verified against the hash before it is kept.
+    /// No: each item is verified against the hash before it is stored.
     Untrusted,
     /// Yes, by the caller, as the get side of iroh-blobs does.
     Verified,
 }
 
-/// The imports that run, so that several of one blob share what they know. Those for a size that is
-/// only claimed are apart from others.
+/// The running imports, so that several imports of one blob share their state. Imports with a size that
+/// is only claimed are kept apart from others.
 #[derive(Debug, Default)]
 pub(crate) struct Imports(Mutex<HashMap<(Hash, u64), Weak<Shared>>>);
 
 #[derive(Debug)]
 pub(crate) struct Shared {
-    /// Itself: a record under way keeps it, so that an import that is begun again finds it.
+    /// A reference to itself: a record that is being written holds it, so that a resumed import finds
+    /// it.
     this: Weak<Shared>,
     hash: Hash,
     size: u64,
     inner: Arc<Inner>,
-    /// Keeps what was recorded from being collected.
+    /// Keeps the recorded data from being collected.
     _pin: Pin,
-    /// The last chunk was verified: the size is the blob's.
+    /// True if the last chunk was verified, which proves the size.
     proven: AtomicBool,
     live: tokio::sync::Mutex<Live>,
 }
@@ -81,11 +82,11 @@ impl Imports {
     }
 }
 
-/// An import that runs. Nothing is kept that was not verified.
+/// A running import. Only verified data is stored.
 ///
-/// Verified data are recorded durably every [`RECORD_EVERY_BYTES`] or [`RECORD_EVERY`], and by
-/// [`finish`](Self::finish). Dropping the import keeps what was recorded; the next one goes on from
-/// there. As long as another import of the same blob is open, nothing is lost by dropping one.
+/// Verified data is recorded durably every [`RECORD_EVERY_BYTES`] or [`RECORD_EVERY`], and by
+/// [`finish`](Self::finish). Dropping the import keeps the recorded data, and the next import continues
+/// from there. As long as another import of the same blob is open, dropping one loses nothing.
 #[derive(Debug)]
 pub struct Import {
     shared: Arc<Shared>,
@@ -96,11 +97,11 @@ pub struct Import {
 }
 
 impl Blobs {
-    /// Begins, or goes on with, the import of a blob of `size` bytes, more than none.
+    /// Begins or resumes the import of a blob of `size` bytes, which must not be zero.
     ///
-    /// Imports of one blob may run at once, each for ranges of its own. Where the size contradicts
-    /// what is proven here, the answer is [`Kind::Invalid`]. Where the blob is complete, items are
-    /// checked and then ignored.
+    /// Imports of one blob may run at once, each for its own ranges. If the size contradicts what is
+    /// proven here, the result is [`Kind::Invalid`]. If the blob is complete, items are checked and
+    /// then ignored.
     pub async fn import(&self, hash: Hash, size: u64, trust: Trust) -> Result<Import> {
         let running = self.0.enter("blobs.import")?;
         let limit = self.0.payloads.capabilities().max_part_len;
@@ -124,8 +125,8 @@ impl Blobs {
         }
     }
 
-    /// Begins an import, as [`import`](Self::import) does, for items that the caller verified, of a
-    /// blob of a size that this store can keep; `None` if the size contradicts what is proven here.
+    /// Begins an import, as [`import`](Self::import) does, for items that the caller has verified, of a
+    /// blob whose size this store can hold; `None` if the size contradicts what is proven here.
     pub(crate) async fn import_verified(&self, hash: Hash, size: u64) -> Result<Option<Import>> {
         let running = self.0.enter("blobs.import")?;
         let shared = self.0.share_import(hash, size).await?.ok();
@@ -149,8 +150,8 @@ fn wrong_size(hash: Hash, size: u64, known: u64) -> Error {
 }
 
 impl Inner {
-    /// The import of a blob, which all that import it share; or the size that is proven here, where
-    /// it is another.
+    /// Returns the shared state of all imports of a blob; or the size that is proven here, if it
+    /// differs.
     async fn share_import(
         self: &Arc<Self>,
         hash: Hash,
@@ -161,7 +162,7 @@ impl Inner {
             Ok(shared) => shared,
             known => return Ok(known),
         };
-        // Only now: what an earlier import recorded is in the index before it is no longer shared.
+        // Only now: an earlier import's record is in the index before its state is no longer shared.
         let known = shared.live.lock().await.load(&shared).await?;
         Ok(known.map_or(Ok(shared), Err))
     }
@@ -170,13 +171,14 @@ impl Inner {
 impl Imports {
     fn share(&self, inner: &Arc<Inner>, pin: Pin, size: u64) -> Result<Arc<Shared>, u64> {
         let hash = pin.hash();
-        // Dropped after the lock, which the last of an import takes.
+        // Dropped after the lock is released, because dropping the last handle takes the lock.
         let mut others = Vec::new();
         let mut imports = self.lock();
         if let Some(shared) = imports.get(&(hash, size)).and_then(Weak::upgrade) {
             return Ok(shared);
         }
-        // Who only said another size must not be able to hold up who knows it: both go on, apart.
+        // An import with a wrong claimed size must not block one that knows the size: both continue,
+        // apart.
         let same = imports.iter().filter(|((other, _), _)| *other == hash);
         others.extend(same.filter_map(|(_, shared)| shared.upgrade()));
         let proven = |shared: &&Arc<Shared>| shared.proven.load(Ordering::Acquire);
@@ -208,15 +210,15 @@ impl Import {
         }
     }
 
-    /// The blob's hash.
+    /// Returns the blob's hash.
     pub fn hash(&self) -> Hash {
         self.shared.hash
     }
 
-    /// Takes the next item. A wrong one is [`Kind::Invalid`]: what was verified before it stays.
+    /// Takes the next item. A wrong one is [`Kind::Invalid`]: data verified before it stays.
     ///
-    /// After an error of the store the import is over. Cancelling it may lose this item, which is
-    /// then missing when the import is finished.
+    /// After an error of the store the import is over. Cancelling this may lose the item, which is then
+    /// missing when the import is finished.
     pub async fn push(&mut self, item: Encoded) -> Result<()> {
         match item {
             Encoded::Size(size) if size == self.shared.size => Ok(()),
@@ -275,7 +277,7 @@ impl Import {
                 return Err(self.wrong(start));
             }
         }
-        // Where the caller verified, the size was its claim as well.
+        // If the caller has verified the items, the size was its claim as well.
         if end == Some(self.shared.size) {
             self.shared.proven.store(true, Ordering::Release);
         }
@@ -313,8 +315,8 @@ impl Import {
         })
     }
 
-    /// The verified hash of a subtree. Items come in order, so what lies before is not needed any
-    /// more: the hashes kept are no more than the tree is high.
+    /// Returns the verified hash of a subtree. Items come in order, so earlier hashes are no longer
+    /// needed: no more hashes are kept than the height of the tree.
     fn expect(&mut self, start: u64, count: u64) -> Result<Cv> {
         self.expected = self.expected.split_off(&start);
         match self.expected.remove(&start) {
@@ -333,17 +335,17 @@ impl Import {
         .with("offset", chunk.saturating_mul(1024))
     }
 
-    /// Returns true if all of the blob is verified, durable or not, from whatever source.
+    /// Returns true if all of the blob is verified, durable or not, from any source.
     pub async fn is_verified(&self) -> bool {
         let live = self.shared.live.lock().await;
         live.is_verified(self.shared.size)
     }
 
-    /// Makes everything that was pushed durable, and says what is here of the blob.
+    /// Makes everything that was pushed durable, and returns which parts of the blob are here.
     pub async fn finish(self) -> Result<Bitfield> {
         let here = self.work(|live, shared| Box::pin(live.finish(shared)));
         let here = here.await?;
-        // Also what was here already.
+        // This includes data that was here already.
         self.shared.inner.collections.make_durable().await?;
         Ok(here)
     }

@@ -11,7 +11,7 @@ use super::{
     change::{Change, Outcome},
     entry::{BlobEntry, Indexed, State},
     keys::{BLOBS, GARBAGE, hash_of_key, key, payload_key},
-    read::Status,
+    read::BlobStatus,
 };
 use crate::Hash;
 
@@ -107,11 +107,11 @@ impl Inner {
 
 impl Blobs {
     /// Every blob of which something is here, with its status, ascending by hash.
-    pub fn list(&self) -> Listing<(Hash, Status)> {
+    pub fn list(&self) -> Listing<(Hash, BlobStatus)> {
         if let Err(error) = self.0.check_open("blobs.list") {
             return super::failed(error);
         }
         let entries = self.0.entries();
-        Box::pin(entries.map_ok(|(hash, found)| (hash, Status::of(&found.entry))))
+        Box::pin(entries.map_ok(|(hash, found)| (hash, BlobStatus::of(&found.entry))))
     }
 }

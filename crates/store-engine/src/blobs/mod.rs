@@ -38,6 +38,7 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
+    time::SystemTime,
 };
 
 use larder_store_api::{BlobStore, CollectionStore, Error, GROUP_LEN, Kind, Listing, Result};
@@ -53,11 +54,11 @@ pub use self::{
     items::Encoded,
     pins::Pin,
     reachable::Reachable,
-    read::{MAX_READ_TO_BYTES, Status},
+    read::{BlobStatus, MAX_READ_TO_BYTES},
     reader::Reader,
     scrub::{Finding, Repair, Scrubbed},
     sessions::{BEAT, LEASE},
-    tags::{MAX_TAG_NAME_LEN, Tag, TagName, Tags},
+    tags::{IntoTagName, MAX_TAG_NAME_LEN, Tag, TagName, Tags},
     transaction::{MAX_STAGED_BLOBS, MAX_STAGED_BYTES, Transaction},
 };
 use self::{import::Imports, pins::Pins, segment::Segments, sessions::Sessions};
@@ -80,6 +81,8 @@ pub(crate) struct Inner {
     payloads: Arc<dyn BlobStore>,
     collections: Collections,
     block_len: u64,
+    /// The time at which this engine was opened.
+    opened: SystemTime,
     pins: Arc<Pins>,
     roots: Mutex<Vec<Arc<dyn Roots>>>,
     segments: Segments,
@@ -104,7 +107,8 @@ impl fmt::Debug for Inner {
 impl Blobs {
     /// Opens the blobs of two stores (of the second, a handle may be given that is there already, or
     /// the store itself), and sweeps what an unclean end of the last run left behind:
-    /// the cost follows what that run wrote, not what is stored.
+    /// the cost follows what that run wrote, not what is stored. A store that cannot be written, or whose disk
+    /// is full, is opened all the same; then the sweep is left to a later start.
     pub async fn open(
         payloads: Arc<dyn BlobStore>,
         collections: impl Into<Collections>,
@@ -123,6 +127,7 @@ impl Blobs {
             payloads,
             collections: collections.into(),
             block_len,
+            opened: SystemTime::now(),
             pins: Arc::default(),
             roots: Mutex::default(),
             segments: Segments::default(),
@@ -134,8 +139,7 @@ impl Blobs {
             running: AtomicUsize::new(0),
             idle: Notify::new(),
         });
-        inner.sweep_sessions().await?;
-        inner.sweep_garbage().await?;
+        inner.sweep_leftovers().await?;
         Ok(Self(inner))
     }
 
@@ -193,6 +197,21 @@ impl Blobs {
 }
 
 impl Inner {
+    /// Deletes what earlier runs left, where the store can be written.
+    async fn sweep_leftovers(self: &Arc<Self>) -> Result<()> {
+        let swept = async {
+            self.sweep_sessions().await?;
+            self.sweep_garbage().await
+        };
+        match swept.await {
+            Err(error) if matches!(error.kind(), Kind::Denied | Kind::Full) => {
+                tracing::info!(%error, "what earlier runs left behind stays until a later start");
+                Ok(())
+            }
+            other => other,
+        }
+    }
+
     fn check_open(&self, operation: &'static str) -> Result<()> {
         if self.closed.load(Ordering::SeqCst) {
             return Err(Error::new(Kind::Closed, operation, "the store was closed"));

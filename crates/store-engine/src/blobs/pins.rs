@@ -3,6 +3,7 @@
 
 use std::{
     collections::{BTreeMap, HashSet},
+    fmt,
     sync::{Arc, Mutex, MutexGuard},
 };
 
@@ -17,10 +18,9 @@ const MAX_NEWS: usize = 1 << 20;
 
 /// Keeps a blob, or all that a hash sequence names, from being collected until the last clone is
 /// dropped. It lives in memory: to keep something longer, tag it.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Pin(Arc<Held>);
 
-#[derive(Debug)]
 struct Held {
     root: Root,
     size: Option<u64>,
@@ -41,6 +41,21 @@ impl Pin {
     /// The blob's size, where it was just added.
     pub fn size(&self) -> Option<u64> {
         self.0.size
+    }
+}
+
+impl fmt::Debug for Pin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pin")
+            .field("root", &self.0.root)
+            .field("size", &self.0.size)
+            .finish_non_exhaustive()
+    }
+}
+
+impl From<&Pin> for Root {
+    fn from(pin: &Pin) -> Self {
+        pin.root()
     }
 }
 
@@ -299,6 +314,16 @@ mod tests {
             let deleting = pins.begin_deleting(&hashes);
             assert_eq!(deleting.hashes, [hashes[0], hashes[2]]);
         }
+    }
+
+    #[tokio::test]
+    async fn a_pin_shows_itself_and_no_other() {
+        let pins = Arc::new(Pins::default());
+        let other = pins.pin(Root::raw(Hash::of(b"other")), Some(5)).await;
+        let pin = pins.pin(Root::raw(Hash::EMPTY), Some(0)).await;
+        let text = format!("{pin:?}");
+        let hash = format!("{:?}", other.hash());
+        assert!(text.contains("Some(0)") && !text.contains(&hash), "{text}");
     }
 
     #[tokio::test]

@@ -1,5 +1,5 @@
-//! The plan of a verified read: the nodes and groups that it needs, in the order of the bao
-//! encoding, with the hash that each group must have.
+//! The plan of a verified read: the nodes and groups that it needs, in the order of the bao encoding,
+//! with the expected hash of each group.
 
 use std::sync::Arc;
 
@@ -47,14 +47,14 @@ pub(crate) struct Group {
     pub len: usize,
     is_root: bool,
     expected: Cv,
-    /// The wanted chunks of it; `None` for all.
+    /// The wanted chunks of it; `None` if all are wanted.
     ranges: Option<ChunkRanges>,
-    /// Set where the group is not whole.
+    /// Set if the group is incomplete.
     fragment: Option<Fragment>,
 }
 
-/// The steps of a verified read, in windows, of a blob that is not inline. Nodes are verified here,
-/// groups by [`Group::verify`].
+/// Returns the steps of a verified read in windows, for a blob that is not inline. Nodes are verified
+/// here, groups by [`Group::verify`].
 pub(crate) fn windows(
     inner: Arc<Inner>,
     hash: Hash,
@@ -122,7 +122,7 @@ pub(crate) fn windows(
             match step {
                 Ok(step) => steps.push(step),
                 Err(error) => {
-                    // What was before it can be had.
+                    // The data before it can be read.
                     if !steps.is_empty() {
                         yield Window { payload, steps: std::mem::take(&mut steps) };
                     }
@@ -155,12 +155,12 @@ impl Partial {
 }
 
 impl Group {
-    /// The bytes to read, if `data` at `offset` holds them.
+    /// Returns the end of the bytes to read, if `data` at `offset` contains them.
     pub(crate) fn end(&self) -> u64 {
         self.offset + self.len as u64
     }
 
-    /// Checks the group's bytes, and gives the items of the encoding that were asked for.
+    /// Checks the group's bytes, and appends the requested items of the encoding.
     pub(crate) fn verify(&self, hash: Hash, data: Bytes, out: &mut Vec<Encoded>) -> Result<()> {
         let walk = Walk {
             hash,
@@ -172,7 +172,7 @@ impl Group {
     }
 }
 
-/// Reads nodes of an outboard by blocks, of which it keeps the last few.
+/// Reads nodes of an outboard by blocks, and caches the last few blocks.
 struct OutboardBlocks<'a> {
     inner: &'a Inner,
     hash: Hash,
@@ -190,7 +190,7 @@ impl<'a> OutboardBlocks<'a> {
         }
     }
 
-    /// The verified child hashes of the node over `groups` groups from `start`.
+    /// Returns the verified child hashes of the node over `groups` groups from `start`.
     async fn pair(&mut self, start: u64, groups: u64, cv: Cv, is_root: bool) -> Result<(Cv, Cv)> {
         let damaged = || damaged_tree(self.hash, start * GROUP_LEN);
         let at = pair_index(start, groups);

@@ -1,12 +1,15 @@
-//! Reading: everything is verified as it is read.
+//! Reads blobs; all data is verified as it is read.
 
-use std::{ops::Range, sync::Arc};
+use std::{
+    ops::{Range, RangeBounds},
+    sync::Arc,
+};
 
 use async_stream::try_stream;
 use bao_tree::{ChunkNum, ChunkRanges, io::Leaf};
 use bytes::{Bytes, BytesMut};
 use futures_util::{TryStreamExt, stream};
-use larder_store_api::{Error, GROUP_LEN, Kind, Listing, Part, PayloadId, Result};
+use larder_store_api::{Error, GROUP_LEN, Kind, Listing, Part, PayloadId, Result, positions};
 
 use super::{
     Blobs, Inner,
@@ -21,14 +24,15 @@ use super::{
 use crate::{
     Hash,
     blocking::{INLINE_HASH_LEN, blocking},
+    metrics::{Counter, Sum},
 };
 
-/// The most that [`Blobs::read_to_bytes`] reads.
+/// The most bytes that [`Blobs::read_to_bytes`] reads.
 pub const MAX_READ_TO_BYTES: u64 = 64 * 1024 * 1024;
 
 /// The local part of a blob.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Status {
+pub enum BlobStatus {
     /// All of it.
     Complete {
         /// Its size in bytes.
@@ -45,37 +49,38 @@ pub enum Status {
     },
 }
 
-impl Status {
+impl BlobStatus {
     pub(crate) fn of(entry: &BlobEntry) -> Self {
         match &entry.state {
             State::Partial(partial) => {
                 let bitfield = partial.bitfield();
-                Status::Partial {
+                BlobStatus::Partial {
                     size: partial.stored.size,
                     proven: bitfield.size_is_proven(),
                     present: bitfield.present_bytes(),
                 }
             }
-            _ => Status::Complete { size: entry.size() },
+            _ => BlobStatus::Complete { size: entry.size() },
         }
     }
 }
 
 impl Blobs {
     /// Returns the status of a blob; `None` if nothing of it is here.
-    pub async fn status(&self, hash: Hash) -> Result<Option<Status>> {
+    pub async fn status(&self, hash: Hash) -> Result<Option<BlobStatus>> {
         self.0.check_open("blobs.status")?;
         let found = self.0.lookup(hash).await?;
-        Ok(found.map(|found| Status::of(&found.entry)))
+        Ok(found.map(|found| BlobStatus::of(&found.entry)))
     }
 
-    /// The bytes of `range` in order, each verified, in pieces of up to 1 MiB.
+    /// Returns the bytes of `range` in order, each verified, in pieces of up to 1 MiB.
     ///
-    /// The range is clipped to the blob's size. Bytes that are not here are [`Kind::NotFound`],
-    /// damaged ones [`Kind::Corrupt`]: all bytes before them come first, and reading beyond them
-    /// works.
-    pub fn read(&self, hash: Hash, range: Range<u64>) -> Listing<Bytes> {
-        let inner = self.0.clone();
+    /// The range is clipped to the blob's size. Missing bytes are [`Kind::NotFound`], damaged ones
+    /// [`Kind::Corrupt`]: all bytes before them come first, and reading beyond them works.
+    pub fn read(&self, hash: Hash, range: impl RangeBounds<u64>) -> Listing<Bytes> {
+        let (inner, range) = (self.0.clone(), positions(range));
+        Counter::BlobReads.add(1);
+        let mut read = Sum::new(Counter::BytesRead);
         Box::pin(
             stream::once(async move {
                 inner.check_open("blobs.read")?;
@@ -83,16 +88,21 @@ impl Blobs {
                 let found = found.ok_or_else(|| not_found("blobs.read", hash))?;
                 Ok::<_, Error>(inner.read_entry(hash, found.entry, range))
             })
-            .try_flatten(),
+            .try_flatten()
+            .inspect_ok(move |piece| read.add(piece.len() as u64)),
         )
     }
 
     /// Reads a range, as [`read`](Self::read) does, in one piece of at most [`MAX_READ_TO_BYTES`].
-    pub async fn read_to_bytes(&self, hash: Hash, range: Range<u64>) -> Result<Bytes> {
+    pub async fn read_to_bytes(&self, hash: Hash, range: impl RangeBounds<u64>) -> Result<Bytes> {
+        let range = positions(range);
         self.0.check_open("blobs.read")?;
         let found = self.0.lookup(hash).await?;
         let entry = found.ok_or_else(|| not_found("blobs.read", hash))?.entry;
-        self.0.read_entry_to_bytes(hash, entry, range).await
+        Counter::BlobReads.add(1);
+        let bytes = self.0.read_entry_to_bytes(hash, entry, range).await?;
+        Counter::BytesRead.add(bytes.len() as u64);
+        Ok(bytes)
     }
 }
 
@@ -138,12 +148,12 @@ fn clip(range: Range<u64>, size: u64) -> Range<u64> {
 }
 
 fn as_usize(range: &Range<u64>) -> Range<usize> {
-    // Only ever used within a blob that is in memory.
+    // Only used within a blob that is in memory.
     let cast = |at: u64| usize::try_from(at).unwrap_or(usize::MAX);
     cast(range.start)..cast(range.end)
 }
 
-/// The groups that `range` touches.
+/// Returns the groups that `range` touches.
 fn group_span(range: &Range<u64>) -> Range<u64> {
     range.start / GROUP_LEN..range.end.div_ceil(GROUP_LEN)
 }
@@ -215,7 +225,7 @@ impl Inner {
         ended.map(|()| good.unwrap_or_default())
     }
 
-    /// Reads and verifies a range of a complete blob, whose groups have these hashes.
+    /// Reads and verifies a range of a complete blob whose groups have these hashes.
     async fn read_window(
         &self,
         hash: Hash,
@@ -272,13 +282,13 @@ impl Inner {
     }
 }
 
-/// The bytes of all groups that `range` touches, which is not empty.
+/// Returns the byte range of all groups that `range` touches; `range` is not empty.
 fn span_of_groups(range: &Range<u64>, size: u64) -> Range<u64> {
     let groups = group_span(range);
     groups.start * GROUP_LEN..group_range(groups.end - 1, size).end
 }
 
-/// Whole groups that were read, to be verified.
+/// Whole groups that were read and must be verified.
 struct Window {
     hash: Hash,
     size: u64,
@@ -297,7 +307,7 @@ impl Window {
         }
     }
 
-    /// Returns the wanted bytes, as far as the groups are right.
+    /// Returns the wanted bytes, up to the first group that is damaged.
     fn check(self) -> Verified<Bytes> {
         let first = self.range.start / GROUP_LEN * GROUP_LEN;
         let single = group_count(self.size) == 1;

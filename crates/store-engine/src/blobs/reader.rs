@@ -1,4 +1,4 @@
-//! A blob as `AsyncRead` and `AsyncSeek`.
+//! Reads a blob through `AsyncRead` and `AsyncSeek`.
 
 use std::{
     io::{self, SeekFrom},
@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncSeek, ReadBuf};
 use super::{Blobs, entry::BlobEntry, error::not_found, pins::Pin};
 use crate::{Hash, Root};
 
-/// Reads a blob, verified, from any position. The blob is pinned meanwhile.
+/// Reads a blob, verified, from any position. Keeps the blob pinned.
 ///
 /// Errors are [`io::Error`]s that carry the store's [`Error`].
 pub struct Reader {
@@ -22,7 +22,7 @@ pub struct Reader {
     entry: BlobEntry,
     _pin: Pin,
     position: u64,
-    /// The bytes that were already read, at the position.
+    /// The bytes at the position that were already read.
     piece: Bytes,
     /// The pieces after it.
     pieces: Option<Listing<Bytes>>,
@@ -38,8 +38,8 @@ impl std::fmt::Debug for Reader {
 }
 
 impl Blobs {
-    /// A reader of a blob, which stands at its start. [`Kind::NotFound`] where nothing of it is
-    /// here; of a partial blob, what is here can be read.
+    /// Returns a reader at the start of a blob. [`Kind::NotFound`] if nothing of it is here; the
+    /// existing parts of a partial blob can be read.
     pub async fn reader(&self, hash: Hash) -> Result<Reader> {
         self.0.check_open("blobs.reader")?;
         let pin = self.0.pins.pin(Root::raw(hash), None).await;
@@ -58,7 +58,7 @@ impl Blobs {
 }
 
 impl Reader {
-    /// The blob's size in bytes, as far as it is known.
+    /// Returns the blob's size in bytes, as far as it is known.
     pub fn size(&self) -> u64 {
         self.entry.size()
     }
@@ -78,7 +78,7 @@ impl Reader {
     }
 }
 
-/// The store's error as the operating system would say it.
+/// Converts the store's error to the closest I/O error.
 fn to_io(error: Error) -> io::Error {
     let kind = match error.kind() {
         Kind::NotFound => io::ErrorKind::NotFound,

@@ -40,6 +40,7 @@ pub enum Repair {
 
 /// The report of a scrub about one blob or payload.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Scrubbed {
     /// The blob; `None` for a payload that no blob claims.
     pub hash: Option<Hash>,

@@ -1,4 +1,4 @@
-//! Verified hashes of groups, cached: what makes a random read cost one hash and not a path.
+//! A cache of verified group hashes, with which a random read costs one hash instead of a path.
 
 use std::{
     num::NonZeroUsize,
@@ -22,7 +22,7 @@ pub(crate) const SEGMENT_GROUPS: u64 = 1024;
 /// The number of cached segments: 34 KiB each, 8.5 MiB in all, for 4 GiB of data.
 const CACHED_SEGMENTS: NonZeroUsize = NonZeroUsize::new(256).expect("not zero");
 
-/// The hashes of a segment's groups; `None` where the outboard is damaged.
+/// The hashes of a segment's groups; `None` if the outboard is damaged.
 pub(crate) type Segment = Vec<Option<Cv>>;
 
 #[derive(Debug)]
@@ -56,7 +56,7 @@ impl Segments {
 }
 
 impl Inner {
-    /// The verified hashes of `groups` of a complete blob; `None` where the outboard is damaged.
+    /// Returns the verified hashes of `groups` of a complete blob; `None` if the outboard is damaged.
     pub(crate) async fn group_hashes(
         &self,
         hash: Hash,
@@ -71,7 +71,7 @@ impl Inner {
                 None => {
                     let segment = self.load_segment(hash, stored, index).await?;
                     let segment = Arc::new(segment);
-                    // Damage is not remembered: it may be repaired, or have been a bad read.
+                    // Damage is not cached: it may be repaired, or have been a bad read.
                     if segment.iter().all(Option::is_some) {
                         self.segments.put(stored.payload, index, segment.clone());
                     }
@@ -86,7 +86,7 @@ impl Inner {
         Ok(hashes)
     }
 
-    /// The hashes of a segment, verified again from what is stored.
+    /// Reads the hashes of a segment from the store, and verifies them again.
     pub(crate) async fn load_segment(
         &self,
         hash: Hash,
@@ -140,7 +140,7 @@ impl Inner {
         self.read_outboard(hash, stored, range).await
     }
 
-    /// Bytes of an outboard, from wherever it is.
+    /// Returns bytes of an outboard, from the entry or the payload.
     pub(crate) async fn read_outboard(
         &self,
         hash: Hash,
@@ -148,7 +148,7 @@ impl Inner {
         range: Range<u64>,
     ) -> Result<Bytes> {
         match &stored.outboard {
-            // An entry has all of its outboard, and only a node of it is ever asked for.
+            // An entry has its whole outboard, and only nodes within it are requested.
             Some(outboard) => Ok(outboard.slice(range.start as usize..range.end as usize)),
             None => {
                 self.read_part(hash, stored.payload, Part::Outboard, range)
@@ -158,7 +158,7 @@ impl Inner {
     }
 }
 
-/// A missing outboard is a damaged one.
+/// Treats a missing outboard as damaged.
 fn known(pairs: Result<Bytes>, hash: Hash) -> Result<Option<Bytes>> {
     match pairs {
         Ok(pairs) => Ok(Some(pairs)),
@@ -170,8 +170,8 @@ fn known(pairs: Result<Bytes>, hash: Hash) -> Result<Option<Bytes>> {
     }
 }
 
-/// Verifies the subtree over `groups` groups from `start`, both relative to `pairs`, and takes the
-/// hashes of its groups. Whatever is below a damaged node stays unknown.
+/// Verifies the subtree over `groups` groups from `start`, both relative to `pairs`, and collects the
+/// hashes of its groups. The hashes below a damaged node stay unknown.
 fn verify(
     pairs: &[u8],
     start: u64,

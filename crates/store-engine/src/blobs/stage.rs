@@ -1,5 +1,5 @@
-//! The blobs that enter the index together, whose bytes are where they belong already, and the
-//! claims that are made with them.
+//! Blobs that enter the index together, after their bytes were written, and the claims that are
+//! committed with them.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -14,23 +14,23 @@ use super::{
 };
 use crate::collections::holds;
 
-/// The number of times that a commit is tried again after others came first. Each time means that
-/// another one succeeded.
+/// The number of times that a commit is repeated after a conflict. Each conflict means that another
+/// commit succeeded.
 const MAX_ATTEMPTS: usize = 1024;
 
-/// The number of expectations and edits of a batch that are not for the staged blobs: the
-/// session's.
+/// The number of expectations and edits of a batch that do not belong to the staged blobs: those of the
+/// session.
 const OVERHEAD: usize = 1;
 
-/// A blob that has an entry as soon as it is committed. It is pinned until then.
+/// A blob that gets an entry when it is committed. It is pinned until then.
 #[derive(Debug)]
 pub(crate) struct Staged {
     pub pin: Pin,
     pub entry: BlobEntry,
     /// The payload that the entry names.
     pub draft: Option<Draft>,
-    /// The entry that is there, as far as it is known. Most often the blob is new, so nobody looks
-    /// before the commit says so.
+    /// The existing entry, as far as it is known. Most blobs are new, so this is read only after a
+    /// conflict.
     pub old: Option<Indexed>,
 }
 
@@ -44,7 +44,7 @@ impl Staged {
         }
     }
 
-    /// Deletes the payload that was written for it, if there is one.
+    /// Deletes the payload that was written for the blob, if there is one.
     pub(crate) async fn discard(self) {
         if let Some(draft) = self.draft {
             draft.discard().await;
@@ -59,14 +59,13 @@ impl Staged {
     }
 }
 
-/// The claims that are committed together with the blobs: edits of anything, if the expectations
-/// hold.
+/// Claims that are committed together with the blobs: arbitrary edits, if the expectations are met.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Claims {
     pub expect: Vec<Expect>,
     pub edits: Vec<Edit>,
     pub pins: Vec<Pin>,
-    /// Of the claims and the blobs.
+    /// The durability of the claims and the blobs.
     pub durability: Durability,
 }
 
@@ -81,12 +80,12 @@ impl Claims {
 }
 
 impl Inner {
-    /// Commits all blobs of `staged` that are not there whole already, and `claims`: in one commit
-    /// where the store takes as much; else the claims, and with them as many blobs as it takes, in
-    /// the last one. Committed blobs leave `staged`.
+    /// Commits all blobs of `staged` that are not complete already, and `claims`: in one commit if the
+    /// store accepts that many edits; else the claims come in the last commit, together with as many
+    /// blobs as fit. Committed blobs leave `staged`.
     ///
-    /// Where an expectation of `claims` does not hold, the answer is [`Kind::Conflict`], and what is
-    /// left stays staged; after any other error, payloads may be lost. `None` says that there was
+    /// If an expectation of `claims` is not met, the result is [`Kind::Conflict`], and the remaining
+    /// blobs stay staged; after any other error, payloads may be lost. `None` means that there was
     /// nothing to commit.
     pub(crate) async fn put(
         self: &Arc<Self>,
@@ -129,7 +128,7 @@ impl Inner {
     ) -> Result<Option<Revision>> {
         for _ in 0..MAX_ATTEMPTS {
             if staged.is_empty() && claims.is_empty() {
-                // What is there may be so by a commit that is not durable yet.
+                // The existing entries may come from a commit that is not durable yet.
                 if claims.durability == Durability::OnWrite {
                     self.collections.make_durable().await?;
                 }
@@ -165,7 +164,7 @@ impl Inner {
         Err(Error::new(Kind::Unavailable, "blobs.commit", message))
     }
 
-    /// Looks at what is there of each blob. Those that are there whole are staged no longer.
+    /// Reads the existing entry of each blob. Blobs that are complete are no longer staged.
     async fn look_again(self: &Arc<Self>, staged: &mut Vec<Staged>) -> Result<Looked> {
         let mut looked = Looked::AsBefore;
         let mut left = Vec::with_capacity(staged.len());
@@ -186,7 +185,7 @@ impl Inner {
         Ok(looked)
     }
 
-    /// Says which expectation does not hold, if one does not.
+    /// Returns an error for an expectation that is not met, if there is one.
     async fn check(&self, expect: &[Expect]) -> Result<()> {
         for expect in expect {
             let (Expect::Absent { collection, key }
@@ -210,7 +209,7 @@ impl Inner {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Looked {
-    /// No entry is another than was believed.
+    /// All entries are as expected.
     AsBefore,
     Changed,
 }

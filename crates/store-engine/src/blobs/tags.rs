@@ -6,14 +6,15 @@
 
 use std::{
     fmt,
-    ops::Bound,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::StreamExt;
-use larder_store_api::{CollectionId, Edit, Error, Expect, Kind, Listing, Order, Result, Scan};
+use larder_store_api::{
+    CollectionId, Edit, Error, Expect, IntoBytes, KeyRange, Kind, Listing, Order, Result, Scan,
+};
 
 use super::{
     Inner,
@@ -36,8 +37,8 @@ pub struct TagName(Bytes);
 
 impl TagName {
     /// A name, or [`Kind::Invalid`] where it is empty or too long.
-    pub fn new(name: impl Into<Bytes>) -> Result<Self> {
-        let name = name.into();
+    pub fn new(name: impl IntoBytes) -> Result<Self> {
+        let name = name.into_bytes();
         if name.is_empty() || name.len() > MAX_TAG_NAME_LEN {
             return Err(Error::new(
                 Kind::Invalid,
@@ -55,19 +56,56 @@ impl TagName {
     }
 }
 
-impl TryFrom<&str> for TagName {
-    type Error = Error;
+/// A conversion into the name of a tag: a [`TagName`], or text or bytes that are checked.
+pub trait IntoTagName {
+    /// Returns the name.
+    ///
+    /// # Errors
+    /// [`Kind::Invalid`] where it is empty or too long.
+    fn into_tag_name(self) -> Result<TagName>;
+}
 
-    fn try_from(name: &str) -> Result<Self> {
-        Self::new(Bytes::copy_from_slice(name.as_bytes()))
+macro_rules! names {
+    ($($name:ty),*) => {$(
+        impl TryFrom<$name> for TagName {
+            type Error = Error;
+
+            fn try_from(name: $name) -> Result<Self> {
+                Self::new(name)
+            }
+        }
+
+        impl IntoTagName for $name {
+            fn into_tag_name(self) -> Result<TagName> {
+                TagName::new(self)
+            }
+        }
+    )*};
+}
+
+names!(&str, String, &String, Bytes, &[u8], Vec<u8>);
+
+impl IntoTagName for TagName {
+    fn into_tag_name(self) -> Result<TagName> {
+        Ok(self)
     }
 }
 
-impl TryFrom<Bytes> for TagName {
-    type Error = Error;
+impl IntoTagName for &TagName {
+    fn into_tag_name(self) -> Result<TagName> {
+        Ok(self.clone())
+    }
+}
 
-    fn try_from(name: Bytes) -> Result<Self> {
-        Self::new(name)
+impl IntoBytes for TagName {
+    fn into_bytes(self) -> Bytes {
+        self.0
+    }
+}
+
+impl IntoBytes for &TagName {
+    fn into_bytes(self) -> Bytes {
+        self.0.clone()
     }
 }
 
@@ -163,7 +201,8 @@ pub(super) fn decode(key: &Bytes, value: &[u8]) -> Result<Root> {
 
 impl Tags {
     /// Sets `name` to `root`, whatever it was. Durable when it returns.
-    pub async fn set(&self, name: TagName, root: Root) -> Result<()> {
+    pub async fn set(&self, name: impl IntoTagName, root: impl Into<Root>) -> Result<()> {
+        let (name, root) = (name.into_tag_name()?, root.into());
         let _running = self.0.enter("tags.set")?;
         // A collection that has read the tags already must still learn of this one.
         let pin = self.0.pins.pin(root, None).await;
@@ -173,22 +212,23 @@ impl Tags {
     }
 
     /// Returns the root that `name` keeps, or `None` if there is no such tag.
-    pub async fn get(&self, name: &TagName) -> Result<Option<Root>> {
+    pub async fn get(&self, name: impl IntoTagName) -> Result<Option<Root>> {
+        let name = name.into_tag_name()?;
         self.0.check_open("tags.get")?;
-        let entry = self.0.collections.get(TAGS, name.0.clone()).await?;
+        let entry = self.0.collections.get(TAGS, name.0).await?;
         entry
             .map(|entry| decode(&entry.key, &entry.value))
             .transpose()
     }
 
-    /// The tags whose names lie within these bounds, ascending.
-    pub fn list(&self, names: (Bound<Bytes>, Bound<Bytes>)) -> Listing<Tag> {
+    /// Lists the tags whose names lie in `names`, ascending; `..` is all of them.
+    pub fn list(&self, names: impl KeyRange) -> Listing<Tag> {
         if let Err(error) = self.0.check_open("tags.list") {
             return Box::pin(futures_util::stream::once(async { Err(error) }));
         }
         let scan = Scan {
             collection: TAGS,
-            keys: names,
+            keys: names.into_bounds(),
             order: Order::Ascending,
         };
         Box::pin(self.0.collections.scan(scan).map(|entry| {
@@ -199,14 +239,9 @@ impl Tags {
         }))
     }
 
-    /// All tags, ascending by name.
-    pub fn list_all(&self) -> Listing<Tag> {
-        self.list((Bound::Unbounded, Bound::Unbounded))
-    }
-
-    /// Deletes the tags whose names lie within these bounds, and says how many there were. Each is
+    /// Deletes the tags whose names lie in `names`, and returns how many there were. Each is
     /// deleted durably, but not all at once: after an error some may be gone.
-    pub async fn delete(&self, names: (Bound<Bytes>, Bound<Bytes>)) -> Result<u64> {
+    pub async fn delete(&self, names: impl KeyRange) -> Result<u64> {
         let _running = self.0.enter("tags.delete")?;
         let mut tags = self.list(names).chunks(DELETE_BATCH);
         let mut deleted = 0;
@@ -223,28 +258,29 @@ impl Tags {
         Ok(deleted)
     }
 
-    /// Deletes one tag, and says whether there was one.
-    pub async fn delete_one(&self, name: &TagName) -> Result<u64> {
-        let bound = Bound::Included(name.0.clone());
-        self.delete((bound.clone(), bound)).await
+    /// Deletes one tag, and returns true if there was one.
+    pub async fn delete_one(&self, name: impl IntoTagName) -> Result<bool> {
+        let name = name.into_tag_name()?;
+        Ok(self.delete(&name..=&name).await? > 0)
     }
 
     /// Gives the tag `from` the name `to`, replacing a tag of that name, in one atomic step.
     /// [`Kind::NotFound`] where there is no tag `from`.
-    pub async fn rename(&self, from: &TagName, to: TagName) -> Result<()> {
+    pub async fn rename(&self, from: impl IntoTagName, to: impl IntoTagName) -> Result<()> {
+        let (from, to) = (from.into_tag_name()?, to.into_tag_name()?);
         let _running = self.0.enter("tags.rename")?;
         loop {
             let entry = self.0.collections.get(TAGS, from.0.clone()).await?;
             let Some(entry) = entry else {
                 return Err(
                     Error::new(Kind::NotFound, "tags.rename", "there is no such tag")
-                        .with("tag", from),
+                        .with("tag", &from),
                 );
             };
             let root = decode(&entry.key, &entry.value)?;
             let pin = self.0.pins.pin(root, None).await;
             let mut edits = vec![put_tag(&to, root)?];
-            if *from != to {
+            if from != to {
                 edits.push(Edit::Delete {
                     collection: TAGS,
                     key: from.0.clone(),
@@ -263,7 +299,8 @@ impl Tags {
     }
 
     /// Sets a new tag with a name of its own, `auto-` and the time.
-    pub async fn create(&self, root: Root) -> Result<TagName> {
+    pub async fn create(&self, root: impl Into<Root>) -> Result<TagName> {
+        let root = root.into();
         let _running = self.0.enter("tags.create")?;
         let pin = self.0.pins.pin(root, None).await;
         let now = SystemTime::now().duration_since(UNIX_EPOCH);

@@ -1,9 +1,9 @@
 //! Transactions: blobs, tags, slots of records and entries of collections that become durable in one
-//! commit, all or nothing.
+//! atomic commit.
 //!
-//! Whoever writes something that consists of several things stages them in a [`Transaction`] and
-//! commits it once. Blobs are staged first: their hashes are known at once, and their bytes can be
-//! read from the transaction. Tags and entries about them come next, and last the commit.
+//! To write something that consists of several things, stage them in a [`Transaction`] and commit it
+//! once. Stage blobs first: their hashes are known at once, and their bytes can be read from the
+//! transaction. Tags and entries that refer to them come next, and the commit comes last.
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")]
@@ -51,21 +51,21 @@
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
-    ops::Range,
+    ops::RangeBounds,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use bytes::Bytes;
 use larder_store_api::{
-    Durability, Edit, Error, Expect, GROUP_LEN, Kind, Put, PutRecord, Result, Revision,
+    Durability, Edit, Error, Expect, GROUP_LEN, Kind, Put, PutRecord, Result, Revision, positions,
 };
 
 use super::{
     AddOptions, Blobs, Hashed, Inner, Progress, Running, Source,
-    add::{Windows, now},
+    add::{Windows, count_added, now},
     entry::{BlobEntry, Indexed, State},
     pins::Pin,
-    read::Status,
+    read::BlobStatus,
     stage::{Claims, Staged},
     tags::{TAGS, TagName, put_tag},
 };
@@ -75,24 +75,24 @@ use crate::{
     records::{Records, SlotState, stage::Staging},
 };
 
-/// The most bytes of blobs within their entries that are staged: beyond it, blobs are committed
-/// before the rest.
+/// The most inline bytes of blobs that are staged: beyond it, blobs are committed before the rest.
 pub const MAX_STAGED_BYTES: usize = 4 * 1024 * 1024;
 /// The most blobs that are staged: beyond it, they are committed before the rest.
 pub const MAX_STAGED_BLOBS: usize = 4096;
 
-/// Blobs, tags, slots of records and entries of collections that become durable in one commit, all or
-/// nothing. Made by [`Blobs::transaction`]. A clone is the same transaction; when the last is dropped
-/// uncommitted, nothing was said, and what was written is deleted.
+/// Blobs, tags, slots of records and entries of collections that become durable in one atomic commit.
+/// Made by [`Blobs::transaction`]. A clone is a handle to the same transaction; if the last one is
+/// dropped uncommitted, nothing takes effect, and the written data is deleted.
 ///
-/// Up to [`MAX_STAGED_BLOBS`] blobs with [`MAX_STAGED_BYTES`] within their entries are one commit, if
-/// the store takes a batch of so many edits: [`max_batch_len`](larder_store_api::CollectionCapabilities)
-/// says how many, each blob takes up to three of them. Of more, blobs are committed first, as if they
-/// had been added before; all that is said about them is still one commit, the last. Tags, slots and
-/// entries that are too many for one are refused.
+/// Up to [`MAX_STAGED_BLOBS`] blobs with [`MAX_STAGED_BYTES`] of inline data are one commit, if the
+/// store accepts a batch of that many edits:
+/// [`max_batch_len`](larder_store_api::CollectionCapabilities) is the limit, and each blob needs up to
+/// three edits. If there are more blobs, they are committed first, as if they had been added before;
+/// everything that refers to them is still one commit, the last. Tags, slots and entries that are too
+/// many for one commit are refused.
 ///
-/// The transaction keeps its blobs from being collected until it is dropped. [`Blobs::close`] waits
-/// for that.
+/// The transaction keeps its blobs from being collected until it is dropped. [`Blobs::close`] waits for
+/// that.
 #[derive(Debug, Clone)]
 pub struct Transaction(Arc<Shared>);
 
@@ -101,20 +101,19 @@ struct Shared {
     inner: Arc<Inner>,
     state: Mutex<Stage>,
     records: tokio::sync::Mutex<Staging>,
-    /// One commit of it at a time.
+    /// Allows one commit of it at a time.
     committing: tokio::sync::Mutex<()>,
-    /// Dropped last: what is dropped before it may need to be tidied up.
+    /// Dropped last: dropping the fields before it may require cleaning up.
     _running: Running,
 }
 
 #[derive(Debug)]
 struct Stage {
     phase: Phase,
-    /// The entries that are staged and not committed; for readers also those that are being
-    /// committed.
+    /// The entries that are staged and not committed; for readers also those that are being committed.
     entries: HashMap<Hash, BlobEntry>,
     staged: Vec<Staged>,
-    /// The number of bytes within the entries of `staged`.
+    /// The number of inline bytes in `staged`.
     bytes: usize,
     pins: Vec<Pin>,
     /// `None` deletes the tag.
@@ -128,14 +127,14 @@ enum Phase {
     Open,
     Committing,
     Committed(Option<Revision>),
-    /// An expectation did not hold.
+    /// An expectation was not met.
     Conflict(Error),
     /// A store failed.
     Failed(Error),
 }
 
 impl Blobs {
-    /// Begins a transaction; see there. [`Kind::Closed`] where the store is closed.
+    /// Begins a [`Transaction`]. [`Kind::Closed`] if the store is closed.
     pub fn transaction(&self) -> Result<Transaction> {
         let running = self.0.enter("blobs.transaction")?;
         Ok(Transaction(Arc::new(Shared {
@@ -172,7 +171,7 @@ impl Stage {
         Err(Error::new(Kind::Invalid, "blobs.transaction", message))
     }
 
-    /// Returns true if more is staged than is kept.
+    /// Returns true if more is staged than allowed.
     fn is_full(&self) -> bool {
         self.bytes > MAX_STAGED_BYTES || self.staged.len() > MAX_STAGED_BLOBS
     }
@@ -185,18 +184,18 @@ impl Stage {
 
 impl Transaction {
     fn state(&self) -> MutexGuard<'_, Stage> {
-        // Nothing panics while it holds the lock but what would be a defect of its own.
+        // Nothing panics while it holds the lock, except because of a bug.
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Stages a blob, and returns a pin that keeps it; its bytes are written once, while they are
-    /// hashed. A blob that is there already is not staged.
+    /// hashed. A blob that exists already is not staged.
     pub async fn add(&self, source: impl Into<Source>) -> Result<Pin> {
         self.add_with(source, Format::Raw, None).await
     }
 
-    /// Adds a blob; the pin keeps what `format` says, and `progress` is told the number of bytes
-    /// that were taken.
+    /// Adds a blob; `format` determines what the pin keeps, and `progress` receives the number of bytes
+    /// read so far.
     pub async fn add_with(
         &self,
         source: impl Into<Source>,
@@ -213,13 +212,17 @@ impl Transaction {
         let first = windows.next().await?;
         if first.len() as u64 <= GROUP_LEN {
             options.report(first.len() as u64);
-            return self.add_inline(Hash::of(&first), first, format).await;
+            let pin = self.add_inline(Hash::of(&first), first, format).await?;
+            count_added([&pin]);
+            return Ok(pin);
         }
         let staged = self.0.inner.write_draft(first, windows, &options).await?;
-        self.stage(staged).await
+        let pin = self.stage(staged).await?;
+        count_added([&pin]);
+        Ok(pin)
     }
 
-    /// Stages blobs, and returns pins that keep them, one for each, in the same order.
+    /// Stages blobs, and returns a pin for each, in the same order.
     pub async fn add_all(&self, blobs: Vec<Hashed>) -> Result<Vec<Pin>> {
         self.state().check_open()?;
         let mut pins = Vec::with_capacity(blobs.len());
@@ -227,7 +230,9 @@ impl Transaction {
             pins.push(match blob.bytes().len() as u64 <= GROUP_LEN {
                 true => {
                     let bytes = blob.bytes().clone();
-                    self.add_inline(blob.hash(), bytes, Format::Raw).await?
+                    let pin = self.add_inline(blob.hash(), bytes, Format::Raw).await?;
+                    count_added([&pin]);
+                    pin
                 }
                 false => self.add(blob.bytes().clone()).await?,
             });
@@ -248,7 +253,7 @@ impl Transaction {
     async fn stage(&self, mut staged: Staged) -> Result<Pin> {
         let pin = staged.pin.clone();
         let hash = pin.hash();
-        // Of a small one the commit itself asks. A payload takes space as long as it is there.
+        // The commit itself checks small blobs. A payload uses space as long as it exists.
         if staged.draft.is_some() {
             let found = self.0.inner.lookup(hash).await?;
             if found.as_ref().is_some_and(Indexed::is_complete) {
@@ -282,7 +287,7 @@ impl Transaction {
         Ok(pin)
     }
 
-    /// Commits the blobs that are staged, before the rest.
+    /// Commits the staged blobs, before the rest.
     async fn commit_first(&self) -> Result<()> {
         let this = self.clone();
         let committing = self.0.inner.to_end(async move {
@@ -313,17 +318,18 @@ impl Transaction {
     }
 
     /// Returns the status of a blob, staged or committed; `None` if nothing of it is here.
-    pub async fn status(&self, hash: Hash) -> Result<Option<Status>> {
-        let staged = self.state().entries.get(&hash).map(Status::of);
+    pub async fn status(&self, hash: Hash) -> Result<Option<BlobStatus>> {
+        let staged = self.state().entries.get(&hash).map(BlobStatus::of);
         match staged {
             Some(status) => Ok(Some(status)),
             None => self.blobs().status(hash).await,
         }
     }
 
-    /// The bytes of `range`, verified, of a blob that is staged or committed, as
-    /// [`Blobs::read_to_bytes`] gives them.
-    pub async fn read_to_bytes(&self, hash: Hash, range: Range<u64>) -> Result<Bytes> {
+    /// Returns the verified bytes of `range` of a staged or committed blob, as [`Blobs::read_to_bytes`]
+    /// does.
+    pub async fn read_to_bytes(&self, hash: Hash, range: impl RangeBounds<u64>) -> Result<Bytes> {
+        let range = positions(range);
         let staged = self.state().entries.get(&hash).cloned();
         match staged {
             Some(entry) => self.0.inner.read_entry_to_bytes(hash, entry, range).await,
@@ -331,15 +337,15 @@ impl Transaction {
         }
     }
 
-    /// The store that it belongs to.
+    /// Returns the store of the transaction.
     pub fn blobs(&self) -> Blobs {
         Blobs(self.0.inner.clone())
     }
 
-    /// Sets a tag, whatever it was. The blob need not be there.
+    /// Sets a tag, whether or not it exists. The blob need not exist.
     pub async fn set_tag(&self, name: TagName, root: Root) -> Result<()> {
         put_tag(&name, root)?;
-        // A collection that has read the tags already must still learn of this one.
+        // A collection that has already read the tags must still learn of this one.
         let pin = self.0.inner.pins.pin(root, None).await;
         let mut state = self.state();
         state.check_open()?;
@@ -347,7 +353,7 @@ impl Transaction {
         Ok(())
     }
 
-    /// Deletes a tag; no error where there is none.
+    /// Deletes a tag. It is not an error if there is none.
     pub fn delete_tag(&self, name: TagName) -> Result<()> {
         let mut state = self.state();
         state.check_open()?;
@@ -355,11 +361,11 @@ impl Transaction {
         Ok(())
     }
 
-    /// Puts into a slot of a record, if it is still as it was read; on top of what was put into it by
-    /// this transaction. [`Put::Published`] says what the slot has once the transaction is committed;
-    /// where the answer is [`Put::Superseded`], nothing was staged.
+    /// Puts into a slot of a record, if the slot has not changed since it was read; earlier puts of
+    /// this transaction into it are taken into account. [`Put::Published`] has the slot's content after
+    /// the commit; if the result is [`Put::Superseded`], nothing was staged.
     ///
-    /// `records` must be those of [`Blobs::collections`], else the answer is [`Kind::Invalid`].
+    /// `records` must be those of [`Blobs::collections`], otherwise the result is [`Kind::Invalid`].
     /// Other errors are those of [`RecordStore::put`](larder_store_api::RecordStore::put).
     pub async fn put_slot(
         &self,
@@ -388,7 +394,7 @@ impl Transaction {
         Ok(())
     }
 
-    /// Commits only if this holds.
+    /// Makes the commit depend on this expectation.
     pub fn expect(&self, expect: Expect) -> Result<()> {
         let mut state = self.state();
         state.check_open()?;
@@ -396,21 +402,21 @@ impl Transaction {
         Ok(())
     }
 
-    /// Commits all that is staged, all or nothing, durable when it returns; `None` says that all was
-    /// there already. Once begun it runs to its end, even if the call is dropped; called again, it
-    /// then says what became of it.
+    /// Commits everything that is staged atomically and durably; `None` means that everything existed
+    /// already. Once begun, the commit runs to its end, even if the call is dropped; calling this again
+    /// then returns the outcome.
     ///
-    /// [`Kind::Conflict`] says that an expectation does not hold, or a slot is another than was read.
-    /// Then nothing was said, and [`begin_again`](Self::begin_again) goes on. After any other error
-    /// the transaction is over.
+    /// [`Kind::Conflict`] means that an expectation is not met, or that a slot has changed since it was
+    /// read. Nothing took effect then, and the transaction can continue with
+    /// [`begin_again`](Self::begin_again). After any other error the transaction is over.
     pub async fn commit(&self) -> Result<Option<Revision>> {
         self.commit_with(Durability::OnWrite).await
     }
 
-    /// Commits with this durability. With [`Durability::OnSync`] it becomes durable with the next
-    /// commit that is so on write, or with [`Blobs::make_durable`]; until then the loss of power
-    /// may undo it, and then undoes all that was committed after it too. Blobs that are too many
-    /// for one commit, and payloads, are durable all the same.
+    /// Commits with this durability. With [`Durability::OnSync`] the transaction becomes durable with
+    /// the next commit that is durable on write, or with [`Blobs::make_durable`]; until then a loss of
+    /// power may undo it, together with everything that was committed after it. Payloads, and blobs
+    /// that are too many for one commit, are durable in any case.
     ///
     /// # Errors
     /// The errors of [`commit`](Self::commit).
@@ -451,9 +457,9 @@ impl Transaction {
         put
     }
 
-    /// After a [`Kind::Conflict`]: forgets all tags, slots, entries and expectations, which followed
-    /// from what was read before. The blobs stay staged. After another error, or once it is
-    /// committed, the transaction is over, and this says so.
+    /// Forgets all tags, slots, entries and expectations after a [`Kind::Conflict`], because they were
+    /// based on outdated reads. The blobs stay staged. After another error, or after a successful
+    /// commit, the transaction is over, and this returns an error.
     pub fn begin_again(&self) -> Result<()> {
         let Ok(mut records) = self.0.records.try_lock() else {
             let message = "the transaction is in use; wait until its other calls have ended";

@@ -1,10 +1,10 @@
-//! The BLAKE3 tree of a blob, over groups of 16 KiB, and where its nodes lie in an outboard.
+//! The BLAKE3 tree of a blob, over groups of 16 KiB, and the positions of its nodes in an outboard.
 //!
-//! An outboard holds the pair of child hashes of every node above the groups, 64 bytes each, in
-//! post-order: it can be appended to while a stream is hashed, and the nodes of every subtree lie
-//! together. The tree is that of the BLAKE3 paper (section 2.1): a node over `n` groups has the
-//! greatest power of two below `n` in its left child. It is what bao-tree calls a post-order
-//! outboard with a block size of 16 KiB.
+//! An outboard contains the pair of child hashes of every node above the groups, 64 bytes each, in
+//! post-order: it can be appended to while a stream is hashed, and the nodes of every subtree are
+//! contiguous. The tree is that of the BLAKE3 paper (section 2.1): a node over `n` groups has the
+//! greatest power of two below `n` in its left child. bao-tree calls this a post-order outboard with a
+//! block size of 16 KiB.
 
 use bao_tree::{ChunkNum, ChunkRanges, TreeNode};
 use blake3::hazmat::{HasherExt, Mode, merge_subtrees_non_root, merge_subtrees_root};
@@ -21,7 +21,7 @@ pub(crate) fn group_count(size: u64) -> u64 {
     size.div_ceil(GROUP_LEN).max(1)
 }
 
-/// The bytes of group `index` of a blob of `size` bytes.
+/// Returns the byte range of group `index` in a blob of `size` bytes.
 pub(crate) fn group_range(index: u64, size: u64) -> std::ops::Range<u64> {
     index * GROUP_LEN..((index + 1) * GROUP_LEN).min(size)
 }
@@ -38,17 +38,17 @@ pub(crate) fn left_groups(groups: u64) -> u64 {
 
 /// Returns the number of pairs before those of the subtree that begins at group `start`.
 pub(crate) fn pairs_before(start: u64) -> u64 {
-    // The groups before make as many complete subtrees as `start` has ones, and a subtree has one
-    // pair less than groups.
+    // The groups before form as many complete subtrees as `start` has one bits, and each subtree has
+    // one pair fewer than groups.
     start - u64::from(start.count_ones())
 }
 
-/// The index of the pair of the node over `groups` (at least two) groups from `start`.
+/// Returns the index of the pair of the node over `groups` (at least two) groups from `start`.
 pub(crate) fn pair_index(start: u64, groups: u64) -> u64 {
     pairs_before(start) + groups - 2
 }
 
-/// The first group below a node above the groups, and the number of groups below it.
+/// Returns the first group below a node above the groups, and the number of groups below it.
 pub(crate) fn node_groups(node: TreeNode, size: u64) -> (u64, u64) {
     let chunks = node.chunk_range();
     let start = chunks.start.0 / 16;
@@ -56,16 +56,16 @@ pub(crate) fn node_groups(node: TreeNode, size: u64) -> (u64, u64) {
     (start, end.saturating_sub(start))
 }
 
-/// The pair at index `at` of `pairs`; `None` where they end before.
+/// Returns the pair at index `at` of `pairs`; `None` if there are not as many.
 pub(crate) fn split(pairs: &[u8], at: u64) -> Option<(Cv, Cv)> {
     let at = usize::try_from(at * PAIR_LEN).ok()?;
     let pair = pairs.get(at..at + PAIR_LEN as usize)?;
     Some((pair[..32].try_into().ok()?, pair[32..].try_into().ok()?))
 }
 
-/// Cuts `ranges` to a blob of `size` bytes. Chunks beyond its end ask for its last chunk: that is how
-/// the protocol asks for a proof of the size. Ranges that have the last chunk have no end, so that the
-/// last group comes in one piece.
+/// Clips `ranges` to a blob of `size` bytes. Chunks beyond the end request the last chunk: this is how
+/// the protocol asks for a proof of the size. Ranges that include the last chunk are left unbounded, so
+/// that the last group comes in one piece.
 pub(crate) fn clip(ranges: &ChunkRanges, size: u64) -> ChunkRanges {
     let last = ChunkNum(ChunkNum::chunks(size).0.saturating_sub(1));
     let tail = ChunkRanges::from(last..);
@@ -76,7 +76,7 @@ pub(crate) fn clip(ranges: &ChunkRanges, size: u64) -> ChunkRanges {
     }
 }
 
-/// The hash of a group, or of any subtree of BLAKE3 that begins at byte `offset`.
+/// Returns the hash of a group, or of any subtree of BLAKE3 that begins at byte `offset`.
 pub(crate) fn hash_subtree(offset: u64, bytes: &[u8], is_root: bool) -> Cv {
     if is_root {
         return *blake3::hash(bytes).as_bytes();
@@ -87,7 +87,7 @@ pub(crate) fn hash_subtree(offset: u64, bytes: &[u8], is_root: bool) -> Cv {
     hasher.finalize_non_root()
 }
 
-/// The hash of a node.
+/// Returns the hash of a node.
 pub(crate) fn hash_pair(left: &Cv, right: &Cv, is_root: bool) -> Cv {
     if is_root {
         *merge_subtrees_root(left, right, Mode::Hash).as_bytes()
@@ -96,28 +96,28 @@ pub(crate) fn hash_pair(left: &Cv, right: &Cv, is_root: bool) -> Cv {
     }
 }
 
-/// Hashes a blob group by group, and gives its outboard as it grows.
+/// Hashes a blob group by group, and returns its outboard as it grows.
 #[derive(Debug, Default)]
 pub(crate) struct TreeBuilder {
     groups: u64,
     size: u64,
-    /// The hashes of complete subtrees, greatest first; merged lazily, since only the last merge
-    /// makes the root.
+    /// The hashes of complete subtrees, greatest first; merged lazily, since only the last merge makes
+    /// the root.
     stack: Vec<Cv>,
     outboard: Vec<u8>,
 }
 
 impl TreeBuilder {
-    /// Takes the next bytes: whole groups, except that the last call may end with a part of one.
+    /// Adds the next bytes: whole groups, except that the last call may end with a part of one.
     ///
-    /// A blob of one group is not for this: its hash is that of its bytes.
+    /// Not for a blob of one group: its hash is that of its bytes.
     pub(crate) fn update(&mut self, bytes: &[u8]) {
         for group in bytes.chunks(GROUP_LEN as usize) {
             self.push(hash_subtree(self.size, group, false), group.len() as u64);
         }
     }
 
-    /// Takes the hash of the next group of `len` bytes.
+    /// Adds the hash of the next group of `len` bytes.
     pub(crate) fn push(&mut self, group: Cv, len: u64) {
         debug_assert!(self.size.is_multiple_of(GROUP_LEN));
         if self.groups > 0 {
@@ -138,14 +138,14 @@ impl TreeBuilder {
         }
     }
 
-    /// Takes what the outboard has grown by, whole multiples of `len`.
+    /// Returns what was added to the outboard, in whole multiples of `len`.
     pub(crate) fn take_outboard(&mut self, len: usize) -> Vec<u8> {
         let rest = self.outboard.len() % len;
         let kept = self.outboard.split_off(self.outboard.len() - rest);
         std::mem::replace(&mut self.outboard, kept)
     }
 
-    /// The blob's hash, its size, and the rest of its outboard.
+    /// Returns the blob's hash, its size, and the rest of its outboard.
     pub(crate) fn finish(mut self) -> (Cv, u64, Vec<u8>) {
         while self.stack.len() > 1 {
             let is_root = self.stack.len() == 2;

@@ -1,4 +1,4 @@
-//! The way through one group: what proves some of its chunks.
+//! The traversal of one group: the nodes that prove some of its chunks.
 
 use bao_tree::{
     ChunkNum, ChunkRanges, TreeNode,
@@ -24,13 +24,13 @@ pub(crate) struct Walk<'a> {
     /// The offset of the group in the blob.
     pub offset: u64,
     pub data: &'a Bytes,
-    /// Set where only some chunks are here.
+    /// Set if only some chunks are here.
     pub fragment: Option<&'a Fragment>,
 }
 
 impl Walk<'_> {
-    /// Verifies the chunks of `ranges` (all, where `None`) and gives their items: wanted subtrees
-    /// as one leaf, and the nodes above them.
+    /// Verifies the chunks of `ranges` (all if `None`) and appends their items: wanted subtrees as one
+    /// leaf each, and the nodes above them.
     pub(crate) fn run(
         &self,
         expected: Cv,
@@ -52,7 +52,7 @@ impl Walk<'_> {
         self.visit(subtree, expected, is_root, ranges, &names, out)
     }
 
-    /// Verifies the group where all of it is here and wanted: no node below it is given.
+    /// Verifies a group that is complete and wanted as a whole: no node below it is returned.
     fn whole(&self, expected: Cv, is_root: bool, out: &mut Vec<Encoded>) -> Result<()> {
         if hash_subtree(self.offset, self.data, is_root) != expected {
             return Err(corrupt(self.hash, self.offset));
@@ -129,7 +129,7 @@ impl Walk<'_> {
         hash_subtree(offset, &self.bytes(start, chunks), false)
     }
 
-    /// The stored pair of the node over `chunks` chunks from `start`.
+    /// Returns the stored pair of the node over `chunks` chunks from `start`.
     fn node(&self, start: u64, chunks: u64) -> Option<(Cv, Cv)> {
         let level = chunks.next_power_of_two().trailing_zeros();
         let nodes = &self.fragment?.nodes;
@@ -140,7 +140,7 @@ impl Walk<'_> {
     }
 }
 
-/// The nodes below a group of `len` bytes from chunk `first`, as bao-tree names them.
+/// Returns the nodes below a group of `len` bytes from chunk `first`, in bao-tree's type.
 fn nodes_of(first: ChunkNum, len: usize) -> Vec<TreeNode> {
     let mut items = Vec::new();
     bao_tree::io::mixed::traverse_selected_rec(

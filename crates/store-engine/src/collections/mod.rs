@@ -1,29 +1,27 @@
 //! Collections: what an app holds over any [`CollectionStore`].
 //!
 //! The handle keeps the store's contract and adds what every store would otherwise do for itself:
-//! requests over a limit are refused before they have any effect, scans are in order even where the
-//! store's are not, a watch works even where the store has none, and collections whose name begins
+//! requests over a limit are refused before they have any effect, a watch works even where the store has none, and collections whose name begins
 //! with [`RESERVED`] belong to the engine.
 
 mod durable;
+mod handle;
 mod limits;
-mod sort;
 mod watch;
 
-use std::{
-    ops::{Bound, RangeBounds},
-    sync::Arc,
-};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, future::ready, stream};
 use larder_store_api::{
     Batch, Change, CollectionCapabilities, CollectionId, CollectionStore, Durability, Edit, Entry,
-    Error, Expect, Kind, Listing, Order, Result, Revision, Scan, ScanOrder,
+    Error, Expect, IntoBytes, IntoCollectionId, KeyRange, Kind, Listing, Order, Result, Revision,
+    Scan,
 };
 
+use crate::metrics::Counter;
 use durable::Durable;
-pub use sort::{SORT_BYTES, SORT_ENTRIES};
+pub use handle::Collection;
 pub use watch::{MAX_ANNOUNCED_COMMITS, MAX_ANNOUNCED_KEYS, WATCH_BACKLOG};
 
 /// Collections whose name begins with this belong to the engine: an app may read, but not write
@@ -105,7 +103,7 @@ impl Collections {
         Arc::ptr_eq(&self.0, &other.0)
     }
 
-    /// Facts about the store. Whatever its [`ScanOrder`], scans through this handle are ordered.
+    /// Facts about the store.
     pub fn capabilities(&self) -> CollectionCapabilities {
         self.0.capabilities
     }
@@ -114,49 +112,59 @@ impl Collections {
     /// call. A key over the store's limit is [`Kind::TooLarge`].
     pub async fn get(
         &self,
-        collection: CollectionId,
-        key: impl Into<Bytes>,
+        collection: impl IntoCollectionId,
+        key: impl IntoBytes,
     ) -> Result<Option<Entry>> {
-        let key = key.into();
+        let (collection, key) = (collection.into_collection_id()?, key.into_bytes());
         limits::check_key(&self.0.capabilities, "collections.get", &collection, &key)?;
         self.0.store.get(collection, key).await
     }
 
     /// The entries that `scan` asks for, each key at most once, in the order it asks for.
     ///
-    /// An entry that is not changed while the scan runs appears. Where the store's scans are
-    /// [`ScanOrder::Unordered`], they are sorted here in passes of at most [`SORT_ENTRIES`] entries
-    /// or [`SORT_BYTES`] bytes, so that memory is bounded and time grows with the square of what is
-    /// scanned beyond one pass.
+    /// An entry that is not changed while the scan runs appears.
     pub fn scan(&self, scan: Scan) -> Listing<Entry> {
-        match self.0.capabilities.scan_order {
-            ScanOrder::Ordered => self.0.store.scan(scan),
-            ScanOrder::Unordered => sort::sorted(Arc::clone(&self.0.store), scan),
-        }
+        self.0.store.scan(scan)
     }
 
     /// The entries whose key begins with `prefix`, ascending. See [`scan`](Self::scan).
     pub fn scan_prefix(
         &self,
-        collection: CollectionId,
-        prefix: impl Into<Bytes>,
+        collection: impl IntoCollectionId,
+        prefix: impl IntoBytes,
     ) -> Listing<Entry> {
-        self.scan(Scan::prefix(collection, prefix))
+        match collection.into_collection_id() {
+            Ok(collection) => self.scan(Scan::prefix(collection, prefix)),
+            Err(error) => failed(error),
+        }
     }
 
     /// The entries whose key lies in `keys`, ascending; `..` is all of them. See
     /// [`scan`](Self::scan).
     pub fn scan_range(
         &self,
-        collection: CollectionId,
-        keys: impl RangeBounds<Bytes>,
+        collection: impl IntoCollectionId,
+        keys: impl KeyRange,
     ) -> Listing<Entry> {
-        let bound = |bound: Bound<&Bytes>| bound.cloned();
-        self.scan(Scan {
-            collection,
-            keys: (bound(keys.start_bound()), bound(keys.end_bound())),
-            order: Order::Ascending,
-        })
+        match collection.into_collection_id() {
+            Ok(collection) => self.scan(Scan {
+                collection,
+                keys: keys.into_bounds(),
+                order: Order::Ascending,
+            }),
+            Err(error) => failed(error),
+        }
+    }
+
+    /// Returns a handle of one collection, so that its name need not be given to each call.
+    ///
+    /// # Errors
+    /// [`Kind::Invalid`] for a name that is empty or too long.
+    pub fn open(&self, collection: impl IntoCollectionId) -> Result<Collection> {
+        Ok(Collection::new(
+            self.clone(),
+            collection.into_collection_id()?,
+        ))
     }
 
     /// The collections that have entries, the engine's among them, in ascending order.
@@ -167,15 +175,14 @@ impl Collections {
     /// Sets the key's value, whatever it was. Durable when it returns.
     pub async fn put(
         &self,
-        collection: CollectionId,
-        key: impl Into<Bytes>,
-        value: impl Into<Bytes>,
+        collection: impl IntoCollectionId,
+        key: impl IntoBytes,
+        value: impl IntoBytes,
     ) -> Result<Revision> {
-        let (key, value) = (key.into(), value.into());
         let edit = Edit::Put {
-            collection,
-            key,
-            value,
+            collection: collection.into_collection_id()?,
+            key: key.into_bytes(),
+            value: value.into_bytes(),
         };
         self.commit(Batch::of(vec![edit])).await
     }
@@ -183,24 +190,26 @@ impl Collections {
     /// Removes the key's entry; no error where there is none. Durable when it returns.
     pub async fn delete(
         &self,
-        collection: CollectionId,
-        key: impl Into<Bytes>,
+        collection: impl IntoCollectionId,
+        key: impl IntoBytes,
     ) -> Result<Revision> {
-        let key = key.into();
-        self.commit(Batch::of(vec![Edit::Delete { collection, key }]))
-            .await
+        let edit = Edit::Delete {
+            collection: collection.into_collection_id()?,
+            key: key.into_bytes(),
+        };
+        self.commit(Batch::of(vec![edit])).await
     }
 
     /// Sets the key's value (`None` removes it) if its entry was last put by the commit `expected`
     /// (`None`: if it has no entry), in one atomic step. Durable when it returns.
     pub async fn compare_and_swap(
         &self,
-        collection: CollectionId,
-        key: impl Into<Bytes>,
+        collection: impl IntoCollectionId,
+        key: impl IntoBytes,
         expected: Option<Revision>,
         value: Option<Bytes>,
     ) -> Result<Swap> {
-        let key = key.into();
+        let (collection, key) = (collection.into_collection_id()?, key.into_bytes());
         let expect = expect(&collection, &key, expected);
         let edit = match value {
             Some(value) => Edit::Put {
@@ -234,14 +243,20 @@ impl Collections {
     /// [`commit`](Self::commit) for the engine itself: reserved collections too.
     pub(crate) async fn commit_reserved(&self, batch: Batch) -> Result<Revision> {
         let durability = batch.durability;
-        limits::check_batch(&self.0.capabilities, &batch)?;
         let commit = async {
+            limits::check_batch(&self.0.capabilities, &batch)?;
             match &self.0.announcer {
                 None => self.0.store.commit(batch).await,
                 Some(announcer) => announcer.commit(&self.0.store, batch).await,
             }
         };
-        self.0.durable.commit(durability, commit).await
+        let committed = self.0.durable.commit(durability, commit).await;
+        match &committed {
+            Ok(_) => Counter::Commits.add(1),
+            Err(error) if error.kind() == Kind::Conflict => {}
+            Err(_) => Counter::CommitFailures.add(1),
+        }
+        committed
     }
 
     /// Makes every commit that returned before this call survive the loss of power, where one may not.
@@ -268,18 +283,23 @@ impl Collections {
                     "the store no longer has the watch that it had",
                 )
                 .with("store", self.name());
-                stream::once(ready(Err(error))).boxed()
+                failed(error)
             }),
         }
     }
 
     /// [`watch`](Self::watch), of one collection.
-    pub fn watch_collection(&self, collection: CollectionId) -> Listing<Change> {
+    pub fn watch_collection(&self, collection: impl IntoCollectionId) -> Listing<Change> {
+        let collection = match collection.into_collection_id() {
+            Ok(collection) => collection,
+            Err(error) => return failed(error),
+        };
         let changes = self.watch();
         Box::pin(changes.try_filter(move |change| {
             ready(match change {
                 Change::Keys { collection: id, .. } => *id == collection,
-                Change::Resync => true,
+                // A resync, or a change of which it is not known what it changes.
+                _ => true,
             })
         }))
     }
@@ -289,6 +309,10 @@ impl Collections {
         let sync = self.0.store.sync();
         self.0.durable.commit(Durability::OnWrite, sync).await
     }
+}
+
+fn failed<T: Send + 'static>(error: Error) -> Listing<T> {
+    stream::once(ready(Err(error))).boxed()
 }
 
 /// Returns the expectation that the key's entry is the one last put by `revision`, or that there is

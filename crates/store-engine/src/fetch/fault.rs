@@ -1,4 +1,4 @@
-//! The faults of a fetch: whose fault it is that something could not be fetched.
+//! The faults of a fetch: why a blob could not be fetched, and who is responsible.
 
 use std::fmt;
 
@@ -10,55 +10,55 @@ const FETCH: &str = "blobs.fetch";
 
 /// The reason why a request ended before its answer was complete.
 ///
-/// The variant says who is at fault. It is decided where the fault happens, and never guessed from
-/// an error's [`Kind`] or text: those are for people, and for callers that only pass errors on.
+/// The variant tells who is at fault. It is decided where the fault happens, and never guessed from an
+/// error's [`Kind`] or text: those are for people, and for callers that only pass errors on.
 #[derive(Debug, Clone)]
 pub enum Fault {
     /// Our own store failed. No other peer can help, and no peer is to blame.
     Local(Error),
-    /// The peer broke the rules, or does not give what was asked for.
+    /// The peer broke the rules, or does not send what was asked for.
     Peer(Misconduct, Error),
     /// The connection to the peer, or one stream of it, was lost. Nobody may be to blame.
     Link(Error),
 }
 
-/// The misconduct of a peer: something that it did, or did not do.
+/// A peer's misconduct.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Misconduct {
-    /// It sent bytes that are not those of the hash, or contradicts what is proven.
+    /// The peer sent bytes that do not match the hash, or contradict what is proven.
     Lies,
-    /// It sent nothing for longer than the receiver's patience.
+    /// The peer sent nothing for longer than the receiver's patience.
     Stalls,
-    /// It refuses to give this.
+    /// The peer refuses to send this.
     Refuses,
-    /// It does not have all of it.
+    /// The peer does not have all of it.
     Lacks,
-    /// The announced size is larger than it may be. Nothing of it was taken.
+    /// The announced size is larger than allowed. Nothing of the blob was received.
     TooLong,
 }
 
 impl Fault {
-    /// The bytes of `hash` at `offset` are wrong.
+    /// Returns the fault for wrong bytes of `hash` at `offset`.
     pub(crate) fn lie(hash: Hash, offset: u64) -> Self {
         let wrong = Error::new(Kind::Invalid, FETCH, "this part of the blob is wrong");
         Self::lies(wrong.with("hash", hash).with("offset", offset))
     }
 
-    /// The peer announced a size that the blob cannot have.
+    /// Returns the fault for a size that the blob cannot have.
     pub(crate) fn wrong_size(hash: Hash, size: u64) -> Self {
         let wrong = Error::new(Kind::Invalid, FETCH, "this is not the size of the blob");
         Self::lies(wrong.with("hash", hash).with("size", size))
     }
 
-    /// The peer sent something that is wrong, as `cause` says.
+    /// Returns the fault for wrong data, as described by `cause`.
     pub fn lies(cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         let message = "the peer sent bytes that are not those of the hash";
         let error = Error::new(Kind::Corrupt, FETCH, message);
         Self::Peer(Misconduct::Lies, error.because(cause))
     }
 
-    /// The peer announced more than may come.
+    /// Returns the fault for a blob that is longer than allowed.
     pub(crate) fn too_long(hash: Hash, size: u64, longest: u64) -> Self {
         let message = "the peer announced a blob that is longer than it may be";
         let error = Error::new(Kind::TooLarge, FETCH, message)
@@ -68,14 +68,14 @@ impl Fault {
         Self::Peer(Misconduct::TooLong, error)
     }
 
-    /// The peer sends nothing any more.
+    /// Returns the fault for a peer that has stopped sending.
     pub fn stalls() -> Self {
         let message = "the peer does not send anything any more";
         let error = Error::new(Kind::Unavailable, FETCH, message);
         Self::Peer(Misconduct::Stalls, error)
     }
 
-    /// The peer does not have all that was asked for.
+    /// Returns the fault for a peer that does not have all that was asked for.
     pub fn lacks() -> Self {
         let message = "the peer does not have all of it";
         Self::Peer(
@@ -84,7 +84,7 @@ impl Fault {
         )
     }
 
-    /// The peer refuses to give what was asked for.
+    /// Returns the fault for a peer that refuses to send what was asked for.
     pub fn refuses() -> Self {
         let message = "the peer refuses to give this";
         Self::Peer(
@@ -93,19 +93,19 @@ impl Fault {
         )
     }
 
-    /// The connection to the peer was lost.
+    /// Returns the fault for a lost connection.
     pub fn lost() -> Self {
         let message = "the connection to the peer was lost";
         Self::Link(Error::new(Kind::Unavailable, FETCH, message))
     }
 
-    /// Adds a fact.
+    /// Adds a detail to the error.
     #[must_use]
     pub fn with(self, key: &'static str, value: impl fmt::Display) -> Self {
         self.map(|error| error.with(key, value))
     }
 
-    /// Adds what lies behind it.
+    /// Adds the cause of the error.
     #[must_use]
     pub fn because(self, cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         self.map(|error| error.because(cause))
@@ -119,21 +119,21 @@ impl Fault {
         }
     }
 
-    /// The error for people.
+    /// Returns the error for people.
     pub fn error(&self) -> &Error {
         match self {
             Self::Local(error) | Self::Peer(_, error) | Self::Link(error) => error,
         }
     }
 
-    /// The error for people.
+    /// Converts into the error for people.
     pub fn into_error(self) -> Error {
         match self {
             Self::Local(error) | Self::Peer(_, error) | Self::Link(error) => error,
         }
     }
 
-    /// Returns true if the peer did this.
+    /// Returns true if this is that misconduct of the peer.
     pub fn is_peers(&self, what: Misconduct) -> bool {
         matches!(self, Self::Peer(did, _) if *did == what)
     }

@@ -1,4 +1,4 @@
-//! Verified blobs on their way to the disk: bounded, and in the background.
+//! Writes verified blobs to the store: in the background, with a bound on what is pending.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -28,21 +28,21 @@ use crate::{
     blobs::{MAX_ADD_BATCH, tree::clip},
 };
 
-/// The most bytes that may be received and not yet durable, in units of 1 KiB.
+/// The most bytes that may be received but not yet durable, in units of 1 KiB.
 const BUDGET: u32 = 16 * 1024;
-/// The least that a blob takes of it, so that at most 256 are under way. The stores commit many that
-/// wait together.
+/// The minimum that a blob takes from the budget, so that at most 256 are pending. The stores commit
+/// many pending blobs together.
 const LEAST: u32 = 64;
-/// The most that a blob takes of it: about as much as an import holds before it writes.
+/// The maximum that a blob takes from the budget: about as much as an import buffers before it writes.
 const MOST: u32 = 1024;
 /// The number of imports that stay open between the pieces that arrive for them.
 const MAX_OPEN: usize = 64;
 
 /// The outcome of receiving a blob.
 pub(super) enum Received {
-    /// All that was asked for; the bytes where it is a small blob as a whole.
+    /// All that was asked for; with the bytes if it is a small whole blob.
     All(Option<Bytes>),
-    /// All that was asked for first. It has so many bytes, and these chunks are left.
+    /// Only what was asked for first. The blob has this many bytes, and these chunks are left.
     Rest(u64, ChunkRanges),
     /// The peer does not have it.
     Absent,
@@ -50,23 +50,23 @@ pub(super) enum Received {
     Stopped,
 }
 
-/// Takes what all requests of a fetch bring.
+/// Stores the data that all requests of a fetch receive.
 pub(super) struct Intake {
     blobs: Blobs,
-    /// Of small blobs.
+    /// The durability of small blobs.
     durability: Durability,
     state: Arc<State>,
-    /// Given back as what came becomes durable.
+    /// Returned when the received data becomes durable.
     room: Arc<Semaphore>,
-    /// Imports of blobs that come in pieces: so that what was verified is recorded now and then, and
-    /// not at the end of each piece, which would wait for the disk.
+    /// The imports of blobs that arrive in pieces: verified data is recorded from time to time, and not
+    /// at the end of each piece, which would wait for the disk.
     open: Mutex<BTreeMap<(Hash, u64), Import>>,
     commits: Mutex<JoinSet<()>>,
     /// The number of verified bytes that were received.
     received: AtomicU64,
 }
 
-/// The state on which background commits work.
+/// The state that background commits use.
 struct State {
     watch: Arc<dyn Watch>,
     /// The announced sizes of blobs that are not complete.
@@ -74,11 +74,12 @@ struct State {
     small: Mutex<Small>,
     /// The first error of our own store.
     failed: Mutex<Option<Error>>,
-    /// Cancelled once there is one.
+    /// Cancelled after the first error.
     broken: CancellationToken,
 }
 
-/// Small blobs, which are committed many at a time: all that came while the ones before were committed.
+/// Small blobs, which are committed in groups: each group has all that arrived while the previous one
+/// was committed.
 #[derive(Default)]
 struct Small {
     waiting: Vec<(Hash, Bytes, OwnedSemaphorePermit)>,
@@ -87,7 +88,8 @@ struct Small {
 }
 
 impl State {
-    /// The small blobs to commit next; ends the task that commits them where there are none.
+    /// Returns the small blobs to commit next; if there are none, marks the task that commits them as
+    /// ended.
     fn next_small(&self) -> Vec<(Hash, Bytes, OwnedSemaphorePermit)> {
         let mut small = lock(&self.small);
         let len = small.waiting.len().min(MAX_ADD_BATCH);
@@ -117,7 +119,7 @@ impl State {
     fn fail(&self, error: Error) {
         lock(&self.failed).get_or_insert(error);
         self.broken.cancel();
-        // They keep room that others wait for.
+        // They hold room that others wait for.
         let waiting = std::mem::take(&mut lock(&self.small).waiting);
         drop(waiting);
     }
@@ -129,9 +131,9 @@ impl State {
                 self.watch.complete(pin);
             }
             Ok(None) => {}
-            // Somebody else had another size of it, or it was deleted: it is asked for again.
+            // Another import recorded another size, or the blob was deleted: it is requested again.
             Err(error) if error.kind() == Kind::Conflict => {
-                tracing::debug!(%error, "what came of a blob is lost");
+                tracing::debug!(%error, "the received data of a blob is lost");
             }
             Err(error) => self.fail(error),
         }
@@ -141,7 +143,7 @@ impl State {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex
         .lock()
-        .expect("no code panics while it holds what a fetch takes in")
+        .expect("no code panics while it holds this lock")
 }
 
 impl Intake {
@@ -163,7 +165,7 @@ impl Intake {
         }
     }
 
-    /// The first error of our own store.
+    /// Returns the first error of our own store.
     pub(super) fn failure(&self) -> Option<Error> {
         lock(&self.state.failed).clone()
     }
@@ -173,13 +175,14 @@ impl Intake {
         self.state.fail(error);
     }
 
-    /// A token that is cancelled once our own store has failed.
+    /// Returns a token that is cancelled after our own store has failed.
     pub(super) fn stop(&self) -> CancellationToken {
         self.state.broken.child_token()
     }
 
-    /// Takes the next blob of an answer, until `stop` is cancelled. Data that were verified before that, or
-    /// before a fault, are kept. They are durable in a while, or on return if they are needed `at_once`.
+    /// Receives the next blob of an answer, until `stop` is cancelled. Data that was verified before
+    /// that, or before a fault, is kept. It becomes durable soon, or before this returns if it is
+    /// needed `at_once`.
     pub(super) async fn receive<A: Answer>(
         &self,
         receiver: &mut Receiver<A>,
@@ -230,8 +233,8 @@ impl Intake {
             self.keep_open(size, import).await;
         } else {
             drop(lock(&self.open).remove(&(hash, size)));
-            // Only once it has come: a peer that is slow must not take the room of others. One that comes in
-            // pieces is bounded by its import, which all of its pieces share.
+            // Only after it has arrived: a slow peer must not take the room of others. A blob that
+            // arrives in pieces is bounded by its import, which all of its pieces share.
             let room = match size <= PIECE_LEN {
                 true => tokio::select! {
                     biased;
@@ -249,7 +252,7 @@ impl Intake {
         }
     }
 
-    /// Says how many bytes of a blob will come, once.
+    /// Announces once how many bytes of a blob will arrive.
     pub(super) fn announce(&self, hash: Hash, bytes: u64) -> Result<()> {
         let before = lock(&self.state.announced).insert(hash, bytes).unwrap_or(0);
         match bytes.saturating_sub(before) {
@@ -263,7 +266,7 @@ impl Intake {
         self.received.load(Ordering::Relaxed)
     }
 
-    /// Takes a blob of one group.
+    /// Receives a blob of one group.
     async fn receive_small<A: Answer>(
         &self,
         items: &mut Items<'_, A>,
@@ -289,7 +292,7 @@ impl Intake {
         let mut is_lost = false;
         while let Some(item) = items.next().await? {
             if is_lost {
-                // What follows it in the answer is of use.
+                // The blobs after it in the answer are still needed.
                 continue;
             }
             if let Encoded::Leaf(leaf) = &item {
@@ -304,7 +307,7 @@ impl Intake {
         Ok(())
     }
 
-    /// Waits until there is room for so many bytes that are not durable.
+    /// Waits until there is room for this many bytes that are not durable.
     async fn room(&self, bytes: u64) -> OwnedSemaphorePermit {
         let units = u32::try_from(bytes / 1024).unwrap_or(MOST);
         let room = self
@@ -314,7 +317,7 @@ impl Intake {
         room.await.expect("nobody closes the semaphore")
     }
 
-    /// Adds a small blob in the background. Waits only while too many are under way.
+    /// Adds a small blob in the background. Waits only while too many are pending.
     async fn add(&self, hash: Hash, bytes: Bytes) {
         let room = self.room(bytes.len() as u64).await;
         let begins = {
@@ -332,7 +335,7 @@ impl Intake {
         }
     }
 
-    /// Makes durable what an import has: in the background, unless it is needed `at_once`.
+    /// Makes an import's data durable: in the background, unless it is needed `at_once`.
     async fn finish(&self, import: Import, room: Option<OwnedSemaphorePermit>, at_once: bool) {
         let blobs = self.blobs.clone();
         let finished = async move {
@@ -347,7 +350,7 @@ impl Intake {
         }
     }
 
-    /// Commits a blob in the background; what is complete then is told.
+    /// Commits a blob in the background, and reports it when it is complete.
     fn spawn(&self, commit: impl Future<Output = Result<Option<Pin>>> + Send + 'static) {
         let mut commits = lock(&self.commits);
         while let Some(ended) = commits.try_join_next() {
@@ -364,7 +367,7 @@ impl Intake {
         }
     }
 
-    /// Keeps an import for the next piece of its blob.
+    /// Keeps an import open for the next piece of its blob.
     async fn keep_open(&self, size: u64, import: Import) {
         let evicted = {
             let mut open = lock(&self.open);
@@ -372,7 +375,7 @@ impl Intake {
                 true => None,
                 false => open.pop_first(),
             };
-            // Of two for one blob, one is enough.
+            // One import per blob is enough.
             open.entry((import.hash(), size)).or_insert(import);
             evicted
         };
@@ -381,7 +384,7 @@ impl Intake {
         }
     }
 
-    /// Makes all that came durable, or as durable as it was asked for.
+    /// Makes all received data durable, to the requested degree.
     pub(super) async fn settle(&self) -> Result<()> {
         let open = std::mem::take(&mut *lock(&self.open));
         for import in open.into_values() {
@@ -393,7 +396,7 @@ impl Intake {
         }
         self.failure().map_or(Ok(()), Err)?;
         match self.durability {
-            // Also what was here already.
+            // This includes blobs that were here already.
             Durability::OnWrite => self.blobs.make_durable().await,
             _ => Ok(()),
         }

@@ -15,20 +15,20 @@ use tokio_util::sync::CancellationToken;
 use super::{fault::Fault, wanted::Wanted};
 use crate::Hash;
 
-/// A request that has run for so long is taken up by more than two providers: one that is slow on
-/// purpose must not be able to keep it to itself.
+/// After this time, more than two providers may work on a request: a provider that is slow on purpose
+/// must not be able to block it.
 pub(super) const SLOW: Duration = Duration::from_secs(30);
 
-/// Names a provider for as long as a fetch lasts.
+/// Identifies a provider for the duration of a fetch.
 pub type ProviderId = u64;
 
 /// Blobs to ask for in one request.
 #[derive(Debug, Clone)]
 pub(super) struct Job<C> {
-    /// Names what the request is of.
+    /// Identifies the request.
     pub(super) of: C,
     pub(super) wanted: Vec<Wanted>,
-    /// The providers that could not do it.
+    /// The providers that failed to do it.
     failed: BTreeSet<ProviderId>,
     /// The reason why the last of them failed.
     pub(super) why: Option<Fault>,
@@ -44,25 +44,25 @@ impl<C> Job<C> {
         }
     }
 
-    /// Returns true if a provider failed to do the job, which may have done a part of it.
+    /// Returns true if a provider has failed to do the job; it may have done a part of it.
     pub(super) fn is_tried(&self) -> bool {
         !self.failed.is_empty()
     }
 }
 
-/// A job that a provider has taken. Dropped, it is given back.
+/// A job that a provider has taken. Dropping it returns the job.
 pub(super) struct Taken<'a, C> {
     jobs: &'a Jobs<C>,
     number: u64,
     provider: ProviderId,
     pub(super) job: Job<C>,
-    /// Cancelled once another provider has done it.
+    /// Cancelled after another provider has done the job.
     pub(super) over: CancellationToken,
 }
 
 impl<C> Taken<'_, C> {
-    /// Ends the work on it. All is done but `left`, which the provider cannot do; `more` came out of
-    /// it.
+    /// Ends the work on the job. All is done except `left`, which the provider cannot do; `more` are
+    /// new jobs that resulted from it.
     pub(super) fn end(self, left: &[Wanted], more: Vec<Job<C>>, why: Option<Fault>) {
         self.jobs.end(&self, left, more, why);
     }
@@ -82,7 +82,7 @@ pub(super) enum Take<'a, C> {
     Nothing,
 }
 
-/// The jobs that are left.
+/// The remaining jobs.
 pub(super) struct Jobs<C> {
     state: Mutex<State<C>>,
     changed: Notify,
@@ -94,7 +94,7 @@ struct State<C> {
     next: u64,
 }
 
-/// A job that one or two providers work on; more where it takes long.
+/// A job that one or two providers work on; more if it takes long.
 struct Run<C> {
     job: Job<C>,
     providers: BTreeSet<ProviderId>,
@@ -133,7 +133,7 @@ impl<C> Jobs<C> {
         state.waiting.is_empty() && state.running.is_empty()
     }
 
-    /// Told whenever a job is added, done or given up.
+    /// Completes whenever a job is added, done or returned.
     pub(super) fn changed(&self) -> Notified<'_> {
         self.changed.notified()
     }
@@ -147,14 +147,15 @@ impl<C> Jobs<C> {
     ) {
         let mut state = self.lock();
         let Some(run) = state.running.get_mut(&taken.number) else {
-            // Another provider did it, with all that came out of it.
+            // Another provider did it, and added the jobs that resulted from it.
             return;
         };
-        // Another provider may have done some of it meanwhile.
+        // Another provider may have done a part of it meanwhile.
         let known = offsets(&run.job.wanted);
         more.retain(|job| offsets(&job.wanted).is_subset(&known));
         let mut left_of_it = offsets(left);
-        // What the first names is asked for with it, also where the provider was told its hash.
+        // The blobs that the first one names are requested with it, even if the provider was told their
+        // hashes.
         let mut names_left = run.job.wanted.iter().filter(|one| one.hash.is_none());
         if names_left.any(|one| left_of_it.contains(&one.offset)) {
             left_of_it.extend(run.job.wanted.first().map(|one| one.offset));
@@ -170,13 +171,13 @@ impl<C> Jobs<C> {
             run.job.failed.insert(taken.provider);
             run.job.why = why.or(run.job.why.take());
         }
-        // First, so that a blob that was begun is soon whole.
+        // They come first, so that a blob that was begun is soon complete.
         for job in more.into_iter().rev() {
             state.waiting.push_front(job);
         }
     }
 
-    /// A provider does not work on a job any more, which waits again if it is not done.
+    /// Returns a job from a provider; it waits again if it is not done.
     fn give_back(&self, number: u64, provider: ProviderId) {
         let mut state = self.lock();
         if let Some(run) = state.running.get_mut(&number) {
@@ -191,7 +192,7 @@ impl<C> Jobs<C> {
         self.changed.notify_waiters();
     }
 
-    /// A provider that could not do some of the jobs may be able to now.
+    /// Lets a provider try jobs again that it could not do before.
     pub(super) fn forgive(&self, provider: ProviderId) {
         let mut state = self.lock();
         for job in &mut state.waiting {
@@ -204,7 +205,7 @@ impl<C> Jobs<C> {
         self.changed.notify_waiters();
     }
 
-    /// The jobs that nobody works on.
+    /// Returns the jobs that nobody works on.
     pub(super) fn left(&self) -> Vec<Job<C>>
     where
         C: Clone,
@@ -212,7 +213,7 @@ impl<C> Jobs<C> {
         self.lock().waiting.iter().cloned().collect()
     }
 
-    /// The blobs of the jobs that nobody works on, and up to which length each is wanted.
+    /// Returns the blobs of the jobs that nobody works on, and up to which length each is wanted.
     pub(super) fn waiting(&self) -> HashMap<Hash, u64> {
         let state = self.lock();
         let wanted = state.waiting.iter().flat_map(|job| &job.wanted);
@@ -220,12 +221,12 @@ impl<C> Jobs<C> {
         wanted.collect()
     }
 
-    /// These blobs are not wanted any more.
+    /// Removes blobs that are no longer wanted.
     pub(super) fn forget(&self, blobs: &HashSet<Hash>) {
         let is_wanted = |one: &Wanted| one.hash.is_none_or(|hash| !blobs.contains(&hash));
         let mut state = self.lock();
         for job in &mut state.waiting {
-            // What the first names is asked for with it.
+            // Blobs that the first one names are requested with it.
             if job.wanted.iter().all(|one| one.hash.is_some()) {
                 job.wanted.retain(is_wanted);
             }
@@ -235,7 +236,7 @@ impl<C> Jobs<C> {
 }
 
 impl<C: Clone> Jobs<C> {
-    /// Takes a job that nobody works on, or else one that others are slow with.
+    /// Takes a job that nobody works on, or else one with which others are slow.
     pub(super) fn take(&self, provider: ProviderId) -> Take<'_, C> {
         let mut state = self.lock();
         let can = |job: &Job<C>| !job.failed.contains(&provider);
@@ -265,7 +266,7 @@ impl<C: Clone> Jobs<C> {
         }
         match state.running.is_empty() {
             true => Take::Nothing,
-            // It may fail, or more may come out of it.
+            // It may fail, or result in more jobs.
             false => Take::Wait,
         }
     }

@@ -1,12 +1,12 @@
-//! Fetching blobs from peers: any number of peers, several requests of each at a time, whatever the
-//! network and the protocol.
+//! Fetches blobs from peers: from any number of peers, with several requests to each at a time, over
+//! any network and protocol.
 //!
-//! * A [`Receiver`] reads one answer: blob after blob, each verified while it comes. It is all that a
-//!   caller needs that only looks at what a peer has.
-//! * A [`Fetch`] brings blobs into a store. It splits what is not here into requests: many small blobs
+//! * A [`Receiver`] reads one answer: blob after blob, each verified while it arrives. A caller that
+//!   only wants to check what a peer has needs nothing else.
+//! * A [`Fetch`] brings blobs into a store. It splits the missing data into requests: many small blobs
 //!   in one, a long one in pieces of [`PIECE_LEN`]. Each [`Provider`] works on requests as fast as it
-//!   can. A request that a provider could not answer goes to the others; once none is left, providers
-//!   that have nothing to do help with those that others are slow with.
+//!   can. A request that one provider could not answer goes to the others; once none is left, idle
+//!   providers help with those that others are slow with.
 //!
 //! ```text
 //! Fetch::new ── want(blobs) ──> provide(peer), for each peer, at the same time ──> settle
@@ -14,11 +14,11 @@
 //!                    └──────────── Settled::More: provide again <────────────────────┘
 //! ```
 //!
-//! A [`Fault`] says whose fault it is that a request ended early: our own store's, the peer's or the
-//! link's. The caller decides what follows for the peer; what was verified stays in any case, and the
-//! next fetch goes on from it.
+//! A [`Fault`] tells why a request ended early and who is responsible: our own store, the peer or the
+//! link. The caller decides how to treat the peer; verified data stays in any case, and the next fetch
+//! continues from it.
 //!
-//! A protocol adds a [`Provider`], which asks a peer and gives an [`Answer`], a stream of bytes:
+//! A protocol implements [`Provider`], which asks a peer and returns an [`Answer`], a stream of bytes:
 //!
 //! ```
 //! use std::{io, pin::Pin, sync::Arc, task::{Context, Poll}};
@@ -97,23 +97,23 @@ pub use self::{
 };
 use crate::{Hash, Pin};
 
-/// A peer that blobs can be asked of, over one connection.
+/// A peer to ask for blobs, over one connection.
 pub trait Provider: Send + Sync + 'static {
-    /// Names what a request is of: the blob at offset 0, and what gives the asker a right to it.
+    /// The subject of a request: the blob at offset 0, and the proof that the asker has a right to it.
     type Of: Clone + Send + Sync + 'static;
-    /// Its answer.
+    /// The peer's answer.
     type Answer: Answer + 'static;
 
-    /// Asks for blobs, which ascend by offset. The answer has all of them, in this order.
+    /// Asks for blobs, in ascending order of offsets. The answer has all of them in this order.
     fn ask(
         &self,
         of: &Self::Of,
         wanted: &[Wanted],
     ) -> impl Future<Output = Result<Self::Answer, Fault>> + Send;
 
-    /// Finds out what the peer has of blobs, after it gave up an answer in which they were. The result is
-    /// requested again: parts of these blobs, ascending by offset, where one blob may be in several parts. A
-    /// protocol that says in its answer what is absent need not know.
+    /// Finds out which of these blobs the peer has, after it aborted an answer that included them. The
+    /// result is requested again: parts of these blobs, in ascending order of offsets; a blob may be in
+    /// several parts. A protocol whose answers mark absent blobs need not implement this.
     fn has(
         &self,
         of: &Self::Of,
@@ -124,20 +124,20 @@ pub trait Provider: Send + Sync + 'static {
     }
 }
 
-/// Told of what a fetch does, from several tasks at once. It must not block.
+/// Observes a fetch, from several tasks at once. Must not block.
 pub trait Watch: Send + Sync + 'static {
-    /// So many more bytes of a blob are going to come, as a peer claims or as is known here. An error
-    /// ends the fetch before they come.
+    /// More bytes of a blob are going to arrive, as a peer claims or as is known here. An error ends
+    /// the fetch before they arrive.
     fn announced(&self, hash: Hash, bytes: u64) -> Result<()> {
         let _ = (hash, bytes);
         Ok(())
     }
 
-    /// All of a blob is here and durable. The pin keeps it.
+    /// A blob is complete and durable. The pin keeps it.
     fn complete(&self, pin: Pin) {
         drop(pin);
     }
 }
 
-/// Watches nothing.
+/// Ignores everything.
 impl Watch for () {}

@@ -1,4 +1,4 @@
-//! Reads the answer to a request: one blob after the other, each verified while it comes.
+//! Reads the answer to a request: one blob after the other, each verified while it arrives.
 
 use std::{io, time::Duration};
 
@@ -26,24 +26,23 @@ const READ_LEN: usize = 256 * 1024;
 const PAIR_LEN: usize = 64;
 const BLOCK_SIZE: BlockSize = BlockSize::from_chunk_log(4);
 
-/// The bytes that a peer answers a request with: for each blob its size, and what was asked for in
-/// the encoding of bao with groups of 16 KiB.
+/// The bytes of a peer's answer: for each blob its size, and the requested parts in the bao encoding
+/// with groups of 16 KiB.
 pub trait Answer: AsyncRead + Send + Unpin {
-    /// Returns true if a peer that sends this size says that it does not have the blob. The empty
-    /// blob, whose size is zero, is not asked about.
+    /// Returns true if this size means that the peer does not have the blob. Not called for the empty
+    /// blob, whose size is zero.
     fn is_absent(size: u64) -> bool;
 
-    /// Returns whose fault an error of the stream is. An end before all has come is
-    /// [`io::ErrorKind::UnexpectedEof`].
+    /// Classifies an error of the stream. A premature end is [`io::ErrorKind::UnexpectedEof`].
     fn fault(error: io::Error) -> Fault;
 
-    /// Takes note of payload bytes that came and are right.
+    /// Called with the number of payload bytes that arrived and were verified.
     fn verified(&mut self, bytes: u64) {
         let _ = bytes;
     }
 }
 
-/// Receives an answer. Nothing that it returns is unverified, except sizes.
+/// Receives an answer. Everything that it returns is verified, except sizes.
 #[derive(Debug)]
 pub struct Receiver<A> {
     answer: A,
@@ -52,8 +51,8 @@ pub struct Receiver<A> {
 }
 
 impl<A: Answer> Receiver<A> {
-    /// A receiver of an answer of which nothing was read. A peer that sends nothing for as long as
-    /// `patience` stalls.
+    /// Makes a receiver for an answer of which nothing was read. A peer that sends nothing for as long
+    /// as `patience` counts as stalled.
     pub fn new(answer: A, patience: Duration) -> Self {
         Self {
             answer,
@@ -62,13 +61,13 @@ impl<A: Answer> Receiver<A> {
         }
     }
 
-    /// The stream that the answer comes on.
+    /// Returns the answer's stream.
     pub fn answer(&mut self) -> &mut A {
         &mut self.answer
     }
 
-    /// Reads the size of the next blob, as the peer announces it; `None` where the peer does not
-    /// have the blob.
+    /// Reads the size of the next blob, as the peer announces it; `None` if the peer does not have the
+    /// blob.
     pub async fn size(&mut self, hash: Hash) -> Result<Option<u64>, Fault> {
         let bytes = self.take(8).await?;
         let size = u64::from_le_bytes(bytes[..].try_into().expect("eight bytes were taken"));
@@ -85,8 +84,8 @@ impl<A: Answer> Receiver<A> {
         }
     }
 
-    /// The items of the blob whose [`size`](Self::size) was just read, of which `ranges` were asked
-    /// for. All of them must be taken before the next blob.
+    /// Returns the items of the blob whose [`size`](Self::size) was just read and of which `ranges`
+    /// were requested. All of them must be read before the next blob.
     pub fn items(&mut self, hash: Hash, size: u64, ranges: &ChunkRanges) -> Items<'_, A> {
         let ranges = clip(ranges, size);
         let chunks = match size {
@@ -102,7 +101,7 @@ impl<A: Answer> Receiver<A> {
         }
     }
 
-    /// Takes exactly `len` bytes, at most a group.
+    /// Reads exactly `len` bytes, at most a group.
     async fn take(&mut self, len: usize) -> Result<Bytes, Fault> {
         while self.ahead.len() < len {
             self.fill().await?;
@@ -110,7 +109,7 @@ impl<A: Answer> Receiver<A> {
         Ok(self.ahead.split_to(len).freeze())
     }
 
-    /// Reads as much as has come, at least one byte.
+    /// Reads the bytes that have arrived, at least one.
     async fn fill(&mut self) -> Result<(), Fault> {
         if self.ahead.capacity() - self.ahead.len() < GROUP_LEN as usize {
             self.ahead.reserve(READ_LEN);
@@ -130,7 +129,7 @@ pub struct Items<'a, A> {
     receiver: &'a mut Receiver<A>,
     hash: Hash,
     chunks: Option<ResponseIter>,
-    /// The hashes of the subtrees that come next, the next one last.
+    /// The hashes of the subtrees to come, the next one last.
     expected: Vec<Cv>,
 }
 
@@ -143,8 +142,8 @@ impl<A> std::fmt::Debug for Items<'_, A> {
 }
 
 impl<A: Answer> Items<'_, A> {
-    /// Reads and verifies the next item; `None` after the last. After an error, or where the call was
-    /// cancelled, the answer cannot be read on.
+    /// Reads and verifies the next item; `None` after the last. After an error, or if the call was
+    /// cancelled, the answer cannot be read further.
     pub async fn next(&mut self) -> Result<Option<Encoded>, Fault> {
         let Some(chunk) = self.chunks.as_mut().and_then(Iterator::next) else {
             return Ok(None);

@@ -1,37 +1,37 @@
-//! Blobs that are wanted: what of them is not here, and the requests that ask for it.
+//! Wanted blobs: their missing parts, and the requests for them.
 
 use bao_tree::{ChunkNum, ChunkRanges};
 use larder_store_api::Result;
 
-use crate::{Blobs, Hash, Status, blobs::tree::clip};
+use crate::{BlobStatus, Blobs, Hash, blobs::tree::clip};
 
-/// The longest part of a blob that one request asks for: several providers, and several streams of
-/// one, bring the parts of a longer one.
+/// The longest part of a blob in one request: parts of a longer blob come from several providers, and
+/// over several streams of one.
 pub const PIECE_LEN: u64 = 8 * 1024 * 1024;
-/// The most pieces of a blob that are requested at a time; the rest comes in the next round.
+/// The most pieces of a blob that are requested at a time; the rest follows in the next round.
 const MAX_PIECES: usize = 1024;
-/// The most ranges of one blob in one request; what is left comes in the next round.
+/// The most ranges of one blob in one request; the rest follows in the next round.
 pub(super) const MAX_RANGES: usize = 1024;
 
-/// A blob to be fetched, as the request names it.
+/// A blob to fetch, as the request names it.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Blob {
-    /// 0 for the blob that the request is of; from 1 for those that this one names, in its order.
+    /// 0 for the subject of the request; from 1 for the blobs that it names, in its order.
     pub offset: u64,
-    /// Its hash.
+    /// The hash of the blob.
     pub hash: Hash,
-    /// The most bytes that it may have: a longer one is refused before anything of it is taken.
+    /// The longest allowed length: a longer blob is refused before any of it is received.
     pub longest: u64,
-    /// The most bytes that are wanted: once a longer one is proven to be longer, no more of it is asked
-    /// for, and it is not missing.
+    /// The longest wanted length: once a blob is proven to be longer, no more of it is requested, and
+    /// it does not count as missing.
     pub up_to: u64,
-    /// The chunks to ask for first where nothing of it is here, and so its size is not known.
+    /// The chunks to request first if nothing of the blob is here, so that its size is unknown.
     pub first: ChunkRanges,
 }
 
 impl Blob {
-    /// A blob of any length, of which the first [`PIECE_LEN`] bytes are asked for first.
+    /// Makes a blob of any length, whose first [`PIECE_LEN`] bytes are requested first.
     pub fn new(offset: u64, hash: Hash) -> Self {
         Self {
             offset,
@@ -49,7 +49,7 @@ impl Blob {
 pub struct Wanted {
     /// See [`Blob::offset`].
     pub offset: u64,
-    /// The hash; `None` where the blob at offset 0 of the same request names it.
+    /// The hash; `None` if the blob at offset 0 of the same request names it.
     pub hash: Option<Hash>,
     /// The chunks.
     pub ranges: ChunkRanges,
@@ -57,14 +57,14 @@ pub struct Wanted {
     pub longest: u64,
     /// See [`Blob::up_to`].
     pub(super) up_to: u64,
-    /// True if nothing of the blob is here: then its size becomes known with the answer.
+    /// True if nothing of the blob is here: then the answer shows its size.
     pub(super) is_new: bool,
-    /// The chunks that are asked for first: the others follow once the size is known.
+    /// The chunks that are requested first: the others follow once the size is known.
     pub(super) first: Option<ChunkRanges>,
 }
 
 impl Wanted {
-    /// All of a blob that has at most `longest` bytes.
+    /// Requests all of a blob that has at most `longest` bytes.
     pub fn whole(offset: u64, hash: Option<Hash>, longest: u64) -> Self {
         Self {
             offset,
@@ -95,7 +95,7 @@ impl Wanted {
         }
     }
 
-    /// Just these chunks of the same blob.
+    /// Returns a part of the same blob with only these chunks.
     #[must_use]
     pub fn with_ranges(&self, ranges: ChunkRanges) -> Self {
         Self {
@@ -105,7 +105,7 @@ impl Wanted {
         }
     }
 
-    /// The blob, with nothing that a request says of it.
+    /// Returns the blob, without the details of this request.
     pub(super) fn blob(&self, hash: Hash) -> Blob {
         Blob {
             longest: self.longest,
@@ -119,20 +119,20 @@ impl Wanted {
 pub(super) enum Missing {
     /// All of it.
     All,
-    /// These chunks of so many bytes.
+    /// These chunks of a blob with this many bytes.
     Of(u64, ChunkRanges),
 }
 
-/// Returns what of a blob is not here; `None` where all is, or where it is proven to have more than
-/// `up_to` bytes.
+/// Returns the missing part of a blob; `None` if all of it is here, or if it is proven to have more
+/// than `up_to` bytes.
 pub(super) async fn missing(blobs: &Blobs, hash: Hash, up_to: u64) -> Result<Option<Missing>> {
     if hash == Hash::EMPTY {
         return Ok(None);
     }
     let is_too_long = match blobs.status(hash).await? {
-        Some(Status::Complete { .. }) => return Ok(None),
+        Some(BlobStatus::Complete { .. }) => return Ok(None),
         None => return Ok(Some(Missing::All)),
-        Some(Status::Partial { size, proven, .. }) => proven && size > up_to,
+        Some(BlobStatus::Partial { size, proven, .. }) => proven && size > up_to,
     };
     if is_too_long {
         return Ok(None);
@@ -149,7 +149,7 @@ pub(super) async fn missing(blobs: &Blobs, hash: Hash, up_to: u64) -> Result<Opt
     Ok(Some(Missing::Of(here.size, all - here.ranges)))
 }
 
-/// The pieces that bring the chunks `missing` of a blob of `size` bytes, each for a request of its own.
+/// Splits the missing chunks of a blob of `size` bytes into pieces, each for a request of its own.
 pub(super) fn pieces(blob: &Blob, size: u64, missing: &ChunkRanges) -> Vec<Wanted> {
     let mut left = missing & &ChunkRanges::from(..ChunkNum::chunks(size));
     let mut pieces = Vec::new();
@@ -165,7 +165,7 @@ pub(super) fn pieces(blob: &Blob, size: u64, missing: &ChunkRanges) -> Vec<Wante
     pieces
 }
 
-/// As many ranges as fit a request.
+/// Returns as many ranges as fit in a request.
 fn first_of(ranges: &ChunkRanges) -> ChunkRanges {
     if ranges.boundaries().len() <= 2 * MAX_RANGES {
         return ranges.clone();
@@ -174,16 +174,16 @@ fn first_of(ranges: &ChunkRanges) -> ChunkRanges {
     ranges & &ChunkRanges::from(..end)
 }
 
-/// The chunks of a blob of `size` bytes that are left once `asked` have come; `None` where none are.
+/// Returns the chunks of a blob of `size` bytes that remain after `asked`; `None` if there are none.
 pub(super) fn rest(asked: &ChunkRanges, size: u64) -> Option<ChunkRanges> {
     let all = ChunkRanges::from(..ChunkNum::chunks(size));
     let rest = all - clip(asked, size);
     (!rest.is_empty()).then_some(rest)
 }
 
-/// Splits what is wanted, in the order of its offsets, into requests of at most so many blobs and
-/// ranges. Each asks for a blob once. A run of blobs of which the same is asked for counts as one range
-/// and its boundaries, as every other blob does.
+/// Splits wanted parts, in the order of their offsets, into requests with at most this many blobs and
+/// ranges. Each request has a blob only once. A run of blobs with equal ranges counts as one range and
+/// its boundaries, and so does every other blob.
 pub fn requests(
     wanted: impl IntoIterator<Item = Wanted>,
     most_blobs: usize,
@@ -195,7 +195,7 @@ pub fn requests(
     for one in wanted {
         let last = request.last();
         let alone = 1 + one.ranges.boundaries().len();
-        // Neighbours that ask alike are one entry of a request.
+        // Neighbours with equal ranges are one entry of a request.
         let is_like = |last: &Wanted| last.offset + 1 == one.offset && last.ranges == one.ranges;
         let cost = if last.is_some_and(is_like) { 0 } else { alone };
         let is_same = last.is_some_and(|last| last.offset == one.offset);

@@ -1,4 +1,4 @@
-//! Works on requests with all providers.
+//! Runs requests with all providers.
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
@@ -31,10 +31,10 @@ use crate::{Bitfield, Blobs, Hash, Pin, blobs::tree::clip};
 const LOOKUPS: usize = 64;
 /// The number of rounds without progress after which the fetch gives up.
 const ROUNDS: u32 = 4;
-/// The number of blobs that a provider is asked about at a time, after it gave up an answer.
+/// The number of blobs that a provider is asked about at a time after it aborted an answer.
 const UNCLEAR: usize = 256;
-/// The number of requests into which a stream splits its share of many blobs, so that all streams
-/// end at about the same time.
+/// The number of requests into which a stream splits its share of many blobs, so that all streams end
+/// at about the same time.
 const REQUESTS_PER_STREAM: usize = 4;
 
 /// The options of a fetch.
@@ -45,17 +45,16 @@ pub struct Options {
     pub streams: NonZeroUsize,
     /// The time within which a provider must answer, and then send each group of 16 KiB.
     pub patience: Duration,
-    /// A request asks for at least so many blobs, where there are so many.
+    /// The fewest blobs in a request, if there are enough.
     pub least_blobs: usize,
-    /// A request asks for at most so many blobs.
+    /// The most blobs in a request.
     pub most_blobs: usize,
-    /// A request asks for at most so many ranges; a run of blobs of which the same is asked for counts
-    /// as one.
+    /// The most ranges in a request; a run of blobs with equal ranges counts as one.
     pub most_ranges: usize,
-    /// A provider that lacks more blobs than these is not asked any more.
+    /// The most blobs that a provider may lack; beyond it, it is not asked any more.
     pub most_lacking: u64,
-    /// The durability of blobs of up to 16 KiB: by default they survive the loss of power once the
-    /// fetch has settled. Longer ones do so then in any case.
+    /// The durability of blobs of up to 16 KiB: by default they survive a loss of power once the fetch
+    /// has settled. Longer blobs always do.
     pub durability: Durability,
 }
 
@@ -73,18 +72,18 @@ impl Default for Options {
     }
 }
 
-/// The state of a fetch, once no provider works on it.
+/// The state of a fetch while no provider works on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Settled {
-    /// All that was wanted is here and durable.
+    /// Everything that was wanted is here and durable.
     Done,
-    /// More can be asked for: let providers work again.
+    /// There are more requests: let providers work again.
     More,
-    /// No provider could give [what is left](Fetch::left).
+    /// No provider could provide [what is left](Fetch::left).
     Left,
 }
 
-/// The blobs of one request that nobody could give.
+/// The blobs of one request that no provider could provide.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Left<C> {
@@ -92,13 +91,13 @@ pub struct Left<C> {
     pub of: C,
     /// The blobs.
     pub wanted: Vec<Wanted>,
-    /// The reason why the last provider that was asked did not give them.
+    /// The reason why the last provider that was asked did not provide them.
     pub why: Option<Fault>,
 }
 
-/// A fetch of blobs that are wanted, of requests that are of a `C`. A cheap handle.
+/// A fetch of wanted blobs, by requests whose subject is a `C`. A cheap handle.
 ///
-/// Dropping the last handle ends it: what was recorded by then stays.
+/// Dropping the last handle ends it: the data that was recorded by then stays.
 #[derive(Debug)]
 pub struct Fetch<C>(Arc<Shared<C>>);
 
@@ -113,9 +112,9 @@ struct Shared<C> {
     options: Options,
     intake: Intake,
     jobs: Jobs<C>,
-    /// The blobs that may be here in part, until they are whole.
+    /// The blobs that may be incomplete here, until they are complete.
     parts: Arc<Parts<C>>,
-    /// The number of rounds that brought nothing.
+    /// Counts the rounds without progress.
     vain: Mutex<Vain>,
 }
 
@@ -129,7 +128,7 @@ impl<C> std::fmt::Debug for Shared<C> {
 
 type Parts<C> = Mutex<HashMap<Hash, Part<C>>>;
 
-/// Passes on what is told, once it is noted that a blob is whole.
+/// Forwards events, and notes when a blob is complete.
 struct Whole<C> {
     parts: Arc<Parts<C>>,
     watch: Arc<dyn Watch>,
@@ -146,14 +145,14 @@ impl<C: Send + Sync + 'static> Watch for Whole<C> {
     }
 }
 
-/// A blob that may be here in part.
+/// A blob that may be incomplete here.
 #[derive(Clone)]
 struct Part<C> {
     of: C,
     blob: Blob,
     /// The size that was recorded after the last round.
     size: Option<u64>,
-    /// The number of times that it was another one than before.
+    /// The number of times that the size changed.
     sizes: u32,
 }
 
@@ -168,8 +167,8 @@ impl<C> Part<C> {
         }
     }
 
-    /// Takes note of the size that is recorded now. Returns false where it was another one again and
-    /// again: peers that contradict each other, or themselves, must not keep the fetch going.
+    /// Notes the size that is recorded now. Returns false if it has changed too often: peers that
+    /// contradict each other, or themselves, must not keep the fetch going.
     fn is_settled_on(&mut self, size: Option<u64>) -> bool {
         if self.size != size {
             self.size = size;
@@ -192,7 +191,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl<C: Clone + Send + Sync + 'static> Fetch<C> {
-    /// A fetch into `blobs` of which nothing is wanted yet.
+    /// Creates a fetch into `blobs`, without wanted blobs.
     pub fn new(blobs: &Blobs, options: Options, watch: Arc<dyn Watch>) -> Self {
         let parts = Arc::default();
         let whole = Whole {
@@ -209,8 +208,8 @@ impl<C: Clone + Send + Sync + 'static> Fetch<C> {
         }))
     }
 
-    /// Adds blobs of one request, ascending by offset, to what is wanted. Returns how many of them are
-    /// not here as a whole.
+    /// Adds blobs of one request, in ascending order of offsets, to the wanted ones. Returns how many
+    /// of them are incomplete here.
     pub async fn want(&self, of: C, blobs: impl IntoIterator<Item = Blob>) -> Result<u64> {
         let shared = &self.0;
         let found = blobs.into_iter().map(|blob| {
@@ -246,13 +245,13 @@ impl<C: Clone + Send + Sync + 'static> Fetch<C> {
         Ok(count)
     }
 
-    /// Adds a request as it is to what is wanted, whatever is here of it.
+    /// Adds a request as it is, no matter which parts of it are here.
     pub fn want_request(&self, of: C, wanted: Vec<Wanted>) {
         self.0.jobs.add([Job::new(of, wanted)]);
     }
 
-    /// Lets a provider work until there is nothing left that it can do. Where it ends with a fault,
-    /// the provider is at fault, or our own store: then the whole fetch is over.
+    /// Lets a provider work until there is nothing left that it can do. An error is either a fault of
+    /// the provider, or one of our own store: then the whole fetch is over.
     pub async fn provide<P: Provider<Of = C>>(
         &self,
         id: ProviderId,
@@ -288,14 +287,14 @@ impl<C: Clone + Send + Sync + 'static> Fetch<C> {
             }
         }
         match (self.0.intake.failure(), first) {
-            // What the disk says comes first: it also ends the requests.
+            // An error of our own store comes first: it also ends the requests.
             (Some(error), _) => Err(Fault::Local(error)),
             (None, Some(fault)) => Err(fault),
             (None, None) => Ok(()),
         }
     }
 
-    /// A provider that could not do some of the requests may be able to now.
+    /// Lets a provider try requests again that it could not do before.
     pub fn forgive(&self, id: ProviderId) {
         self.0.jobs.forgive(id);
     }
@@ -310,12 +309,12 @@ impl<C: Clone + Send + Sync + 'static> Fetch<C> {
         self.0.intake.received()
     }
 
-    /// Makes all that came durable, and says how far the fetch is. For when no provider works; also
-    /// after a fault, so that what came before it stays.
+    /// Makes all received data durable, and returns the state of the fetch. Call it while no provider
+    /// works; also after a fault, so that the data received before it stays.
     pub async fn settle(&self) -> Result<Settled> {
         let shared = &self.0;
         shared.intake.settle().await?;
-        // What several providers gave parts of, each left with the rest.
+        // If several providers each provided a part of a blob, each left the rest.
         let mut waits = shared.jobs.waiting();
         let here = shared.here(&waits).await?;
         shared.jobs.forget(&here);
@@ -328,7 +327,7 @@ impl<C: Clone + Send + Sync + 'static> Fetch<C> {
                 lock(&shared.parts).remove(&blob.hash);
                 continue;
             };
-            // Nobody could give a part of it.
+            // No provider could provide a part of it.
             if waits.contains_key(&blob.hash) {
                 continue;
             }
@@ -349,7 +348,7 @@ impl<C: Clone + Send + Sync + 'static> Fetch<C> {
         })
     }
 
-    /// Returns the blobs that no provider could give, or that are still to be requested.
+    /// Returns the blobs that no provider could provide, or that are still to be requested.
     pub fn left(&self) -> Vec<Left<C>> {
         let jobs = self.0.jobs.left().into_iter();
         let left = |Job {
@@ -360,7 +359,7 @@ impl<C: Clone + Send + Sync + 'static> Fetch<C> {
 }
 
 impl<C: Clone + Send + Sync + 'static> Shared<C> {
-    /// Requests for this, of at most so many blobs.
+    /// Returns requests for `wanted`, with at most `blobs` blobs each.
     fn requests(&self, wanted: Vec<Wanted>, blobs: usize) -> std::vec::IntoIter<Vec<Wanted>> {
         let blobs = blobs.min(self.options.most_blobs).max(1);
         requests(wanted, blobs, self.options.most_ranges).into_iter()
@@ -372,7 +371,7 @@ impl<C: Clone + Send + Sync + 'static> Shared<C> {
         part.or_insert_with(|| Part::new(of.clone(), blob));
     }
 
-    /// The blobs that are here by now.
+    /// Returns the blobs that are complete by now.
     async fn here(&self, wanted: &HashMap<Hash, u64>) -> Result<HashSet<Hash>> {
         let mut here = HashSet::new();
         for (hash, up_to) in wanted {
@@ -383,7 +382,7 @@ impl<C: Clone + Send + Sync + 'static> Shared<C> {
         Ok(here)
     }
 
-    /// Returns true if another round may bring something, as far as the last ones show.
+    /// Returns true if another round may make progress, judging by the last ones.
     fn goes_on(&self) -> bool {
         let mut vain = lock(&self.vain);
         let received = self.intake.received();
@@ -396,7 +395,7 @@ impl<C: Clone + Send + Sync + 'static> Shared<C> {
     }
 }
 
-/// A request for each.
+/// Makes a job of each part.
 fn one_each<C: Clone>(of: &C, wanted: Vec<Wanted>) -> impl Iterator<Item = Job<C>> {
     wanted
         .into_iter()
@@ -415,16 +414,16 @@ struct Worker<C, P> {
 
 /// The result of a provider's work on a request.
 struct Done<C> {
-    /// Requests that came out of it.
+    /// New requests that resulted from it.
     more: Vec<Job<C>>,
-    /// The blobs that the provider could not give.
+    /// The blobs that the provider could not provide.
     left: Vec<Wanted>,
-    /// Why, where it is the peer that could not.
+    /// The reason, if the peer could not provide them.
     why: Option<Fault>,
 }
 
 impl<C> Done<C> {
-    /// The sequence that was asked for names nothing where this should be: nobody can give it.
+    /// The sequence does not name a blob at this offset: nobody can provide it.
     fn names_nothing(&mut self, one: Wanted) {
         let message = "the sequence that was asked for names nothing there";
         let error = Error::new(Kind::Invalid, "blobs.fetch", message).with("offset", one.offset);
@@ -433,7 +432,7 @@ impl<C> Done<C> {
     }
 }
 
-/// The reason why an answer is not read on.
+/// The reason why reading an answer stopped.
 enum Ended {
     Stopped,
     Fault(Fault),
@@ -456,7 +455,7 @@ where
                 Take::Wait => {
                     tokio::select! {
                         () = self.stop.cancelled() => break,
-                        // Time makes others slow, which does not tell anybody.
+                        // Others become slow as time passes, without any notification.
                         _ = timeout(SLOW, changed) => continue,
                     }
                 }
@@ -481,7 +480,7 @@ where
         Ok(())
     }
 
-    /// Does a job, as far as the provider can.
+    /// Does as much of a job as the provider can.
     async fn work(&self, job: &Job<C>, done: &mut Done<C>) -> Result<(), Ended> {
         let mut wanted = job.wanted.clone();
         if job.is_tried() {
@@ -500,8 +499,8 @@ where
         Ok(())
     }
 
-    /// Asks, and adds what is to be asked next in front of `asks`. Blobs that were requested and did not come
-    /// are left.
+    /// Asks the provider, and puts the requests that follow from the answer in front of `asks`.
+    /// Requested blobs that did not arrive are left.
     async fn ask(
         &self,
         of: &C,
@@ -535,23 +534,23 @@ where
         let mut rest = wanted.into_iter().skip(answered);
         match ended {
             Ok(()) => Ok(()),
-            // What the first names cannot be asked for without it.
+            // The blobs that the first one names cannot be requested without it.
             Err(Ended::Fault(why @ Fault::Peer(Misconduct::Lacks | Misconduct::TooLong, _)))
                 if names =>
             {
                 self.lack(done, rest, why);
                 Ok(())
             }
-            // It gave up the answer, and what it sent before may be lost with it: so nobody knows which
-            // of the blobs it lacks.
+            // The provider aborted the answer, and data that it sent before may be lost with it: so it
+            // is unknown which of the blobs it lacks.
             Err(Ended::Fault(Fault::Peer(Misconduct::Lacks, _))) if !is_known => {
                 let rest: Vec<_> = rest.collect();
                 let unclear = rest.chunks(UNCLEAR).rev();
                 unclear.for_each(|wanted| asks.push_front(Ask::Unclear(wanted.to_vec())));
                 Ok(())
             }
-            // It cannot give what it says it has; or nothing of it was taken, so that what comes after it
-            // cannot be read.
+            // The provider cannot send a blob that it claims to have; or it was refused, so that the
+            // rest of the answer cannot be read.
             Err(Ended::Fault(why @ Fault::Peer(Misconduct::Lacks | Misconduct::TooLong, _))) => {
                 self.lack(done, rest.next(), why);
                 asks.push_front(match is_known {
@@ -567,7 +566,7 @@ where
         }
     }
 
-    /// Takes note of what the provider cannot give.
+    /// Notes which blobs the provider cannot provide.
     fn lack(&self, done: &mut Done<C>, lacks: impl IntoIterator<Item = Wanted>, why: Fault) {
         for one in lacks {
             done.left.push(one);
@@ -580,7 +579,7 @@ where
         self.lacks.load(Ordering::Relaxed) > self.shared.options.most_lacking
     }
 
-    /// Returns the parts of these blobs that are still not here.
+    /// Returns the parts of these blobs that are still missing here.
     async fn lacking(
         &self,
         of: &C,
@@ -588,7 +587,7 @@ where
         done: &mut Done<C>,
     ) -> Result<Vec<Wanted>> {
         let mut lacking = Vec::with_capacity(wanted.len());
-        // The blob that names the others, where it is here.
+        // The blob that names the others, if it is here.
         let mut sequence = None;
         for (i, mut one) in wanted.into_iter().enumerate() {
             let named = match (one.hash, &sequence) {
@@ -621,14 +620,14 @@ where
         Ok(lacking)
     }
 
-    /// Finds out what the provider has of the blobs in an answer that it gave up.
+    /// Finds out which blobs of an aborted answer the provider has.
     async fn narrow(
         &self,
         of: &C,
         wanted: &[Wanted],
         done: &mut Done<C>,
     ) -> Result<Vec<Wanted>, Fault> {
-        // Of a blob of which nothing is here, all is of use.
+        // If nothing of a blob is here, all of it is needed.
         let all = |one: &Wanted| match one.first {
             Some(_) => one.with_ranges(ChunkRanges::all()),
             None => one.clone(),
@@ -646,7 +645,7 @@ where
             has.is_none_or(|has| !(one.ranges.clone() - has.clone()).is_empty())
         });
         self.lack(done, lacks, Fault::lacks());
-        // A blob that the peer has whole comes as it was wanted, in pieces.
+        // If the peer has the whole blob, it is requested as it was wanted, in pieces.
         for part in had.iter_mut().filter(|part| part.ranges.is_all()) {
             let one = wanted.binary_search_by_key(&part.offset, |one| one.offset);
             if let Ok(at) = one {
@@ -656,7 +655,7 @@ where
         Ok(had)
     }
 
-    /// Makes one request, and counts the blobs of it that were answered.
+    /// Makes one request, and counts its blobs that were answered.
     async fn request(
         &self,
         of: &C,
@@ -705,12 +704,12 @@ where
                     sequence = Some(Sequence { hash, bytes });
                 }
                 Received::All(Some(_)) => {}
-                // It is durable in a while, unless what came of it is lost.
+                // It becomes durable soon, unless the data is lost.
                 Received::All(None) => self.shared.comes_in_parts(of, one.blob(hash)),
                 Received::Rest(size, left) => {
                     self.goes_on_with(of, one, hash, size, &left, done);
                 }
-                // Nothing names those that follow.
+                // Nothing names the blobs that follow.
                 Received::Absent if at_once => {
                     self.lack(done, wanted.iter().cloned(), Fault::lacks());
                     *answered = wanted.len();
@@ -724,12 +723,12 @@ where
         Ok(())
     }
 
-    /// Returns true where a blob came and is not here: another record of it took its place.
+    /// Returns true if a blob arrived but is not here: another record replaced it.
     async fn is_lost(&self, hash: Hash) -> Result<bool> {
         Ok(missing(&self.shared.blobs, hash, u64::MAX).await?.is_some())
     }
 
-    /// More of a blob of which the first part is here.
+    /// Requests the rest of a blob whose first part is here.
     fn goes_on_with(
         &self,
         of: &C,
@@ -740,7 +739,7 @@ where
         done: &mut Done<C>,
     ) {
         let blob = one.blob(hash);
-        // What came first has proven how long it is.
+        // The first part has proven the length.
         if size > blob.up_to {
             return;
         }
@@ -748,8 +747,8 @@ where
         self.shared.comes_in_parts(of, blob);
     }
 
-    /// The hash that a sequence names, as the blob at an offset of its request; `None` where it names
-    /// none there.
+    /// Returns the hash that a sequence names for an offset of the request; `None` if it names none
+    /// there.
     async fn named(&self, sequence: &Sequence, offset: u64) -> Result<Option<Hash>> {
         const LEN: u64 = size_of::<Hash>() as u64;
         let at = offset.saturating_sub(1).saturating_mul(LEN);
@@ -768,7 +767,7 @@ where
     }
 }
 
-/// A hash sequence that just came.
+/// A hash sequence that has just arrived.
 struct Sequence {
     hash: Hash,
     /// The bytes of the sequence, if it is short.
@@ -779,7 +778,7 @@ struct Sequence {
 enum Ask {
     /// The wanted blobs.
     All(Vec<Wanted>),
-    /// Just what the provider has of this.
+    /// The parts of these that the provider has.
     Unclear(Vec<Wanted>),
     /// The blobs that the provider says it has.
     Known(Vec<Wanted>),

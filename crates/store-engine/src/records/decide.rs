@@ -1,4 +1,4 @@
-//! Deciding what becomes of a slot that somebody wants to put.
+//! Decides the outcome of a put, given the slot's current value.
 
 use bytes::Bytes;
 use ed25519_dalek::SigningKey;
@@ -20,18 +20,18 @@ pub(super) enum Wanted {
     Import(Signed),
 }
 
-/// The decision that follows from the slot as it is.
+/// The decision for the slot's current value.
 pub(super) enum Decision {
     Store(Signed),
     Done(Put),
 }
 
-/// A slot as it is stored.
+/// The stored value of a slot.
 #[derive(Debug, Clone)]
 pub(super) enum Current {
     Absent,
     Is(Signed),
-    /// It does not decode or verify: only somebody who has the value can replace it.
+    /// It does not decode or verify: only importing a value can replace it.
     Damaged(Error),
 }
 
@@ -78,7 +78,7 @@ impl Wanted {
         }
     }
 
-    /// Refuses what `writer`, to whom the slot belongs, did not or cannot sign.
+    /// Refuses a value that `writer`, the owner of the slot, did not or cannot sign.
     pub(super) fn check(
         &self,
         id: RecordId,
@@ -153,8 +153,8 @@ fn is_same(one: &Signed, other: &Signed) -> bool {
     rank(one) == rank(other)
 }
 
-/// The greater one stays: where two writers gave one number to two values, that whose bytes are
-/// greater, so that everybody who sees both ends with the same.
+/// Orders values: the greater one stays. If two writers gave the same number to two values, the one
+/// with the greater bytes wins, so that everybody who sees both gets the same result.
 fn rank(signed: &Signed) -> (u64, &[u8]) {
     (signed.seq, &signed.value)
 }

@@ -1,4 +1,4 @@
-//! Removing a record: in one batch where it fits, else in steps that can be taken again.
+//! Removes a record: in one batch if it fits, else in steps that can be repeated.
 
 use bytes::Bytes;
 use futures_util::TryStreamExt;
@@ -12,7 +12,7 @@ use super::{
 use crate::collections::expect;
 
 impl Records {
-    /// Forgets the record, a damaged one too; the caller has its turn.
+    /// Forgets the record, even a damaged one; the caller holds its turn.
     pub(super) async fn forget_in_turn(&self, operation: &'static str, id: RecordId) -> Result<()> {
         for _ in 0..MAX_ATTEMPTS {
             match self.forget_step(operation, id).await {
@@ -34,7 +34,7 @@ impl Records {
             return Ok(Progress::Gone);
         };
         let revision = entry.revision;
-        // Room for the record's own expectation and edit; a store takes at least 128 together.
+        // Leaves room for the record's own expectation and edit; a store accepts at least 128 together.
         let most = self.collections.capabilities().max_batch_len as usize;
         let most = most.saturating_sub(2).max(1);
         let slots = self.slot_keys(id).await?;
@@ -47,7 +47,7 @@ impl Records {
                 Err(error) => return Err(error),
             };
             if let Some(record) = record.filter(Record::is_live) {
-                // From here on it is gone to everybody, and nobody adds slots to it.
+                // From here on nobody sees the record any more, or adds slots to it.
                 let mark = Edit::Put {
                     collection: RECORDS,
                     key: stored::record_key(id),
@@ -73,13 +73,13 @@ impl Records {
         Ok(Progress::Gone)
     }
 
-    /// The keys of all that is stored under the record's id.
+    /// Returns the keys of everything that is stored under the record's id.
     async fn slot_keys(&self, id: RecordId) -> Result<Vec<Bytes>> {
         let entries = self.collections.scan_prefix(SLOTS, stored::record_key(id));
         entries.map_ok(|entry| entry.key).try_collect().await
     }
 
-    /// Commits if the record's entry is the one that was read.
+    /// Commits if the record's entry has not changed since it was read.
     async fn commit_if(&self, id: RecordId, revision: Revision, edits: Vec<Edit>) -> Result<()> {
         let expect = expect(&RECORDS, &stored::record_key(id), Some(revision));
         let batch = Batch::of(edits).expecting(expect);
@@ -88,9 +88,9 @@ impl Records {
 }
 
 enum Progress {
-    /// It is gone, values and all.
+    /// The record is gone, including its values.
     Gone,
-    /// It is marked; its values are next.
+    /// The record is marked; its values are next.
     Marked,
 }
 

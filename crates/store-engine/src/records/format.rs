@@ -1,7 +1,7 @@
-//! The bytes of records: what is stored, hashed, signed and sent.
+//! The bytes of records, as they are stored, hashed, signed and sent.
 //!
-//! A layout never changes: another one gets another version byte and another context string. All
-//! integers are big-endian. Encoding is canonical; decoding takes any bytes, and refuses those that
+//! A layout never changes: a new one gets another version byte and another context string. All integers
+//! are big-endian. Encoding is canonical; decoding accepts untrusted bytes, and refuses those that
 //! encoding does not produce.
 //!
 //! ```text
@@ -18,14 +18,14 @@
 //! ```
 
 use bytes::{BufMut, Bytes, BytesMut};
-use larder_store_api::{Error, Kind, Member, PublicKey, RecordDescriptor, Result, Signed};
+use larder_store_api::{Error, Kind, PublicKey, RecordDescriptor, RecordMember, Result, Signed};
 
 use super::limits::{MAX_VALUE_LEN, check_descriptor};
 
 /// The version of every layout here.
 pub const VERSION: u8 = 1;
 
-/// The number of bytes by which a signed value is longer than its value.
+/// The number of bytes that a signed value adds to its value.
 pub const SIGNED_OVERHEAD: usize = 1 + 8 + 32 + SIGNATURE_LEN;
 
 pub(super) const SIGNATURE_LEN: usize = 64;
@@ -34,10 +34,10 @@ const ENCODE_SIGNED: &str = "record.encode";
 const DECODE_SIGNED: &str = "record.decode";
 const DECODE_DESCRIPTOR: &str = "record.describe";
 
-/// The canonical bytes of a descriptor.
+/// Encodes a descriptor canonically.
 ///
-/// One over the limits is [`Kind::TooLarge`]; one without slots, or with a writer twice,
-/// [`Kind::Invalid`].
+/// A descriptor beyond the limits is [`Kind::TooLarge`]; one without slots, or with a duplicate writer,
+/// is [`Kind::Invalid`].
 pub fn encode_descriptor(descriptor: &RecordDescriptor) -> Result<Bytes> {
     check_descriptor(descriptor)?;
     let members = u8::try_from(descriptor.members.len()).expect("checked: at most 255 members");
@@ -53,9 +53,9 @@ pub fn encode_descriptor(descriptor: &RecordDescriptor) -> Result<Bytes> {
     Ok(bytes.freeze())
 }
 
-/// The descriptor in these bytes, all of them, within the limits of [`encode_descriptor`].
+/// Decodes a descriptor from all of these bytes, within the limits of [`encode_descriptor`].
 ///
-/// Bytes that are no descriptor are [`Kind::Invalid`].
+/// Malformed bytes are [`Kind::Invalid`].
 pub fn decode_descriptor(bytes: &[u8]) -> Result<RecordDescriptor> {
     let mut fields = Fields::versioned(DECODE_DESCRIPTOR, bytes)?;
     let owner = PublicKey(fields.take()?);
@@ -63,7 +63,7 @@ pub fn decode_descriptor(bytes: &[u8]) -> Result<RecordDescriptor> {
     let [count] = fields.take()?;
     let mut members = Vec::with_capacity(usize::from(count));
     for _ in 0..count {
-        members.push(Member {
+        members.push(RecordMember {
             key: PublicKey(fields.take()?),
             slots: fields.u16()?,
         });
@@ -78,11 +78,11 @@ pub fn decode_descriptor(bytes: &[u8]) -> Result<RecordDescriptor> {
     Ok(descriptor)
 }
 
-/// The canonical bytes of a signed value. They do not name the record and the slot; the signature
+/// Encodes a signed value canonically. The bytes do not name the record and the slot; the signature
 /// covers both.
 ///
-/// A value over the limit is [`Kind::TooLarge`], a sequence number of zero or a signature that has
-/// not 64 bytes [`Kind::Invalid`].
+/// A value beyond the limit is [`Kind::TooLarge`]; a sequence number of zero, or a signature whose
+/// length is not 64 bytes, is [`Kind::Invalid`].
 pub fn encode_signed(signed: &Signed) -> Result<Bytes> {
     check_signed(ENCODE_SIGNED, signed)?;
     let mut bytes = BytesMut::with_capacity(SIGNED_OVERHEAD + signed.value.len());
@@ -94,11 +94,10 @@ pub fn encode_signed(signed: &Signed) -> Result<Bytes> {
     Ok(bytes.freeze())
 }
 
-/// The signed value in these bytes, all of them. It shares them, and is not verified yet: see
+/// Decodes a signed value from all of these bytes. It shares them, and is not verified yet: see
 /// [`verify`](super::verify).
 ///
-/// Bytes that are no signed value are [`Kind::Invalid`], a value over the limit
-/// [`Kind::TooLarge`].
+/// Malformed bytes are [`Kind::Invalid`], a value beyond the limit is [`Kind::TooLarge`].
 pub fn decode_signed(bytes: &Bytes) -> Result<Signed> {
     let mut fields = Fields::versioned(DECODE_SIGNED, bytes)?;
     let seq = u64::from_be_bytes(fields.take()?);
@@ -114,7 +113,7 @@ pub fn decode_signed(bytes: &Bytes) -> Result<Signed> {
     Ok(signed)
 }
 
-/// Checks what holds for every signed value that has a layout.
+/// Checks the rules for every signed value.
 fn check_signed(operation: &'static str, signed: &Signed) -> Result<()> {
     if signed.value.len() > MAX_VALUE_LEN as usize {
         let message = format!("a slot's value has at most {MAX_VALUE_LEN} bytes");
@@ -132,14 +131,14 @@ fn check_signed(operation: &'static str, signed: &Signed) -> Result<()> {
     Ok(())
 }
 
-/// Fixed-length fields, one after the other.
+/// Reads fixed-length fields one after the other.
 pub(super) struct Fields<'a> {
     operation: &'static str,
     rest: &'a [u8],
 }
 
 impl<'a> Fields<'a> {
-    /// The fields after the version byte, which must be ours.
+    /// Returns the fields after the version byte, which must be ours.
     pub(super) fn versioned(operation: &'static str, bytes: &'a [u8]) -> Result<Self> {
         let rest = bytes;
         let mut fields = Self { operation, rest };

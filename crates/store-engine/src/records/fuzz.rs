@@ -1,4 +1,5 @@
-//! Entry points of the fuzzer for records. Encoding is canonical: what is read is written as it was.
+//! Entry points of the fuzzer for records. Encoding is canonical: decoded bytes must encode to the same
+//! bytes.
 
 use bytes::Bytes;
 use larder_store_api::{Entry, PublicKey, RecordId, Revision};
@@ -39,7 +40,7 @@ pub(crate) fn signed(bytes: &[u8]) {
     drop(stored::decode_slot_key("fuzz", ID, &bytes));
 }
 
-/// A record's entry, under the id that its descriptor has.
+/// Decodes a record's entry, under the id of its descriptor.
 pub(crate) fn record(bytes: &[u8]) {
     let id = bytes.get(6..).and_then(|rest| decode_descriptor(rest).ok());
     let id = id.and_then(|descriptor| proof::record_id(&descriptor).ok());

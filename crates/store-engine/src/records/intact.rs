@@ -1,4 +1,4 @@
-//! Reading what of a record is whole where something is damaged.
+//! Reads the intact values of a record that is partly damaged.
 
 use std::ops::Range;
 
@@ -9,16 +9,16 @@ use super::Records;
 /// The stored values of a record, damaged or not.
 #[derive(Debug, Default)]
 pub struct Intact {
-    /// The values that are whole, ascending.
+    /// The intact values, in ascending order of slots.
     pub values: Vec<(Slot, Signed)>,
-    /// The slots whose stored value does not decode or verify, ascending, with what is wrong.
+    /// The slots whose stored value does not decode or verify, ascending, each with the error.
     pub damaged: Vec<(Slot, Error)>,
 }
 
 impl Records {
     /// Returns the values as [`values`](Self::values) does, but a damaged value does not hide the
-    /// others: it can be healed by importing it again, and must not be taken for absent. Any other
-    /// error is one.
+    /// others. A damaged value can be repaired by importing it again, and must not be treated as
+    /// absent. Any other problem is an error.
     pub async fn intact(&self, id: RecordId, slots: Range<Slot>) -> Result<Intact> {
         let mut found = Intact::default();
         self.each("records.intact", id, slots, |slot, signed| {

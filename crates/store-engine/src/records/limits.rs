@@ -1,4 +1,4 @@
-//! The limits of a record: those that Veilid's DHT can keep, for every store.
+//! The limits of a record for every store: those of Veilid's DHT.
 
 use std::collections::HashSet;
 
@@ -16,9 +16,9 @@ pub const MAX_SLOTS: u16 = 1024;
 /// The most writers of a record, its owner among them.
 pub const MAX_WRITERS: u16 = 256;
 
-/// Refuses a descriptor that is over a limit or makes no sense.
+/// Refuses a descriptor that is invalid or beyond a limit.
 pub(super) fn check_descriptor(descriptor: &RecordDescriptor) -> Result<()> {
-    // Writers first: with that many, the slots cannot overflow their sum.
+    // The writers are checked first: with at most that many, the sum of the slots cannot overflow.
     let writers = descriptor.members.len() + 1;
     if writers > usize::from(MAX_WRITERS) {
         let message = format!("a record has at most {MAX_WRITERS} writers, its owner among them");
@@ -50,7 +50,7 @@ fn refused(kind: Kind, message: impl Into<std::borrow::Cow<'static, str>>) -> Er
     Error::new(kind, "record.describe", message)
 }
 
-/// Refuses a value that no slot can have, and gives its length.
+/// Refuses a value that no slot can have, and returns its length.
 pub(super) fn check_value(operation: &'static str, slot: Slot, value: &[u8]) -> Result<u32> {
     match u32::try_from(value.len()) {
         Ok(len) if len <= MAX_VALUE_LEN => Ok(len),

@@ -1,10 +1,10 @@
-//! Records over collections: signed slots for every store that keeps collections.
+//! Records over collections: signed slots for every store that has collections.
 //!
-//! The layouts are written down in [`format`].
+//! [`format`] defines the layouts.
 //!
-//! The entry in `larder/records` guards the set of slots: whoever adds a slot or changes the length
-//! of a value rewrites it in the same batch, and every put expects it unchanged. So the sum of the
-//! values stays exact, and a put and a forget cannot both win.
+//! The entry in `larder/records` guards the set of slots: a commit that adds a slot or changes the
+//! length of a value rewrites it in the same batch, and every put expects it unchanged. So the sum of
+//! the values stays exact, and a put and a forget cannot both succeed.
 
 mod decide;
 mod forget;
@@ -25,7 +25,7 @@ use std::{ops::Range, sync::Arc};
 use async_trait::async_trait;
 use futures_util::{StreamExt, TryStreamExt, future::ready};
 use larder_store_api::{
-    Batch, Change, Edit, Error, Freshness, Import, Kind, Listing, Put, PutRecord,
+    Batch, Change, Edit, Error, Freshness, ImportSupport, Kind, Listing, Put, PutRecord,
     RecordCapabilities, RecordDescriptor, RecordEvent, RecordId, RecordStore, Result, Room, Signed,
     Slot, SlotSeq,
 };
@@ -41,8 +41,8 @@ use crate::collections::{Collections, expect};
 use stored::{RECORDS, Record, SLOTS, State};
 use verified::Verified;
 
-/// The number of times that a change of a record is tried again after another one came first,
-/// before it fails with [`Kind::Unavailable`]. Each time means that another one succeeded.
+/// The number of times that a change of a record is repeated after a conflict before it fails with
+/// [`Kind::Unavailable`]. Each conflict means that another change succeeded.
 const MAX_ATTEMPTS: usize = 1024;
 
 /// The number of records that can be changed at once through one handle.
@@ -53,24 +53,24 @@ const VERIFIED_PER_TURN: usize = 16;
 
 /// Signed records over any store of collections.
 ///
-/// A clone is cheap and the same records. There is no network: what is put is
-/// [`Put::Published`] when it is durable, and every [`Freshness`] is [`Freshness::Local`].
+/// Clones are cheap handles to the same records. There is no network: a put is [`Put::Published`] when
+/// it is durable, and every [`Freshness`] is [`Freshness::Local`].
 ///
-/// A stored value is verified each time it is read, by its signature or by the hash of one that held
-/// before; one that does not decode or verify is
-/// [`Kind::Corrupt`], and is replaced by importing it again. A watcher hears of what its
-/// [`Collections`] hear of, and of the slots of a record that is forgotten too.
+/// A stored value is verified each time it is read, by its signature or by the hash of one that was
+/// verified before. A value that does not decode or verify is [`Kind::Corrupt`], and importing it again
+/// replaces it. A watcher receives the changes that its [`Collections`] receive, including the slots of
+/// a record that is forgotten.
 #[derive(Debug, Clone)]
 pub struct Records {
     collections: Collections,
-    /// One change of a record at a time, so that callers here do not make each other try again. The
-    /// batches' expectations make it correct.
+    /// Allows one change of a record at a time, so that callers here do not cause each other conflicts.
+    /// The batches' expectations ensure correctness.
     turns: Arc<[Mutex<()>; TURNS]>,
     verified: Arc<Verified>,
 }
 
 impl Records {
-    /// The records in these collections.
+    /// Returns the records in these collections.
     pub fn new(collections: Collections) -> Self {
         Self {
             collections,
@@ -79,19 +79,19 @@ impl Records {
         }
     }
 
-    /// The collections that they lie in.
+    /// Returns the collections of the records.
     pub(crate) fn collections(&self) -> &Collections {
         &self.collections
     }
 
-    /// The record's descriptor, or `None` where the record is not known here.
+    /// Returns the record's descriptor; `None` if the record is not known here.
     pub async fn descriptor(&self, id: RecordId) -> Result<Option<RecordDescriptor>> {
         let record = self.find("records.descriptor", id).await?;
         Ok(record.filter(Record::is_live).map(|r| r.descriptor))
     }
 
-    /// The values of those of `slots` that have one, ascending: what
-    /// [`inspect`](RecordStore::inspect) tells of, whole. At most [`MAX_RECORD_LEN`] bytes.
+    /// Returns the complete values of those of `slots` that have one, ascending;
+    /// [`inspect`](RecordStore::inspect) returns only their metadata. At most [`MAX_RECORD_LEN`] bytes.
     pub async fn values(&self, id: RecordId, slots: Range<Slot>) -> Result<Vec<(Slot, Signed)>> {
         let mut found = Vec::new();
         self.each("records.values", id, slots, |slot, signed| {
@@ -102,8 +102,8 @@ impl Records {
         Ok(found)
     }
 
-    /// Reads and verifies the values of these slots, ascending; an error among them is that of a
-    /// damaged value.
+    /// Reads and verifies the values of these slots, in ascending order; an error in the sequence
+    /// stands for a damaged value.
     async fn each(
         &self,
         operation: &'static str,
@@ -132,7 +132,7 @@ impl Records {
         self.turns[usize::from(id.0[0]) % TURNS].lock().await
     }
 
-    /// The record's entry, live or not.
+    /// Returns the record's entry, live or not.
     async fn find(&self, operation: &'static str, id: RecordId) -> Result<Option<Record>> {
         match self
             .collections
@@ -164,13 +164,15 @@ impl RecordStore for Records {
     }
 
     fn capabilities(&self) -> RecordCapabilities {
-        RecordCapabilities {
-            max_value_len: MAX_VALUE_LEN,
-            max_slots: MAX_SLOTS,
-            max_record_len: MAX_RECORD_LEN,
-            room: Room::Shared,
-            import: Import::Supported,
-            max_writers: MAX_WRITERS,
+        {
+            let mut facts = RecordCapabilities::least();
+            facts.max_value_len = MAX_VALUE_LEN;
+            facts.max_slots = MAX_SLOTS;
+            facts.max_record_len = MAX_RECORD_LEN;
+            facts.room = Room::Shared;
+            facts.import = ImportSupport::Supported;
+            facts.max_writers = MAX_WRITERS;
+            facts
         }
     }
 
@@ -181,7 +183,7 @@ impl RecordStore for Records {
         for _ in 0..MAX_ATTEMPTS {
             match self.find(OPERATION, id).await? {
                 Some(record) if record.is_live() => return Ok(id),
-                // A forget was interrupted: what it left must not come back to life.
+                // A forget was interrupted: leftover values must not become visible again.
                 Some(_) => self.forget_in_turn(OPERATION, id).await?,
                 None => {}
             }
@@ -251,14 +253,16 @@ impl RecordStore for Records {
     }
 }
 
-/// Returns the event that a change is for a watcher of these slots; `None` if it is none.
+/// Returns the event of a change for a watcher of these slots; `None` if the change does not concern
+/// it.
 fn event(id: RecordId, slots: &Range<Slot>, change: &Change) -> Option<RecordEvent> {
     let keys = match change {
-        Change::Resync => return Some(RecordEvent::Resync),
         Change::Keys {
             collection, keys, ..
         } if *collection == SLOTS => keys,
         Change::Keys { .. } => return None,
+        // As any change of which it is not known what it changes.
+        _ => return Some(RecordEvent::Resync),
     };
     let slots: Vec<Slot> = keys
         .iter()

@@ -1,4 +1,4 @@
-//! The commitments of a record's id, and the message that a slot's signature covers.
+//! Computes a record's id, and the message that a slot's signature covers.
 
 use bytes::Bytes;
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
@@ -11,15 +11,15 @@ use super::{format, key, limits};
 /// The context of BLAKE3's key derivation that makes a record's id from its descriptor's bytes.
 pub const ID_CONTEXT: &str = "larder 2025-11-21 record id v1";
 
-/// The prefix of every signed message, so that no signature made elsewhere holds here.
+/// The prefix of every signed message, so that no signature made for another purpose is valid here.
 pub const SIGNATURE_CONTEXT: &[u8; 30] = b"larder 2025-11-21 slot v1 sign";
 
 const MESSAGE_LEN: usize = SIGNATURE_CONTEXT.len() + 32 + 2 + 8 + 4 + 32;
 
-/// The id of the record with this descriptor, wherever it is kept.
+/// Returns the id of the record with this descriptor; the same in every store.
 ///
-/// A descriptor over the limits is [`Kind::TooLarge`]; one without slots, or with a writer twice,
-/// [`Kind::Invalid`].
+/// A descriptor beyond the limits is [`Kind::TooLarge`]; one without slots, or with a duplicate writer,
+/// is [`Kind::Invalid`].
 pub fn record_id(descriptor: &RecordDescriptor) -> Result<RecordId> {
     let bytes = format::encode_descriptor(descriptor)?;
     Ok(RecordId(blake3::derive_key(ID_CONTEXT, &bytes)))
@@ -27,7 +27,7 @@ pub fn record_id(descriptor: &RecordDescriptor) -> Result<RecordId> {
 
 /// Signs a slot's value. It does not check that the writer may write the slot.
 ///
-/// A value over the limit is [`Kind::TooLarge`], a sequence number of zero [`Kind::Invalid`].
+/// A value beyond the limit is [`Kind::TooLarge`], a sequence number of zero is [`Kind::Invalid`].
 pub fn sign(
     id: RecordId,
     slot: Slot,
@@ -54,12 +54,12 @@ pub(super) fn sign_with(
     })
 }
 
-/// Checks that the signature holds: that `signed.writer` signed this value, with this sequence
-/// number, for this slot of this record. It does not check that the writer may write the slot.
+/// Checks that `signed.writer` signed this value, with this sequence number, for this slot of this
+/// record. It does not check that the writer may write the slot.
 ///
-/// One that does not hold is [`Kind::Denied`], a value over the limit [`Kind::TooLarge`], a
-/// sequence number of zero [`Kind::Invalid`]. Verification is strict: weak keys and signatures
-/// that could be altered without being noticed are refused.
+/// An invalid signature is [`Kind::Denied`], a value beyond the limit is [`Kind::TooLarge`], a sequence
+/// number of zero is [`Kind::Invalid`]. Verification is strict: weak keys and malleable signatures are
+/// refused.
 pub fn verify(id: RecordId, slot: Slot, signed: &Signed) -> Result<()> {
     const OPERATION: &str = "record.verify";
     let message = message(OPERATION, id, slot, signed.seq, &signed.value)?;
@@ -69,25 +69,25 @@ pub fn verify(id: RecordId, slot: Slot, signed: &Signed) -> Result<()> {
             .with("slot", slot)
     };
     let key = VerifyingKey::from_bytes(&signed.writer.0)
-        .map_err(|error| denied("the writer is no ed25519 key").because(error))?;
+        .map_err(|error| denied("the writer is not a valid ed25519 key").because(error))?;
     let signature = Signature::from_slice(&signed.signature)
-        .map_err(|error| denied("the signature is no ed25519 signature").because(error))?;
+        .map_err(|error| denied("the signature is not a valid ed25519 signature").because(error))?;
     key.verify_strict(&message, &signature)
         .map_err(|error| denied("the signature does not hold").because(error))
 }
 
-/// A hash of all that [`verify`] looks at.
+/// Returns a hash of everything that [`verify`] checks.
 pub(super) fn hash(id: RecordId, slot: Slot, signed: &Signed) -> Result<[u8; 32]> {
     let message = message("record.verify", id, slot, signed.seq, &signed.value)?;
     let mut hasher = blake3::Hasher::new();
-    // Of fixed length, and so is the writer: no two differ and are hashed the same.
+    // All parts have fixed lengths, so no two different inputs are hashed alike.
     hasher.update(&message).update(&signed.writer.0);
     hasher.update(&signed.signature);
     Ok(*hasher.finalize().as_bytes())
 }
 
-/// Returns the message that is signed. All but the context have a fixed length, so no two differ
-/// and read the same.
+/// Returns the message to sign. All parts except the context have a fixed length, so no two different
+/// inputs give the same message.
 fn message(
     operation: &'static str,
     id: RecordId,

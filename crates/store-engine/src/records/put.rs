@@ -1,4 +1,4 @@
-//! Writing a slot: read, decide, and commit what was decided if nothing changed meanwhile.
+//! Writes a slot: reads it, decides, and commits the decision if nothing changed meanwhile.
 
 use larder_store_api::{Batch, Kind, Put, PutRecord, RecordId, Result, Slot};
 
@@ -27,7 +27,7 @@ impl Records {
             let mut staging = Staging::default();
             let put = self.stage(&mut staging, record, &state, &wanted).await?;
             if staging.is_empty() {
-                // What is there may be so by a commit that is not durable yet.
+                // The current value may come from a commit that is not durable yet.
                 self.collections.make_durable().await?;
                 return Ok(put);
             }
@@ -36,7 +36,7 @@ impl Records {
             batch.expect = expect;
             match self.collections.commit_reserved(batch).await {
                 Ok(_) => return Ok(put),
-                // Somebody changed this slot, or the record's sum by another one: look again.
+                // Somebody changed this slot, or the record's sum through another slot: read again.
                 Err(error) if error.kind() == Kind::Conflict => {}
                 Err(error) => return Err(error),
             }

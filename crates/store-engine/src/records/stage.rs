@@ -1,4 +1,4 @@
-//! Slots that are to be written in one commit, with whatever else it says.
+//! Slots that are written in one commit, together with its other changes.
 
 use std::collections::BTreeMap;
 
@@ -17,7 +17,7 @@ use super::{
 use crate::collections::expect;
 
 /// A slot as it was read. A [`Transaction`](crate::Transaction) that puts into it is committed only if
-/// it is still so.
+/// the slot has not changed since.
 #[derive(Debug, Clone)]
 pub struct SlotState {
     id: RecordId,
@@ -37,7 +37,7 @@ impl SlotState {
         self.slot
     }
 
-    /// The value, or `None` where the slot has none; [`Kind::Corrupt`] where it is damaged.
+    /// Returns the value; `None` if the slot has none; [`Kind::Corrupt`] if it is damaged.
     pub fn value(&self) -> Result<Option<&Signed>> {
         match &self.current {
             Current::Absent => Ok(None),
@@ -55,14 +55,14 @@ pub(crate) struct Staging(BTreeMap<RecordId, RecordStaging>);
 struct RecordStaging {
     /// The record as it is stored.
     record: Record,
-    /// The sum of its values, with those that are staged.
+    /// The sum of its values, including the staged ones.
     len: u32,
     slots: BTreeMap<Slot, (Option<Entry>, Signed)>,
 }
 
 impl Records {
-    /// A slot as it is now. A record that is not known here is [`Kind::NotFound`], a slot that it does
-    /// not have [`Kind::Invalid`].
+    /// Reads a slot. An unknown record is [`Kind::NotFound`], a slot that the record does not have is
+    /// [`Kind::Invalid`].
     pub async fn slot(&self, id: RecordId, slot: Slot) -> Result<SlotState> {
         const OPERATION: &str = "records.slot";
         let record = self.live(OPERATION, id).await?;
@@ -87,7 +87,7 @@ impl Records {
         })
     }
 
-    /// Decides what becomes of `put`, and stages it where it is to be written: on top of what is staged
+    /// Decides the outcome of `put`, and stages it if it is to be written: on top of what is staged
     /// already, else of `state`.
     pub(crate) async fn stage_put(
         &self,
@@ -125,7 +125,7 @@ impl Records {
         let others = match current {
             Current::Absent => u64::from(len),
             Current::Is(old) => u64::from(len).saturating_sub(old.value.len() as u64),
-            // How long the damaged value was is not known any more.
+            // The length of the damaged value is unknown.
             Current::Damaged(_) => self.len_of_others(id, slot).await?,
         };
         let len = others + signed.value.len() as u64;
@@ -157,7 +157,7 @@ impl Records {
         Ok(Put::Published { seq })
     }
 
-    /// The sum of the values of all slots but this one, counted.
+    /// Counts the sum of the values of all slots except this one.
     async fn len_of_others(&self, id: RecordId, slot: Slot) -> Result<u64> {
         let mut len = 0;
         let mut entries = self.collections.scan(stored::scan_slots(id, 0..MAX_SLOTS));
@@ -175,8 +175,8 @@ impl Staging {
         self.0.is_empty()
     }
 
-    /// Returns the batch that writes the slots if the records and the slots are still as they were
-    /// read.
+    /// Returns the batch that writes the slots if the records and the slots have not changed since they
+    /// were read.
     pub(crate) fn batch(&self) -> Result<(Vec<Expect>, Vec<Edit>)> {
         let (mut expects, mut edits) = (Vec::new(), Vec::new());
         for (id, staged) in &self.0 {
@@ -195,7 +195,7 @@ impl Staging {
             }
             let key = stored::record_key(*id);
             expects.push(expect(&RECORDS, &key, Some(record.revision)));
-            // Left alone where it would say the same, so that such puts do not hinder each other.
+            // It is not written if it would stay the same, so that such puts do not conflict.
             if adds || *len != record.len {
                 edits.push(Edit::Put {
                     collection: RECORDS,

@@ -1,4 +1,4 @@
-//! The format of records in collections, and the checks of what lies there.
+//! The format of records in collections, and the checks of stored data.
 
 use std::ops::{Bound, Range};
 
@@ -21,11 +21,11 @@ pub(super) const RECORDS: CollectionId = CollectionId::from_static("larder/recor
 /// Signed values, by id and slot.
 pub(super) const SLOTS: CollectionId = CollectionId::from_static("larder/slots");
 
-/// Says if a record is there.
+/// Tells if a record exists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum State {
     Live,
-    /// To everybody it is gone already; values may be left to delete.
+    /// The record is gone for everybody; values may be left to delete.
     Forgetting,
 }
 
@@ -55,7 +55,7 @@ impl Record {
         let state = match state {
             0 => State::Live,
             1 => State::Forgetting,
-            _ => return Err(damaged("the record's stored state is none that there is")),
+            _ => return Err(damaged("the record's stored state is unknown")),
         };
         if len > MAX_RECORD_LEN {
             return Err(damaged("the record's stored length is over the limit"));
@@ -75,7 +75,7 @@ impl Record {
         self.state == State::Live
     }
 
-    /// Returns the key that may write `slot`, which a caller named.
+    /// Returns the key that may write `slot`, which comes from a caller.
     pub(super) fn writer_of(
         &self,
         operation: &'static str,
@@ -93,7 +93,7 @@ impl Record {
         })
     }
 
-    /// Returns the key that may write `slot`, which the store named.
+    /// Returns the key that may write `slot`, which comes from the store.
     pub(super) fn stored_writer_of(
         &self,
         operation: &'static str,
@@ -139,20 +139,20 @@ pub(super) fn slot_key(id: RecordId, slot: Slot) -> Bytes {
     key.freeze()
 }
 
-/// The slot that `key` names, if it is one of this record.
+/// Returns the slot that `key` names, if it is one of this record.
 pub(super) fn slot_of_key(id: RecordId, key: &[u8]) -> Option<Slot> {
     let slot = key.strip_prefix(&id.0)?;
     slot.try_into().ok().map(u16::from_be_bytes)
 }
 
-/// The slot that a key found by [`scan_slots`] names.
+/// Returns the slot that a key found by [`scan_slots`] names.
 pub(super) fn decode_slot_key(operation: &'static str, id: RecordId, key: &[u8]) -> Result<Slot> {
     slot_of_key(id, key).ok_or_else(|| {
         Error::new(Kind::Corrupt, operation, "a stored key names no slot").with("record", id)
     })
 }
 
-/// The entries of these slots, ascending.
+/// Returns a scan of the entries of these slots, in ascending order.
 pub(super) fn scan_slots(id: RecordId, slots: Range<Slot>) -> Scan {
     Scan {
         collection: SLOTS,
@@ -164,7 +164,7 @@ pub(super) fn scan_slots(id: RecordId, slots: Range<Slot>) -> Scan {
     }
 }
 
-/// A slot's stored value, verified.
+/// Decodes and verifies a slot's stored value.
 pub(super) fn decode_slot(
     operation: &'static str,
     id: RecordId,

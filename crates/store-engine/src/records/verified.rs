@@ -1,4 +1,4 @@
-//! Signatures that were found to hold, so that reading the same value again costs a hash.
+//! A cache of verified signatures, so that reading the same value again costs only a hash.
 
 use std::{
     num::NonZeroUsize,
@@ -13,8 +13,8 @@ use super::proof;
 /// The number of signatures that are remembered; each takes about 100 bytes.
 const REMEMBERED: NonZeroUsize = NonZeroUsize::new(8192).expect("8192 is not zero");
 
-/// The hashes of all that a signature covers, with the signature: what holds once holds again, and what
-/// differs by a bit has another hash.
+/// The hashes of all that a signature covers, with the signature. Equal hashes mean equal input, so the
+/// signature is valid again; a difference of a single bit gives another hash.
 pub(super) struct Verified(Mutex<LruCache<[u8; 32], ()>>);
 
 impl Verified {

@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File},
     io::ErrorKind,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
 };
 
@@ -20,7 +20,7 @@ use crate::blocking::blocking;
 
 const OPEN: &str = "secrets.open";
 
-/// Secrets in one encrypted file. Every change writes a new file beside it and puts it in its place.
+/// Secrets in one encrypted file. Every change writes a new file beside it and replaces the old one.
 #[derive(Debug, Clone)]
 pub struct FileSecrets(Arc<Inner>);
 
@@ -28,7 +28,7 @@ struct Inner {
     path: PathBuf,
     key: FileKey,
     table: Arc<Mutex<Table>>,
-    _lock: File,
+    _lock: Option<File>,
 }
 
 impl std::fmt::Debug for Inner {
@@ -40,12 +40,13 @@ impl std::fmt::Debug for Inner {
 }
 
 impl FileSecrets {
-    /// Opens the file, or makes one with the first secret that is put.
+    /// Opens the file; if there is none, the first secret that is put creates it.
     ///
     /// # Errors
-    /// [`Kind::Denied`] where the key or the password is another, or others could read the file;
-    /// [`Kind::Corrupt`] and [`Kind::Unsupported`] as they say; [`Kind::Unavailable`] where another
-    /// process has it open. Nothing is changed then.
+    /// [`Kind::Denied`] if the key or the password is wrong, or others could read the file;
+    /// [`Kind::Corrupt`] if it is damaged; [`Kind::Unsupported`] if a newer version wrote it;
+    /// [`Kind::Unavailable`] if another process has it open. Nothing is changed in these cases. A file whose folder
+    /// cannot be written is opened, and changing it is [`Kind::Denied`].
     pub async fn open(path: impl Into<PathBuf>, unlock: Unlock) -> Result<Self> {
         let path = path.into();
         blocking(OPEN, move || Self::open_now(path, &unlock)).await?
@@ -54,16 +55,7 @@ impl FileSecrets {
     fn open_now(path: PathBuf, unlock: &Unlock) -> Result<Self> {
         let fail = |error| Error::io(OPEN, &path, error);
         fs::create_dir_all(parent(&path)).map_err(fail)?;
-        let lock_path = beside(&path, "lock");
-        let lock = private().create(true).write(true).open(&lock_path);
-        let lock = lock.map_err(|error| Error::io(OPEN, &lock_path, error))?;
-        lock.try_lock().map_err(|error| match error {
-            fs::TryLockError::WouldBlock => {
-                let message = "another program has these secrets open; stop it, or wait for it";
-                Error::new(Kind::Unavailable, OPEN, message).with("path", path.display())
-            }
-            fs::TryLockError::Error(error) => Error::io(OPEN, &lock_path, error),
-        })?;
+        let lock = lock(&path)?;
         let (key, table) = match read_private(&path, MAX_FILE_LEN) {
             Ok(file) => {
                 FileKey::open(unlock, &file).map_err(|error| error.with("path", path.display()))?
@@ -81,8 +73,8 @@ impl FileSecrets {
         })))
     }
 
-    /// Changes the table and writes it, whole or not at all. Once it has its turn it runs to its end
-    /// even if the caller goes, and no later change comes before it.
+    /// Changes the table and writes it atomically. After it has got its turn it runs to its end even if
+    /// the caller goes away, and no later change comes before it.
     async fn change(
         &self,
         operation: &'static str,
@@ -100,6 +92,43 @@ impl FileSecrets {
             Ok(())
         })
         .await?
+    }
+}
+
+/// Locks the file for this process; where its folder cannot be written, others may read beside us.
+fn lock(path: &Path) -> Result<Option<File>> {
+    let lock_path = beside(path, "lock");
+    let fail = |error| Error::io(OPEN, &lock_path, error);
+    let lock = private().create(true).write(true).open(&lock_path);
+    let (lock, locked) = match lock {
+        Ok(lock) => {
+            let locked = lock.try_lock();
+            (lock, locked)
+        }
+        Err(error)
+            if matches!(
+                error.kind(),
+                ErrorKind::ReadOnlyFilesystem | ErrorKind::PermissionDenied
+            ) =>
+        {
+            let lock = match File::open(&lock_path) {
+                // Nobody had it open where it lies now.
+                Err(absent) if absent.kind() == ErrorKind::NotFound => return Ok(None),
+                Err(_) => return Err(fail(error)),
+                Ok(lock) => lock,
+            };
+            let locked = lock.try_lock_shared();
+            (lock, locked)
+        }
+        Err(error) => return Err(fail(error)),
+    };
+    match locked {
+        Ok(()) => Ok(Some(lock)),
+        Err(fs::TryLockError::WouldBlock) => {
+            let message = "another program has these secrets open; stop it, or wait for it";
+            Err(Error::new(Kind::Unavailable, OPEN, message).with("path", path.display()))
+        }
+        Err(fs::TryLockError::Error(error)) => Err(fail(error)),
     }
 }
 

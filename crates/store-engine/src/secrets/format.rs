@@ -28,18 +28,18 @@ const VERSION: u8 = 1;
 const SALT_LEN: usize = 16;
 const NONCE_LEN: usize = 24;
 const HEADER_LEN: usize = MAGIC.len() + 2 + 4 + 4 + SALT_LEN + NONCE_LEN;
-/// The longest file that is read: far more than anybody's keys take.
+/// The longest file that is read: far more than anybody's keys need.
 pub(super) const MAX_FILE_LEN: u64 = 16 << 20;
-/// The memory that trying a password takes: RFC 9106's second recommendation.
+/// The memory for trying a password: RFC 9106's second recommendation.
 const MEMORY_KIB: u32 = 64 << 10;
 const PASSES: u32 = 3;
-/// The most memory that a file may ask for, so that a foreign one cannot take all of it.
+/// The most memory that a file may demand, so that a foreign file cannot use up all of it.
 const MAX_MEMORY_KIB: u32 = 1 << 20;
 const MAX_PASSES: u32 = 64;
 
 pub(super) type Table = BTreeMap<SecretName, Secret>;
 
-/// The key of a file, with what is written about it.
+/// The key of a file, with its header.
 pub(super) struct FileKey {
     key: Zeroizing<[u8; 32]>,
     unlock: u8,
@@ -49,7 +49,7 @@ pub(super) struct FileKey {
 }
 
 impl FileKey {
-    /// The key of a new file. A password takes about a tenth of a second.
+    /// Derives the key of a new file. A password takes about a tenth of a second.
     pub(super) fn create(unlock: &Unlock) -> Result<Self> {
         let mut salt = [0; SALT_LEN];
         random("secrets.put", &mut salt)?;
@@ -85,7 +85,7 @@ impl FileKey {
         XChaCha20Poly1305::new((&*self.key).into())
     }
 
-    /// The whole file.
+    /// Returns the bytes of the whole file.
     pub(super) fn seal(&self, table: &Table) -> Result<Vec<u8>> {
         let mut nonce = [0; NONCE_LEN];
         random("secrets.put", &mut nonce)?;
@@ -117,13 +117,13 @@ impl FileKey {
         Ok(file)
     }
 
-    /// The key and the secrets of a file.
+    /// Opens a file, and returns its key and secrets.
     pub(super) fn open(unlock: &Unlock, file: &[u8]) -> Result<(Self, Table)> {
         let Some((header, sealed)) = file.split_at_checked(HEADER_LEN) else {
             return Err(damaged("the file is too short"));
         };
         let Some(fields) = header.strip_prefix(MAGIC) else {
-            let message = "the file is no file of secrets";
+            let message = "the file is not a secrets file";
             return Err(Error::new(Kind::Invalid, "secrets.open", message));
         };
         let mut fields = Fields(fields);
@@ -154,7 +154,7 @@ impl FileKey {
         let plain = key.cipher().decrypt(&XNonce::from(nonce), payload);
         let plain =
             Zeroizing::new(plain.map_err(|_| {
-                denied("the key or the password is another, or the file was damaged")
+                denied("the key or the password is wrong, or the file was damaged")
             })?);
         Ok((key, decode(&plain)?))
     }
@@ -163,7 +163,7 @@ impl FileKey {
 pub(super) fn encode(table: &Table) -> Zeroizing<Vec<u8>> {
     let len =
         |(name, secret): (&SecretName, &Secret)| 3 + name.as_str().len() + secret.expose().len();
-    // Never moved to a larger place, which would leave a copy behind.
+    // Allocated in full, because growing it would leave a copy behind.
     let mut plain = Zeroizing::new(Vec::with_capacity(table.iter().map(len).sum()));
     for (name, secret) in table {
         let (name, secret) = (name.as_str().as_bytes(), secret.expose());

@@ -7,7 +7,8 @@ use super::{
     format::{FileKey, decode, encode},
 };
 
-/// The table below the seal, which is written as it was; and a file, which nobody forges.
+/// Decodes a table without its seal, which must encode to the same bytes; and opens a file, which
+/// nobody can forge.
 pub(crate) fn secrets(bytes: &[u8]) {
     if let Ok(table) = decode(bytes) {
         assert_eq!(encode(&table).as_slice(), bytes);

@@ -1,4 +1,4 @@
-//! An encrypted file of secrets, for systems that have no keeper of their own.
+//! An encrypted file of secrets, for systems without a keychain.
 
 mod file;
 mod format;

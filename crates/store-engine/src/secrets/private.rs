@@ -22,7 +22,7 @@ pub(super) fn beside(path: &Path, extension: &str) -> PathBuf {
     name.into()
 }
 
-/// Returns options that make a file that only its owner can read.
+/// Returns options that create a file that only its owner can read.
 pub(super) fn private() -> OpenOptions {
     let mut options = OpenOptions::new();
     #[cfg(unix)]
@@ -30,7 +30,7 @@ pub(super) fn private() -> OpenOptions {
     options
 }
 
-/// The file's bytes; one that others could read is refused.
+/// Returns the file's bytes; refuses a file that others could read.
 pub(super) fn read_private(path: &Path, limit: u64) -> io::Result<Zeroizing<Vec<u8>>> {
     let mut file = File::open(path)?;
     let facts = file.metadata()?;
@@ -58,11 +58,12 @@ pub(super) enum Existing {
     Replaced,
 }
 
-/// Writes a file that only its owner can read, durably, whole or not at all.
+/// Writes a file that only its owner can read, durably and atomically.
 pub(super) fn write_private(path: &Path, bytes: &[u8], existing: Existing) -> io::Result<()> {
     let new = match existing {
         Existing::Replaced => beside(path, "new"),
-        // There is no lock: whoever makes it at the same time has a file of its own.
+        // There is no lock: each process that creates it at the same time has a temporary file of its
+        // own.
         Existing::Stays => beside(path, &format!("{}.new", std::process::id())),
     };
     let written = (|| {
@@ -79,7 +80,7 @@ pub(super) fn write_private(path: &Path, bytes: &[u8], existing: Existing) -> io
         }
     })();
     if written.is_err() {
-        // Nothing is lost if it stays: the next write begins it anew.
+        // A leftover does no harm: the next write starts it again.
         drop(fs::remove_file(&new));
     }
     written?;

@@ -11,7 +11,7 @@ use crate::random::random;
 /// The way to unlock a file of secrets.
 #[derive(Clone)]
 pub enum Unlock {
-    /// A key that is kept elsewhere.
+    /// A key that is stored elsewhere.
     Key(SecretKey),
     /// A password; trying one costs 64 MiB of memory and about a tenth of a second.
     Password(Zeroizing<String>),
@@ -27,11 +27,11 @@ impl std::fmt::Debug for Unlock {
 }
 
 impl Unlock {
-    /// The key in the file at `path`, 64 hexadecimal digits, which only its owner may read; made
-    /// where there is none. Keep it elsewhere than what it unlocks.
+    /// Reads the key from the file at `path`: 64 hexadecimal digits, which only its owner may read. If
+    /// there is no such file, creates it. Store it apart from the file that it unlocks.
     ///
     /// # Errors
-    /// [`Kind::Denied`] where others could read it, [`Kind::Corrupt`] where it holds no key.
+    /// [`Kind::Denied`] if others could read it, [`Kind::Corrupt`] if it does not contain a key.
     pub fn key_file(path: &Path) -> Result<Self> {
         let fail = |error| Error::io("secrets.unlock", path, error);
         match read_private(path, 1 << 10) {
@@ -50,7 +50,7 @@ impl Unlock {
                 let text = Zeroizing::new(blake3::Hash::from_bytes(*key).to_hex().to_string());
                 let folder = parent(path);
                 fs::create_dir_all(folder).map_err(fail)?;
-                // Of two that make it at once, the second finds the first one's.
+                // If two processes create it at once, the second finds the first one's.
                 match write_private(path, text.as_bytes(), Existing::Stays) {
                     Ok(()) => Ok(Self::Key(SecretKey::from_bytes(*key))),
                     Err(error) if error.kind() == ErrorKind::AlreadyExists => Self::key_file(path),

@@ -1,4 +1,4 @@
-//! Adding blobs.
+//! Tests of adding blobs.
 
 use larder_store_engine::{AddOptions, Hash, Hashed, Root, TagName};
 
@@ -31,7 +31,7 @@ async fn a_blob_of_several_windows() {
     adding((2 << 20) + 5).await;
 }
 
-/// Adds a blob that is there already, with a tag.
+/// Adds an existing blob, with a tag.
 #[tokio::test]
 async fn a_blob_with_a_tag() {
     for len in [0, 100, 40_000] {
@@ -46,10 +46,7 @@ async fn a_blob_with_a_tag() {
                     data
                 },
                 async |world, data| {
-                    let options = AddOptions {
-                        tag: Some(TagName::try_from(TAG).unwrap()),
-                        ..AddOptions::default()
-                    };
+                    let options = AddOptions::default().tag(TagName::try_from(TAG).unwrap());
                     world.blobs.add_with(data.clone(), options).await
                 },
                 async |world, data| {
@@ -72,7 +69,7 @@ async fn many_blobs() {
         async |world| {
             let mut all: Vec<_> = (0..70).map(|n| bytes(n, 50)).collect();
             all.extend((70..73).map(|n| bytes(n, 20_000 + n as usize)));
-            // One is there, so that the first commit of all finds a conflict.
+            // One blob exists already, so that the first commit of all finds a conflict.
             world.blobs.add(all[3].clone()).await.unwrap();
             all
         },

@@ -1,4 +1,4 @@
-//! Fetching from peers.
+//! Tests of fetching from peers.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use crate::{
 
 const SIZES: [usize; 4] = [100, 20_000, 100_000, 1 << 20];
 
-/// A fetch from two peers is dropped: what was recorded stays, and the next one goes on from it.
+/// A fetch from two peers is dropped: recorded data stays, and the next fetch continues from it.
 #[tokio::test]
 async fn from_two_peers() {
     at_every_await(

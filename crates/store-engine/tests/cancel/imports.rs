@@ -1,4 +1,4 @@
-//! Verified imports.
+//! Tests of verified imports.
 
 use larder_store_api::Kind;
 use larder_store_engine::{ChunkNum, ChunkRanges, Encoded, Hash, Leaf, Parent, Trust};
@@ -68,7 +68,7 @@ async fn a_blob_with_a_payload() {
     importing(100_000).await;
 }
 
-/// Only a part of it comes, and then the rest.
+/// Only a part of the blob arrives, and then the rest.
 #[tokio::test]
 async fn a_part_of_a_blob() {
     at_every_await(
@@ -94,13 +94,13 @@ async fn a_part_of_a_blob() {
     .await;
 }
 
-/// One push is dropped, and the same import goes on: what it had begun to write does not undo what
-/// comes later.
+/// One push is dropped, and the same import continues: writes that the push had begun must not undo
+/// later ones.
 #[tokio::test]
 async fn a_push() {
     const LEN: usize = (9 << 20) + 5;
     let incoming = incoming(LEN).await;
-    // The first nodes and leaves, those with which a block or a run is full, and a record begins.
+    // The first nodes and leaves, those that fill a block or a run, and those that begin a record.
     for victim in [3, 8, 64, 70, 140, 260, 1_030, 1_100] {
         let cuts = cancel::at_every_await(async |mut cut| {
             let mut world = World::new((victim * 100 + cut.polls()) as u64).await;
@@ -114,7 +114,7 @@ async fn a_push() {
                     continue;
                 }
                 match import.push(item).await {
-                    // Below a node that was lost.
+                    // Its parent node was lost.
                     Err(error) if error.kind() == Kind::Invalid => {}
                     other => other.unwrap(),
                 }
@@ -132,7 +132,7 @@ async fn a_push() {
     }
 }
 
-/// The end of an import is dropped, while a record of it may be under way.
+/// The end of an import is dropped, while a record of it may be in progress.
 #[tokio::test]
 async fn finishing() {
     for len in [5_000, 200_000, 9 << 20] {

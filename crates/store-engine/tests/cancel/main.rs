@@ -1,6 +1,6 @@
-//! Every public call of the engine, dropped at every one of its awaits, over stores that finish what
-//! a dropped call began: nothing acknowledged is lost, what is claimed is there, nothing stays that
-//! nobody claims, and the call can be made again.
+//! Tests that drop every public call of the engine at every one of its awaits, over stores that
+//! complete what a dropped call began: nothing acknowledged is lost, claimed data is there, no
+//! unclaimed data stays, and the call can be repeated.
 
 #[path = "../common/mod.rs"]
 mod common;

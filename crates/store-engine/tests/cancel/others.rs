@@ -1,9 +1,6 @@
-//! Tags, deletion, collection, scrubbing, opening, closing.
+//! Tests of tags, deletion, collection, scrubbing, opening and closing.
 
-use std::{
-    ops::Bound,
-    time::{Duration, SystemTime},
-};
+use std::time::{Duration, SystemTime};
 
 use futures_util::TryStreamExt;
 use larder_store_api::{BlobStore, Block, Kind, Part};
@@ -40,7 +37,7 @@ async fn creating_a_tag() {
         async |_| (),
         async |world, ()| world.blobs.tags().create(root()).await,
         async |world, ()| {
-            let tags: Vec<_> = world.blobs.tags().list_all().try_collect().await.unwrap();
+            let tags: Vec<_> = world.blobs.tags().list(..).try_collect().await.unwrap();
             let created = tags
                 .iter()
                 .filter(|tag| tag.name.as_bytes().starts_with(b"auto-"));
@@ -81,12 +78,9 @@ async fn deleting_tags() {
                 world.blobs.tags().set(name, root()).await.unwrap();
             }
         },
+        async |world, ()| world.blobs.tags().delete("zz"..).await,
         async |world, ()| {
-            let from = Bound::Included("zz".into());
-            world.blobs.tags().delete((from, Bound::Unbounded)).await
-        },
-        async |world, ()| {
-            let tags: Vec<_> = world.blobs.tags().list_all().try_collect().await.unwrap();
+            let tags: Vec<_> = world.blobs.tags().list(..).try_collect().await.unwrap();
             assert_eq!(tags.len(), 2);
         },
     )
@@ -125,7 +119,7 @@ async fn collecting() {
         &ALL,
         async |world| {
             let hashes = doomed(world).await;
-            // What was added in this very millisecond is spared.
+            // A collection spares blobs that were added in the same millisecond.
             std::thread::sleep(Duration::from_millis(2));
             hashes
         },
@@ -135,8 +129,8 @@ async fn collecting() {
     .await;
 }
 
-/// Somebody pins what is being deleted, and finds it, after the call that deletes was dropped: then
-/// it stays.
+/// A blob that is being deleted is pinned, and found, after the deleting call was dropped: then it
+/// stays.
 #[tokio::test]
 async fn what_is_pinned_after_the_drop_stays() {
     for round in 0..20 {
@@ -210,7 +204,7 @@ async fn scrubbing() {
             };
             let lost = damage(20_000, Part::Data, 0).await;
             let partly = damage(100_000, Part::Data, 1).await;
-            // Longer than what has its hash tree in its entry.
+            // Too long to have its hash tree in its entry.
             let tree = damage(1_100_000, Part::Outboard, 0).await;
             let stray = larder_store_api::PayloadId([0; 16]);
             let block = Block {
@@ -251,7 +245,7 @@ async fn opening_after_a_crash() {
     at_every_await(
         &ALL,
         async |world| {
-            // The payload of an add that nobody ended.
+            // The payload of an add that was never completed.
             world.drop_engine().await;
             let mut stray = payloads(world).await.pop().unwrap();
             stray.0[15] += 9;

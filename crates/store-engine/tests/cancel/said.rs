@@ -1,4 +1,4 @@
-//! Transactions, records, collections.
+//! Tests of transactions, records and collections.
 
 use larder_store_api::{
     Batch, CollectionId, Edit, Freshness, Kind, PutRecord, RecordDescriptor, RecordId, RecordStore,
@@ -45,7 +45,7 @@ async fn created(world: &World) -> RecordId {
     created.unwrap()
 }
 
-/// All of a transaction is there, or nothing; that of one which is made after it is there.
+/// A transaction is there as a whole or not at all; a later one is there.
 #[tokio::test]
 async fn a_transaction() {
     let tag = || TagName::try_from("page").unwrap();
@@ -65,7 +65,7 @@ async fn a_transaction() {
             let put = transaction.put_slot(&records, &slot, write("root"));
             put.await?;
             match transaction.commit().await {
-                // One that was dropped came first.
+                // The dropped transaction came first.
                 Err(error) if error.kind() == Kind::Conflict => Ok(()),
                 other => other.map(drop),
             }
@@ -84,7 +84,7 @@ async fn a_transaction() {
     .await;
 }
 
-/// The commit alone is dropped: the next call of it says what became of it.
+/// Only the commit is dropped: the next call of it returns the outcome.
 #[tokio::test]
 async fn a_commit() {
     for round in 0..5 {
@@ -133,7 +133,7 @@ async fn creating_a_record() {
     .await;
 }
 
-/// One with more slots than a batch takes.
+/// Forgets a record with more slots than a batch takes.
 #[tokio::test]
 async fn forgetting_a_record() {
     at_every_await(

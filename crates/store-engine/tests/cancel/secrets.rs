@@ -1,4 +1,4 @@
-//! Secrets in a file.
+//! Tests of secrets in a file.
 
 use larder_store_api::{Secret, SecretKey, SecretName, Secrets};
 use larder_store_engine::{FileSecrets, Unlock};
@@ -8,7 +8,7 @@ fn secret(byte: u8) -> Secret {
     Secret::new(vec![byte; 32]).unwrap()
 }
 
-/// Whatever is dropped, what is put later is what is there, in the file too.
+/// Whatever is dropped, the secret that is put last is there, in the file too.
 #[tokio::test]
 async fn what_is_put_later_stays() {
     for round in 0..10 {
@@ -27,7 +27,7 @@ async fn what_is_put_later_stays() {
             secrets.put(name.clone(), secret(3)).await.unwrap();
             std::thread::sleep(std::time::Duration::from_millis(round));
             drop(secrets);
-            // A change that was dropped may keep the file for a moment.
+            // A dropped change may hold the file for a moment.
             let secrets = loop {
                 match FileSecrets::open(&path, key()).await {
                     Ok(secrets) => break secrets,

@@ -1,4 +1,4 @@
-//! An engine over late stores, and what must hold in it.
+//! An engine over late stores, and its invariants.
 
 use std::sync::Arc;
 
@@ -9,16 +9,16 @@ use larder_store_testkit::{MemoryStore, cancel, stores::LateStore};
 
 use crate::common::bytes;
 
-/// The event between the drop of a call and what comes next.
+/// The event between the drop of a call and the next step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum After {
-    /// It is made again at once.
+    /// The call is repeated at once.
     Again,
-    /// It is made again when all that it began has ended.
+    /// The call is repeated when everything that it began has ended.
     Settled,
-    /// The engine is dropped, and another opened; then it is made again.
+    /// The engine is dropped and another is opened; then the call is repeated.
     Reopened,
-    /// It is not made again.
+    /// The call is not repeated.
     GivenUp,
 }
 
@@ -43,10 +43,7 @@ impl World {
 
     /// Adds a blob, which must stay from now on.
     pub async fn know(&mut self, name: &str, data: Vec<u8>) -> Hash {
-        let options = AddOptions {
-            tag: Some(TagName::try_from(name).unwrap()),
-            ..AddOptions::default()
-        };
+        let options = AddOptions::default().tag(TagName::try_from(name).unwrap());
         let pin = self.blobs.add_with(data.clone(), options).await.unwrap();
         self.known.push((pin.hash(), data));
         pin.hash()
@@ -57,7 +54,7 @@ impl World {
         assert!(read.unwrap() == data, "other bytes than those of {hash}");
     }
 
-    /// All that is stored is what it claims to be, and nothing is stored that nobody claims.
+    /// Checks that all stored data is what it claims to be, and that no unclaimed data is stored.
     pub async fn assert_sound(&self) {
         for (hash, data) in &self.known {
             self.assert_has(*hash, data).await;
@@ -73,13 +70,13 @@ impl World {
         assert_eq!(garbage, [], "garbage is still noted");
     }
 
-    /// As after a crash: nobody says that the engine ends.
+    /// Simulates a crash: the engine is not told that it ends.
     async fn crash(&mut self) {
         self.drop_engine().await;
         self.blobs = open(&self.store).await;
     }
 
-    /// Leaves an engine over another store in the place of this one.
+    /// Replaces this engine by one over another store.
     pub async fn drop_engine(&mut self) {
         let other = Arc::new(LateStore::new(MemoryStore::new(), 0));
         drop(std::mem::replace(&mut self.blobs, open(&other).await));
@@ -105,11 +102,11 @@ pub const ALL: [After; 4] = [
     After::GivenUp,
 ];
 
-/// The number of times that each is done, with other delays.
+/// The number of times that each is done, with different delays.
 const ROUNDS: u64 = 3;
 
-/// Makes `call` in a world that was prepared, drops it at every await, and checks that it then
-/// succeeds, that `holds` holds, and that the store is sound, now and when it is opened again.
+/// Makes `call` in a prepared world, drops it at every await, and checks that it then succeeds, that
+/// `holds` is satisfied, and that the store is sound, both now and when it is opened again.
 pub async fn at_every_await<P, T>(
     then: &[After],
     prepare: impl AsyncFn(&mut World) -> P,

@@ -1,4 +1,4 @@
-//! Helpers that the engine's tests share.
+//! Helpers for the engine's tests.
 #![allow(dead_code, reason = "each test uses some of it")]
 
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use larder_store_testkit::MemoryStore;
 use rand::{RngCore, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-/// Lengths around the edges of chunks, groups, windows and segments.
+/// Lengths around the boundaries of chunks, groups, windows and segments.
 pub const SIZES: [usize; 14] = [
     0,
     1,
@@ -32,7 +32,7 @@ pub fn bytes(seed: u64, len: usize) -> Vec<u8> {
     bytes
 }
 
-/// An engine over memory, with short and with long blocks.
+/// Returns engines over memory, with short and with long blocks.
 pub async fn engines() -> Vec<Blobs> {
     let mut engines = Vec::new();
     for block_len in [16 * 1024, 64 * 1024] {
@@ -48,13 +48,13 @@ pub async fn engine() -> (Blobs, Arc<MemoryStore>) {
     (blobs, store)
 }
 
-/// Everything that `from` exports of these ranges.
+/// Returns everything that `from` exports of these ranges.
 pub async fn export(from: &Blobs, hash: Hash, ranges: ChunkRanges) -> Vec<Encoded> {
     use futures_util::TryStreamExt;
     from.export(hash, ranges).try_collect().await.unwrap()
 }
 
-/// Moves these ranges of a blob.
+/// Transfers these ranges of a blob.
 pub async fn transfer(from: &Blobs, to: &Blobs, hash: Hash, size: u64, ranges: ChunkRanges) {
     let mut import = to.import(hash, size, Trust::Untrusted).await.unwrap();
     for item in export(from, hash, ranges).await {

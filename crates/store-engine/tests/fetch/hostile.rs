@@ -1,4 +1,4 @@
-//! Peers that mean harm, and peers that lack the same.
+//! Tests of malicious peers, and of peers that lack the same blobs.
 
 use std::{
     io,
@@ -12,7 +12,7 @@ use std::{
 
 use futures_util::TryStreamExt;
 use larder_store_engine::{
-    Blobs, ChunkNum, Encoded, Status, Trust,
+    BlobStatus, Blobs, ChunkNum, Encoded, Trust,
     fetch::{Answer, Blob, Fault, Fetch, Options, Provider, Settled, Wanted},
 };
 use tokio::{
@@ -30,7 +30,7 @@ use crate::{
     run, stock,
 };
 
-/// Two give the sequence and lack what it names. The third has both.
+/// Two peers give the sequence and lack the blobs that it names. The third has both.
 #[tokio::test]
 async fn what_several_lack_of_a_sequence_another_one_gives() {
     let (theirs, _) = engine().await;
@@ -56,8 +56,8 @@ async fn what_several_lack_of_a_sequence_another_one_gives() {
     assert!(ours.status(child.hash()).await.unwrap().is_some());
 }
 
-/// Gives parts that are right, and says each time that the blob has another length, so that what came
-/// before is of no use.
+/// Gives valid parts, and claims another length of the blob each time, so that the earlier parts are
+/// useless.
 struct Shifty {
     blobs: Blobs,
     asked: AtomicU64,
@@ -112,7 +112,7 @@ async fn who_says_another_length_each_time_does_not_keep_a_fetch_going() {
         }
     }
     assert!(rounds < 50, "it never ends");
-    // An honest one gives all of it.
+    // An honest peer gives all of it.
     let (fetch, _) = begin(&ours);
     fetch.want(OF, named(&hashes)).await.unwrap();
     let (settled, faults) = run(&fetch, &[&Peer::good(&theirs)]).await;
@@ -120,7 +120,7 @@ async fn who_says_another_length_each_time_does_not_keep_a_fetch_going() {
     assert_eq!(settled, Settled::Done);
 }
 
-/// An answer of which the rest comes once it may.
+/// An answer whose rest arrives only when it is released.
 struct Slow {
     blobs: Blobs,
     goes_on: Arc<Notify>,
@@ -181,7 +181,7 @@ impl Answer for Pipe {
     }
 }
 
-/// Somebody else says meanwhile that the sequence is a byte shorter, and gives a part that is right.
+/// Another peer claims meanwhile that the sequence is a byte shorter, and gives a valid part.
 #[tokio::test]
 async fn a_sequence_comes_though_another_length_was_recorded_meanwhile() {
     let (theirs, _) = engine().await;
@@ -229,20 +229,20 @@ async fn a_sequence_comes_though_another_length_was_recorded_meanwhile() {
     for hash in [sequence.hash(), child.hash()] {
         let status = ours.status(hash).await.unwrap();
         assert!(
-            matches!(status, Some(Status::Complete { .. })),
+            matches!(status, Some(BlobStatus::Complete { .. })),
             "{status:?}"
         );
     }
 }
 
-/// Many send a little of what they are asked for, and then nothing more. Another one gives what is wanted
-/// meanwhile at once.
+/// Many peers send a little of what they are asked for, and then nothing more. Another one promptly
+/// gives what is wanted meanwhile.
 #[tokio::test(start_paused = true)]
 async fn many_that_are_slow_do_not_take_the_room_of_another() {
     const SLOW: usize = 8;
     let mut options = Options::default();
     (options.least_blobs, options.most_blobs) = (1, 1);
-    // All of their streams are busy, so that none of them is asked for what is new.
+    // All of their streams are busy, so that none of them is asked for the new blobs.
     let busy = SLOW * options.streams.get();
     let (theirs, hashes, _pins) = stock(vec![MIB * 3 / 2; busy + 1]).await;
     let (ours, _) = engine().await;
@@ -258,7 +258,7 @@ async fn many_that_are_slow_do_not_take_the_room_of_another() {
         working.spawn(async move { fetch.provide(peer.id, peer).await });
     }
     let began = Instant::now();
-    // Before any of them took room, all did.
+    // Wait until each of them has sent something.
     while fetch.received() < 16 * 16 * 1024 {
         assert!(began.elapsed() < Duration::from_secs(5), "few are asked");
         tokio::time::sleep(Duration::from_millis(10)).await;

@@ -1,4 +1,4 @@
-//! Fetching over any providers, and what each of their faults leads to.
+//! Tests of fetching over any providers, and of the effect of each fault.
 #![allow(clippy::unwrap_used)]
 
 #[path = "../common/mod.rs"]
@@ -20,7 +20,7 @@ use common::{SIZES, bytes, engine, transfer};
 use futures_util::{FutureExt, TryStreamExt};
 use larder_store_api::{Kind, Result};
 use larder_store_engine::{
-    Blobs, ChunkNum, ChunkRanges, Hash, Pin, Status,
+    BlobStatus, Blobs, ChunkNum, ChunkRanges, Hash, Pin,
     fetch::{Blob, Fault, Fetch, Misconduct, Options, PIECE_LEN, Settled, Wanted, Watch},
 };
 use larder_store_testkit::{
@@ -32,7 +32,7 @@ use peers::{Peer, Wrong};
 const MIB: usize = 1 << 20;
 const OF: &str = "root";
 
-/// Counts what is told.
+/// Counts the reported events.
 #[derive(Debug, Default)]
 struct Told {
     announced: AtomicU64,
@@ -50,7 +50,7 @@ impl Watch for Told {
     }
 }
 
-/// An engine with blobs of these sizes, their hashes, and what keeps them.
+/// Returns an engine with blobs of these sizes, their hashes and their pins.
 async fn stock(sizes: impl IntoIterator<Item = usize>) -> (Blobs, Vec<Hash>, Vec<Pin>) {
     let (blobs, _) = engine().await;
     let mut pins = Vec::new();
@@ -79,7 +79,7 @@ async fn run(fetch: &Fetch<&'static str>, peers: &[&Arc<Peer>]) -> (Settled, Vec
     (settled.unwrap(), faults)
 }
 
-/// Lets peers work until nothing moves any more; returns the fault of each.
+/// Lets peers work until there is no progress any more; returns the fault of each.
 async fn try_run(
     fetch: &Fetch<&'static str>,
     peers: &[&Arc<Peer>],
@@ -148,7 +148,7 @@ async fn many_small_blobs_take_few_requests_and_a_long_one_takes_one_for_each_pi
     fetch.want(OF, named(&hashes)).await.unwrap();
     assert_eq!(run(&fetch, &[&peer]).await.0, Settled::Done);
     let requests = peer.requests.lock().unwrap();
-    // 64 blobs in each, and the three pieces after the first.
+    // 64 blobs in each request, and the three pieces after the first.
     assert_eq!(requests.len(), 1001_usize.div_ceil(64) + 3);
     for request in &*requests {
         for one in request {
@@ -174,7 +174,7 @@ async fn several_providers_share_a_long_blob() {
     }
 }
 
-/// Whatever a peer does wrong, it alone is at fault, and the others bring all.
+/// Whatever a peer does wrong, only that peer is at fault, and the others give everything.
 #[tokio::test(start_paused = true)]
 async fn the_fault_of_one_is_told_and_the_others_bring_the_rest() {
     let sizes = [10, 5000, 16 * 1024, 100_000, MIB, 9 * MIB];
@@ -200,7 +200,7 @@ async fn the_fault_of_one_is_told_and_the_others_bring_the_rest() {
         let (fetch, _) = begin(&ours);
         let (bad, good) = (Peer::new(&theirs, wrong), Peer::good(&theirs));
         fetch.want(OF, named(&hashes)).await.unwrap();
-        // Alone, it does what it can.
+        // Alone, it does as much as it can.
         let fault = fetch.provide(bad.id, bad.clone()).await.unwrap_err();
         assert!(is(&fault), "{wrong:?}: {fault:?}");
         assert_eq!(fetch.settle().await.unwrap(), Settled::Left, "{wrong:?}");
@@ -210,14 +210,14 @@ async fn the_fault_of_one_is_told_and_the_others_bring_the_rest() {
         assert_eq!(settled, Settled::Done, "{wrong:?}");
         assert!(faults[0].is_none(), "{wrong:?}: {faults:?}");
         has_all(&ours, &hashes).await;
-        // What had come came once, but for the group under way.
+        // Received data was received once, except for the group that was in transit.
         let sum = sizes.iter().sum::<usize>() as u64;
         assert!(good.verified() <= sum - before + 16 * 1024, "{wrong:?}");
         if wrong == Wrong::Flips(60_000) {
             assert!(before >= 10 + 5000 + 16 * 1024, "{before}");
         }
 
-        // Beside the good one, it costs nothing but itself.
+        // Beside the good peer, it costs nothing but its own share.
         let (ours, _) = engine().await;
         let (fetch, _) = begin(&ours);
         fetch.want(OF, named(&hashes)).await.unwrap();
@@ -229,8 +229,8 @@ async fn the_fault_of_one_is_told_and_the_others_bring_the_rest() {
     }
 }
 
-/// Tests that another provider gives what one lacks, and that blobs that nobody has are left and
-/// hold up nothing else.
+/// Tests that another provider gives the blobs that one lacks, and that blobs that nobody has are left
+/// without delaying others.
 #[tokio::test]
 async fn what_nobody_has_is_left_and_all_else_comes() {
     let sizes = [10, 20_000, 300, 9 * MIB, 40, 50_000];
@@ -238,7 +238,7 @@ async fn what_nobody_has_is_left_and_all_else_comes() {
     for wrong in [Wrong::No, Wrong::Ends] {
         let (first, _) = engine().await;
         let (second, _) = engine().await;
-        // Nobody has the third. Of the fourth, each has one half.
+        // Nobody has the third blob. Each has one half of the fourth.
         let mut pins = Vec::new();
         for (seed, size) in (0..).zip(sizes) {
             match seed {
@@ -269,7 +269,11 @@ async fn what_nobody_has_is_left_and_all_else_comes() {
         for (i, hash) in hashes.iter().enumerate().filter(|(i, _)| *i != 2) {
             let status = ours.status(*hash).await.unwrap();
             let size = sizes[i] as u64;
-            assert_eq!(status, Some(Status::Complete { size }), "{wrong:?}: {i}");
+            assert_eq!(
+                status,
+                Some(BlobStatus::Complete { size }),
+                "{wrong:?}: {i}"
+            );
         }
     }
 }
@@ -292,8 +296,8 @@ async fn a_provider_that_lacks_much_is_not_asked_any_more() {
     assert_eq!(left, 1000);
 }
 
-/// One that is longer than it may be is refused before anything of it is taken, and those after it in
-/// the same answer come all the same.
+/// A blob that is too long is refused before any of it is received, and the blobs after it in the same
+/// answer still arrive.
 #[tokio::test]
 async fn a_blob_that_is_too_long_holds_up_no_other() {
     let sizes = [100, 200_000, 300];
@@ -316,7 +320,7 @@ async fn a_blob_that_is_too_long_holds_up_no_other() {
     assert_eq!(told.announced.load(Ordering::Relaxed), 400);
 }
 
-/// A sequence and what it names come in one request, before the hashes are known.
+/// A sequence and the blobs that it names come in one request, before their hashes are known.
 #[tokio::test]
 async fn a_sequence_comes_with_what_it_names() {
     for names in [2, 5000_u64] {
@@ -340,8 +344,8 @@ async fn a_sequence_comes_with_what_it_names() {
     }
 }
 
-/// A blob that a sequence names is asked of another provider where the first lacks it, or stops giving; and what
-/// it does not name, nobody can give.
+/// A blob that a sequence names is requested from another provider if the first lacks it, or stops
+/// sending; and nobody can give a blob that the sequence does not name.
 #[tokio::test(start_paused = true)]
 async fn what_a_sequence_names_may_come_from_another() {
     let (all, _) = engine().await;
@@ -385,7 +389,8 @@ async fn what_a_sequence_names_may_come_from_another() {
     );
 }
 
-/// Of a blob that is proven to be longer than is wanted, no more comes, and it is not missing.
+/// Once a blob is proven to be longer than wanted, no more of it is fetched, and it does not count as
+/// missing.
 #[tokio::test]
 async fn a_blob_that_is_longer_than_wanted_is_left_out() {
     let (theirs, hashes, _pins) = stock([100, 300_000]).await;
@@ -394,7 +399,7 @@ async fn a_blob_that_is_longer_than_wanted_is_left_out() {
     let mut blobs = named(&hashes);
     for blob in &mut blobs {
         blob.up_to = 200_000;
-        // Its beginning, and its end, which proves how long it is.
+        // Its beginning, and its end, which proves its length.
         blob.first = ChunkRanges::from(..ChunkNum(16)) | ChunkRanges::from(ChunkNum(1 << 40)..);
     }
     let peer = Peer::good(&theirs);
@@ -403,13 +408,13 @@ async fn a_blob_that_is_longer_than_wanted_is_left_out() {
     has_all(&ours, &hashes[..1]).await;
     assert!(fetch.received() < 40_000, "{}", fetch.received());
     assert_eq!(fetch.want(OF, blobs).await.unwrap(), 0);
-    // Who wants more gets the rest.
+    // A later request for more gets the rest.
     fetch.want(OF, named(&hashes)).await.unwrap();
     assert_eq!(run(&fetch, &[&peer]).await.0, Settled::Done);
     has_all(&ours, &hashes).await;
 }
 
-/// Whichever call of our own store fails, no peer is at fault, and the fetch says what failed.
+/// Whichever call of our own store fails, no peer is at fault, and the fetch reports the failure.
 #[tokio::test]
 async fn our_own_store_failing_is_nobody_elses_fault() {
     let (theirs, hashes, _pins) = stock([10, 20_000, 10 * MIB]).await;
@@ -439,7 +444,7 @@ async fn our_own_store_failing_is_nobody_elses_fault() {
                 let (settled, ended) = try_run(&fetch, &[&peers[0], &peers[1]]).await;
                 let what = format!("{operation:?} {kind:?} {nth}");
                 let Err(error) = settled else {
-                    // It did not come to so many calls, or they do not matter.
+                    // The fetch did not make as many calls, or they do not matter.
                     faults.clear();
                     continue;
                 };
@@ -448,7 +453,7 @@ async fn our_own_store_failing_is_nobody_elses_fault() {
                 for fault in ended.into_iter().flatten() {
                     assert!(matches!(fault, Fault::Local(_)), "{what}: {fault:?}");
                 }
-                // Once the store works again, the fetch goes on.
+                // Once the store works again, the fetch continues.
                 faults.clear();
                 let ours = Blobs::open(
                     ours.payload_store().clone(),
@@ -463,6 +468,45 @@ async fn our_own_store_failing_is_nobody_elses_fault() {
         }
     }
     assert!(struck > 25, "{struck} of 40 faults showed");
+}
+
+/// The store fails while so much waits for it that there is room for nothing more: the fetch ends all the same.
+#[tokio::test(start_paused = true)]
+async fn a_store_that_fails_while_much_waits_ends_the_fetch() {
+    for seed in 0..4 {
+        // Small ones wait to be committed together, long ones each for its own commit.
+        let is_small = |n: usize| match seed {
+            0 => n.is_multiple_of(2),
+            1 => n < 600,
+            2 => n >= 600,
+            _ => true,
+        };
+        let sizes = (0..1200).map(|n| if is_small(n) { 1000 } else { 20_000 });
+        let (theirs, hashes, _pins) = stock(sizes).await;
+        let faults = Faults::seeded(seed);
+        let store = Arc::new(FaultyStore::new(MemoryStore::new(), faults.clone()));
+        let ours = Blobs::open(store.clone(), store).await.unwrap();
+        let (fetch, _) = begin(&ours);
+        fetch.want(OF, named(&hashes)).await.unwrap();
+        // The payloads of long ones need a session.
+        drop(ours.add(bytes(9999, 20_000)).await.unwrap());
+        let slow = StoreFault::Delay(Duration::from_secs(5));
+        faults.inject(Operation::Commit, When::Always, slow);
+        faults.inject(
+            Operation::Commit,
+            When::Always,
+            StoreFault::Error(Kind::Full),
+        );
+        let peers = [
+            Peer::good(&theirs),
+            Peer::good(&theirs),
+            Peer::good(&theirs),
+        ];
+        let all = [&peers[0], &peers[1], &peers[2]];
+        let ended = tokio::time::timeout(Duration::from_secs(600), try_run(&fetch, &all)).await;
+        let (settled, _) = ended.expect("it ends");
+        assert_eq!(settled.unwrap_err().kind(), Kind::Full, "{seed}");
+    }
 }
 
 /// A provider that is slow with a request does not keep it to itself.
@@ -484,14 +528,14 @@ async fn those_who_have_nothing_to_do_help_the_slow() {
     }
     let begun = tokio::time::Instant::now();
     fetch.provide(1, fast.clone()).await.unwrap();
-    // The slow one is told that it is over.
+    // The slow provider is told that the request is done.
     slow_one.await.unwrap().unwrap();
     assert!(begun.elapsed() < Duration::from_secs(1));
     assert_eq!(fetch.settle().await.unwrap(), Settled::Done);
     has_all(&ours, &hashes).await;
 }
 
-/// A provider whose call is dropped gives its requests back.
+/// A provider whose call is dropped returns its requests.
 #[tokio::test(start_paused = true)]
 async fn what_a_dropped_provider_worked_on_is_taken_up_by_others() {
     let (theirs, hashes, _pins) = stock([5000, 9 * MIB]).await;
@@ -510,7 +554,7 @@ async fn what_a_dropped_provider_worked_on_is_taken_up_by_others() {
     has_all(&ours, &hashes).await;
 }
 
-/// Dropped at any point, a fetch leaves what the next one goes on from.
+/// If a fetch is dropped at any point, the next one continues from there.
 #[tokio::test]
 async fn a_dropped_fetch_is_gone_on_with() {
     let (theirs, hashes, _pins) = stock([10, 30_000, 17 * MIB]).await;
@@ -542,7 +586,7 @@ async fn a_dropped_fetch_is_gone_on_with() {
     assert!(kept > 3, "only {kept} kept anything");
 }
 
-/// Blobs of which much is missing in many places come too.
+/// Blobs with many missing ranges are fetched too.
 #[tokio::test]
 async fn a_blob_full_of_holes_is_filled() {
     let groups = 2200_u64;

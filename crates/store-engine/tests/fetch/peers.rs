@@ -1,4 +1,4 @@
-//! Peers of this process: other engines, honest or not.
+//! Peers within this process: other engines, honest or not.
 
 use std::{
     io,
@@ -17,32 +17,32 @@ use larder_store_engine::{
 };
 use tokio::io::{AsyncRead, ReadBuf};
 
-/// The size that says that a blob is absent.
+/// The size that marks a blob as absent.
 pub const ABSENT: u64 = u64::MAX;
 
 /// The defect of a peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wrong {
-    /// Nothing.
+    /// No defect.
     No,
     /// It flips a bit of this byte of each answer.
     Flips(usize),
-    /// It sends so many bytes of each answer, and then nothing more.
+    /// It sends this many bytes of each answer, and then nothing more.
     Stalls(usize),
-    /// Its connection is lost after so many bytes of each answer.
+    /// Its connection is lost after this many bytes of each answer.
     Breaks(usize),
-    /// It ends each answer where it lacks something, as iroh-blobs does, and does not say what.
+    /// It ends each answer at the first missing data without naming it, as iroh-blobs does.
     Ends,
-    /// It refuses.
+    /// It refuses every request.
     Refuses,
-    /// It says that each blob is this long.
+    /// It claims that each blob has this length.
     Claims(u64),
 }
 
 /// A peer with the blobs of an engine.
 #[derive(Debug)]
 pub struct Peer {
-    /// Different for each.
+    /// Different for each peer.
     pub id: u64,
     pub blobs: Blobs,
     pub wrong: Wrong,
@@ -75,7 +75,7 @@ impl Peer {
         self.verified.load(Ordering::Relaxed)
     }
 
-    /// The hash of what is asked for: of a sequence, as its bytes say.
+    /// Returns the hash of a requested blob; in a sequence, the one that the sequence names.
     async fn hash(&self, wanted: &[Wanted], at: usize) -> Hash {
         match wanted[at].hash {
             Some(hash) => hash,
@@ -90,7 +90,7 @@ impl Peer {
     }
 }
 
-/// Appends the bytes of one blob, or returns `None` where some of what is asked for is not here.
+/// Appends the bytes of one blob; returns `None` if some of the requested data is missing.
 pub async fn encode(
     blobs: &Blobs,
     hash: Hash,
@@ -179,7 +179,7 @@ enum End {
     Breaks,
 }
 
-/// An answer, which then ends in one way or the other.
+/// An answer, with one of several endings.
 pub struct Body {
     bytes: io::Cursor<Vec<u8>>,
     end: End,

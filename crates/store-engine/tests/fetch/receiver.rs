@@ -1,4 +1,4 @@
-//! The receiver of one answer.
+//! Tests of the receiver of one answer.
 
 use std::time::Duration;
 
@@ -36,7 +36,7 @@ async fn encoded(data: &[u8], ranges: &ChunkRanges) -> (Hash, Vec<u8>) {
     (pin.hash(), out)
 }
 
-/// All leaves of the next blob.
+/// Returns all leaves of the next blob.
 async fn leaves(
     receiver: &mut Receiver<Body>,
     hash: Hash,
@@ -92,11 +92,11 @@ async fn blobs_come_one_after_the_other_and_absent_ones_between_them() {
     }
 }
 
-/// A flipped bit anywhere is found before what it is in is given out; an answer that ends anywhere is
-/// the fault that the stream says.
+/// A flipped bit is detected before the data around it is returned; an answer that ends early is the
+/// fault that the stream reports.
 #[tokio::test]
 async fn every_flipped_bit_is_a_lie() {
-    // With the end, which proves the size.
+    // The end is included, which proves the size.
     let ranges = ChunkRanges::from(ChunkNum(5)..ChunkNum(40)) | ChunkRanges::from(ChunkNum(97)..);
     let data = bytes(1, 100_000);
     let (hash, encoded) = encoded(&data, &ranges).await;
@@ -108,7 +108,7 @@ async fn every_flipped_bit_is_a_lie() {
         flipped[at] ^= 16;
         let mut receiver = receiver(flipped);
         let fault = leaves(&mut receiver, hash, &ranges).await.unwrap_err();
-        // Another size may also ask for more than there is.
+        // A wrong size may also require more bytes than there are.
         let is_lie = fault.is_peers(Misconduct::Lies);
         let is_short = at < 8 && fault.is_peers(Misconduct::Lacks);
         assert!(is_lie || is_short, "byte {at}: {fault:?}");

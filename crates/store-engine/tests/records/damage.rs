@@ -1,5 +1,5 @@
 //! Tests that stored values are checked each time they are read: damage is never served, and can be
-//! healed.
+//! repaired.
 
 use larder_store_api::{
     Batch, Bytes, CollectionStore, Edit, Error, Freshness, Kind, Put, PutRecord, RecordId,
@@ -10,7 +10,7 @@ use larder_store_testkit::MemoryStore;
 
 use super::{RECORDS, SLOTS, descriptor, over, overwrite, owned, read, secret, slot_key, write};
 
-/// Every way to read slot 0 fails, and so does writing after it.
+/// Checks that every way to read slot 0 fails, and that writing to it fails too.
 async fn refused(records: &Records, id: RecordId) -> Error {
     let get = records.get(id, 0, Freshness::Local).await.unwrap_err();
     let inspect = records.inspect(id, 0..1, Freshness::Local).await;
@@ -119,7 +119,7 @@ async fn a_damaged_record_is_not_read_as_another() {
     type Damage = fn(&mut Vec<u8>);
     let damage: [(Damage, &str); 5] = [
         (|bytes| bytes[0] = 0, "entry does not decode"),
-        (|bytes| bytes[1] = 2, "state is none that there is"),
+        (|bytes| bytes[1] = 2, "state is unknown"),
         (|bytes| bytes[2] = 0xff, "length is over the limit"),
         (|bytes| bytes[10] ^= 1, "descriptor is another's"),
         (|bytes| bytes.push(0), "entry does not decode"),
@@ -151,7 +151,7 @@ async fn an_import_heals_a_damaged_slot_and_the_records_sum() {
         records.put(id, slot, full(slot)).await.unwrap();
     }
     let kept = read(&records, id, 0).await.unwrap();
-    // Cut, so that its old length cannot be told.
+    // Truncated, so that its old length is unknown.
     overwrite(&store, SLOTS, slot_key(id, 0), |bytes| bytes.truncate(2000)).await;
     refused(&records, id).await;
     let bad = Signed {
@@ -163,7 +163,7 @@ async fn an_import_heals_a_damaged_slot_and_the_records_sum() {
     let put = records.put(id, 0, PutRecord::Import(kept.clone())).await;
     assert_eq!(put.unwrap(), Put::Published { seq: 1 });
     assert_eq!(read(&records, id, 0).await, Some(kept));
-    // The sum is right again: exactly one more value fits.
+    // The sum is correct again: exactly one more value fits.
     assert_eq!(MAX_RECORD_LEN, 32 * MAX_VALUE_LEN);
     records.put(id, 31, full(31)).await.unwrap();
     let put = records.put(id, 32, write("1", 1, SeqExpect::Any)).await;

@@ -1,4 +1,5 @@
-//! Forgetting: all of it, nothing else, and again where it was interrupted.
+//! Tests of forgetting: it removes everything of a record and nothing else, and continues after an
+//! interruption.
 
 use futures_util::TryStreamExt;
 use larder_store_api::{
@@ -13,7 +14,8 @@ use super::{
 
 const MANY: u16 = 1000;
 
-/// A record with a value in each of many slots: more than the barest store deletes at once.
+/// Creates a record with a value in each of many slots: more than the most limited store deletes at
+/// once.
 async fn fill(records: &Records) -> RecordId {
     let id = records.create(owned(MANY)).await.unwrap();
     for slot in 0..MANY {
@@ -47,7 +49,7 @@ async fn nothing_is_left_and_others_are_spared() {
         records.forget(id).await.unwrap();
         assert_eq!(read(&records, other, 0).await.unwrap().value, "other");
 
-        // It can be made known again, and begins anew.
+        // The record can be created again, and starts empty.
         assert_eq!(records.create(owned(MANY)).await.unwrap(), id);
         assert_eq!(seqs(&records, id).await, []);
         let put = records.put(id, 0, write("a", 1, SeqExpect::Absent)).await;
@@ -79,7 +81,7 @@ async fn an_interrupted_forget_is_finished_by_the_next_one() {
         store.fail_commits_after(done);
         let error = records.forget(id).await.unwrap_err();
         assert_eq!(error.to_string(), "bare.commit: unavailable: as told");
-        // To everybody it is gone already, whole.
+        // It is gone for everybody already, as a whole.
         let known = records.get(id, 999, Freshness::Local).await;
         assert_eq!(known.unwrap_err().kind(), Kind::NotFound);
         let put = records.put(id, 0, write("a", 1, SeqExpect::Any)).await;
@@ -132,7 +134,7 @@ async fn puts_and_forgets_at_once_leave_no_stray_value() {
                 for _ in 0..(slot + seed) % 7 {
                     tokio::task::yield_now().await;
                 }
-                // Empty ones change no sum, and must be noticed all the same.
+                // Empty values do not change the sum, and must be noticed nevertheless.
                 let value = vec![0; usize::from(seed % 2 * (slot % 3))];
                 records.put(id, slot, write(value, 1, SeqExpect::Any)).await
             })

@@ -1,7 +1,8 @@
-//! The bytes that are stored, hashed and signed: pinned, and decoded whatever they are.
+//! Tests of the stored, hashed and signed bytes: they are pinned, and decoding accepts any bytes
+//! without a panic.
 
 use larder_store_api::{
-    Bytes, CollectionStore, Kind, Member, PublicKey, RecordDescriptor, RecordId, RecordStore,
+    Bytes, CollectionStore, Kind, PublicKey, RecordDescriptor, RecordId, RecordMember, RecordStore,
     SeqExpect, Signed,
 };
 use larder_store_engine::{
@@ -13,7 +14,7 @@ use proptest::{collection::vec, prelude::*};
 
 use super::{RECORDS, SLOTS, descriptor, over, secret, slot_key, write};
 
-// Whoever changes one of these breaks what is stored and signed already: make a new version.
+// Changing one of these invalidates stored and signed data: make a new version instead.
 const KEYS: [&str; 3] = [
     "8a88e3dd7409f195fd52db2d3cba5d72ca6709bf1d94121bf3748801b40f6f5c",
     "8139770ea87d175f56a35466c34c7ecccb8d8a91b4ee37a25df60f5b8fc9b394",
@@ -162,7 +163,7 @@ fn any_key() -> impl Strategy<Value = PublicKey> {
 }
 
 fn any_descriptor() -> impl Strategy<Value = RecordDescriptor> {
-    let member = (any_key(), 1..6u16).prop_map(|(key, slots)| Member { key, slots });
+    let member = (any_key(), 1..6u16).prop_map(|(key, slots)| RecordMember { key, slots });
     (any_key(), 1..6u16, vec(member, 0..40)).prop_map(|(owner, owner_slots, members)| {
         RecordDescriptor {
             owner,
@@ -196,7 +197,8 @@ proptest! {
         prop_assert_eq!(decoded, signed);
     }
 
-    /// Whatever decodes is what encoding gives: there is one form only, and no bytes panic.
+    /// Bytes that decode are exactly those that encoding gives: there is one form only, and no bytes
+    /// panic.
     #[test]
     fn any_bytes_decode_or_are_refused(mut bytes in vec(any::<u8>(), 0..400), version in any::<bool>()) {
         if let (true, Some(first)) = (version, bytes.first_mut()) {
@@ -212,7 +214,7 @@ proptest! {
         }
     }
 
-    /// Near a good one more of the decoder is reached.
+    /// Bytes close to valid ones reach more of the decoder.
     #[test]
     fn a_changed_descriptor_decodes_as_what_it_says(
         descriptor in any_descriptor(),

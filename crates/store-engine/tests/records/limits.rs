@@ -1,7 +1,7 @@
-//! Each limit: reached, and then one too many.
+//! Tests of each limit: at the limit, and one beyond it.
 
 use larder_store_api::{
-    Kind, Member, PublicKey, Put, PutRecord, RecordDescriptor, RecordStore, SeqExpect, Signed,
+    Kind, PublicKey, Put, PutRecord, RecordDescriptor, RecordMember, RecordStore, SeqExpect, Signed,
 };
 use larder_store_engine::{
     MAX_RECORD_LEN, MAX_SLOTS, MAX_VALUE_LEN, MAX_WRITERS, Records, public_key, sign,
@@ -74,10 +74,10 @@ async fn a_records_values_have_at_most_1_mib_together() {
             );
         }
         assert_eq!(seqs(&records, id).await.len(), 32);
-        // What does not make it longer is no matter.
+        // Edits that do not increase the sum are always possible.
         put(32, 0).await.unwrap();
         put(0, MAX_VALUE_LEN).await.unwrap();
-        // What one slot gives up, others can have, to the byte.
+        // Room that one slot frees is available to others, to the byte.
         put(0, MAX_VALUE_LEN - 10).await.unwrap();
         put(32, 9).await.unwrap();
         put(33, 1).await.unwrap();
@@ -101,7 +101,7 @@ async fn a_record_has_at_most_1024_slots() {
         assert_eq!(put.unwrap(), Put::Published { seq: 1 });
         let text = "record.describe: too large: a record has at most 1024 slots (slots=1025)";
         let mut shared = owned(MAX_SLOTS);
-        shared.members.push(Member {
+        shared.members.push(RecordMember {
             key: PublicKey([2; 32]),
             slots: 1,
         });
@@ -117,7 +117,7 @@ fn with_members(count: u32, slots: u16) -> RecordDescriptor {
     let member = |n: u32| {
         let mut key = [9; 32];
         key[..4].copy_from_slice(&n.to_be_bytes());
-        Member {
+        RecordMember {
             key: PublicKey(key),
             slots,
         }
@@ -149,7 +149,7 @@ async fn a_record_has_at_most_256_writers() {
 #[tokio::test]
 async fn a_descriptor_that_makes_no_sense_is_invalid() {
     let owner = public_key(&secret(1));
-    let member = |n: u8, slots| Member {
+    let member = |n: u8, slots| RecordMember {
         key: public_key(&secret(n)),
         slots,
     };
@@ -183,7 +183,7 @@ async fn a_descriptor_that_makes_no_sense_is_invalid() {
                 format!("record.describe: invalid: {text}")
             );
         }
-        // An owner without slots is fine where there are members.
+        // An owner without slots is valid if there are members.
         let id = records.create(with(0, vec![member(2, 1)])).await.unwrap();
         let put = records.put(id, 0, write("a", 2, SeqExpect::Any)).await;
         assert_eq!(put.unwrap(), Put::Published { seq: 1 });

@@ -1,5 +1,4 @@
-//! Tests of what callers rely on when they hold `Records`, over a full store and over the barest
-//! one.
+//! Tests of what `Records` promises to its callers, over a full store and over the most limited one.
 #![allow(missing_docs)]
 
 mod damage;
@@ -16,8 +15,9 @@ mod watch;
 use std::sync::Arc;
 
 use larder_store_api::{
-    Batch, Bytes, CollectionId, CollectionStore, Edit, Freshness, Kind, Member, Put, PutRecord,
-    RecordDescriptor, RecordId, RecordStore, SecretKey, SeqExpect, Signed, Slot, SlotSeq,
+    Batch, Bytes, CollectionId, CollectionStore, Edit, Freshness, Kind, Put, PutRecord,
+    RecordDescriptor, RecordId, RecordMember, RecordStore, SecretKey, SeqExpect, Signed, Slot,
+    SlotSeq,
 };
 use larder_store_engine::{Collections, Records, generate_key, public_key, record_id};
 use larder_store_testkit::MemoryStore;
@@ -30,9 +30,9 @@ pub fn secret(n: u8) -> SecretKey {
     SecretKey::from_bytes([n; 32])
 }
 
-/// Slots 0 and 1 are the owner's (key 1), 2 that of key 2, 3 and 4 those of key 3.
+/// Returns a descriptor: slots 0 and 1 belong to the owner (key 1), 2 to key 2, 3 and 4 to key 3.
 pub fn descriptor() -> RecordDescriptor {
-    let member = |n, slots| Member {
+    let member = |n, slots| RecordMember {
         key: public_key(&secret(n)),
         slots,
     };
@@ -43,7 +43,7 @@ pub fn descriptor() -> RecordDescriptor {
     }
 }
 
-/// A record of key 1 alone.
+/// Returns the descriptor of a record that belongs to key 1 alone.
 pub fn owned(slots: u16) -> RecordDescriptor {
     RecordDescriptor {
         owner: public_key(&secret(1)),
@@ -83,7 +83,7 @@ pub async fn seqs(records: &Records, id: RecordId) -> Vec<(Slot, u64)> {
         .collect()
 }
 
-/// Writes below the records, as damage or another program would.
+/// Writes directly into the store, as damage or another program would.
 pub async fn overwrite(
     store: &impl CollectionStore,
     collection: CollectionId,

@@ -1,4 +1,4 @@
-//! Tests of who may write what, of what wins, and that nothing is lost between concurrent writers.
+//! Tests of permissions, of which value wins, and that concurrent writers lose nothing.
 
 use std::sync::Arc;
 
@@ -162,7 +162,7 @@ async fn a_signature_holds_for_its_record_slot_number_and_value_alone() {
             assert_eq!(
                 error.to_string(),
                 format!(
-                    "record.verify: denied: the signature is no ed25519 signature (record={id}, \
+                    "record.verify: denied: the signature is not a valid ed25519 signature (record={id}, \
                      slot=0)"
                 )
             );
@@ -174,7 +174,7 @@ async fn a_signature_holds_for_its_record_slot_number_and_value_alone() {
 
 #[tokio::test]
 async fn a_weak_key_signs_nothing() {
-    // With the neutral point as the key, this signature would hold for every message if
+    // With the neutral point as the key, this signature would be valid for every message if
     // verification were not strict.
     let mut neutral = [0; 32];
     neutral[0] = 1;
@@ -238,7 +238,7 @@ async fn of_two_values_with_one_number_the_greater_stays() {
                 assert_eq!(found, Some(current));
             }
         }
-        // The sum of the values follows the one that stays.
+        // The sum of the values is that of the value that stays.
         assert_eq!(seqs(&records, id).await, [(0, 5)]);
         let next = write("next", 1, SeqExpect::At(5));
         let next = records.put(id, 0, next).await.unwrap();
@@ -292,7 +292,7 @@ async fn numbers_begin_at_one_and_do_not_wrap() {
     }
 }
 
-/// Adds one to the number in the slot, `times` times. Its length changes on the way if it `grows`.
+/// Increments the number in the slot `times` times. Its length changes on the way if it `grows`.
 async fn count(records: Records, id: RecordId, slot: Slot, times: u64, grows: bool) {
     for _ in 0..times {
         let mut current = read(&records, id, slot).await;
@@ -317,7 +317,7 @@ fn counted(value: &[u8]) -> u64 {
     u64::from_be_bytes(*count)
 }
 
-/// Several handles that know nothing of each other, so that only the batches keep them apart.
+/// Returns several handles without shared state, so that only the batches coordinate them.
 fn handles(store: &(impl CollectionStore + Clone)) -> Vec<Records> {
     let store: Arc<dyn CollectionStore> = Arc::new(store.clone());
     let handle = || Records::new(Collections::new(Arc::clone(&store)));
@@ -369,7 +369,7 @@ async fn increments_through_strangers_lose_none() {
 
 #[tokio::test]
 async fn a_put_retries_when_another_slot_came_first() {
-    // Neither expects anything of the other's slot, so neither may be told of it.
+    // Neither has an expectation about the other's slot, so neither may get a conflict.
     let store = BareStore::new();
     let handles = handles(&store);
     let id = handles[0].create(owned(4)).await.unwrap();

@@ -1,4 +1,4 @@
-//! The suite of every record store, over a full store of collections and over the barest one.
+//! The suite of every record store, over a full store of collections and over the most limited one.
 
 mod over_memory {
     use larder_store_engine::Records;

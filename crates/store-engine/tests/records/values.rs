@@ -1,4 +1,5 @@
-//! Values of many slots at once: the same as one by one, and what is left of them after damage.
+//! Tests of reading the values of many slots at once: the same as one by one, and the intact ones after
+//! damage.
 
 use larder_store_api::{
     Batch, CollectionStore, Edit, Freshness, Kind, PutRecord, RecordStore, SeqExpect,
@@ -30,7 +31,7 @@ async fn all_values_are_those_that_each_slot_gives() {
             assert_eq!(intact.values, expected, "{slots:?}");
             assert!(intact.damaged.is_empty());
         }
-        // Those of another record do not come along.
+        // Values of another record are not included.
         let other = records.create(owned(5)).await.unwrap();
         assert_eq!(records.values(other, 0..MAX_SLOTS).await.unwrap(), []);
         records.forget(id).await.unwrap();
@@ -64,7 +65,7 @@ async fn a_damaged_value_hides_no_other_and_is_told() {
     }
     let error = records.values(id, 0..9).await.unwrap_err();
     assert_eq!(error.kind(), Kind::Corrupt);
-    // Importing what was there heals it.
+    // Importing the same values repairs them.
     for slot in [2, 7] {
         let import = PutRecord::Import(before[usize::from(slot)].1.clone());
         records.put(id, slot, import).await.unwrap();
@@ -72,7 +73,7 @@ async fn a_damaged_value_hides_no_other_and_is_told() {
     assert_eq!(records.values(id, 0..9).await.unwrap(), before);
     assert!(records.intact(id, 0..9).await.unwrap().damaged.is_empty());
 
-    // What is no slot's value at all is not something that an import heals.
+    // An entry that is not a slot's value at all cannot be repaired by an import.
     let stray = Edit::Put {
         collection: SLOTS,
         key: slot_key(id, 9).into(),

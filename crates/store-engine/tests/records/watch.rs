@@ -1,4 +1,4 @@
-//! Tests of what watchers of a record hear, and that they never miss a change in silence.
+//! Tests of the events for watchers of a record, and that they never miss a change silently.
 
 use futures_util::StreamExt;
 use larder_store_api::{RecordEvent, RecordStore, SeqExpect, Slot};

@@ -1,4 +1,4 @@
-//! The least that the contract of collections allows, and a way to disturb it.
+//! The most limited store of collections that the contract allows, and a way to disturb it.
 #![allow(
     missing_docs,
     dead_code,
@@ -10,15 +10,15 @@ use std::sync::{
     atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
-use futures_util::{StreamExt, TryStreamExt, future::ready, stream};
+use futures_util::{StreamExt, future::ready, stream};
 use larder_store_api::{
     Batch, Bytes, Change, CollectionCapabilities, CollectionId, CollectionStore, Entry, Error,
-    Kind, Listing, Result, Revision, Scan, ScanOrder,
+    Kind, Listing, Result, Revision, Scan,
 };
 use larder_store_testkit::MemoryStore;
 use tokio::sync::Semaphore;
 
-/// No watch, no order, and the smallest limits.
+/// A store without a watch, and with the smallest limits.
 #[derive(Debug, Clone)]
 pub struct BareStore(Arc<Inner>);
 
@@ -26,10 +26,10 @@ pub struct BareStore(Arc<Inner>);
 struct Inner {
     memory: MemoryStore,
     limits: CollectionCapabilities,
-    /// Commits that reached the store.
+    /// The number of commits that reached the store.
     commits: AtomicUsize,
     scans: AtomicUsize,
-    /// The number of further commits that are let through.
+    /// The number of further commits that may pass.
     gate: Semaphore,
     fail_scans: AtomicBool,
     /// The number of commits after which the following ones fail with `Unavailable`.
@@ -44,7 +44,6 @@ impl BareStore {
     pub fn with_limits(change: impl FnOnce(&mut CollectionCapabilities)) -> Self {
         let memory = MemoryStore::new();
         let mut limits = CollectionCapabilities::least();
-        limits.scan_order = ScanOrder::Unordered;
         change(&mut limits);
         Self(Arc::new(Inner {
             memory,
@@ -65,7 +64,7 @@ impl BareStore {
         self.0.scans.load(Ordering::SeqCst)
     }
 
-    /// From now on commits wait, until `open_gate`.
+    /// Makes commits wait from now on, until `open_gate`.
     pub fn close_gate(&self) {
         let forgotten = self.0.gate.forget_permits(Semaphore::MAX_PERMITS);
         assert!(forgotten > 0);
@@ -75,12 +74,12 @@ impl BareStore {
         self.0.gate.add_permits(1024);
     }
 
-    /// Scans fail after their first entry.
+    /// Makes scans fail after their first entry.
     pub fn fail_scans(&self) {
         self.0.fail_scans.store(true, Ordering::SeqCst);
     }
 
-    /// Commits fail once `more` have succeeded; `usize::MAX` for never.
+    /// Makes commits fail once `more` have succeeded; `usize::MAX` for never.
     pub fn fail_commits_after(&self, more: usize) {
         let after = self.commits().saturating_add(more);
         self.0.fail_commits_after.store(after, Ordering::SeqCst);
@@ -105,17 +104,12 @@ impl CollectionStore for BareStore {
         self.0.scans.fetch_add(1, Ordering::SeqCst);
         let inner = self.0.memory.scan(scan);
         let failing = self.0.fail_scans.load(Ordering::SeqCst);
-        let shuffled = async move {
-            let mut entries: Vec<Entry> = inner.try_collect().await?;
-            entries.sort_by_cached_key(|entry| *blake3::hash(&entry.key).as_bytes());
-            let mut entries: Vec<Result<Entry>> = entries.into_iter().map(Ok).collect();
-            if failing {
-                entries.truncate(1);
-                entries.push(Err(Error::new(Kind::Unavailable, "bare.scan", "as told")));
-            }
-            Ok(stream::iter(entries))
-        };
-        stream::once(shuffled).try_flatten().boxed()
+        if !failing {
+            return inner;
+        }
+        let error = Error::new(Kind::Unavailable, "bare.scan", "as told");
+        let failure = stream::once(ready(Err(error)));
+        inner.take(1).chain(failure).boxed()
     }
 
     fn collections(&self) -> Listing<CollectionId> {
@@ -129,7 +123,7 @@ impl CollectionStore for BareStore {
         if self.commits() >= self.0.fail_commits_after.load(Ordering::SeqCst) {
             return Err(Error::new(Kind::Unavailable, "bare.commit", "as told"));
         }
-        // Others get a turn between what a caller read and what it commits.
+        // Lets others run between a caller's read and its commit.
         tokio::task::yield_now().await;
         let revision = self.0.memory.commit(batch).await?;
         self.0.commits.fetch_add(1, Ordering::SeqCst);

@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 use iroh::endpoint::Connection;
 use larder_store_api::{Error, Kind, Result};
 use larder_store_engine::{
-    Blobs, Format, Hash, Pin, Root, Status,
+    BlobStatus, Blobs, Format, Hash, Pin, Root,
     fetch::{Blob, Fault, Fetch, Left, Misconduct, Options, ProviderId, Settled},
 };
 
@@ -108,7 +108,7 @@ impl Call {
     /// The hashes that the root names, as bytes.
     async fn sequence(&self) -> Result<Bytes> {
         let hash = self.root.hash;
-        let Some(Status::Complete { size }) = self.blobs.status(hash).await? else {
+        let Some(BlobStatus::Complete { size }) = self.blobs.status(hash).await? else {
             let message = "the root disappeared while it was fetched";
             return Err(Error::new(Kind::Conflict, "blobs.fetch", message).with("hash", hash));
         };

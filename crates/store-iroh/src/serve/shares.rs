@@ -7,7 +7,7 @@ use std::{
 
 use futures_util::StreamExt;
 use larder_store_api::{Error, Kind, Result};
-use larder_store_engine::{Blobs, Format, Hash, Root, Status, TagName};
+use larder_store_engine::{BlobStatus, Blobs, Format, Hash, Root, TagName};
 use tracing::warn;
 
 use super::request::Asked;
@@ -241,7 +241,7 @@ impl Children {
 
 async fn complete_size(blobs: &Blobs, hash: Hash) -> Result<Option<u64>> {
     Ok(match blobs.status(hash).await? {
-        Some(Status::Complete { size }) => Some(size),
+        Some(BlobStatus::Complete { size }) => Some(size),
         _ => None,
     })
 }

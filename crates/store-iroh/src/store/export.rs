@@ -10,7 +10,7 @@ use futures_util::StreamExt;
 use iroh_blobs::api::proto::{ExportBaoMsg, ExportRangesItem, ExportRangesMsg};
 use irpc::channel::{SendError, mpsc::Sender};
 use larder_store_api::{Error, Kind, Result};
-use larder_store_engine::{Encoded, Hash, Status};
+use larder_store_engine::{BlobStatus, Encoded, Hash};
 use range_collections::range_set::RangeSetRange;
 
 use super::Context;
@@ -106,7 +106,7 @@ async fn send_ranges(
 /// The size of a blob, or what is believed of a partial one.
 pub(super) async fn size(context: &Context, hash: Hash) -> Result<u64> {
     match context.blobs.status(hash).await? {
-        Some(Status::Complete { size } | Status::Partial { size, .. }) => Ok(size),
+        Some(BlobStatus::Complete { size } | BlobStatus::Partial { size, .. }) => Ok(size),
         None => Err(
             Error::new(Kind::NotFound, "blobs.export", "there is no such blob").with("hash", hash),
         ),

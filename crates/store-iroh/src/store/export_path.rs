@@ -12,7 +12,7 @@ use iroh_blobs::api::proto::{ExportPathMsg, ExportProgressItem};
 use irpc::channel::mpsc::Sender;
 use larder_descriptors::Descriptors;
 use larder_store_api::{Error, Kind, Result};
-use larder_store_engine::{Hash, Status};
+use larder_store_engine::{BlobStatus, Hash};
 use tokio::{fs, io::AsyncWriteExt};
 
 use super::Context;
@@ -80,8 +80,8 @@ async fn export(
 /// The size of a blob that is there as a whole: a file with holes would pass for one.
 async fn complete_size(context: &Context, hash: Hash) -> Result<u64> {
     match context.blobs.status(hash).await? {
-        Some(Status::Complete { size }) => Ok(size),
-        Some(Status::Partial { .. }) => Err(Error::new(
+        Some(BlobStatus::Complete { size }) => Ok(size),
+        Some(BlobStatus::Partial { .. }) => Err(Error::new(
             Kind::NotFound,
             "blobs.export",
             "only a part of the blob is here",

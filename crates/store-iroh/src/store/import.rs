@@ -105,13 +105,11 @@ async fn add_and_tell(
         tell(tx, AddProgressItem::Size(size)).await;
     }
     let (taken, mut progress) = watch::channel(0);
-    let options = AddOptions {
-        format: Some(to_engine_format(format)),
-        progress: Some(Arc::new(move |bytes| {
+    let options = AddOptions::default()
+        .format(to_engine_format(format))
+        .progress(move |bytes| {
             taken.send_replace(bytes);
-        })),
-        ..AddOptions::default()
-    };
+        });
     let adding = context.blobs.add_with(source, options);
     tokio::pin!(adding);
     let pin = loop {

@@ -14,7 +14,7 @@ use iroh_blobs::api::{
     proto::{Command, CreateTempTagMsg, ObserveMsg, Scope},
 };
 use larder_store_api::{Error, Kind, Result};
-use larder_store_engine::{Blobs, Hash, Status};
+use larder_store_engine::{BlobStatus as Status, Blobs, Hash};
 use tokio::{
     sync::mpsc,
     task::{JoinError, JoinSet},
@@ -38,7 +38,7 @@ const MAX_TASKS: usize = 256;
 /// batches, observers). Further ones are refused, for waiting could wait for ever.
 const MAX_STREAMS: usize = 4096;
 
-/// The time for which a shutdown waits for streams that their callers do not end.
+/// The time for which a shutdown waits for streams of bytes to store that their callers do not end.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
 
 /// The effect of `Store::shutdown` on the engine.
@@ -56,8 +56,11 @@ pub enum OnShutdown {
 ///
 /// * Everything that it acknowledges is durable, as the engine's own answers are.
 /// * Batches and temp tags protect from the engine's `collect`, for as long as they live.
-/// * `shutdown` refuses new commands, finishes what runs, ends batches and observers, and leaves the
+/// * `shutdown` refuses new commands, ends reads, batches and observers, finishes what writes, and leaves the
 ///   engine open; see [`iroh_store_with`].
+/// * Garbage is the engine's: [`Blobs::collect`] with the present time deletes all that no tag, temp tag or pin
+///   keeps, and spares nothing for being new; what a callback protects elsewhere are
+///   [`Roots`](larder_store_engine::Roots).
 /// * `TryReference` copies, in both directions.
 /// * A status that cannot be read fails the call, and is never "not found".
 pub fn iroh_store(blobs: &Blobs) -> Store {
@@ -76,6 +79,7 @@ pub fn iroh_store_with(blobs: &Blobs, on_shutdown: OnShutdown) -> Store {
         on_shutdown,
         tasks: JoinSet::new(),
         streams: JoinSet::new(),
+        reads: JoinSet::new(),
         watchers: JoinSet::new(),
         idle: Vec::new(),
     };
@@ -96,8 +100,10 @@ struct Actor {
     on_shutdown: OnShutdown,
     /// Commands that end by themselves.
     tasks: JoinSet<()>,
-    /// Commands whose pace the caller sets.
+    /// Commands that store what comes, at the pace of the caller.
     streams: JoinSet<()>,
+    /// Commands that read, at the pace of the caller: a shutdown ends them.
+    reads: JoinSet<()>,
     /// Commands that last until the caller goes away; nobody waits for them.
     watchers: JoinSet<()>,
     /// The callers that wait until nothing runs.
@@ -111,6 +117,7 @@ impl Actor {
                 biased;
                 Some(ended) = self.tasks.join_next() => self.ended(ended).await,
                 Some(ended) = self.streams.join_next() => self.ended(ended).await,
+                Some(ended) = self.reads.join_next() => self.ended(ended).await,
                 Some(ended) = self.watchers.join_next() => self.ended(ended).await,
                 command = self.commands.recv(), if self.tasks.len() < MAX_TASKS => match command {
                     Some(Command::Shutdown(command)) => break Some(command.tx),
@@ -137,12 +144,17 @@ impl Actor {
     /// are gone, what still runs has its own time.
     async fn finish(&mut self, in_time: bool) {
         self.watchers.abort_all();
+        if in_time {
+            self.reads.abort_all();
+        }
         while let Some(ended) = self.tasks.join_next().await {
             log_panic(ended);
         }
         let streams = async {
-            while let Some(ended) = self.streams.join_next().await {
-                log_panic(ended);
+            for set in [&mut self.reads, &mut self.streams] {
+                while let Some(ended) = set.join_next().await {
+                    log_panic(ended);
+                }
             }
         };
         if !in_time {
@@ -159,9 +171,13 @@ impl Actor {
 
     async fn ended(&mut self, ended: std::result::Result<(), JoinError>) {
         log_panic(ended);
-        if self.tasks.is_empty() && self.streams.is_empty() {
+        if self.is_idle() {
             self.tell_idle().await;
         }
+    }
+
+    fn is_idle(&self) -> bool {
+        self.tasks.is_empty() && self.streams.is_empty() && self.reads.is_empty()
     }
 
     async fn tell_idle(&mut self) {
@@ -177,7 +193,8 @@ impl Actor {
     /// Starts a command. Nothing here waits for a store, so that none holds up another.
     async fn start(&mut self, command: Command) {
         let context = self.context.clone();
-        let room = self.streams.len() + self.watchers.len() < MAX_STREAMS;
+        let open = self.streams.len() + self.reads.len() + self.watchers.len();
+        let room = open < MAX_STREAMS;
         match command {
             Command::ImportBytes(cmd) => self.task(import::bytes(context, cmd)),
             Command::ImportPath(cmd) => self.task(import::path(context, cmd)),
@@ -221,12 +238,12 @@ impl Actor {
             }
             Command::WaitIdle(cmd) => {
                 self.idle.push(cmd.tx);
-                if self.tasks.is_empty() && self.streams.is_empty() {
+                if self.is_idle() {
                     self.tell_idle().await;
                 }
             }
             Command::ListBlobs(cmd) if room => {
-                self.streams.spawn(list(context, cmd.tx));
+                self.reads.spawn(list(context, cmd.tx));
             }
             Command::ImportBao(cmd) if room => {
                 self.streams.spawn(import::bao(context, cmd));
@@ -235,10 +252,10 @@ impl Actor {
                 self.streams.spawn(import::byte_stream(context, cmd));
             }
             Command::ExportBao(cmd) if room => {
-                self.streams.spawn(export::bao(context, cmd));
+                self.reads.spawn(export::bao(context, cmd));
             }
             Command::ExportRanges(cmd) if room => {
-                self.streams.spawn(export::ranges(context, cmd));
+                self.reads.spawn(export::ranges(context, cmd));
             }
             Command::Observe(cmd) if room => {
                 self.watchers.spawn(observe(context, cmd));

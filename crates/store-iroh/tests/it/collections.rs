@@ -6,7 +6,8 @@ use iroh_blobs::{
 use larder_store_api::Kind;
 use larder_store_engine::{AddOptions, Format, Hash, TagName};
 use larder_store_iroh::{
-    iroh_store, load_collection, store_collection, to_engine_hash, to_iroh_hash,
+    folder_name, iroh_store, load_collection, load_folder, store_collection, store_folder,
+    to_engine_hash, to_iroh_hash,
 };
 
 use crate::support::{collect_all, engine};
@@ -63,10 +64,7 @@ async fn what_is_no_collection_is_refused() {
     assert_eq!(kind(Hash::EMPTY).await, Kind::Invalid);
     let seq = |hashes: &[Hash]| {
         let bytes: Vec<u8> = hashes.iter().flat_map(|hash| *hash.as_bytes()).collect();
-        let options = AddOptions {
-            format: Some(Format::HashSeq),
-            ..AddOptions::default()
-        };
+        let options = AddOptions::default().format(Format::HashSeq);
         blobs.add_with(bytes, options)
     };
     let without_names = seq(&[missing]).await.unwrap();
@@ -104,4 +102,46 @@ async fn there_is_a_limit() {
     let entries = vec![(name, to_engine_hash(IrohHash::EMPTY))];
     let error = store_collection(&blobs, entries, None).await.unwrap_err();
     assert_eq!(error.kind(), Kind::TooLarge);
+}
+
+/// Folders of iroh's programs have their name before each file; others have none.
+#[tokio::test]
+async fn a_folder_is_written_with_its_name_and_read_with_it_and_without() {
+    let blobs = engine().await;
+    let hash = Hash::EMPTY;
+    let files = |names: &[&str]| {
+        let named = names.iter().map(|name| ((*name).to_owned(), hash));
+        named.collect::<Vec<_>>()
+    };
+    let plain = files(&["a", "sub/b"]);
+    let pin = store_folder(&blobs, "my/photos", plain.clone(), None)
+        .await
+        .unwrap();
+    let all = load_collection(&blobs, pin.hash()).await.unwrap();
+    assert_eq!(all, files(&["photos/a", "photos/sub/b"]));
+    assert_eq!(load_folder(&blobs, pin.hash()).await.unwrap(), plain);
+    let name = folder_name(&blobs, pin.hash()).await.unwrap();
+    assert_eq!(name.as_deref(), Some("photos"));
+    // A folder in it stays, also the only one.
+    let only = files(&["sub/b"]);
+    let pin = store_folder(&blobs, "x", only.clone(), None).await.unwrap();
+    assert_eq!(load_folder(&blobs, pin.hash()).await.unwrap(), only);
+
+    let without: [&[&str]; 9] = [
+        &["C:/x"],
+        &["../a", "../b"],
+        &["./a"],
+        &[],
+        &["a", "sub/b"],
+        &["sub/b", "subs/b"],
+        &["/a", "/b"],
+        &["sub/", "sub/a"],
+        &["sub/a", "sub"],
+    ];
+    for names in without {
+        let pin = store_collection(&blobs, files(names), None).await.unwrap();
+        assert_eq!(folder_name(&blobs, pin.hash()).await.unwrap(), None);
+        let loaded = load_folder(&blobs, pin.hash()).await.unwrap();
+        assert_eq!(loaded, files(names), "{names:?}");
+    }
 }

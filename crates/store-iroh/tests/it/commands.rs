@@ -1,8 +1,11 @@
 //! Every command of the protocol, as iroh-blobs' own tests use them.
 
-use std::{io, path::Path, time::Duration};
+use std::{io, path::Path, sync::Arc, time::Duration};
 
-use bao_tree::{ChunkNum, ChunkRanges};
+use bao_tree::{
+    ChunkNum, ChunkRanges,
+    io::{EncodeError, mixed::EncodedItem},
+};
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use iroh_blobs::{
@@ -18,8 +21,10 @@ use iroh_blobs::{
     },
     store::mem::MemStore,
 };
+use larder_store_api::{BlobStore, Block, Part};
 use larder_store_engine::Blobs;
 use larder_store_iroh::{OnShutdown, iroh_store, iroh_store_with, to_engine_hash};
+use larder_store_testkit::MemoryStore;
 use tokio::{
     io::{AsyncReadExt, AsyncSeekExt},
     time::timeout,
@@ -505,4 +510,48 @@ async fn shutdown_does_not_wait_for_ever() {
     while timeout(moment, store.wait_idle()).await.is_ok() {}
     store.shutdown().await.unwrap();
     slow.await.unwrap().unwrap_err();
+}
+
+#[tokio::test(start_paused = true)]
+async fn shutdown_ends_a_read_that_nobody_goes_on_with() {
+    let (_, store) = store().await;
+    let data = bytes(8, 8 * MIB);
+    let tag = store.add_slice(&data).temp_tag().await.unwrap();
+    let mut export = store.export_bao(tag.hash(), ChunkRanges::all()).stream();
+    export.next().await.unwrap();
+    let moment = Duration::from_millis(1);
+    assert!(timeout(moment, store.wait_idle()).await.is_err(), "it runs");
+    let started = tokio::time::Instant::now();
+    store.shutdown().await.unwrap();
+    assert!(started.elapsed() < Duration::from_secs(1));
+}
+
+#[tokio::test]
+async fn a_payload_that_is_gone_is_not_found_and_a_damaged_one_is_damaged() {
+    let below = Arc::new(MemoryStore::new());
+    let blobs = Blobs::open(below.clone(), below.clone()).await.unwrap();
+    let store = iroh_store(&blobs);
+    let tag = store.add_slice(bytes(9, MIB)).temp_tag().await.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let kind = async || {
+        let target = folder.path().join("out");
+        let path = store.export(tag.hash(), target).await;
+        let ends = store.export_bao(tag.hash(), ChunkRanges::all()).stream();
+        let last = ends.collect::<Vec<_>>().await.pop();
+        let Some(EncodedItem::Error(EncodeError::Io(stream))) = last else {
+            panic!("{last:?}");
+        };
+        assert_eq!(io_error(&path.unwrap_err()).kind(), stream.kind());
+        stream.kind()
+    };
+    let ids: Vec<_> = BlobStore::list(&*below, None).try_collect().await.unwrap();
+    let block = Block {
+        part: Part::Data,
+        index: 3,
+        bytes: vec![0; 16 * KIB].into(),
+    };
+    below.write(ids[0], vec![block]).await.unwrap();
+    assert_eq!(kind().await, io::ErrorKind::InvalidData);
+    below.delete(ids).await.unwrap();
+    assert_eq!(kind().await, io::ErrorKind::NotFound);
 }

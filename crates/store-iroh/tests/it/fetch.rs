@@ -12,7 +12,7 @@ use iroh_blobs::{
     format::collection::Collection,
     store::mem::MemStore,
 };
-use larder_store_engine::{Root, Status};
+use larder_store_engine::{BlobStatus, Root};
 use larder_store_iroh::{
     FetchOptions, FetchProgress, fetch, load_collection, to_engine_hash, to_engine_root,
 };
@@ -55,7 +55,7 @@ async fn many_small_blobs_over_any_number_of_streams() {
         let entries = load_collection(&blobs, root.hash).await.unwrap();
         for (_, hash) in &entries {
             let status = blobs.status(*hash).await.unwrap();
-            assert_eq!(status, Some(Status::Complete { size: 1024 }));
+            assert_eq!(status, Some(BlobStatus::Complete { size: 1024 }));
         }
         let progress = std::mem::take(&mut *progress.lock().unwrap());
         let most = |of: fn(&FetchProgress) -> u64| progress.iter().map(of).max().unwrap();

@@ -16,7 +16,7 @@ use iroh_blobs::{
     store::mem::MemStore,
 };
 use larder_store_api::{Error, Kind, Result};
-use larder_store_engine::{Blobs, Root, Status};
+use larder_store_engine::{BlobStatus, Blobs, Root};
 use larder_store_iroh::{FetchOptions, Fetched, fetch, to_engine_hash};
 
 use crate::support::{KIB, MIB, bytes, connection, engine, iroh_node, loopback};
@@ -114,8 +114,8 @@ impl Case {
     async fn here(&self, root: Root) -> u64 {
         match self.blobs.status(root.hash).await.unwrap() {
             None => 0,
-            Some(Status::Complete { size }) => size,
-            Some(Status::Partial { present, .. }) => present,
+            Some(BlobStatus::Complete { size }) => size,
+            Some(BlobStatus::Partial { present, .. }) => present,
         }
     }
 }
@@ -309,7 +309,7 @@ async fn stalls() {
         let encoded = good.encoded[..sent].to_vec();
         let error = refused(encoded, Then::Stalls, good.root, kept).await;
         assert_eq!(error.to_string(), STALLS);
-        assert_eq!(error.can_retry(), larder_store_api::Retry::Later);
+        assert!(error.can_retry());
     }
 }
 

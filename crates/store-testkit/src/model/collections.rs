@@ -1,4 +1,4 @@
-//! Collections as one map, with the number of the commit that put each entry.
+//! Models collections as one map that has the number of the commit that put each entry.
 
 use std::{collections::BTreeMap, ops::Bound};
 
@@ -6,7 +6,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use larder_store_api::{
     Batch, CollectionId, CollectionStore, Durability, Edit, Entry, Expect, Kind, Order, Revision,
-    Scan, ScanOrder,
+    Scan,
 };
 use proptest::{prelude::*, sample::select};
 use proptest_state_machine::ReferenceStateMachine;
@@ -17,7 +17,7 @@ use crate::suite::{
     support::{all, sample},
 };
 
-/// Names and keys that meet, and that run into each other.
+/// Names and keys that collide often, and of which some are prefixes of others.
 const NAMES: [&str; 3] = ["a", "ab", "b"];
 const KEYS: [&[u8]; 9] = [
     b"",
@@ -34,7 +34,7 @@ const KEYS: [&[u8]; 9] = [
 /// The place of a name in [`NAMES`] and of a key in [`KEYS`].
 type Place = (usize, usize);
 
-/// The content that the store ought to hold, and the number of commits that made it.
+/// The content that the store should hold, and the number of commits that made it.
 #[derive(Debug, Clone, Default)]
 pub(super) struct State {
     entries: BTreeMap<(CollectionId, Bytes), Held>,
@@ -65,7 +65,7 @@ pub(super) enum Step {
     Reopen,
 }
 
-/// The expectation of a commit about a key.
+/// The expected state of a key in a commit.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Belief {
     Absent,
@@ -117,7 +117,7 @@ impl ReferenceStateMachine for Model {
 
     fn transitions(state: &State) -> BoxedStrategy<Step> {
         let place = (0..NAMES.len(), 0..KEYS.len());
-        // Mostly true, so that most commits are taken.
+        // True in most cases, so that most commits succeed.
         let held = |place| state.held(place).map(|held| held.commit);
         let truths: Vec<_> = (0..NAMES.len())
             .flat_map(|n| (0..KEYS.len()).map(move |k| (n, k)))
@@ -210,7 +210,7 @@ impl Driven<dyn CollectionStore> for Model {
 }
 
 async fn follow(mut fixture: Fixture<dyn CollectionStore>, mut state: State, steps: Steps<Step>) {
-    // The store's revisions, by number of commit.
+    // The store's revisions, by number of the commit.
     let mut revisions: Vec<Revision> = Vec::new();
     for step in steps {
         let before = state.clone();
@@ -288,7 +288,7 @@ fn batch(
             Belief::At(commit) => Expect::At {
                 collection,
                 key,
-                // One that is still to come is at no revision yet.
+                // A commit of the future has no revision yet.
                 revision: revisions
                     .get(*commit)
                     .copied()
@@ -307,10 +307,11 @@ fn batch(
             None => Edit::Delete { collection, key },
         }
     });
-    Batch {
-        expect: expect.collect(),
-        edits: edits.collect(),
-        durability,
+    {
+        let mut batch = Batch::of(edits.collect());
+        batch.expect = expect.collect();
+        batch.durability = durability;
+        batch
     }
 }
 
@@ -322,7 +323,7 @@ fn entry(key: Bytes, held: &Held, revisions: &[Revision]) -> Entry {
     }
 }
 
-/// Panics unless a scan gives what the model holds.
+/// Panics unless a scan returns what the model holds.
 async fn compare(store: &dyn CollectionStore, state: &State, scan: Scan, revisions: &[Revision]) {
     let within = |key: &Bytes| {
         let after = match &scan.keys.0 {
@@ -344,12 +345,10 @@ async fn compare(store: &dyn CollectionStore, state: &State, scan: Scan, revisio
         .map(|((_, key), held)| entry(key.clone(), held, revisions))
         .collect();
     let order = scan.order;
-    let mut found = all(store.scan(scan.clone()))
+    let found = all(store.scan(scan.clone()))
         .await
         .expect("a scan succeeds");
-    if store.capabilities().scan_order == ScanOrder::Unordered {
-        found.sort_by(|a, b| a.key.cmp(&b.key));
-    } else if order == Order::Descending {
+    if order == Order::Descending {
         expected.reverse();
     }
     assert!(found == expected, "{scan:?} gives other entries");

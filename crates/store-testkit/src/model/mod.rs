@@ -1,4 +1,4 @@
-//! A model of each store, driven side by side with a real one by the same random steps.
+//! Models of stores, each driven side by side with a real store by the same random steps.
 
 mod collections;
 mod payloads;
@@ -15,12 +15,11 @@ use crate::suite::{Erase, Fixture, Subject, Suite, runtime};
 /// The seed, which makes the steps the same in every run, on every machine.
 const SEED: [u8; 32] = *b"the same steps, on every machine";
 
-/// Tests that a backend follows the model: a [`BTreeMap`](std::collections::BTreeMap) of what it
-/// ought to hold. The arguments are constructors, as for
+/// Tests that a backend follows the model: a [`BTreeMap`](std::collections::BTreeMap) of the content
+/// that it should have. The arguments are constructors, as for
 /// [`blob_store_suite`](crate::blob_store_suite), of a store of blobs, of collections, or of each.
 ///
-/// Where the [`Subject`](crate::suite::Subject) can be opened again, it is, at random, after what it
-/// holds was synced.
+/// If the [`Subject`](crate::suite::Subject) can be opened again, this happens at random, after a sync.
 ///
 /// ```no_run
 /// use larder_store_testkit::{MemoryStore, model_suite, suite::Subject};
@@ -53,7 +52,7 @@ macro_rules! model_suite {
 /// Drives a blob store and its model side by side.
 ///
 /// # Panics
-/// Where they differ, with the fewest steps found that show it.
+/// If they differ; the panic shows the fewest steps found that reproduce it.
 pub fn payloads<S, E, F>(construct: impl Fn() -> F)
 where
     S: Erase<dyn BlobStore>,
@@ -66,7 +65,7 @@ where
 /// Drives a collection store and its model side by side.
 ///
 /// # Panics
-/// Where they differ, with the fewest steps found that show it.
+/// If they differ; the panic shows the fewest steps found that reproduce it.
 pub fn collections<S, E, F>(construct: impl Fn() -> F)
 where
     S: Erase<dyn CollectionStore>,
@@ -78,12 +77,12 @@ where
 
 /// The expected behaviour of a store of the trait `T`.
 trait Driven<T: ?Sized>: ReferenceStateMachine {
-    /// The number of times that a fresh store is driven.
+    /// The number of fresh stores to drive.
     const RUNS: u32;
-    /// The most steps that it is driven.
+    /// The most steps for each of them.
     const STEPS: usize;
 
-    /// Takes `steps` with a store and the model, and panics where they differ.
+    /// Runs `steps` on a store and the model, and panics if they differ.
     fn follow(
         fixture: Fixture<T>,
         initial: Self::State,
@@ -91,8 +90,8 @@ trait Driven<T: ?Sized>: ReferenceStateMachine {
     ) -> BoxFuture<'static, ()>;
 }
 
-/// Steps to take. Those that were not reached are of no use in finding a shorter failure, and are
-/// told apart by a count of those that were.
+/// Steps to run, with a count of those that were reached. Steps that were not reached do not help to
+/// find a shorter failure.
 struct Steps<T> {
     steps: std::vec::IntoIter<T>,
     seen: Option<std::sync::Arc<std::sync::atomic::AtomicUsize>>,

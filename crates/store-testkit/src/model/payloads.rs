@@ -1,4 +1,4 @@
-//! Payloads as lists of blocks, each known by the seed of its bytes.
+//! Models payloads as lists of blocks, each represented by the seed of its bytes.
 
 use std::{collections::BTreeMap, ops::Range};
 
@@ -14,14 +14,15 @@ use crate::suite::{
     support::{all, sample},
 };
 
-/// The last block of a part ends at an eighth, so that the model need not know how long it is.
+/// The last block of a part ends at an eighth of a block, so that the model does not depend on the
+/// length of blocks.
 const EIGHTHS: u8 = 8;
-/// The most payloads; few, so that steps meet.
+/// The number of payloads; small, so that steps affect the same ones.
 const PAYLOADS: u8 = 4;
 /// The most blocks of one write.
 const BLOCKS: u64 = 3;
 
-/// The content that every payload ought to hold.
+/// The content that every payload should have.
 pub(super) type State = BTreeMap<(PayloadId, Part), Vec<Piece>>;
 
 /// One block: the seed of its bytes, and how many eighths of a block it has.
@@ -39,7 +40,7 @@ pub(super) enum Step {
         first: usize,
         pieces: Vec<Piece>,
     },
-    /// From and to an eighth of the part, one byte more or less.
+    /// Reads between two eighths of the part, one byte more or less.
     Read {
         id: PayloadId,
         part: Part,
@@ -123,8 +124,8 @@ impl ReferenceStateMachine for Model {
             return true;
         };
         let there = state.get(&(*id, *part)).map_or(&[][..], Vec::as_slice);
-        // No holes, and what was there is replaced whole or made longer: what a shorter last block
-        // leaves is for no one to say.
+        // There are no holes. An existing block is replaced by a full or longer one, as the contract
+        // leaves open what remains behind a shorter last block.
         let behind = there.get(..*first);
         let gapless = behind.is_some_and(|behind| behind.iter().all(|p| p.eighths == EIGHTHS));
         let (last, replaced) = (pieces.last(), there.get(first + pieces.len() - 1));
@@ -209,7 +210,7 @@ async fn follow(mut fixture: Fixture<dyn BlobStore>, mut state: State, steps: St
             }
             Step::Sync(ids) => store.sync(ids).await.expect("a sync succeeds"),
             Step::Reopen if fixture.has(Need::Reopen) => {
-                // What was deleted too: it may be back otherwise.
+                // This includes deleted payloads, which could otherwise come back.
                 let ids = (0..PAYLOADS).map(|n| PayloadId([n; 16])).collect();
                 store.sync(ids).await.expect("a sync succeeds");
                 fixture.reopen().await;
@@ -224,7 +225,7 @@ async fn follow(mut fixture: Fixture<dyn BlobStore>, mut state: State, steps: St
     }
 }
 
-/// Panics unless a read gives what the model holds.
+/// Panics unless a read returns what the model holds.
 async fn compare(
     store: &dyn BlobStore,
     state: &State,

@@ -1,4 +1,4 @@
-//! A layer that stops: a process that sleeps, or is killed, while others work on the same store.
+//! A layer that blocks calls: a process that sleeps or is killed while others work on the same store.
 
 use std::{future::pending, ops::Range, sync::Arc};
 
@@ -17,27 +17,27 @@ enum State {
     Dead,
 }
 
-/// Stops the stores that it was given to, and lets them go on.
+/// Stops and resumes the stores that it was given to.
 #[derive(Debug, Clone)]
 pub struct Gate(Arc<watch::Sender<State>>);
 
 impl Gate {
-    /// Lets everything pass.
+    /// Creates an open gate.
     pub fn new() -> Self {
         Self(Arc::new(watch::Sender::new(State::Open)))
     }
 
-    /// Calls wait from now on, as those of a process that sleeps.
+    /// Makes calls wait from now on, like those of a sleeping process.
     pub fn close(&self) {
         self.set(State::Closed);
     }
 
-    /// Calls go on.
+    /// Lets calls continue.
     pub fn open(&self) {
         self.set(State::Open);
     }
 
-    /// Calls wait for ever from now on, as those of a process that was killed.
+    /// Makes calls wait for ever from now on, like those of a killed process.
     pub fn kill(&self) {
         self.set(State::Dead);
     }
@@ -55,7 +55,7 @@ impl Gate {
     async fn pass(&self) {
         let mut state = self.0.subscribe();
         let found = state.wait_for(|state| *state != State::Closed).await;
-        // The sender is here, so that there is an answer.
+        // The sender lives as long as the gate, so this is not an error.
         if found.is_ok_and(|state| *state == State::Open) {
             return;
         }
@@ -69,9 +69,9 @@ impl Default for Gate {
     }
 }
 
-/// A store whose calls pass a [`Gate`] before they do anything. Several may share a gate, as the stores
-/// of one process do, or what is behind it, as processes that share a store do. Listings and watches
-/// pass it when they are asked for their items.
+/// A store whose calls pass a [`Gate`] before they do anything. Several stores may share a gate, like
+/// the stores of one process, or share the wrapped store, like processes that share a store. Listings
+/// and watches pass the gate whenever an item is requested.
 #[derive(Debug, Clone)]
 pub struct GatedStore<S> {
     inner: S,
@@ -79,12 +79,12 @@ pub struct GatedStore<S> {
 }
 
 impl<S> GatedStore<S> {
-    /// `inner`, behind `gate`.
+    /// Wraps `inner` with `gate`.
     pub fn new(inner: S, gate: Gate) -> Self {
         Self { inner, gate }
     }
 
-    /// The store that is wrapped.
+    /// Returns the wrapped store.
     pub fn inner(&self) -> &S {
         &self.inner
     }

@@ -21,18 +21,18 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use tokio::task::yield_now;
 
-/// The most turns of the runtime that an operation lets pass before it takes effect.
+/// The most turns of the runtime before an operation takes effect.
 const TURNS_BEFORE: usize = 6;
-/// The most turns that it lets pass between its effect and its answer.
+/// The most turns between the effect of an operation and its answer.
 const TURNS_AFTER: usize = 3;
 /// The number of turns without any operation after which a store counts as settled.
 const QUIET_TURNS: usize = 64;
 
-/// A store that finishes every operation that was begun, though its caller is dropped, as a store
-/// with threads of its own or behind a network does.
+/// A store that completes every operation that was begun, even if its caller is dropped, like a store
+/// with threads of its own or behind a network.
 ///
-/// Each operation is a task. It lets some turns of the runtime pass, takes effect, lets more turns
-/// pass, and answers; how many follows from the seed. Commits take effect in the order in which they
+/// Each operation is a task. It waits for some turns of the runtime, takes effect, waits for more
+/// turns, and answers; the seed determines how many. Commits take effect in the order in which they
 /// were begun; reads, writes, deletions and syncs of payloads do not.
 #[derive(Clone)]
 pub struct LateStore<S> {
@@ -48,7 +48,7 @@ struct Lags {
 }
 
 impl<S> LateStore<S> {
-    /// `inner`, with delays that follow from `seed`.
+    /// Wraps `inner` with delays that depend on `seed`.
     pub fn new(inner: S, seed: u64) -> Self {
         Self {
             inner,
@@ -60,12 +60,12 @@ impl<S> LateStore<S> {
         }
     }
 
-    /// The store that is wrapped.
+    /// Returns the wrapped store.
     pub fn inner(&self) -> &S {
         &self.inner
     }
 
-    /// Waits until no operation is under way, and none begins for a while.
+    /// Waits until no operation is running, and none begins for a while.
     pub async fn settle(&self) {
         let mut quiet = 0;
         while quiet < QUIET_TURNS {
@@ -83,7 +83,7 @@ impl<S> LateStore<S> {
         random.random_range(0..=most)
     }
 
-    /// Does `operation` in a task of its own.
+    /// Runs `operation` in a task of its own.
     async fn late<T: Send + 'static>(
         &self,
         is_commit: bool,
@@ -94,7 +94,7 @@ impl<S> LateStore<S> {
         let mut turn = is_commit.then(|| Box::pin(self.lags.commits.clone().lock_owned()));
         let mut taken = None;
         if let Some(turn) = &mut turn {
-            // Queues now: on several threads, a task that is spawned later may start earlier.
+            // It must queue now: on several threads, a task that is spawned later may start earlier.
             taken = match poll_fn(|cx| Poll::Ready(turn.as_mut().poll(cx))).await {
                 Poll::Ready(taken) => Some(taken),
                 Poll::Pending => None,

@@ -1,4 +1,4 @@
-//! Stores to test against.
+//! Stores for tests.
 
 mod broken;
 mod faulty;

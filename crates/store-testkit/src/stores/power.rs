@@ -1,4 +1,4 @@
-//! A store whose power can fail: what was not synced is kept, lost or torn.
+//! A store that can lose power: changes that were not synced are kept, lost or torn.
 
 use std::{
     collections::VecDeque,
@@ -19,18 +19,18 @@ use rand_chacha::ChaCha8Rng;
 
 use larder_store_memory::{MemoryStore, split};
 
-/// The most changes that wait for a sync; beyond it the oldest is made durable, as systems do.
+/// The most changes that wait for a sync; beyond it the oldest becomes durable, as on real systems.
 const MAX_PENDING: usize = 64 * 1024;
-/// The number of bytes that a disk writes whole. A torn block ends at a multiple of it.
+/// The number of bytes that a disk writes atomically. A torn block ends at a multiple of it.
 const SECTOR: usize = 512;
 
-/// A store in memory that tells what is durable from what is not, and can lose the latter.
+/// An in-memory store that tracks which changes are durable, and can lose the others.
 ///
-/// Payloads are durable once synced, commits once they or a later one asked for
-/// [`Durability::OnWrite`], or were synced. Clones share one store. [`lose_power`](Self::lose_power)
-/// gives the store as it comes up afterwards: each block that was written and not synced is there,
-/// or not, or torn, in any combination; what was deleted may be back; of the commits that were not
-/// durable, some number of the last is gone. All by chance, and the same for the same seed.
+/// Payloads are durable once synced; commits are durable once they or a later commit requested
+/// [`Durability::OnWrite`], or once synced. Clones share one store. [`lose_power`](Self::lose_power)
+/// returns the store as it comes up afterwards: each block that was written and not synced is there,
+/// missing or torn, in any combination; deleted payloads may be back; of the commits that were not
+/// durable, a random number of the last ones is gone. The seed determines the outcome.
 ///
 /// ```
 /// # let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
@@ -60,11 +60,11 @@ struct Shared {
 struct State {
     /// The content that is durable.
     disk: MemoryStore,
-    /// Changes to payloads since then, in order.
+    /// The changes to payloads since then, in order.
     blobs: VecDeque<BlobChange>,
-    /// Commits since then, in order.
+    /// The commits since then, in order.
     commits: VecDeque<Vec<Edit>>,
-    /// The number of calls that change or sync.
+    /// The number of calls that change or sync something.
     calls: u64,
     /// The call during which the power fails.
     cut_at: Option<u64>,
@@ -90,22 +90,22 @@ impl BlobChange {
     }
 }
 
-/// Says if a call is done, or if the power fails in the middle of it.
+/// The outcome of a call: done, or interrupted by the loss of power.
 enum Power {
     Stays,
     Fails,
 }
 
 impl PowerStore {
-    /// An empty store whose blocks have 16 KiB.
+    /// Creates an empty store with blocks of 16 KiB.
     pub fn new() -> Self {
         Self::of(MemoryStore::new())
     }
 
-    /// An empty store whose blocks have `block_len` bytes.
+    /// Creates an empty store with blocks of `block_len` bytes.
     ///
     /// # Panics
-    /// Where `block_len` is not a positive multiple of [`GROUP_LEN`](larder_store_api::GROUP_LEN).
+    /// If `block_len` is not a positive multiple of [`GROUP_LEN`](larder_store_api::GROUP_LEN).
     pub fn with_block_len(block_len: u32) -> Self {
         Self::of(MemoryStore::with_block_len(block_len))
     }
@@ -123,22 +123,22 @@ impl PowerStore {
         }))
     }
 
-    /// Cuts the power and restores it: the store as it comes up, by the chance of `seed`. Calls to
-    /// this one answer [`Kind::Closed`] from now on.
+    /// Cuts the power and restores it: returns the store as it comes up, as `seed` determines. Calls to
+    /// this store return [`Kind::Closed`] from now on.
     pub fn lose_power(&self, seed: u64) -> Self {
         self.cut();
         self.restore(seed)
     }
 
-    /// Cuts the power: calls answer [`Kind::Closed`] from now on.
+    /// Cuts the power: calls return [`Kind::Closed`] from now on.
     pub fn cut(&self) {
         self.0.now.close();
     }
 
-    /// Cuts the power during the `call`th call, counted from 1 over the life of the store, that
-    /// writes, deletes, commits or syncs. That call answers [`Kind::Closed`], and what it was about
-    /// is as uncertain as all else that is not durable. A test that walks `call` through all of
-    /// [`calls`](Self::calls) sees every moment at which the power can fail.
+    /// Cuts the power during a call that writes, deletes, commits or syncs: the `call`th of them,
+    /// counted from 1 over the life of the store. That call returns [`Kind::Closed`], and its effect is
+    /// as uncertain as that of everything else that is not durable. A test that tries all of
+    /// [`calls`](Self::calls) covers every moment at which the power can fail.
     pub fn cut_during(&self, call: u64) {
         self.state().cut_at = Some(call);
     }
@@ -148,8 +148,8 @@ impl PowerStore {
         self.state().calls
     }
 
-    /// The store as it comes up when the power is back, by the chance of `seed`. The same store can
-    /// come up in many ways: call it again with other seeds.
+    /// Returns the store as it comes up when the power is back, as `seed` determines. Other seeds show
+    /// other possible outcomes of the same loss of power.
     pub fn restore(&self, seed: u64) -> Self {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let state = self.state();
@@ -233,7 +233,7 @@ impl State {
     }
 }
 
-/// Does to `disk` what is left of a change after the power failed.
+/// Applies to `disk` the part of a change that survives the loss of power.
 fn survive(disk: &MemoryStore, change: &BlobChange, rng: &mut ChaCha8Rng) -> Result<()> {
     let fate = rng.random_range(0..3);
     match change {
@@ -261,7 +261,7 @@ fn survive(disk: &MemoryStore, change: &BlobChange, rng: &mut ChaCha8Rng) -> Res
     }
 }
 
-/// As long as `new`, which it is up to `at`; then what was there before, or zeros.
+/// Returns a block as long as `new`: `new` up to `at`, then the old content, or zeros.
 pub(super) fn tear(new: &Bytes, old: &Bytes, at: usize) -> Bytes {
     let mut torn = new.to_vec();
     for (place, byte) in torn.iter_mut().enumerate().skip(at) {
@@ -292,9 +292,10 @@ impl BlobStore for PowerStore {
     }
 
     fn capabilities(&self) -> BlobCapabilities {
-        BlobCapabilities {
-            durability: Durability::OnSync,
-            ..BlobStore::capabilities(&self.0.now)
+        {
+            let mut facts = BlobStore::capabilities(&self.0.now);
+            facts.durability = Durability::OnSync;
+            facts
         }
     }
 
@@ -332,7 +333,7 @@ impl BlobStore for PowerStore {
     }
 
     async fn sync(&self, ids: Vec<PayloadId>) -> Result<()> {
-        // Its answer on a store without power is what matters here.
+        // This returns the error if the store has no power.
         BlobStore::sync(&self.0.now, Vec::new()).await?;
         self.call("blobs.sync", |state, _, power| match power {
             Power::Stays => state.settle_blobs(usize::MAX, |id| ids.contains(&id)),
@@ -386,7 +387,7 @@ impl CollectionStore for PowerStore {
     }
 
     async fn sync(&self) -> Result<()> {
-        // Its answer on a store without power is what matters here.
+        // This returns the error if the store has no power.
         CollectionStore::sync(&self.0.now).await?;
         self.call("collection.sync", |state, _, power| match power {
             Power::Stays => state.settle_commits(usize::MAX),

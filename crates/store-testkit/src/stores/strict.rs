@@ -1,4 +1,4 @@
-//! A store that is as hard to please as the contracts allow, and says when it is used wrongly.
+//! A store that is as strict as the contracts allow, and reports wrong use.
 
 use std::{
     collections::BTreeSet,
@@ -9,14 +9,12 @@ use std::{
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures_util::{StreamExt, TryStreamExt, stream};
+use futures_util::StreamExt;
 use larder_store_api::{
     Batch, BlobCapabilities, BlobStore, Block, Change, CollectionCapabilities, CollectionId,
     CollectionStore, Durability, Entry, Error, Kind, Listing, Part, PayloadId, Result, Revision,
-    Scan, ScanOrder,
+    Scan,
 };
-use rand::{SeedableRng, seq::SliceRandom};
-use rand_chacha::ChaCha8Rng;
 use tokio::task::yield_now;
 
 use larder_store_memory::{Facts, MemoryStore};
@@ -29,20 +27,20 @@ const MAX_PART_LEN: u64 = 1 << 30;
 const MAX_KEY_LEN: u32 = 256;
 const MAX_VALUE_LEN: u32 = 64 * 1024;
 const MAX_BATCH_LEN: u32 = 128;
-/// The most wrong uses that are remembered.
+/// The most violations that are remembered.
 const MAX_VIOLATIONS: usize = 100;
 
-/// A store that catches what callers wrongly assume.
+/// A store that detects wrong assumptions of its callers.
 ///
-/// It has the smallest limits that are allowed, blocks of 64 KiB, and gives way to other tasks in the
-/// middle of every call and between any two items of a listing. It refuses, with
-/// [`Kind::Internal`], and remembers in [`violations`](Self::violations):
+/// It has the smallest limits that are allowed and blocks of 64 KiB, and yields to other tasks in the
+/// middle of every call and between any two items of a listing. It refuses the following with
+/// [`Kind::Internal`], and remembers it in [`violations`](Self::violations):
 ///
-/// * writing a block that another call is writing, whose content would be anybody's guess;
+/// * writing a block that another call is writing, because its content would be undefined;
 /// * deleting a payload that is being written, and writing one that is being deleted;
 /// * writing a payload that was deleted, whose old blocks might come back after a crash.
 ///
-/// Nothing is ever read as zeros. A test ends by asserting that there were no violations.
+/// Missing bytes are never read as zeros. A test ends by asserting that there were no violations.
 #[derive(Clone)]
 pub struct StrictStore {
     inner: MemoryStore,
@@ -52,19 +50,18 @@ pub struct StrictStore {
 
 #[derive(Clone, Copy)]
 struct Rules {
-    scan_order: ScanOrder,
     reuse: Reuse,
     watch: Watch,
 }
 
-/// Says if the id of a deleted payload may be used again.
+/// Tells whether the id of a deleted payload may be used again.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Reuse {
     Refused,
     Allowed,
 }
 
-/// Says if the store announces changes.
+/// Tells whether the store announces changes.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Watch {
     Told,
@@ -80,37 +77,31 @@ struct Uses {
 }
 
 impl StrictStore {
-    /// An empty store that scans in order and has a watch.
+    /// Creates an empty store that scans in order and has a watch.
     pub fn new() -> Self {
         let mut collections = CollectionCapabilities::least();
         collections.max_key_len = MAX_KEY_LEN;
         collections.max_value_len = MAX_VALUE_LEN;
         collections.max_batch_len = MAX_BATCH_LEN;
         let facts = Facts {
-            blobs: BlobCapabilities {
-                block_len: BLOCK_LEN,
-                max_part_len: MAX_PART_LEN,
-                durability: Durability::Memory,
-                concurrency: 1,
+            blobs: {
+                let mut facts = BlobCapabilities::least();
+                facts.block_len = BLOCK_LEN;
+                facts.max_part_len = MAX_PART_LEN;
+                facts.durability = Durability::Memory;
+                facts.concurrency = 1;
+                facts
             },
             collections,
         };
         Self {
             inner: MemoryStore::with_facts(facts),
             rules: Rules {
-                scan_order: ScanOrder::Ordered,
                 reuse: Reuse::Refused,
                 watch: Watch::Told,
             },
             uses: Arc::default(),
         }
-    }
-
-    /// Makes scans come in an order that makes no sense.
-    #[must_use]
-    pub fn unordered(mut self) -> Self {
-        self.rules.scan_order = ScanOrder::Unordered;
-        self
     }
 
     /// Removes the watch from the store.
@@ -132,7 +123,7 @@ impl StrictStore {
         self.inner.close();
     }
 
-    /// The first of the wrong uses so far, in words.
+    /// Returns the first violations so far, in words.
     pub fn violations(&self) -> Vec<String> {
         self.uses().violations.clone()
     }
@@ -141,7 +132,7 @@ impl StrictStore {
         self.uses.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The blocks that a write touches, as in use until the guard is dropped.
+    /// Marks the blocks of a write as in use until the guard is dropped.
     fn begin_write(&self, id: PayloadId, blocks: &[Block]) -> Result<Writing> {
         let touched: BTreeSet<_> = blocks
             .iter()
@@ -197,7 +188,7 @@ impl Uses {
     }
 }
 
-/// A write under way; ends when it is dropped, as when the call is cancelled.
+/// A running write; ends when it is dropped, for example when the call is cancelled.
 struct Writing {
     uses: Arc<Mutex<Uses>>,
     touched: BTreeSet<(PayloadId, Part, u64)>,
@@ -212,7 +203,7 @@ impl Drop for Writing {
     }
 }
 
-/// A delete under way; ends when it is dropped, as when the call is cancelled.
+/// A running delete; ends when it is dropped, for example when the call is cancelled.
 struct Deleting {
     uses: Arc<Mutex<Uses>>,
     ids: Vec<PayloadId>,
@@ -301,9 +292,7 @@ impl CollectionStore for StrictStore {
     }
 
     fn capabilities(&self) -> CollectionCapabilities {
-        let mut facts = CollectionStore::capabilities(&self.inner);
-        facts.scan_order = self.rules.scan_order;
-        facts
+        CollectionStore::capabilities(&self.inner)
     }
 
     async fn get(&self, collection: CollectionId, key: Bytes) -> Result<Option<Entry>> {
@@ -312,11 +301,7 @@ impl CollectionStore for StrictStore {
     }
 
     fn scan(&self, scan: Scan) -> Listing<Entry> {
-        let listing = self.inner.scan(scan);
-        match self.rules.scan_order {
-            ScanOrder::Ordered => giving_way(listing),
-            ScanOrder::Unordered => giving_way(shuffled(listing)),
-        }
+        giving_way(self.inner.scan(scan))
     }
 
     fn collections(&self) -> Listing<CollectionId> {
@@ -341,16 +326,4 @@ impl CollectionStore for StrictStore {
         yield_now().await;
         CollectionStore::sync(&self.inner).await
     }
-}
-
-/// Returns the entries in another order, which is always the same. Takes all of them at once: what
-/// is tested with this store is small.
-fn shuffled(listing: Listing<Entry>) -> Listing<Entry> {
-    let entries = stream::once(async move {
-        let mut entries: Vec<_> = listing.try_collect().await?;
-        let mut rng = ChaCha8Rng::seed_from_u64(entries.len() as u64);
-        entries.shuffle(&mut rng);
-        Ok(stream::iter(entries.into_iter().map(Ok)))
-    });
-    Box::pin(entries.try_flatten())
 }

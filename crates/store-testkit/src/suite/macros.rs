@@ -1,11 +1,11 @@
 //! The macros that turn lists of cases into tests.
 
-/// One `#[test]` for every case of the suite of [`BlobStore`](larder_store_api::BlobStore).
+/// Defines a `#[test]` for every case of the suite of [`BlobStore`](larder_store_api::BlobStore).
 ///
 /// The first argument is an async function, or a closure that returns a future, which makes a fresh
-/// [`Subject`](crate::suite::Subject) for each case. `lacks` names what the backend does not have,
-/// each with a reason: the cases that need it show as ignored. One more test fails where `lacks`
-/// names what the store has, or leaves out what it lacks.
+/// [`Subject`](crate::suite::Subject) for each case. `lacks` names the capabilities that the backend
+/// does not have, each with a reason: the cases that need them show as ignored. One more test fails if
+/// `lacks` names a capability that the store has, or omits one that it lacks.
 ///
 /// ```no_run
 /// use larder_store_testkit::{MemoryStore, blob_store_suite, suite::Subject};
@@ -22,8 +22,9 @@ macro_rules! blob_store_suite {
     };
 }
 
-/// One `#[test]` for every case of the suite of [`CollectionStore`](larder_store_api::CollectionStore).
-/// Its arguments are those of [`blob_store_suite`](crate::blob_store_suite).
+/// Defines a `#[test]` for every case of the suite of
+/// [`CollectionStore`](larder_store_api::CollectionStore). Its arguments are those of
+/// [`blob_store_suite`](crate::blob_store_suite).
 #[macro_export]
 macro_rules! collection_store_suite {
     ($construct:expr $(, lacks: [$($need:ident = $reason:literal),* $(,)?])? $(,)?) => {
@@ -33,8 +34,8 @@ macro_rules! collection_store_suite {
     };
 }
 
-/// One `#[test]` for every case of the suite of [`RecordStore`](larder_store_api::RecordStore). Its
-/// arguments are those of [`blob_store_suite`](crate::blob_store_suite).
+/// Defines a `#[test]` for every case of the suite of [`RecordStore`](larder_store_api::RecordStore).
+/// Its arguments are those of [`blob_store_suite`](crate::blob_store_suite).
 #[macro_export]
 macro_rules! record_store_suite {
     ($construct:expr $(, lacks: [$($need:ident = $reason:literal),* $(,)?])? $(,)?) => {
@@ -53,7 +54,7 @@ macro_rules! __cases {
             run: |fixture| Box::pin($name(fixture)),
         }),*];
     };
-    // `$d` is a dollar sign, for the macro inside: it marks the cases whose need is lacking.
+    // `$d` is a dollar sign for the inner macro: it marks the cases whose need is lacking.
     (tests ($d:tt) $trait:ident, $construct:expr, [$($lack:ident = $reason:literal),*];
      $($name:ident: $need:ident,)*) => {
         macro_rules! larder_case {

@@ -16,54 +16,50 @@ pub use subject::{Erase, Fixture, Subject};
 
 use futures_util::future::BoxFuture;
 
-/// One case of a suite.
+/// A case of a suite.
 pub struct Case<T: ?Sized> {
-    /// Its name, which is that of its function and of its `#[test]`.
+    /// The name of the case, its function and its `#[test]`.
     pub name: &'static str,
-    /// The ability that a store must have for the case to run.
+    /// The capability that a store must have for the case to run.
     pub need: Need,
-    /// Runs it; panics where the store breaks its contract.
+    /// Runs the case; panics if the store breaks its contract.
     pub run: fn(Fixture<T>) -> BoxFuture<'static, ()>,
 }
 
-/// An ability that a case needs and a backend may honestly lack.
+/// A capability that a case needs and a backend may legitimately lack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Need {
-    /// Nothing; such a case runs for every backend.
+    /// No special capability; such a case runs for every backend.
     Always,
-    /// Data that is there after the store was opened again: a [`Subject`] with a way to open it.
+    /// Data that persists when the store is opened again: a [`Subject`] with a way to open it.
     Reopen,
     /// A [`Subject`] with a way to close it.
     Close,
     /// A `watch` that is not `None`.
     Watch,
-    /// Scans in the order of keys.
-    Order,
-    /// Values that were signed elsewhere can be imported.
+    /// Importing values that were signed elsewhere.
     Import,
-    /// A record's slots share its room as they need it.
+    /// Slots of a record that share its room as they need it.
     SharedRoom,
 }
 
 impl Need {
-    /// Each that a backend may lack.
-    pub const ALL: [Need; 6] = [
+    /// The capabilities that a backend may lack.
+    pub const ALL: [Need; 5] = [
         Need::Reopen,
         Need::Close,
         Need::Watch,
-        Need::Order,
         Need::Import,
         Need::SharedRoom,
     ];
 
-    /// Its name, as listed in a suite's `lacks`.
+    /// Returns the name, as listed in a suite's `lacks`.
     pub const fn name(self) -> &'static str {
         match self {
             Need::Always => "Always",
             Need::Reopen => "Reopen",
             Need::Close => "Close",
             Need::Watch => "Watch",
-            Need::Order => "Order",
             Need::Import => "Import",
             Need::SharedRoom => "SharedRoom",
         }
@@ -73,10 +69,10 @@ impl Need {
 /// A trait that has a suite: implemented for `dyn BlobStore`, `dyn CollectionStore` and
 /// `dyn RecordStore`.
 pub trait Suite: Send + Sync + 'static {
-    /// All its cases.
+    /// Returns all its cases.
     fn cases() -> &'static [Case<Self>];
 
-    /// Returns the store's own claim to have what `need` names; `None` if only the [`Subject`] can
-    /// tell.
+    /// Returns the store's own claim whether it has what `need` names; `None` if only the [`Subject`]
+    /// can tell.
     fn claims(&self, need: Need) -> Option<bool>;
 }

@@ -1,4 +1,4 @@
-//! Runs cases: one by one under libtest, or all from a program.
+//! Runs cases: one by one under libtest, or all of them from a program.
 
 use std::{any::Any, fmt, future::Future, panic, time::Duration};
 
@@ -6,17 +6,17 @@ use tokio::runtime::{Builder, Runtime};
 
 use super::{Case, Erase, Need, Subject, Suite};
 
-/// A case that takes longer hangs. Far more than the slowest disk needs.
+/// The time after which a case counts as hanging; far longer than the slowest disk needs.
 const CASE_LIMIT: Duration = Duration::from_secs(600);
-/// The time for which the runtime of a case waits for blocking work of a case that failed.
+/// The time for which the runtime of a failed case waits for its blocking work.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(10);
-/// Two, so that tasks of a case truly run at once.
+/// Two workers, so that tasks of a case really run in parallel.
 const WORKERS: usize = 2;
 
 type Panic = Box<dyn Any + Send>;
 
-/// Runs the case called `name` on a fresh subject, and panics where it fails, where the subject lacks
-/// what it needs, and where there is no such case.
+/// Runs the case called `name` on a fresh subject. Panics if the case fails, if the subject lacks a
+/// needed capability, and if there is no such case.
 pub fn run_case<T, S, E, F>(name: &str, construct: impl Fn() -> F)
 where
     T: Suite + ?Sized,
@@ -36,8 +36,8 @@ where
     }
 }
 
-/// Panics unless `lacks` names exactly what the subject lacks of what the suite's cases need, and at
-/// least one case is left to run.
+/// Panics unless `lacks` names exactly the capabilities that the suite's cases need and the subject
+/// lacks, and at least one case is left to run.
 pub fn check_lacks<T, S, E, F>(lacks: &[&str], construct: impl Fn() -> F)
 where
     T: Suite + ?Sized,
@@ -71,21 +71,21 @@ where
     assert!(left.count() > 0, "no case is left to run");
 }
 
-/// The outcomes of the cases of a suite, by name.
+/// The outcomes of a suite's cases, by name.
 #[derive(Debug, Default)]
 pub struct Report {
     /// The cases that passed.
     pub passed: Vec<&'static str>,
-    /// The cases whose need the store lacks.
+    /// The cases that need a capability that the store lacks.
     pub ignored: Vec<&'static str>,
-    /// The cases that failed, with what they said.
+    /// The cases that failed, with their panic messages.
     pub failed: Vec<(&'static str, String)>,
 }
 
-/// Runs every case of the suite of `T` on a fresh subject each.
+/// Runs every case of the suite of `T`, each on a fresh subject.
 ///
 /// # Panics
-/// Where no case was run, or a subject could not be made.
+/// If no case was run, or if a subject could not be made.
 pub fn run_all<T, S, E, F>(construct: impl Fn() -> F) -> Report
 where
     T: Suite + ?Sized,
@@ -128,7 +128,7 @@ where
         return Outcome::Lacking;
     }
     let running = runtime.spawn((case.run)(fixture));
-    // The limit is outside the task, so that it also ends one that never gives way.
+    // The timeout is outside the task, so that it also ends a case that never yields.
     let limited = async { tokio::time::timeout(CASE_LIMIT, running).await };
     let outcome = match runtime.block_on(limited) {
         Ok(Ok(())) => Outcome::Passed,
@@ -139,7 +139,7 @@ where
     outcome
 }
 
-/// The runtime of one case.
+/// Returns the runtime of one case.
 pub(crate) fn runtime() -> Runtime {
     Builder::new_multi_thread()
         .worker_threads(WORKERS)

@@ -1,4 +1,4 @@
-//! Cases of what every keeper of secrets does.
+//! Checks for every implementation of [`Secrets`].
 
 use larder_store_api::{MAX_SECRET_LEN, Secret, SecretName, Secrets};
 
@@ -15,15 +15,15 @@ async fn get(secrets: &dyn Secrets, key: &str) -> Option<Vec<u8>> {
     found.map(|secret| secret.expose().to_vec())
 }
 
-/// Checks the contract of [`Secrets`] on a keeper that has none yet, and leaves one behind:
-/// `kept`, which is `still here`. Panics at what is wrong.
+/// Checks the contract of [`Secrets`] on a keeper without secrets, and leaves one secret in it, with
+/// the name `kept` and the value `still here`. Panics if something is wrong.
 pub async fn check_secrets(secrets: &dyn Secrets) {
     assert_eq!(secrets.list().await.expect("a list"), []);
     assert_eq!(get(secrets, "absent").await, None);
     secrets
         .delete(name("absent"))
         .await
-        .expect("deleting what is absent is no error");
+        .expect("deleting an absent secret is not an error");
 
     let longest: Vec<u8> = (0..MAX_SECRET_LEN).map(|n| n as u8).collect();
     let of_many_kinds: [(&str, &[u8]); 4] = [
@@ -52,7 +52,7 @@ pub async fn check_secrets(secrets: &dyn Secrets) {
     check_secrets_kept(secrets).await;
 }
 
-/// Checks that what [`check_secrets`] left is there, as after opening the keeper again.
+/// Checks that the secret of [`check_secrets`] is there, for example after reopening the keeper.
 pub async fn check_secrets_kept(secrets: &dyn Secrets) {
     assert_eq!(
         get(secrets, "kept").await.as_deref(),

@@ -7,7 +7,7 @@ use larder_store_api::{BlobStore, CollectionStore, RecordStore};
 
 use super::{Need, Suite};
 
-/// The time for which a case waits for a change that must come before it says that none came.
+/// The time for which a case waits for a change that must come before it reports that none came.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 type Outcome<T> = Result<T, String>;
@@ -33,7 +33,7 @@ pub struct Subject<S> {
 }
 
 impl<S: Send + Sync + 'static> Subject<S> {
-    /// An empty store.
+    /// Creates a subject from an empty store.
     pub fn new(store: S) -> Self {
         Self {
             store,
@@ -44,15 +44,15 @@ impl<S: Send + Sync + 'static> Subject<S> {
         }
     }
 
-    /// Drops `value`, such as a temporary folder, after the store.
+    /// Keeps `value`, such as a temporary folder, and drops it after the store.
     #[must_use]
     pub fn keeping(mut self, value: impl Any + Send + Sync) -> Self {
         self.kept.push(Box::new(value));
         self
     }
 
-    /// Opens the same data again, after the store was closed and dropped. Needed by whatever claims
-    /// to be durable.
+    /// Sets how to open the same data again, after the store was closed and dropped. Every store that
+    /// claims to be durable needs this.
     #[must_use]
     pub fn opening<F, E>(mut self, open: impl Fn() -> F + Send + Sync + 'static) -> Self
     where
@@ -66,7 +66,7 @@ impl<S: Send + Sync + 'static> Subject<S> {
         self
     }
 
-    /// Closes the store, as an app does at its end.
+    /// Sets how to close the store, as an app does when it exits.
     #[must_use]
     pub fn closing<F, E>(mut self, close: impl Fn(Arc<S>) -> F + Send + Sync + 'static) -> Self
     where
@@ -80,8 +80,8 @@ impl<S: Send + Sync + 'static> Subject<S> {
         self
     }
 
-    /// Waits at most this long for a change that must come: a minute unless told. Shorten it only
-    /// for a store that is known to be broken.
+    /// Sets how long to wait for a change that must come; the default is a minute. Shorten it only for
+    /// a store that is known to be broken.
     #[must_use]
     pub fn patience(mut self, patience: Duration) -> Self {
         self.patience = patience;
@@ -111,7 +111,7 @@ impl<S: Send + Sync + 'static> Subject<S> {
     }
 }
 
-/// A store as the trait that a suite tests.
+/// Converts a store to the trait that a suite tests.
 pub trait Erase<T: ?Sized>: Send + Sync + Sized + 'static {
     /// Returns the same store as a trait object.
     fn erase(self: Arc<Self>) -> Arc<T>;
@@ -135,9 +135,9 @@ impl<S: RecordStore> Erase<dyn RecordStore> for S {
     }
 }
 
-/// A [`Subject`] as a case sees it. A case panics where one of its steps cannot be taken.
+/// A [`Subject`] as a case sees it. A case panics if one of its steps fails.
 pub struct Fixture<T: ?Sized> {
-    /// `None` only while it is opened again.
+    /// `None` only while the store is reopened.
     opened: Option<Opened<T>>,
     open: Option<Opener<Opened<T>>>,
     patience: Duration,
@@ -163,12 +163,12 @@ impl<T: ?Sized> Opened<T> {
 }
 
 impl<T: Suite + ?Sized> Fixture<T> {
-    /// The store.
+    /// Returns the store.
     pub fn store(&self) -> &T {
         &self.opened().store
     }
 
-    /// The store, for tasks of its own; they must end before it is opened again.
+    /// Returns a shared handle to the store, for tasks; they must end before it is reopened.
     pub fn shared(&self) -> Arc<T> {
         self.opened().store.clone()
     }
@@ -185,7 +185,7 @@ impl<T: Suite + ?Sized> Fixture<T> {
         close().await.expect("the store closes");
     }
 
-    /// Closes the store where it can be closed, drops it, and opens its data again.
+    /// Closes the store if it can be closed, drops it, and opens its data again.
     pub async fn reopen(&mut self) {
         let Opened { store, close } = self.opened.take().expect("reopening is over");
         if let Some(close) = close {
@@ -196,15 +196,15 @@ impl<T: Suite + ?Sized> Fixture<T> {
         self.opened = Some(open().await.expect("the store opens again"));
     }
 
-    /// Returns true if the subject has what `need` names. Where the store claims durability, it is
-    /// wanted of the subject too: a claim that is not tested does not count as lacking.
+    /// Returns true if the subject has what `need` names. A store that claims durability must have a
+    /// subject that can reopen it: an untested claim does not count as lacking.
     pub(crate) fn has(&self, need: Need) -> bool {
         let claimed = self.store().claims(need);
         match need {
             Need::Always => true,
             Need::Reopen => claimed.unwrap_or(self.open.is_some()),
             Need::Close => self.opened().close.is_some(),
-            Need::Watch | Need::Order | Need::Import | Need::SharedRoom => claimed.unwrap_or(false),
+            Need::Watch | Need::Import | Need::SharedRoom => claimed.unwrap_or(false),
         }
     }
 

@@ -8,17 +8,17 @@ use larder_store_api::{Kind, Listing, Result};
 use rand::{RngCore, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-/// More items than any case stores: a listing that goes beyond repeats itself.
+/// More items than any case stores: a longer listing repeats itself.
 const MAX_ITEMS: usize = 100_000;
 
-/// `len` bytes that look random and depend on `seed` alone.
+/// Returns `len` random-looking bytes that depend on `seed` alone.
 pub(crate) fn sample(seed: u64, len: usize) -> Bytes {
     let mut bytes = vec![0; len];
     ChaCha8Rng::seed_from_u64(seed).fill_bytes(&mut bytes);
     bytes.into()
 }
 
-/// Everything in `listing`, or its error; after which it must have ended.
+/// Returns all items of `listing`, or its error; after that the listing must have ended.
 pub(crate) async fn all<T>(mut listing: Listing<T>) -> Result<Vec<T>> {
     let mut items = Vec::new();
     while let Some(item) = listing.next().await {
@@ -38,7 +38,7 @@ pub(crate) async fn all<T>(mut listing: Listing<T>) -> Result<Vec<T>> {
     Ok(items)
 }
 
-/// The kind of error that `result` must be.
+/// Returns the kind of error that `result` must be.
 #[track_caller]
 pub(crate) fn kind<T: fmt::Debug>(result: Result<T>) -> Kind {
     match result {

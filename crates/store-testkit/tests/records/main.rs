@@ -1,4 +1,4 @@
-//! The suite of `RecordStore` passes a store that keeps the contract, and fails each that does not.
+//! Tests that the suite of `RecordStore` passes a correct store, and fails every broken one.
 
 mod store;
 

@@ -1,4 +1,4 @@
-//! A small record store, to try the suite on; and the ways in which it can be broken.
+//! A small record store to test the suite with, and the ways to break it.
 
 use std::{
     collections::BTreeMap,
@@ -14,19 +14,21 @@ use async_trait::async_trait;
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
 use futures_util::{StreamExt, stream};
 use larder_store_api::{
-    Error, Freshness, Import, Kind, Listing, PublicKey, Put, PutRecord, RecordCapabilities,
+    Error, Freshness, ImportSupport, Kind, Listing, PublicKey, Put, PutRecord, RecordCapabilities,
     RecordDescriptor, RecordEvent, RecordId, RecordStore, Result, Room, SecretKey, SeqExpect,
     Signed, Slot, SlotSeq,
 };
 use tokio::sync::broadcast;
 
-const FACTS: RecordCapabilities = RecordCapabilities {
-    max_value_len: 1024,
-    max_slots: 16,
-    max_record_len: 3000,
-    room: Room::Shared,
-    import: Import::Supported,
-    max_writers: 4,
+const FACTS: RecordCapabilities = {
+    let mut facts = RecordCapabilities::least();
+    facts.max_value_len = 1024;
+    facts.max_slots = 16;
+    facts.max_record_len = 3000;
+    facts.room = Room::Shared;
+    facts.import = ImportSupport::Supported;
+    facts.max_writers = 4;
+    facts
 };
 
 /// One way to break a contract.

@@ -1,4 +1,4 @@
-//! Failures that are armed in Veilid's mock of its network.
+//! Tests of failures that are injected into Veilid's mock network.
 
 use larder_store_api::{
     Freshness, Kind, PublicKey, Put, PutRecord, RecordDescriptor, RecordId, RecordStore, Result,
@@ -11,7 +11,7 @@ mod node;
 
 use node::records;
 
-/// A key pair, seed and public key; nothing here can make one.
+/// A fixed key pair, seed and public key; nothing here can generate one.
 const OWNER: ([u8; 32], [u8; 32]) = (
     [1; 32],
     [
@@ -21,7 +21,7 @@ const OWNER: ([u8; 32], [u8; 32]) = (
     ],
 );
 
-/// Failures are armed for all nodes of the process: one test at a time.
+/// Failures affect all nodes of the process, so only one test may run at a time.
 static ARMED: Mutex<()> = Mutex::const_new(());
 
 struct Faulty {
@@ -32,7 +32,7 @@ struct Faulty {
 }
 
 impl Faulty {
-    /// A record of as many slots as no other test has, which has a value in slot 0.
+    /// Creates a record with a number of slots that no other test uses, and a value in slot 0.
     async fn new(slots: u16) -> Result<Self> {
         let one = ARMED.lock().await;
         let dir = tempfile::tempdir().expect("a folder");
@@ -60,13 +60,13 @@ impl Faulty {
         said.expect("the mock knows the command")
     }
 
-    /// Arms a failure of our record's calls.
+    /// Injects a failure into the calls of our record.
     async fn arm(&self, fault: &str) {
         let said = self.debug(format!("fault arm {fault}")).await;
         assert!(said.starts_with("armed"), "{said}");
     }
 
-    /// Disarms what is armed, and says what that was and how often it happened.
+    /// Removes the failure, and returns which one it was and how often it happened.
     async fn disarm(&self) -> String {
         let armed = self.debug("fault list".to_owned()).await;
         self.debug("fault clear".to_owned()).await;
@@ -175,7 +175,7 @@ async fn a_set_that_stores_nothing_is_not_published() -> Result<()> {
 #[tokio::test]
 async fn who_was_not_first_is_told_what_is_there() -> Result<()> {
     let faulty = Faulty::new(15).await?;
-    // Somebody else writes before our next look at the network.
+    // Somebody else writes before our next read from the network.
     faulty.arm("get rival --count 1 --data theirs").await;
     let found = faulty.get(Freshness::Network).await?;
     assert!(found.is_some());

@@ -1,6 +1,6 @@
-//! The suite of records on Veilid's mock of its network. There is one network for a process, so each
-//! case has a process of its own. The mock is fast and not strict: this shows what this crate makes of
-//! Veilid's answers, and nothing of a real network.
+//! The suite of records on Veilid's mock network. There is one network per process, so each case has a
+//! process of its own. The mock is fast and lenient: this tests how this crate handles Veilid's
+//! answers, and shows nothing about a real network.
 
 mod node;
 
@@ -12,7 +12,7 @@ use larder_store_veilid::VeilidRecords;
 
 /// Set in the process of a case.
 const CASE: &str = "LARDER_SUITE_CASE";
-/// The name of the case that compares [`LACKS`] with what the store says.
+/// The name of the case that compares [`LACKS`] with what the store claims.
 const HONEST: &str = "lacks_what_is_listed_and_nothing_else";
 
 const LACKS: [(Need, &str); 3] = [
@@ -27,10 +27,10 @@ const LACKS: [(Need, &str); 3] = [
     (Need::Reopen, "the mock keeps nothing when a node ends"),
 ];
 
-/// The case that only holds for a store for which nobody else holds records.
+/// The case that is valid only for a store whose records nobody else holds.
 const OF_A_STORE_ALONE: (&str, &str) = (
     "forget_removes_record_and_values",
-    "the network still has what a node forgets",
+    "the network still has a record that a node forgets",
 );
 
 async fn subject() -> Result<Subject<VeilidRecords>> {
@@ -81,7 +81,7 @@ fn main() -> ExitCode {
     }
     let verdict = if failed == 0 { "ok" } else { "FAILED" };
     println!("\ntest result: {verdict}. {passed} passed; {failed} failed; {ignored} ignored\n");
-    // A suite of which nothing ran shows nothing.
+    // A suite that ran no case shows nothing.
     match (passed, failed) {
         (1.., 0) => ExitCode::SUCCESS,
         _ => ExitCode::FAILURE,

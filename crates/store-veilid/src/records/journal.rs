@@ -1,7 +1,7 @@
-//! The values that were put into records here, until newer ones are: Veilid writes its own copy of
-//! a value when it finds the time, and may lose what it has said when the process is killed or the
-//! power goes. So a put returns once it is noted here, and what Veilid has lost is put again,
-//! before the record is used and when the store is opened.
+//! A journal of the values that were put into records here, until newer values replace them. Veilid
+//! writes its own copy of a value asynchronously, and may lose acknowledged values when the process is
+//! killed or the power fails. So a put returns once the journal has its value, and values that Veilid
+//! has lost are put again, before the record is used and when the store is opened.
 //!
 //! ```text
 //! larder/veilid-values   record id [32] | slot u16 -> version u8 = 1 | seq u64 | writer [32] | value
@@ -38,12 +38,12 @@ pub(super) struct Noted {
     pub(super) value: Bytes,
 }
 
-/// All of them.
+/// The journal of all values.
 #[derive(Debug)]
 pub(super) struct Journal {
     store: Arc<dyn CollectionStore>,
     secrets: VeilidSecrets,
-    /// Writers whose secrets are kept already.
+    /// The writers whose secrets are stored already.
     writers: Mutex<BTreeSet<PublicKey>>,
 }
 
@@ -56,7 +56,7 @@ impl Journal {
         }
     }
 
-    /// Keeps the secret of a writer. Before its first value is noted.
+    /// Stores the secret of a writer. Must be called before its first value is noted.
     pub(super) async fn keep_writer(&self, writer: PublicKey, secret: &SecretKey) -> Result<()> {
         if self.writers().contains(&writer) {
             return Ok(());
@@ -74,7 +74,7 @@ impl Journal {
         self.writers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The secret of a writer of something that is noted.
+    /// Returns the secret of a writer of a noted value.
     pub(super) async fn writer(&self, writer: PublicKey) -> Result<SecretKey> {
         let name = secret_name(writer)?;
         let found = self.secrets.get(name.clone()).await?;
@@ -85,7 +85,7 @@ impl Journal {
         })
     }
 
-    /// Notes a value, in place of the slot's last. Durable when it returns.
+    /// Notes a value, replacing the slot's previous one. Durable when it returns.
     pub(super) async fn note(&self, id: RecordId, noted: &Noted) -> Result<()> {
         let mut value = BytesMut::with_capacity(HEAD_LEN + noted.value.len());
         value.put_u8(VERSION);
@@ -100,7 +100,7 @@ impl Journal {
         self.store.commit(Batch::of(vec![edit])).await.map(drop)
     }
 
-    /// Returns the values that are noted of a record.
+    /// Returns the noted values of a record.
     pub(super) async fn of(&self, id: RecordId) -> Result<Vec<Noted>> {
         let keys = (
             Bound::Included(key(id, 0)),
@@ -118,7 +118,7 @@ impl Journal {
         Ok(all)
     }
 
-    /// The records of which something is noted.
+    /// Returns the records that have noted values.
     pub(super) async fn records(&self) -> Result<BTreeSet<RecordId>> {
         let mut entries = self.store.scan(Scan::all(COLLECTION));
         let mut records = BTreeSet::new();
@@ -128,7 +128,7 @@ impl Journal {
         Ok(records)
     }
 
-    /// Forgets what is noted of a record, and the secrets of writers that nothing else names.
+    /// Forgets the noted values of a record, and the secrets of writers that no other value needs.
     pub(super) async fn forget(&self, id: RecordId) -> Result<()> {
         let noted = self.of(id).await?;
         for some in noted.chunks(DELETED_AT_ONCE) {
@@ -141,7 +141,7 @@ impl Journal {
         let mut unused: BTreeSet<PublicKey> = noted.iter().map(|noted| noted.writer).collect();
         let mut entries = self.store.scan(Scan::all(COLLECTION));
         while let Some(entry) = entries.try_next().await? {
-            // What cannot be read may name any of them.
+            // An unreadable value may name any of them.
             unused.remove(&decode(&entry.key, &entry.value)?.writer);
         }
         for writer in unused {
@@ -176,7 +176,7 @@ fn decode(key: &[u8], value: &Bytes) -> Result<Noted> {
         })
     };
     noted().ok_or_else(|| {
-        let message = "what is noted of a record cannot be read";
+        let message = "a noted value of a record cannot be read";
         let error = Error::new(Kind::Corrupt, "record.recover", message);
         match key.first_chunk() {
             Some(id) => error.with("record", RecordId(*id)),

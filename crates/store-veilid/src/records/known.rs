@@ -1,11 +1,11 @@
-//! The records that a store knows: their descriptors, in a collection.
+//! The records that a store knows: a collection of their descriptors.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use larder_store_api::{
-    Batch, CollectionId, CollectionStore, Edit, Error, Kind, Member, PublicKey, RecordDescriptor,
-    RecordId, Result,
+    Batch, CollectionId, CollectionStore, Edit, Error, Kind, PublicKey, RecordDescriptor, RecordId,
+    RecordMember, Result,
 };
 
 const COLLECTION: CollectionId = CollectionId::from_static("larder/veilid-records");
@@ -23,7 +23,7 @@ impl Known {
         Self(store)
     }
 
-    /// The record's descriptor; [`Kind::NotFound`] where it is not known.
+    /// Returns the record's descriptor; [`Kind::NotFound`] if the record is not known.
     pub(super) async fn get(
         &self,
         operation: &'static str,
@@ -39,7 +39,7 @@ impl Known {
             .with("record", id)
         })?;
         decode(&entry.value).ok_or_else(|| {
-            let message = "what is remembered of the record cannot be read";
+            let message = "the stored descriptor of the record cannot be read";
             Error::new(Kind::Corrupt, operation, message).with("record", id)
         })
     }
@@ -70,7 +70,8 @@ fn key(id: RecordId) -> Bytes {
     Bytes::copy_from_slice(&id.0)
 }
 
-/// The version, the owner and its slots, then each member and its slots; numbers little-endian.
+/// Encodes the version, the owner and its slots, then each member and its slots; numbers are
+/// little-endian.
 fn encode(record: &RecordDescriptor) -> Bytes {
     let mut bytes = Vec::with_capacity(HEAD_LEN + record.members.len() * MEMBER_LEN);
     bytes.push(VERSION);
@@ -92,7 +93,7 @@ fn decode(bytes: &[u8]) -> Option<RecordDescriptor> {
     };
     let mut writers = writers.iter().map(|writer| {
         let (key, slots) = writer.split_first_chunk::<KEY_LEN>()?;
-        Some(Member {
+        Some(RecordMember {
             key: PublicKey(*key),
             slots: u16::from_le_bytes(slots.try_into().ok()?),
         })
@@ -114,7 +115,7 @@ mod tests {
         let record = RecordDescriptor {
             owner: PublicKey([1; 32]),
             owner_slots: 258,
-            members: vec![Member {
+            members: vec![RecordMember {
                 key: PublicKey([2; 32]),
                 slots: 3,
             }],

@@ -1,9 +1,10 @@
-//! The limits of a record, and its schema and key as Veilid knows them.
+//! The limits of a record, and its schema and key in Veilid's types.
 
 use std::collections::HashSet;
 
 use larder_store_api::{
-    Error, Import, Kind, PublicKey, RecordCapabilities, RecordDescriptor, RecordId, Result, Room,
+    Error, ImportSupport, Kind, PublicKey, RecordCapabilities, RecordDescriptor, RecordId, Result,
+    Room,
 };
 use larder_veilid_node::{
     api_error,
@@ -14,16 +15,18 @@ use larder_veilid_node::{
     },
 };
 
-pub(super) const FACTS: RecordCapabilities = RecordCapabilities {
-    max_value_len: 32 * 1024,
-    max_slots: 1024,
-    max_record_len: 1024 * 1024,
-    max_writers: 256,
-    room: Room::Divided,
-    import: Import::Unsupported,
+pub(super) const FACTS: RecordCapabilities = {
+    let mut facts = RecordCapabilities::least();
+    facts.max_value_len = 32 * 1024;
+    facts.max_slots = 1024;
+    facts.max_record_len = 1024 * 1024;
+    facts.max_writers = 256;
+    facts.room = Room::Divided;
+    facts.import = ImportSupport::Unsupported;
+    facts
 };
 
-/// Refuses what makes no sense, or is too much.
+/// Refuses an invalid descriptor, or one beyond the limits.
 pub(super) fn check(record: &RecordDescriptor) -> Result<()> {
     const OPERATION: &str = "record.create";
     let too_large = |what: &'static str, count: usize, most: u16| {
@@ -54,7 +57,8 @@ pub(super) fn check(record: &RecordDescriptor) -> Result<()> {
     Ok(())
 }
 
-/// The longest value of a slot of this record: Veilid divides the record's room among its slots.
+/// Returns the longest value of a slot of this record: Veilid divides the record's room among its
+/// slots.
 pub(super) fn max_value_len(record: &RecordDescriptor) -> u32 {
     let share = FACTS.max_record_len / record.slots().max(1);
     share.min(FACTS.max_value_len)
@@ -86,13 +90,13 @@ pub(super) fn schema(
     schema().map_err(|error| api_error(operation, error))
 }
 
-/// The record's key without one that encrypts: whoever knows the id can read it.
+/// Returns the record's key without encryption: whoever knows the id can read the record.
 pub(super) fn record_key(id: RecordId) -> RecordKey {
     let key = BareRecordKey::new(BareOpaqueRecordKey::new(&id.0), None);
     RecordKey::new(CRYPTO_KIND_VLD0, key)
 }
 
-/// The id of the record with this key; `None` where the key is not one of ours.
+/// Returns the id of the record with this key; `None` if the key is not one of ours.
 pub(super) fn record_id(key: &RecordKey) -> Option<RecordId> {
     let opaque = key.opaque();
     let bytes: &[u8] = opaque.ref_value();

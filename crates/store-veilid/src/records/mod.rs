@@ -1,8 +1,8 @@
 //! Records on Veilid's DHT.
 //!
-//! It differs from other stores: values are not signed apart from the node, so none can be imported and
-//! [`Signed::signature`] is empty; the room of a record is divided among its slots; and a record becomes
-//! visible to others when its owner first writes to it.
+//! It differs from other record stores: values cannot be signed without the node, so none can be
+//! imported and [`Signed::signature`] is empty; the room of a record is divided among its slots; and a
+//! record becomes visible to others when its owner first writes to it.
 
 mod journal;
 mod known;
@@ -26,13 +26,13 @@ use tokio::runtime::Handle;
 
 use network::Network;
 
-/// Records that live on Veilid's DHT, and what the node holds of them.
+/// Records on Veilid's DHT, with the node's copies of them.
 ///
-/// A write is durable here when it returns, against the loss of power too: it is noted in the collection
-/// `larder/veilid-values` of `known`, with its writer's secret among the node's, and put again where
-/// Veilid has lost it. Written offline, it goes out when the node is attached again.
+/// A write is durable here when it returns, and survives a loss of power: it is noted in the collection
+/// `larder/veilid-values` of `known`, with its writer's secret among the node's, and put again if
+/// Veilid has lost it. A write made offline is sent when the node is attached again.
 ///
-/// Use one for a node: two would not see each other's writes in time.
+/// Use one instance per node: two would not see each other's writes in time.
 pub struct VeilidRecords(Arc<Network>);
 
 impl fmt::Debug for VeilidRecords {
@@ -42,12 +42,12 @@ impl fmt::Debug for VeilidRecords {
 }
 
 impl VeilidRecords {
-    /// The records of `node`. Which there are, it remembers in the collection
-    /// `larder/veilid-records` of `known`.
+    /// Makes the records of `node`. It remembers them in the collection `larder/veilid-records` of
+    /// `known`.
     ///
     /// # Errors
-    /// [`Kind::Closed`] where the node was shut down, [`Kind::Invalid`] outside a tokio runtime:
-    /// watches run on it.
+    /// [`Kind::Closed`] if the node was shut down; [`Kind::Invalid`] outside a tokio runtime, which
+    /// watches need.
     pub fn new(node: Node, known: Arc<dyn CollectionStore>) -> Result<Self> {
         const OPERATION: &str = "record.open";
         let context = node.api().routing_context();
@@ -62,7 +62,7 @@ impl VeilidRecords {
             async move {
                 let recovering = network.node.call(OPERATION, network.recover_all());
                 if let Err(error) = recovering.await {
-                    // Whoever uses the record tries it again, and is told.
+                    // Whoever uses the record tries again, and gets the error.
                     tracing::warn!(%error, "not all values could be put again");
                 }
             }
@@ -70,12 +70,13 @@ impl VeilidRecords {
         Ok(Self(network))
     }
 
-    /// The node.
+    /// Returns the node.
     pub fn node(&self) -> &Node {
         &self.0.node
     }
 
-    /// Runs what must not be given up half-way: the caller may go, a shutdown ends it.
+    /// Runs work that must not be cancelled half-way: it continues without its caller, and ends only at
+    /// a shutdown.
     async fn finish<T, F>(
         &self,
         operation: &'static str,
@@ -199,7 +200,8 @@ impl RecordStore for VeilidRecords {
         const OPERATION: &str = "record.forget";
         self.finish(OPERATION, move |network| async move {
             network.delete(OPERATION, id).await?;
-            // Last, so that what failed half-way is known and can be forgotten again.
+            // Last, so that a record whose deletion failed half-way is still known and can be forgotten
+            // again.
             network.known.delete(id).await
         })
         .await

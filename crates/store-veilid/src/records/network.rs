@@ -1,4 +1,4 @@
-//! Reading and writing slots, here and on the network.
+//! Reads and writes slots, locally and on the network.
 
 use std::{ops::Range, sync::Arc};
 
@@ -28,13 +28,13 @@ use super::{
     watches::Watches,
 };
 
-/// The number of times that a write that expects nothing follows the newer value that it found.
+/// The number of times that a write without expectations is repeated on top of a newer value that it found.
 const MAX_OVERTAKEN: usize = 4;
 
 /// A node's records.
 #[derive(Debug)]
 pub(super) struct Network {
-    /// Dropped before the node, which sees to it that the last of Veilid is dropped in a runtime.
+    /// Dropped before the node, which makes sure that Veilid's last handle is dropped in a runtime.
     pub(super) context: RoutingContext,
     pub(super) node: Node,
     pub(super) known: Known,
@@ -44,7 +44,7 @@ pub(super) struct Network {
     pub(super) journal: Journal,
 }
 
-/// The value to write into a slot.
+/// A value to write into a slot.
 #[derive(Debug)]
 pub(super) struct Write {
     pub(super) slot: Slot,
@@ -53,7 +53,7 @@ pub(super) struct Write {
     pub(super) expect: SeqExpect,
 }
 
-/// The time at which the record that is written to was made.
+/// Tells whether the record existed before the write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Made {
     Before,
@@ -80,7 +80,7 @@ pub(super) fn writer_of(
     })
 }
 
-/// A sequence number as everybody else counts: Veilid begins at 0.
+/// Converts a sequence number to ours: Veilid begins at 0.
 fn seq(number: ValueSeqNum) -> Option<u64> {
     number.to_option().map(|number| u64::from(number) + 1)
 }
@@ -107,8 +107,8 @@ impl Network {
         }
     }
 
-    /// The record, after closing those that were idle for long, and after putting again what Veilid
-    /// has lost of it.
+    /// Returns the record, after closing records that were idle for long, and putting again the values
+    /// of this one that Veilid has lost.
     pub(super) async fn record(&self, id: RecordId) -> Result<Arc<Record>> {
         let record = self.record_as_it_is(id).await;
         let recover = || self.recover(&record);
@@ -119,8 +119,8 @@ impl Network {
     pub(super) async fn record_as_it_is(&self, id: RecordId) -> Arc<Record> {
         let (record, idle) = self.table.get(id);
         for idle in idle {
-            // Nobody else has it, or will get it. It may be used under a new entry by now, which
-            // then finds it closed and opens it again.
+            // Nobody else has this handle, or will get it. The record may be in use under a new entry
+            // by now, which then finds it closed and opens it again.
             let mut state = idle.state.write().await;
             if *state == State::Open {
                 let closed = self.context.close_dht_record(limits::record_key(idle.id));
@@ -145,7 +145,7 @@ impl Network {
         Error::new(Kind::Unavailable, operation, message).with("record", id)
     }
 
-    /// Opens the record; `None` where there is none. It stays open while the guard lives.
+    /// Opens the record; `None` if there is none. It stays open while the guard lives.
     pub(super) async fn open<'a>(
         &self,
         operation: &'static str,
@@ -176,7 +176,7 @@ impl Network {
         if reach == Reach::Here && !self.is_held(operation, &key).await? {
             return Ok(false);
         }
-        // Only a look at the network makes the node see whether others still have the record.
+        // Only an inspection of the network lets the node see whether others still have the record.
         let options = OpenDHTRecordOptions {
             rehydrate: Some(reach == Reach::Network),
         };
@@ -193,12 +193,12 @@ impl Network {
         opened.await.map_err(|error| error.with("record", id))
     }
 
-    /// Returns true if the node itself holds the record. Closing what is held and not open does
-    /// nothing; closing what is not held is an error, and neither asks the network.
+    /// Returns true if the node itself holds the record. Closing a record that is held but not open
+    /// does nothing; closing one that is not held is an error. Neither asks the network.
     async fn is_held(&self, operation: &'static str, key: &RecordKey) -> Result<bool> {
         match self.context.close_dht_record(key.clone()).await {
             Ok(()) => Ok(true),
-            // Only the mock says that it is not open; opening it tells the rest.
+            // Only the mock reports that it is not open; opening it tells the rest.
             Err(VeilidAPIError::InvalidArgument { .. }) => Ok(true),
             Err(VeilidAPIError::KeyNotFound { .. }) => Ok(false),
             Err(error) => Err(api_error(operation, error)),
@@ -244,7 +244,7 @@ impl Network {
         let Some(_open) = self.open(operation, record, Reach::Here).await? else {
             return Ok(None);
         };
-        // Getting what is not here would ask the network.
+        // Getting a value that is not here would ask the network.
         let slots = u32::from(slot)..u32::from(slot) + 1;
         let report = self.report(operation, record.id, &slots, DHTReportScope::Local);
         match report.await?.iter().any(|found| found.here.is_some()) {
@@ -253,8 +253,8 @@ impl Network {
         }
     }
 
-    /// A get alone may answer what is old, or nothing, where the network is gone; only an
-    /// inspection fails then.
+    /// A get alone may return an old value, or none, if the network is gone; only an inspection fails
+    /// then.
     async fn read_network(
         &self,
         operation: &'static str,
@@ -304,7 +304,8 @@ impl Network {
             .transpose()
     }
 
-    /// Returns what the node and what others have of each of the slots, which must not be none.
+    /// Returns the local and remote sequence numbers of each of the slots, of which there must be at
+    /// least one.
     pub(super) async fn report(
         &self,
         operation: &'static str,
@@ -360,7 +361,8 @@ impl Network {
         found(Reach::Network, DHTReportScope::SyncGet).await
     }
 
-    /// The writer's key pair; [`Kind::Denied`] where the secret is not that of the slot's writer.
+    /// Returns the writer's key pair; [`Kind::Denied`] if the secret does not belong to the slot's
+    /// writer.
     pub(super) async fn key_pair(
         &self,
         operation: &'static str,
@@ -393,7 +395,8 @@ impl Network {
         write: Write,
         secret: SecretKey,
     ) -> Result<Put> {
-        // First: where it was lost, what is noted of the record can be put again with it.
+        // This comes first: if the record was lost, its noted values can be put again with the writer's
+        // key.
         let writer = descriptor.writer_of(write.slot);
         if let Some(writer) = writer {
             self.journal.keep_writer(writer, &secret).await?;
@@ -404,7 +407,8 @@ impl Network {
             .open_to_write(operation, &record, descriptor, &write.pair)
             .await?;
         if write.expect != SeqExpect::Any {
-            // What nobody had a moment ago needs no second look, which takes seconds.
+            // If nobody had the record a moment ago, a second look, which takes seconds, is
+            // unnecessary.
             let fresh = match self.is_attached() && made == Made::Before {
                 true => Freshness::Network,
                 false => Freshness::Local,
@@ -424,7 +428,7 @@ impl Network {
             if write.expect != SeqExpect::Any || !matches!(put, Put::Superseded { .. }) {
                 break;
             }
-            // The node has taken the newer value over by now, and goes on after it.
+            // The node has stored the newer value by now, and continues after it.
             put = self.set(operation, id, &write, 0).await?;
         }
         if let (Put::Published { seq } | Put::Queued { seq }, Some(writer)) = (&put, writer) {
@@ -439,7 +443,7 @@ impl Network {
         Ok(put)
     }
 
-    /// Writes, with a sequence number of at least `least`.
+    /// Writes a value with a sequence number of at least `least`.
     pub(super) async fn set(
         &self,
         operation: &'static str,
@@ -451,8 +455,8 @@ impl Network {
         let slots = u32::from(write.slot)..u32::from(write.slot) + 1;
         let before = self.report(operation, id, &slots, DHTReportScope::Local);
         let before = before.await?.first().and_then(|seqs| seqs.here);
-        // Veilid leaves a value that is the same as it is, unless a greater number is asked for.
-        // Ours is one ahead of its own.
+        // Veilid does not change an equal value, unless a greater number is requested. Our numbers are
+        // one ahead of its own.
         let next = before.max(least.checked_sub(1));
         let next = next.and_then(|seq| u32::try_from(seq).ok());
         let found = retrying(operation, async || {
@@ -468,7 +472,7 @@ impl Network {
             set.await
         });
         let found = found.await.map_err(|error| error.with("record", id))?;
-        // Where nodes differ it answers what most of them hold, which may be the very value.
+        // If nodes differ, it returns what most of them hold, which may be this very value.
         if let Some(found) = found
             && (found.data() != write.value || found.writer() != write.pair.key())
         {
@@ -494,7 +498,7 @@ impl Network {
         }
     }
 
-    /// Opens the record, or makes it where its owner writes to it for the first time.
+    /// Opens the record, or makes it if its owner writes to it for the first time.
     pub(super) async fn open_to_write<'a>(
         &self,
         operation: &'static str,
@@ -534,9 +538,9 @@ impl Network {
         Ok((state.downgrade(), Made::Now))
     }
 
-    /// Removes what the node holds of the record.
+    /// Removes the node's copy of the record.
     pub(super) async fn delete(&self, operation: &'static str, id: RecordId) -> Result<()> {
-        // What Veilid has lost of it need not come back.
+        // Values of it that Veilid has lost need not come back.
         let record = self.record_as_it_is(id).await;
         let mut state = record.state.write().await;
         *state = State::Closed;
@@ -548,7 +552,7 @@ impl Network {
     }
 }
 
-/// A slot's sequence numbers.
+/// The sequence numbers of a slot.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Seqs {
     pub(super) slot: Slot,

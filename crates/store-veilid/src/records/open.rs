@@ -1,21 +1,22 @@
-//! The records that are open in the node: as many as are used, and some that were lately.
+//! The records that are open in the node: those in use, and some that were used recently.
 
 use std::{collections::HashMap, sync::Arc};
 
 use larder_store_api::RecordId;
 use tokio::sync::{Mutex, OnceCell, RwLock};
 
-/// The number of records that are kept open although nobody uses them.
+/// The number of idle records that stay open.
 const MAX_IDLE: usize = 256;
 
-/// A record as this process uses it.
+/// A record in this process.
 #[derive(Debug)]
 pub(super) struct Record {
     pub(super) id: RecordId,
-    /// The state of the record: using the record takes a read lock; opening, making or closing it
+    /// The state of the record: using the record takes a read lock; opening, creating or closing it
     /// takes a write lock.
     pub(super) state: RwLock<State>,
-    /// One put at a time: two at once, of one slot, would split the network.
+    /// Allows one put at a time: two simultaneous puts to one slot would leave nodes with different
+    /// values.
     pub(super) putting: Mutex<()>,
     /// Set once the values that were put here in earlier runs are in the node.
     pub(super) recovered: OnceCell<()>,
@@ -34,12 +35,12 @@ pub(super) struct Table(std::sync::Mutex<Inner>);
 #[derive(Debug, Default)]
 struct Inner {
     records: HashMap<RecordId, (Arc<Record>, u64)>,
-    /// Counts uses, to know which were used last.
+    /// Counts uses, to find those that were used last.
     clock: u64,
 }
 
 impl Table {
-    /// The record, and those to be closed in exchange.
+    /// Returns the record, and those to be closed in exchange.
     pub(super) fn get(&self, id: RecordId) -> (Arc<Record>, Vec<Arc<Record>>) {
         let mut inner = self
             .0
@@ -60,7 +61,7 @@ impl Table {
         let record = Arc::clone(record);
         let mut out = Vec::new();
         if inner.records.len() > MAX_IDLE {
-            // Half of the idle ones at once, so that this is rare.
+            // Closes half of the idle ones at once, so that this is rare.
             let idle = inner.records.iter();
             let idle = idle.filter(|(_, (record, _))| Arc::strong_count(record) == 1);
             let mut idle: Vec<_> = idle.map(|(id, (_, used))| (*used, *id)).collect();

@@ -1,4 +1,4 @@
-//! Putting again what Veilid has lost of the values that were put here.
+//! Puts values again that were put here and that Veilid has lost.
 
 use larder_store_api::{Result, SeqExpect};
 use larder_veilid_node::veilid_core::DHTReportScope;
@@ -9,7 +9,7 @@ use super::{
 };
 
 impl Network {
-    /// Puts again what was put here and is not in the node any more.
+    /// Puts the values again that were put here and are no longer in the node.
     pub(super) async fn recover(&self, record: &Record) -> Result<()> {
         const OPERATION: &str = "record.recover";
         let noted = self.journal.of(record.id).await?;
@@ -41,13 +41,13 @@ impl Network {
             let pair = &write.pair;
             let opened = self.open_to_write(OPERATION, record, &descriptor, pair);
             let (_open, _) = opened.await?;
-            // Where the network has a newer one by now, that stays.
+            // If the network has a newer value by now, that one stays.
             drop(self.set(OPERATION, record.id, &write, noted.seq).await?);
         }
         Ok(())
     }
 
-    /// Puts again whatever is missing of any record.
+    /// Puts the missing values of all records again.
     pub(super) async fn recover_all(&self) -> Result<()> {
         for id in self.journal.records().await? {
             self.record(id).await?;

@@ -1,4 +1,4 @@
-//! Calling Veilid again where it asks for that.
+//! Repeats calls to Veilid when it asks for that.
 
 use std::{future::Future, time::Duration};
 
@@ -6,12 +6,12 @@ use larder_store_api::Result;
 use larder_veilid_node::{api_error, veilid_core::VeilidAPIError};
 use tokio::time::Instant;
 
-/// The time for which a call is tried before it fails.
+/// The time for which a call is repeated before it fails.
 const DEADLINE: Duration = Duration::from_secs(15);
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const MAX_PAUSE: Duration = Duration::from_secs(2);
 
-/// Calls until it succeeds, fails for good, or the time is over.
+/// Repeats a call until it succeeds, fails for good, or the time is over.
 pub(super) async fn retrying<T, F>(
     operation: &'static str,
     mut call: impl FnMut() -> F,
@@ -40,10 +40,11 @@ where
     }
 }
 
-/// Between a half and one, so that those who failed together do not come back together.
+/// Returns a factor between a half and one, so that calls that failed together are not repeated
+/// together.
 fn jitter() -> f64 {
     use std::hash::{BuildHasher, RandomState};
-    // A fresh state hashes nothing to a random number.
+    // A fresh state hashes the unit value to a random number.
     let random = RandomState::new().hash_one(()) as u32;
     0.5 + f64::from(random) / f64::from(u32::MAX) / 2.0
 }

@@ -1,4 +1,4 @@
-//! Watching records: one watch of Veilid's a record, whoever listens.
+//! Watches records: one Veilid watch per record, shared by all listeners.
 
 use std::{collections::BTreeMap, ops::Range, sync::Arc, time::Duration};
 
@@ -19,11 +19,11 @@ use super::{
     watches::{Leave, tell},
 };
 
-/// The number of records that can be watched at once: each costs other nodes something.
+/// The number of records that can be watched at once: each puts load on other nodes.
 const MAX_WATCHED: usize = 256;
-/// The number of events that a listener may be behind before it is told to look again.
+/// The number of events that a listener may lag behind before it must resync.
 const MAX_BEHIND: usize = 256;
-/// The lifetime that is requested for a watch, in seconds. It is renewed at half of that.
+/// The requested lifetime of a watch, in seconds. It is renewed at half of that.
 const LIFETIME_SECS: u32 = 600;
 /// The interval at which to look for changes that the watch did not announce.
 const POLL: Duration = Duration::from_secs(30);
@@ -57,7 +57,7 @@ pub(super) fn watch(
                         yield Ok(RecordEvent::Changed { slots: changed, value });
                     }
                 }
-                Some(Ok(RecordEvent::Resync) | Err(RecvError::Lagged(_))) => {
+                Some(Ok(_) | Err(RecvError::Lagged(_))) => {
                     yield Ok(RecordEvent::Resync);
                 }
                 None | Some(Err(RecvError::Closed)) => {
@@ -98,27 +98,27 @@ fn subscribe(network: &Arc<Network>, id: RecordId) -> Result<broadcast::Receiver
             seen: None,
             renew: None,
         };
-        // Where the node closes, the listeners see that themselves.
+        // If the node closes, the listeners see that themselves.
         closing.run_until_cancelled(watching.run(events)).await;
         network.watches.leave(id, &sender, Leave::Now);
     });
     Ok(receiver)
 }
 
-/// Keeps one record watched.
+/// The task that keeps one record watched.
 struct Watching<'a> {
     network: &'a Network,
     /// Holding it keeps it from being closed as idle, which would end the watch.
     record: Arc<Record>,
     sender: &'a broadcast::Sender<RecordEvent>,
-    /// The sequence numbers when last looked at; what differs from them was missed.
+    /// The sequence numbers at the last look; differences from them were missed.
     seen: Option<BTreeMap<Slot, u64>>,
-    /// The time at which to renew the watch; `None` while there is none.
+    /// The time at which to renew the watch; `None` while there is no watch.
     renew: Option<Instant>,
 }
 
 impl Watching<'_> {
-    /// Ends when nobody listens any more.
+    /// Runs until there are no listeners.
     async fn run(mut self, mut events: Subscription) {
         let mut attachment = self.network.node.updates().attachment();
         let mut was_attached = self.network.is_attached();
@@ -186,10 +186,10 @@ impl Watching<'_> {
         }
     }
 
-    /// Renews the watch where it is time, and looks whether it told everything.
+    /// Renews the watch when it is due, and checks whether it announced everything.
     async fn tend(&mut self) -> Result<()> {
         let (network, id) = (self.network, self.record.id);
-        // What was forgotten must not be fetched again.
+        // A forgotten record must not be fetched again.
         let descriptor = network.known.get(OPERATION, id).await?;
         if !network.is_attached() {
             self.renew = None;
@@ -236,7 +236,7 @@ impl Watching<'_> {
         Ok(())
     }
 
-    /// Tells others that nobody listens.
+    /// Cancels the watch on other nodes.
     async fn cancel(&self) {
         let state = self.record.state.read().await;
         if *state == State::Open {

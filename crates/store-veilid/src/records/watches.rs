@@ -1,4 +1,4 @@
-//! The records that are watched, and who listens to each.
+//! The watched records and their listeners.
 
 use std::{collections::HashMap, sync::Mutex};
 
@@ -10,7 +10,7 @@ use tokio::sync::broadcast;
 pub(super) struct Watches(pub(super) Mutex<HashMap<RecordId, broadcast::Sender<RecordEvent>>>);
 
 impl Watches {
-    /// Tells who watches the record that this store has written to it.
+    /// Tells the listeners of the record that this store has written to it.
     pub(super) fn changed(&self, id: RecordId, slot: Slot) {
         let watches = self
             .0
@@ -21,7 +21,7 @@ impl Watches {
         }
     }
 
-    /// Ends a record's watch, unless somebody listens again; returns whether it ended.
+    /// Ends a record's watch, unless there are listeners again; returns true if it ended.
     pub(super) fn leave(
         &self,
         id: RecordId,

@@ -1,8 +1,8 @@
-//! The store as a [`BlobStore`]: each block is a row.
+//! Implements [`BlobStore`]: each block is a row.
 //!
-//! The key of a row is the payload's id, the part (0 data, 1 outboard) and the block's index as a
-//! big-endian `u64`; its value is the bytes. There is no checksum: the engine verifies what it reads
-//! against the blob's hash.
+//! The key of a row consists of the payload's id, the part (0 data, 1 outboard) and the block's index
+//! as a big-endian `u64`; its value is the bytes. There is no checksum: the engine verifies everything
+//! that it reads against the blob's hash.
 
 use std::{ops::Range, sync::Arc};
 
@@ -16,11 +16,12 @@ use larder_veilid_node::veilid_core::TableDBTransaction;
 
 use super::{VeilidStore, directory::Extents, table::Table};
 
-/// The length of a block, measured: shorter ones cost more rows, longer ones more for short reads.
+/// The length of a block, chosen by measurement: shorter blocks need more rows, longer ones make short
+/// reads slower.
 const BLOCK_LEN: u32 = 64 << 10;
 /// The longest part.
 const MAX_PART_LEN: u64 = 1 << 40;
-/// The rows' column.
+/// The column of the rows.
 const BLOCKS: u32 = 1;
 /// The most blocks that are written in one transaction: 4 MiB.
 const MAX_WRITTEN: usize = 64;
@@ -46,11 +47,13 @@ impl BlobStore for VeilidStore {
     }
 
     fn capabilities(&self) -> BlobCapabilities {
-        BlobCapabilities {
-            block_len: BLOCK_LEN,
-            max_part_len: MAX_PART_LEN,
-            durability: Durability::OnSync,
-            concurrency: CONCURRENCY,
+        {
+            let mut facts = BlobCapabilities::least();
+            facts.block_len = BLOCK_LEN;
+            facts.max_part_len = MAX_PART_LEN;
+            facts.durability = Durability::OnSync;
+            facts.concurrency = CONCURRENCY;
+            facts
         }
     }
 
@@ -132,12 +135,12 @@ impl BlobStore for VeilidStore {
     }
 }
 
-/// The index after a block's last.
+/// Returns the index after a block's last.
 fn end_of(block: &Block) -> u64 {
     block.index + (block.bytes.len() as u64).div_ceil(u64::from(BLOCK_LEN))
 }
 
-/// The rows of consecutive blocks.
+/// Returns the rows of consecutive blocks.
 fn rows(id: PayloadId, block: &Block) -> impl Iterator<Item = (Bytes, Bytes)> {
     let block_len = BLOCK_LEN as usize;
     (0..block.bytes.len())
@@ -162,7 +165,7 @@ async fn fill(
     Ok(())
 }
 
-/// Commits a transaction that was filled, or drops it.
+/// Commits a transaction that was filled successfully, or drops it.
 async fn end(
     operation: &'static str,
     table: &Table,
@@ -241,7 +244,8 @@ async fn read(table: &Table, id: PayloadId, part: Part, range: Range<u64>) -> Re
     let Some(second) = pieces.try_next().await? else {
         return Ok(first);
     };
-    // Its length is known only now to be there: a caller's range is no reason to take memory.
+    // Only now is the range known to exist: memory must not be allocated for a length that a caller
+    // merely requests.
     let mut bytes = Vec::from(first);
     bytes.extend_from_slice(&second);
     while let Some(piece) = pieces.try_next().await? {

@@ -1,4 +1,4 @@
-//! The store as a [`CollectionStore`].
+//! Implements [`CollectionStore`].
 
 use async_stream::try_stream;
 use async_trait::async_trait;

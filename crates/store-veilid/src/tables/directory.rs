@@ -1,7 +1,8 @@
-//! The directory of payloads, which says how far their blocks go: entries of the store's own.
+//! The directory of payloads, which records the extents of their blocks, as entries of the store
+//! itself.
 //!
-//! A table cannot tell which rows a payload has, so an entry says up to which block there may be some.
-//! It is at least the double of what it was whenever it grows, so that few writes change it.
+//! A table cannot list the rows of a payload, so an entry gives an upper bound of the indexes of its
+//! blocks. The bound at least doubles whenever it grows, so that few writes change it.
 
 use std::{ops::Bound, sync::Arc};
 
@@ -14,12 +15,12 @@ use super::{
     row,
 };
 
-/// The store's own collection has no name, and no caller's can have none.
+/// The store's own collection has no name; callers' collections always have one.
 const NAME: &[u8] = b"";
-/// A payload is made for as many blocks at least.
+/// A new payload has room for at least this many blocks.
 const FIRST_EXTENT: u64 = 8;
 
-/// Up to which block each part may have some.
+/// The upper bounds of the indexes of each part's blocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Extents {
     pub(crate) data: u64,
@@ -27,7 +28,7 @@ pub(crate) struct Extents {
 }
 
 impl Extents {
-    /// Extents within which `end` blocks of `part` lie.
+    /// Returns extents that contain `end` blocks of `part`.
     #[must_use]
     pub(crate) fn with(mut self, part: Part, end: u64) -> Self {
         let extent = match part {
@@ -60,7 +61,7 @@ impl Extents {
 #[derive(Debug)]
 pub(crate) struct Directory {
     entries: Arc<Entries>,
-    /// One change at a time, so that none of two is lost.
+    /// Allows one change at a time, so that no change is lost.
     changing: Mutex<()>,
 }
 
@@ -88,7 +89,7 @@ impl Directory {
         found.map(decode).transpose()
     }
 
-    /// Notes that the payload's blocks may go as far as `wanted` says.
+    /// Grows the payload's extents to contain `wanted`.
     pub(crate) async fn extend(
         &self,
         operation: &'static str,
@@ -108,7 +109,7 @@ impl Directory {
         self.put(operation, id, Some(extents.encode())).await
     }
 
-    /// Forgets the payload, whose blocks are gone.
+    /// Removes the payload, whose blocks are gone.
     pub(crate) async fn remove(&self, operation: &'static str, id: PayloadId) -> Result<()> {
         let _one = self.changing.lock().await;
         self.put(operation, id, None).await
@@ -124,12 +125,12 @@ impl Directory {
             expect: Vec::new(),
             edits: vec![(row::entry_key(NAME, &id.0), value)],
         };
-        // Durable with the payload: its sync syncs entries too.
+        // It becomes durable with the payload: its sync syncs entries too.
         let committed = self.entries.commit(operation, change, Durability::OnSync);
         committed.await.map(drop)
     }
 
-    /// The ids after `after`.
+    /// Lists the ids after `after`.
     pub(crate) fn list(
         &self,
         operation: &'static str,

@@ -1,8 +1,8 @@
-//! Entries in a table: reads, and commits that are made together.
+//! Entries in a table: reads, and group commits.
 //!
-//! One task commits. It takes all batches that wait, checks them one after the other against what is
-//! there and what those before them change, and writes them in one transaction together with the
-//! head. Its callers then share one sync.
+//! One task commits. It takes all waiting batches, checks each against the existing entries and the
+//! changes of the batches before it, and writes them in one transaction together with the head. Its
+//! callers then share one sync.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -24,29 +24,29 @@ use super::{
     table::Table,
 };
 
-/// The most batches that wait before callers do.
+/// The most batches in the queue; further callers wait.
 const MAX_WAITING: usize = 1024;
 /// The most batches that are committed together.
 const MAX_GROUP: usize = 256;
-/// A group takes no more batches once it has so many bytes.
+/// A group that has this many bytes takes no more batches.
 const MAX_GROUP_BYTES: usize = 4 << 20;
-/// The number of entries that a scan reads in one task, one after the other.
+/// The number of entries that one task of a scan reads, one after the other.
 const PAGE: usize = 16;
-/// The number of such tasks that a scan has.
+/// The number of such tasks of a scan.
 const PAGES_AHEAD: usize = 4;
 
-/// A key that an entry has, or has not.
+/// The expected state of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Expected {
     Absent,
     At(u64),
 }
 
-/// Changes that are made all or not at all. Keys are those of rows.
+/// Changes that are applied atomically. Keys are those of rows.
 #[derive(Debug, Default)]
 pub(crate) struct Change {
     pub(crate) expect: Vec<(Bytes, Expected)>,
-    /// In order; a later one of the same key wins.
+    /// In order; a later edit of the same key wins.
     pub(crate) edits: Vec<(Bytes, Option<Bytes>)>,
 }
 
@@ -77,12 +77,13 @@ struct Shared {
     node: Node,
     table: Arc<Table>,
     order: Order,
-    /// Locked for writing while a commit changes the table and the order, which readers may see apart.
+    /// Locked for writing while a commit changes the table and the order, which readers may briefly see
+    /// apart.
     changing: RwLock<()>,
 }
 
 impl Entries {
-    /// Opens the table and reads which entries there are.
+    /// Opens the table and reads the keys of its entries.
     pub(crate) async fn open(node: Node, table: Arc<Table>) -> Result<Self> {
         let (order, head) = load(&table).await?;
         let shared = Arc::new(Shared {
@@ -105,7 +106,7 @@ impl Entries {
         &self.shared.table
     }
 
-    /// Lets others open the table.
+    /// Allows others to open the table.
     pub(crate) fn release(&self) {
         self.shared.table.release();
     }
@@ -114,7 +115,7 @@ impl Entries {
         &self.shared.order
     }
 
-    /// The entry's revision and value.
+    /// Returns the entry's revision and value.
     pub(crate) async fn get(
         &self,
         operation: &'static str,
@@ -154,7 +155,7 @@ impl Entries {
         self.shared.node.finish(operation, sync).await
     }
 
-    /// The keys of `collection` within `bounds`.
+    /// Lists the keys of `collection` within `bounds`.
     pub(crate) fn keys(
         &self,
         operation: &'static str,
@@ -184,7 +185,7 @@ impl Entries {
         })
     }
 
-    /// The entries of `collection` within `bounds`.
+    /// Lists the entries of `collection` within `bounds`.
     pub(crate) fn scan(
         &self,
         operation: &'static str,
@@ -198,7 +199,7 @@ impl Entries {
             .chunks(PAGE)
             .map(move |keys| {
                 let (shared, collection) = (Arc::clone(&shared), collection.clone());
-                // A load makes its thread wait, so that tasks of their own are what reads ahead.
+                // A load blocks its thread, so reading ahead takes separate tasks.
                 let page =
                     tokio::spawn(async move { shared.page(operation, &collection, keys).await });
                 async move {
@@ -222,11 +223,11 @@ impl Entries {
         check_open(&self.queue, operation)
     }
 
-    /// Commits what waits, and takes no more.
+    /// Commits all waiting batches, and accepts no more.
     pub(crate) async fn close(&self) {
         let (reply, answer) = oneshot::channel();
         if self.queue.send(Request::Close(reply)).await.is_ok() {
-            // Where there is no answer, it ended already.
+            // If there is no answer, the task has ended already.
             drop(answer.await);
         }
     }
@@ -276,7 +277,7 @@ fn missing(table: &Table) -> Error {
 }
 
 impl Shared {
-    /// The entries of these keys that are there.
+    /// Returns the existing entries with these keys.
     async fn page(
         &self,
         operation: &'static str,
@@ -310,7 +311,7 @@ impl Shared {
         let row_key = row::entry_key(collection, key);
         let mut found = self.table.load(operation, ENTRIES, row_key.clone()).await?;
         if found.is_none() {
-            // A commit may be deleting it: then the order knows in a moment.
+            // A commit may be deleting it: then the order reflects that in a moment.
             let _settled = self.changing.read().await;
             if !self.order.contains(collection, key) {
                 return Ok(None);
@@ -328,15 +329,15 @@ impl Shared {
     }
 }
 
-/// The one who commits.
+/// The task that commits.
 struct Committer {
     shared: Arc<Shared>,
     head: Head,
-    /// The reason why it is unknown what is in the table.
+    /// The reason why the table's content is unknown.
     poisoned: Option<Error>,
 }
 
-/// A row as it will be: its revision and value, or nothing.
+/// The future state of a row: its revision and value, or nothing.
 type Staged = HashMap<Bytes, Option<(u64, Bytes)>>;
 
 impl Committer {
@@ -344,7 +345,7 @@ impl Committer {
         let mut waiting = VecDeque::new();
         while let Some(request) = requests.recv().await {
             waiting.push_back(request);
-            // Those who were answered together come back together, a moment apart.
+            // Callers that were answered together come back together, a moment apart.
             let mut before = 0;
             while before < waiting.len() {
                 before = waiting.len();
@@ -367,7 +368,7 @@ impl Committer {
                             Request::Close(reply) => waiting_to_close.push(reply),
                         }
                     }
-                    // Who does not wait any more need not know.
+                    // A caller that no longer waits need not be told.
                     waiting_to_close
                         .into_iter()
                         .for_each(|reply| reply.send(()).unwrap_or(()));
@@ -377,7 +378,7 @@ impl Committer {
         }
     }
 
-    /// Commits the next of those that wait, until one asks to close.
+    /// Commits the next group of waiting batches, unless one of them asks to close.
     async fn take_group(&mut self, waiting: &mut VecDeque<Request>) -> Option<oneshot::Sender<()>> {
         const OPERATION: &str = "collection.commit";
         let entered = self.shared.node.enter(OPERATION);
@@ -409,14 +410,15 @@ impl Committer {
             true => Ok(()),
             false => self.write(OPERATION, head, staged).await,
         };
-        // Refusals wait too: what made them conflict may be staged, and must be seen by then.
+        // Conflicts are answered late too: the batch that caused one may only be staged, and must be
+        // visible by then.
         for (reply, answer) in replies {
             drop(reply.send(written.clone().and(answer)));
         }
         closing
     }
 
-    /// Checks a change, and adds it to those of the group.
+    /// Checks a change, and adds it to the group.
     async fn stage(
         &self,
         operation: &'static str,
@@ -478,7 +480,7 @@ impl Committer {
         Ok(found.map(|(revision, _)| revision))
     }
 
-    /// Writes what was staged, all or nothing.
+    /// Writes the staged changes atomically.
     async fn write(&mut self, operation: &'static str, head: Head, staged: Staged) -> Result<()> {
         let shared = Arc::clone(&self.shared);
         let table = &shared.table;
@@ -491,7 +493,7 @@ impl Committer {
                     let value = row::encode_entry(key, *revision, value);
                     transaction.store(ENTRIES, key.clone(), value).await
                 }
-                // Deleting what is absent is nothing to write.
+                // Deleting an absent entry writes nothing.
                 None if !self.is_here(key, &Staged::new()) => Ok(()),
                 None => transaction.delete(ENTRIES, key.clone()).await,
             };
@@ -522,7 +524,7 @@ impl Committer {
         Ok(())
     }
 
-    /// Finds out whether a commit that failed was made nevertheless.
+    /// Finds out whether a failed commit took effect nevertheless.
     async fn after_failure(&mut self, error: Error, head: Head) -> Result<()> {
         const OPERATION: &str = "collection.commit";
         let found = self
@@ -537,7 +539,7 @@ impl Committer {
             Ok(_) | Err(_) => {
                 tracing::error!(
                     ?error,
-                    "it is unknown what a commit left; there will be no more"
+                    "the outcome of a commit is unknown; no more commits are accepted"
                 );
                 self.poisoned = Some(error.clone());
                 Err(error)

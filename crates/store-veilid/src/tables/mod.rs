@@ -21,24 +21,24 @@ use table::Table;
 /// The longest namespace, in bytes.
 pub const MAX_NAMESPACE_LEN: usize = 32;
 
-/// The columns of either table: one for the head, one for the other rows.
+/// The columns of each table: one for the head, one for the other rows.
 const COLUMNS: u32 = 2;
 
 pub use repair::Repaired;
 
-/// The bytes that a store's files take.
+/// The number of bytes that a store's files use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DiskUsage {
-    /// Of the table of entries: collections, and which payloads there are.
+    /// The bytes of the table of entries: collections, and the directory of payloads.
     pub entries: u64,
-    /// Of the table of payloads' blocks.
+    /// The bytes of the table of payloads' blocks.
     pub blocks: u64,
 }
 
 /// An app's blobs and collections, in the table store of its Veilid node.
 ///
-/// Clones are the same store. Everything is encrypted under the node's device key. It needs no
-/// network: the node need not be attached.
+/// Clones are handles to the same store. Everything is encrypted under the node's device key. The store
+/// needs no network: the node need not be attached.
 #[derive(Debug, Clone)]
 pub struct VeilidStore {
     node: Node,
@@ -49,16 +49,16 @@ pub struct VeilidStore {
 }
 
 impl VeilidStore {
-    /// Opens the store called `namespace` of a node, or makes it. The name has up to
-    /// [`MAX_NAMESPACE_LEN`] letters, digits, `_` and `-`, and may be empty; stores of other names in
-    /// the same node are others' business.
+    /// Opens the store called `namespace` of a node, or creates it. The name has up to
+    /// [`MAX_NAMESPACE_LEN`] letters, digits, `_` and `-`, and may be empty; stores with other names in
+    /// the same node are independent.
     ///
     /// Reads the keys of all entries, which takes about a second for each 300,000 of them.
     ///
     /// # Errors
-    /// [`Kind::Unavailable`] where the store is open already, here or elsewhere,
-    /// [`Kind::Unsupported`] where a newer version wrote it, [`Kind::Corrupt`] where entries are
-    /// missing that were there, and [`Kind::Closed`] where the node was shut down.
+    /// [`Kind::Unavailable`] if the store is open already, here or elsewhere; [`Kind::Unsupported`] if
+    /// a newer version wrote it; [`Kind::Corrupt`] if entries are missing; and [`Kind::Closed`] if the
+    /// node was shut down.
     pub async fn open(node: Node, namespace: &str) -> Result<Self> {
         const OPERATION: &str = "store.open";
         let names = names(namespace)?;
@@ -78,11 +78,12 @@ impl VeilidStore {
         node.finish(OPERATION, open).await
     }
 
-    /// Repairs a store that [`open`](Self::open) refuses because entries are missing, or that answers
-    /// [`Kind::Corrupt`], and that nobody has open: what can still be read is kept, the rest is lost.
+    /// Repairs a store that [`open`](Self::open) refuses because entries are missing, or that returns
+    /// [`Kind::Corrupt`]. Nobody may have it open. Everything that can still be read is kept, the rest
+    /// is lost.
     ///
     /// # Errors
-    /// As [`open`](Self::open).
+    /// The errors of [`open`](Self::open).
     pub async fn repair(node: Node, namespace: &str) -> Result<Repaired> {
         const OPERATION: &str = "store.repair";
         let names = names(namespace)?;
@@ -91,10 +92,10 @@ impl VeilidStore {
         node.finish(OPERATION, repair).await
     }
 
-    /// Ends what waits, makes everything durable, and closes the store; the node goes on.
+    /// Completes pending work, makes everything durable, and closes the store; the node keeps running.
     ///
     /// # Errors
-    /// Where it is unknown whether everything is durable.
+    /// An error if it is unknown whether everything is durable.
     pub async fn close(&self) -> Result<()> {
         const OPERATION: &str = "store.close";
         self.closed.store(true, std::sync::atomic::Ordering::SeqCst);
@@ -109,15 +110,15 @@ impl VeilidStore {
         }
     }
 
-    /// The node that it lies in.
+    /// Returns the store's node.
     pub fn node(&self) -> &Node {
         &self.node
     }
 
-    /// The bytes that the store's files take.
+    /// Returns the number of bytes that the store's files use.
     ///
     /// # Errors
-    /// Where the files cannot be looked at.
+    /// An error if the files cannot be inspected.
     pub async fn disk_usage(&self) -> Result<DiskUsage> {
         Ok(DiskUsage {
             entries: self.entries.table().disk_usage().await?,

@@ -1,6 +1,6 @@
-//! The keys of all entries in order, in memory: a table finds by key, but has no order of its own.
+//! The keys of all entries in order, in memory: a table can look up keys, but has no order of its own.
 //!
-//! About a hundred bytes an entry. It is read from the table when the store is opened.
+//! Uses about a hundred bytes per entry. It is read from the table when the store is opened.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -17,11 +17,11 @@ const CHUNK: usize = 256;
 
 type Keys = BTreeSet<Box<[u8]>>;
 
-/// The keys of the entries. The collection without a name is the store's own.
+/// The keys of the entries. The collection without a name belongs to the store itself.
 #[derive(Debug, Default)]
 pub(crate) struct Order(RwLock<BTreeMap<Box<[u8]>, Keys>>);
 
-/// A change of which entries there are.
+/// Tells whether a change adds or removes an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Presence {
     Here,
@@ -29,8 +29,8 @@ pub(crate) enum Presence {
 }
 
 impl Order {
-    /// From the keys of the rows; and what the head ought to say of them. A key that is none of ours
-    /// counts too, so that the head then differs.
+    /// Makes the order from the keys of the rows, and returns the head that would match them. A foreign
+    /// key counts too, so that the head then differs.
     pub(crate) fn read(rows: Vec<Bytes>) -> (Self, Head) {
         let mut head = Head::default();
         let mut collections = BTreeMap::<Box<[u8]>, Keys>::new();
@@ -57,7 +57,7 @@ impl Order {
             .is_some_and(|keys| keys.contains(key))
     }
 
-    /// All at once, for whoever reads.
+    /// Applies changes atomically for readers.
     pub(crate) fn change<'a>(&self, rows: impl Iterator<Item = (&'a Bytes, Presence)>) {
         let mut collections = self.write_lock();
         for (row, presence) in rows {
@@ -78,7 +78,7 @@ impl Order {
         }
     }
 
-    /// The first keys within the bounds; fewer than [`CHUNK`] only where there are no more.
+    /// Returns the first keys within the bounds; fewer than [`CHUNK`] only if there are no more.
     pub(crate) fn chunk(
         &self,
         name: &[u8],
@@ -100,12 +100,12 @@ impl Order {
         }
     }
 
-    /// Returns true if a chunk of so many keys was the last.
+    /// Returns true if a chunk with this many keys was the last.
     pub(crate) fn is_last(len: usize) -> bool {
         len < CHUNK
     }
 
-    /// The names of the collections after `after`.
+    /// Returns the name of the next collection after `after`.
     pub(crate) fn next_collection(&self, after: &[u8]) -> Option<Bytes> {
         let collections = self.read_lock();
         let range = (Bound::Excluded(after), Bound::Unbounded);
@@ -129,7 +129,8 @@ fn borrowed(bound: &Bound<Bytes>) -> Bound<&[u8]> {
     bound.as_ref().map(|bytes| &bytes[..])
 }
 
-/// Returns true if nothing can be within the bounds; a map's range panics for some of those.
+/// Returns true if nothing can be within the bounds; the range function of a map panics for some of
+/// those.
 fn is_empty((start, end): &(Bound<Bytes>, Bound<Bytes>)) -> bool {
     match (start, end) {
         (Bound::Included(start), Bound::Included(end)) => start > end,

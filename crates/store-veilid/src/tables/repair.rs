@@ -1,4 +1,4 @@
-//! Makes a store of what can still be read of it.
+//! Rebuilds a store from what can still be read of it.
 
 use std::path::PathBuf;
 
@@ -14,16 +14,16 @@ use super::{
 /// The number of damaged rows that are removed in one transaction.
 const REMOVED_AT_ONCE: usize = 1024;
 
-/// The outcome of repairing a store that could not be read whole.
+/// The outcome of repairing a damaged store.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Repaired {
-    /// Entries that were there and are lost, as far as that can be told.
+    /// The number of lost entries, as far as it is known.
     pub lost_entries: u64,
-    /// The damaged file as Veilid found it, where it kept one. Remove it when it is of no more use.
+    /// The original damaged file, if Veilid kept it. Remove it when it is no longer needed.
     pub kept: Option<PathBuf>,
 }
 
-/// Removes the entries that are damaged, and writes a head that says what is left.
+/// Removes the damaged entries, and writes a head that matches the rest.
 pub(crate) async fn repair(node: &Node, name: &str) -> Result<Repaired> {
     const OPERATION: &str = "store.repair";
     let table = Table::open(node, name, COLUMNS).await?;
@@ -36,7 +36,7 @@ pub(crate) async fn repair(node: &Node, name: &str) -> Result<Repaired> {
     let rows = table.db().get_keys(ENTRIES).await;
     let rows = rows.map_err(|error| table.error(OPERATION, error))?;
     let expected = before.map_or(rows.len() as u64, |head| head.entries);
-    // Revisions must not come twice, even where the head that knew the last one is lost.
+    // A revision must not be used twice, even if the head that knew the last one is lost.
     let mut head = Head {
         revision: before.map_or(0, |head| head.revision),
         ..Head::default()
@@ -53,7 +53,7 @@ pub(crate) async fn repair(node: &Node, name: &str) -> Result<Repaired> {
             None => damaged.push(row_key),
         }
     }
-    // The head comes last: until then, the next attempt does the same.
+    // The head comes last: until then, another attempt repeats everything.
     for keys in damaged.chunks(REMOVED_AT_ONCE) {
         write(&table, keys, None).await?;
     }

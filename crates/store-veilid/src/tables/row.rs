@@ -5,36 +5,36 @@
 //! | head | `larder` in column 0 | `LV01`, revision `u64`, number of entries `u64`, fold `u64`, checksum `u64` |
 //! | entry | in column 1: length of the collection's name `u8`, name, key | revision `u64`, checksum `u64`, value |
 //!
-//! Veilid encrypts keys and values, but does not authenticate them: a bit flipped on the disk comes
-//! back as data. The checksum (XXH3, 64 bits) is over the key too, and the fold, the exclusive or of
-//! all entries' hashed keys, tells when an entry is missing that should be there.
+//! Veilid encrypts keys and values, but does not authenticate them: a flipped bit on the disk is
+//! returned as data. The checksum (XXH3, 64 bits) also covers the key, and the fold, the exclusive or
+//! of all entries' hashed keys, reveals missing entries.
 
 use larder_store_api::{Bytes, Error, Kind, MAX_COLLECTION_ID_LEN, Result};
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
-/// Names the format and its version.
+/// The format and its version.
 const MAGIC: [u8; 4] = *b"LV01";
 /// The part of the magic bytes before the version.
 const MAGIC_NAME: [u8; 2] = *b"LV";
-/// The head's key.
+/// The key of the head.
 pub(crate) const HEAD_KEY: &[u8] = b"larder";
-/// The head's column.
+/// The column of the head.
 pub(crate) const HEADS: u32 = 0;
-/// The entries' column.
+/// The column of the entries.
 pub(crate) const ENTRIES: u32 = 1;
 
 const HEAD_LEN: usize = 4 + 8 + 8 + 8 + 8;
 /// The length of the header before an entry's value.
 pub(crate) const ENTRY_HEADER_LEN: usize = 16;
 
-/// The facts about all entries together.
+/// A summary of all entries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Head {
-    /// The last commit's.
+    /// The revision of the last commit.
     pub(crate) revision: u64,
     /// The number of entries.
     pub(crate) entries: u64,
-    /// Of their keys.
+    /// The fold of their keys.
     pub(crate) fold: u64,
 }
 
@@ -74,13 +74,13 @@ impl Head {
         })
     }
 
-    /// The head once the entry at `key` was added.
+    /// Updates the head for a new entry at `key`.
     pub(crate) fn add(&mut self, key: &[u8]) {
         self.entries += 1;
         self.fold ^= xxh3_64(key);
     }
 
-    /// The head once the entry at `key` was removed.
+    /// Updates the head for a removed entry at `key`.
     pub(crate) fn remove(&mut self, key: &[u8]) {
         self.entries = self.entries.saturating_sub(1);
         self.fold ^= xxh3_64(key);
@@ -91,7 +91,7 @@ fn chunk(bytes: &[u8]) -> [u8; 8] {
     *bytes.first_chunk().expect("the length was checked")
 }
 
-/// An entry's key in the table. The name is empty for entries that are the store's own.
+/// Returns an entry's key in the table. The name is empty for entries of the store itself.
 pub(crate) fn entry_key(collection: &[u8], key: &[u8]) -> Bytes {
     let name_len = u8::try_from(collection.len()).expect("a collection's name is short");
     let mut bytes = Vec::with_capacity(1 + collection.len() + key.len());
@@ -101,14 +101,14 @@ pub(crate) fn entry_key(collection: &[u8], key: &[u8]) -> Bytes {
     bytes.into()
 }
 
-/// The collection's name and the key in it, or `None` where it is no entry's key.
+/// Returns the collection's name and the key in it; `None` if it is not an entry's key.
 pub(crate) fn split_key(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let (name_len, rest) = bytes.split_first()?;
     let name_len = usize::from(*name_len);
     (name_len <= MAX_COLLECTION_ID_LEN && name_len <= rest.len()).then(|| rest.split_at(name_len))
 }
 
-/// An entry's value with its header.
+/// Returns an entry's value with its header.
 pub(crate) fn encode_entry(row_key: &[u8], revision: u64, value: &[u8]) -> Bytes {
     let mut bytes = Vec::with_capacity(ENTRY_HEADER_LEN + value.len());
     bytes.extend_from_slice(&revision.to_le_bytes());
@@ -117,7 +117,7 @@ pub(crate) fn encode_entry(row_key: &[u8], revision: u64, value: &[u8]) -> Bytes
     bytes.into()
 }
 
-/// The revision and the value, or `None` where they are damaged.
+/// Returns the revision and the value; `None` if they are damaged.
 pub(crate) fn decode_entry(row_key: &[u8], bytes: &Bytes) -> Option<(u64, Bytes)> {
     let (header, _) = bytes.split_first_chunk::<ENTRY_HEADER_LEN>()?;
     let (revision, sum) = (chunk(header), chunk(&header[8..]));

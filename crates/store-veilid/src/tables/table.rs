@@ -1,10 +1,10 @@
-//! One table of a node, and how what is in it survives the loss of power.
+//! One table of a node, with durability across a loss of power.
 //!
-//! Below a table is an SQLite file in WAL mode with `synchronous = NORMAL`: a commit survives the end of the
-//! process, however it ends, but is in the system's cache only. To survive the loss of power too, the WAL
-//! file is synced, which SQLite reads back up to the last whole commit (<https://sqlite.org/wal.html>,
-//! "Performance Considerations"; <https://sqlite.org/walformat.html>). SQLite itself syncs the WAL before it
-//! moves commits out of it.
+//! A table is stored in an SQLite file in WAL mode with `synchronous = NORMAL`: a commit survives the
+//! end of the process, however it ends, but is only in the system's cache. To survive a loss of power
+//! too, the WAL file is synced, which SQLite reads back up to the last whole commit
+//! (<https://sqlite.org/wal.html>, "Performance Considerations"; <https://sqlite.org/walformat.html>).
+//! SQLite itself syncs the WAL before it moves commits out of it.
 
 use std::{
     fs::{File, TryLockError},
@@ -24,19 +24,19 @@ use tokio::sync::Mutex;
 #[derive(Debug)]
 pub(crate) struct Table {
     db: TableDB,
-    /// The file that it lies in.
+    /// The path of its file.
     path: PathBuf,
-    /// Syncs that have begun.
+    /// The number of syncs that have begun.
     begun: AtomicU64,
-    /// The last sync that succeeded, by its number among those that began.
+    /// The number of the last sync that succeeded, among those that have begun.
     synced: Mutex<u64>,
-    /// The reason why it is unknown what is durable, once a sync failed.
+    /// The error after which it is unknown what is durable, once a sync has failed.
     failed: OnceLock<Error>,
     lock: Lock,
 }
 
 impl Table {
-    /// Opens the table, or makes it.
+    /// Opens the table, or creates it.
     pub(crate) async fn open(node: &Node, name: &str, columns: u32) -> Result<Arc<Self>> {
         const OPERATION: &str = "store.open";
         let fail = |error| api_error(OPERATION, error).with("table", name);
@@ -69,19 +69,19 @@ impl Table {
         }))
     }
 
-    /// The table itself.
+    /// Returns Veilid's handle of the table.
     pub(crate) fn db(&self) -> &TableDB {
         &self.db
     }
 
-    /// Lets others open it.
+    /// Allows others to open the table.
     pub(crate) fn release(&self) {
         if let Err(error) = self.lock.file.unlock() {
             tracing::warn!(?error, "a table stays locked until it is dropped");
         }
     }
 
-    /// The bytes that its files take.
+    /// Returns the number of bytes that its files use.
     pub(crate) async fn disk_usage(&self) -> Result<u64> {
         const OPERATION: &str = "store.stats";
         let path = self.path.clone();
@@ -99,18 +99,18 @@ impl Table {
         blocking(OPERATION, usage).await
     }
 
-    /// The file that the table lies in.
+    /// Returns the path of the table's file.
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Returns the path at which Veilid puts a damaged file that it has replaced by what it could
-    /// read of it.
+    /// Returns the path to which Veilid moves a damaged file after replacing it with the part that it
+    /// could read.
     pub(crate) fn replaced(&self) -> PathBuf {
         beside(&self.path, ".corrupt")
     }
 
-    /// The value in `column` under `key`.
+    /// Returns the value in `column` under `key`.
     pub(crate) async fn load(
         &self,
         operation: &'static str,
@@ -121,7 +121,7 @@ impl Table {
         loaded.map_err(|error| self.error(operation, error))
     }
 
-    /// Makes an error of Veilid's, and adds the path of the table.
+    /// Converts an error of Veilid's, and adds the path of the table.
     pub(crate) fn error(
         &self,
         operation: &'static str,
@@ -130,13 +130,13 @@ impl Table {
         api_error(operation, error).with("path", self.path.display())
     }
 
-    /// The error of a sync that failed: from then on nothing is written.
+    /// Returns the error of a failed sync: after it nothing more is written.
     pub(crate) fn check(&self) -> Result<()> {
         self.failed.get().map_or(Ok(()), |error| Err(error.clone()))
     }
 
-    /// Makes every commit that returned before survive the loss of power. Callers that wait at the
-    /// same time share one sync.
+    /// Makes every commit that has returned survive a loss of power. Callers that wait at the same time
+    /// share one sync.
     pub(crate) async fn sync(&self, operation: &'static str) -> Result<()> {
         let arrived = self.begun.load(Ordering::SeqCst);
         let mut synced = self.synced.lock().await;
@@ -163,9 +163,9 @@ impl Table {
     }
 }
 
-/// A file beside the tables. It is locked as long as the table is open, so that nobody else opens it,
-/// and says which file Veilid keeps the table in: when a table cannot be opened, Veilid forgets that,
-/// and makes an empty one the next time.
+/// A lock file beside the tables. It is locked while the table is open, so that nobody else opens it,
+/// and records the file in which Veilid stores the table: when a table cannot be opened, Veilid forgets
+/// that file, and creates an empty one the next time.
 #[derive(Debug)]
 struct Lock {
     file: File,
@@ -192,7 +192,7 @@ impl Lock {
         }
     }
 
-    /// Compares the table's file with the one that it was in, or notes it the first time.
+    /// Compares the table's file with the recorded one, or records it the first time.
     fn recognise(mut self, name: &str) -> Result<Self> {
         const OPERATION: &str = "store.open";
         let mut known = String::new();
@@ -216,7 +216,7 @@ impl Lock {
         }
     }
 
-    /// Durable, as are the names of the table's files.
+    /// Records the file durably, and syncs the names of the table's files.
     fn note(&mut self, name: &str) -> io::Result<()> {
         self.file.write_all(name.as_bytes())?;
         self.file.sync_all()?;
@@ -231,7 +231,7 @@ fn sync_files(operation: &'static str, path: &Path) -> Result<()> {
     let wal = beside(path, "-wal");
     let synced = match File::open(&wal) {
         Ok(file) => file.sync_data(),
-        // Without one, all is in the file itself.
+        // Without a WAL, everything is in the file itself.
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             File::open(path).and_then(|file| file.sync_data())
         }
@@ -246,7 +246,7 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
-/// Runs what blocks where it keeps nobody up.
+/// Runs blocking work on a thread where that is allowed.
 async fn blocking<T: Send + 'static>(
     operation: &'static str,
     work: impl FnOnce() -> Result<T> + Send + 'static,

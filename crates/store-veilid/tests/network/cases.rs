@@ -1,4 +1,4 @@
-//! The cases that are tried on the network. Each case has records of its own.
+//! The cases for the network. Each case has its own records.
 
 use std::{
     pin::Pin,
@@ -7,8 +7,8 @@ use std::{
 
 use futures_util::StreamExt;
 use larder_store_api::{
-    Freshness, Kind, Member, PublicKey, Put, PutRecord, RecordDescriptor, RecordEvent, RecordId,
-    RecordStore, SecretKey, SeqExpect, Signed, Slot,
+    Freshness, Kind, PublicKey, Put, PutRecord, RecordDescriptor, RecordEvent, RecordId,
+    RecordMember, RecordStore, SecretKey, SeqExpect, Signed, Slot,
 };
 use larder_veilid_node::{Node, veilid_core::CRYPTO_KIND_VLD0};
 
@@ -25,7 +25,7 @@ macro_rules! cases {
     };
 }
 
-// Run at the same time: asking for what nobody has takes Veilid ten seconds.
+// Run at the same time: asking for a record that nobody has takes Veilid ten seconds.
 cases![TOGETHER:
     what_one_writes_another_reads,
     a_record_that_was_never_written_has_no_values,
@@ -34,7 +34,7 @@ cases![TOGETHER:
     a_watcher_hears_of_writes_elsewhere,
 ];
 
-// Take nodes away.
+// These remove nodes.
 cases![ALONE:
     what_was_written_offline_goes_out,
     a_record_is_read_while_its_writer_is_away,
@@ -95,7 +95,7 @@ async fn get(peer: &Peer, id: RecordId, slot: Slot) -> Option<Signed> {
     found.expect("the network answers")
 }
 
-/// Waits until the slot has the value: what was published may be on its way for a moment.
+/// Waits until the slot has the value: a published value may be in transit for a moment.
 async fn until(peer: &Peer, id: RecordId, slot: Slot, value: &str) -> Signed {
     let end = Instant::now() + PATIENCE;
     loop {
@@ -122,7 +122,7 @@ async fn what_one_writes_another_reads(net: Net) {
     assert_eq!((&found.value[..], found.seq), (&b"hello"[..], 1));
     assert_eq!(found.writer, owner.public);
     assert_eq!(get(other, id, 1).await, None, "the other slot has no value");
-    // It keeps what it has read.
+    // It keeps the values that it has read.
     let kept = other.records.get(id, 0, Freshness::Local).await;
     assert_eq!(kept.expect("it is here"), Some(found));
     let written = put(one, id, 0, write("again", &owner, SeqExpect::At(1))).await;
@@ -151,7 +151,7 @@ async fn members_write_after_the_owner(net: Net) {
     };
     let (owner, member) = (writer(&one.node).await, writer(&other.node).await);
     let record = RecordDescriptor {
-        members: vec![Member {
+        members: vec![RecordMember {
             key: member.public,
             slots: 1,
         }],
@@ -191,7 +191,7 @@ async fn who_did_not_see_a_value_is_superseded(net: Net) {
     put(one, id, 0, write("two", &owner, SeqExpect::At(1))).await;
     let late = put(other, id, 0, write("late", &owner, SeqExpect::At(1))).await;
     assert!(matches!(late, Put::Superseded { .. }), "{late:?}");
-    // Who expects nothing writes after it.
+    // A write without expectations goes after it.
     let any = put(other, id, 0, write("three", &owner, SeqExpect::Any)).await;
     assert_eq!(any, Put::Published { seq: 3 });
     assert_eq!(until(one, id, 0, "three").await.seq, 3);
@@ -218,8 +218,8 @@ async fn a_watcher_hears_of_writes_elsewhere(net: Net) {
             match next(&mut watcher).await {
                 RecordEvent::Changed { slots, .. } if slots.contains(&slot) => break,
                 RecordEvent::Changed { .. } => {}
-                // It died, and says so.
-                RecordEvent::Resync => {
+                // The watch died, and reports that.
+                _ => {
                     until(other, id, slot, "after").await;
                     break;
                 }
@@ -246,7 +246,7 @@ async fn what_was_written_offline_goes_out(net: Net) {
     assert_eq!(read.expect_err("it is away").kind(), Kind::Unavailable);
     other.attach().await;
     assert_eq!(until(one, id, 0, "offline").await.seq, 2);
-    // Whoever watched is told that it may have missed something.
+    // Every watcher is told that it may have missed something.
     let resync = async {
         while let Some(event) = watcher.next().await {
             if event.expect("an event") == RecordEvent::Resync {

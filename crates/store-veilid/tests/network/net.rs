@@ -1,5 +1,5 @@
 //! A private network: addresses that look public on an interface that leads nowhere, and five real
-//! nodes on them, three of them bootstraps.
+//! nodes on them, three of which are bootstraps.
 
 use std::{process::Command, sync::Arc, time::Duration};
 
@@ -14,12 +14,12 @@ use larder_veilid_node::{
 };
 use tempfile::TempDir;
 
-/// Four never become ready.
+/// Four nodes never become ready.
 pub const NODES: usize = 5;
 const BOOTSTRAPS: usize = 3;
 const READY: Duration = Duration::from_secs(60);
 
-/// Checks that a network namespace of our own can be made, or says why not.
+/// Checks that a network namespace can be made; otherwise returns the reason.
 pub fn can_isolate() -> Result<(), String> {
     let isolated = Command::new("unshare")
         .args(["--user", "--map-root-user", "--net", "ip", "link", "add"])
@@ -40,7 +40,7 @@ fn ip(args: &str) {
     assert!(status.expect("ip runs").success(), "ip {args}");
 }
 
-/// Sets the addresses up, in a namespace of our own.
+/// Sets up the addresses, in a namespace of our own.
 pub fn set_up() {
     ip("link set lo up");
     ip("link add v0 type veth peer name v1");
@@ -54,7 +54,7 @@ pub fn set_up() {
     ip("-6 route add default dev v0");
 }
 
-/// The nodes, and each one's records.
+/// The nodes and their records.
 #[derive(Clone)]
 pub struct Net {
     pub peers: Arc<Vec<Peer>>,
@@ -105,7 +105,7 @@ impl Peer {
     }
 }
 
-/// Made before the nodes are, since each of them is told all.
+/// Generates the keys before the nodes start, since each node is told all of them.
 async fn bootstrap_keys() -> Vec<KeyPair> {
     let dir = tempfile::tempdir().expect("a folder");
     let mut config = NodeConfig::new(dir.path(), Protection::InsecureFile);
@@ -150,7 +150,7 @@ fn config(i: usize, keys: &[KeyPair], dir: &TempDir) -> VeilidConfig {
     network.protocol.udp.listen_address.clone_from(&listen);
     network.protocol.tcp.listen_address.clone_from(&listen);
     network.protocol.ws.listen_address = listen;
-    // Never dialled: it only satisfies what is asked of a relay.
+    // Never dialled: it only satisfies a requirement for relays.
     let decoy = format!("[2600:{address}::1]:5150");
     network.protocol.udp.public_address = Some(decoy.clone());
     network.protocol.tcp.public_address = Some(decoy.clone());

@@ -17,12 +17,12 @@ use larder_veilid_node::{Bootstrap, Node, NodeConfig, Protection};
 /// Nodes of one process must have different names.
 static NODES: AtomicU32 = AtomicU32::new(0);
 
-/// A name for a node that no other of this process has.
+/// Returns a name that no other node of this process has.
 pub fn name() -> String {
     format!("n{}", NODES.fetch_add(1, Ordering::Relaxed))
 }
 
-/// A node in `dir`, not attached. Opening it again needs the same name.
+/// Starts a node in `dir`, not attached. Opening it again needs the same name.
 pub async fn node(dir: &Path, namespace: &str) -> Result<Node> {
     let mut config = NodeConfig::new(dir, Protection::InsecureFile);
     namespace.clone_into(&mut config.namespace);
@@ -30,7 +30,7 @@ pub async fn node(dir: &Path, namespace: &str) -> Result<Node> {
     Node::start(config).await
 }
 
-/// A fresh store in a node of its own.
+/// Creates a store in a node of its own.
 pub async fn subject() -> Result<Subject<VeilidStore>> {
     let dir = Arc::new(tempfile::tempdir().expect("a folder"));
     let namespace = name();

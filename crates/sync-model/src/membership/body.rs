@@ -97,7 +97,7 @@ pub struct Claim {
 pub struct DeviceKeys {
     /// Secrets are boxed to it.
     pub box_key: BoxKey,
-    /// The repo that the device writes; `None` where it has none, or that of its owner's other devices.
+    /// The repo that the device writes; `None` if it has none, or writes that of its owner's other devices.
     pub repo: Option<RepoProof>,
 }
 

@@ -12,7 +12,7 @@
 //!   under which may be sealed: their past has every removal in force, so that nobody who was removed, and no
 //!   link that such a person knows, can open what is sealed under them.
 //!
-//! `docs/design/0011-membership.md` says why.
+//! `docs/design/0012-membership.md` says why.
 
 mod acts;
 mod bits;

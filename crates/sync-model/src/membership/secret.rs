@@ -51,7 +51,7 @@ const OPEN: &str = "membership.box.open";
 pub struct EpochSecret([u8; 32]);
 
 impl EpochSecret {
-    /// A new one, from the operating system's randomness; [`Kind::Unavailable`] where it has none.
+    /// A new one, from the operating system's randomness; [`Kind::Unavailable`] if it has none.
     pub fn generate() -> Result<Self> {
         let mut secret = Self([0; 32]);
         random("membership.epoch.generate", &mut secret.0)?;
@@ -106,7 +106,7 @@ impl EpochSecret {
         })
     }
 
-    /// Boxes the secret to one recipient, to a replica its locate key alone. A box key that is none is
+    /// Boxes the secret to one recipient, to a replica its locate key alone. An invalid box key is
     /// [`Kind::Invalid`].
     pub fn seal_box(&self, group: OpId, to: &Recipient) -> Result<SealedBox> {
         let locate = self.locate(0);
@@ -145,7 +145,7 @@ impl fmt::Debug for EpochSecret {
 pub struct BoxSecret([u8; 32]);
 
 impl BoxSecret {
-    /// A new one, from the operating system's randomness; [`Kind::Unavailable`] where it has none.
+    /// A new one, from the operating system's randomness; [`Kind::Unavailable`] if it has none.
     pub fn generate() -> Result<Self> {
         let mut secret = Self([0; 32]);
         random("membership.box.generate", &mut secret.0)?;
@@ -163,7 +163,7 @@ impl BoxSecret {
         BoxKey(public.to_bytes().into())
     }
 
-    /// Opens this device's box of an epoch, which was sealed to its key `me`. What is no box for it, or has another
+    /// Opens this device's box of an epoch, which was sealed to its key `me`. Anything that is not a box for it, or has another
     /// secret than the epoch names, is [`Kind::Invalid`].
     pub fn open(
         &self,
@@ -234,7 +234,7 @@ impl fmt::Debug for BoxSecret {
     }
 }
 
-/// Returns the box at this place of a box list; a list that is none, or too short, is [`Kind::Invalid`].
+/// Returns the box at this place of a box list; a list that is invalid or too short is [`Kind::Invalid`].
 pub fn box_at(list: &[u8], place: usize) -> Result<&SealedBox> {
     let boxes = list.strip_prefix(&[LIST_VERSION]);
     let found = boxes.and_then(|boxes| {

@@ -72,7 +72,7 @@ pub struct Held {
 pub struct Gone {
     /// The person whose device it was.
     pub owner: PublicKey,
-    /// The removals because of which it is none.
+    /// The removals because of which it is not a member.
     pub by: BTreeSet<OpId>,
 }
 

@@ -140,7 +140,7 @@ impl Log {
         {
             return Err(Reason::More);
         }
-        // What a receiver of an invite gets ends when the giver's rights do; when the invite ends is judged when
+        // The rights that an invite gives end when the giver's do; when the invite ends is judged when
         // somebody is let in.
         let until = match (from.until, cap.until) {
             (Some(from), Some(cap)) if !is_invite => Some(from.min(cap)),

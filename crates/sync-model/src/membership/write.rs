@@ -82,7 +82,7 @@ impl Log {
             .collect();
         grants.sort_unstable();
         let Some((_, _, proof)) = grants.first() else {
-            let message = "this device is no member of the group";
+            let message = "this device is not a member of the group";
             return Err(Error::new(Kind::Denied, SIGN, message).with("device", key));
         };
         self.sign_with(author, *proof, body, time)

@@ -1,4 +1,4 @@
-//! Values of the app's own in the last slots of a group's record.
+//! Values that belong to the app, in the last slots of a group's record.
 
 use bytes::Bytes;
 use larder_store_api::{Error, Kind, RecordId, Result, Slot};
@@ -12,12 +12,12 @@ use crate::{
     seal::value::{OVERHEAD, open_value, seal_value},
 };
 
-/// The longest of the app's values, in bytes.
+/// The longest value of the app, in bytes.
 pub const MAX_APP_VALUE_LEN: usize = 8 * 1024;
 
 const VALUE: &str = "sync.group.value";
 
-/// Whatever the app has, there is room for the name and for all members.
+/// Even if the app uses all its room, the name and all members fit.
 const _: () = {
     let app = APP_SLOTS as usize * (1 + MAX_APP_VALUE_LEN + OVERHEAD);
     let members = (FIRST_APP - FIRST_MEMBER) as usize * (1 + 32 + OVERHEAD);
@@ -25,14 +25,15 @@ const _: () = {
     assert!(app + members + name <= MAX_RECORD_LEN as usize);
 };
 
-/// Seals a value of the app's for a slot of the group's record; an empty one says that there is none.
+/// Seals a value of the app for a slot of the group's record; an empty one means that there is no
+/// value.
 pub fn seal_app_value(key: &ReadKey, group: RecordId, slot: Slot, value: &[u8]) -> Result<Bytes> {
     check_slot(VALUE, slot, FIRST_APP, GROUP_SLOTS)?;
     check_len(value)?;
     seal_value(key, group, slot, &[&[VERSION], value].concat())
 }
 
-/// Opens a value of the app's.
+/// Opens a value of the app.
 pub fn open_app_value(key: &ReadKey, group: RecordId, slot: Slot, sealed: &[u8]) -> Result<Bytes> {
     check_slot(VALUE, slot, FIRST_APP, GROUP_SLOTS)?;
     decode_app_value(&open_value(key, group, slot, sealed)?)
@@ -80,7 +81,7 @@ mod tests {
 
     #[test]
     fn a_value_is_no_member_and_a_member_no_value() {
-        // Also where both keys are the same, which they never are, a value is none by its length.
+        // The length tells them apart even if both keys were the same, which they never are.
         let locate = LocateKey::from_bytes([2; 32], 0);
         let other = LocateKey::from_bytes([1; 32], 0);
         for len in [0, 31, 32, 33, MAX_APP_VALUE_LEN] {

@@ -13,8 +13,8 @@
 //!   2..            a route: version u8 = 1 | expires i64 | address                 locate key
 //! ```
 //!
-//! Each value is sealed for its slot ([`value`](crate::seal::value)), under the key named. Times
-//! are milliseconds since 1970.
+//! Each value is sealed for its slot ([`value`](crate::seal::value)), under the named key. Times are in
+//! milliseconds since 1970.
 
 mod app;
 mod root;
@@ -52,7 +52,7 @@ pub const MAX_LABEL_LEN: usize = 1024;
 /// The longest address in a route or an invite, in bytes.
 pub const MAX_ADDRESS_LEN: usize = 1024;
 
-/// The most earlier roots that a repo tells.
+/// The most earlier roots that a repo's record lists.
 pub const MAX_EARLIER: usize = 64;
 
 const NAME: &str = "sync.group.name";
@@ -96,7 +96,7 @@ pub(crate) fn decode_name(plain: &[u8]) -> Result<String> {
 
 fn text(operation: &'static str, rest: Fields<'_>) -> Result<String> {
     String::from_utf8(rest.rest().to_vec()).map_err(|error| {
-        Error::new(Kind::Invalid, operation, "the value is no text").because(error)
+        Error::new(Kind::Invalid, operation, "the value is not valid UTF-8").because(error)
     })
 }
 
@@ -125,15 +125,15 @@ pub(crate) fn decode_member(plain: &[u8]) -> Result<PublicKey> {
     Ok(repo)
 }
 
-/// The facts that a member tells about itself.
+/// The data that a member publishes about itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Profile {
-    /// The member's name. Later versions may tell more.
+    /// The member's name. Later versions may add fields.
     pub name: String,
 }
 
 impl Profile {
-    /// Seals it for its slot.
+    /// Seals the profile for its slot.
     pub fn seal(&self, key: &ReadKey, repo: RecordId) -> Result<Bytes> {
         check_label(PROFILE, &self.name)?;
         let plain = serde_json::to_vec(self).map_err(|error| {
@@ -142,14 +142,14 @@ impl Profile {
         seal_value(key, repo, REPO_PROFILE, &plain)
     }
 
-    /// Opens one.
+    /// Opens a profile.
     pub fn open(key: &ReadKey, repo: RecordId, sealed: &[u8]) -> Result<Self> {
         Self::decode(&open_value(key, repo, REPO_PROFILE, sealed)?)
     }
 
     pub(crate) fn decode(plain: &[u8]) -> Result<Self> {
         let profile: Self = serde_json::from_slice(plain).map_err(|error| {
-            Error::new(Kind::Invalid, PROFILE, "the value is no profile").because(error)
+            Error::new(Kind::Invalid, PROFILE, "the value is not a valid profile").because(error)
         })?;
         check_label(PROFILE, &profile.name)?;
         Ok(profile)

@@ -1,4 +1,4 @@
-//! The root of a repo: the tree that it points at, and those that it had before.
+//! The root of a repo: its current tree, and the earlier ones.
 
 use std::{cmp::Reverse, collections::HashSet};
 
@@ -39,9 +39,9 @@ pub struct RepoRoot {
 }
 
 impl RepoRoot {
-    /// The next one: this one's root becomes the latest of the earlier ones, of which at most
-    /// [`MAX_EARLIER`] are told. Those that were the root for long are told for longer, for that is
-    /// what a device has that was away meanwhile.
+    /// Returns the next root: this one's root becomes the latest of the earlier ones, of which at most
+    /// [`MAX_EARLIER`] are listed. Roots that were current for a long time are kept longer, because a
+    /// device that was away is likely to have one of those.
     pub fn next(&self, root: Root, time: i64) -> Self {
         let last = Earlier {
             hash: self.root.hash,
@@ -56,13 +56,14 @@ impl RepoRoot {
         }
     }
 
-    /// Returns the result of merging two roots that went apart: both are among the earlier ones, so
-    /// that a device that has one of them sees that this follows it. Both give the same result.
+    /// Returns the result of merging two diverged roots: both are among the earlier ones, so that a
+    /// device that has one of them sees that this follows it. Both orders of arguments give the same
+    /// result.
     pub fn merged(&self, other: &Self, root: Root, time: i64) -> Self {
         let (mut one, mut two) = (self.history(), other.history());
         let mut earlier = vec![one.remove(0), two.remove(0)];
         earlier.sort_by_key(newest_first);
-        // What both have comes after what only one has, whatever the clocks said.
+        // Common roots come after roots of one side only, whatever the clocks said.
         let (mut one, mut two) = (one.into_iter().peekable(), two.into_iter().peekable());
         let mut rest = Vec::new();
         while let Some(next) = match (one.peek(), two.peek()) {
@@ -83,14 +84,14 @@ impl RepoRoot {
         }
     }
 
-    /// Returns true if its root is that of `other`, or was made from it.
+    /// Returns true if its root is that of `other`, or a successor of it.
     pub fn follows(&self, other: &Self) -> bool {
         let mut history = self.history().into_iter();
         history.any(|root| root.hash == other.root.hash)
     }
 
-    /// The roots that both had, those first that are the fewest steps back; the same whichever is
-    /// asked, and whatever the clocks said.
+    /// Returns the roots that both had, those with the fewest steps back first. The result does not
+    /// depend on the order of the two, nor on any clock.
     pub fn common(&self, other: &Self) -> Vec<Earlier> {
         let theirs = other.history();
         let mut found: Vec<(usize, Earlier)> = Vec::new();
@@ -105,7 +106,7 @@ impl RepoRoot {
         found.into_iter().map(|(_, root)| root).collect()
     }
 
-    /// Its root and the earlier ones.
+    /// Returns its root and the earlier ones.
     pub fn history(&self) -> Vec<Earlier> {
         let first = Earlier {
             hash: self.root.hash,
@@ -117,12 +118,12 @@ impl RepoRoot {
             .collect()
     }
 
-    /// Seals it for its slot.
+    /// Seals the root for its slot.
     pub fn seal(&self, key: &LocateKey, repo: RecordId) -> Result<Bytes> {
         seal_value(key, repo, REPO_ROOT, &self.encode()?)
     }
 
-    /// Opens one.
+    /// Opens a root.
     pub fn open(key: &LocateKey, repo: RecordId, sealed: &[u8]) -> Result<Self> {
         Self::decode(&open_value(key, repo, REPO_ROOT, sealed)?)
     }
@@ -190,8 +191,8 @@ impl RepoRoot {
     }
 }
 
-/// As many earlier roots as are told: the latest half, and of the others those that were the root for
-/// the longest, the later ones where that is the same.
+/// Returns as many earlier roots as are listed: the latest half, and of the others those that were
+/// current for the longest; of equals the later ones.
 fn thinned(mut earlier: Vec<Earlier>) -> Vec<Earlier> {
     while earlier.len() > MAX_EARLIER {
         let lasted = |n: &usize| earlier[n - 1].time.saturating_sub(earlier[*n].time);
@@ -242,7 +243,7 @@ mod tests {
         assert!(merged.follows(&one) && merged.follows(&other) && merged.follows(&base));
         let expected = [tree(2), tree(3), tree(1), base.root, Root::EMPTY];
         assert_eq!(hashes(&merged.earlier), expected.map(|root| root.hash));
-        // However long the histories, both roots stay.
+        // Both roots stay, however long the histories are.
         for time in 0..100 {
             other = other.next(tree(100 + time), 100 + i64::from(time));
         }

@@ -12,23 +12,23 @@ use crate::{
 
 const ROUTE: &str = "sync.repo.route";
 
-/// The route to a repo's device, for a while.
+/// A route to a repo's device, valid for a limited time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Route {
-    /// An address, as a network understands it.
+    /// An address in the form that its network understands.
     pub address: String,
     /// The time at which the route expires.
     pub expires: i64,
 }
 
 impl Route {
-    /// Seals it for a slot of the repo's record.
+    /// Seals the route for a slot of the repo's record.
     pub fn seal(&self, key: &LocateKey, repo: RecordId, slot: Slot) -> Result<Bytes> {
         check_slot(ROUTE, slot, FIRST_ROUTE, REPO_SLOTS)?;
         seal_value(key, repo, slot, &self.encode()?)
     }
 
-    /// Opens one.
+    /// Opens a route.
     pub fn open(key: &LocateKey, repo: RecordId, slot: Slot, sealed: &[u8]) -> Result<Self> {
         check_slot(ROUTE, slot, FIRST_ROUTE, REPO_SLOTS)?;
         Self::decode(&open_value(key, repo, slot, sealed)?)

@@ -1,5 +1,5 @@
-//! Small data of an app's own, sealed under a group's read key: for what it keeps or sends beside the
-//! group, and only the group's readers may open.
+//! Small data of the app, sealed under a group's read key: for data that the app stores or sends
+//! outside of the group, and that only the group's readers may open.
 //!
 //! ```text
 //! sealed data      version u8 = 1 | epoch u32 | nonce [24] | XChaCha20-Poly1305(data)
@@ -7,7 +7,7 @@
 //! key              BLAKE3 derive_key("larder 2026 app data key v1", read key)
 //! ```
 //!
-//! It does not say who sealed it: everybody who may read can.
+//! It does not show who sealed it: every reader can.
 
 use bytes::Bytes;
 use larder_store_api::{Error, Kind, RecordId, Result};
@@ -18,10 +18,10 @@ use crate::keys::ReadKey;
 /// The version of the layout.
 pub const VERSION: u8 = envelope::VERSION;
 
-/// The number of bytes by which sealed data are longer than plain data.
+/// The number of bytes that sealing adds.
 pub const OVERHEAD: usize = envelope::OVERHEAD;
 
-/// The most data that are sealed at once, in bytes; what is more belongs into a file.
+/// The most bytes that are sealed at once; larger data belongs in a file.
 pub const MAX_APP_LEN: usize = 1 << 20;
 
 const APP: Envelope = Envelope {
@@ -31,25 +31,24 @@ const APP: Envelope = Envelope {
     max_plain_len: MAX_APP_LEN,
 };
 
-/// Seals data. More than [`MAX_APP_LEN`] are [`Kind::TooLarge`].
+/// Seals data. More than [`MAX_APP_LEN`] bytes are [`Kind::TooLarge`].
 pub fn seal_app(key: &ReadKey, group: RecordId, context: &[u8], plain: &[u8]) -> Result<Bytes> {
     APP.seal(key, &associated(group, context), plain)
 }
 
-/// Opens data that were sealed with the same context.
+/// Opens data that was sealed with the same context.
 ///
-/// Bytes that are no sealed data are [`Kind::Invalid`], those that are too many [`Kind::TooLarge`],
-/// those of another epoch [`Kind::Denied`], those of another group or context, or changed,
-/// [`Kind::Corrupt`].
+/// Malformed bytes are [`Kind::Invalid`], too many are [`Kind::TooLarge`], data of another epoch is
+/// [`Kind::Denied`], and data of another group or context, or modified data, is [`Kind::Corrupt`].
 pub fn open_app(key: &ReadKey, group: RecordId, context: &[u8], sealed: &[u8]) -> Result<Bytes> {
     let opened = APP.open(key, &associated(group, context), sealed)?;
     opened.ok_or_else(|| {
-        let message = "the data were not sealed by this group for this context";
+        let message = "the data was not sealed by this group for this context";
         Error::new(Kind::Corrupt, APP.open, message).with("group", group)
     })
 }
 
-/// The app's part comes last, so that no two contexts give the same.
+/// The app's part comes last, so that no two contexts give the same result.
 fn associated(group: RecordId, context: &[u8]) -> Vec<u8> {
     [&group.0, &[VERSION][..], context].concat()
 }
@@ -101,7 +100,7 @@ mod tests {
 
     #[test]
     fn data_and_values_of_records_are_told_apart() {
-        // The same bytes as associated data, so that only the key's context differs.
+        // The associated data has the same bytes, so that only the key's context differs.
         let slot = u16::from_be_bytes([VERSION, 7]);
         let context = [7, VERSION];
         let sealed = seal_app(&key(), GROUP, &context, b"data").unwrap();

@@ -1,12 +1,12 @@
-//! The layout with a random nonce that values of records and an app's own data share.
+//! The layout with a random nonce, shared by values of records and an app's own data.
 //!
 //! ```text
 //! sealed           version u8 = 1 | epoch u32 | nonce [24] | XChaCha20-Poly1305(plain)
 //! key              BLAKE3 derive_key(context, read or locate key)
 //! ```
 //!
-//! The nonce is random, so that the same text twice does not look the same; the associated data says
-//! where it belongs, so that nobody can move it.
+//! The nonce is random, so that sealing the same text twice gives different bytes. The associated data
+//! binds the text to its place, so that nobody can move it.
 
 use bytes::{BufMut, Bytes, BytesMut};
 use chacha20poly1305::{KeyInit, XChaCha20Poly1305, XNonce, aead::AeadInOut};
@@ -22,20 +22,20 @@ use crate::{
 /// The version of the layout.
 pub(super) const VERSION: u8 = 1;
 
-/// The number of bytes by which a sealed text is longer than the plain text.
+/// The number of bytes that sealing adds.
 pub(super) const OVERHEAD: usize = 1 + 4 + NONCE_LEN + TAG_LEN;
 
 pub(crate) const NONCE_LEN: usize = 24;
 
 /// One use of the layout.
 pub(super) struct Envelope {
-    /// The context that its key is derived with.
+    /// The context for deriving the key.
     pub(super) context: &'static str,
     /// The name of sealing in errors.
     pub(super) seal: &'static str,
     /// The name of opening in errors.
     pub(super) open: &'static str,
-    /// The longest text, in bytes.
+    /// The longest plain text, in bytes.
     pub(super) max_plain_len: usize,
 }
 
@@ -78,11 +78,11 @@ impl Envelope {
         Ok(bytes.freeze())
     }
 
-    /// Opens a sealed text; `None` where it was sealed with another key or other associated data, or
-    /// changed.
+    /// Opens a sealed text; `None` if it was sealed with another key or other associated data, or was
+    /// modified.
     ///
-    /// Bytes that are none are [`Kind::Invalid`], those that are too long [`Kind::TooLarge`], those of
-    /// another epoch [`Kind::Denied`].
+    /// Malformed bytes are [`Kind::Invalid`], too many are [`Kind::TooLarge`], and a text of another
+    /// epoch is [`Kind::Denied`].
     pub(super) fn open(
         &self,
         key: &impl EpochKey,
@@ -112,7 +112,7 @@ impl Envelope {
         if len <= self.max_plain_len {
             return Ok(());
         }
-        let message = format!("what is sealed has at most {} bytes", self.max_plain_len);
+        let message = format!("at most {} bytes can be sealed at once", self.max_plain_len);
         Err(Error::new(Kind::TooLarge, operation, message).with("len", len))
     }
 
@@ -121,12 +121,12 @@ impl Envelope {
     }
 }
 
-/// Refuses what was sealed in another epoch than the key's.
+/// Returns an error if the text was sealed in another epoch than the key's.
 pub(super) fn check_epoch(operation: &'static str, key: &impl EpochKey, epoch: u32) -> Result<()> {
     if key.epoch() == epoch {
         return Ok(());
     }
-    let message = "it was sealed in an epoch whose key is not held";
+    let message = "the data was sealed in an epoch whose key is not held";
     Err(Error::new(Kind::Denied, operation, message)
         .with("epoch", epoch)
         .with("held", key.epoch()))

@@ -1,4 +1,4 @@
-//! The contents of files, sealed in segments, so that any range can be read by itself.
+//! The contents of files, sealed in segments, so that any range can be read on its own.
 //!
 //! ```text
 //! sealed file      for each segment: ChaCha20-Poly1305(up to 64 KiB of the file), tag [16]
@@ -7,8 +7,8 @@
 //!                  BLAKE3(file) [32] | length u64)
 //! ```
 //!
-//! Every segment but the last is full; an empty file has one segment, empty and last. A key seals
-//! one file only. So segments cannot be changed, swapped, left out or added.
+//! Every segment except the last is full; an empty file has one segment, which is empty and the last.
+//! Each key seals only one file. So segments cannot be changed, swapped, removed or added undetected.
 
 use std::{fmt, io, ops::Range};
 
@@ -16,7 +16,7 @@ use bytes::{Bytes, BytesMut};
 use chacha20poly1305::ChaCha20Poly1305;
 use futures_util::{FutureExt, Stream, TryStreamExt, future::BoxFuture};
 use larder_store_api::{Error, Kind, Listing, Result};
-use larder_store_engine::{Blobs, Hash, Status, blocking, random};
+use larder_store_engine::{BlobStatus, Blobs, Hash, blocking, random};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use zeroize::ZeroizeOnDrop;
 
@@ -26,27 +26,27 @@ use crate::keys::{ReadKey, derive, same};
 /// The number of bytes of a file in one segment.
 pub const SEGMENT_LEN: usize = 64 * 1024;
 
-/// The number of segments that are sealed or opened at a time, by a thread that may work long.
+/// The number of segments that are sealed or opened at a time on a thread for long work.
 const BATCH: usize = 16;
 const SEALED_LEN: usize = SEGMENT_LEN + TAG_LEN;
 const KEY_CONTEXT: &str = "larder 2026 file key v1";
 const SEAL: &str = "sync.file.seal";
 const OPEN: &str = "sync.file.open";
 
-/// Seals one file. Whoever has it can read the file, and nothing else.
+/// The key of one file. It can open only that file.
 #[derive(Clone, ZeroizeOnDrop)]
 pub struct FileKey([u8; 32]);
 
 impl FileKey {
-    /// A new key, from the operating system's randomness; [`Kind::Unavailable`] where it has none.
+    /// Generates a key from the operating system's randomness; [`Kind::Unavailable`] if that fails.
     pub fn random() -> Result<Self> {
         let mut key = Self([0; 32]);
         random("sync.file.key", &mut key.0)?;
         Ok(key)
     }
 
-    /// The key that every reader of the group gives the file of this hash and length, so that the
-    /// same file is stored once.
+    /// Returns the key that every reader of the group derives for the file with this hash and length,
+    /// so that the same file is stored once.
     pub fn convergent(read: &ReadKey, hash: Hash, len: u64) -> Self {
         let mut text = [0; 40];
         text[..32].copy_from_slice(hash.as_bytes());
@@ -54,12 +54,12 @@ impl FileKey {
         Self(*blake3::keyed_hash(&derive(read, KEY_CONTEXT), &text).as_bytes())
     }
 
-    /// A key from its 32 bytes.
+    /// Makes a key from its 32 bytes.
     pub fn from_bytes(bytes: [u8; 32]) -> Self {
         Self(bytes)
     }
 
-    /// The 32 bytes, for whoever stores the key.
+    /// Returns the 32 bytes, for storing the key.
     pub fn expose(&self) -> &[u8; 32] {
         &self.0
     }
@@ -72,7 +72,7 @@ impl fmt::Debug for FileKey {
 }
 
 impl PartialEq for FileKey {
-    /// In constant time.
+    /// Compares in constant time.
     fn eq(&self, other: &Self) -> bool {
         same(&self.0, &other.0)
     }
@@ -85,7 +85,7 @@ fn segments(len: u64) -> u64 {
     len.div_ceil(SEGMENT_LEN as u64).max(1)
 }
 
-/// The length of a file once sealed; [`u64::MAX`] where it is not a length that can be.
+/// Returns the length of a file after sealing; [`u64::MAX`] if `len` is too large for any file.
 pub fn sealed_len(len: u64) -> u64 {
     len.saturating_add(segments(len) * TAG_LEN as u64)
 }
@@ -97,9 +97,9 @@ fn nonce(index: u64, last: bool) -> [u8; 12] {
     nonce
 }
 
-/// Seals what `reader` gives, to its end. Takes about 6 MiB of memory, however long the file is.
+/// Seals everything from `reader`. Uses about 6 MiB of memory, however long the file is.
 ///
-/// It can be dropped at any time. An error of the reader ends it.
+/// Can be dropped at any time. An error of the reader ends it.
 pub fn seal_stream(
     key: &FileKey,
     mut reader: impl AsyncRead + Send + Unpin + 'static,
@@ -111,14 +111,14 @@ pub fn seal_stream(
         // Most files need one segment.
         let mut batch = Batch::read(&mut reader, 1).await?;
         loop {
-            // Only what comes after tells whether this batch is the last.
+            // Only the next batch shows whether this one is the last.
             let next = match batch.len == BATCH * SEGMENT_LEN {
                 true => Some(Batch::read(&mut reader, BATCH).await?).filter(|next| next.len > 0),
                 false => None,
             };
             let last = next.is_none();
             if last && index == 0 && batch.len <= SEGMENT_LEN {
-                // Quicker than another thread takes it.
+                // Sealing it here is faster than handing it to another thread.
                 yield batch.seal(&cipher, index, last);
                 break;
             }
@@ -139,14 +139,14 @@ pub fn seal_stream(
     }
 }
 
-/// Segments of plain text, each with room for its tag after it.
+/// Segments of plain text, each followed by room for its tag.
 struct Batch {
     bytes: Vec<u8>,
     len: usize,
 }
 
 impl Batch {
-    /// Reads a batch, with memory for so many segments at first.
+    /// Reads a batch, and allocates memory for this many segments at first.
     async fn read(reader: &mut (impl AsyncRead + Unpin), room_for: usize) -> io::Result<Self> {
         let mut bytes = Vec::with_capacity(room_for * SEALED_LEN);
         let mut len = 0;
@@ -179,11 +179,11 @@ impl Batch {
 }
 
 /// Reads `range` of the file of `size` bytes that is sealed in `blob`: its bytes in order, in pieces of
-/// up to 64 KiB. Only the segments that the range touches are read. The range is clipped to the size.
+/// up to 64 KiB. Reads only the segments that the range touches. The range is clipped to the size.
 ///
-/// Nothing comes out that was not verified. A file that is longer or shorter than `size`, or that was
-/// sealed with another key, is [`Kind::Corrupt`]; bytes that are missing here are
-/// [`Kind::NotFound`], after all that come before them.
+/// All returned bytes are verified. A file that is longer or shorter than `size`, or that was sealed
+/// with another key, is [`Kind::Corrupt`]; missing bytes are [`Kind::NotFound`], after all bytes that
+/// come before them.
 pub fn open_range(
     blobs: &Blobs,
     blob: Hash,
@@ -200,7 +200,7 @@ pub fn open_range(
         if range.is_empty() && size > 0 {
             return;
         }
-        // An empty file is opened too: its one segment must hold.
+        // An empty file is opened too: its one segment must be valid.
         let first = range.start / SEGMENT_LEN as u64;
         let count = segments(size);
         let end = range.end.div_ceil(SEGMENT_LEN as u64).max(first + 1);
@@ -213,7 +213,7 @@ pub fn open_range(
             let batch = end.min(next + BATCH as u64);
             let wanted = usize::try_from(at(batch) - at(next)).unwrap_or(usize::MAX);
             let text = gather(&mut pieces, &mut rest, wanted, blob).await;
-            // What comes before an error is handed out first.
+            // The bytes before an error are returned first.
             if text.is_err() && let Some(before) = opening.take() {
                 for piece in before.await??.clip(&range) {
                     yield piece;
@@ -239,12 +239,12 @@ pub fn open_range(
 /// Refuses a blob whose length is not that of a sealed file of `size` bytes.
 async fn check_len(blobs: &Blobs, blob: Hash, size: u64) -> Result<()> {
     let found = match blobs.status(blob).await? {
-        Some(Status::Complete { size }) => size,
+        Some(BlobStatus::Complete { size }) => size,
         // Until its end is here, the length of a blob is only said; segments are verified anyway.
-        Some(Status::Partial {
+        Some(BlobStatus::Partial {
             size, proven: true, ..
         }) => size,
-        Some(Status::Partial { .. }) => return Ok(()),
+        Some(BlobStatus::Partial { .. }) => return Ok(()),
         None => {
             let error = Error::new(Kind::NotFound, OPEN, "the file's blob is not here");
             return Err(error.with("blob", blob));
@@ -260,7 +260,7 @@ async fn check_len(blobs: &Blobs, blob: Hash, size: u64) -> Result<()> {
         .with("wanted", sealed_len(size)))
 }
 
-/// The next `wanted` bytes of `pieces`.
+/// Returns the next `wanted` bytes of `pieces`.
 async fn gather(
     pieces: &mut Listing<Bytes>,
     rest: &mut Bytes,
@@ -280,7 +280,7 @@ async fn gather(
     Ok(text)
 }
 
-/// A short file, sealed at once.
+/// Seals a short file at once.
 #[cfg(fuzzing)]
 pub(crate) fn seal_all(key: &FileKey, plain: &[u8]) -> Bytes {
     let mut bytes = Vec::new();
@@ -293,11 +293,15 @@ pub(crate) fn seal_all(key: &FileKey, plain: &[u8]) -> Bytes {
     Batch { bytes, len }.seal(&cipher(&key.0), 0, true)
 }
 
-/// A short file, opened at once.
+/// Opens a short file at once.
 #[cfg(fuzzing)]
 pub(crate) fn open_all(key: &FileKey, sealed: &[u8]) -> Result<Bytes> {
     if sealed.is_empty() {
-        return Err(Error::new(Kind::Corrupt, OPEN, "there is no segment"));
+        return Err(Error::new(
+            Kind::Corrupt,
+            OPEN,
+            "the sealed file has no segment",
+        ));
     }
     let count = sealed.len().div_ceil(SEALED_LEN) as u64;
     let opened = Opened::open(&cipher(&key.0), Hash::EMPTY, 0, count, sealed.into())?;
@@ -305,7 +309,7 @@ pub(crate) fn open_all(key: &FileKey, sealed: &[u8]) -> Result<Bytes> {
     Ok(pieces.concat().into())
 }
 
-/// Opened segments, with their tags still between them.
+/// Opened segments, still separated by their tags.
 struct Opened {
     first: u64,
     bytes: Bytes,
@@ -338,7 +342,7 @@ impl Opened {
         Ok(Self { first, bytes })
     }
 
-    /// The pieces within `range` of the file.
+    /// Returns the pieces within `range` of the file.
     fn clip(self, range: &Range<u64>) -> impl Iterator<Item = Bytes> {
         let range = range.clone();
         let count = self.bytes.len().div_ceil(SEALED_LEN);

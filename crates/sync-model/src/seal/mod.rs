@@ -1,6 +1,6 @@
-//! Sealing: what leaves a member is unreadable to whoever lacks the group's keys.
+//! Encryption: data that leaves a member is unreadable without the group's keys.
 //!
-//! [`value`] seals small values of records, [`app`] what an app keeps or sends itself,
+//! [`value`] seals small values of records, [`app`] data that an app stores or sends itself,
 //! [`file`](mod@file) the contents of files, [`page`] the pages of a repo's tree.
 
 pub mod app;
@@ -11,15 +11,15 @@ pub mod value;
 
 use chacha20poly1305::{ChaCha20Poly1305, KeyInit, Nonce, Tag, aead::AeadInOut};
 
-/// The number of bytes by which a sealed text is longer than the plain text: the tag of Poly1305.
+/// The number of bytes that sealing adds: the tag of Poly1305.
 pub const TAG_LEN: usize = 16;
 
 pub(crate) fn cipher(key: &[u8; 32]) -> ChaCha20Poly1305 {
     ChaCha20Poly1305::new(&(*key).into())
 }
 
-/// Seals `text` in place, and gives its tag. The texts of this crate are far below the cipher's
-/// limit of 256 GiB.
+/// Seals `text` in place, and returns its tag. The texts of this crate are far below the cipher's limit
+/// of 256 GiB.
 pub(crate) fn seal_in_place(
     cipher: &ChaCha20Poly1305,
     nonce: [u8; 12],
@@ -32,7 +32,7 @@ pub(crate) fn seal_in_place(
         .into()
 }
 
-/// Opens `text` in place; `None`, and what was there before, where the tag does not hold.
+/// Opens `text` in place; if the tag is invalid, returns `None` and leaves the text unchanged.
 #[must_use]
 pub(crate) fn open_in_place(
     cipher: &ChaCha20Poly1305,

@@ -1,4 +1,4 @@
-//! Pages of a tree, sealed so that equal pages look equal, and different ones tell nothing.
+//! Pages of a tree, sealed so that equal pages give equal bytes, and different ones reveal nothing.
 //!
 //! ```text
 //! sealed page      version u8 = 1 | epoch u32 | id [32] | ChaCha20-Poly1305(plain text), nonce 0
@@ -8,8 +8,8 @@
 //! page's key       BLAKE3 keyed_hash(BLAKE3 derive_key("larder 2026 page key v1", read key), id)
 //! ```
 //!
-//! The id plays the part of a synthetic nonce: each plain text has a key of its own, so a fixed
-//! nonce is never used twice under one key for two texts.
+//! The id serves as a synthetic nonce: each plain text has its own key, so the fixed nonce is never
+//! used for two texts under one key.
 
 use bytes::{BufMut, Bytes, BytesMut};
 use larder_store_api::{Error, Kind, Result};
@@ -24,14 +24,14 @@ use crate::{
 /// The version of the layout.
 pub const VERSION: u8 = 1;
 
-/// The number of bytes by which a sealed page is longer than its plain text.
+/// The number of bytes that sealing a page adds.
 pub const OVERHEAD: usize = 1 + 4 + 32 + TAG_LEN;
 
 const ID_CONTEXT: &str = "larder 2026 page id key v1";
 const KEY_CONTEXT: &str = "larder 2026 page key v1";
 const OPEN: &str = "sync.page.open";
 
-/// Seals and opens pages: a read key's two keys for it, derived once.
+/// Seals and opens pages with two keys that are derived once from a read key.
 pub struct PageKeys {
     id: Zeroizing<[u8; 32]>,
     key: Zeroizing<[u8; 32]>,
@@ -45,7 +45,7 @@ impl std::fmt::Debug for PageKeys {
 }
 
 impl PageKeys {
-    /// The keys for pages of this read key.
+    /// Derives the keys for pages from this read key.
     pub fn new(read: &ReadKey) -> Self {
         Self {
             id: derive(read, ID_CONTEXT),
@@ -71,8 +71,8 @@ impl PageKeys {
 
     /// Opens a page, and checks its id.
     ///
-    /// Bytes that are no sealed page are [`Kind::Invalid`], those of another epoch
-    /// [`Kind::Denied`], those that were sealed with another key, or changed, [`Kind::Corrupt`].
+    /// Malformed bytes are [`Kind::Invalid`], a page of another epoch is [`Kind::Denied`], and a page
+    /// that was sealed with another key, or modified, is [`Kind::Corrupt`].
     pub fn open(&self, sealed: &[u8]) -> Result<Bytes> {
         let mut fields = Fields::versioned(OPEN, VERSION, sealed)?;
         let epoch = fields.u32()?;
@@ -126,7 +126,7 @@ mod tests {
 
     #[test]
     fn a_page_with_another_id_is_refused() {
-        // Made by a holder of the key: it opens, but its id is not that of its text.
+        // Made by a holder of the key: it opens, but its id does not match its text.
         let keys = keys();
         let (id, mut text) = ([5; 32], *b"a page");
         let tag = seal_in_place(&cipher(&keys.page_key(&id)), [0; 12], &[VERSION], &mut text);

@@ -6,8 +6,8 @@
 //! key              BLAKE3 derive_key("larder 2026 record value key v1", read or locate key)
 //! ```
 //!
-//! The nonce is random, so that the same value twice does not look the same; and the associated
-//! data binds it to its slot, so that nobody can move it to another.
+//! The nonce is random, so that sealing the same value twice gives different bytes. The associated data
+//! binds the value to its slot, so that nobody can move it to another.
 
 use bytes::Bytes;
 use larder_store_api::{Error, Kind, RecordId, Result, Slot};
@@ -19,7 +19,7 @@ use crate::keys::EpochKey;
 /// The version of the layout.
 pub const VERSION: u8 = envelope::VERSION;
 
-/// The number of bytes by which a sealed value is longer than its plain text.
+/// The number of bytes that sealing a value adds.
 pub const OVERHEAD: usize = envelope::OVERHEAD;
 
 /// The longest value that fits into a slot once sealed.
@@ -44,8 +44,8 @@ pub fn seal_value(
 
 /// Opens the value of a slot.
 ///
-/// Bytes that are no sealed value are [`Kind::Invalid`], those of another epoch [`Kind::Denied`],
-/// those that were sealed with another key or for another slot, or changed, [`Kind::Corrupt`].
+/// Malformed bytes are [`Kind::Invalid`], a value of another epoch is [`Kind::Denied`], and a value
+/// that was sealed with another key or for another slot, or modified, is [`Kind::Corrupt`].
 pub fn open_value(
     key: &impl EpochKey,
     record: RecordId,
@@ -68,7 +68,7 @@ fn associated(record: RecordId, slot: Slot) -> [u8; 35] {
     bytes
 }
 
-/// With a nonce that a test chooses.
+/// Seals a value with a nonce that a test chooses.
 #[cfg(test)]
 pub(crate) fn seal_with(
     key: &impl EpochKey,

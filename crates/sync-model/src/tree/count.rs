@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use larder_store_api::{Kind, Result};
-use larder_store_engine::{Blobs, Hash, Status};
+use larder_store_engine::{BlobStatus, Blobs, Hash};
 
 use super::{
     FileEntry, Name, Root, Tree,
@@ -12,22 +12,22 @@ use super::{
     wants::Wants,
 };
 
-/// The most pages that are opened to count; what is below the others is guessed.
+/// The most pages that are opened to count; the files below the others are estimated.
 const MAX_OPENED: usize = 1024;
 
-/// Files, and the bytes in them.
+/// A number of files, and of the bytes in them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Count {
     /// The number of files.
     pub files: u64,
     /// The sum of their bytes.
     pub bytes: u64,
-    /// True where something had to be guessed.
+    /// True if something was estimated.
     pub is_guess: bool,
 }
 
 impl Count {
-    /// Adds what another count found.
+    /// Adds another count.
     pub fn add(&mut self, other: Self) {
         self.files = self.files.saturating_add(other.files);
         self.bytes = self.bytes.saturating_add(other.bytes);
@@ -35,36 +35,36 @@ impl Count {
     }
 }
 
-/// The files that count.
+/// Selects the files to count.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Which {
-    /// Wanted files of which something is not here, with the bytes that are not.
+    /// Wanted files that are incomplete here, with their missing bytes.
     Missing(Wants),
     /// Files that are here.
     Here,
-    /// All of them, without their bytes.
+    /// All files, without their bytes.
     Names,
 }
 
-/// Files and bytes, where they are known.
+/// The number of files and bytes, if known.
 type Totals = Option<(u64, u64)>;
 
-/// A page that is not in the other tree, with what is in it.
+/// A page that is not in the other tree, with its totals.
 type Named = (Hash, Totals);
 
 /// The items of a page.
 enum Items {
     Pages(Vec<Named>),
-    /// Blobs, with the sizes of their files as far as they are known, and whether they count.
+    /// Blobs, with the sizes of their files if known, and whether they count.
     Files(Vec<(Hash, Option<u64>, bool)>),
 }
 
-/// Counts the files of `new` that are not in `old`. A file is its blob: one that only has another name
-/// is in both. Pages that both have are not opened, so the cost follows the difference, up to a
-/// bound.
+/// Counts the files of `new` that are not in `old`. Files are compared by blob: a file that only has
+/// another name is in both. Pages that both have are not opened, so the cost depends on the difference,
+/// up to a bound.
 ///
-/// Without a `tree` that can read the pages, sizes are those of the sealed files; of those that are not
-/// here at all the average is taken.
+/// Without a `tree` that can read the pages, sizes are those of the sealed files; files that are
+/// completely missing are assumed to have the average size.
 pub async fn count(
     blobs: &Blobs,
     tree: Option<&Tree>,
@@ -84,7 +84,7 @@ pub async fn count(
         counter.count.is_guess = true;
         return Ok(counter.count);
     };
-    // What is in pages, as those above them say.
+    // The totals of pages, as the pages above them state.
     let mut known = HashMap::from([(new.hash, Some((new.files, new.bytes)))]);
     let mut known_old = HashMap::from([(old.hash, Some((old.files, old.bytes)))]);
     while let Some(level) = walk.next_level() {
@@ -141,14 +141,13 @@ struct Counter<'a> {
     tree: Option<&'a Tree>,
     opened: usize,
     which: &'a Which,
-    /// The assumed length of a file of which nothing is known.
+    /// The assumed length of a file about which nothing is known.
     average: u64,
     count: Count,
 }
 
 impl Counter<'_> {
-    /// Returns the items of a page; `None` if they are not known: the page is not here, or is not
-    /// valid.
+    /// Returns the items of a page; `None` if the page is missing or invalid.
     async fn open(&mut self, page: Hash, level: u8) -> Result<Option<Items>> {
         self.opened += 1;
         if self.opened > MAX_OPENED {
@@ -187,11 +186,11 @@ impl Counter<'_> {
         };
         if *self.which != Which::Names {
             let status = match blob {
-                Hash::EMPTY => Some(Status::Complete { size: 0 }),
+                Hash::EMPTY => Some(BlobStatus::Complete { size: 0 }),
                 _ => self.blobs.status(blob).await?,
             };
             match (self.which, status) {
-                (Which::Here, Some(Status::Complete { size: sealed })) => {
+                (Which::Here, Some(BlobStatus::Complete { size: sealed })) => {
                     one.bytes = size.unwrap_or(sealed);
                 }
                 (Which::Missing(_), None) => {
@@ -200,7 +199,7 @@ impl Counter<'_> {
                 }
                 (
                     Which::Missing(wants),
-                    Some(Status::Partial {
+                    Some(BlobStatus::Partial {
                         size: sealed,
                         proven,
                         present,
@@ -210,7 +209,7 @@ impl Counter<'_> {
                     if is_too_long {
                         return Ok(());
                     }
-                    // A length that nothing proves is only what somebody said.
+                    // An unproven length is only a claim.
                     one.is_guess = size.is_none() && !proven;
                     let all = size.unwrap_or(sealed);
                     one.bytes = all.saturating_sub(present);
@@ -222,8 +221,8 @@ impl Counter<'_> {
         Ok(())
     }
 
-    /// Pages with so many files could not be opened; what they are compared with has as many as
-    /// `before`.
+    /// Estimates the result for pages that could not be opened, with `left` files and bytes; the pages
+    /// that they are compared with have `before`.
     fn guess(&mut self, left: (u64, u64), before: (u64, u64)) {
         let bytes = match self.which {
             Which::Names => 0,
@@ -256,7 +255,7 @@ impl Page<Child> {
     }
 }
 
-/// Returns the items of a sequence, as it shows to those who cannot read the page.
+/// Returns the items of a sequence as far as they are visible without the read key.
 fn unread(named: Vec<super::walk::Reached>) -> Items {
     let (mut pages, mut files) = (Vec::new(), Vec::new());
     let mut is_leaf = false;
@@ -285,7 +284,8 @@ mod tests {
 
     const MISSING: Which = Which::Missing(Wants::EVERYTHING);
 
-    /// Files with these numbers, of so many bytes; only the blobs of those with even numbers are here.
+    /// Builds a tree of files with these numbers, each of `size` bytes; only the blobs of those with
+    /// even numbers are here.
     async fn root(tree: &Tree, numbers: impl IntoIterator<Item = u64>, size: u64) -> Root {
         let mut files = BTreeMap::new();
         for n in numbers {
@@ -339,10 +339,10 @@ mod tests {
         assert_eq!(of(new, new, Which::Names).await, exactly(0, 0));
         assert_eq!(of(Root::EMPTY, old, Which::Names).await, exactly(0, 0));
         let all = of(new, Root::EMPTY, Which::Names).await;
-        // Too many pages are not opened, and what their parents say of them comes to the same.
+        // Many pages are left closed, but their parents' totals give the same result.
         assert_eq!((all.files, all.bytes), (3000, 0));
 
-        // Who cannot read it knows the lengths of the blobs only.
+        // Without the read key, only the lengths of the blobs are known.
         let unread = async |which| count(tree.blobs(), None, new, old, &which).await.unwrap();
         assert_eq!(unread(Which::Here).await, exactly(50, 400));
         let missing = unread(MISSING).await;
@@ -363,7 +363,7 @@ mod tests {
         assert_eq!(found.unwrap(), expected);
         let found = count(tree.blobs(), None, new, old, &MISSING).await;
         assert_eq!(found.unwrap(), expected);
-        // What it is compared with is not here: nothing is known to be in both.
+        // The tree to compare with is missing: nothing is known to be in both.
         let found = count(tree.blobs(), Some(&tree), old, new, &Which::Here).await;
         let expected = Count {
             is_guess: true,

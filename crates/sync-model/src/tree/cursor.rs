@@ -1,4 +1,4 @@
-//! Going through the pages of one level, from left to right.
+//! Iterates over the pages of one level, from left to right.
 
 use std::sync::Arc;
 
@@ -10,15 +10,15 @@ use super::{
     page::{Child, Item, Page},
 };
 
-/// A page above another one, and which of its items that is.
+/// A page above another one, and the index of the item that leads down.
 pub(super) type Step = (Arc<Page<Child>>, usize);
 
-/// A place among the pages of one level of a tree.
+/// A position among the pages of one level of a tree.
 pub(super) struct Cursor {
     tree: Tree,
     root: Root,
     level: u8,
-    /// The pages above, from the root down, and which of their items is below.
+    /// The pages above, from the root down, each with the index of the item that leads down.
     path: Vec<Step>,
 }
 
@@ -32,8 +32,8 @@ impl Cursor {
         }
     }
 
-    /// The page that `name` belongs into: the first that ends with it or after it, or the last
-    /// page. `None` where the tree has no page on this level.
+    /// Moves to the page that `name` belongs to: the first that ends with it or after it, or the last
+    /// page. `None` if the tree has no page on this level.
     pub(super) async fn seek<T: Item>(&mut self, name: &str) -> Result<Option<Arc<Page<T>>>> {
         self.path.clear();
         if self.root.is_empty() || self.root.level < self.level {
@@ -44,7 +44,8 @@ impl Cursor {
         }
         let mut page = self.tree.load_root::<Child>(self.root).await?;
         loop {
-            // Only in the root can the name be beyond all: below, pages end as their parents say.
+            // Only in the root can the name be after all items: below, pages end as their parents
+            // state.
             let at = page.position(name).min(page.items.len() - 1);
             let level = page.level;
             self.path.push((page, at));
@@ -55,7 +56,7 @@ impl Cursor {
         }
     }
 
-    /// The page after the current one, or `None` after the last.
+    /// Moves to the next page; `None` after the last.
     pub(super) async fn next<T: Item>(&mut self) -> Result<Option<Arc<Page<T>>>> {
         while let Some((page, at)) = self.path.last_mut() {
             if *at + 1 < page.items.len() {

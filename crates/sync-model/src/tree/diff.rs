@@ -10,7 +10,7 @@ use super::{
     page::{Child, Page},
 };
 
-/// A name that has another file in one tree than in the other.
+/// A name whose file differs between two trees.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Difference {
     /// The name.
@@ -22,8 +22,8 @@ pub struct Difference {
 }
 
 impl Tree {
-    /// Lists the differences of `new` from `old`, ascending by name. Pages that both have are not
-    /// read, so the cost follows the difference.
+    /// Lists the differences of `new` from `old`, ascending by name. Pages that both have are not read,
+    /// so the cost depends on the difference.
     pub fn diff(&self, old: Root, new: Root) -> Listing<Difference> {
         let tree = self.clone();
         Box::pin(async_stream::try_stream! {
@@ -35,7 +35,8 @@ impl Tree {
                         old.take();
                         new.take();
                     }
-                    // The higher page is opened first: what is below may be what the other has.
+                    // The higher page is opened first: a page below it may be the one that the other
+                    // tree has.
                     (a, b) => match (height(a), height(b)) {
                         (0, 0) => {
                             let order = match (a.map(Top::name), b.map(Top::name)) {
@@ -77,7 +78,7 @@ fn difference(
 #[derive(Clone, Copy)]
 enum Top<'a> {
     File(&'a Name),
-    /// A page, and its height: the level and one.
+    /// A page, and its height: its level plus one.
     Page(&'a Child, u8),
 }
 
@@ -104,7 +105,7 @@ fn height(top: Option<Top<'_>>) -> u8 {
     }
 }
 
-/// The rest of one tree: of each opened page, from the root down, the items from a place on.
+/// The rest of one tree: the remaining items of each opened page, from the root down.
 struct Side<'a> {
     tree: &'a Tree,
     root: Option<(Root, Child)>,
@@ -138,7 +139,7 @@ impl<'a> Side<'a> {
         Some(Top::Page(child, root.level.saturating_add(1)))
     }
 
-    /// Goes past what is on top.
+    /// Skips the item on top.
     fn take(&mut self) {
         if let Some((page, at)) = &mut self.leaf {
             *at += 1;
@@ -153,7 +154,7 @@ impl<'a> Side<'a> {
         }
     }
 
-    /// Goes past the page that the innermost opened page is at, and past those that end with it.
+    /// Leaves the innermost opened page, and those that end with it.
     fn end_page(&mut self) {
         while let Some((page, at)) = self.inner.last_mut() {
             *at += 1;
@@ -172,7 +173,7 @@ impl<'a> Side<'a> {
         Some(file)
     }
 
-    /// Opens the page that is on top.
+    /// Opens the page on top.
     async fn open(&mut self) -> Result<()> {
         let tree = self.tree;
         match (self.inner.last(), self.root) {

@@ -1,5 +1,6 @@
-//! Changing a tree: the pages around each change are cut again, from the page that it falls into to
-//! the next place where an old page begins; and what that changes on the level above, in turn.
+//! Edits a tree. Around each change, pages are cut again, from the page that contains it to the next
+//! place where an old page begins; the resulting changes are then applied to the level above in the
+//! same way.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -19,30 +20,30 @@ const EDIT: &str = "sync.tree.edit";
 /// The most written pages of level 0 that an edit keeps in memory.
 const MAX_WRITTEN: usize = 32;
 
-/// A tree that was just made.
+/// A new tree.
 #[derive(Debug, Clone)]
 pub struct Edited {
     /// Its root.
     pub root: Root,
-    /// Keeps all of it, with its files, alive until it is dropped: tag [`Root::keep`] before.
+    /// Keeps the tree and its files alive until this is dropped: tag [`Root::keep`] before that.
     pub pin: Pin,
     /// The number of pages that were written.
     pub pages: u64,
-    /// The number of bytes of those pages, sealed, with their sequences.
+    /// The number of bytes of those pages after sealing, with their sequences.
     pub bytes: u64,
 }
 
-/// The changes on a level: under the last name of each page, the page that now ends there, or
-/// `None` if none does any longer.
+/// The changes on a level: for the last name of each page, the page that now ends there, or `None` if
+/// no page ends there any more.
 type Changes = BTreeMap<Name, Option<Child>>;
 
 impl Tree {
-    /// The tree with these files set, or removed where `None`. Removing what is not there is no
-    /// error. Durable when it returns.
+    /// Returns the tree with these files set, or removed where the entry is `None`. Removing a missing
+    /// file is not an error. The tree is durable when this returns.
     ///
-    /// The sealed files themselves must be in the store already, or come later; whoever just added
-    /// them keeps their pins until this returns. The cost follows the changes: each takes a page or
-    /// two of every level. Equal files make equal roots, whatever was there before.
+    /// The sealed files themselves must be in the store already, or be added later; a caller that has
+    /// just added them must keep their pins until this returns. The cost depends on the changes: each
+    /// takes a page or two of every level. Equal files give equal roots, whatever the tree was before.
     pub async fn edit(
         &self,
         root: Root,
@@ -52,8 +53,8 @@ impl Tree {
             .await
     }
 
-    /// Edits a tree, as [`edit`](Self::edit) does, with pages that become durable with the
-    /// transaction. All of the old tree must be durable already.
+    /// Edits a tree, as [`edit`](Self::edit) does, with pages that become durable with the transaction.
+    /// All of the old tree must be durable already.
     pub async fn edit_in(
         &self,
         transaction: &Transaction,
@@ -65,11 +66,11 @@ impl Tree {
         self.edit_into(sink, root, changes).await
     }
 
-    /// Edits a tree, as [`edit`](Self::edit) does, with changes that come one by one, ascending by
-    /// name, for more of them than memory has room for. An error among them ends it, and nothing is
-    /// changed; names that do not ascend are [`Kind::Invalid`].
+    /// Edits a tree, as [`edit`](Self::edit) does, with changes from a stream, ascending by name, for
+    /// more changes than fit in memory. If the stream fails, nothing is changed; names that do not
+    /// ascend are [`Kind::Invalid`].
     ///
-    /// It takes memory for some 200 pages, and for a pin of each blob written, about 10 bytes a file.
+    /// Uses memory for some 200 pages, and for a pin of each blob written, about 10 bytes per file.
     pub async fn edit_sorted(
         &self,
         root: Root,
@@ -85,7 +86,7 @@ impl Tree {
         root: Root,
         changes: stream::BoxStream<'_, Result<(Name, Option<FileEntry>)>>,
     ) -> Result<Edited> {
-        // What is taken over from the old tree stays, also while others replace and collect it.
+        // Pages reused from the old tree stay, even if others replace and collect the tree meanwhile.
         let _old = self.0.blobs.pin(root.keep()).await;
         let mut edit = Edit {
             tree: self,
@@ -97,7 +98,7 @@ impl Tree {
         };
         let new = edit.run(changes).await?;
         edit.writer.finish().await?;
-        // Those that are not durable yet can be read from here alone.
+        // Pages that are not durable yet can be read only from here.
         for (hash, node) in edit.written.drain(..) {
             self.pages().put(hash, node);
         }
@@ -111,8 +112,8 @@ impl Tree {
         })
     }
 
-    /// Returns the tree without pages that have a single page below: the topmost one has several,
-    /// or files.
+    /// Returns the tree without top pages that have a single page below: its topmost page has several
+    /// pages, or files.
     async fn lower(&self, mut root: Root) -> Result<Root> {
         while root.level > 0 {
             let page = self.load_root::<Child>(root).await?;
@@ -141,20 +142,20 @@ struct Edit<'a> {
     old: Root,
     writer: Writer,
     pages: u64,
-    /// The latest pages of level 0 and all others, to be kept at hand once they are in the store.
+    /// The latest pages of level 0 and all other pages, for the cache once they are in the store.
     written: Vec<(Hash, Node)>,
-    /// The number of those that are of level 0.
+    /// The number of pages of level 0 among them.
     leaves: usize,
 }
 
-/// Changes of one level, ascending, with the next one at hand.
+/// The ascending changes of one level, with a look-ahead of one.
 struct Pending<'a, T> {
     next: Option<(Name, Option<T>)>,
     rest: stream::BoxStream<'a, Result<(Name, Option<T>)>>,
 }
 
 impl<T: Item> Pending<'_, T> {
-    /// The next change.
+    /// Returns the current change, and reads the next.
     async fn take(&mut self) -> Result<Option<(Name, Option<T>)>> {
         if self.next.is_none() {
             return Ok(None);
@@ -195,7 +196,7 @@ impl Edit<'_> {
         Err(Error::new(Kind::TooLarge, EDIT, "there are too many files"))
     }
 
-    /// Applies changes to one level, and gives what they change on the level above.
+    /// Applies changes to one level, and returns the resulting changes of the level above.
     async fn level<T: Item>(
         &mut self,
         level: u8,
@@ -213,7 +214,7 @@ impl Edit<'_> {
             replaced: BTreeMap::new(),
             changes: Changes::new(),
         };
-        // Here always a page begins, in the old tree and in the new one.
+        // At this point a page begins both in the old tree and in the new one.
         while let Some((name, _)) = &pending.next {
             let mut page = cursor.seek::<T>(name.as_str()).await?;
             loop {
@@ -258,7 +259,7 @@ impl Edit<'_> {
 struct Output<'a, 'b, T> {
     edit: &'a mut Edit<'b>,
     builder: Builder<'b, T>,
-    /// The old pages that were gone through, by their last names.
+    /// The old pages that were passed, by their last names.
     replaced: BTreeMap<Name, Hash>,
     changes: Changes,
 }
@@ -291,7 +292,7 @@ impl<T: Item> Output<'_, '_, T> {
             if page.level < self.edit.old.level {
                 self.changes.remove(page.last());
             } else {
-                // The old root; on its level, changes tell all that there is.
+                // The old root: on its level, the changes contain all pages.
                 self.changes.insert(page.last().clone(), Some(child));
             }
             return Ok(());
@@ -301,7 +302,7 @@ impl<T: Item> Output<'_, '_, T> {
         for blob in blobs {
             self.edit.writer.add(blob).await?;
         }
-        // Pages above others are few, and the topmost ones are looked at in the end.
+        // Pages above level 0 are few, and the topmost ones are read at the end.
         if self.edit.leaves >= MAX_WRITTEN {
             self.edit.leaves = 0;
             let is_inner = |(_, node): &(Hash, Node)| matches!(node, Node::Inner(_));
@@ -317,8 +318,8 @@ impl<T: Item> Output<'_, '_, T> {
 
 /// A stream for callers who build a tree from scratch.
 impl Tree {
-    /// The tree of these files, which come ascending by name, as
-    /// [`edit_sorted`](Self::edit_sorted) makes it.
+    /// Builds the tree of these files, which come ascending by name, as
+    /// [`edit_sorted`](Self::edit_sorted) does.
     pub async fn build(&self, files: Listing<(Name, FileEntry)>) -> Result<Edited> {
         let changes = files.map_ok(|(name, entry)| (name, Some(entry)));
         self.edit_sorted(Root::EMPTY, changes).await

@@ -1,4 +1,4 @@
-//! Finding a file in a tree by its hash.
+//! Finds a file in a tree by its hash.
 
 use larder_store_api::Result;
 use larder_store_engine::{Blobs, Hash};
@@ -11,16 +11,16 @@ use super::{
 /// The location of a file in a tree.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Located {
-    /// The pages from the root down to the one that names it.
+    /// The pages from the root down to the one that names the file.
     pub chain: Vec<Hash>,
-    /// Its place in the sequence of that page, counted from 1.
+    /// The file's position in the sequence of that page, counted from 1.
     pub offset: u64,
-    /// The blob that it is sealed in.
+    /// The blob that contains the sealed file.
     pub blob: Hash,
 }
 
-/// The first file with this hash: that of its bytes before sealing, which takes a `tree` that can read
-/// the pages, or that of its blob. There is no index: all pages may be looked at.
+/// Finds the first file with this hash, either of its bytes before sealing, which requires a `tree`
+/// that can read the pages, or of its blob. There is no index: this may read all pages.
 pub async fn find(
     blobs: &Blobs,
     tree: Option<&Tree>,

@@ -1,21 +1,24 @@
-//! A repo's tree: names to sealed files, in pages, so that cost follows the change.
+//! A repo's tree: maps names to sealed files, in pages, so that the cost of a change depends on its
+//! size.
 //!
-//! The files of a repo, ordered by name, are cut into pages; the pages, called by their last names,
-//! are cut into pages above; and so on, until one page is left, the root. All files are on level 0.
+//! The files of a repo, ordered by name, are cut into pages; the pages, identified by their last names,
+//! are cut into pages of the next level; and so on, until one page is left, the root. All files are on
+//! level 0.
 //!
-//! **Where a page ends** depends only on the names in it: after its 32nd item or a later one, where
-//! a keyed hash of level and name says so (one time in 32), or it has 512 items, or their length
-//! reaches 256 KiB. So the items from the page's start to an item tell if the page ends after it,
-//! both for the hash's word and for the two limits. Since the first page of a level starts at the
-//! first name, the names alone determine all pages: the same files make the same tree, whatever the
-//! order in which they came. And since pages far from a change start where they did, they are the
-//! same pages. On average a page has 64 items.
+//! **The end of a page** depends only on the names in it: a page ends after its 32nd item or a later
+//! one if a keyed hash of level and name says so (one time in 32), or if it has 512 items, or if their
+//! length reaches 256 KiB. So the items from the page's start up to an item determine whether the page
+//! ends there. Since the first page of a level starts at the first name, the names alone determine all
+//! pages: the same files make the same tree, whatever the order in which they were added. Since pages
+//! far from a change start where they did before, they stay the same. On average a page has 64 items.
 //!
-//! **A page is two blobs** ([`page`]): itself, sealed under the group's read key, and a sequence of
-//! hashes, not sealed, that names it and what is below it. So whoever has no read key can still
-//! copy a tree, keep it alive as a [`Format::Tree`](larder_store_engine::Format::Tree), and find what
-//! differs between two ([`walk`]).
+//! **A page consists of two blobs** ([`page`]): the page itself, sealed under the group's read key, and
+//! an unsealed sequence of hashes that names the page and everything below it. So a device without the
+//! read key can still copy a tree, keep it alive as a
+//! [`Format::Tree`](larder_store_engine::Format::Tree), and find the differences between two trees
+//! ([`walk`]).
 
+mod clash;
 pub mod count;
 mod cursor;
 mod diff;
@@ -44,7 +47,7 @@ use self::page::Node;
 pub use self::{
     diff::Difference,
     edit::Edited,
-    name::{MAX_NAME_LEN, Name},
+    name::{MAX_NAME_LEN, MAX_PART_LEN, Name},
 };
 pub use crate::root::{MAX_LEVEL, Root};
 use crate::{
@@ -52,40 +55,45 @@ use crate::{
     seal::{file::FileKey, page::PageKeys},
 };
 
-/// The operation of errors about pages that are here and are not what they must be: whoever made them is at
-/// fault, and not the store.
+/// The operation of errors about malformed pages: their author is at fault, not the store.
 pub const MALFORMED: &str = "sync.tree.read";
 
-/// The number of opened pages of level 0 that are kept in memory; each is at most 260 KiB.
+/// The number of opened pages of level 0 in the cache; each is at most 260 KiB.
 const CACHED_LEAVES: NonZeroUsize = NonZeroUsize::new(64).expect("64 is not zero");
 
-/// The number of other pages that are kept in memory: all that a million files have.
+/// The number of other pages in the cache: enough for all of a million files.
 const CACHED_INNER: NonZeroUsize = NonZeroUsize::new(384).expect("384 is not zero");
 
 const BOUNDARY_CONTEXT: &str = "larder 2026 tree boundary key v1";
 
-/// A file of a repo, under its name.
+/// A file of a repo.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileEntry {
-    /// Its length in bytes, before sealing.
+    /// The length in bytes, before sealing.
     pub size: u64,
-    /// The time at which the file was last changed, in milliseconds since 1970.
+    /// The time of the last change, in milliseconds since 1970.
     pub modified: i64,
-    /// The hash of its bytes, before sealing.
+    /// The hash of the bytes, before sealing.
     pub hash: Hash,
-    /// The blob that it is sealed in.
+    /// The blob that contains the sealed file.
     pub blob: Hash,
-    /// The key that the file is sealed with.
+    /// The key of the sealed file.
     pub key: FileKey,
 }
 
 /// A file with its name.
-pub type Named = (Name, FileEntry);
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Named {
+    /// Its path.
+    pub name: Name,
+    /// The description of its bytes.
+    pub entry: FileEntry,
+}
 
 /// Reads and writes trees in a store, with a group's read key. A cheap handle.
 ///
-/// It keeps opened pages at hand, so use one for many calls. A page that is not what its place in
-/// the tree says is [`Kind::Corrupt`](larder_store_api::Kind::Corrupt), one that is not here
+/// It has a cache of opened pages, so use one for many calls. A page that contradicts its place in the
+/// tree is [`Kind::Corrupt`](larder_store_api::Kind::Corrupt), a missing one
 /// [`Kind::NotFound`](larder_store_api::Kind::NotFound), one of another epoch
 /// [`Kind::Denied`](larder_store_api::Kind::Denied).
 #[derive(Clone)]
@@ -98,7 +106,7 @@ struct Inner {
     pages: Mutex<Pages>,
 }
 
-/// Opened pages, by their sequences.
+/// A cache of opened pages, by their sequences.
 struct Pages {
     leaves: LruCache<Hash, Node>,
     inner: LruCache<Hash, Node>,
@@ -126,7 +134,7 @@ impl fmt::Debug for Tree {
 }
 
 impl Tree {
-    /// The trees in `blobs` that this key opens.
+    /// Returns a handle for the trees in `blobs` that this key opens.
     pub fn new(blobs: Blobs, read: &ReadKey) -> Self {
         Self(Arc::new(Inner {
             blobs,
@@ -139,12 +147,12 @@ impl Tree {
         }))
     }
 
-    /// The store that the trees are in.
+    /// Returns the store of the trees.
     pub fn blobs(&self) -> &Blobs {
         &self.0.blobs
     }
 
-    /// Files, ascending by name: those whose names begin with `prefix` and come after `after`.
+    /// Lists files, ascending by name: those whose names begin with `prefix` and come after `after`.
     pub fn list(&self, root: Root, prefix: &str, after: Option<&Name>) -> Listing<Named> {
         self.clone()
             .list_from(root, prefix.to_owned(), after.cloned())

@@ -1,4 +1,4 @@
-//! The bytes of a page, before it is sealed and after it was opened.
+//! The encoding of pages before sealing.
 //!
 //! ```text
 //! page             version u8 = 1 | level u8 | items u16 | for each: name, item
@@ -11,8 +11,8 @@
 //!                  BLAKE3(sequence of the page below) above
 //! ```
 //!
-//! Names ascend, and share all that they can. A page is called by the hash of its sequence, which
-//! everybody can follow, without the read key, to all that is below.
+//! Names ascend, and share the longest possible prefix. A page is identified by the hash of its
+//! sequence. Following sequences, everybody can reach all that is below a page without the read key.
 
 use std::sync::Arc;
 
@@ -29,7 +29,7 @@ pub const VERSION: u8 = 1;
 /// The most items of a page.
 pub const MAX_ITEMS: usize = 512;
 
-/// The length that ends a page, in bytes of its items with whole names.
+/// The length that ends a page, in bytes of its items with uncompressed names.
 pub const FULL_LEN: usize = 256 * 1024;
 
 /// The longest page, in bytes.
@@ -38,16 +38,16 @@ pub const MAX_PAGE_LEN: usize = HEAD_LEN + FULL_LEN + MAX_NAME_LEN + 4 + FileEnt
 const HEAD_LEN: usize = 4;
 const DECODE: &str = "sync.page.decode";
 
-/// The item that a page has for each name.
+/// An item of a page, which belongs to a name.
 pub(crate) trait Item: Clone + PartialEq + Send + Sync + Sized + 'static {
-    /// Its length in a page.
+    /// The length of the item in a page, without the name.
     const LEN: usize;
 
     /// Returns true if pages of this level have such items.
     fn fits(level: u8) -> bool;
     fn files(&self) -> u64;
     fn bytes(&self) -> u64;
-    /// Returns the hash that the page's sequence has for the item.
+    /// Returns the hash that represents the item in the page's sequence.
     fn link(&self) -> Hash;
     fn encode(&self, page: &mut Vec<u8>);
     fn decode(fields: &mut Fields<'_>, link: Hash) -> Result<Self>;
@@ -115,7 +115,7 @@ impl Item for FileEntry {
     }
 }
 
-/// A page below another one.
+/// The item that represents a page in the page above it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Child {
     pub hash: Hash,
@@ -177,7 +177,7 @@ pub(crate) struct Page<T> {
 }
 
 impl<T: Item> Page<T> {
-    /// [`Kind::Invalid`] where the items are of more bytes than can be counted.
+    /// Makes a page; [`Kind::Invalid`] if the sum of its sizes overflows.
     pub(crate) fn new(level: u8, items: Vec<(Name, T)>) -> Result<Self> {
         let sum = |of: fn(&T) -> u64| {
             let mut counts = items.iter().map(|(_, item)| of(item));
@@ -195,7 +195,7 @@ impl<T: Item> Page<T> {
         })
     }
 
-    /// The greatest name.
+    /// Returns the greatest name.
     pub(crate) fn last(&self) -> &Name {
         &self.items.last().expect("a page has an item").0
     }
@@ -214,7 +214,7 @@ impl<T: Item> Page<T> {
         for (name, item) in &self.items {
             let name = name.as_str();
             let shared = shared_len(before.as_bytes(), name.as_bytes());
-            let len = |len: usize| u16::try_from(len).expect("a name has at most 4096 bytes");
+            let len = |len: usize| u16::try_from(len).expect("a name has at most 3072 bytes");
             page.put_u16(len(shared));
             page.put_u16(len(name.len() - shared));
             page.put_slice(&name.as_bytes()[shared..]);
@@ -224,9 +224,9 @@ impl<T: Item> Page<T> {
         page
     }
 
-    /// The page in these bytes, all of them, of `level`, whose sequence goes on with `links`.
+    /// Decodes a page of `level` from all of these bytes; `links` is the rest of its sequence.
     ///
-    /// Bytes that are no such page are [`Kind::Invalid`].
+    /// Malformed bytes are [`Kind::Invalid`].
     pub(crate) fn decode(bytes: &[u8], level: u8, links: &[Hash]) -> Result<Self> {
         let mut fields = Fields::versioned(DECODE, VERSION, bytes)?;
         if bytes.len() > MAX_PAGE_LEN {
@@ -236,7 +236,7 @@ impl<T: Item> Page<T> {
         }
         let found = fields.u8()?;
         if found != level || !T::fits(level) {
-            let error = fields.invalid("the page is of another level");
+            let error = fields.invalid("the page does not have the expected level");
             return Err(error.with("level", found).with("wanted", level));
         }
         let count = usize::from(fields.u16()?);
@@ -249,19 +249,20 @@ impl<T: Item> Page<T> {
         let mut name = Vec::new();
         for link in links {
             next_name(&mut fields, &mut name)?;
-            // Names that share much are long only here.
+            // Names with long shared prefixes count with their full length.
             if whole >= FULL_LEN {
                 return Err(fields.invalid("the page is too long"));
             }
             whole += name.len() + 4 + T::LEN;
-            let text = str::from_utf8(&name).map_err(|_| fields.invalid("a name is no text"))?;
+            let text =
+                str::from_utf8(&name).map_err(|_| fields.invalid("a name is not valid UTF-8"))?;
             items.push((Name::new(text)?, T::decode(&mut fields, *link)?));
         }
         fields.end()?;
         Self::new(level, items)
     }
 
-    /// The sequence of this page, once it is sealed.
+    /// Returns the sequence of this page, given the hash of the sealed page.
     pub(crate) fn sequence(&self, sealed: Hash) -> Vec<u8> {
         let mut sequence = Vec::with_capacity(32 * (1 + self.items.len()));
         sequence.put_slice(sealed.as_bytes());
@@ -276,13 +277,13 @@ fn shared_len(a: &[u8], b: &[u8]) -> usize {
     a.iter().zip(b).take_while(|(a, b)| a == b).count()
 }
 
-/// Reads the name that comes after `name`, in its place.
+/// Reads the name after `name`, and replaces `name` by it.
 fn next_name(fields: &mut Fields<'_>, name: &mut Vec<u8>) -> Result<()> {
     let shared = usize::from(fields.u16()?);
     let rest = usize::from(fields.u16()?);
     let rest = fields.bytes(rest)?;
     let Some(before) = name.get(shared..) else {
-        return Err(fields.invalid("a name shares more than there is"));
+        return Err(fields.invalid("a name shares more bytes than the previous name has"));
     };
     if shared + rest.len() > MAX_NAME_LEN {
         return Err(fields.invalid("a name is too long"));
@@ -291,7 +292,7 @@ fn next_name(fields: &mut Fields<'_>, name: &mut Vec<u8>) -> Result<()> {
         return Err(fields.invalid("the names do not ascend"));
     }
     if rest.first() == before.first() {
-        return Err(fields.invalid("a name does not share all that it can"));
+        return Err(fields.invalid("a name does not share the longest possible prefix"));
     }
     name.truncate(shared);
     name.extend_from_slice(rest);
@@ -369,14 +370,14 @@ mod tests {
         assert!(refused(&other, 0, &links).contains("ascend"));
         let mut other = bytes.clone();
         other[at + 4] = 0xff;
-        assert!(refused(&other, 0, &links).contains("no text"));
+        assert!(refused(&other, 0, &links).contains("not valid UTF-8"));
         let mut other = bytes.clone();
         other[at + 1] = 3;
-        assert!(refused(&other, 0, &links).contains("more than there is"));
+        assert!(refused(&other, 0, &links).contains("more bytes than the previous"));
         let mut other = bytes.clone();
         other[at..at + 5].copy_from_slice(&[0, 0, 0, 2, b'a']);
         other.insert(at + 5, b'c');
-        assert!(refused(&other, 0, &links).contains("all that it can"));
+        assert!(refused(&other, 0, &links).contains("longest possible prefix"));
         let child = |files| Child {
             hash: Hash::EMPTY,
             files,
@@ -388,8 +389,8 @@ mod tests {
 
     #[test]
     fn a_page_is_not_longer_than_it_may_be_with_whole_names() {
-        let file = |i| (name(&format!("{}{i:04}", "x".repeat(4000))), entry(1));
-        let most = FULL_LEN.div_ceil(4004 + 4 + FileEntry::LEN);
+        let file = |i| (name(&format!("{}{i:04}", "x/".repeat(1500))), entry(1));
+        let most = FULL_LEN.div_ceil(3004 + 4 + FileEntry::LEN);
         for (count, fits) in [(most, true), (most + 1, false)] {
             let page = Page::new(0, (0..count).map(file).collect()).unwrap();
             let decoded = Page::<FileEntry>::decode(&page.encode(), 0, &links(&page));
@@ -415,7 +416,7 @@ mod tests {
             let page = Page::new(0, items).unwrap();
             let (bytes, links) = (page.encode(), links(&page));
             prop_assert_eq!(&Page::decode(&bytes, 0, &links).unwrap(), &page);
-            // Whatever else decodes is encoded as it was.
+            // Any other bytes that decode must encode to the same bytes.
             let mut other = bytes.to_vec();
             let at = flip % other.len();
             other[at] ^= 1;

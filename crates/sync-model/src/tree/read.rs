@@ -1,4 +1,4 @@
-//! Reading pages, and looking up files.
+//! Reads pages, and looks up files.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use crate::seal::page::OVERHEAD;
 const MAX_SEQUENCE: usize = 1 + MAX_ITEMS;
 
 impl Tree {
-    /// The file of this name, or `None` where there is none.
+    /// Returns the file with this name; `None` if there is none.
     pub async fn get(&self, root: Root, name: &Name) -> Result<Option<FileEntry>> {
         if root.is_empty() {
             return Ok(None);
@@ -30,8 +30,8 @@ impl Tree {
         Ok(found.filter(|(n, _)| n == name).map(|(_, e)| e.clone()))
     }
 
-    /// Finds a file of this name: the pages from the root down to the one that names it, and its
-    /// place in its sequence, counted from 1.
+    /// Finds the file with this name: returns the pages from the root down to the one that names it,
+    /// and its position in the sequence of that page, counted from 1.
     pub async fn locate(
         &self,
         root: Root,
@@ -57,9 +57,10 @@ impl Tree {
         Ok(found.map(|(_, entry)| (chain, at as u64 + 2, entry.clone())))
     }
 
-    /// The files that a page of level 0 names, in the order of its sequence.
+    /// Returns the files that a page of level 0 names, in the order of its sequence.
     pub async fn files_of(&self, page: Hash) -> Result<Vec<Named>> {
-        Ok(self.open::<FileEntry>(page, 0).await?.items)
+        let items = self.open::<FileEntry>(page, 0).await?.items.into_iter();
+        Ok(items.map(|(name, entry)| Named { name, entry }).collect())
     }
 
     pub(super) fn list_from(
@@ -76,7 +77,10 @@ impl Tree {
             while let Some(leaf) = page {
                 for (name, entry) in &leaf.items[leaf.position(first)..] {
                     if name.as_str() > after && name.as_str().starts_with(&prefix) {
-                        yield (name.clone(), entry.clone());
+                        yield Named {
+                            name: name.clone(),
+                            entry: entry.clone(),
+                        };
                     } else if name.as_str() > prefix.as_str() && !name.as_str().starts_with(&prefix) {
                         return;
                     }
@@ -86,7 +90,7 @@ impl Tree {
         })
     }
 
-    /// The tree whose topmost page has this sequence.
+    /// Returns the tree whose topmost page has this sequence.
     pub async fn find_root(&self, hash: Hash, level: u8) -> Result<Root> {
         if hash == Hash::EMPTY {
             return Ok(Root::EMPTY);
@@ -106,7 +110,7 @@ impl Tree {
         })
     }
 
-    /// The page whose sequence is `hash`, opened and checked against what is known of it.
+    /// Loads the page whose sequence is `hash`, and checks it against what is known of it.
     pub(super) async fn load<T: Item>(
         &self,
         hash: Hash,
@@ -116,7 +120,7 @@ impl Tree {
         let known = self.pages().get(&hash).map(T::of);
         let page = match known {
             Some(Some(page)) => page,
-            Some(None) => return Err(corrupt(hash, "the page is of another level")),
+            Some(None) => return Err(corrupt(hash, "the page does not have the expected level")),
             None => {
                 let page = Arc::new(self.open::<T>(hash, level).await?);
                 self.pages().put(hash, T::node(page.clone()));
@@ -124,10 +128,13 @@ impl Tree {
             }
         };
         if page.level != level {
-            return Err(corrupt(hash, "the page is of another level"));
+            return Err(corrupt(hash, "the page does not have the expected level"));
         }
         if page.files != expect.files || page.bytes != expect.bytes {
-            return Err(corrupt(hash, "the page has not the files that were said"));
+            return Err(corrupt(
+                hash,
+                "the page does not have the expected number of files",
+            ));
         }
         if expect.after.is_some_and(|after| page.items[0].0 <= *after) {
             return Err(corrupt(
@@ -136,12 +143,15 @@ impl Tree {
             ));
         }
         if expect.last.is_some_and(|last| last != page.last()) {
-            return Err(corrupt(hash, "the page does not end where was said"));
+            return Err(corrupt(
+                hash,
+                "the page does not end with the expected name",
+            ));
         }
         Ok(page)
     }
 
-    /// A page of which nothing else is known, as it says it is; not kept at hand.
+    /// Loads a page about which nothing else is known; it is not cached.
     pub(super) async fn peek<T: Item>(&self, hash: Hash, level: u8) -> Result<Arc<Page<T>>> {
         let known = self.pages().get(&hash).and_then(T::of);
         match known.filter(|page| page.level == level) {
@@ -167,11 +177,11 @@ impl Tree {
         })
     }
 
-    /// The page that the end of `path` is at; the path leads there from the root.
+    /// Loads the page at the end of `path`, which leads there from the root.
     pub(super) async fn load_below<T: Item>(&self, path: &[Step]) -> Result<Arc<Page<T>>> {
         let (page, at) = path.last().expect("a path leads somewhere");
         let (last, child) = &page.items[*at];
-        // Where the page before it ends, which may be below another page.
+        // The end of the previous page, which may be below another page.
         let before = path.iter().rev().find(|(_, at)| *at > 0);
         let expect = Expect {
             after: before.map(|(page, at)| &page.items[at - 1].0),
@@ -182,7 +192,7 @@ impl Tree {
         self.load(child.hash, page.level - 1, expect).await
     }
 
-    /// The topmost page, where it has items of this type.
+    /// Loads the topmost page, if it has items of this type.
     pub(super) async fn load_root<T: Item>(&self, root: Root) -> Result<Arc<Page<T>>> {
         let expect = Expect {
             files: root.files,
@@ -199,13 +209,13 @@ impl Tree {
     }
 }
 
-/// The facts that are known about a page before it is read.
+/// The known facts about a page before it is read.
 pub(super) struct Expect<'a> {
     pub files: u64,
     pub bytes: u64,
-    /// It begins after this name.
+    /// The page begins after this name.
     pub after: Option<&'a Name>,
-    /// It ends with this name.
+    /// The page ends with this name.
     pub last: Option<&'a Name>,
 }
 
@@ -213,7 +223,7 @@ pub(super) fn corrupt(hash: Hash, message: &'static str) -> Error {
     Error::new(Kind::Corrupt, MALFORMED, message).with("page", hash)
 }
 
-/// The hashes of a sequence; none of the empty one.
+/// Returns the hashes in a sequence; the empty sequence has none.
 pub(super) async fn sequence(blobs: &Blobs, hash: Hash) -> Result<Vec<Hash>> {
     if hash == Hash::EMPTY {
         return Ok(Vec::new());
@@ -221,16 +231,16 @@ pub(super) async fn sequence(blobs: &Blobs, hash: Hash) -> Result<Vec<Hash>> {
     let bytes = limited(blobs, hash, MAX_SEQUENCE * 32).await?;
     let (hashes, rest) = bytes.as_chunks::<32>();
     if !rest.is_empty() || hashes.len() < 2 {
-        return Err(corrupt(hash, "this is no sequence of a page"));
+        return Err(corrupt(hash, "the blob is not the sequence of a page"));
     }
     Ok(hashes.iter().map(|hash| Hash::from(*hash)).collect())
 }
 
-/// A whole blob, which must not be longer than `max`.
+/// Returns a whole blob, which must not be longer than `max`.
 async fn limited(blobs: &Blobs, hash: Hash, max: usize) -> Result<Bytes> {
     let bytes = blobs.read_to_bytes(hash, 0..max as u64 + 1).await?;
     if bytes.len() > max {
-        return Err(corrupt(hash, "it is longer than such a blob can be").with("limit", max));
+        return Err(corrupt(hash, "the blob is longer than any valid one").with("limit", max));
     }
     Ok(bytes)
 }

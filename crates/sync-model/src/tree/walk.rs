@@ -1,7 +1,7 @@
-//! Following a tree without the read key: what a replica can do.
+//! Follows a tree without the read key, as a replica does.
 //!
-//! The sequences of a tree are not sealed. They tell how many blobs there are, which are pages and
-//! which are files, and nothing of names or contents.
+//! The sequences of a tree are not sealed. They reveal how many blobs there are and which are pages or
+//! files, but nothing about names or contents.
 
 use std::collections::HashSet;
 
@@ -13,7 +13,7 @@ use super::{
     read::{corrupt, sequence},
 };
 
-/// The part of a tree that a hash names.
+/// The role of a blob in a tree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Part {
     /// The sequence of a page of this level.
@@ -30,18 +30,18 @@ pub enum Part {
 /// A blob of a tree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Reached {
-    /// Its hash.
+    /// The hash of the blob.
     pub hash: Hash,
-    /// The part of the tree that it is.
+    /// The role of the blob in the tree.
     pub part: Part,
 }
 
-/// Returns what the sequence `hash` of a page of `level` names: the sealed page first, then files
-/// if the level is 0, else sequences of the level below.
+/// Returns what the sequence `hash` of a page of `level` names: the sealed page first, then files if
+/// the level is 0, else sequences of the level below.
 ///
-/// A blob that is no such sequence is [`Kind::Corrupt`](larder_store_api::Kind::Corrupt), one that is not here
-/// [`Kind::NotFound`](larder_store_api::Kind::NotFound).
-/// That the pages are what the sequences say shows only to readers.
+/// A blob that is not such a sequence is [`Kind::Corrupt`](larder_store_api::Kind::Corrupt), a missing
+/// one [`Kind::NotFound`](larder_store_api::Kind::NotFound).
+/// Only a reader can check whether the pages match the sequences.
 pub async fn children(blobs: &Blobs, hash: Hash, level: u8) -> Result<Vec<Reached>> {
     if level > MAX_LEVEL {
         return Err(corrupt(hash, "a tree is not that deep"));
@@ -59,11 +59,12 @@ pub async fn children(blobs: &Blobs, hash: Hash, level: u8) -> Result<Vec<Reache
     Ok(reached.collect())
 }
 
-/// A way down a tree, level by level: the one traversal of trees by their hashes.
+/// A walk down a tree, level by level: the one traversal of trees by their hashes.
 ///
-/// The caller opens the pages, and says what is [below](Self::below) each: it may fetch them first, read
-/// more of them than their sequences, or stop. With an older tree beside it, pages that both have on one level
-/// are told apart and not gone below, so that the cost follows the difference.
+/// The caller opens the pages, and passes in what is [below](Self::below) each: it may fetch them
+/// first, read more than their sequences, or stop. If an older tree is given, pages that both have on
+/// one level are reported separately and not descended into, so that the cost depends on the
+/// difference.
 ///
 /// ```text
 /// while let Some(level) = walk.next_level() {
@@ -75,10 +76,10 @@ pub async fn children(blobs: &Blobs, hash: Hash, level: u8) -> Result<Vec<Reache
 pub struct Walk {
     new: Root,
     old: Root,
-    /// The level that comes next.
+    /// The next level.
     next: Option<u8>,
     pages: Vec<Vec<Hash>>,
-    /// The pages of the next level that were named: an author may name one again and again.
+    /// The pages of the next level that were named so far: an author may name one repeatedly.
     seen: HashSet<Hash>,
     old_pages: HashSet<Hash>,
 }
@@ -86,9 +87,10 @@ pub struct Walk {
 /// The pages of one level.
 #[derive(Debug)]
 pub struct Level {
-    /// The number of the level; that of the leaves is 0.
+    /// The number of the level; the leaves have 0.
     pub number: u8,
-    /// The pages that only the newer tree has, in its order. Each with those above it, from the root down.
+    /// The pages that only the newer tree has, in its order. Each is preceded by the pages above it,
+    /// from the root down.
     pub pages: Vec<Vec<Hash>>,
     /// The pages that both trees have.
     pub shared: Vec<Vec<Hash>>,
@@ -97,18 +99,20 @@ pub struct Level {
 }
 
 impl Walk {
-    /// A walk down all of a tree.
+    /// Starts a walk down all of a tree.
     ///
     /// # Errors
-    /// [`Kind::Corrupt`](larder_store_api::Kind::Corrupt) where no tree is as deep.
+    /// [`Kind::Corrupt`](larder_store_api::Kind::Corrupt) if the root's level is greater than that of
+    /// any valid tree.
     pub fn down(root: Root) -> Result<Self> {
         Self::between(Root::EMPTY, root)
     }
 
-    /// A walk down what of `new` is not in `old`.
+    /// Starts a walk down the parts of `new` that are not in `old`.
     ///
     /// # Errors
-    /// [`Kind::Corrupt`](larder_store_api::Kind::Corrupt) where no tree is as deep.
+    /// [`Kind::Corrupt`](larder_store_api::Kind::Corrupt) if a root's level is greater than that of any
+    /// valid tree.
     pub fn between(old: Root, new: Root) -> Result<Self> {
         let highest = new.level.max(old.level);
         if highest > MAX_LEVEL {
@@ -124,7 +128,8 @@ impl Walk {
         })
     }
 
-    /// The next level, from above; `None` once nothing is left that only the newer tree has.
+    /// Returns the next level, from the top down; `None` if the newer tree has no more pages of its
+    /// own.
     pub fn next_level(&mut self) -> Option<Level> {
         let number = self.next.filter(|_| self.new.hash != Hash::EMPTY)?;
         self.next = number.checked_sub(1);
@@ -154,7 +159,7 @@ impl Walk {
         })
     }
 
-    /// The pages below one of the newer tree.
+    /// Adds the pages below a page of the newer tree.
     pub fn below(&mut self, chain: &[Hash], pages: impl IntoIterator<Item = Hash>) {
         for page in pages {
             if self.seen.insert(page) {
@@ -163,13 +168,13 @@ impl Walk {
         }
     }
 
-    /// The pages below one of the older tree.
+    /// Adds the pages below a page of the older tree.
     pub fn old_below(&mut self, pages: impl IntoIterator<Item = Hash>) {
         self.old_pages.extend(pages);
     }
 }
 
-/// The sequences of pages among what a page names.
+/// Returns the sequences of pages among the blobs that a page names.
 pub fn sequences(named: &[Reached]) -> impl Iterator<Item = Hash> {
     let sequences = named
         .iter()

@@ -1,4 +1,4 @@
-//! The files of a tree that a device wants to have: by its policy, and by what is pinned.
+//! The files of a tree that a device wants to have, according to its policy and its pins.
 //!
 //! ```text
 //! policy           version u8 = 1 | what u8 (1 everything, 2 names, 3 pinned, 4 selected)
@@ -13,30 +13,31 @@ use larder_store_api::{Error, Kind, Result};
 use super::name::{MAX_NAME_LEN, Name};
 use crate::{codec::Fields, seal::file::sealed_len};
 
-/// The most prefixes that a policy has.
+/// The most prefixes of a policy.
 pub const MAX_PREFIXES: usize = 64;
 
 const VERSION: u8 = 1;
 const SET: &str = "sync.policy.set";
 const READ: &str = "sync.policy.read";
 
-/// The contents that a member wants to have of others' repos. Pinned files are always wanted, and so are all
-/// of its own.
+/// The contents of others' repos that a member wants to have. Pinned files and the member's own files
+/// are always wanted.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum Policy {
     /// Everything.
     #[default]
     Everything,
-    /// Files that are chosen by path and size. A replica, which sees no paths, goes by size alone.
+    /// Files that are chosen by path and size. A replica, which sees no paths, applies only the size.
     Selected {
-        /// The prefixes of the wanted paths; any path if there is none.
+        /// The prefixes of the wanted paths; if there are none, any path is wanted.
         prefixes: Vec<String>,
-        /// The most bytes that a wanted file has.
+        /// The length of the longest wanted file, in bytes.
         up_to: u64,
     },
-    /// None, but when they are read; what was read stays.
+    /// No contents, except of files that are read; those then stay.
     Names,
-    /// Only pinned files. A file that was read nevertheless stays until it is freed.
+    /// Only pinned files. Other files that are read nevertheless stay until they are freed.
     Pinned,
 }
 
@@ -73,7 +74,7 @@ impl Policy {
         Ok(bytes.freeze())
     }
 
-    /// Decodes a policy. Bytes that are none are [`Kind::Invalid`].
+    /// Decodes a policy. Malformed bytes are [`Kind::Invalid`].
     pub fn decode(value: &[u8]) -> Result<Self> {
         let mut fields = Fields::versioned(READ, VERSION, value)?;
         let policy = match fields.u8()? {
@@ -97,7 +98,7 @@ impl Policy {
                 Self::Selected { prefixes, up_to }
             }
             other => {
-                let error = fields.invalid("a policy that is not known here");
+                let error = fields.invalid("the kind of policy is unknown");
                 return Err(error.with("policy", other));
             }
         };
@@ -106,7 +107,7 @@ impl Policy {
     }
 }
 
-/// The files that a device wants of one repo: by its policy, and by what is pinned.
+/// The files of one repo that a device wants, according to its policy and its pins.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Wants {
     policy: Policy,
@@ -117,7 +118,7 @@ pub struct Wants {
 pub type WantsDigest = [u8; 8];
 
 impl Wants {
-    /// Every file.
+    /// All files are wanted.
     pub const EVERYTHING: Self = Self {
         policy: Policy::Everything,
         pinned: BTreeSet::new(),
@@ -128,17 +129,17 @@ impl Wants {
         Self { policy, pinned }
     }
 
-    /// Returns whether every file is wanted.
+    /// Returns true if every file is wanted.
     pub fn all(&self) -> bool {
         self.policy == Policy::Everything
     }
 
-    /// Returns whether no file is wanted.
+    /// Returns true if no file is wanted.
     pub fn none(&self) -> bool {
         matches!(self.policy, Policy::Names | Policy::Pinned) && self.pinned.is_empty()
     }
 
-    /// Returns whether this file is wanted.
+    /// Returns true if this file is wanted.
     pub fn wants(&self, name: &Name, size: u64) -> bool {
         let name = name.as_str();
         let selected = match &self.policy {
@@ -152,7 +153,7 @@ impl Wants {
         selected || self.is_pinned(name)
     }
 
-    /// Returns whether files that were read stay although they are not wanted otherwise.
+    /// Returns true if files that were read stay although they are not wanted otherwise.
     pub fn keeps_read(&self) -> bool {
         self.policy == Policy::Names
     }
@@ -165,7 +166,7 @@ impl Wants {
                     .any(|(at, _)| self.pinned.contains(&name[..at])))
     }
 
-    /// The longest sealed file that a replica wants, which sees no names.
+    /// Returns the length of the longest sealed file that a replica, which sees no names, wants.
     pub fn longest_sealed(&self) -> u64 {
         match &self.policy {
             Policy::Everything => u64::MAX,
@@ -174,7 +175,7 @@ impl Wants {
         }
     }
 
-    /// Returns a digest that differs where something else is wanted.
+    /// Returns a digest that changes whenever other files are wanted.
     pub fn digest(&self) -> Result<WantsDigest> {
         let mut hasher = blake3::Hasher::new();
         hasher.update(&self.policy.encode()?);

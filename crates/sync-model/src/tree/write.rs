@@ -1,4 +1,4 @@
-//! Cutting items into pages, and writing pages to the store.
+//! Cuts items into pages, and writes pages to the store.
 
 use larder_store_api::{Error, Kind, Result};
 use larder_store_engine::{Blobs, Hashed, Pin, Transaction};
@@ -12,7 +12,8 @@ use super::{
 /// The fewest items that a page has, unless it is the last of its level.
 pub const MIN_ITEMS: usize = 32;
 
-/// A page ends after one in so many of the items beyond its first [`MIN_ITEMS`].
+/// After its first [`MIN_ITEMS`], a page ends at each further item with a probability of one in this
+/// number.
 const ONE_IN: u32 = 32;
 
 /// The number of blobs that are added at a time.
@@ -41,7 +42,7 @@ impl<'a, T: Item> Builder<'a, T> {
         self.items.is_empty()
     }
 
-    /// Takes the next item, and gives the page that it ends.
+    /// Adds the next item, and returns the page that it ends, if any.
     pub(super) fn push(&mut self, name: Name, item: T) -> Result<Option<Page<T>>> {
         self.len += name.as_str().len() + 4 + T::LEN;
         let count = self.items.len() + 1;
@@ -59,7 +60,7 @@ impl<'a, T: Item> Builder<'a, T> {
         Ok(None)
     }
 
-    /// The last page, where one has begun.
+    /// Returns the last page, if one has begun.
     pub(super) fn finish(&mut self) -> Result<Option<Page<T>>> {
         self.len = 0;
         let items = std::mem::take(&mut self.items);
@@ -71,8 +72,8 @@ impl<'a, T: Item> Builder<'a, T> {
 }
 
 impl Tree {
-    /// Returns true if the hash of a name says that a page may end after it. The hash is keyed, so
-    /// that whoever gives files their names cannot make pages long.
+    /// Returns true if the hash of a name says that a page may end after it. The hash is keyed, so that
+    /// choosing the names of files does not allow anyone to make pages long.
     fn says_end(&self, level: u8, name: &Name) -> bool {
         let text = [&[level], name.as_str().as_bytes()].concat();
         let hash = blake3::keyed_hash(&self.0.boundary, &text);
@@ -80,7 +81,7 @@ impl Tree {
         u32::from_be_bytes(*first) % ONE_IN == 0
     }
 
-    /// The two blobs of a page, and what stands for it above.
+    /// Returns the two blobs of a page, and the item that represents it in the page above.
     pub(super) fn seal<T: Item>(&self, page: &Page<T>) -> (Child, [Hashed; 2]) {
         let sealed = Hashed::new(self.0.keys.seal(&page.encode()));
         let sequence = Hashed::new(page.sequence(sealed.hash()));
@@ -93,12 +94,12 @@ impl Tree {
     }
 }
 
-/// The target of the blobs of pages.
+/// The destination of the blobs of pages.
 #[derive(Debug, Clone)]
 pub(super) enum Sink {
-    /// Into the store: they are durable before the edit ends.
+    /// The store: the blobs are durable before the edit ends.
     Store(Blobs),
-    /// Into a transaction: they become durable with all else that it says.
+    /// A transaction: the blobs become durable together with its other changes.
     Transaction(Transaction),
 }
 
@@ -115,7 +116,7 @@ impl Sink {
 pub(super) struct Writer {
     sink: Sink,
     waiting: Vec<Hashed>,
-    /// At most one batch, so that the next can be made meanwhile.
+    /// The running batch; at most one, so that the next can be prepared meanwhile.
     adding: JoinSet<Result<Vec<Pin>>>,
     /// The pins of the added blobs, which stay until all are added.
     pins: Vec<Pin>,
@@ -164,7 +165,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Waits until all is where it goes. Added blobs are pinned until the writer is dropped.
+    /// Waits until all blobs are written. Added blobs are pinned until the writer is dropped.
     pub(super) async fn finish(&mut self) -> Result<()> {
         self.wait().await?;
         let pins = self.batch().await?;

@@ -1,4 +1,4 @@
-//! Helpers that the tests of this crate share.
+//! Helpers for the tests of this crate.
 #![allow(dead_code)]
 
 use std::{collections::BTreeMap, sync::Arc};
@@ -31,7 +31,7 @@ pub fn name(text: &str) -> Name {
     Name::new(text).unwrap()
 }
 
-/// Some file; another version is another file.
+/// Returns a file; another version is another file.
 pub fn entry(version: u64) -> FileEntry {
     let hash = Hash::of(version.to_be_bytes());
     FileEntry {
@@ -43,7 +43,7 @@ pub fn entry(version: u64) -> FileEntry {
     }
 }
 
-/// Names as in a folder of photos, the same for the same count.
+/// Returns names as in a folder of photos; equal counts give equal names.
 pub fn many(count: u64) -> impl Iterator<Item = (Name, FileEntry)> {
     (0..count).map(|i| {
         let text = format!("photos/{:04}/IMG_{:06}.jpeg", i / 500, i);
@@ -52,5 +52,9 @@ pub fn many(count: u64) -> impl Iterator<Item = (Name, FileEntry)> {
 }
 
 pub async fn contents(tree: &Tree, root: Root) -> Files {
-    tree.list(root, "", None).try_collect().await.unwrap()
+    tree.list(root, "", None)
+        .map_ok(|named| (named.name, named.entry))
+        .try_collect()
+        .await
+        .unwrap()
 }

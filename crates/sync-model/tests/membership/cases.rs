@@ -137,7 +137,7 @@ fn only_who_outranks_somebody_removes_them() {
         let id = group.remove(by, &[target]);
         assert_eq!(group.log.set_aside(id), Some(Reason::Targets), "{by:?}");
     }
-    // Who may not remove is below all who may.
+    // A member without the right to remove is below all who have it.
     group.remove(&eve, &[&dan]);
     group.remove(&bob, &[&eve]);
     assert!(!group.has(&dan) && !group.has(&eve));
@@ -229,7 +229,7 @@ fn an_open_invite_ends_with_whoever_knows_it() {
     group.remove(&ann, &[&bob, &cy]);
     let open = |group: &Group, cap| group.state().invites[&cap].is_open(group.now);
     assert!(!open(&group, made_cap) && !open(&group, used_cap) && open(&group, other_cap));
-    // Who came before stays; who comes beside the removal or after it does not.
+    // A device that came before stays; one that comes beside the removal or after it does not.
     let (eve, fay, gil) = (Device::new(601), Device::new(602), Device::new(603));
     behind.now += 50;
     behind.use_invite(&ann, &made, &eve);
@@ -270,7 +270,7 @@ fn rights_and_invites_end_at_their_time() {
     };
     group.say(&ann, Body::Cap(cap));
     group.say(&bob, Body::Keys(bob.keys()));
-    // What a guest hands on ends with the guest.
+    // Rights that a guest hands on end with the guest.
     let cy = group.join(&bob, Rights::READ);
     let (link, _) = group.invite(&bob, Rights::READ, 1);
     let member = |device: &Device| group.state().members[&device.key].clone();
@@ -422,7 +422,7 @@ fn what_is_said_beside_the_removal_of_who_says_it_is_void() {
     assert!(group.has(&before) && !group.has(&given) && !group.has(&admitted));
     let state = group.state();
     assert!(state.void.contains_key(&void));
-    // Who is out knows the invite, which has ended with that: it is let in anew.
+    // The device knows the invite, which has ended with that; a cap of its own lets it in again.
     assert!(state.waiting.is_empty() && state.gone.contains_key(&admitted.key));
     group.say(&ann, cap(&admitted));
     assert!(group.has(&admitted));

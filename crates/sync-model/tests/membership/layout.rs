@@ -116,7 +116,7 @@ fn no_other_bytes_are_an_operation() {
             assert!(Op::decode_trusted(&bytes[..at]).is_err(), "{at} bytes");
             let mut other = bytes.clone();
             other[at] ^= 1;
-            // What still is one says something else, and nobody signed it.
+            // An operation that is still valid says something else, and nobody signed it.
             if let Ok(read) = Op::decode_trusted(&other) {
                 assert_eq!(read.encode(), other);
                 assert!(read.verify().is_err(), "byte {at} of {op:?}");

@@ -478,7 +478,7 @@ impl World {
             return;
         };
         if known.is_none() {
-            // Who writes is never stuck: the epoch that it makes is one that it may seal under.
+            // A writer is never stuck: it may seal under the epoch that it makes.
             let usable = self.actors[who].log.usable(self.now);
             assert!(usable.contains(&epoch), "a new epoch is not usable");
         }

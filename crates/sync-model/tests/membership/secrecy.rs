@@ -208,7 +208,7 @@ pub fn came_back(
             _ => false,
         };
         let is_new = gives && !known.contains(&op.id()) && log.set_aside(op.id()).is_none();
-        // What ended with time alone may have begun again, and been made void only later.
+        // Rights that ended with time alone may have begun again, and been made void only later.
         is_new && (by.is_empty() || !is_void(log, state, op)) && {
             let past = past(log, op.id());
             by.iter().all(|by| past.contains(by))
@@ -216,7 +216,7 @@ pub fn came_back(
     })
 }
 
-/// Returns whether somebody who is not out gave a device rights in knowledge of all these.
+/// Returns whether a member gave a device rights again in knowledge of all these removals.
 fn given_again(log: &Log, key: PublicKey, by: &BTreeSet<OpId>, out: &BTreeSet<PublicKey>) -> bool {
     log.ops().any(|op| {
         let gives = match op.body() {

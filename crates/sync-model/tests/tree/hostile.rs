@@ -1,10 +1,10 @@
-//! Pages that are not what they should be are errors, never other files.
+//! Tests that malformed pages cause errors, and never show other files.
 
 use super::*;
 use larder_store_engine::{Blobs, Source};
 use larder_sync_model::{keys::ReadKey, seal::page::PageKeys};
 
-/// The blobs of another store, with one of them changed on the way, under its own hash.
+/// Returns the hashes of a sequence.
 async fn sequence_of(blobs: &Blobs, hash: Hash) -> Vec<Hash> {
     let bytes = blobs.read_to_bytes(hash, 0..u64::MAX).await.unwrap();
     let (hashes, _) = bytes.as_chunks::<32>();
@@ -12,7 +12,7 @@ async fn sequence_of(blobs: &Blobs, hash: Hash) -> Vec<Hash> {
 }
 
 async fn add(blobs: &Blobs, bytes: impl Into<Source>) -> Hash {
-    // In a store in memory, nothing is collected unless asked.
+    // An in-memory store collects nothing unless asked.
     blobs.add(bytes).await.unwrap().hash()
 }
 
@@ -36,7 +36,7 @@ async fn fails(tree: &Tree, root: Root, kind: Kind) {
     assert_eq!(error.kind(), kind, "{error:?}");
     let change = BTreeMap::from([(name("zzz"), Some(entry(1)))]);
     let error = tree.edit(root, change.clone()).await.err();
-    // An edit reads only what it changes; it may not meet the damage.
+    // An edit reads only the pages that it changes; it may miss the damage.
     assert!(error.is_none_or(|error| error.kind() == kind));
 }
 
@@ -97,7 +97,7 @@ async fn a_sequence_that_is_none_is_refused() {
         let hash = add_sequence(blobs, hashes).await;
         let fresh = Tree::new(blobs.clone(), &key());
         if hashes == &good[1..] {
-            // A file where the page should be; its blob is not here.
+            // A file in the place of the page; its blob is not here.
             fails(&fresh, Root { hash, ..root }, Kind::NotFound).await;
         } else {
             fails(&fresh, Root { hash, ..root }, Kind::Corrupt).await;
@@ -109,7 +109,7 @@ async fn a_sequence_that_is_none_is_refused() {
     fails(&tree, Root { hash, ..root }, Kind::Corrupt).await;
 }
 
-/// A page that somebody with the read key made, of any bytes.
+/// Pages that a holder of the read key made from arbitrary bytes.
 #[tokio::test]
 async fn a_page_made_by_a_member_is_checked() {
     let tree = tree().await;
@@ -139,11 +139,11 @@ async fn a_page_made_by_a_member_is_checked() {
         files,
         bytes,
     };
-    // As it should be, though cut in another way.
+    // A correct page, though cut in another way.
     let links = [pair.hash];
     let hash = made(inner(&[(b"b", 2, 3)]), &links).await;
     assert_eq!(contents(&tree, root(hash, 2, 3)).await.len(), 2);
-    // Below is another last name, other counts, or another order.
+    // The page below has another last name, other counts, or another order.
     let hash = made(inner(&[(b"c", 2, 3)]), &links).await;
     fails(&tree, root(hash, 2, 3), Kind::Corrupt).await;
     let hash = made(inner(&[(b"b", 3, 3)]), &links).await;
@@ -152,7 +152,7 @@ async fn a_page_made_by_a_member_is_checked() {
     fails(&tree, root(hash, 2, 4), Kind::Corrupt).await;
     let hash = made(inner(&[(b"b", u64::MAX, 4), (b"c", 2, 4)]), &[pair.hash; 2]).await;
     fails(&tree, root(hash, 1, 8), Kind::Corrupt).await;
-    // A page whose names begin before the page before it ends.
+    // A page whose names begin before the end of the page before it.
     let first = build(&tree, [(name("a"), entry(1))]).await.root;
     let items: [(&[u8], u64, u64); 2] = [(b"a", 1, 1), (b"b", 2, 3)];
     let hash = made(inner(&items), &[first.hash, pair.hash]).await;

@@ -1,12 +1,12 @@
-//! Tests of what a holder of no read key can find out: all blobs of a tree, and no name.
+//! Tests of what can be found out without the read key: all blobs of a tree, and no name.
 
 use std::collections::HashSet;
 
 use super::*;
 use larder_sync_model::tree::walk::{Part, Reached, Walk, children, sequences};
 
-/// All blobs of a tree, from the root down; but not what is below pages that the tree `than` has too, nor
-/// files that its other pages have.
+/// Returns all blobs of a tree, from the root down; but not those below pages that the tree `than` has
+/// too, nor files that its other pages have.
 async fn try_all(tree: &Tree, root: Root, than: Root) -> Result<Vec<Reached>> {
     let blobs = tree.blobs();
     let mut walk = Walk::between(than, root)?;
@@ -85,7 +85,7 @@ async fn a_walk_leaves_out_what_an_older_tree_has() {
     let hashes: HashSet<Hash> = reached.iter().map(|reached| reached.hash).collect();
     assert_eq!(hashes.len() as u64, 2 * new.pages + 1);
     assert!(hashes.contains(&entry(99_999).blob));
-    // Of another height, in both directions.
+    // Trees of different heights, in both directions.
     let small = build(&tree, many(30)).await;
     assert_eq!(small.root.level, 0);
     let reached = all(&tree, old.root, Some(small.root)).await;
@@ -102,7 +102,7 @@ async fn a_walk_does_not_follow_what_is_no_tree() {
     let kind = async |root: Root| try_all(&tree, root, Root::EMPTY).await.unwrap_err().kind();
     let deep = |level| Root { level, ..root };
     assert_eq!(kind(deep(200)).await, Kind::Corrupt);
-    // Files of this test have no blobs; as sequences they would be missing.
+    // Files of this test have no blobs; if they were taken as sequences, they would be missing.
     assert_eq!(kind(deep(5)).await, Kind::NotFound);
     let hash = tree.blobs().add(vec![7; 1 << 20]).await.unwrap().hash();
     assert_eq!(kind(Root { hash, ..root }).await, Kind::Corrupt);

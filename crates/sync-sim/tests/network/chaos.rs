@@ -1,4 +1,4 @@
-//! Seeds, liars and canaries.
+//! Tests with many seeds, tampering nodes and patterns to search for.
 
 use bytes::Bytes;
 use larder_net_api::Address;
@@ -18,7 +18,7 @@ fn runtime() -> tokio::runtime::Runtime {
     runtime.build().unwrap()
 }
 
-/// Five nodes that talk a lot over bad links, while some crash and some are cut.
+/// Runs five nodes that exchange a lot over bad links, while some crash and some are cut.
 async fn scenario(seed: u64) -> (Vec<String>, u64) {
     let sim = SimNetwork::new(seed);
     sim.set_default_link(Link {
@@ -105,7 +105,7 @@ async fn a_liar_is_tampered_with_and_nobody_else() {
         Some(Box::new(|crossing, bytes| {
             assert_eq!((crossing.from, crossing.to), (key(1), key(2)));
             let mut bytes = bytes.to_vec();
-            // The tenth byte of each stream, however it is cut.
+            // The tenth byte of each stream, however the stream is cut into chunks.
             let nth = 9u64.checked_sub(crossing.offset);
             if let Some(byte) = nth.and_then(|n| bytes.get_mut(n as usize)) {
                 *byte ^= 0xff;
@@ -122,7 +122,7 @@ async fn a_liar_is_tampered_with_and_nobody_else() {
     assert_eq!(read_all(&mut back).await, expected);
     send_all(&mut back, &[1; 15]).await;
     assert_eq!(read_all(&mut out).await, [1; 15]);
-    // A liar may say more than it was asked to, or nothing.
+    // A tampering node may send more bytes than it was given, or none.
     sim.set_tamper(key(1), Some(Box::new(|_, bytes| bytes.repeat(2).into())));
     let mut out = here.open().await.unwrap();
     send_all(&mut out, b"ab").await;

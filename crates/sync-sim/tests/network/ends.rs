@@ -1,4 +1,4 @@
-//! Tests of streams and connections that end, break or are cut, and of what each side is told.
+//! Tests of streams and connections that end, break or are cut, and of the errors on each side.
 
 use std::{io::ErrorKind, time::Duration};
 
@@ -23,7 +23,7 @@ async fn a_stream_that_was_not_shut_down_never_looks_complete() {
     drop(out.send);
     let error = back.recv.read_to_end(&mut Vec::new()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::ConnectionReset);
-    // The other direction lives on.
+    // The other direction continues.
     send_all(&mut back, b"answer").await;
     let mut answer = Vec::new();
     out.recv.read_to_end(&mut answer).await.unwrap();
@@ -34,7 +34,7 @@ async fn a_stream_that_was_not_shut_down_never_looks_complete() {
 
 #[tokio::test(start_paused = true)]
 async fn a_crash_never_looks_like_an_end() {
-    // However much had left, and though the sender had shut its stream down.
+    // This holds however many bytes had left, and even though the sender had shut down its stream.
     for wait in [0, 1, 5, 50, 150, 400] {
         let sim = SimNetwork::new(9);
         sim.set_default_link(Link {
@@ -52,7 +52,7 @@ async fn a_crash_never_looks_like_an_end() {
         sleep(millis(wait)).await;
         sim.crash(key(1));
         assert_eq!(reader.await.unwrap(), Err(ErrorKind::ConnectionReset));
-        // The dead know it at once, the living a little later.
+        // The crashed node knows it at once, its peer a little later.
         assert_eq!(here.closed().await.kind(), Kind::Closed);
         assert_eq!(there.closed().await.kind(), Kind::Unavailable);
         let error = out.recv.read_u8().await.unwrap_err();
@@ -61,7 +61,7 @@ async fn a_crash_never_looks_like_an_end() {
         let error = a.connect(&b.addresses()[0], None).await.unwrap_err();
         assert_eq!(error.kind(), Kind::Closed);
         assert!(a.addresses().is_empty());
-        // It can come back; its earlier life does not.
+        // The node can come back; its earlier life cannot.
         let again = sim.node(key(1));
         connect(&b, &again).await;
         assert_eq!(a.accept().await.unwrap_err().kind(), Kind::Closed);
@@ -131,7 +131,7 @@ async fn a_stalled_link_takes_and_never_gives() {
     let hour = Duration::from_secs(3600);
     assert!(timeout(hour, back.recv.read_u8()).await.is_err());
     assert!(there.closed().now_or_never().is_none());
-    // The other direction is as it was.
+    // The other direction is unaffected.
     back.send.write_all(b"?").await.unwrap();
     out.recv.read_u8().await.unwrap();
     sim.set_link(key(1), key(2), latency(10));
@@ -167,7 +167,7 @@ async fn what_is_cancelled_leaves_nothing() {
     assert!(reset.recv.read_u8().await.is_err());
     drop(reset);
     assert_eq!(sim.held().streams, 0);
-    // Nothing was lost by giving up.
+    // The abandoned calls lost nothing.
     let (mut out, mut back) = stream(&here, &there).await;
     timeout(millis(10), back.recv.read_u8()).await.unwrap_err();
     out.send.write_all(b"y").await.unwrap();
@@ -220,7 +220,7 @@ async fn a_close_tells_why_and_takes_what_was_not_read() {
     assert_eq!(reason.unwrap().1, "ä".repeat(MAX_REASON_LEN / 2));
     let error = back.recv.read_u8().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotConnected);
-    // The last handle closes, be it a stream.
+    // Dropping the last handle closes the connection, even if it is a stream.
     let (a, b) = (sim.node(key(1)), sim.node(key(2)));
     let (here, there) = connect(&a, &b).await;
     let (out, _back) = stream(&here, &there).await;

@@ -1,4 +1,4 @@
-//! Tests of what the simulated network promises to those who test over it.
+//! Tests of what the simulated network promises to its users.
 
 mod chaos;
 mod ends;
@@ -36,7 +36,7 @@ fn latency(n: u64) -> Link {
     }
 }
 
-/// Bytes that differ from place to place.
+/// Returns bytes that differ from position to position.
 fn bytes(len: usize) -> Vec<u8> {
     (0..len).map(|n| (n ^ (n >> 8) ^ (n >> 16)) as u8).collect()
 }
@@ -46,14 +46,14 @@ async fn connect(from: &Arc<dyn Network>, to: &Arc<dyn Network>) -> (Connection,
     (here.unwrap(), to.accept().await.unwrap())
 }
 
-/// Two nodes, connected.
+/// Creates two connected nodes.
 async fn pair(sim: &SimNetwork) -> (Arc<dyn Network>, Arc<dyn Network>, Connection, Connection) {
     let (a, b) = (sim.node(key(1)), sim.node(key(2)));
     let (here, there) = connect(&a, &b).await;
     (a, b, here, there)
 }
 
-/// A stream that both sides know; one byte has crossed it.
+/// Opens a stream that both sides know; one byte has crossed it.
 async fn stream(here: &Connection, there: &Connection) -> (Stream, Stream) {
     let mut out = here.open().await.unwrap();
     out.send.write_all(b"!").await.unwrap();
@@ -135,12 +135,12 @@ async fn a_writer_waits_for_its_reader() {
     let write = timeout(millis(1000), out.send.write_all(&all)).await;
     assert!(write.is_err(), "nobody reads");
     assert_eq!(sim.held().bytes, STREAM_WINDOW);
-    // Room is given to the writer as it is made.
+    // The writer gets room as it becomes free.
     let mut some = vec![0; 100_000];
     back.recv.read_exact(&mut some).await.unwrap();
     let more = out.send.write(&all).await.unwrap();
     assert!(more > 0 && sim.held().bytes <= STREAM_WINDOW);
-    // Whoever does not read any more is told of.
+    // The writer is told when the reader is dropped.
     drop(back.recv);
     let error = out.send.write_all(&all).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::BrokenPipe);
@@ -156,7 +156,7 @@ async fn streams_are_bounded_and_freed() {
         open.push(here.open().await.unwrap());
     }
     assert!(timeout(millis(100), here.open()).await.is_err());
-    // The other side hears of none of them, and has its own.
+    // The other side learns of none of them, and has its own limit.
     assert!(there.accept().now_or_never().is_none());
     let _ = there.open().await.unwrap();
     open.pop();
@@ -179,7 +179,7 @@ async fn who_cannot_be_reached_is_unavailable() {
     assert_eq!(kind("sim:-1", None).await, Kind::Invalid);
     assert_eq!(kind("sim:0", None).await, Kind::Invalid);
     assert_eq!(kind("sim:1", Some(key(3))).await, Kind::Denied);
-    // Who moved is no longer where it was.
+    // After a change of address, the old one no longer works.
     let mut watch = b.watch_addresses();
     assert_eq!(watch.next().await.unwrap(), b.addresses());
     sim.readdress(key(2));
@@ -221,7 +221,7 @@ async fn connections_nobody_accepts_are_bounded() {
     assert_eq!(last.closed().await.kind(), Kind::Unavailable);
     assert_eq!(sim.held().connections, MAX_BACKLOG);
     drop(open);
-    // Those that ended meanwhile are not handed out.
+    // Connections that have ended meanwhile are not returned.
     sleep(millis(1)).await;
     assert!(b.accept().now_or_never().is_none());
     assert_eq!(sim.held(), Held::default());
@@ -249,7 +249,7 @@ async fn an_address_says_whose_it_is() {
     assert_eq!(b.peer_of(&old), Some(key(2)));
     sim.readdress(key(2));
     assert_eq!(a.peer_of(&old), None);
-    // Whether it is up does not matter.
+    // It makes no difference whether the node is up.
     let new = b.addresses().remove(0);
     b.close().await;
     assert_eq!(a.peer_of(&new), Some(key(2)));

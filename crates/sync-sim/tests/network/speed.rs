@@ -1,4 +1,4 @@
-//! Tests of the time that bytes take.
+//! Tests of how long bytes take.
 
 use std::time::{Duration, Instant as Clock};
 
@@ -12,7 +12,7 @@ use tokio::{
 
 use super::*;
 
-/// Measures the time that it takes to get so many bytes across.
+/// Measures how long it takes to transfer this many bytes.
 async fn transfer(here: &Connection, there: &Connection, len: usize) -> Duration {
     let start = Instant::now();
     let send = async {
@@ -72,7 +72,7 @@ async fn bandwidth_is_what_it_says_and_links_share_nothing() {
     sim.set_links(a.key(), b.key(), link);
     let fastest = transfer(&here, &there, 64 * MIB).await;
     near(fastest, Duration::from_secs_f64(64.0 * MIB as f64 / 2e8), 2);
-    // A stream has at most its window on the way.
+    // A stream has at most its window in transit.
     sim.set_links(a.key(), b.key(), latency(100));
     let long = transfer(&here, &there, 64 * MIB).await;
     near(long, millis(64 * 100), 2);

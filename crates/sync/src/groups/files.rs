@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    path::PathBuf,
+    path::{Path, PathBuf},
     pin::Pin as StdPin,
     sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll},
@@ -10,9 +10,9 @@ use std::{
 
 use bytes::Bytes;
 use larder_descriptors::Descriptors;
-use larder_store_api::{Error, Kind, Result};
-use larder_store_engine::{Blobs, Hash, Pin, Source, Status, Transaction, blocking};
-use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
+use larder_store_api::{Error, IntoBytes, Kind, Result};
+use larder_store_engine::{BlobStatus, Blobs, Hash, Pin, Source, Transaction, blocking};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncSeekExt, ReadBuf};
 
 use crate::{
     keys::ReadKey,
@@ -23,13 +23,17 @@ use crate::{
 const WRITE: &str = "sync.file.write";
 /// The number of bytes of a file that are hashed at a time.
 const WINDOW: usize = 1 << 20;
+/// The number of times that a file is read which changes meanwhile.
+const MAX_READINGS: usize = 3;
 
 /// The source of a file's bytes.
+#[non_exhaustive]
 pub enum Content {
     /// Memory.
     Bytes(Bytes),
-    /// A file, read twice: once for its hash, which its key is made of, and once to seal it. One that
-    /// changes in between is [`Kind::Conflict`].
+    /// A file, read twice: once for its hash, which its key is made of, and once to seal it. Bytes that are appended
+    /// meanwhile are not read. One whose bytes change in between is read again a few times, and is then
+    /// [`Kind::Conflict`].
     Path(PathBuf),
     /// Anything that is read once. Bytes that come again are stored again, under another key.
     Stream(Box<dyn AsyncRead + Send + Unpin>),
@@ -46,6 +50,11 @@ impl std::fmt::Debug for Content {
 }
 
 impl Content {
+    /// A reader, read once to its end.
+    pub fn reader(reader: impl AsyncRead + Send + Unpin + 'static) -> Self {
+        Self::Stream(Box::new(reader))
+    }
+
     /// Returns the content once more, if it can be read twice.
     pub(super) fn again(&self) -> Option<Self> {
         match self {
@@ -56,27 +65,115 @@ impl Content {
     }
 }
 
-impl From<Bytes> for Content {
-    fn from(bytes: Bytes) -> Self {
-        Self::Bytes(bytes)
+macro_rules! from_bytes {
+    ($($bytes:ty),*) => {$(
+        impl From<$bytes> for Content {
+            fn from(bytes: $bytes) -> Self {
+                Self::Bytes(IntoBytes::into_bytes(bytes))
+            }
+        }
+    )*};
+}
+
+from_bytes!(
+    Bytes,
+    &Bytes,
+    Vec<u8>,
+    &Vec<u8>,
+    &[u8],
+    String,
+    &String,
+    &str
+);
+
+impl<const N: usize> From<[u8; N]> for Content {
+    fn from(bytes: [u8; N]) -> Self {
+        Self::Bytes(IntoBytes::into_bytes(bytes))
     }
 }
 
-impl From<Vec<u8>> for Content {
-    fn from(bytes: Vec<u8>) -> Self {
-        Self::Bytes(bytes.into())
-    }
-}
-
-impl From<&'static str> for Content {
-    fn from(text: &'static str) -> Self {
-        Self::Bytes(text.into())
+impl<const N: usize> From<&[u8; N]> for Content {
+    fn from(bytes: &[u8; N]) -> Self {
+        Self::Bytes(IntoBytes::into_bytes(bytes))
     }
 }
 
 impl From<PathBuf> for Content {
     fn from(path: PathBuf) -> Self {
         Self::Path(path)
+    }
+}
+
+impl From<&PathBuf> for Content {
+    fn from(path: &PathBuf) -> Self {
+        Self::Path(path.clone())
+    }
+}
+
+impl From<&Path> for Content {
+    fn from(path: &Path) -> Self {
+        Self::Path(path.into())
+    }
+}
+
+/// An open file, read once from where it is to its end.
+impl From<tokio::fs::File> for Content {
+    fn from(file: tokio::fs::File) -> Self {
+        Self::reader(file)
+    }
+}
+
+/// The progress of storing a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Written {
+    /// So many bytes of a [`Content::Path`] were read for their hash, before any is stored.
+    Read(u64),
+    /// So many bytes were sealed, and given to the store.
+    Stored(u64),
+}
+
+type Progress = Arc<dyn Fn(Written) + Send + Sync>;
+
+/// The options for storing a file.
+#[derive(Clone, Default)]
+pub struct WriteOptions {
+    modified: Option<i64>,
+    progress: Option<Progress>,
+}
+
+impl WriteOptions {
+    /// The time is now, and nobody is told about progress.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets the time at which the file was last changed, in milliseconds since 1970.
+    #[must_use]
+    pub fn modified(mut self, modified: i64) -> Self {
+        self.modified = Some(modified);
+        self
+    }
+
+    /// Sets a function that is told about progress. It must not block.
+    #[must_use]
+    pub fn progress(mut self, progress: impl Fn(Written) + Send + Sync + 'static) -> Self {
+        self.progress = Some(Arc::new(progress));
+        self
+    }
+
+    fn report(&self, written: Written) {
+        if let Some(progress) = &self.progress {
+            progress(written);
+        }
+    }
+}
+
+impl std::fmt::Debug for WriteOptions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("WriteOptions")
+            .field("modified", &self.modified)
+            .finish_non_exhaustive()
     }
 }
 
@@ -111,38 +208,61 @@ pub(crate) async fn stage(
     sink: &Sink<'_>,
     read: &ReadKey,
     content: Content,
-    modified: i64,
+    options: &WriteOptions,
+    now: i64,
 ) -> Result<Staged> {
+    let modified = options.modified.unwrap_or(now);
     match content {
         Content::Bytes(bytes) => {
             let (hash, size) = (Hash::of(&bytes), bytes.len() as u64);
             let key = FileKey::convergent(read, hash, size);
-            let pin = seal(sink, &key, io::Cursor::new(bytes)).await?;
+            let pin = seal(sink, &key, io::Cursor::new(bytes), options).await?;
             Ok(staged(pin, key, hash, size, modified))
         }
         Content::Path(path) => {
-            let fail = |error| Error::io(WRITE, &path, error);
-            let open = || async { tokio::fs::File::open(&path).await.map_err(fail) };
-            // For both readings, which open the file one after the other.
+            // For all readings.
             let _permit = Descriptors::of_process().file().await;
-            let (hash, size) = measure(open().await?).await.map_err(fail)?;
-            let key = FileKey::convergent(read, hash, size);
-            let (reader, seen) = Hashing::new(open().await?);
-            let pin = seal(sink, &key, reader).await?;
-            if seen.result() != (hash, size) {
-                let message = "the file changed while it was read; write it again";
-                return Err(Error::new(Kind::Conflict, WRITE, message).with("path", path.display()));
+            for _ in 0..MAX_READINGS {
+                if let Some(staged) = stage_path(sink, read, &path, modified, options).await? {
+                    return Ok(staged);
+                }
             }
-            Ok(staged(pin, key, hash, size, modified))
+            let message = "the file changed each time that it was read; write it again";
+            Err(Error::new(Kind::Conflict, WRITE, message).with("path", path.display()))
         }
         Content::Stream(reader) => {
             let key = FileKey::random()?;
             let (reader, seen) = Hashing::new(reader);
-            let pin = seal(sink, &key, reader).await?;
+            let pin = seal(sink, &key, reader, options).await?;
             let (hash, size) = seen.result();
             Ok(staged(pin, key, hash, size, modified))
         }
     }
+}
+
+/// Seals a file, up to the length that it has now. Returns `None` if it changed while it was read.
+async fn stage_path(
+    sink: &Sink<'_>,
+    read: &ReadKey,
+    path: &Path,
+    modified: i64,
+    options: &WriteOptions,
+) -> Result<Option<Staged>> {
+    let fail = |error| Error::io(WRITE, path, error);
+    // Of a file that is replaced meanwhile, this stays what it was.
+    let mut file = tokio::fs::File::open(path).await.map_err(fail)?;
+    let len = match file.metadata().await.map_err(fail)?.len() {
+        // Some files of the system do not tell their length.
+        0 => u64::MAX,
+        len => len,
+    };
+    let (hash, size) = measure(&mut file, len, options).await.map_err(fail)?;
+    file.rewind().await.map_err(fail)?;
+    let key = FileKey::convergent(read, hash, size);
+    let (reader, seen) = Hashing::new(file.take(size));
+    let pin = seal(sink, &key, reader, options).await?;
+    let is_same = seen.result() == (hash, size);
+    Ok(is_same.then(|| staged(pin, key, hash, size, modified)))
 }
 
 fn staged(pin: Pin, key: FileKey, hash: Hash, size: u64, modified: i64) -> Staged {
@@ -160,24 +280,36 @@ async fn seal(
     sink: &Sink<'_>,
     key: &FileKey,
     reader: impl AsyncRead + Send + Unpin + 'static,
+    options: &WriteOptions,
 ) -> Result<Pin> {
+    let reader = Counting {
+        reader,
+        count: 0,
+        options: options.clone(),
+    };
     let sealed = Box::pin(seal_stream(key, reader));
     sink.add(Source::Stream(sealed)).await
 }
 
-async fn measure(mut file: tokio::fs::File) -> io::Result<(Hash, u64)> {
+/// Returns the hash and the length of the bytes of a file, of at most `longest` of them.
+async fn measure(
+    file: &mut tokio::fs::File,
+    longest: u64,
+    options: &WriteOptions,
+) -> io::Result<(Hash, u64)> {
     let (mut hasher, mut len) = (blake3::Hasher::new(), 0);
     let mut buffer = Vec::with_capacity(WINDOW);
     loop {
         buffer.clear();
-        let read = (&mut file)
-            .take(WINDOW as u64)
+        let read = (&mut *file)
+            .take((WINDOW as u64).min(longest - len))
             .read_to_end(&mut buffer)
             .await?;
         if read == 0 {
             return Ok((hasher.finalize().into(), len));
         }
         len += read as u64;
+        options.report(Written::Read(len));
         // A long file must not hold up the other tasks of this thread.
         (hasher, buffer) = blocking("groups.write", move || {
             hasher.update(&buffer);
@@ -233,16 +365,40 @@ impl<R: AsyncRead + Unpin> AsyncRead for Hashing<R> {
     }
 }
 
+/// Reports how much was read through it.
+struct Counting<R> {
+    reader: R,
+    count: u64,
+    options: WriteOptions,
+}
+
+impl<R: AsyncRead + Unpin> AsyncRead for Counting<R> {
+    fn poll_read(
+        mut self: StdPin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let read = StdPin::new(&mut self.reader).poll_read(context, buffer);
+        let new = buffer.filled().len() - before;
+        if new > 0 {
+            self.count += new as u64;
+            self.options.report(Written::Stored(self.count));
+        }
+        read
+    }
+}
+
 /// Returns true if all wanted bytes of a blob are here; blobs longer than `longest` are not wanted.
 pub(crate) async fn is_file_here(blobs: &Blobs, blob: Hash, longest: u64) -> Result<bool> {
     if blob == Hash::EMPTY {
         return Ok(true);
     }
     Ok(match blobs.status(blob).await? {
-        Some(Status::Complete { .. }) => true,
-        Some(Status::Partial {
+        Some(BlobStatus::Complete { .. }) => true,
+        Some(BlobStatus::Partial {
             size, proven: true, ..
         }) => size > longest,
-        Some(Status::Partial { .. }) | None => false,
+        Some(BlobStatus::Partial { .. }) | None => false,
     })
 }

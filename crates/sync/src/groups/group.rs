@@ -24,7 +24,7 @@ use crate::{
     keys::{GroupKeys, ReadKey},
     records::{
         self, FIRST_APP, FIRST_MEMBER, GROUP_NAME, GROUP_SLOTS, Profile, REPO_PROFILE,
-        open_group_name, open_member, seal_member,
+        open_group_name, open_member, seal_group_name, seal_member,
     },
     tree::Tree,
 };
@@ -79,6 +79,7 @@ impl fmt::Debug for Group {
 
 /// Somebody in a group.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Member {
     /// The member's name; `None` if it has not arrived yet, and to a replica.
     pub name: Option<String>,
@@ -160,7 +161,8 @@ impl Group {
         Error::new(Kind::Denied, operation, message).with("group", self.0.id)
     }
 
-    /// Returns the group's name; `None` if it has not arrived yet, or is invalid.
+    /// Returns the group's name: that of its record, or of the invite while the record's has not arrived.
+    /// `None` if neither is there, or it is invalid.
     ///
     /// # Errors
     /// [`Kind::Denied`] to a replica.
@@ -169,18 +171,34 @@ impl Group {
         self.check_open(OPERATION)?;
         let read = self.read_key(OPERATION)?;
         let found = self.records().get(self.0.id, GROUP_NAME, Freshness::Local);
-        let Some(found) = found.await? else {
-            return Ok(None);
+        let sealed = match found.await? {
+            Some(found) => found.value,
+            None => match self.inner().load_name(self.0.id).await? {
+                Some(sealed) => sealed,
+                None => return Ok(None),
+            },
         };
         // Whoever may write the record may write what is no name, and must not stop anything by it.
-        let name = open_group_name(read, self.0.id, &found.value);
+        let name = open_group_name(read, self.0.id, &sealed);
         Ok(name
             .inspect_err(|error| tracing::debug!(group = %self.0.id, %error, "it has no name"))
             .ok())
     }
 
-    /// An invite of this kind, with the addresses where this device and others may be found. For
-    /// another device of ours it brings the first of our repos.
+    /// Gives the group another name, for everybody. Durable when it returns.
+    ///
+    /// # Errors
+    /// [`Kind::Denied`] without write access to the group's record, [`Kind::TooLarge`] for a name over
+    /// [`MAX_LABEL_LEN`](records::MAX_LABEL_LEN).
+    pub async fn set_name(&self, name: &str) -> Result<()> {
+        const OPERATION: &str = "sync.group.set_name";
+        let _open = self.enter(OPERATION)?;
+        let name = seal_group_name(self.read_key(OPERATION)?, self.0.id, name)?;
+        self.put_slot(GROUP_NAME, name).await
+    }
+
+    /// Makes an invite of this kind, with the group's name and the addresses where this device and others
+    /// may be found. For another device of ours it brings the first of our repos.
     ///
     /// # Errors
     /// [`Kind::Denied`] where we cannot do ourselves what it would allow, [`Kind::NotFound`] where it
@@ -196,6 +214,10 @@ impl Group {
             InviteKind::Write | InviteKind::Device => self.0.keys.clone(),
             InviteKind::Read => self.0.keys.to_read_only().ok_or_else(denied)?,
             InviteKind::Replica => self.0.keys.to_replica(),
+            _ => {
+                let message = "this version cannot make an invite of this kind";
+                return Err(Error::new(Kind::Unsupported, OPERATION, message));
+            }
         };
         let mut all = addresses;
         for known in &self.0.addresses {
@@ -203,15 +225,23 @@ impl Group {
                 all.push(known.clone());
             }
         }
+        let name = match keys.read() {
+            Some(_) => self.name().await?,
+            None => None,
+        };
+        let named = |invite: Invite| match name {
+            Some(name) => invite.with_name(name),
+            None => Ok(invite),
+        };
         if kind != InviteKind::Device {
-            return Invite::member(keys, all);
+            return named(Invite::member(keys, all)?);
         }
         let ours = lock(&self.0.state.ours).values().next().cloned();
         let (_, secret) = ours.ok_or_else(|| {
             let message = "there is no repo of yours in this group yet";
             Error::new(Kind::NotFound, OPERATION, message).with("group", self.0.id)
         })?;
-        Invite::device(keys, secret, all)
+        named(Invite::device(keys, secret, all)?)
     }
 
     /// Returns the addresses at which others may be found, from invites.
@@ -239,18 +269,29 @@ impl Group {
         let profile = profile.seal(self.read_key(CREATE_REPO)?, id)?;
         self.writer(CREATE_REPO)?;
         self.records().create(records::repo_record(key)).await?;
-        let write = PutRecord::Write {
-            value: profile,
-            writer: secret.clone(),
-            expect: SeqExpect::Any,
-        };
-        self.records().put(id, REPO_PROFILE, write).await?;
+        self.put_profile(id, profile, &secret).await?;
         let _one = self.0.state.naming.lock().await;
         // From here on it is ours, and what a crash leaves out is done by `name_ours`.
         self.inner().keep_repo(self.0.id, key, &secret).await?;
         lock(&self.0.state.ours).insert(id, (key, secret));
         self.name_repo(key).await?;
         self.repo_of(key).await
+    }
+
+    /// Writes a sealed profile into a repo's record.
+    pub(super) async fn put_profile(
+        &self,
+        id: RecordId,
+        profile: Bytes,
+        secret: &SecretKey,
+    ) -> Result<()> {
+        let write = PutRecord::Write {
+            value: profile,
+            writer: secret.clone(),
+            expect: SeqExpect::Any,
+        };
+        self.records().put(id, REPO_PROFILE, write).await?;
+        Ok(())
     }
 
     /// Names a repo in a free slot of the group's record.

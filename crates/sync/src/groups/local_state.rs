@@ -4,6 +4,7 @@
 //! sync/groups      group id [32]                  -> version u8 = 1 | group's key [32]
 //! sync/repos       group id [32] | repo id [32]   -> version u8 = 1 | repo's key [32]      ours
 //! sync/addresses   group id [32]                  -> version u8 = 1 | for each: length u16 | text
+//! sync/names       group id [32]                  -> its name by the invite, sealed as in its record
 //! sync/local, sync/damaged   how much of each repo is here (local.rs)
 //! sync/others      group id [32] | repo id [32]   -> version u8 = 1 | signed value (record_format)
 //!                                    the root of another device of ours, until its tree is here
@@ -37,6 +38,7 @@ use crate::{
 const GROUPS: CollectionId = CollectionId::from_static("sync/groups");
 const REPOS: CollectionId = CollectionId::from_static("sync/repos");
 const ADDRESSES: CollectionId = CollectionId::from_static("sync/addresses");
+const NAMES: CollectionId = CollectionId::from_static("sync/names");
 const PROMISED: CollectionId = CollectionId::from_static("sync/promised");
 const UNTIL: &[u8] = b"until";
 const OTHERS: CollectionId = CollectionId::from_static("sync/others");
@@ -244,6 +246,7 @@ impl Inner {
         self.forget_wants(id).await?;
         let key = Bytes::copy_from_slice(&id.0);
         self.collections.delete(ADDRESSES, key.clone()).await?;
+        self.collections.delete(NAMES, key.clone()).await?;
         self.forget_contacts(id).await?;
         self.collections.delete(GROUPS, key).await?;
         self.secrets.delete(group_secret(id)?).await
@@ -261,6 +264,19 @@ impl Inner {
     pub(super) async fn keep_addresses(&self, group: RecordId, all: &[String]) -> Result<()> {
         self.collections
             .put(ADDRESSES, group.0.to_vec(), encode_addresses(all))
+            .await?;
+        Ok(())
+    }
+
+    /// Returns the name that an invite gave to a group, sealed as in the group's record.
+    pub(super) async fn load_name(&self, group: RecordId) -> Result<Option<Bytes>> {
+        let entry = self.collections.get(NAMES, group.0.to_vec()).await?;
+        Ok(entry.map(|entry| entry.value))
+    }
+
+    pub(super) async fn keep_name(&self, group: RecordId, sealed: Bytes) -> Result<()> {
+        self.collections
+            .put(NAMES, group.0.to_vec(), sealed)
             .await?;
         Ok(())
     }

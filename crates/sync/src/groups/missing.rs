@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashSet, btree_map::Entry};
 
 use larder_store_api::{Kind, Result};
-use larder_store_engine::{Blobs, Hash, Status};
+use larder_store_engine::{BlobStatus, Blobs, Hash};
 
 use super::{
     Policy, Repo, Wants,
@@ -13,7 +13,7 @@ use super::{
 use crate::{
     seal::file::sealed_len,
     tree::{
-        Name, Root,
+        Name, Named, Root,
         walk::{Part, Walk, children, sequences},
     },
 };
@@ -65,8 +65,8 @@ pub(crate) async fn wanted_files(
     // The sealed page is the first.
     let wanted = (2..)
         .zip(files)
-        .filter(|(_, (name, entry))| wants.wants(name, entry.size));
-    let wanted = wanted.map(|(offset, (name, entry))| WantedFile {
+        .filter(|(_, named)| wants.wants(&named.name, named.entry.size));
+    let wanted = wanted.map(|(offset, Named { name, entry })| WantedFile {
         offset,
         blob: entry.blob,
         named: Some((name, entry.size)),
@@ -263,8 +263,8 @@ impl Repo {
                         None => (None, 0),
                     };
                     let here = match self.group().blobs().status(file.blob).await? {
-                        Some(Status::Partial { present, .. }) => present,
-                        Some(Status::Complete { .. }) | None => 0,
+                        Some(BlobStatus::Partial { present, .. }) => present,
+                        Some(BlobStatus::Complete { .. }) | None => 0,
                     };
                     let size = size.saturating_sub(here);
                     let file = MissingFile {
@@ -373,5 +373,49 @@ impl Repo {
             }
         }
         Ok(missing)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use larder_store_api::{Batch, CollectionId, Durability, Edit};
+    use larder_store_testkit::{
+        MemorySecrets,
+        stores::{Fault, Faults, FaultyStore, Operation, PowerStore, When},
+    };
+
+    use super::*;
+    use crate::groups::{Groups, Stores};
+
+    /// Others are told what is here, and count on it.
+    #[tokio::test]
+    async fn what_cannot_be_made_durable_is_not_said_to_be_here() {
+        let faults = Faults::seeded(1);
+        let store = Arc::new(FaultyStore::new(PowerStore::new(), faults.clone()));
+        let stores = Stores {
+            blobs: Blobs::open(store.clone(), store).await.unwrap(),
+            secrets: Arc::new(MemorySecrets::new()),
+        };
+        let groups = Groups::open(stores.clone()).await.unwrap();
+        let group = groups.create_group("g").await.unwrap();
+        let repo = group.create_repo("me").await.unwrap();
+        repo.write("file", vec![7; 40_000]).await.unwrap();
+        let wants = repo.wants(&Policy::Everything).await.unwrap();
+        let mut batch = Batch::of(vec![Edit::Put {
+            collection: CollectionId::from_static("test"),
+            key: "key".into(),
+            value: "value".into(),
+        }]);
+        batch.durability = Durability::OnSync;
+        stores.collections().commit(batch).await.unwrap();
+        let fault = Fault::Error(Kind::Unavailable);
+        faults.inject(Operation::SyncCollections, When::Always, fault);
+        let error = repo.settled(&wants).await.unwrap_err();
+        assert_eq!(error.kind(), Kind::Unavailable);
+        faults.clear();
+        let settled = repo.settled(&wants).await.unwrap();
+        assert!(settled.missing.is_empty());
     }
 }

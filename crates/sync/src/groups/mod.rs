@@ -7,6 +7,8 @@ mod close;
 mod close_guard;
 pub(crate) mod contacts;
 mod damaged;
+mod events;
+mod file_changes;
 mod files;
 mod follow;
 #[cfg(fuzzing)]
@@ -19,6 +21,7 @@ pub(crate) mod missing;
 mod policy;
 mod repair;
 mod repo;
+mod snapshot;
 mod tree_tags;
 
 use std::{
@@ -28,22 +31,24 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use larder_store_api::{
-    Error, Kind, PublicKey, RecordId, RecordStore, Result, SecretKey, Secrets, Slot,
-};
+use larder_store_api::{Error, Kind, PublicKey, RecordId, RecordStore, Result, SecretKey, Secrets};
 use larder_store_engine::{Blobs, Collections, Records};
 use tokio::sync::broadcast;
 
 #[cfg(test)]
 pub(crate) use self::group::first_slot;
 pub use self::{
+    app_crypto::AppContext,
     app_values::{RecordPut, RecordValue},
     contacts::Holding,
-    files::{Content, Staged},
+    events::{Event, Events, GroupId},
+    file_changes::{FileChanges, FilesChanged, MAX_CHANGED_FILES},
+    files::{Content, Staged, WriteOptions, Written},
     group::{Group, Member},
     missing::{Missing, MissingFile, RepoState},
     policy::MAX_PINNED,
     repo::{Changes, Repo},
+    snapshot::Snapshot,
 };
 pub use crate::tree::wants::{MAX_PREFIXES, Policy};
 pub(crate) use crate::tree::wants::{Wants, WantsDigest};
@@ -79,36 +84,6 @@ impl Stores {
     }
 }
 
-/// Something that changed, here or by what came from others.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Event {
-    /// A record of a group: the group's own, or that of a repo in it.
-    Changed {
-        /// The group.
-        group: RecordId,
-        /// The record.
-        record: RecordId,
-        /// The repo whose record it is; `None` for the group's own.
-        repo: Option<PublicKey>,
-        /// The slot that has another value.
-        slot: Slot,
-    },
-    /// More of the newest tree of a repo is here: its names, or all of it that anybody could give.
-    Held {
-        /// The group.
-        group: RecordId,
-        /// The repo.
-        repo: PublicKey,
-    },
-    /// The [policy](Policy) of this device for a group changed.
-    Wants {
-        /// The group.
-        group: RecordId,
-    },
-    /// A group was created, joined or left.
-    Groups,
-}
-
 /// All groups of a device. A cheap handle; clones are the same.
 ///
 /// One at a time works on a store.
@@ -123,7 +98,7 @@ pub(crate) struct Inner {
     pub(crate) records: Records,
     pub(crate) secrets: Arc<dyn Secrets>,
     clock: Clock,
-    events: Mutex<Events>,
+    events: Mutex<Told>,
     /// Creating, joining and leaving come one after the other.
     joining: tokio::sync::Mutex<()>,
     gate: close_guard::Gate,
@@ -132,7 +107,7 @@ pub(crate) struct Inner {
 
 /// Tells what happens, and how often that was.
 #[derive(Debug)]
-struct Events {
+struct Told {
     sender: broadcast::Sender<Event>,
     count: u64,
 }
@@ -151,7 +126,7 @@ impl Inner {
         (self.clock)()
     }
 
-    fn events(&self) -> MutexGuard<'_, Events> {
+    fn events(&self) -> MutexGuard<'_, Told> {
         self.events.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -223,7 +198,7 @@ impl Groups {
             blobs: stores.blobs,
             secrets: stores.secrets,
             clock,
-            events: Mutex::new(Events {
+            events: Mutex::new(Told {
                 sender: broadcast::Sender::new(EVENTS),
                 count: 0,
             }),
@@ -275,8 +250,8 @@ impl Groups {
         Ok(group)
     }
 
-    /// Joins a group. Joining again adds what the invite allows beyond what was allowed, and the repo
-    /// that it brings. Durable when it returns.
+    /// Joins a group, which has the invite's name until its own arrives. Joining again adds what the invite
+    /// allows beyond what was allowed, and the repo that it brings. Durable when it returns.
     ///
     /// # Errors
     /// [`Kind::Conflict`] where the keys are of an epoch other than those known here.
@@ -296,6 +271,10 @@ impl Groups {
             Some(known) => more(known.keys(), invite.keys()).clone(),
         };
         self.0.keep_group(&keys).await?;
+        if let (Some(name), Some(read)) = (invite.name(), keys.read()) {
+            let sealed = seal_group_name(read, keys.id(), name)?;
+            self.0.keep_name(keys.id(), sealed).await?;
+        }
         if let Some(secret) = invite.repo() {
             let repo = larder_store_engine::public_key(secret);
             let id = records::repo_id(repo);
@@ -321,7 +300,8 @@ impl Groups {
 
     /// Leaves a group: its records, its trees and its keys go, and with the next collection its files.
     /// Leaving a group that is not here is no error.
-    pub async fn leave(&self, id: RecordId) -> Result<()> {
+    pub async fn leave(&self, group: impl Into<GroupId>) -> Result<()> {
+        let GroupId(id) = group.into();
         let _open = self.0.gate.enter("sync.leave")?;
         let _one = self.0.joining.lock().await;
         // It stays in the list until all is gone, so that what failed can be done again.
@@ -339,15 +319,14 @@ impl Groups {
         self.known().values().cloned().collect()
     }
 
-    /// One of them.
-    pub fn group(&self, id: RecordId) -> Option<Group> {
-        self.known().get(&id).cloned()
+    /// Returns one of them; `None` if this device is not a member.
+    pub fn group(&self, id: impl Into<GroupId>) -> Option<Group> {
+        self.known().get(&id.into().0).cloned()
     }
 
-    /// Subscribes to changes from now on. A listener that lags is told how much it missed, and
-    /// looks again.
-    pub fn events(&self) -> broadcast::Receiver<Event> {
-        self.0.listen().1
+    /// Subscribes to changes from now on.
+    pub fn events(&self) -> Events {
+        Events::new(self.0.listen().1)
     }
 }
 

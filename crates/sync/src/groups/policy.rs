@@ -126,7 +126,7 @@ fn check(group: &Group, policy: Option<&Policy>) -> Result<()> {
 
 impl Group {
     /// Returns the policy of this device for the group's repos; `None` if none was set: then [the
-    /// replicator's](crate::replicate::Options::policy) holds.
+    /// replicator's](crate::replicate::ReplicateOptions::policy) holds.
     pub async fn policy(&self) -> Result<Option<Policy>> {
         self.inner().policy(self.id().0.to_vec()).await
     }
@@ -138,7 +138,9 @@ impl Group {
     /// # Errors
     /// [`Kind::Unsupported`] for prefixes on a replica, [`Kind::TooLarge`] for more than
     /// [`MAX_PREFIXES`](crate::groups::MAX_PREFIXES).
-    pub async fn set_policy(&self, policy: Option<&Policy>) -> Result<()> {
+    pub async fn set_policy(&self, policy: impl Into<Option<Policy>>) -> Result<()> {
+        let policy = policy.into();
+        let policy = policy.as_ref();
         check(self, policy)?;
         let (inner, key) = (self.inner(), self.id().0.to_vec());
         inner.set_policy(self.id(), key, policy).await
@@ -160,7 +162,9 @@ impl Repo {
     ///
     /// # Errors
     /// The errors of [`Group::set_policy`].
-    pub async fn set_policy(&self, policy: Option<&Policy>) -> Result<()> {
+    pub async fn set_policy(&self, policy: impl Into<Option<Policy>>) -> Result<()> {
+        let policy = policy.into();
+        let policy = policy.as_ref();
         check(self.group(), policy)?;
         let inner = self.group().inner();
         let (group, key) = (self.group().id(), self.policy_key());

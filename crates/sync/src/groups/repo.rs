@@ -1,19 +1,19 @@
 //! A repo: one member's files, of which the owner changes the tree and everybody else follows it.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, ops::RangeBounds, sync::Arc};
 
 use bytes::Bytes;
 use futures_util::TryStreamExt;
 use larder_store_api::{
     Error, Freshness, GROUP_LEN, Kind, Listing, PublicKey, Put, PutRecord, RecordId, RecordStore,
-    Result, SecretKey, SeqExpect, Signed,
+    Result, SecretKey, SeqExpect, Signed, positions,
 };
-use larder_store_engine::{Blobs, Hash, Repair, SlotState, Status, Transaction};
+use larder_store_engine::{BlobStatus, Blobs, Hash, Repair, SlotState, Transaction};
 
 use super::{
     Event, Group,
     close_guard::Gate,
-    files::{Content, Sink, Staged, is_file_here, stage},
+    files::{Content, Sink, Staged, WriteOptions, is_file_here, stage},
 };
 use crate::{
     records::{Profile, REPO_PROFILE, REPO_ROOT, RepoRoot},
@@ -80,7 +80,7 @@ impl Changes {
 /// the index itself is verified with it.
 async fn is_damaged(blobs: &Blobs, blob: Hash) -> Result<bool> {
     let size = match blobs.status(blob).await? {
-        Some(Status::Complete { size }) if size > GROUP_LEN => size,
+        Some(BlobStatus::Complete { size }) if size > GROUP_LEN => size,
         _ => return Ok(false),
     };
     for at in [0, size - 1] {
@@ -133,6 +133,25 @@ impl Repo {
         let profile = profile
             .inspect_err(|error| tracing::debug!(repo = %self.0.key, %error, "it has no name"));
         Ok(profile.ok().map(|profile| profile.name))
+    }
+
+    /// Gives the repo another owner's name, for everybody. Durable when it returns.
+    ///
+    /// # Errors
+    /// [`Kind::Denied`] where the repo is not ours, [`Kind::TooLarge`] for a name over
+    /// [`MAX_LABEL_LEN`](crate::records::MAX_LABEL_LEN).
+    pub async fn set_name(&self, name: &str) -> Result<()> {
+        const OPERATION: &str = "sync.repo.set_name";
+        let _open = self.enter(OPERATION)?;
+        let secret = self.owner(OPERATION)?;
+        let profile = Profile {
+            name: name.to_owned(),
+        };
+        let group = &self.0.group;
+        let profile = profile.seal(group.read_key(OPERATION)?, self.0.id)?;
+        group.put_profile(self.0.id, profile, secret).await?;
+        group.record_changed(Some(self.0.key), REPO_PROFILE);
+        Ok(())
     }
 
     /// The newest root that is known here, with its sequence number; it may not have come here yet.
@@ -193,15 +212,43 @@ impl Repo {
     /// Stores a file under a path, in place of another. Durable when it returns: file, tree and root become
     /// so in one commit, unless the file is long.
     ///
+    /// No path is a file and a folder at once: a file that has the name of one of the path's folders is removed.
+    ///
     /// # Errors
-    /// [`Kind::Denied`] where the repo is not ours; [`Kind::Invalid`] for a path that is none.
+    /// [`Kind::Denied`] where the repo is not ours; [`Kind::Invalid`] for a path that is none, or that is
+    /// a folder with files in it.
     pub async fn write(&self, path: &str, content: impl Into<Content>) -> Result<FileEntry> {
+        self.write_with(path, content, WriteOptions::new()).await
+    }
+
+    /// Stores a file under a path, as [`write`](Self::write) does, with a time of its own or progress.
+    ///
+    /// ```
+    /// # use larder_sync::groups::{Repo, WriteOptions, Written};
+    /// # async fn example(repo: &Repo, film: &std::path::Path) -> larder_store_api::Result<()> {
+    /// let options = WriteOptions::new().progress(|written| match written {
+    ///     Written::Read(bytes) => tracing::info!(bytes, "read once, for its hash"),
+    ///     Written::Stored(bytes) => tracing::info!(bytes, "sealed and stored"),
+    ///     _ => {}
+    /// });
+    /// repo.write_with("film.mkv", film, options).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// The errors of [`write`](Self::write).
+    pub async fn write_with(
+        &self,
+        path: &str,
+        content: impl Into<Content>,
+        options: WriteOptions,
+    ) -> Result<FileEntry> {
         let _open = self.enter(WRITE)?;
         let name = Name::new(path)?;
-        let now = self.0.group.inner().now();
         let transaction = self.0.group.blobs().transaction()?;
         let sink = Sink::Transaction(&transaction);
-        let staged = self.stage_into(&sink, content.into(), now).await?;
+        let staged = self.stage_into(&sink, content.into(), &options).await?;
         let entry = staged.entry.clone();
         let mut changes = Changes::new();
         changes.put(name, staged);
@@ -209,22 +256,42 @@ impl Repo {
         Ok(entry)
     }
 
-    /// Stores a file that is in no tree yet, for a [`change`](Self::change) of many.
+    /// Stores a file that is in no tree yet, for a [`change`](Self::change) of many. `modified` is the time at which
+    /// it was last changed, in milliseconds since 1970.
     ///
     /// # Errors
     /// The errors of [`write`](Self::write).
     pub async fn stage(&self, content: impl Into<Content>, modified: i64) -> Result<Staged> {
-        let _open = self.enter(WRITE)?;
-        let sink = Sink::Store(self.0.group.blobs());
-        self.stage_into(&sink, content.into(), modified).await
+        let options = WriteOptions::new().modified(modified);
+        self.stage_with(content, options).await
     }
 
-    async fn stage_into(&self, sink: &Sink<'_>, content: Content, modified: i64) -> Result<Staged> {
+    /// Stores a file that is in no tree yet, as [`stage`](Self::stage) does, with progress.
+    ///
+    /// # Errors
+    /// The errors of [`write`](Self::write).
+    pub async fn stage_with(
+        &self,
+        content: impl Into<Content>,
+        options: WriteOptions,
+    ) -> Result<Staged> {
+        let _open = self.enter(WRITE)?;
+        let sink = Sink::Store(self.0.group.blobs());
+        self.stage_into(&sink, content.into(), &options).await
+    }
+
+    async fn stage_into(
+        &self,
+        sink: &Sink<'_>,
+        content: Content,
+        options: &WriteOptions,
+    ) -> Result<Staged> {
         self.owner(WRITE)?;
+        let now = self.0.group.inner().now();
         let group = &self.0.group;
         let (blobs, read) = (group.blobs(), group.read_key(WRITE)?);
         let again = content.again();
-        let staged = stage(sink, read, content, modified).await?;
+        let staged = stage(sink, read, content, options, now).await?;
         let blob = staged.entry.blob;
         if sealed_len(staged.entry.size) <= GROUP_LEN || !is_damaged(blobs, blob).await? {
             return Ok(staged);
@@ -235,7 +302,7 @@ impl Repo {
         };
         tracing::warn!(%blob, "a damaged blob is stored again");
         blobs.scrub_one(blob, Repair::Yes).await?;
-        let staged = stage(sink, read, content, modified).await?;
+        let staged = stage(sink, read, content, options, now).await?;
         self.restored(blob);
         Ok(staged)
     }
@@ -275,7 +342,8 @@ impl Repo {
     /// Gives a file another path, in one step. A file that was there is replaced.
     ///
     /// # Errors
-    /// [`Kind::NotFound`] where there is no such file, [`Kind::Denied`] where the repo is not ours.
+    /// [`Kind::NotFound`] where there is no such file, [`Kind::Denied`] where the repo is not ours,
+    /// [`Kind::Invalid`] where the new path is a folder with other files in it.
     pub async fn rename(&self, from: &str, to: &str) -> Result<()> {
         const OPERATION: &str = "sync.repo.rename";
         let _open = self.enter(OPERATION)?;
@@ -296,11 +364,11 @@ impl Repo {
     }
 
     /// Makes several changes in one step, all or none. Durable when it returns; the root that it gives
-    /// is the repo's from then on.
+    /// is the repo's from then on. Files that have the names of folders of new ones are removed.
     ///
     /// # Errors
-    /// [`Kind::Denied`] where the repo is not ours; [`Kind::Unavailable`] where other devices of the
-    /// same owner kept coming first.
+    /// [`Kind::Denied`] where the repo is not ours; [`Kind::Invalid`] where a new file has the name of a folder whose
+    /// files the changes do not remove, or in which they put another; [`Kind::Unavailable`] where other devices of the same owner kept coming first.
     pub async fn change(&self, changes: Changes) -> Result<Root> {
         let _open = self.enter(WRITE)?;
         let transaction = self.0.group.blobs().transaction()?;
@@ -346,7 +414,8 @@ impl Repo {
             let slot = group.records().slot(self.0.id, REPO_ROOT).await?;
             let known = self.open_known(slot.value()?)?;
             let old = known.as_ref().map_or(Root::EMPTY, |(_, root)| root.root);
-            let edits = edits(tree.clone(), old).await?;
+            let mut edits = edits(tree.clone(), old).await?;
+            tree.make_room(operation, old, &mut edits).await?;
             let edited = tree.edit_in(&transaction, old, edits).await?;
             if edited.root != old {
                 self.set_root(operation, &transaction, &slot, known, edited.root)
@@ -422,7 +491,7 @@ impl Repo {
     /// # Errors
     /// [`Kind::NotFound`] where there is no such file, or its bytes have not come here;
     /// [`Kind::Denied`] to a replica.
-    pub async fn read(&self, path: &str, range: std::ops::Range<u64>) -> Result<Listing<Bytes>> {
+    pub async fn read(&self, path: &str, range: impl RangeBounds<u64>) -> Result<Listing<Bytes>> {
         let entry = self.entry(path).await?.ok_or_else(|| {
             Error::new(Kind::NotFound, "sync.repo.read", "there is no such file")
                 .with("path", path.escape_debug())
@@ -434,12 +503,12 @@ impl Repo {
     ///
     /// # Errors
     /// In the stream, [`Kind::NotFound`] where its bytes have not come here.
-    pub fn read_entry(&self, entry: &FileEntry, range: std::ops::Range<u64>) -> Listing<Bytes> {
+    pub fn read_entry(&self, entry: &FileEntry, range: impl RangeBounds<u64>) -> Listing<Bytes> {
         if let Err(error) = self.check_open("sync.repo.read") {
             return Box::pin(futures_util::stream::once(std::future::ready(Err(error))));
         }
         let blobs = self.0.group.blobs();
-        open_range(blobs, entry.blob, entry.size, &entry.key, range)
+        open_range(blobs, entry.blob, entry.size, &entry.key, positions(range))
     }
 
     /// All of a small file: [`read`](Self::read), gathered.
@@ -447,7 +516,7 @@ impl Repo {
     /// # Errors
     /// The errors of [`read`](Self::read).
     pub async fn read_to_bytes(&self, path: &str) -> Result<Bytes> {
-        let pieces: Vec<Bytes> = self.read(path, 0..u64::MAX).await?.try_collect().await?;
+        let pieces: Vec<Bytes> = self.read(path, ..).await?.try_collect().await?;
         Ok(pieces.concat().into())
     }
 
@@ -455,15 +524,6 @@ impl Repo {
     pub async fn list(&self, prefix: &str) -> Result<Listing<Named>> {
         let tree = self.0.group.tree("sync.repo.list")?;
         Ok(tree.list(self.root().await?, prefix, None))
-    }
-
-    /// The roots that the repo had, the latest first and not all of those before; what only an earlier
-    /// one names is here until it is collected.
-    pub async fn history(&self) -> Result<Vec<crate::records::Earlier>> {
-        Ok(self
-            .known_root()
-            .await?
-            .map_or(Vec::new(), |(_, r)| r.earlier))
     }
 
     /// The key that writes it.

@@ -1,4 +1,4 @@
-//! Connections: of two with one peer one stays, and what peers begin on them is answered.
+//! Connections to peers: keeps at most one per peer, and serves the streams that peers open on them.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -22,7 +22,7 @@ use super::{
 };
 use crate::network::{Address, Connection, Stream};
 
-/// Two connections that two peers make to each other within this time were made at the same time.
+/// If two peers connect to each other within this time, the two connections count as simultaneous.
 const AT_ONCE: Duration = Duration::from_secs(5);
 
 /// A connection, with the groups that were proven on it.
@@ -35,12 +35,12 @@ pub(crate) struct Link {
     since: Instant,
     /// True once a group was proven on it.
     is_proven: AtomicBool,
-    /// The groups that the peer is being asked to prove, or has proven.
+    /// The groups that the peer was asked to prove, or has proven.
     asked: Mutex<BTreeSet<RecordId>>,
 }
 
 impl Link {
-    /// Notes that the peer has proven a group.
+    /// Records that the peer has proven a group.
     pub(super) fn prove(&self) {
         self.is_proven.store(true, Ordering::Relaxed);
     }
@@ -56,13 +56,13 @@ pub(super) enum Side {
     Accepted,
 }
 
-/// The connections that there are: of two with one peer one stays.
+/// The open connections, at most one per peer.
 pub(super) struct Connections {
     /// This device's key.
     own: PublicKey,
     next: AtomicU64,
     links: Mutex<BTreeMap<u64, Arc<Link>>>,
-    /// The peer that answered at each address.
+    /// The peer that last answered at each address.
     answered: Mutex<BTreeMap<Address, PublicKey>>,
 }
 
@@ -76,8 +76,8 @@ impl Connections {
         }
     }
 
-    /// Takes a new connection in, unless another one stays in its place or there are too many; closes the one
-    /// that goes.
+    /// Registers a new connection, unless an existing one takes precedence or there are too many;
+    /// closes the one that loses.
     pub(super) fn admit(&self, connection: Connection, side: Side) -> Option<Arc<Link>> {
         let peer = connection.peer();
         let link = Arc::new(Link {
@@ -100,8 +100,8 @@ impl Connections {
                 link.connection.close("there is another connection");
                 return None;
             }
-            // A peer that connects again, or later on, knows that the other one is gone: it may
-            // have been killed, which is noticed here only after a while.
+            // If a peer connects again, it knows that the old connection is gone. The peer may have
+            // been killed, which this side notices only after a while.
             other.connection.close("there is a newer connection");
             links.remove(&other.id);
         }
@@ -136,7 +136,7 @@ impl Connections {
         links.values().any(|link| link.connection.peer() == peer)
     }
 
-    /// Notes who answered at an address.
+    /// Records which peer answered at an address.
     pub(super) fn answered(&self, address: Address, peer: PublicKey) {
         let mut answered = lock(&self.answered);
         if answered.len() >= MAX_CONNECTIONS {
@@ -145,12 +145,12 @@ impl Connections {
         answered.insert(address, peer);
     }
 
-    /// Returns the peer that answered last at an address.
+    /// Returns the peer that last answered at an address.
     pub(super) fn who_answered(&self, address: &Address) -> Option<PublicKey> {
         lock(&self.answered).get(address).copied()
     }
 
-    /// Lets all of them go.
+    /// Drops all connections.
     pub(super) fn clear(&self) {
         lock(&self.links).clear();
     }
@@ -254,7 +254,7 @@ mod tests {
 
     use super::*;
 
-    /// A connection with nobody.
+    /// A connection without a peer behind it.
     #[derive(Debug)]
     struct Dummy {
         peer: PublicKey,
@@ -340,7 +340,7 @@ mod tests {
         let (new, _) = dummy(1);
         let new = connections.admit(new, Side::Dialed).unwrap();
         assert!(*lock(&closed) && connections.has(new.connection.peer()));
-        // What ends the old one does not end the new one.
+        // The end of the old connection does not end the new one.
         connections.remove(&old);
         assert_eq!(connections.all().len(), 1);
     }

@@ -1,17 +1,18 @@
-//! The blame for a failure: whose fault it is that something did not work.
+//! Classifies failures by who is at fault: this device, the peer or the network.
 
 use std::{collections::BTreeMap, io, sync::Mutex};
 
 use larder_store_api::{Error, Kind, RecordId, Result};
+use larder_store_engine::metrics::Counter;
 use tokio::time::{Duration, Instant};
 
 use super::{Replicator, lock};
 
 const PEER: &str = "sync.peer";
-/// The time for which a failure is shown of a store that was not needed again. Work of our own is tried again sooner
-/// than that; what a peer asked for is not.
+/// The time for which a store's failure stays listed if the store is not used again. Our own work retries sooner
+/// than that; a peer's request is not retried.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(320);
-/// The most places of which it is remembered that a store failed there.
+/// The most failed stores that are remembered.
 const MAX_TROUBLES: usize = 1024;
 
 pub(super) use larder_store_engine::fetch::{Fault, Misconduct};
@@ -19,23 +20,23 @@ pub(super) use larder_store_engine::fetch::{Fault, Misconduct};
 /// The result of replication with a peer.
 pub(super) type Outcome<T, E = Fault> = std::result::Result<T, E>;
 
-/// The peer said something that is wrong, as `message` says.
+/// Returns a fault for a peer that sent something wrong, as `message` says.
 pub(super) fn lies(message: &'static str) -> Fault {
     Fault::Peer(Misconduct::Lies, Error::new(Kind::Invalid, PEER, message))
 }
 
-/// The peer refuses something.
+/// Returns a fault for a peer that refused something.
 pub(super) fn refuses(message: &'static str) -> Fault {
     Fault::Peer(Misconduct::Refuses, Error::new(Kind::Denied, PEER, message))
 }
 
-/// Says whose fault an error is, where it happens.
+/// Marks an error with its origin, at the place where it occurs.
 pub(super) trait Blame<T> {
-    /// A store of this device gave it.
+    /// A store of this device returned the error.
     fn local(self) -> Outcome<T>;
-    /// It is about what the peer sent.
+    /// The peer sent something wrong.
     fn peer(self) -> Outcome<T>;
-    /// The network gave it.
+    /// The network returned the error.
     fn link(self) -> Outcome<T>;
 }
 
@@ -53,7 +54,7 @@ impl<T> Blame<T> for Result<T> {
     }
 }
 
-/// A stream to a peer failed.
+/// Returns a fault for a stream that failed.
 pub(super) fn lost(error: io::Error) -> Fault {
     Fault::Link(Error::new(Kind::Unavailable, PEER, "the peer is gone").because(error))
 }
@@ -62,14 +63,14 @@ pub(super) fn lost(error: io::Error) -> Fault {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Trouble {
-    /// The group that it was needed for; `None` where it was for all.
+    /// The group that the work was for; `None` if it was for all groups.
     pub group: Option<RecordId>,
-    /// The work that needed it, in a word or two.
+    /// The work that failed, in a word or two.
     pub work: &'static str,
     /// The error that it returned.
     pub error: Error,
-    /// Since when it fails.
-    pub since: Instant,
+    /// The time since it began to fail.
+    pub failing: Duration,
 }
 
 /// The failures of this device's stores.
@@ -79,13 +80,16 @@ pub(super) struct Troubles(Mutex<BTreeMap<(Option<RecordId>, &'static str), Note
 #[derive(Debug)]
 struct Noted {
     trouble: Trouble,
+    /// The time at which it began to fail.
+    since: Instant,
     /// The time at which it failed last.
     last: Instant,
 }
 
 impl Troubles {
-    /// Notes that a store failed. The operator is told when it begins, and when it fails in another way.
+    /// Records that a store failed. Logs the first failure, and any later one that differs from it.
     pub(super) fn note(&self, group: Option<RecordId>, work: &'static str, error: &Error) {
+        Counter::StoreFailures.add(1);
         let mut all = lock(&self.0);
         all.retain(|_, known| known.is_shown());
         let known = all.get_mut(&(group, work));
@@ -103,14 +107,19 @@ impl Troubles {
                 group,
                 work,
                 error: error.clone(),
-                since: Instant::now(),
+                failing: Duration::ZERO,
             };
-            let last = trouble.since;
-            all.insert((group, work), Noted { trouble, last });
+            let since = Instant::now();
+            let noted = Noted {
+                trouble,
+                since,
+                last: since,
+            };
+            all.insert((group, work), noted);
         }
     }
 
-    /// It worked.
+    /// Records that the store worked again.
     pub(super) fn clear(&self, group: Option<RecordId>, work: &'static str) {
         if lock(&self.0).remove(&(group, work)).is_some() {
             tracing::info!(?group, work, "a store of this device works again");
@@ -125,12 +134,16 @@ impl Noted {
 }
 
 impl Replicator {
-    /// The stores of this device that fail now, with what they say; what they were needed for is tried again
-    /// and again. No peer is to blame for them.
+    /// Returns the stores of this device that are failing, with their errors. Their work is retried
+    /// until it succeeds. No peer is to blame for them.
     pub fn troubles(&self) -> Vec<Trouble> {
         let all = lock(&self.0.troubles.0);
         let shown = all.values().filter(|noted| noted.is_shown());
-        shown.map(|noted| noted.trouble.clone()).collect()
+        let now = |noted: &Noted| Trouble {
+            failing: noted.since.elapsed(),
+            ..noted.trouble.clone()
+        };
+        shown.map(now).collect()
     }
 }
 
@@ -144,10 +157,10 @@ mod tests {
         let denied = Error::new(Kind::Denied, "log.append", "");
         let group = Some(RecordId([1; 32]));
         troubles.note(group, "fetch", &denied);
-        let since = lock(&troubles.0)[&(group, "fetch")].trouble.since;
+        let since = lock(&troubles.0)[&(group, "fetch")].since;
         tokio::time::sleep(std::time::Duration::from_millis(2)).await;
         troubles.note(group, "fetch", &denied);
-        assert_eq!(lock(&troubles.0)[&(group, "fetch")].trouble.since, since);
+        assert_eq!(lock(&troubles.0)[&(group, "fetch")].since, since);
         troubles.note(group, "fetch", &Error::new(Kind::Full, "log.append", ""));
         assert_eq!(lock(&troubles.0).len(), 1);
         assert_eq!(

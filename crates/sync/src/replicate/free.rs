@@ -1,11 +1,12 @@
-//! Frees space: contents of others' files that this device does not want (any more).
+//! Frees space: deletes contents of others' files that this device does not want (any more).
 //!
-//! Other members are asked first if they have them; a member that does keeps them for a while
+//! Other members are asked first if they have the files; a member that does keeps them for a while
 //! (`leases.rs`). A file is deleted only
 //!
-//! * where nothing else keeps or wants its blob (`retained.rs`): changes of ours wait meanwhile, so that
-//!   this is true when it is deleted;
-//! * where the policy is still the one that it was looked at with. A file that is being fetched meanwhile is
+//! * if nothing else keeps or wants its blob (`retained.rs`): our own changes wait meanwhile, so that
+//!   this still holds at the time of deletion;
+//! * if the policy is still the one under which the file was judged unwanted. A file that is being
+//!   fetched at the same time is checked once more before it counts as here.
 //!   looked at once more before it counts as here.
 
 use std::{
@@ -16,8 +17,8 @@ use std::{
     },
 };
 
-use larder_store_api::{Error, Kind, PublicKey, RecordId, Result};
-use larder_store_engine::{Blobs, Hash, Status};
+use larder_store_api::{Error, Kind, PublicKey, Result};
+use larder_store_engine::{BlobStatus, Blobs, Hash};
 
 use super::{
     Replicator, Shared,
@@ -26,7 +27,7 @@ use super::{
     retained::{Stays, files_of, named_by},
 };
 use crate::{
-    groups::{Repo, Wants},
+    groups::{GroupId, Repo, Wants},
     tree::{
         Root,
         walk::{Walk, sequences},
@@ -38,40 +39,43 @@ const FREE: &str = "sync.free";
 /// The copies that may be deleted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Copies {
-    /// Only copies of files that another connected member shows that it has too.
+    /// Only copies of files that another connected member proves to have too.
     #[default]
     RequireOtherCopy,
-    /// All that are not wanted, though nobody else may have them.
+    /// All unwanted copies, even if nobody else has them.
     AllowLastCopy,
 }
 
 /// The outcome of freeing space.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub struct Freed {
-    /// The files that went.
+    /// The number of files whose contents were deleted.
     pub files: u64,
-    /// The bytes that they had here.
+    /// The bytes that they used on this device.
     pub bytes: u64,
-    /// The files that are not wanted and stay: nobody has shown that it has them, or they are in use.
+    /// The number of unwanted files that stay: nobody has proven to have them, or they are in use.
     pub stay: u64,
-    /// The bytes of those.
+    /// The bytes of those files.
     pub stay_bytes: u64,
 }
 
 impl Replicator {
-    /// Deletes contents of others' files that this device has and does not [want](crate::groups::Policy).
-    /// Their names stay, and they can be fetched again from a device that has them. Files that were read
-    /// under [`Policy::Names`](crate::groups::Policy::Names) are wanted.
+    /// Deletes contents of others' files that this device has but does not
+    /// [want](crate::groups::Policy). Their names stay, and the contents can be fetched again from a
+    /// device that has them. Files that were read under [`Policy::Names`](crate::groups::Policy::Names)
+    /// count as wanted.
     ///
-    /// A member that shows that it has a file keeps it for ten minutes, so that of several who free the
-    /// same files some keep theirs; what this device has shown stays as long, also after a restart.
+    /// A member that proves to have a file keeps it for ten minutes, so that if several members free
+    /// the same files at once, some of them keep theirs. A file that this device has proven to have
+    /// stays for as long, even after a restart.
     ///
-    /// Takes memory for the hashes of all that is kept or wanted. Can be dropped at any time.
+    /// Uses memory for the hashes of everything that is kept or wanted. Can be dropped at any time.
     ///
     /// # Errors
-    /// [`Kind::NotFound`] where the group is not here.
-    pub async fn free(&self, group: RecordId, copies: Copies) -> Result<Freed> {
-        let shared = &self.0;
+    /// [`Kind::NotFound`] if the group is not here.
+    pub async fn free(&self, group: impl Into<GroupId>, copies: Copies) -> Result<Freed> {
+        let (shared, GroupId(group)) = (&self.0, group.into());
         let group = shared.groups.group(group).ok_or_else(|| {
             Error::new(Kind::NotFound, FREE, "there is no such group here").with("group", group)
         })?;
@@ -95,7 +99,7 @@ impl Replicator {
 }
 
 impl Shared {
-    /// Returns the number of times that something was freed.
+    /// Returns how often something was freed.
     pub(super) fn freed(&self) -> u64 {
         self.freed.load(Ordering::SeqCst)
     }
@@ -108,12 +112,12 @@ struct Freeing {
     freed: Freed,
 }
 
-/// Files of a page.
+/// A batch of files of one page.
 struct Batch {
     repo: Repo,
     wants: Wants,
     files: Vec<Asked>,
-    /// The peers that have shown that they have each blob; `None` if nobody need have it.
+    /// The peers that have proven to have each blob; `None` if no other copy is required.
     shown: Option<(Asking, Vec<BTreeSet<PublicKey>>)>,
 }
 
@@ -144,12 +148,12 @@ impl Freeing {
                 continue;
             }
             let len = match blobs.status(file.hash).await? {
-                Some(Status::Complete { size }) => size,
+                Some(BlobStatus::Complete { size }) => size,
                 // Whoever has the rest may lack just this.
-                Some(Status::Partial {
+                Some(BlobStatus::Partial {
                     size, proven: true, ..
                 }) => size,
-                Some(Status::Partial { present, .. }) => {
+                Some(BlobStatus::Partial { present, .. }) => {
                     self.freed.stay += 1;
                     self.freed.stay_bytes += present;
                     continue;
@@ -166,8 +170,8 @@ impl Freeing {
                 files: files.to_vec(),
                 shown,
             };
-            // To the end, also where nobody waits for it any more: what a store was told to
-            // delete may be deleted later, and nothing may come in between.
+            // This runs to the end even if nobody waits for it any more: a store may carry out a
+            // deletion later, and nothing may happen in between.
             let ended = tokio::spawn(self.free_some(some)).await;
             self = ended.map_err(|error| {
                 Error::new(Kind::Internal, FREE, "the task that frees space failed").because(error)
@@ -206,7 +210,7 @@ impl Freeing {
         let shared = Arc::clone(&self.shared);
         let _one = shared.freeing.lock().await;
         let _freed = Count::new(&shared.freed);
-        // From here on our own trees stay as they are.
+        // From here on our own trees do not change.
         let mut ours = Vec::new();
         for group in shared.groups.groups() {
             ours.extend(group.ours().await?);
@@ -231,7 +235,7 @@ impl Freeing {
             if !is_changed && has_other {
                 match group.blobs().delete(vec![file.hash]).await {
                     Ok(()) => {}
-                    // Somebody uses it.
+                    // It is in use.
                     Err(error) if error.kind() == Kind::Conflict => {}
                     Err(error) => return Err(error),
                 }
@@ -252,8 +256,8 @@ impl Freeing {
     }
 }
 
-/// Counts that something is freed, before and after: whoever looks at what is here in between looks
-/// again.
+/// Increments the counter before and after something is freed, so that whoever reads the state in
+/// between reads it again.
 struct Count<'a>(&'a AtomicU64);
 
 impl<'a> Count<'a> {
@@ -272,8 +276,8 @@ impl Drop for Count<'_> {
 /// Returns the number of bytes of a blob that are here.
 async fn present(blobs: &Blobs, hash: Hash) -> Result<u64> {
     Ok(match blobs.status(hash).await? {
-        Some(Status::Complete { size }) => size,
-        Some(Status::Partial { present, .. }) => present,
+        Some(BlobStatus::Complete { size }) => size,
+        Some(BlobStatus::Partial { present, .. }) => present,
         None => 0,
     })
 }

@@ -1,4 +1,4 @@
-//! Entry points of the fuzzer for what peers say.
+//! Entry points of the fuzzer for messages from peers.
 
 use bytes::Bytes;
 use larder_store_api::{PublicKey, SecretKey};
@@ -9,7 +9,7 @@ use super::{
 };
 use crate::keys::{GroupKeys, GroupSecret};
 
-/// A stream of frames, each a message: what is one is encoded as it was.
+/// Reads a stream of frames, each a message: a valid one must encode to the same bytes.
 pub fn message(bytes: &[u8]) {
     one_message(&Bytes::copy_from_slice(bytes));
     let mut stream = bytes;
@@ -18,7 +18,7 @@ pub fn message(bytes: &[u8]) {
             one_message(&frame);
         }
     };
-    // What is read from a slice is never waited for.
+    // Reading from a slice never waits.
     let ended = futures_util::FutureExt::now_or_never(frames);
     assert!(ended.is_some());
 }
@@ -29,7 +29,7 @@ fn one_message(bytes: &Bytes) {
     }
 }
 
-/// A request: it asks for no more than it may, and is the same when it is written and read again.
+/// Reads a request: a valid one stays within the limits, and survives encoding and decoding.
 pub fn get(bytes: &[u8]) {
     if let Ok(get) = Get::decode(bytes) {
         let asked = get
@@ -42,7 +42,7 @@ pub fn get(bytes: &[u8]) {
     }
 }
 
-/// Hellos and answers: nobody proves a group without its key.
+/// Reads hellos and answers: nobody can prove a group without its key.
 pub fn proof(bytes: &[u8]) {
     let ends = Ends {
         binding: [1; 32],

@@ -1,8 +1,8 @@
-//! An index in memory of what this device has of each group, so that a change costs only its own
-//! size, and not a look at everything.
+//! An in-memory index of what this device has of each group, so that a change costs only its own size
+//! instead of a scan of everything.
 //!
-//! One task writes it, as events tell what changed, and then tells the [`Change`]. When groups are compared,
-//! all is read again, which finds what events may have missed.
+//! One task updates it from events, and then sends the [`Change`]. When groups are compared, everything
+//! is read again, which finds whatever events missed.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -23,16 +23,16 @@ use crate::{
     tree::Root,
 };
 
-/// Something that changed, for those who wait for it.
+/// A change, sent to tasks that wait for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Change {
-    /// A session of a group came or went, or has said all that it has.
+    /// A session of a group began or ended, or its peer has announced everything that it has.
     Session { group: RecordId },
-    /// A peer was told something, or told something.
+    /// A peer was told something, or told us something.
     Peer { group: RecordId },
     /// A peer has more or less of a repo than before.
     Holding { group: RecordId, repo: PublicKey },
-    /// A slot of a record of a group has another value.
+    /// A slot of a group's record has another value.
     Record {
         group: RecordId,
         which: Which,
@@ -42,12 +42,12 @@ pub(super) enum Change {
     Repo { group: RecordId, repo: PublicKey },
     /// Anything of a group may have changed.
     Group { group: RecordId },
-    /// There is another group, or one less.
+    /// A group was added or removed.
     Groups,
 }
 
 impl Change {
-    /// The group that it is of; `None` where it may be any.
+    /// The group that changed; `None` if it may be any.
     pub(super) fn group(&self) -> Option<RecordId> {
         match self {
             Self::Session { group }
@@ -66,13 +66,14 @@ impl Change {
     }
 }
 
-/// Waits for a change like this. Where so many were missed that it may have been among them, it was.
+/// Waits for a matching change. If so many changes were missed that one of them may have matched,
+/// returns too.
 pub(super) async fn until(changes: &mut Receiver<Change>, is_it: impl Fn(Change) -> bool) {
     loop {
         match changes.recv().await {
             Ok(change) if !is_it(change) => {}
             Ok(_) | Err(RecvError::Lagged(_)) => return,
-            // Nothing will change any more.
+            // There will be no more changes.
             Err(RecvError::Closed) => std::future::pending().await,
         }
     }
@@ -97,7 +98,7 @@ pub(super) struct RepoIndex {
     pub(super) is_here: bool,
     /// True if the root of another device of ours waits for its tree.
     pub(super) waits: bool,
-    /// The part of the repo that others are told is here; `None` while our own root is damaged.
+    /// The part of the repo that is announced to others; `None` while our own root is damaged.
     pub(super) holding: Option<Holding>,
     pub(super) behind: Option<Behind>,
 }
@@ -107,13 +108,13 @@ pub(super) struct RepoIndex {
 pub(super) struct GroupIndex {
     pub(super) versions: Versions,
     pub(super) repos: BTreeMap<PublicKey, RepoIndex>,
-    /// The routes on which members say that they can be reached.
+    /// The routes on which members announce that they can be reached.
     pub(super) routes: BTreeMap<(PublicKey, Slot), Route>,
     digest: Option<Digest>,
 }
 
 impl GroupIndex {
-    /// A digest of all versions: two who have the same values have the same.
+    /// Returns a digest of all versions; equal values have equal digests.
     pub(super) fn digest(&mut self) -> Digest {
         *self.digest.get_or_insert_with(|| {
             let mut hasher = blake3::Hasher::new();
@@ -160,7 +161,7 @@ impl Index {
         lock(&self.0)
     }
 
-    /// Looks at what is here of a group; `None` where that is not known yet.
+    /// Runs a function on a group's entry; `None` if the group is not indexed yet.
     pub(super) fn look<T>(
         &self,
         group: RecordId,
@@ -169,19 +170,19 @@ impl Index {
         self.all().get_mut(&group).map(look)
     }
 
-    /// The value that a slot has here.
+    /// Returns the version of the value in a slot.
     pub(super) fn version(&self, group: RecordId, which: Which, slot: Slot) -> Option<Version> {
         let all = self.all();
         all.get(&group)?.versions.get(&which)?.get(&slot).copied()
     }
 
-    /// Forgets all groups but these.
+    /// Forgets all groups except these.
     fn keep_only(&self, groups: &BTreeSet<RecordId>) {
         self.all().retain(|id, _| groups.contains(id));
     }
 }
 
-/// The changes between two looks at a group.
+/// The differences between two readings of a group.
 #[derive(Debug, Default)]
 pub(super) struct Found {
     pub(super) slots: Vec<(Which, Slot)>,
@@ -189,7 +190,7 @@ pub(super) struct Found {
 }
 
 impl Shared {
-    /// Reads all that is here of all groups, and forgets those that were left.
+    /// Indexes all groups, and forgets those that were left.
     pub(super) async fn index_groups(&self) -> Vec<Group> {
         let groups = self.groups.groups();
         let ids = groups.iter().map(Group::id).collect();
@@ -197,7 +198,7 @@ impl Shared {
         groups
     }
 
-    /// Reads all that is here of a group, and says what is different from before.
+    /// Indexes all of a group, and returns what has changed.
     pub(super) async fn index_group(&self, group: &Group) -> Result<Found> {
         let mut new = GroupIndex::default();
         for repo in group.repos().await? {
@@ -250,7 +251,7 @@ impl Shared {
     async fn look_at_repo(&self, repo: &Repo) -> Result<RepoIndex> {
         let state = match repo.state(&self.options.policy).await {
             Ok(state) => state,
-            // Our own root is damaged: there is nothing to say of it until it is healed.
+            // Our own root is damaged: nothing is announced until it is repaired.
             Err(error) if error.kind() == Kind::Corrupt && repo.is_ours() => {
                 return Ok(RepoIndex {
                     is_ours: true,
@@ -273,7 +274,7 @@ impl Shared {
         })
     }
 
-    /// Reads how much of a repo is here, after that changed.
+    /// Indexes a repo again after its local part changed.
     pub(super) async fn index_repo(&self, group: &Group, key: PublicKey) -> Result<()> {
         if let Some(repo) = group.repo(key).await? {
             let found = self.look_at_repo(&repo).await?;
@@ -283,8 +284,8 @@ impl Shared {
         Ok(())
     }
 
-    /// Reads who is in a group, after its record changed: the repos that came, with what is here of them, and
-    /// the slots of the record that name them.
+    /// Indexes the members of a group after its record changed: reads the added repos, with what is
+    /// here of them, and the slots of the record that name them.
     pub(super) async fn index_members(&self, group: &Group) -> Result<Found> {
         let keys = group.repo_keys().await?;
         let members: BTreeSet<PublicKey> = keys.iter().copied().collect();
@@ -308,7 +309,8 @@ impl Shared {
             }
         }
         if !found.repos.is_empty() {
-            // With what names them, at once: who is told of a repo before takes nothing of it.
+            // With the slots that name them, at once: a peer that hears of a repo's values before it
+            // hears of the repo ignores them.
             let own = own_versions(group).await?;
             self.index.look(group.id(), |index| {
                 index.versions.append(&mut new.versions);
@@ -326,7 +328,8 @@ impl Shared {
         Ok(found)
     }
 
-    /// Reads a slot that changed. False where the group is not known yet: then all of it is to be read.
+    /// Indexes a slot that changed. Returns false if the group is not indexed yet: then all of it must
+    /// be read.
     pub(super) async fn index_slot(&self, group: &Group, which: Which, slot: Slot) -> Result<bool> {
         let is_known = self.index.look(group.id(), |index| match which {
             Which::Group => true,
@@ -335,7 +338,8 @@ impl Shared {
         let repo = match (is_known, which) {
             (None, _) => return Ok(false),
             (Some(_), Which::Group) => None,
-            // All of it is read once the change of the group's record is followed that names it.
+            // The whole record is read when the change of the group's record that names the repo is
+            // processed.
             (Some(false), Which::Repo(_)) => return Ok(true),
             (Some(true), Which::Repo(key)) => match group.repo(key).await? {
                 Some(repo) => Some(repo),
@@ -368,8 +372,8 @@ impl Shared {
     }
 }
 
-/// The versions of the group's own record. Where it names repos, they are read before: so it names each of
-/// them.
+/// Returns the versions of the group's own record. Read them after the repos: then the record names
+/// each of those.
 async fn own_versions(group: &Group) -> Result<BTreeMap<Slot, Version>> {
     let own = group.intact(group.id()).await?;
     let versions = own
@@ -378,12 +382,13 @@ async fn own_versions(group: &Group) -> Result<BTreeMap<Slot, Version>> {
     Ok(versions.collect())
 }
 
-/// The route in a slot. A value that cannot be opened is none: its owner wrote it with other keys.
+/// Returns the route in a slot. A value that cannot be opened counts as no route: its owner wrote it
+/// with other keys.
 fn open_route(repo: &Repo, slot: Slot, value: &[u8]) -> Result<Option<Route>> {
     match Route::open(repo.group().keys().locate(), repo.id(), slot, value) {
         Ok(route) => Ok(Some(route)),
         Err(error) if error.kind() == Kind::Invalid || error.kind() == Kind::Corrupt => {
-            tracing::debug!(repo = %repo.key(), %error, "a slot is no route");
+            tracing::debug!(repo = %repo.key(), %error, "a slot does not hold a valid route");
             Ok(None)
         }
         Err(error) => Err(error),

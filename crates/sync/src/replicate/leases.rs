@@ -1,16 +1,17 @@
-//! Leases: a blob that was shown to a peer that then deletes its own copy is kept for a while.
-//! Otherwise two peers that free the same file at once, each because the other one has it, would
+//! Leases: a peer that proves to have a blob keeps it for a while, because the asker then deletes its
+//! own
+//! copy. Otherwise two peers that free the same file at once, each because the other one has it, would
 //! delete the last two copies.
 //!
-//! * The peer that is asked pins what it shows for [`KEEP`], so that nothing here deletes it; and it notes,
-//!   before it answers, that it has promised something, so that after a crash it frees nothing before that
-//!   time is over.
-//! * The peer that asks deletes a file only within [`WITHIN`] of asking, and not where it has promised it
-//!   itself.
-//! * Of two who ask each other at once, the one with the lesser key answers that it has not got it:
-//!   one of them goes on.
+//! * The peer that is asked pins what it proves for [`KEEP`], so that nothing deletes it here. Before
+//!   it answers, it stores that it has promised something, so that after a crash it frees nothing
+//!   before that time is over.
+//! * The asker deletes a file only within [`WITHIN`] of asking, and only if it has not promised the
+//!   file itself.
+//! * If two peers ask each other at once, the one with the lesser key answers that it does not have the
+//!   file, so that only one of them deletes it.
 //!
-//! So whoever is the last to delete a file has been promised it by somebody who has it still.
+//! So when the last asker deletes a file, another peer that still has it has promised to keep it.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -19,42 +20,41 @@ use std::{
 };
 
 use larder_store_api::{PublicKey, Result};
-use larder_store_engine::{Hash, Pin, Root, Status};
+use larder_store_engine::{BlobStatus, Hash, Pin, Root};
 use tokio::time::Instant;
 
 use super::lock;
 use crate::groups::Groups;
 
-/// The time for which a blob that was shown is kept.
+/// The time for which a blob that was proven is kept.
 pub(super) const KEEP: Duration = Duration::from_secs(600);
-/// The time after asking within which a file may be deleted; the rest is for clocks that go wrong
-/// and slow disks.
+/// The time after asking within which a file may be deleted. The rest of [`KEEP`] allows for inaccurate
+/// clocks and slow disks.
 const WITHIN: Duration = Duration::from_secs(300);
 /// The slack that is added to a stored deadline, so that it is rewritten rarely.
 const SPARE: Duration = Duration::from_secs(150);
 /// The interval at which expired leases are dropped.
 const LAPSE_EVERY: Duration = Duration::from_secs(30);
-/// The most blobs that are promised at a time; others are as if they were not here.
+/// The most blobs that are promised at a time; further blobs are reported as absent.
 const MAX_PROMISED: usize = 65_536;
 
-/// The blobs that are kept for others that delete their own copies, and those that this device asks
+/// The blobs that are kept for peers that delete their own copies, and the blobs that this device asks
 /// others to keep.
 pub(super) struct Leases {
     groups: Groups,
     /// This device's key.
     own: PublicKey,
     state: Mutex<State>,
-    /// The time until which something may be promised, as it was noted durably, in milliseconds
-    /// since 1970.
+    /// The stored time until which promises may be in force, in milliseconds since 1970.
     noted: tokio::sync::Mutex<Option<i64>>,
 }
 
 #[derive(Default)]
 struct State {
     promised: HashMap<Hash, (Instant, Pin)>,
-    /// The blobs that this device asks others to keep, because it would delete them.
+    /// The blobs that this device asks others to keep, because it intends to delete them.
     asked: HashSet<Hash>,
-    /// The time until which something may be promised that was forgotten with a crash.
+    /// The time until which promises may be in force that were lost in a crash.
     before: Option<Instant>,
     lapsed: Option<Instant>,
 }
@@ -92,17 +92,18 @@ impl Leases {
         })
     }
 
-    /// Lets go what was promised long enough ago.
+    /// Drops expired promises.
     pub(super) fn lapse(&self) {
         lock(&self.state).lapse();
     }
 
-    /// Promises a peer to keep a blob. False where it is not all here, or may be about to go.
+    /// Promises a peer to keep a blob. Returns false if the blob is incomplete or may be about to be
+    /// deleted.
     pub(super) async fn promise(&self, hash: Hash, peer: PublicKey) -> Result<bool> {
         let blobs = &self.groups.0.blobs;
         let is_here = async || {
             let status = blobs.status(hash).await?;
-            Result::Ok(matches!(status, Some(Status::Complete { .. })))
+            Result::Ok(matches!(status, Some(BlobStatus::Complete { .. })))
         };
         let may = |state: &State| {
             let goes = state.asked.contains(&hash) && self.own <= peer;
@@ -115,12 +116,12 @@ impl Leases {
             return Ok(false);
         }
         self.note_promises().await?;
-        // What is being deleted just now is gone when it is pinned.
+        // A blob that is being deleted right now is gone once it is pinned.
         let pin = blobs.pin(Root::raw(hash)).await;
         if !is_here().await? {
             return Ok(false);
         }
-        // The peer deletes its copy, and that is durable.
+        // The peer's deletion of its copy will be durable.
         blobs.make_durable().await?;
         let mut state = lock(&self.state);
         let may = may(&state);
@@ -130,7 +131,7 @@ impl Leases {
         Ok(may)
     }
 
-    /// Notes durably that something is promised from now on.
+    /// Stores durably that promises are in force from now on.
     async fn note_promises(&self) -> Result<()> {
         let mut noted = self.load_promises().await?;
         let now = self.groups.0.now();
@@ -149,7 +150,7 @@ impl Leases {
         if noted.is_none() {
             let until = self.groups.0.promised().await?.unwrap_or(i64::MIN);
             let left = until.saturating_sub(self.groups.0.now());
-            // A clock that was set back must not make it long.
+            // A clock that was set back must not extend the time.
             let left = left.clamp(0, millis(KEEP + SPARE)).unsigned_abs();
             let before = Instant::now() + Duration::from_millis(left);
             lock(&self.state).before = Some(before);
@@ -158,7 +159,7 @@ impl Leases {
         Ok(noted)
     }
 
-    /// Begins to ask others for these blobs, to let them go here.
+    /// Begins to ask others for these blobs, in order to delete them here.
     pub(super) async fn ask_for(
         self: &Arc<Self>,
         blobs: impl IntoIterator<Item = Hash>,
@@ -182,7 +183,7 @@ impl Leases {
     }
 }
 
-/// Blobs that this device asks others to keep, until this is dropped.
+/// The blobs that this device asks others to keep, until this is dropped.
 pub(super) struct Asking {
     leases: Arc<Leases>,
     blobs: HashSet<Hash>,
@@ -191,15 +192,15 @@ pub(super) struct Asking {
 }
 
 impl Asking {
-    /// Returns true if others are to be asked for the blob.
+    /// Returns true if others are asked for the blob.
     pub(super) fn asks_for(&self, hash: &Hash) -> bool {
         self.blobs.contains(hash)
     }
 
-    /// Returns true if the others' promises still hold, and we have not promised the blob
-    /// ourselves.
+    /// Returns true if the others' promises still hold, and this device has not promised the blob
+    /// itself.
     pub(super) fn may_go(&self, hash: &Hash) -> bool {
-        // The one stands still while a device sleeps, the other one may be set.
+        // The monotonic clock stands still while a device sleeps; the other one may be set.
         let took = self.leases.groups.0.now().saturating_sub(self.at);
         self.blobs.contains(hash)
             && self.since.elapsed() < WITHIN
@@ -219,8 +220,12 @@ impl Drop for Asking {
 
 #[cfg(test)]
 mod tests {
+    use larder_store_api::{Batch, CollectionId, Durability, Edit, Kind};
     use larder_store_engine::{Blobs, Source};
-    use larder_store_testkit::{MemorySecrets, MemoryStore};
+    use larder_store_testkit::{
+        MemorySecrets, MemoryStore,
+        stores::{Fault, Faults, FaultyStore, Operation, PowerStore, When},
+    };
 
     use super::*;
     use crate::groups::Stores;
@@ -264,6 +269,35 @@ mod tests {
         assert!(asking.asks_for(&hash) && asking.may_go(&hash));
         pass(WITHIN.as_secs() + 1).await;
         assert!(!asking.may_go(&hash), "others may have let it go by now");
+    }
+
+    /// The peer lets its copy go: ours must survive the loss of power by then.
+    #[tokio::test(start_paused = true)]
+    async fn what_cannot_be_made_durable_is_not_promised() {
+        let faults = Faults::seeded(1);
+        let store = Arc::new(FaultyStore::new(PowerStore::new(), faults.clone()));
+        let blobs = Blobs::open(store.clone(), store).await.unwrap();
+        let leases = leases(&blobs, 5).await;
+        let hash = blobs.add("file").await.unwrap().hash();
+        let peer = PublicKey([9; 32]);
+        // That promises are given is noted by now.
+        assert!(leases.promise(hash, peer).await.unwrap());
+        let fault = Fault::Error(Kind::Unavailable);
+        faults.inject(Operation::SyncCollections, When::Always, fault);
+        assert!(leases.promise(hash, peer).await.unwrap(), "all is durable");
+        // As a fetch commits small blobs.
+        let id = CollectionId::from_static("test");
+        let mut batch = Batch::of(vec![Edit::Put {
+            collection: id,
+            key: "key".into(),
+            value: "value".into(),
+        }]);
+        batch.durability = Durability::OnSync;
+        blobs.collections().commit(batch).await.unwrap();
+        let error = leases.promise(hash, peer).await.unwrap_err();
+        assert_eq!(error.kind(), Kind::Unavailable);
+        faults.clear();
+        assert!(leases.promise(hash, peer).await.unwrap());
     }
 
     #[tokio::test(start_paused = true)]

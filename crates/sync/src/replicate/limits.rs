@@ -6,7 +6,7 @@ use std::time::Duration;
 pub(super) const MAX_CONNECTIONS: usize = 256;
 /// The most streams of one connection that are answered at a time.
 pub(super) const MAX_STREAMS: usize = 64;
-/// The time that a peer has for its first words on a stream, and for the rest of a frame.
+/// The time to wait for a peer's first bytes on a stream, and for the rest of a frame.
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
-/// The time that peers have to hear that our routes are withdrawn.
+/// The time for which shutdown waits for peers to hear that our routes are withdrawn.
 pub(super) const GOOD_BYE: Duration = Duration::from_secs(1);

@@ -1,10 +1,10 @@
-//! A search for the members that have a file, by its hash.
+//! Finds the members that have a file, by its hash.
 
 use std::sync::Arc;
 
 use futures_util::future::join_all;
-use larder_store_api::{Error, Kind, PublicKey, RecordId, Result};
-use larder_store_engine::{Hash, Status};
+use larder_store_api::{Error, Kind, PublicKey, Result};
+use larder_store_engine::{BlobStatus, Hash};
 
 use super::{
     Replicator, Shared,
@@ -14,26 +14,27 @@ use super::{
     wire::GET,
 };
 use crate::{
-    groups::{Group, Repo},
+    groups::{Group, GroupId, Repo},
     tree::find::{Located, find},
 };
 
-/// In how many repos a file is looked for that several have: a peer may not know the tree of one of them.
+/// The most repos in which the same file is looked up: a peer may not know the tree of one of them.
 const MAX_PLACES: usize = 4;
 
 const WHO_HAS: &str = "sync.who_has";
 
 impl Replicator {
-    /// The connected members that can give a file, by the hash of its bytes or of its sealed blob. Each was
-    /// asked for its end and for a piece at random, and gave what is right; what members only say does not
-    /// count. Nothing is kept of what they gave.
+    /// Returns the connected members that can provide a file, by the hash of its bytes or of its sealed
+    /// blob. Each was asked for the end of the file and for a random piece, and sent correct data; mere
+    /// claims do not count. The received data is not kept.
     ///
-    /// There is no index of hashes: looking one up may read all names of the group.
+    /// There is no index of hashes: a lookup may read all names of the group.
     ///
     /// # Errors
-    /// [`Kind::NotFound`] where the group is not here, or no tree in it that is here names such a file; to a
-    /// replica only blobs are known.
-    pub async fn who_has(&self, group: RecordId, hash: Hash) -> Result<Vec<PublicKey>> {
+    /// [`Kind::NotFound`] if the group is not here, or no local tree of it names such a file. A replica
+    /// knows only the hashes of sealed blobs.
+    pub async fn who_has(&self, group: impl Into<GroupId>, hash: Hash) -> Result<Vec<PublicKey>> {
+        let GroupId(group) = group.into();
         let none = |message| Error::new(Kind::NotFound, WHO_HAS, message).with("group", group);
         let found = self.0.groups.group(group);
         let group = found.ok_or_else(|| none("there is no such group here"))?;
@@ -53,18 +54,18 @@ impl Replicator {
     }
 }
 
-/// The place of a file.
+/// A place of a file.
 struct Place {
-    /// In whose repo.
+    /// The repo that has the file.
     repo: Repo,
-    /// The place in its tree.
+    /// The place in the repo's tree.
     at: Located,
     /// The length of the file's blob, if it is proven here.
     len: Option<u64>,
 }
 
 impl Shared {
-    /// One place in each repo that has the file, of some repos.
+    /// Returns one place in each repo that has the file, for a bounded number of repos.
     async fn places(&self, group: &Group, hash: Hash) -> Result<Vec<Place>> {
         let tree = match group.keys().read() {
             Some(_) => Some(group.tree(WHO_HAS)?),
@@ -76,18 +77,18 @@ impl Shared {
                 break;
             }
             let root = repo.root().await?;
-            // It may be replaced meanwhile.
+            // The tree may be replaced meanwhile.
             let _pin = group.blobs().pin(root.keep()).await;
             match find(group.blobs(), tree.as_ref(), root, hash).await {
                 Ok(Some(at)) => {
                     let len = match group.blobs().status(at.blob).await? {
-                        Some(Status::Complete { size }) => Some(size),
+                        Some(BlobStatus::Complete { size }) => Some(size),
                         _ => None,
                     };
                     places.push(Place { repo, at, len });
                 }
                 Ok(None) => {}
-                // What an owner wrote that is no page stops nothing else.
+                // One owner's malformed page does not stop the search.
                 Err(error) if error.kind() == Kind::Corrupt => {
                     tracing::debug!(repo = %repo.key(), %error, "a tree cannot be searched");
                 }
@@ -97,7 +98,7 @@ impl Shared {
         Ok(places)
     }
 
-    /// Returns true if a peer shows that it has a file, at one of these places.
+    /// Returns true if a peer proves to have a file, at one of these places.
     async fn shows(&self, session: &Arc<Session>, places: &[Place]) -> bool {
         for place in places {
             match shows_at(session, place).await {

@@ -35,7 +35,10 @@ pub mod wire;
 use std::{
     collections::BTreeMap,
     fmt,
+    ops::RangeBounds,
+    pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicU64},
+    task::{Context, Poll},
     time::Duration,
 };
 
@@ -52,7 +55,7 @@ use tokio::{
     time::Instant,
 };
 
-pub use self::status::{Lack, MemberStatus, RepoStatus, Request, Status, Synced};
+pub use self::status::{GroupStatus, Lack, MemberStatus, RepoStatus, Request, Synced};
 use self::{
     connections::{Link, Side},
     index::{Change, Found},
@@ -62,9 +65,10 @@ use self::{
     wire::Which,
 };
 pub use self::{
+    dialer::Attempt,
     fault::Trouble,
     free::{Copies, Freed},
-    progress::{FileProgress, Progress},
+    progress::{FileProgress, RepoProgress},
 };
 use crate::{
     groups::{Event, Group, Groups, Missing, Policy, Repo},
@@ -91,7 +95,8 @@ pub enum Push {
 
 /// The options of replication.
 #[derive(Debug, Clone)]
-pub struct Options {
+#[non_exhaustive]
+pub struct ReplicateOptions {
     /// The policy for the repos of groups that have no policy of their own.
     pub policy: Policy,
     /// Says if changes are pushed.
@@ -102,7 +107,37 @@ pub struct Options {
     pub route_for: Duration,
 }
 
-impl Default for Options {
+impl ReplicateOptions {
+    /// Sets the policy for the repos of groups that have no policy of their own.
+    #[must_use]
+    pub fn policy(mut self, policy: Policy) -> Self {
+        self.policy = policy;
+        self
+    }
+
+    /// Says if changes are pushed.
+    #[must_use]
+    pub fn push(mut self, push: Push) -> Self {
+        self.push = push;
+        self
+    }
+
+    /// Sets the interval at which to compare, and to look for members that are not connected.
+    #[must_use]
+    pub fn compare_every(mut self, interval: Duration) -> Self {
+        self.compare_every = interval;
+        self
+    }
+
+    /// Sets the time for which a route of ours is valid.
+    #[must_use]
+    pub fn route_for(mut self, time: Duration) -> Self {
+        self.route_for = time;
+        self
+    }
+}
+
+impl Default for ReplicateOptions {
     fn default() -> Self {
         Self {
             policy: Policy::default(),
@@ -120,7 +155,7 @@ pub struct Replicator(Arc<Shared>);
 pub(crate) struct Shared {
     groups: Groups,
     network: Arc<dyn Network>,
-    options: Options,
+    options: ReplicateOptions,
     connections: connections::Connections,
     sessions: sessions::Sessions,
     index: index::Index,
@@ -131,6 +166,7 @@ pub(crate) struct Shared {
     /// Tells that there may be somebody new to connect to.
     met: Notify,
     penalties: penalties::Penalties,
+    failures: dialer::Failures,
     requests: status::Requests,
     contacts: status::Contacts,
     tasks: Mutex<JoinSet<()>>,
@@ -161,7 +197,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Replicator {
     /// Begins to replicate. Must be called within a tokio runtime.
-    pub fn start(groups: Groups, network: Arc<dyn Network>, options: Options) -> Self {
+    pub fn start(groups: Groups, network: Arc<dyn Network>, options: ReplicateOptions) -> Self {
         let shared = Arc::new(Shared {
             leases: leases::Leases::new(groups.clone(), network.key()),
             connections: connections::Connections::new(network.key()),
@@ -174,6 +210,7 @@ impl Replicator {
             changes: broadcast::Sender::new(CHANGES),
             met: Notify::new(),
             penalties: penalties::Penalties::default(),
+            failures: dialer::Failures::default(),
             requests: status::Requests::default(),
             contacts: status::Contacts::default(),
             tasks: Mutex::new(JoinSet::new()),
@@ -222,7 +259,7 @@ impl Replicator {
         &self,
         repo: &Repo,
         path: &str,
-        range: std::ops::Range<u64>,
+        range: impl RangeBounds<u64>,
     ) -> Result<Listing<Bytes>> {
         let entry = self.0.fetch_file(repo, path).await?;
         Ok(repo.read_entry(&entry, range))
@@ -241,19 +278,37 @@ impl Replicator {
             Err(error) => tracing::warn!(%error, "our routes stay until they expire"),
         }
         self.0.keep_contacts().await;
-        let mut tasks = self.abort();
-        while tasks.join_next().await.is_some() {}
+        self.abort().await;
         self.0.network.close().await;
     }
 
-    /// Ends everything at once, without telling anybody; our routes lapse. Running tasks end soon after, and
-    /// the network stays open.
-    pub fn abort(&self) -> JoinSet<()> {
+    /// Ends everything at once, without telling anybody; our routes lapse, and the network stays open. All that
+    /// this replicator ran has ended when the returned future has, which need not be waited for.
+    pub fn abort(&self) -> Aborting {
         let mut tasks = std::mem::take(&mut *lock(&self.0.tasks));
         tasks.abort_all();
         self.0.sessions.clear();
         self.0.connections.clear();
-        tasks
+        Aborting(Box::pin(async move {
+            while tasks.join_next().await.is_some() {}
+        }))
+    }
+}
+
+/// Waits until all that a [`Replicator`] ran has ended, after it was [aborted](Replicator::abort).
+pub struct Aborting(Pin<Box<dyn Future<Output = ()> + Send>>);
+
+impl fmt::Debug for Aborting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Aborting")
+    }
+}
+
+impl Future for Aborting {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        self.0.as_mut().poll(context)
     }
 }
 
@@ -418,6 +473,7 @@ impl Shared {
                 }
             }
             Event::Wants { group } => vec![group],
+            Event::Resync => self.groups.groups().iter().map(Group::id).collect(),
             Event::Groups => {
                 let groups = self.index_groups().await;
                 for session in self.sessions.all() {

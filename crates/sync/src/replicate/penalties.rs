@@ -1,5 +1,4 @@
-//! Penalties: peers that lied or stalled, and addresses where nobody answers, are left alone for a
-//! while.
+//! Penalties: peers that lied or stalled, and addresses where nobody answers, are avoided for a while.
 
 use std::{collections::BTreeMap, sync::Mutex, time::Duration};
 
@@ -9,15 +8,14 @@ use tokio::time::Instant;
 use super::{Replicator, limits::MAX_CONNECTIONS, lock};
 use crate::network::Address;
 
-/// The time for which a peer that lied, or could not be reached, is left alone the first time; it
-/// doubles each time.
+/// The time for which a peer that lied or could not be reached is avoided the first time; it doubles each time.
 pub(super) const FIRST_BACK_OFF: Duration = Duration::from_secs(2);
-/// The longest that it is.
+/// The longest back-off.
 const MAX_BACK_OFF: Duration = Duration::from_secs(300);
-/// The number of peers and addresses that are remembered beside those that are left alone now.
+/// The number of peers and addresses that are remembered besides those that are avoided now.
 const MAX_KNOWN: usize = MAX_CONNECTIONS;
 
-/// A peer or an address to leave alone for a while.
+/// A peer or an address to avoid for a while.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Avoided {
     Peer(PublicKey),
@@ -30,19 +28,19 @@ struct BackOff {
     last: Duration,
 }
 
-/// The peers and addresses that are left alone, and for how long.
+/// The peers and addresses that are avoided, and for how long.
 #[derive(Debug, Default)]
 pub(super) struct Penalties(Mutex<BTreeMap<Avoided, BackOff>>);
 
 impl Penalties {
-    /// Returns true if a peer or an address is left alone now.
+    /// Returns true if a peer or an address is avoided now.
     pub(super) fn is_avoided(&self, whom: &Avoided) -> bool {
         let all = lock(&self.0);
         all.get(whom)
             .is_some_and(|back| back.until > Instant::now())
     }
 
-    /// Leaves somebody alone: twice as long as the last time, unless that is long ago.
+    /// Avoids a peer or an address: twice as long as the last time, unless that is long ago.
     pub(super) fn avoid(&self, whom: Avoided) {
         let mut all = lock(&self.0);
         let now = Instant::now();
@@ -58,12 +56,12 @@ impl Penalties {
         all.insert(whom, BackOff { until, last });
     }
 
-    /// Forgets what was held against somebody.
+    /// Forgets the penalty of a peer or an address.
     pub(super) fn forgive(&self, whom: &Avoided) {
         lock(&self.0).remove(whom);
     }
 
-    /// The peers that are left alone now.
+    /// Returns the peers that are avoided now.
     fn peers(&self) -> Vec<PublicKey> {
         let now = Instant::now();
         let all = lock(&self.0);
@@ -77,7 +75,7 @@ impl Penalties {
 }
 
 impl Replicator {
-    /// The peers that are left alone for a while because they lied or stalled.
+    /// Returns the peers that are avoided for a while because they lied or stalled.
     pub fn left_alone(&self) -> Vec<PublicKey> {
         self.0.penalties.peers()
     }
@@ -104,7 +102,7 @@ mod tests {
             assert_eq!(penalties.peers(), [peer]);
             pass(1).await;
         }
-        // Whoever does well for long begins anew.
+        // A long time without faults resets the back-off.
         pass(300).await;
         penalties.avoid(whom.clone());
         pass(2).await;

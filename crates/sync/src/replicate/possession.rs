@@ -1,4 +1,4 @@
-//! Proofs of possession: a peer that can give a blob shows a random part of it, and keeps the blob
+//! Proofs of possession: a peer that can provide a blob shows a random part of it, and keeps the blob
 //! for a while ([`leases`](super::leases)).
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
@@ -15,10 +15,10 @@ use super::{
 };
 use crate::groups::Repo;
 
-/// The most blobs that are asked for in one go.
+/// The most blobs that one request asks for.
 pub(super) const MAX_ASKED: usize = 64;
 
-/// The time within which a member must show the blobs; those that it has shown by then count.
+/// The time within which a member must show the blobs; blobs shown by then count.
 const SHOW_FOR: Duration = Duration::from_secs(120);
 
 /// A blob that a page names.
@@ -32,9 +32,9 @@ pub(super) struct Asked {
 }
 
 impl Shared {
-    /// The connected members that have these blobs of a page, for each blob: those that show its end, which
-    /// proves how long it is, and another part that nobody can foresee. An honest peer shows only blobs that
-    /// it has whole.
+    /// Returns the connected members that have these blobs of a page, for each blob: those that show
+    /// its end, which proves its length, and another part that nobody can foresee. An honest peer shows
+    /// only blobs that it has whole.
     pub(super) async fn holders_of(
         &self,
         repo: &Repo,
@@ -66,8 +66,8 @@ impl Shared {
     }
 }
 
-/// Returns the length of a blob, which a peer proves with its end; `None` if the peer lacks the
-/// blob.
+/// Returns the length of a blob, which the peer proves with the blob's end; `None` if the peer lacks
+/// the blob.
 pub(super) async fn length(
     session: &Session,
     repo: &Repo,
@@ -85,8 +85,8 @@ pub(super) async fn length(
     check(&mut receiver, hash, None, &ranges).await
 }
 
-/// Asks one peer, to [show](SHOW) it and keep it for a while, or just to [give](GET) it; what it has shown
-/// before it failed counts.
+/// Asks one peer to [show](SHOW) blobs and keep them for a while, or just to [give](GET) them. Whatever
+/// the peer has shown before it failed counts.
 pub(super) async fn show(
     session: &Arc<Session>,
     repo: &Repo,
@@ -119,7 +119,7 @@ fn end() -> ChunkRanges {
     ChunkRanges::from(ChunkNum(MAX_FILE_LEN / 1024)..)
 }
 
-/// The end of a blob, and one chunk of it at random.
+/// Returns the range of a blob's end and one random chunk.
 fn some_part(len: u64) -> Result<ChunkRanges> {
     let mut any = [0; 8];
     random("sync.holders", &mut any)?;
@@ -127,8 +127,8 @@ fn some_part(len: u64) -> Result<ChunkRanges> {
     Ok(end() | ChunkRanges::from(ChunkNum(at)..ChunkNum(at + 1)))
 }
 
-/// Checks the next blob of the answer, and returns its length if it is the right one; nothing of it
-/// is kept.
+/// Checks the next blob of the answer, and returns its length if it is the right one; the data itself
+/// is discarded.
 async fn check(
     receiver: &mut Receiver,
     hash: Hash,

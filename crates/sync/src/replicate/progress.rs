@@ -5,28 +5,28 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-use larder_store_api::RecordId;
-
 use super::{Replicator, Shared, lock};
 use crate::{groups::Repo, tree::Name};
 
 /// The most repos whose progress is remembered.
 pub(super) const MAX_COUNTED: usize = 4096;
 
-/// The progress of fetching a tree. The totals grow while the tree is looked at.
+/// The progress of fetching a tree. The totals grow while the tree is examined.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Progress {
+#[non_exhaustive]
+pub struct RepoProgress {
     /// The files that are to come, as far as is known.
     pub files: u64,
     /// The number of those files that are here.
     pub files_here: u64,
-    /// The bytes that are to come, as far as is known; those of sealed files, which are a little longer.
+    /// The number of bytes to fetch, as far as is known. These are the bytes of sealed files, which are
+    /// a little longer.
     pub bytes: u64,
     /// The number of those bytes that are here.
     pub bytes_here: u64,
 }
 
-/// Counts it.
+/// Counts the files and bytes that a fetch has transferred.
 #[derive(Debug, Default)]
 pub(super) struct Transferred {
     files: AtomicU64,
@@ -36,12 +36,12 @@ pub(super) struct Transferred {
 }
 
 impl Transferred {
-    /// So many more are to come. An author may claim any number of bytes.
+    /// Adds to the totals. An author may claim any number of bytes.
     pub(super) fn expect(&self, files: u64, bytes: u64) {
         self.files.fetch_add(files, Ordering::Relaxed);
         let add = |known: u64| Some(known.saturating_add(bytes));
         let ordering = Ordering::Relaxed;
-        // It never gives `None`, and so never fails.
+        // The closure never returns `None`, so this never fails.
         self.bytes.fetch_update(ordering, ordering, add).ok();
     }
 
@@ -53,10 +53,10 @@ impl Transferred {
         self.bytes_here.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    pub(super) fn now(&self) -> Progress {
+    pub(super) fn now(&self) -> RepoProgress {
         let get = |count: &AtomicU64| count.load(Ordering::Relaxed);
         let (files_here, bytes_here) = (get(&self.files_here), get(&self.bytes_here));
-        Progress {
+        RepoProgress {
             files: get(&self.files).max(files_here),
             files_here,
             bytes: get(&self.bytes).max(bytes_here),
@@ -65,10 +65,11 @@ impl Transferred {
     }
 }
 
-/// A long file that comes in pieces.
+/// The progress of a long file that arrives in pieces.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct FileProgress {
-    /// Its path.
+    /// The path of the file.
     pub path: String,
     /// The length of the sealed file.
     pub len: u64,
@@ -76,7 +77,7 @@ pub struct FileProgress {
     pub here: u64,
 }
 
-/// Counts what of a file is here.
+/// Counts how much of a file is here.
 #[derive(Debug)]
 pub(super) struct Incoming {
     path: Name,
@@ -93,7 +94,7 @@ impl Incoming {
         })
     }
 
-    /// So much was here before.
+    /// Sets the number of bytes that were here before the fetch.
     pub(super) fn begin_at(&self, here: u64) {
         self.here.store(here, Ordering::Relaxed);
     }
@@ -106,22 +107,22 @@ impl Incoming {
         FileProgress {
             path: self.path.as_str().to_owned(),
             len: self.len,
-            // Two members may have given the same piece.
+            // Two members may have sent the same piece.
             here: self.here.load(Ordering::Relaxed).min(self.len),
         }
     }
 }
 
 impl Replicator {
-    /// Returns the progress of fetching a repo's tree, or the last state of a fetch that ended.
-    pub fn progress(&self, repo: RecordId) -> Progress {
-        let moved = lock(&self.0.moved).get(&repo).cloned();
-        moved.map_or(Progress::default(), |moved| moved.now())
+    /// Returns the progress of fetching a repo's tree, or the last state of a finished fetch.
+    pub fn progress(&self, repo: &Repo) -> RepoProgress {
+        let moved = lock(&self.0.moved).get(&repo.id()).cloned();
+        moved.map_or(RepoProgress::default(), |moved| moved.now())
     }
 }
 
 impl Shared {
-    /// Shows this count of how far fetching a repo's tree is, now that something is to come.
+    /// Makes this counter the progress of fetching a repo's tree, now that something is to be fetched.
     pub(super) fn show_progress(&self, repo: &Repo, moved: &Arc<Transferred>) {
         let mut all = lock(&self.moved);
         if all.len() >= MAX_COUNTED {

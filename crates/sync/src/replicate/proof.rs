@@ -1,5 +1,5 @@
-//! The proof by which two peers show each other that they hold a group's key, before anything else
-//! is said.
+//! The proof by which two peers show each other that they hold a group's key, before anything else is
+//! exchanged.
 //!
 //! ```text
 //! proof key        BLAKE3 derive_key("larder 2026 group proof key v1", locate key)
@@ -7,10 +7,10 @@
 //! of an answer     BLAKE3 keyed_hash(proof key, 1 u8 | binding | asker | answerer | nonce | own nonce)
 //! ```
 //!
-//! The binding is a value that only both ends of this one connection know, and the keys are those that
-//! the network has proven, so that a proof is worth nothing elsewhere or a second time. To who does not
-//! hold the key, a tag is noise; who does not hold the asker's key answers with noise of its own, so
-//! that a stranger does not learn which groups are here.
+//! The binding is a value that only the two ends of this connection know, and the network has proven
+//! both peers' keys, so a proof cannot be reused on another connection or at another time. Without the
+//! group's key, a tag is indistinguishable from noise. A peer that does not hold the asker's key
+//! answers with noise of its own, so that a stranger does not learn which groups are here.
 
 use larder_store_api::{PublicKey, Result};
 use larder_store_engine::random;
@@ -57,7 +57,7 @@ fn nonce() -> Result<[u8; 32]> {
     Ok(nonce)
 }
 
-/// A hello for a group, and its nonce.
+/// Returns a hello for a group, and its nonce.
 pub(super) fn hello(ends: &Ends, keys: &GroupKeys) -> Result<(Vec<u8>, [u8; 32])> {
     let nonce = nonce()?;
     Ok((hello_with(ends, keys, nonce), nonce))
@@ -68,7 +68,7 @@ fn hello_with(ends: &Ends, keys: &GroupKeys, nonce: [u8; 32]) -> Vec<u8> {
     [&[VERSION][..], &nonce, &tag].concat()
 }
 
-/// Returns the group of ours that a hello proves, if any, and the answer to it.
+/// Returns our group that a hello proves, if any, and the answer to it.
 pub(super) fn answer<'a>(
     ends: &Ends,
     groups: impl IntoIterator<Item = &'a GroupKeys>,
@@ -88,7 +88,7 @@ fn answer_with<'a>(
         return Err(wrong("the peer's hello is empty"));
     };
     if version != VERSION {
-        return Err(refuses("the peer speaks a version that is not known here")
+        return Err(refuses("the peer uses an unknown protocol version")
             .with("version", version)
             .with("known", VERSION));
     }
@@ -98,7 +98,7 @@ fn answer_with<'a>(
     let [theirs, tag] = parts else {
         return Err(wrong("the peer's hello has another length"));
     };
-    // All are tried, so that the time does not tell which it was.
+    // All groups are tried, so that the time does not reveal which one matched.
     let mut found = None;
     for keys in groups {
         if same(&ends.tag(keys, 0, &[theirs]), tag) {
@@ -157,7 +157,7 @@ mod tests {
         let (found, answered) = answer(&ends(), [&other, &ours], &said).unwrap();
         assert!(found == Some(&ours) && answered.len() == ANSWER_LEN);
         assert!(check(&ends(), &ours, &nonce, &answered));
-        // Who answers without the key is found out.
+        // A peer that answers without the key is detected.
         let (found, answered) = answer(&ends(), [&other], &said).unwrap();
         assert!(found.is_none() && answered.len() == ANSWER_LEN);
         assert!(!check(&ends(), &ours, &nonce, &answered));
@@ -181,7 +181,7 @@ mod tests {
             assert!(answer(&ends, [&ours], &said).unwrap().0.is_none());
             assert!(!check(&ends, &ours, &nonce, &answered));
         }
-        // An answer is no hello, and an old answer no new one.
+        // An answer is not a valid hello, and an old answer is not a valid new one.
         let reflected = [&[VERSION][..], &answered].concat();
         assert!(answer(&swapped, [&ours], &reflected).unwrap().0.is_none());
         let (_, later) = hello(&ends(), &ours).unwrap();

@@ -1,4 +1,4 @@
-//! The answer to a request, as the engine's receiver reads it.
+//! Receives the answer to a request, for the engine's fetch.
 
 use std::{
     io,
@@ -21,22 +21,22 @@ use super::{
 };
 use crate::network::Stream;
 
-/// The longest file that is believed to exist: far beyond any disk, and far from any overflow.
+/// The longest file length that is accepted: far beyond any disk, and far from any overflow.
 pub(super) const MAX_FILE_LEN: u64 = 1 << 50;
 
-/// The blobs that a peer gives.
+/// Receives the blobs that a peer sends.
 pub(super) type Receiver = fetch::Receiver<Body>;
 
-/// The bytes of the blobs that a peer gives.
+/// The bytes of the blobs that a peer sends.
 pub(super) struct Body {
     recv: Box<dyn AsyncRead + Send + Unpin>,
     link: Arc<Link>,
-    /// Counts what comes, where that is shown.
+    /// Counts the received bytes, if progress is shown.
     running: Option<Running>,
 }
 
 impl Body {
-    /// Asks, to get something or to be shown it.
+    /// Sends a request to get blobs or to be shown them.
     pub(super) async fn ask(
         link: &Arc<Link>,
         what: u8,
@@ -46,13 +46,14 @@ impl Body {
         let Stream { mut send, mut recv } = link.connection.open().await.link()?;
         send.write_all(&[what]).await.map_err(lost)?;
         write_frame(&mut send, &get.encode().local()?).await?;
-        // It fails only where the peer has read all that it needs, or refuses to: the answer says which.
+        // This fails only if the peer has read all that it needs, or refuses to read: the answer tells
+        // which.
         send.shutdown().await.ok();
         let answer = timeout(PATIENCE, recv.read_u8()).await;
         let answer = answer.map_err(|_| Fault::stalls())?.map_err(lost)?;
         let recv = match Answer::decode(answer).peer()? {
             Answer::Here => recv,
-            // That says of each blob that it is absent.
+            // This answer means that each blob is absent.
             Answer::NotHere => {
                 let [byte, ..] = ABSENT.to_le_bytes();
                 let sizes = size_of_val(&ABSENT) * get.ranges.len();
@@ -68,7 +69,7 @@ impl Body {
         })
     }
 
-    /// Receives the blobs.
+    /// Returns the receiver of the blobs.
     pub(super) fn receiver(self) -> Receiver {
         Receiver::new(self, PATIENCE)
     }
@@ -87,7 +88,7 @@ impl AsyncRead for Body {
             Err(error) => error,
         };
         let kind = match self.link.connection_lives() {
-            // It stopped giving: it may not be able to read this blob.
+            // The peer stopped sending: it may be unable to read this blob.
             true => io::ErrorKind::UnexpectedEof,
             false => io::ErrorKind::ConnectionAborted,
         };
@@ -108,7 +109,7 @@ impl fetch::Answer for Body {
     }
 
     fn verified(&mut self, bytes: u64) {
-        if let Some(running) = &self.running {
+        if let Some(running) = &mut self.running {
             running.count(bytes);
         }
     }
@@ -128,9 +129,10 @@ mod tests {
         wire::GET,
     };
 
-    /// A peer that answers as soon as it has read a request, and does not wait for the end of its stream.
+    /// A peer that answers as soon as it has read a request, and does not wait for the end of its stream; with
+    /// nothing to say, it takes the request and is silent.
     #[derive(Debug)]
-    struct Quick(Vec<u8>);
+    struct Quick(Option<Vec<u8>>);
 
     #[async_trait::async_trait]
     impl crate::network::ConnectionApi for Quick {
@@ -145,7 +147,10 @@ mod tests {
         async fn open(&self) -> Result<Stream> {
             Ok(Stream {
                 send: Box::new(Gone),
-                recv: Box::new(Cursor::new(self.0.clone())),
+                recv: match &self.0 {
+                    Some(answer) => Box::new(Cursor::new(answer.clone())),
+                    None => Box::new(Silence),
+                },
             })
         }
 
@@ -157,6 +162,19 @@ mod tests {
 
         async fn closed(&self) -> Error {
             std::future::pending().await
+        }
+    }
+
+    /// A stream that gives nothing, and does not end.
+    struct Silence;
+
+    impl AsyncRead for Silence {
+        fn poll_read(
+            self: Pin<&mut Self>,
+            _cx: &mut Context<'_>,
+            _buf: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            Poll::Pending
         }
     }
 
@@ -181,25 +199,39 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn who_answers_before_a_request_ends_is_heard() {
-        let file = b"a file";
-        let len = (file.len() as u64).to_le_bytes();
-        let answer = [&[Answer::Here.encode()][..], &len, file].concat();
+    async fn ask(peer: Quick) -> Outcome<Body> {
         let connections = Connections::new(PublicKey([2; 32]));
-        let link = connections.admit(Arc::new(Quick(answer)), Side::Dialed);
+        let link = connections.admit(Arc::new(peer), Side::Dialed);
         let get = Get {
             group: RecordId([3; 32]),
             repo: PublicKey([4; 32]),
             chain: vec![Hash::of("page")],
             ranges: vec![(1, ChunkRanges::all()), (2, ChunkRanges::all())],
         };
-        let asked = Body::ask(&link.unwrap(), GET, &get, None).await;
+        Body::ask(&link.unwrap(), GET, &get, None).await
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_does_not_answer_is_waited_for_no_longer_than_patience() {
+        let started = tokio::time::Instant::now();
+        let Err(fault) = ask(Quick(None)).await else {
+            panic!("it gave nothing");
+        };
+        assert!(fault.is_peers(fetch::Misconduct::Stalls), "{fault}");
+        assert_eq!(started.elapsed().as_secs(), PATIENCE.as_secs());
+    }
+
+    #[tokio::test]
+    async fn who_answers_before_a_request_ends_is_heard() {
+        let file = b"a file";
+        let len = (file.len() as u64).to_le_bytes();
+        let answer = [&[Answer::Here.encode()][..], &len, file].concat();
+        let asked = ask(Quick(Some(answer))).await;
         let (mut receiver, hash) = (asked.unwrap().receiver(), Hash::of(file));
         let size = receiver.size(hash).await.unwrap().unwrap();
         let mut items = receiver.items(hash, size, &ChunkRanges::all());
         assert!(items.next().await.unwrap().is_some());
-        // It stops giving, and its connection lives: it cannot give the other blob.
+        // The peer stops sending, and its connection lives: it cannot provide the other blob.
         let fault = receiver.size(Hash::of("other")).await.unwrap_err();
         assert!(fault.is_peers(fetch::Misconduct::Lacks), "{fault}");
         assert_eq!(fault.error().kind(), Kind::NotFound);

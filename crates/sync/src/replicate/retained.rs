@@ -1,11 +1,12 @@
-//! The blobs that must not be freed, even if a peer names them as unwanted files: anybody may name
-//! any hash. A blob that is pinned by itself is not among it, as deleting it fails.
+//! The blobs that must not be freed, even if a peer's tree lists them as unwanted files: a hostile tree
+//! can list any hash. Blobs with a pin of their own are not included, because deleting them fails
+//! anyway.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use futures_util::TryStreamExt;
 use larder_store_api::{Kind, RecordId, Result};
-use larder_store_engine::{Blobs, Format, Hash, Reachable, Status, TagName};
+use larder_store_engine::{BlobStatus, Blobs, Format, Hash, Reachable, TagName};
 
 use super::{Shared, possession::Asked};
 use crate::{
@@ -16,11 +17,11 @@ use crate::{
     },
 };
 
-/// The blobs that stay: all that a tag keeps, or a pin of a sequence; but of trees of other
-/// members' repos, in any group, only their pages, and the files that are wanted.
+/// The blobs that must stay: everything that a tag or a pin of a sequence keeps. Of trees of other
+/// members' repos, in any group, that is only the pages and the wanted files.
 pub(super) struct Stays {
     marks: Reachable,
-    /// The roots of others' repos that were looked at, with what was wanted.
+    /// The roots of others' repos that were examined, with what was wanted.
     looked_at: BTreeSet<(RecordId, Hash, u8, WantsDigest)>,
     of_others: HashSet<Hash>,
 }
@@ -38,7 +39,7 @@ impl Stays {
         self.of_others.contains(hash) || self.marks.contains(hash)
     }
 
-    /// Adds what must stay by now. The cost is that of what was not looked at yet.
+    /// Adds what must stay by now. Only roots that were not examined yet cost anything.
     pub(super) async fn look(&mut self, shared: &Shared) -> Result<()> {
         let inner = &shared.groups.0;
         let blobs = &inner.blobs;
@@ -49,7 +50,8 @@ impl Stays {
                     continue;
                 }
                 let wants = repo.wants(&shared.options.policy).await?;
-                // Nobody may go on from a time when something else was wanted.
+                // The turn makes sure that nobody continues with a state from before the policy
+                // changed.
                 let turn = repo.turn().await;
                 let mut local = inner.local(repo.id()).await?;
                 if local.forget_files_but(wants.digest()?) {
@@ -67,7 +69,7 @@ impl Stays {
                 self.marks.add(pinned).await?;
             }
         }
-        let mut tags = blobs.tags().list_all();
+        let mut tags = blobs.tags().list(..);
         while let Some(tag) = tags.try_next().await? {
             match (of_others.get(&tag.name), tag.root.format) {
                 (Some((repo, wants)), Format::Tree { depth }) => {
@@ -80,7 +82,7 @@ impl Stays {
         Ok(())
     }
 
-    /// Adds what stays of the tree of somebody else's repo.
+    /// Adds what must stay of the tree of another member's repo.
     async fn add_of(&mut self, repo: &Repo, root: Hash, level: u8, wants: &Wants) -> Result<()> {
         let looked_at = (repo.id(), root, level, wants.digest()?);
         if self.looked_at.contains(&looked_at) {
@@ -118,7 +120,7 @@ impl Stays {
     }
 }
 
-/// Returns what the sequence of a page names; `None` where that is not here, or is no sequence.
+/// Returns the hashes that a page's sequence names; `None` if the sequence is missing or invalid.
 pub(super) async fn named_by(blobs: &Blobs, page: Hash, level: u8) -> Result<Option<Vec<Reached>>> {
     match children(blobs, page, level).await {
         Ok(named) => Ok(Some(named)),
@@ -130,8 +132,8 @@ pub(super) async fn named_by(blobs: &Blobs, page: Hash, level: u8) -> Result<Opt
     }
 }
 
-/// The files of a page, and whether each may go: not where it is wanted, or where the page cannot be
-/// read here though others can.
+/// Returns the files of a page, and for each whether it may be deleted: not if it is wanted, or if the
+/// page cannot be read here although others can read it.
 pub(super) async fn files_of(repo: &Repo, page: Hash, wants: &Wants) -> Result<Vec<(Asked, bool)>> {
     let blobs = repo.group().blobs();
     let can_read = repo.group().keys().read().is_some();
@@ -155,7 +157,9 @@ pub(super) async fn files_of(repo: &Repo, page: Hash, wants: &Wants) -> Result<V
         let mut is_wanted = wanted.contains(&offset);
         if is_wanted && !can_read {
             is_wanted = match blobs.status(child.hash).await? {
-                Some(Status::Complete { size } | Status::Partial { size, .. }) => size <= longest,
+                Some(BlobStatus::Complete { size } | BlobStatus::Partial { size, .. }) => {
+                    size <= longest
+                }
                 None => true,
             };
         }

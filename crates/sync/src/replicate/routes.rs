@@ -1,5 +1,5 @@
-//! The routes on which this device can be reached, announced in the records of our repos, and
-//! withdrawn at the end; after a crash they lapse.
+//! Announces the routes on which this device can be reached in the records of our repos, and withdraws
+//! them at shutdown; after a crash they expire.
 
 use larder_store_api::{Kind, PublicKey, Put, PutRecord, RecordStore, Result, SeqExpect, Slot};
 
@@ -14,8 +14,8 @@ use crate::{
 const MAX_TOLD: usize = 4;
 
 impl Group {
-    /// Returns the routes on which members say that they can be reached, with the keys of their
-    /// repos; including those that have expired.
+    /// Returns the routes on which members announce that they can be reached, with the keys of their
+    /// repos, including expired routes.
     pub async fn routes(&self) -> Result<Vec<(PublicKey, Route)>> {
         let mut routes = Vec::new();
         for repo in self.repos().await? {
@@ -27,12 +27,12 @@ impl Group {
     }
 }
 
-/// The routes in a repo's record. A value that cannot be opened is no route: its owner wrote it
-/// with other keys.
+/// Returns the routes in a repo's record. A value that cannot be opened counts as no route: its owner
+/// wrote it with other keys.
 async fn routes_of(repo: &Repo) -> Result<Vec<(Slot, Route)>> {
     let (group, slots) = (repo.group(), FIRST_ROUTE..REPO_SLOTS);
     let mut routes = Vec::new();
-    // One that is damaged leads nowhere, and is no reason to go nowhere.
+    // A damaged route is skipped, so that the others can still be used.
     for (slot, value) in group.intact(repo.id()).await? {
         if !slots.contains(&slot) {
             continue;
@@ -40,7 +40,7 @@ async fn routes_of(repo: &Repo) -> Result<Vec<(Slot, Route)>> {
         match Route::open(group.keys().locate(), repo.id(), slot, &value.value) {
             Ok(route) => routes.push((slot, route)),
             Err(error) if error.kind() == Kind::Invalid || error.kind() == Kind::Corrupt => {
-                tracing::debug!(repo = %repo.key(), %error, "a slot is no route");
+                tracing::debug!(repo = %repo.key(), %error, "a slot does not hold a valid route");
             }
             Err(error) => return Err(error),
         }
@@ -49,8 +49,8 @@ async fn routes_of(repo: &Repo) -> Result<Vec<(Slot, Route)>> {
 }
 
 impl Replicator {
-    /// Returns the device that an address belongs to, as far as the address tells this network. It is
-    /// only what a member says.
+    /// Returns the device that an address belongs to, as far as this network can tell from the address.
+    /// It is only a member's claim.
     pub fn peer_of(&self, address: &str) -> Option<PublicKey> {
         self.0.peer_of(address)
     }
@@ -77,14 +77,17 @@ impl Shared {
         Ok(ours)
     }
 
-    /// Tells where we are, in each of our repos, where that is not told yet or half over.
+    /// Announces our addresses in each of our repos, unless a route is announced that is not half over
+    /// yet.
     pub(super) async fn announce_routes(&self) -> Result<()> {
         let addresses = self.network.addresses();
-        // What was just told need not be told again.
+        // Wait for the index, so that fresh routes are not announced again.
         self.caught_up().await;
         let now = self.groups.0.now();
         let for_ms = i64::try_from(self.options.route_for.as_millis()).unwrap_or(i64::MAX / 2);
         let expires = now.saturating_add(for_ms);
+        // One that expires later was told while a clock was ahead, and would last until that time.
+        let latest = expires.saturating_add(for_ms);
         for repo in self.ours().await? {
             let mut known = self.told_routes(&repo);
             for address in addresses.iter().take(MAX_TOLD) {
@@ -92,18 +95,20 @@ impl Shared {
                     address: address.as_str().to_owned(),
                     expires,
                 };
-                // The slot that has it; else one that has expired, or none.
+                // The slot that already has this address; else one whose route has expired, or a free
+                // one.
                 let same = known
                     .iter()
                     .find(|(_, known)| known.address == route.address);
-                if same.is_some_and(|(_, known)| known.expires > now.saturating_add(for_ms / 2)) {
+                let is_told = now.saturating_add(for_ms / 2) + 1..=latest;
+                if same.is_some_and(|(_, known)| is_told.contains(&known.expires)) {
                     continue;
                 }
                 let slot = same.map(|(slot, _)| *slot).or_else(|| {
                     let mut slots = FIRST_ROUTE..REPO_SLOTS;
                     slots.find(|slot| {
                         let taken = known.iter().find(|(taken, _)| taken == slot);
-                        taken.is_none_or(|(_, route)| route.expires <= now)
+                        taken.is_none_or(|(_, route)| !(now + 1..=latest).contains(&route.expires))
                     })
                 });
                 if let Some(slot) = slot {
@@ -116,7 +121,7 @@ impl Shared {
         Ok(())
     }
 
-    /// The routes in the record of a repo of ours.
+    /// Returns the routes in the record of a repo of ours.
     fn told_routes(&self, repo: &Repo) -> Vec<(Slot, Route)> {
         let found = self.index.look(repo.group().id(), |index| {
             let all = (repo.key(), 0)..=(repo.key(), Slot::MAX);
@@ -127,7 +132,7 @@ impl Shared {
         found.unwrap_or_default()
     }
 
-    /// Makes the routes that we told expire.
+    /// Makes the routes that we announced expire.
     pub(super) async fn withdraw_routes(&self) -> Result<()> {
         let addresses = self.network.addresses();
         for repo in self.ours().await? {

@@ -1,11 +1,14 @@
-//! Answers what a peer asks for. Nothing is served that is not reached from the root of a repo in a
-//! group that the peer has proven on this connection.
+//! Answers requests of peers. Serves only what is reachable from the root of a repo in a group that the
+//! peer has proven on this connection.
 
 use std::{io, sync::Arc, time::Duration};
 
 use futures_util::{StreamExt, TryStreamExt};
 use larder_store_api::{Error, Kind, Listing, PublicKey, Result};
-use larder_store_engine::{ChunkRanges, Encoded, Hash};
+use larder_store_engine::{
+    ChunkRanges, Encoded, Hash,
+    metrics::{Counter, Sum},
+};
 use tokio::io::{AsyncWrite, AsyncWriteExt, BufWriter};
 
 use super::{
@@ -23,24 +26,24 @@ use crate::{
     },
 };
 
-/// The time that a peer has to take the next item of an answer: longer than it waits itself, and than it may need
-/// to make durable what it has.
+/// The time to wait for a peer to take the next item of an answer: longer than the peer itself waits,
+/// and longer than it may need to make its data durable.
 const TAKES: Duration = Duration::from_secs(60);
-/// The number of bytes of an answer that are gathered before they are written.
+/// The number of bytes of an answer that are buffered before they are written.
 const BUFFER: usize = 128 * 1024;
 
-/// Part of a blob that a peer may have.
+/// A part of a blob that the peer is allowed to read.
 struct Wanted {
     place: Place,
     hash: Hash,
     ranges: ChunkRanges,
 }
 
-/// The reason why nothing is given.
+/// The reason why nothing is sent.
 enum Refusal {
-    /// It is not here, or cannot be read here.
+    /// The content is missing, or cannot be read here.
     NotHere,
-    /// The peer has no right to it.
+    /// The peer has no right to the content.
     Denied(&'static str),
     /// Our own store failed.
     Local(Error),
@@ -50,14 +53,15 @@ impl From<Error> for Refusal {
     fn from(error: Error) -> Self {
         match error.kind() {
             Kind::NotFound => Self::NotHere,
-            // Its author wrote what is no tree: no store of ours failed.
+            // Its author wrote a malformed tree: no store of ours failed.
             _ if error.operation() == MALFORMED => Self::NotHere,
             _ => Self::Local(error),
         }
     }
 }
 
-/// Writes part of an answer. A peer that takes nothing for long is not to blame: its own store may be slow.
+/// Writes part of an answer. A peer that reads nothing for a long time is not to blame: its own store
+/// may be slow.
 async fn in_time(writing: impl Future<Output = io::Result<()>>) -> Outcome<()> {
     let written = tokio::time::timeout(TAKES, writing).await;
     written
@@ -66,7 +70,7 @@ async fn in_time(writing: impl Future<Output = io::Result<()>>) -> Outcome<()> {
 }
 
 impl Shared {
-    /// Gives what is asked for; or shows it, to somebody who then lets its own copy go.
+    /// Sends what is asked for; or shows it, to a peer that then deletes its own copy.
     pub(super) async fn answer_get(
         &self,
         link: &Arc<Link>,
@@ -86,7 +90,7 @@ impl Shared {
                 tracing::debug!(%peer, why, "a request is refused");
                 (Answer::Denied, None, Vec::new())
             }
-            // That is no reason to end the connection: others of its requests can be answered.
+            // This does not end the connection: other requests of the peer can still be answered.
             Err(Refusal::Local(error)) => {
                 self.troubles.note(Some(get.group), "serve", &error);
                 (Answer::NotHere, None, Vec::new())
@@ -102,7 +106,7 @@ impl Shared {
         in_time(send.shutdown()).await
     }
 
-    /// Finds the requested blobs, and refuses a peer that may not have them.
+    /// Finds the requested blobs, and refuses a peer that has no right to them.
     async fn find(&self, link: &Link, get: &Get) -> Result<(Repo, Vec<Wanted>), Refusal> {
         let group = self.sessions.proven(link, get.group);
         let group = group.ok_or(Refusal::Denied("the group was not proven"))?;
@@ -148,7 +152,7 @@ impl Shared {
             };
             let place = Place {
                 chain: get.chain.clone(),
-                // The page itself is two blobs.
+                // The page itself consists of two blobs.
                 offset: match level {
                     0 if *offset > 1 => (*offset).try_into().expect("a page has few files"),
                     _ => Place::PAGE,
@@ -163,8 +167,8 @@ impl Shared {
         Ok((repo, wanted))
     }
 
-    /// As iroh-blobs does: the size, and then what proves each group, and the group. A group that cannot be
-    /// read here is sent as if it were absent.
+    /// Sends a blob as iroh-blobs does: the size, then for each chunk group its proof and its bytes. A
+    /// group that cannot be read here is sent as if it were absent.
     async fn send_blob(
         &self,
         send: &mut (impl AsyncWrite + Unpin),
@@ -173,17 +177,18 @@ impl Shared {
         show_to: Option<PublicKey>,
     ) -> Outcome<()> {
         let hash = wanted.hash;
+        let mut sent = Sum::new(Counter::BytesSent);
         match self.begin_blob(&wanted, show_to).await {
             Ok(Some((first, rest))) => {
                 for item in first {
-                    self.send_item(send, item).await?;
+                    self.send_item(send, item, &mut sent).await?;
                 }
                 let mut rest = rest;
                 while let Some(item) = rest.next().await {
                     // The peer sees that the answer ends within this blob.
                     let item = item.inspect_err(|error| self.cannot_read(repo, &wanted, error));
                     let item = item.local()?;
-                    self.send_item(send, item).await?;
+                    self.send_item(send, item, &mut sent).await?;
                 }
                 self.troubles.clear(Some(repo.group().id()), "serve");
                 if self.groups.0.damaged.forget(hash) {
@@ -197,7 +202,8 @@ impl Shared {
         in_time(send.write_all(&ABSENT.to_le_bytes())).await
     }
 
-    /// The beginning of what is to be sent of a blob, and the rest; `None` where the blob is not here.
+    /// Returns the beginning of what is to be sent of a blob, and the rest; `None` if the blob is
+    /// missing.
     async fn begin_blob(
         &self,
         wanted: &Wanted,
@@ -218,7 +224,7 @@ impl Shared {
         }
         let mut items = blobs.export(wanted.hash, wanted.ranges.clone());
         let mut first = Vec::with_capacity(2);
-        // The size alone does not show that anything can be read.
+        // The size alone does not show that any of it can be read.
         while first.len() < 2
             && let Some(item) = items.try_next().await?
         {
@@ -227,7 +233,12 @@ impl Shared {
         Ok(Some((first, items)))
     }
 
-    async fn send_item(&self, send: &mut (impl AsyncWrite + Unpin), item: Encoded) -> Outcome<()> {
+    async fn send_item(
+        &self,
+        send: &mut (impl AsyncWrite + Unpin),
+        item: Encoded,
+        sent: &mut Sum,
+    ) -> Outcome<()> {
         let written = async {
             match item {
                 Encoded::Size(size) => send.write_all(&size.to_le_bytes()).await,
@@ -237,6 +248,7 @@ impl Shared {
                     send.write_all(&pair).await
                 }
                 Encoded::Leaf(leaf) => {
+                    sent.add(leaf.data.len() as u64);
                     self.requests.count_sent(leaf.data.len() as u64);
                     send.write_all(&leaf.data).await
                 }
@@ -245,7 +257,7 @@ impl Shared {
         in_time(written).await
     }
 
-    /// Notes that something cannot be read that is here.
+    /// Records that content which is here cannot be read.
     fn cannot_read(&self, repo: &Repo, wanted: &Wanted, error: &Error) {
         let hash = wanted.hash;
         if error.kind() != Kind::Corrupt {

@@ -1,5 +1,5 @@
-//! A session: one group on one connection, after both sides have proven it. Each side says what it
-//! has, and sends what the other has not.
+//! A session: one group on one connection, after both sides have proven it. Each side announces what it
+//! has, and sends what the other one lacks.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -34,17 +34,17 @@ use crate::{
     records::{self, FIRST_ROUTE, REPO_ROOT},
 };
 
-/// The most repos of which a peer's holdings are remembered: those that a group has room for, and
-/// others that were replaced in its record.
+/// The most repos for which a peer's holdings are remembered: as many as a group has room for, and as
+/// many again that were replaced in its record.
 const MAX_HOLDINGS: usize = 2 * records::GROUP_SLOTS as usize;
 
 /// The most sessions of one group on one connection: both sides may begin one at the same time, and one that
 /// ends may be replaced before that is noticed.
-const MAX_SESSIONS: usize = 4;
+pub(super) const MAX_SESSIONS: usize = 4;
 
-/// The time to wait after a store of ours failed; it doubles each time.
+/// The first pause after a store of ours failed; it doubles each time.
 const RETRY: Duration = Duration::from_secs(2);
-/// The longest that it is waited.
+/// The longest pause.
 const MAX_RETRY: Duration = Duration::from_secs(60);
 
 /// One group on one connection.
@@ -53,13 +53,13 @@ pub(crate) struct Session {
     pub(super) link: Arc<Link>,
     pub(super) group: Group,
     peer: Mutex<Peer>,
-    /// True if the peer has said at least once all that it has.
+    /// True once the peer has announced everything that it has.
     compared: AtomicBool,
-    /// The time at which the peer was last heard, by the clock of the groups.
+    /// The time at which the peer was last heard from, by the clock of the groups.
     heard: AtomicI64,
     to_say: Mutex<ToSay>,
     wake: Notify,
-    /// Told once the group is not here any more.
+    /// Notified when the group is gone.
     over: Notify,
     retry: Mutex<Retry>,
 }
@@ -67,13 +67,13 @@ pub(crate) struct Session {
 /// The known facts about a peer.
 #[derive(Default)]
 struct Peer {
-    /// The values that it has.
+    /// The versions of the values that it has.
     known: Versions,
-    /// The slots in which it has other values than we have, of records that are known here.
+    /// The slots in which it has other values than we have, in records that are known here.
     differ: BTreeSet<(Which, Slot)>,
     /// The trees that it holds.
     holds: BTreeMap<PublicKey, Holding>,
-    /// The holdings of ours that the peer was told of.
+    /// The holdings of ours that were announced to the peer.
     told: BTreeMap<PublicKey, Holding>,
 }
 
@@ -101,16 +101,16 @@ impl Peer {
     }
 }
 
-/// The messages that are to be sent to a peer.
+/// The messages that are waiting to be sent to a peer.
 #[derive(Default)]
 struct ToSay {
-    /// All that we have.
+    /// True if everything that we have is to be announced.
     all: bool,
-    /// Our state in short, if it is to be sent; true if it answers the peer's.
+    /// Set if a digest of our state is to be sent; true if it answers the peer's.
     state: Option<bool>,
-    /// The slots whose values it may lack. There are no more than a group has.
+    /// The slots whose values it may lack; no more than a group has.
     slots: BTreeSet<(Which, Slot)>,
-    /// The repos of which we have more or less than it was told.
+    /// The repos of which we have more or less than was announced to the peer.
     repos: BTreeSet<PublicKey>,
 }
 
@@ -122,24 +122,24 @@ struct Retry {
 }
 
 impl Session {
-    /// Has everything compared.
+    /// Requests a full comparison.
     pub(super) fn compare(&self) {
         lock(&self.to_say).all = true;
         self.wake.notify_one();
     }
 
-    /// Has it compared whether both sides have the same.
+    /// Requests a comparison of digests.
     pub(super) fn compare_state(&self) {
         lock(&self.to_say).state = Some(false);
         self.wake.notify_one();
     }
 
-    /// Ends it.
+    /// Ends the session.
     pub(super) fn end(&self) {
         self.over.notify_one();
     }
 
-    /// A slot has another value here.
+    /// Handles a slot that has another value here.
     pub(super) fn slot_changed(&self, which: Which, slot: Slot, ours: Option<Version>, push: bool) {
         let differs = {
             let mut peer = lock(&self.peer);
@@ -152,7 +152,7 @@ impl Session {
         }
     }
 
-    /// All of these are here.
+    /// Sets the versions of all our values.
     pub(super) fn versions_are(&self, ours: &Versions) {
         let mut peer = lock(&self.peer);
         peer.differ.retain(|(which, _)| ours.contains_key(which));
@@ -161,7 +161,7 @@ impl Session {
         }
     }
 
-    /// The peer has the same values as we have, which are these. Returns whether that is news.
+    /// Notes that the peer has exactly our values, which are `ours`. Returns true if that is news.
     fn has_what_we_have(&self, ours: &Versions) -> bool {
         let mut peer = lock(&self.peer);
         let is_news = !peer.differ.is_empty();
@@ -172,24 +172,24 @@ impl Session {
         is_news
     }
 
-    /// These are the values of a record.
+    /// Sets the versions of a record's values.
     pub(super) fn record_is(&self, which: Which, ours: &BTreeMap<Slot, Version>) {
         lock(&self.peer).compare_record(which, ours);
     }
 
-    /// Sends these values, where the peer lacks them.
+    /// Sends these values if the peer lacks them.
     pub(super) fn push(&self, slots: impl IntoIterator<Item = (Which, Slot)>) {
         lock(&self.to_say).slots.extend(slots);
         self.wake.notify_one();
     }
 
-    /// There is more or less of these repos here.
+    /// Announces that more or less of these repos is here.
     pub(super) fn repos_changed(&self, repos: impl IntoIterator<Item = PublicKey>) {
         lock(&self.to_say).repos.extend(repos);
         self.wake.notify_one();
     }
 
-    /// Returns true if the peer has said all that it has.
+    /// Returns true if the peer has announced everything that it has.
     pub(super) fn has_compared(&self) -> bool {
         self.compared.load(Ordering::SeqCst)
     }
@@ -199,33 +199,33 @@ impl Session {
         lock(&self.peer).holds.get(&repo).copied()
     }
 
-    /// All of them, by repo.
+    /// Returns the peer's holdings, by repo.
     pub(super) fn holdings(&self) -> BTreeMap<PublicKey, Holding> {
         lock(&self.peer).holds.clone()
     }
 
-    /// Returns the time at which the peer was last heard, in milliseconds since 1970.
+    /// Returns the time at which the peer was last heard from, in milliseconds since 1970.
     pub(super) fn heard(&self) -> i64 {
         self.heard.load(Ordering::SeqCst)
     }
 
-    /// Returns true if the peer has the values that we have, and we have its.
+    /// Returns true if both sides have the same values.
     pub(super) fn is_level(&self, slots: Slots) -> bool {
         let peer = lock(&self.peer);
         let mut differ = peer.differ.iter();
         !differ.any(|(which, slot)| slots.contain(*which, *slot))
     }
 
-    /// Returns true if the peer lacks this value, as far as that is known: it has none, an older
-    /// one, or another one with the same number.
+    /// Returns true if the peer lacks this value, as far as is known: it has no value, an older one, or
+    /// a different one with the same number.
     fn lacks(&self, record: Which, slot: Slot, version: Version) -> bool {
         let peer = lock(&self.peer);
         let theirs = peer.known.get(&record).and_then(|slots| slots.get(&slot));
         theirs.is_none_or(|theirs| theirs.seq <= version.seq && *theirs != version)
     }
 
-    /// The peer has this value, or said so. Of two with one number it is the latest that counts: if
-    /// it is the lesser, the peer sends the greater one itself.
+    /// Notes that the peer has this value, or claims to. If it claims two values with one number, the
+    /// latest claim counts: if that is the lesser one, the peer sends the greater one itself.
     fn note(&self, record: Which, slot: Slot, version: Version, ours: Option<Version>) {
         let mut peer = lock(&self.peer);
         let theirs = peer.known.entry(record).or_default().entry(slot);
@@ -242,7 +242,7 @@ impl Session {
 pub(super) enum Slots {
     /// Everything.
     All,
-    /// The members' data: not their routes, which are announced again although nothing changed.
+    /// The members' data, without their routes, which are announced again although nothing changed.
     Data,
 }
 
@@ -269,7 +269,7 @@ impl Shared {
         answered.map_err(|_| Fault::stalls())?.map_err(lost)?;
         if !proof::check(&ends, group.keys(), &nonce, &answer) {
             let peer = link.connection.peer();
-            return Err(refuses("the peer is no member of the group").with("peer", peer));
+            return Err(refuses("the peer is not a member of the group").with("peer", peer));
         }
         self.run_session(link, group, stream).await
     }
@@ -297,7 +297,7 @@ impl Shared {
         written.await.map_err(lost)?;
         match groups.into_iter().find(|group| Some(group.id()) == found) {
             Some(group) => self.run_session(link, group, stream).await,
-            // To a stranger it looks as if it had found out itself.
+            // To a stranger this looks as if it had detected the failed proof itself.
             None => stream.send.shutdown().await.map_err(lost),
         }
     }
@@ -367,14 +367,14 @@ impl Shared {
         }
     }
 
-    /// Says what is to be said.
+    /// Sends the pending messages.
     async fn say(&self, session: &Session, send: &mut (impl AsyncWrite + Unpin)) -> Outcome<()> {
         let group = session.group.id();
         let to_say = {
             let mut to_say = lock(&session.to_say);
             let mut now = std::mem::take(&mut *to_say);
             if !session.has_compared() {
-                // Before it has said what it has, everything would be sent.
+                // Before the peer has announced what it has, this would send everything.
                 to_say.slots = std::mem::take(&mut now.slots);
                 to_say.repos = std::mem::take(&mut now.repos);
             }
@@ -387,7 +387,7 @@ impl Shared {
             write_frame(send, &state.encode().local()?).await?;
         }
         if to_say.all {
-            // Where it is not known yet, it is said once it is.
+            // If the group is not indexed yet, this is sent as soon as it is.
             let versions = self.index.look(group, |index| index.versions.clone());
             let Some(versions) = versions else {
                 return Ok(());
@@ -418,7 +418,7 @@ impl Shared {
                 write_frame(send, &holds.encode().local()?).await?;
             }
         }
-        // The peer says nothing to what it was sent.
+        // The peer does not confirm what it was sent.
         self.tell(Change::Peer { group });
         Ok(())
     }
@@ -464,7 +464,7 @@ impl Shared {
                         .index
                         .look(group, |index| index.versions.get(&record).cloned());
                     let mut peer = lock(&session.peer);
-                    // As many as a group has repos, and the group.
+                    // As many as the group has repos, plus one for the group itself.
                     if peer.known.len() <= usize::from(records::GROUP_SLOTS) {
                         peer.known.insert(record, slots.into_iter().collect());
                         if let Some(ours) = ours.flatten() {
@@ -502,7 +502,8 @@ impl Shared {
                     Err(fault) => return Err(fault),
                 },
                 Message::Holds { repo, holding } => {
-                    // Also of a repo that is not known here yet: it is not said again.
+                    // This also holds for a repo that is not known here yet: the peer does not repeat
+                    // it.
                     let mut peer = lock(&session.peer);
                     if peer.holds.len() < MAX_HOLDINGS || peer.holds.contains_key(&repo) {
                         peer.holds.insert(repo, holding);
@@ -516,7 +517,8 @@ impl Shared {
                         is_level.then(|| session.has_what_we_have(&index.versions))
                     });
                     match is_level {
-                        // What others told both of us was not known to be level.
+                        // Both sides learned the same values from others, so nothing has shown yet that
+                        // they are equal.
                         Some(Some(true)) => self.tell(Change::Peer { group }),
                         Some(Some(false)) | None => {}
                         Some(None) => {
@@ -532,7 +534,7 @@ impl Shared {
         Ok(())
     }
 
-    /// Keeps what the peer has sent, if it is newer and right.
+    /// Stores a value that the peer has sent, if it is newer and valid.
     async fn take_slot(
         &self,
         session: &Session,
@@ -545,7 +547,7 @@ impl Shared {
             Which::Group => None,
             Which::Repo(key) => match group.repo(key).await.local()? {
                 Some(repo) => Some(repo),
-                // The group has it not, or not yet: it will be said again when comparing.
+                // The group does not have the repo, or not yet: the next comparison announces it again.
                 None => return Ok(()),
             },
         };
@@ -557,7 +559,7 @@ impl Shared {
         check(&descriptor, id, slot, &signed).peer()?;
         let ours = self.index.version(group.id(), record, slot);
         session.note(record, slot, Version::of(&signed), ours);
-        // A root is taken in turn with whoever changes the repo, or makes it ours.
+        // Anyone who changes the repo, or makes it ours, takes the same turn.
         let repo = repo.as_ref().filter(|_| slot == REPO_ROOT);
         let turn = match repo {
             Some(repo) => Some((repo, repo.turn().await)),
@@ -577,7 +579,7 @@ impl Shared {
         if let Some(here) = &here
             && here.seq > signed.seq
         {
-            // It may not have it yet.
+            // The peer may not have it yet.
             session.slot_changed(record, slot, Some(Version::of(here)), true);
             return Ok(());
         }
@@ -604,7 +606,7 @@ impl Shared {
                     self.name_ours(id).await.local()?;
                 }
             }
-            // Both have the same number, and ours stays.
+            // Both values have the same number, and ours stays.
             Put::Superseded { .. } => {
                 let ours = self.index.version(group.id(), record, slot);
                 session.slot_changed(record, slot, ours, true);
@@ -613,7 +615,7 @@ impl Shared {
         Ok(())
     }
 
-    /// Has the peer say again, in a while, what could not be stored.
+    /// Asks the peer to resend, after a pause, the values that could not be stored.
     fn ask_again(&self, session: &Arc<Session>) {
         let pause = {
             let mut retry = lock(&session.retry);
@@ -634,10 +636,10 @@ impl Shared {
         });
     }
 
-    /// Names our repos again after a slot of the group's record was replaced: it may have held one
-    /// of them.
+    /// Announces our repos in the group's record again after one of its slots was replaced: the slot
+    /// may have held one of them.
     async fn name_ours(&self, group: RecordId) -> Result<()> {
-        // Not the session's handle: since it was made, better keys may have come.
+        // The session's handle may be outdated: better keys may have arrived since it was made.
         match self.groups.group(group) {
             Some(group) => group.name_ours().await,
             None => Ok(()),
@@ -645,8 +647,8 @@ impl Shared {
     }
 }
 
-/// Checks what a peer may send for a slot, before anything of it is stored: so what goes wrong then is not its
-/// fault.
+/// Checks what a peer may send for a slot, before anything of it is stored. A failure after that is not
+/// the peer's fault.
 fn check(descriptor: &RecordDescriptor, id: RecordId, slot: Slot, signed: &Signed) -> Result<()> {
     let wrong = |message| {
         let error = Error::new(Kind::Invalid, "sync.peer.read", message);

@@ -1,4 +1,4 @@
-//! The sessions that run.
+//! The running sessions.
 
 use std::{
     collections::BTreeMap,
@@ -9,11 +9,12 @@ use std::{
 };
 
 use larder_store_api::RecordId;
+use larder_store_engine::metrics::Counter;
 
 use super::{connections::Link, lock, session::Session};
 use crate::groups::Group;
 
-/// The sessions that run, in the order in which they began.
+/// The running sessions, in the order in which they began.
 #[derive(Default)]
 pub(super) struct Sessions {
     next: AtomicU64,
@@ -21,12 +22,13 @@ pub(super) struct Sessions {
 }
 
 impl Sessions {
-    /// A number that no other session has.
+    /// Returns a number that no other session has.
     pub(super) fn number(&self) -> u64 {
         self.next.fetch_add(1, Ordering::Relaxed)
     }
 
     pub(super) fn add(&self, session: &Arc<Session>) {
+        Counter::Sessions.add(1);
         lock(&self.all).insert(session.id, Arc::clone(session));
     }
 
@@ -34,7 +36,7 @@ impl Sessions {
         lock(&self.all).remove(&session.id);
     }
 
-    /// Removes those of a connection that ended; gives their groups.
+    /// Removes the ended sessions of a connection; returns their groups.
     pub(super) fn remove_on(&self, link: &Link) -> Vec<RecordId> {
         let mut ended = Vec::new();
         lock(&self.all).retain(|_, session| {
@@ -62,7 +64,7 @@ impl Sessions {
         of_group.cloned().collect()
     }
 
-    /// Returns the number of a group's sessions that run on a connection.
+    /// Returns the number of a group's running sessions on a connection.
     pub(super) fn count(&self, link: &Link, group: RecordId) -> usize {
         let all = lock(&self.all);
         let on_link = all.values().filter(|session| session.link.id == link.id);
@@ -71,7 +73,7 @@ impl Sessions {
             .count()
     }
 
-    /// The group with this id, where it was proven on a connection.
+    /// Returns the group with this id, if it was proven on a connection.
     pub(super) fn proven(&self, link: &Link, group: RecordId) -> Option<Group> {
         let all = lock(&self.all);
         let mut on_link = all.values().filter(|session| session.link.id == link.id);

@@ -9,7 +9,7 @@ use larder_store_engine::{Blobs, public_key};
 use larder_store_testkit::{MemorySecrets, MemoryStore};
 use larder_sync_sim::{Link, SimNetwork};
 
-use super::{Options, Replicator, Synced, index::GroupIndex, wire::Which};
+use super::{ReplicateOptions, Replicator, Synced, index::GroupIndex, wire::Which};
 use crate::{
     groups::{Group, Groups, Stores, first_slot},
     invite::InviteKind,
@@ -37,10 +37,7 @@ impl Device {
         };
         let key = PublicKey([n; 32]);
         let groups = Groups::open(stores.clone()).await.unwrap();
-        let options = Options {
-            compare_every: Duration::from_secs(10),
-            ..Options::default()
-        };
+        let options = ReplicateOptions::default().compare_every(Duration::from_secs(10));
         let running = Replicator::start(groups, net.node(key), options);
         Self {
             key,
@@ -59,7 +56,7 @@ impl Device {
     }
 }
 
-/// So many keys that begin at one slot.
+/// Returns keys whose repos all begin at the same slot.
 fn colliding(count: usize) -> Vec<SecretKey> {
     let key = |n: u16| {
         let mut bytes = [7; 32];
@@ -72,7 +69,7 @@ fn colliding(count: usize) -> Vec<SecretKey> {
     keys.take(count).collect()
 }
 
-/// A device that made a group, and two that joined it and know all of it.
+/// Starts a device that made a group, and two that joined it and know all of it.
 async fn three(net: &SimNetwork) -> Vec<Device> {
     let first = Device::start(net, 1).await;
     let group = first.running.groups().create_group("g").await.unwrap();
@@ -121,7 +118,7 @@ async fn of_two_repos_in_one_slot_both_stay() {
         }
         let group = device.group();
         let slots = group.records().values(group.id(), 0..1024).await.unwrap();
-        // The group's name, and one each: nobody took more slots than it needs.
+        // One slot for the group's name, and one for each repo: nobody took more slots than needed.
         assert_eq!(slots.len(), 4);
     }
 }
@@ -132,7 +129,7 @@ async fn a_repo_that_a_crash_left_without_a_name_gets_one() {
     let devices = three(&net).await;
     let device = &devices[0];
     let [mine, other] = colliding(2).try_into().unwrap_or_else(|_| panic!("two"));
-    // All that making a repo does before the group's record names it.
+    // These are the steps of making a repo, up to the point where the group's record names it.
     let group = device.group();
     let elsewhere = Device::start(&net, 9).await;
     let invite = group.invite(InviteKind::Write, Vec::new()).await.unwrap();
@@ -165,11 +162,12 @@ async fn a_repo_that_a_crash_left_without_a_name_gets_one() {
     assert_eq!(repos.len(), 2);
 }
 
-/// Two repos begin at the same slot, and who is in between hears of one first, has its tree at once, and
-/// says so to the other one's owner, who does not know of it yet. That must not be lost.
+/// Two repos begin at the same slot. The member between their owners hears of one first, has its tree
+/// at once, and announces that to the owner of the other, who does not know the repo yet. That
+/// announcement must not be lost.
 #[tokio::test(start_paused = true)]
 async fn what_is_said_of_a_repo_before_it_is_known_counts() {
-    // Which of the two stays in the slot is chance.
+    // Chance decides which of the two stays in the slot.
     for seed in 0..10 {
         let net = SimNetwork::new(seed);
         let devices = three(&net).await;
@@ -182,7 +180,7 @@ async fn what_is_said_of_a_repo_before_it_is_known_counts() {
         net.set_links(devices[1].key, devices[2].key, link(500));
         let at = &devices[1].running.0.network.addresses()[0];
         devices[2].running.connect(at).await.unwrap();
-        // A second connection would begin everything anew.
+        // A second connection would start a new session.
         let connections = &devices[2].running.0.connections;
         connections.answered(at.clone(), devices[1].key);
         agree(&devices).await;
@@ -199,23 +197,22 @@ async fn what_is_said_of_a_repo_before_it_is_known_counts() {
     }
 }
 
-/// A member that hears of a repo before the group's record names it takes nothing of it: so the index never has a
-/// repo without what names it, however far it lags behind.
+/// A member that hears of a repo before the group's record names it takes nothing of it, so that the
+/// index never has a repo without the slot that names it, however far it lags behind.
 #[tokio::test(start_paused = true)]
 async fn a_repo_is_indexed_with_what_names_it() {
     let net = SimNetwork::new(9);
     let device = Device::start(&net, 1).await;
     let group = device.running.groups().create_group("g").await.unwrap();
     let shared = &device.running.0;
-    // From here on nobody follows what changes.
-    let mut tasks = device.running.abort();
-    while tasks.join_next().await.is_some() {}
+    // From here on nothing processes the changes.
+    device.running.abort().await;
     shared.index_group(&group).await.unwrap();
     for n in 0..5 {
         let repo = group.create_repo(&format!("repo {n}")).await.unwrap();
         repo.write("file", "content").await.unwrap();
     }
-    // The events of a repo may be followed before those of what names it.
+    // The events of a repo may be processed before those of the slot that names it.
     let keys = group.repo_keys().await.unwrap();
     for key in keys.iter() {
         let followed = shared.index_slot(&group, Which::Repo(*key), REPO_ROOT);
@@ -225,7 +222,7 @@ async fn a_repo_is_indexed_with_what_names_it() {
             .version(group.id(), Which::Repo(*key), REPO_ROOT);
         assert_eq!(version, None);
     }
-    // The record changed five times, and this follows the first.
+    // The record changed five times, and this processes the first change.
     let found = shared.index_members(&group).await.unwrap();
     assert_eq!(found.repos.len(), 5);
     let named = group.intact(group.id()).await.unwrap().len();
@@ -237,7 +234,7 @@ async fn a_repo_is_indexed_with_what_names_it() {
             .version(group.id(), Which::Repo(*key), REPO_ROOT);
         assert!(version.is_some());
     }
-    // All of it is told, and before the repos.
+    // All of it is announced, and before the repos.
     assert_eq!(found.slots.len(), 5);
     assert!(found.slots.iter().all(|(which, _)| *which == Which::Group));
     assert!(shared.index_members(&group).await.unwrap().repos.is_empty());

@@ -1,4 +1,4 @@
-//! Members tell addresses of several networks; a device dials those of its own.
+//! Tests that a device dials only addresses of its own network if members announce several.
 
 use std::{
     fmt,
@@ -10,13 +10,13 @@ use async_trait::async_trait;
 use larder_store_api::{Kind, PublicKey, Result};
 use larder_sync::{
     groups::Groups,
-    invite::InviteKind::Read,
+    invite::InviteKind::{Read, Write},
     network::{Address, AddressWatch, Connection, Network},
     replicate::{Replicator, Synced},
 };
 use larder_sync_sim::SimNetwork;
 
-use crate::world::{Device, options, own, world};
+use crate::world::{Device, PATIENCE, options, own, world};
 
 /// A network that remembers which addresses were dialled.
 struct Dials {
@@ -102,13 +102,13 @@ async fn addresses_of_other_networks_are_not_dialled() {
     let group = groups.join(&invite).await.expect("it joins");
     let synced = replicator.wait_synced(group.id(), Synced::Here, Duration::from_secs(60));
     synced.await.expect("it is in sync");
-    // What was dialled in vain would be dialled again.
+    // Failed dials would be repeated by then.
     tokio::time::sleep(Duration::from_secs(600)).await;
     let dialled = dials.dialled().clone();
     assert!(!dialled.is_empty());
     assert!(dialled.iter().all(|to| to.scheme() == "sim"), "{dialled:?}");
 
-    // A user who asks for it is told which addresses there are.
+    // A user who dials one explicitly is told which schemes there are.
     let error = replicator
         .connect(&foreign[0].parse().expect("an address"))
         .await;
@@ -121,4 +121,51 @@ async fn addresses_of_other_networks_are_not_dialled() {
     assert_eq!(replicator.peer_of(own), Some(devices[0].key));
     assert_eq!(replicator.peer_of(foreign[0]), None);
     assert_eq!(replicator.peer_of(foreign[2]), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_is_known_whom_a_device_looks_for_and_how_that_failed() {
+    let net = SimNetwork::new(77);
+    let mut devices = world(&net, &[Write], &options()).await;
+    for device in &devices {
+        device.synced(Synced::Everywhere).await;
+    }
+    let id = devices[0].group().id();
+    let first = devices[0].key;
+    let attempts = devices[1].replicator().attempts(id);
+    assert_eq!(
+        attempts.len(),
+        1,
+        "its own address is none of them: {attempts:?}"
+    );
+    assert!(attempts[0].connected && attempts[0].failure.is_none());
+    assert_eq!(attempts[0].device, Some(first));
+
+    devices[0].crash(&net);
+    let failed = async {
+        loop {
+            let attempts = devices[1].replicator().attempts(id);
+            if let [attempt] = &attempts[..]
+                && let Some(error) = &attempt.failure
+            {
+                assert!(!attempt.connected);
+                // The repo that tells the address says whose it is.
+                assert!(attempt.repo.is_some());
+                assert_eq!(error.kind(), Kind::Unavailable);
+                return;
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, failed)
+        .await
+        .expect("it fails");
+    // The next success forgets the failure.
+    devices[0].start(&net, options()).await;
+    devices[1].synced(Synced::Everywhere).await;
+    let attempts = devices[1].replicator().attempts(id);
+    assert!(
+        attempts.iter().all(|attempt| attempt.connected),
+        "{attempts:?}"
+    );
 }

@@ -1,6 +1,6 @@
-//! Three to eight members write, remove, crash, restart and are cut off at random, with clocks that are
-//! wrong; some want this or that of others' files and free the rest; and one who can only read lies or
-//! stalls now and then. In the end all agree, and nothing that was acknowledged is lost.
+//! Three to eight members write, remove, crash, restart and are cut off at random, with wrong clocks;
+//! some want only some of others' files and free the rest; and one who can only read lies or stalls now
+//! and then. In the end all agree, and nothing that was acknowledged is lost.
 
 use std::{
     collections::BTreeMap,
@@ -25,13 +25,13 @@ use crate::{
 };
 
 const STEPS: usize = 30;
-/// Longer than anybody is left alone.
+/// Longer than the longest back-off.
 const TO_CONVERGE: Duration = Duration::from_secs(400);
 const CANARY: &[u8] = b"the canary in every file";
 
 type Files = BTreeMap<String, Vec<u8>>;
 
-/// Counts of what happened in all seeds: a scenario in which nothing happens shows nothing.
+/// Counts what happened in all seeds: a scenario in which nothing happens shows nothing.
 static FREED: AtomicU64 = AtomicU64::new(0);
 static LIES: AtomicU64 = AtomicU64::new(0);
 static LEFT_ALONE: AtomicU64 = AtomicU64::new(0);
@@ -80,9 +80,9 @@ async fn scenario(seed: u64, net: &SimNetwork) {
         kinds.push(Replica);
     }
     let writers = 1 + kinds.iter().filter(|kind| **kind == Write).count();
-    // Those who do not want everything, and change their minds.
+    // Those who do not want everything, and change their policy.
     let choosy: Vec<usize> = (1..=kinds.len()).filter(|_| rng.random_bool(0.4)).collect();
-    // The last one, who may be dishonest.
+    // The last one, which may be dishonest.
     let liar = rng.random_bool(0.7).then(|| {
         kinds.push(Read);
         kinds.len()
@@ -146,7 +146,7 @@ async fn scenario(seed: u64, net: &SimNetwork) {
     }
     net.heal();
     if let Some(liar) = liar {
-        // Everybody else agrees without it.
+        // All others agree without it.
         for device in &mut devices[..liar] {
             if device.running.is_none() {
                 device.start(net, options.clone()).await;
@@ -163,7 +163,7 @@ async fn scenario(seed: u64, net: &SimNetwork) {
                 false => check(device, &model, writers).await,
             }
         }
-        // And with it, once it is honest.
+        // They agree with it too, once it is honest.
         net.set_tamper(devices[liar].key, None);
         net.set_stall(devices[liar].key, None);
         devices[liar].crash(net);
@@ -181,7 +181,7 @@ async fn scenario(seed: u64, net: &SimNetwork) {
     for (n, device) in devices.iter().enumerate() {
         if choosy.contains(&n) {
             check_own(device, &model).await;
-            // Whoever wants everything in the end gets everything.
+            // A device that wants everything in the end gets everything.
             want(device, None, None).await;
         }
     }
@@ -195,7 +195,7 @@ async fn scenario(seed: u64, net: &SimNetwork) {
     }
 }
 
-/// Some free at once what they do not want.
+/// Makes some of the devices free what they do not want, all at once.
 async fn free(devices: &[Device], who: &[usize]) {
     let running = who.iter().map(|n| &devices[*n]);
     let running = running.filter(|device| device.running.is_some());
@@ -209,7 +209,7 @@ async fn free(devices: &[Device], who: &[usize]) {
     }
 }
 
-/// Has a device want something else, of all repos or of one, and perhaps pin something.
+/// Changes a device's policy for all repos or for one, and pins something perhaps.
 async fn choose(device: &Device, rng: &mut ChaCha8Rng) {
     let can_read = device.group().keys().read().is_some();
     let policy = match rng.random_range(0..5) {
@@ -243,13 +243,13 @@ async fn choose(device: &Device, rng: &mut ChaCha8Rng) {
 async fn want(device: &Device, one: Option<&Repo>, policy: Option<Policy>) {
     let group = device.group();
     if let Some(repo) = one {
-        let set = repo.set_policy(policy.as_ref()).await;
+        let set = repo.set_policy(policy.clone()).await;
         return set.expect("a policy");
     }
     for repo in group.repos().await.expect("repos") {
         repo.set_policy(None).await.expect("a policy");
     }
-    let set = group.set_policy(policy.as_ref()).await;
+    let set = group.set_policy(policy.clone()).await;
     set.expect("a policy");
 }
 

@@ -1,4 +1,4 @@
-//! Damage under a member's records: what others have too comes back from them.
+//! Tests of damage to a member's records: values that others have too are restored from them.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -21,7 +21,7 @@ use crate::{
 
 const SLOTS: CollectionId = CollectionId::from_static("larder/slots");
 
-/// The bytes of all slots, as they are stored.
+/// Returns the stored bytes of all slots.
 async fn stored(device: &Device) -> BTreeMap<Bytes, Bytes> {
     let all = Scan {
         collection: SLOTS,
@@ -47,7 +47,7 @@ fn slot_key(record: RecordId, slot: u16) -> Bytes {
     [&record.0[..], &slot.to_be_bytes()].concat().into()
 }
 
-/// Changes a byte of what is stored in a slot; gives what was there.
+/// Changes a byte in a slot's stored value; returns the original value.
 async fn damage(device: &Device, key: Bytes) -> Bytes {
     let before = stored(device).await.remove(&key).expect("a value");
     let mut bytes = before.to_vec();
@@ -64,7 +64,7 @@ async fn all_synced(devices: &[Device]) {
     for device in devices {
         device.synced(Synced::Everywhere).await;
     }
-    // What was sent counts as had: it is still on its way.
+    // A sent value counts as received, but is still in transit.
     tokio::time::sleep(Duration::from_secs(1)).await;
 }
 
@@ -76,7 +76,7 @@ async fn write(device: &Device, name: &str) {
 
 async fn names(device: &Device) -> Vec<String> {
     let files = own(device).await.list("").await.expect("a list");
-    let name = |(name, _): larder_sync::tree::Named| name.as_str().to_owned();
+    let name = |larder_sync::tree::Named { name, .. }| name.as_str().to_owned();
     files.map_ok(name).try_collect().await.expect("names")
 }
 
@@ -91,7 +91,7 @@ async fn what_is_damaged_is_healed_by_those_who_have_it() {
     let put = group.record_put(3, b"shared", SeqExpect::Any);
     put.await.expect("a put");
     all_synced(&devices).await;
-    // Routes change; what stays is the group's record, and profiles and roots of others.
+    // Routes change; the group's record, and profiles and roots of others, stay.
     for device in &devices[1..] {
         let mut lasting: Vec<Bytes> = Vec::new();
         for repo in device.group().repos().await.expect("repos") {
@@ -144,7 +144,7 @@ async fn groups_open_over_damage() {
         damage(&devices[1], key.clone()).await;
     }
     let groups: Groups = devices[1].start(&net, options()).await;
-    // It is not there, and nothing was put in its place.
+    // The member is missing, and nothing replaced it.
     let repos = groups.groups().remove(0).repos().await.expect("repos");
     assert!(repos.is_empty());
     assert_eq!(stored(&devices[1]).await.len(), before.len());
@@ -168,7 +168,7 @@ async fn our_own_root_comes_back_and_no_number_is_used_again() {
     let devices = world(&net, &[Write, Write], &options()).await;
     write(&devices[0], "kept").await;
     all_synced(&devices).await;
-    // The others know the tree as it is now, but not that there was another one since.
+    // The others know the current tree, but not that there was another one in between.
     net.partition(&[devices[0].key]);
     write(&devices[0], "gone").await;
     let repo = own(&devices[0]).await;
@@ -211,8 +211,8 @@ async fn our_own_root_is_not_replaced_by_an_older_one() {
     let damaged = stored(&devices[0]).await[&key].clone();
     net.heal();
     pause().await;
-    // What the others have lacks what was acknowledged. So it stays an error, and nothing is lost;
-    // all the rest replicates.
+    // The others' version lacks acknowledged changes. So it stays an error, and nothing is lost;
+    // everything else replicates.
     let refused = repo.write("new", "new").await;
     assert_eq!(refused.expect_err("it is damaged").kind(), Kind::Corrupt);
     assert_eq!(stored(&devices[0]).await[&key], damaged);
@@ -223,7 +223,7 @@ async fn our_own_root_is_not_replaced_by_an_older_one() {
     let seen = seen.expect("a repo").read_to_bytes("of another").await;
     assert_eq!(seen.expect("a file"), "of another");
 
-    // Whoever brings the bytes back brings everything back.
+    // Once the bytes are back, everything is back.
     store(&devices[0], key, before).await;
     pause().await;
     all_synced(&devices).await;

@@ -1,4 +1,5 @@
-//! Two devices of one owner: a new one gets what there is, and what both write at once is merged.
+//! Tests of two devices of one owner: a new one gets everything, and simultaneous changes of both are
+//! merged.
 
 use std::{
     collections::BTreeMap,
@@ -41,7 +42,7 @@ async fn write(device: &Device, name: &str, bytes: impl Into<Vec<u8>>) {
     written.expect("a write");
 }
 
-/// The newest roots, of all repos in their order.
+/// Returns the newest roots of all repos, in order.
 async fn roots(device: &Device) -> Vec<Root> {
     let id = device.group().id();
     let status = device.replicator().status(id).await.expect("a status");
@@ -90,7 +91,7 @@ async fn a_new_device_gets_what_its_owner_has() {
     agree(&devices).await;
     let phone = second(&net, &devices, 9).await;
     pause(3).await;
-    // It knows that there is something, and shows nothing of it before all is there.
+    // It knows that there is something, and shows nothing of it before everything is there.
     let status = phone.replicator().status(phone.group().id()).await;
     let status = status.expect("a status");
     assert!(!status.has_all() && !status.compared, "{status:?}");
@@ -109,7 +110,7 @@ async fn a_new_device_gets_what_its_owner_has() {
     assert!(files.is_empty(), "the other member's own");
     assert_eq!(own_files(&devices[3]).await.len(), 202);
     assert_eq!(devices[1].files().await.len(), 202);
-    // Once it has gone, nothing of it is left.
+    // After it has left, nothing of the group remains.
     let group = devices[3].group().id();
     devices[3].groups().leave(group).await.expect("it leaves");
     let left = devices[3].stores.collections().scan_prefix(
@@ -175,7 +176,7 @@ async fn what_two_devices_write_at_once_is_merged() {
                 ("only there", "computer")
             ]
         );
-        // They merge once or twice, and then rest.
+        // They merge once or twice, and then come to rest.
         let (seq, _) = own(&devices[0])
             .await
             .known_root()
@@ -205,7 +206,7 @@ async fn a_reader_becomes_another_device() {
         let devices = world(&net, &[InviteKind::Read], &options()).await;
         write(&devices[0], "before", "1").await;
         devices[1].synced(Synced::Here).await;
-        // Its root is known there before its tree is whole.
+        // Its root is known there before its tree is complete.
         write(&devices[0], "large", noise(1, 5_000_000)).await;
         pause(wait).await;
         let group = devices[0].group();
@@ -213,7 +214,7 @@ async fn a_reader_becomes_another_device() {
         let invite = invite.expect("an invite");
         let joined = devices[1].groups().join(&invite).await;
         joined.expect("it joins");
-        // What is not here yet is merged with what is written before it comes.
+        // A tree that is not here yet is merged with changes that were written before it arrives.
         let repo = own(&devices[1]).await;
         repo.write("early", "2").await.expect("a write");
         pause(60).await;
@@ -270,7 +271,7 @@ async fn crashes_in_the_middle_lose_nothing() {
     }
 }
 
-/// Counts of what happened in all seeds: a scenario in which nothing happens shows nothing.
+/// Counts what happened in all seeds: a scenario in which nothing happens shows nothing.
 static CONFLICTS: AtomicU64 = AtomicU64::new(0);
 static COLLECTED: AtomicU64 = AtomicU64::new(0);
 
@@ -288,8 +289,8 @@ fn a_seed_is_one_run() {
     seeds::run_again(0..4, scenario);
 }
 
-/// Two devices of one owner and a member write at random, and are cut off, collected and ended. The last
-/// write under each name is there in the end, or beside it as a conflict copy.
+/// Two devices of one owner and a member write at random, and are cut off, collected and ended. In the
+/// end the last write under each name is there, or beside it as a conflict copy.
 async fn scenario(seed: u64, net: &SimNetwork) {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     net.set_default_link(Link {
@@ -301,12 +302,12 @@ async fn scenario(seed: u64, net: &SimNetwork) {
     let mut devices = world(net, &[Write], &options()).await;
     devices.push(second(net, &devices, 9).await);
     let owner = own(&devices[0]).await.key();
-    // Whom it met first may not have heard of the owner yet.
+    // The device that it met first may not know the owner yet.
     while !devices[2].group().has_repo(owner).await.expect("repos") {
         pause(1).await;
     }
     assert_eq!(own(&devices[2]).await.key(), owner);
-    // By whose it is and its name; `None` where it was removed last, which may not have its way.
+    // By owner and name; `None` if the last change removed it, which a merge may override.
     let mut last: BTreeMap<(bool, String), Option<Vec<u8>>> = BTreeMap::new();
     for _ in 0..60 {
         let n = rng.random_range(0..devices.len());
@@ -375,10 +376,7 @@ async fn who_wanted_only_names_gets_all_once_it_is_its_own() {
     net.set_default_link(link());
     let devices = world(&net, &[InviteKind::Read], &options()).await;
     let group = devices[1].group();
-    group
-        .set_policy(Some(&Policy::Names))
-        .await
-        .expect("a policy");
+    group.set_policy(Policy::Names).await.expect("a policy");
     write(&devices[0], "file", noise(1, 100_000)).await;
     devices[1].synced(Synced::Everywhere).await;
     let group = devices[0].group();

@@ -1,4 +1,4 @@
-//! A store of this device that fails is nobody else's fault.
+//! Tests that a failure of this device's store is not blamed on others.
 
 use std::{sync::Arc, time::Duration};
 
@@ -36,7 +36,7 @@ async fn pause(seconds: u64) {
     tokio::time::sleep(Duration::from_secs(seconds)).await;
 }
 
-/// A device whose store fails as these faults say.
+/// Creates a device whose store fails as these faults define.
 async fn with_faults(n: u8, faults: &Faults) -> Device {
     let mut device = Device::new(n).await;
     let store = Arc::new(FaultyStore::new(MemoryStore::new(), faults.clone()));
@@ -85,13 +85,13 @@ async fn no_peer_is_blamed_for_a_store_of_ours() {
                 }
             }
             pause(200).await;
-            // Nobody is left alone, and no connection ended.
+            // Nobody is avoided, and no connection has ended.
             for device in &devices {
                 let avoided = device.replicator().left_alone();
                 assert_eq!(avoided, [], "{case}: {}", device.key);
             }
             assert_eq!(net.total().connections, connections, "{case}");
-            // What failed is named, where anything did.
+            // The failed work is named, if there was any.
             let troubles = devices[2].replicator().troubles();
             assert_eq!(
                 faults.struck() > 0,
@@ -101,7 +101,7 @@ async fn no_peer_is_blamed_for_a_store_of_ours() {
             for trouble in &troubles {
                 assert_eq!(trouble.error.kind(), kind, "{case}: {troubles:?}");
             }
-            // The others go on.
+            // The others continue.
             for (device, other) in [(0, 1), (1, 0)] {
                 let key = own(&devices[other]).await.key();
                 let repo = devices[device].group().repo(key).await.expect("repos");

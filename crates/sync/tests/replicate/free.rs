@@ -27,7 +27,7 @@ async fn free(device: &Device, copies: Copies) -> Freed {
 }
 
 async fn set(device: &Device, policy: Option<Policy>) {
-    let set = device.group().set_policy(policy.as_ref()).await;
+    let set = device.group().set_policy(policy.clone()).await;
     set.expect("a policy");
 }
 
@@ -35,7 +35,7 @@ async fn pause(seconds: u64) {
     tokio::time::sleep(Duration::from_secs(seconds)).await;
 }
 
-/// All have all, the first does not answer, and the others want nothing any more.
+/// All have everything, the first does not answer, and the others want nothing any more.
 async fn without_the_owner(seed: u64, others: usize) -> (SimNetwork, Vec<Device>) {
     let net = SimNetwork::new(seed);
     let devices = members(&net, &vec![Write; others]).await;
@@ -82,7 +82,7 @@ async fn those_who_free_at_once_keep_a_copy() {
         somebody_has_all(&devices).await;
         let files: u64 = freed.iter().map(|freed| freed.files).sum();
         assert!(files >= 5, "one of them can free: {freed:?}");
-        // Again and again, and whoever is left stays.
+        // It is repeated, and the remaining copies stay.
         for _ in 0..4 {
             for device in &devices[1..] {
                 free(device, Copies::RequireOtherCopy).await;
@@ -97,11 +97,11 @@ async fn those_who_free_at_once_keep_a_copy() {
 async fn what_was_shown_is_kept_over_a_crash() {
     let (net, mut devices) = without_the_owner(63, 2).await;
     let stays = (0, 5);
-    // The third one shows what the second then lets go.
+    // The third one shows the files that the second then deletes.
     assert_eq!(free(&devices[1], Copies::RequireOtherCopy).await.files, 5);
     let freed = free(&devices[2], Copies::RequireOtherCopy).await;
     assert_eq!((freed.files, freed.stay), stays);
-    // Somebody else could give it; but the second counts on the third.
+    // Another one could provide it, but the second counts on the third.
     net.heal();
     devices[2].crash(&net);
     devices[2].start(&net, options()).await;
@@ -116,7 +116,7 @@ async fn what_was_shown_is_kept_over_a_crash() {
     agree(&devices).await;
 }
 
-/// Makes this the tree of a member's repo, whatever it is.
+/// Makes this root, valid or not, the tree of a member's repo.
 async fn put_root(device: &Device, root: Root) {
     let repo = own(device).await;
     let name = SecretName::new(format!("repo/{}", repo.id())).expect("a name");
@@ -152,7 +152,7 @@ async fn nothing_is_freed_because_somebody_names_it() {
     let root = ours.root().await.expect("a root");
     let sequence = stores.blobs.read_to_bytes(root.hash, 0..32).await;
     let page: [u8; 32] = sequence.expect("a page")[..].try_into().expect("a hash");
-    // What has nothing to do with the group.
+    // Data that has nothing to do with the group.
     let groups = devices[0].groups();
     let other = groups.create_group("other").await.expect("a group");
     let other = other.create_repo("me").await.expect("a repo");
@@ -190,10 +190,10 @@ async fn nothing_is_freed_because_somebody_names_it() {
     let edited = tree.edit(Root::EMPTY, edits).await.expect("a tree");
     put_root(&devices[1], edited.root).await;
     let first = devices[0].groups().group(group.id()).expect("the group");
-    let set = first.set_policy(Some(&Policy::Names)).await;
+    let set = first.set_policy(Policy::Names).await;
     set.expect("a policy");
     pause(60).await;
-    let set = first.set_policy(Some(&Policy::Pinned)).await;
+    let set = first.set_policy(Policy::Pinned).await;
     set.expect("a policy");
     let replicator = devices[0].replicator();
     for copies in [Copies::RequireOtherCopy, Copies::AllowLastCopy] {
@@ -227,30 +227,30 @@ async fn what_another_repo_wants_again_is_fetched_again() {
     }
     for wanted in &repos {
         for repo in &repos {
-            let set = repo.set_policy(Some(&Policy::Everything)).await;
+            let set = repo.set_policy(Policy::Everything).await;
             set.expect("a policy");
         }
         devices[2].synced(Synced::Here).await;
         for repo in &repos {
-            let set = repo.set_policy(Some(&Policy::Pinned)).await;
+            let set = repo.set_policy(Policy::Pinned).await;
             set.expect("a policy");
         }
         devices[2].synced(Synced::Here).await;
         assert_eq!(free(&devices[2], Copies::RequireOtherCopy).await.files, 1);
-        let set = wanted.set_policy(Some(&Policy::Everything)).await;
+        let set = wanted.set_policy(Policy::Everything).await;
         set.expect("a policy");
         devices[2].synced(Synced::Here).await;
         let found = wanted.read_to_bytes("same").await;
         assert!(found.expect("it is here again") == same);
     }
-    // What was read under names stays, also where another repo would let it go.
+    // Contents that were read under names stay, even if another repo would not keep them.
     for repo in &repos {
         for names in &repos {
             let policy = match repo.key() == names.key() {
                 true => Policy::Names,
                 false => Policy::Pinned,
             };
-            names.set_policy(Some(&policy)).await.expect("a policy");
+            names.set_policy(policy.clone()).await.expect("a policy");
         }
         devices[2].synced(Synced::Here).await;
         let read = devices[2].replicator().read(repo, "same", 0..1).await;
@@ -259,7 +259,7 @@ async fn what_another_repo_wants_again_is_fetched_again() {
     }
 }
 
-/// A tree in which each page names the same page below it again and again.
+/// Builds a tree in which each page names the same page below it repeatedly.
 async fn endless(device: &Device, level: u8) -> Root {
     let blobs = &device.stores.blobs;
     let add = async |bytes: Vec<u8>| {
@@ -323,7 +323,7 @@ async fn a_page_that_nobody_can_read_keeps_nobody_from_being_in_sync() {
         let held = repo.root().await.expect("a root");
         let is_bad = held.hash == root.hash;
         assert_eq!(is_bad, repo.key() == own(&devices[1]).await.key());
-        // It is no empty list either.
+        // It does not count as an empty list either.
         let list = repo.list("").await.expect("a list");
         let list: Result<Vec<_>, _> = list.try_collect().await;
         assert_eq!(list.is_err(), is_bad);

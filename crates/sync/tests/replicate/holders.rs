@@ -1,4 +1,4 @@
-//! Tests that a device that can give a file shows that it can.
+//! Tests that a device that can provide a file proves it.
 
 use std::time::Duration;
 
@@ -33,7 +33,7 @@ async fn who_has_a_file_shows_it() {
         let bytes = noise(n as u32, len);
         repo.write(&format!("{n}"), bytes).await.expect("a write");
     }
-    // So many that there are pages above pages.
+    // Enough names for pages above pages.
     let mut changes = Changes::new();
     for n in 0..1000 {
         let staged = repo
@@ -70,7 +70,7 @@ async fn who_has_a_file_shows_it() {
     for name in ["0", "1", "2", "3", "4", "small/0", "small/555"] {
         let entry = repo.entry(name).await.expect("a tree").expect("a file");
         for hash in [entry.hash, entry.blob] {
-            // The reader says that it holds the tree, and has only its names.
+            // The reader announces that it holds the tree, but has only its names.
             assert_eq!(who_has(4, hash).await.expect("peers"), keys[..4], "{name}");
             let others = [1, 2, 3].map(|n| keys[n]);
             assert_eq!(who_has(0, hash).await.expect("peers"), others, "{name}");
@@ -84,7 +84,7 @@ async fn who_has_a_file_shows_it() {
     let unknown = who_has(0, Hash::of("nothing")).await.unwrap_err();
     assert_eq!(unknown.kind(), Kind::NotFound);
 
-    // Who is not there is not asked, and who gives other bytes does not count.
+    // A disconnected member is not asked, and one that sends wrong bytes does not count.
     net.partition(&[keys[3]]);
     pause(60).await;
     net.set_tamper(keys[1], Some(garble(3, PROOF, 0.01)));

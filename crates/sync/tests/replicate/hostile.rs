@@ -1,4 +1,4 @@
-//! Tests that the errors and oddities of one member or peer stop no other.
+//! Tests that the errors and oddities of one member or peer do not stop any other.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ use crate::{
     world::{Device, options, own, world},
 };
 
-/// Puts a value that is no root into the place of a repo's root.
+/// Replaces a repo's root with an invalid value.
 async fn spoil(device: &Device, repo: &Repo) {
     let name = SecretName::new(format!("repo/{}", repo.id())).expect("a name");
     let secret = device.stores.secrets.get(name).await.expect("secrets");
@@ -72,14 +72,14 @@ async fn a_root_that_is_garbage_stops_no_other_repo() {
         device.synced(Synced::Here).await;
     }
     for ((repo, _), bytes) in devices[0].files().await {
-        // Of the bad one, what had come before is still there.
+        // The content of the bad repo from before is still there.
         let expected = if repo == bad.key() { "1" } else { "2" };
         assert_eq!(bytes, expected.as_bytes());
     }
     assert_eq!(devices[0].files().await.len(), 3);
 }
 
-/// The right bytes for a request that nobody here has a right to.
+/// Sends the correct bytes of a request that no peer here may make; returns the answer.
 async fn ask(stream: &mut Stream, group: larder_store_api::RecordId) -> u8 {
     let get = wire::Get {
         group,
@@ -104,7 +104,7 @@ async fn more_streams_than_are_answered_at_once_are_answered_later() {
     let address = address.parse().expect("an address");
     let node = net.node(PublicKey([8; 32]));
     let connection = node.connect(&address, None).await.expect("a connection");
-    // Streams that say so little that they are waited for.
+    // Streams that send so little that the server waits for more.
     let mut silent = Vec::new();
     for _ in 0..64 {
         let mut stream = connection.open().await.expect("a stream");
@@ -153,7 +153,7 @@ async fn better_keys_share_what_the_old_handles_have() {
     for written in futures_util::future::join_all(writes).await {
         written.expect("a write");
     }
-    // What comes over the session that the old keys began is seen by both.
+    // Both handles see changes over the session that the old keys began.
     own(&devices[0])
         .await
         .write("b", "2")

@@ -1,5 +1,5 @@
-//! Members who lie or stall, though they hold the group's read key: others find out, go on without them,
-//! and take them back once they are honest.
+//! Tests of members that lie or stall, though they hold the group's read key: others detect it,
+//! continue without them, and accept them again once they are honest.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -22,15 +22,15 @@ use crate::{
     world::{Device, options, own, world},
 };
 
-/// Proofs are longer than any other first words: what of a stream a liar must send as it is.
+/// Proofs are longer than any other beginning of a stream: a liar must send this many bytes unchanged.
 pub const PROOF: u64 = 70;
 const LIAR: usize = 1;
 
-/// The first is what an answer begins with.
+/// The sizes of the files; answers begin with the first file.
 const LENGTHS: [usize; 3] = [70_000, 5_000, 3_000_000];
 
-/// Changes the length that an answer to a request begins with, where a file is so long that it comes in
-/// parts, each of which is right.
+/// Changes the length at the beginning of an answer, if the file is long enough to come in parts, each
+/// of which is valid.
 pub fn other_length() -> Tamper {
     Box::new(|crossing: &Crossing, bytes: Bytes| {
         let is_answer = crossing.direction == 1 && crossing.offset == 0 && bytes.len() != 64;
@@ -47,8 +47,8 @@ pub fn other_length() -> Tamper {
     })
 }
 
-/// Says on the streams of groups, after the proof, what can be read and means nothing, also of these
-/// repos. Its answers to requests are of the right length, and wrong.
+/// Sends well-formed nonsense on the streams of groups after the proof, also about these repos. Its
+/// answers to requests have the right length and wrong bytes.
 pub fn nonsense(seed: u64, repos: Vec<PublicKey>) -> Tamper {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let mut groups = BTreeSet::new();
@@ -122,7 +122,8 @@ fn any_message(rng: &mut ChaCha8Rng, repos: &[PublicKey]) -> Message {
     }
 }
 
-/// Two who have everything, of whom the second then lies; and one who joins, and knows both.
+/// Creates two members that have everything, of which the second then lies, and one that joins and
+/// knows both.
 async fn with_a_liar(
     seed: u64,
     begin: impl FnOnce(&SimNetwork, PublicKey),
@@ -141,7 +142,7 @@ async fn with_a_liar(
     for device in &devices {
         device.synced(Synced::Everywhere).await;
     }
-    // The liar is the nearer one, so that it is asked.
+    // The liar is closer, so that it is asked.
     net.set_links(
         devices[0].key,
         PublicKey([9; 32]),
@@ -170,8 +171,8 @@ async fn peers(device: &Device) -> Vec<PublicKey> {
     status.expect("a status").peers
 }
 
-/// The share of some minutes for which a device is connected with a peer, while somebody writes, so that
-/// there is something to say.
+/// Returns the share of some minutes during which a device is connected to a peer, while somebody
+/// writes, so that there is something to announce.
 async fn share_of_time(writer: &Device, device: &Device, peer: PublicKey) -> f64 {
     const SECONDS: u32 = 200;
     let mut there = 0.0;
@@ -187,16 +188,18 @@ async fn share_of_time(writer: &Device, device: &Device, peer: PublicKey) -> f64
     there / f64::from(SECONDS)
 }
 
-/// Whoever is honest has everything; the liar is left alone for longer and longer, and comes back.
+/// Checks that all honest members have everything, and that the liar is avoided for longer and longer,
+/// and comes back.
 async fn they_go_on_without_it(net: &SimNetwork, devices: &mut [Device], most: f64) {
     let left_alone = they_have_everything(net, devices, most).await;
     assert!(left_alone > 0, "nobody left it alone");
 }
 
-/// Checks that all honest members have everything. Returns the seconds for which somebody left the liar alone.
+/// Checks that all honest members have everything. Returns the seconds for which somebody avoided the
+/// liar.
 async fn they_have_everything(net: &SimNetwork, devices: &mut [Device], most: f64) -> u32 {
     let liar = devices[LIAR].key;
-    // Whoever asked it finds out.
+    // Members that asked it detect the lie.
     let mut left_alone = 0;
     for _ in 0..100 {
         tokio::time::sleep(Duration::from_secs(1)).await;
@@ -254,7 +257,7 @@ async fn who_talks_nonsense_is_left_alone() {
 
 #[tokio::test(start_paused = true)]
 async fn who_never_answers_is_left_alone() {
-    // Where it stops between two frames, that shows only once it is asked.
+    // If it stops between two frames, that shows only once it is asked.
     for (after, most) in [(0, 0.0), (PROOF - 1, 0.6), (PROOF + 3, 0.6), (2_000, 1.0)] {
         let stalls = |net: &SimNetwork, liar| net.set_stall(liar, Some(after));
         let (net, mut devices) = with_a_liar(23 + after, stalls).await;
@@ -268,7 +271,8 @@ async fn a_wrong_length_makes_no_hole() {
     // It lies only when it is asked, and is not asked for long.
     let (net, mut devices) = with_a_liar(27, lies).await;
     they_go_on_without_it(&net, &mut devices, 1.0).await;
-    // And who stops after it holds up nobody; who is faster may have given all before that shows.
+    // A peer that stalls after the proof delays nobody; faster peers may have sent everything before
+    // the stall is noticed.
     let lies = |net: &SimNetwork, liar| {
         net.set_tamper(liar, Some(other_length()));
         net.set_stall(liar, Some(40_000));

@@ -1,4 +1,4 @@
-//! A file that was lost where it was written, or at others, holds up no other.
+//! Tests that a file that its owner or others have lost does not hold up any other.
 
 use std::{
     collections::BTreeSet,
@@ -11,7 +11,7 @@ use larder_store_engine::{Hash, Repair};
 use larder_sync::{
     groups::{Groups, Missing, Policy, Repo},
     invite::InviteKind::{self, Read, Replica, Write},
-    replicate::{RepoStatus, Status, Synced},
+    replicate::{GroupStatus, RepoStatus, Synced},
 };
 use larder_sync_sim::SimNetwork;
 
@@ -27,7 +27,7 @@ async fn pause(seconds: u64) {
     tokio::time::sleep(Duration::from_secs(seconds)).await;
 }
 
-/// Loses the bytes of a blob; the index still says that they are there.
+/// Removes the bytes of a blob; the index still claims them.
 async fn lose(device: &Device, blob: Hash) {
     let all = Scan {
         collection: PAYLOADS,
@@ -44,7 +44,7 @@ async fn lose(device: &Device, blob: Hash) {
     deleted.expect("it is deleted");
 }
 
-/// Loses the bytes of a file of a device's own.
+/// Removes the bytes of a device's own file.
 async fn lose_file(device: &Device, name: &str) -> Hash {
     let entry = own(device).await.entry(name).await.expect("a tree");
     let blob = entry.expect("a file").blob;
@@ -52,7 +52,7 @@ async fn lose_file(device: &Device, name: &str) -> Hash {
     blob
 }
 
-/// Makes what is damaged missing.
+/// Marks damaged data as missing.
 async fn repair(device: &Device) {
     let scrubbed = device.stores.blobs.scrub(Repair::Yes);
     let scrubbed: Vec<_> = scrubbed.try_collect().await.expect("a scrub");
@@ -66,7 +66,7 @@ async fn write(device: &Device, name: &str, n: u32) {
     written.expect("a write");
 }
 
-async fn status(device: &Device) -> Status {
+async fn status(device: &Device) -> GroupStatus {
     let status = device.replicator().status(device.group().id()).await;
     status.expect("a status")
 }
@@ -83,7 +83,7 @@ fn paths(missing: &Missing) -> BTreeSet<String> {
     paths.map(|path| path.expect("a path")).collect()
 }
 
-/// A writer with five files, one of which is lost, and the others.
+/// Creates a writer with five files, one of which is lost, and the other devices.
 async fn with_a_lost_file(net: &SimNetwork, kinds: &[InviteKind]) -> Vec<Device> {
     net.set_default_link(link());
     let devices = world(net, &[], &options()).await;
@@ -120,7 +120,7 @@ async fn all_other_files_come_and_later_ones_too() {
     let read = repo.read_to_bytes("2").await;
     assert_eq!(read.unwrap_err().kind(), Kind::NotFound);
 
-    // What is missing is named, by all who know of it; and nobody says that all is well.
+    // All who know of the missing file report it, and nobody reports that all is well.
     for (n, device) in devices.iter().enumerate() {
         let found = status_of(device, &repo).await;
         assert!(found.is_settled() && !found.state.is_here(), "{found:?}");
@@ -147,7 +147,7 @@ async fn all_other_files_come_and_later_ones_too() {
     }
     assert!(devices[1].replicator().requests().is_empty());
 
-    // A later root comes, with all that it has.
+    // A later root arrives, with everything that it has.
     write(&devices[0], "5", 5).await;
     write(&devices[0], "1", 7).await;
     own(&devices[0]).await.remove("0").await.expect("a removal");
@@ -159,13 +159,13 @@ async fn all_other_files_come_and_later_ones_too() {
     assert!(found.is_settled());
     assert_eq!(paths(&found.missing), names(&["2"]));
 
-    // It is not asked for again and again.
+    // It is not requested again and again.
     let before = net.traffic(devices[1].key).sent;
     pause(3600).await;
     let sent = net.traffic(devices[1].key).sent - before;
     assert!(sent < 1_000_000, "{sent} bytes in an hour");
 
-    // Whoever puts it again heals it, though the tree names it already.
+    // Putting the file again repairs it, though the tree names it already.
     let root = own(&devices[0]).await.root().await.expect("a root");
     write(&devices[0], "2", 2).await;
     let read = own(&devices[0]).await.read_to_bytes("2").await;
@@ -185,7 +185,7 @@ async fn what_is_given_again_without_a_change_comes_too() {
     pause(20).await;
     let repo = theirs(&devices, 1).await;
     assert_eq!(here(&devices[1], &repo).await.len(), 4);
-    // The same bytes: the tree stays as it is.
+    // The bytes are the same, so the tree does not change.
     let ours = own(&devices[0]).await;
     let root = ours.root().await.expect("a root");
     let staged = ours.stage(noise(2, 40_000), 0).await.expect("a file");
@@ -193,7 +193,7 @@ async fn what_is_given_again_without_a_change_comes_too() {
     let entry = ours.entry("2").await.expect("a tree").expect("a file");
     assert_eq!(staged.entry.blob, entry.blob);
     assert!(ours.has(&entry).await.expect("a look"));
-    // At once, and not only when it is tried again.
+    // At once, and not only at the next retry.
     pause(2).await;
     assert_eq!(here(&devices[1], &repo).await.len(), 5);
     agree(&devices).await;
@@ -227,7 +227,7 @@ async fn what_its_owner_lost_comes_back_from_those_who_have_it() {
     let own = own(&devices[0]).await;
     assert_eq!(contents(&own).await.expect("files").len(), 5);
 
-    // What others lost comes again too.
+    // Files that others lost come back too.
     let entry = own.entry("4").await.expect("a tree").expect("a file");
     for n in [1, 2] {
         lose(&devices[n], entry.blob).await;
@@ -258,14 +258,14 @@ async fn who_has_a_part_gives_it_and_says_so() {
     assert_eq!(here(&late, &theirs).await, names(&["0", "1", "3", "4"]));
     let found = status_of(&late, &repo).await;
     assert_eq!((found.holders, found.missing.files), (Vec::new(), 1));
-    // Nobody is said to have less, or more.
+    // The announced numbers are exact.
     let id = late.group().id();
     let members = late.replicator().members(id).await.expect("members");
     for member in members.iter().filter(|member| member.connected) {
         let lacks = (member.they_have.files, member.we_have.files);
         assert_eq!(lacks, (0, 0), "{member:?}");
     }
-    // Whoever has it later is asked at once.
+    // A device that gets it later is asked at once.
     net.heal();
     own(&devices[0])
         .await
@@ -337,7 +337,7 @@ async fn a_lost_file_does_not_keep_devices_of_one_owner_apart() {
         paths(&status_of(&phone, &ours).await.missing),
         names(&["2"])
     );
-    // Both write, apart, and are merged.
+    // Both write while they are separated, and are merged.
     net.partition(&[phone.key]);
     write(&phone, "of the phone", 8).await;
     write(&devices[0], "of the computer", 9).await;
@@ -349,7 +349,7 @@ async fn a_lost_file_does_not_keep_devices_of_one_owner_apart() {
         paths(&status_of(&phone, &ours).await.missing),
         names(&["2"])
     );
-    // The phone has it from somewhere, and so everybody has.
+    // The phone gets it from elsewhere, and so everybody gets it.
     write(&phone, "2", 2).await;
     devices.push(phone);
     agree(&devices).await;
@@ -367,8 +367,8 @@ async fn a_page_that_is_lost_hides_its_names_and_no_file() {
         let mut bytes = noise(n, 20_000);
         bytes.extend(n.to_be_bytes());
         let staged = repo.stage(bytes, 0).await.expect("a file");
-        // So long that the page is a payload.
-        let name = format!("{n:04}{}", "x".repeat(500));
+        // Long enough for the page to be a payload.
+        let name = format!("{n:04}{}", "/x".repeat(250));
         changes.put(larder_sync::tree::Name::new(name).expect("a name"), staged);
     }
     let root = repo.change(changes).await.expect("a change");
@@ -410,7 +410,7 @@ async fn what_is_found_to_be_damaged_is_fetched_from_those_who_have_it() {
         write(&devices[0], &format!("{n}"), n).await;
     }
     agree(&devices).await;
-    // Its owner and a replica lose it, and find out when somebody asks.
+    // Its owner and a replica lose it, and find out when somebody asks for it.
     let blob = lose_file(&devices[0], "2").await;
     lose(&devices[2], blob).await;
     let at = devices.iter().flat_map(|d| d.replicator().addresses());
@@ -424,7 +424,7 @@ async fn what_is_found_to_be_damaged_is_fetched_from_those_who_have_it() {
     late.synced(Synced::Here).await;
     devices.push(late);
     pause(60).await;
-    // Whoever was asked for it knew, and has it again.
+    // The devices that were asked for it noticed, and have it again.
     let mut again = 0;
     for n in [0, 2] {
         let bytes = devices[n].stores.blobs.read_to_bytes(blob, 0..u64::MAX);

@@ -1,6 +1,7 @@
-//! Groups replicate over a simulated network, on virtual time.
+//! Tests of groups that replicate over a simulated network, on virtual time.
 
 mod addresses;
+mod changes;
 mod chaos;
 mod damage;
 mod devices;
@@ -21,11 +22,12 @@ use std::{collections::BTreeSet, time::Duration};
 
 use futures_util::TryStreamExt;
 use larder_store_api::{Kind, PublicKey, Result};
-use larder_store_engine::{Hash, Status};
+use larder_store_engine::{BlobStatus, Hash};
 use larder_sync::{
     groups::{Policy, Repo},
     invite::InviteKind::{Read, Replica, Write},
     replicate::{Push, Synced},
+    tree::Named,
 };
 use larder_sync_sim::{Flow, Link, SimNetwork};
 use world::{Device, contents, options, own, world};
@@ -49,11 +51,11 @@ async fn agree(devices: &[Device]) {
         device.synced(Synced::Everywhere).await;
     }
     let first = devices[0].files().await;
-    // Those who cannot read it have the same blobs.
+    // Members that cannot read it have the same blobs.
     let mut blobs = BTreeSet::new();
     for repo in devices[0].group().repos().await.expect("repos") {
         let mut listed = repo.list("").await.expect("a list");
-        while let Some((_, entry)) = listed.try_next().await.expect("a name") {
+        while let Some(Named { entry, .. }) = listed.try_next().await.expect("a name") {
             blobs.insert(*entry.blob.as_bytes());
         }
     }
@@ -65,7 +67,7 @@ async fn agree(devices: &[Device]) {
         for blob in &blobs {
             let blob = Hash::from(*blob);
             let status = device.stores.blobs.status(blob).await.expect("a status");
-            let is_here = matches!(status, Some(Status::Complete { .. }));
+            let is_here = matches!(status, Some(BlobStatus::Complete { .. }));
             assert!(
                 is_here || blob == Hash::EMPTY,
                 "{} lacks {blob}",
@@ -104,7 +106,7 @@ async fn everybody_sees_everything_and_a_replica_nothing() {
     names.sort();
     assert_eq!(names, ["member 1", "member 2", "member 3"]);
 
-    // Nobody on the way, and not the replica, ever sees a byte of it.
+    // Nobody in between, not even the replica, ever sees a byte of it.
     assert!(net.findings().is_empty(), "{:?}", net.findings());
     let replica = &devices[4];
     let group = replica.group();
@@ -148,8 +150,8 @@ async fn without_pushing_it_converges_too() {
     assert_eq!(devices[2].files().await.len(), 3);
 }
 
-/// Repos that are made faster than their events are followed reach a member without waiting for the next
-/// comparison.
+/// Repos that are made faster than their events are processed reach a member without waiting for the
+/// next comparison.
 #[tokio::test(start_paused = true)]
 async fn many_repos_at_once_come_without_comparing() {
     let net = SimNetwork::new(8);
@@ -168,7 +170,8 @@ async fn many_repos_at_once_come_without_comparing() {
     assert_eq!(devices[1].files().await.len(), 20);
 }
 
-/// Values that two of them have of a third, each from it and not from each other, are known to be the same.
+/// Values of a third device, which two others received from it and not from each other, are known to be
+/// equal.
 #[tokio::test(start_paused = true)]
 async fn all_are_in_sync_again_after_a_partition_without_pushing() {
     let net = SimNetwork::new(7);
@@ -229,7 +232,7 @@ async fn who_was_cut_off_catches_up() {
     agree(&devices).await;
     assert_eq!(devices[1].files().await.len(), 3);
 
-    // And who crashed, from where it stopped.
+    // A crashed device continues where it stopped.
     devices[2].crash(&net);
     own(&devices[0])
         .await
@@ -274,7 +277,7 @@ async fn a_stranger_gets_nothing() {
     let net = SimNetwork::new(5);
     net.set_default_link(link());
     let devices = world(&net, &[Write], &options()).await;
-    // Sealed, plain and in names: nothing of it may go to somebody else.
+    // Sealed, plain and in names: nothing of it may be sent to others.
     const CANARY: &[u8] = b"a canary that nobody else may see";
     let repo = own(&devices[0]).await;
     let mut bytes = CANARY.repeat(3000);
@@ -296,7 +299,7 @@ async fn a_stranger_gets_nothing() {
         &devices[0].group().id().0,
     ])
     .expect("patterns");
-    // Somebody with a group of its own, who knows the address.
+    // A stranger with a group of its own that knows the address.
     let mut stranger = Device::new(8).await;
     let groups = stranger.start(&net, options()).await;
     groups.create_group("other").await.expect("a group");
@@ -368,7 +371,7 @@ async fn names_alone_take_little() {
     let received = net.traffic(PublicKey([7; 32])).received;
     assert!(received < 50_000, "{received} bytes for 20 names");
 
-    // Contents come when they are read, and stay.
+    // Contents are fetched when they are read, and stay.
     assert_eq!(
         read(&reader, &repos[0], "7", 100_000..u64::MAX)
             .await
@@ -408,7 +411,7 @@ async fn names_alone_take_little() {
     );
     assert!(reader.replicator().requests().is_empty());
 
-    // Who wants more later gets the rest.
+    // Wanting more later brings the rest.
     net.heal();
     reader.crash(&net);
     reader.start(&net, options()).await;
@@ -468,7 +471,7 @@ async fn who_was_dialled_does_not_dial_back() {
     net.set_default_link(link());
     let devices = world(&net, &[Write], &options()).await;
     agree(&devices).await;
-    // Both have told their addresses long since.
+    // Both announced their addresses long ago.
     tokio::time::sleep(Duration::from_secs(60)).await;
     assert_eq!(net.total().connections, 1);
 }
@@ -477,7 +480,7 @@ async fn who_was_dialled_does_not_dial_back() {
 async fn who_has_it_later_is_asked_again() {
     let net = SimNetwork::new(34);
     net.set_default_link(link());
-    // A writer, somebody in between, and a replica whom the writer's bytes do not reach any more,
+    // A writer, a device in between, and a replica that the writer's bytes do not reach any more,
     // though the connection looks alive.
     let devices = world(&net, &[Write, Replica], &options()).await;
     own(&devices[0])
@@ -501,7 +504,7 @@ async fn who_has_it_later_is_asked_again() {
         .write("after", noise(1, 2_000_000))
         .await
         .expect("a write");
-    // The one in between tells of the new tree as soon as it hears of it, and has it 2 s later.
+    // The device in between announces the new tree as soon as it learns of it, and has it 2 s later.
     let newest = own(&devices[0]).await.root().await.expect("a root");
     let key = own(&devices[0]).await.key();
     let theirs = devices[2].group().repo(key).await.expect("repos");

@@ -1,14 +1,15 @@
-//! Tests of what devices want of others' repos, and of what they delete.
+//! Tests of which of others' contents devices want, and which they delete.
 
 use std::{collections::BTreeSet, time::Duration};
 
 use futures_util::TryStreamExt;
 use larder_store_api::Kind;
-use larder_store_engine::Status;
+use larder_store_engine::BlobStatus;
 use larder_sync::{
     groups::{Policy, Repo},
     invite::InviteKind::{Read, Replica, Write},
     replicate::{Copies, Freed, Synced},
+    tree::Named,
 };
 use larder_sync_sim::SimNetwork;
 
@@ -25,16 +26,13 @@ pub const FILES: [(&str, usize); 5] = [
     ("note", 100),
 ];
 
-/// A writer with some files, and devices of these kinds that want nothing of them yet.
+/// Creates a writer with some files, and devices of these kinds that do not want any contents yet.
 pub async fn members(net: &SimNetwork, kinds: &[larder_sync::invite::InviteKind]) -> Vec<Device> {
     net.set_default_link(link());
     let devices = world(net, kinds, &options()).await;
     for device in &devices[1..] {
         let group = device.group();
-        group
-            .set_policy(Some(&Policy::Names))
-            .await
-            .expect("a policy");
+        group.set_policy(Policy::Names).await.expect("a policy");
     }
     let repo = own(&devices[0]).await;
     for (n, (name, len)) in (0..).zip(FILES) {
@@ -43,20 +41,20 @@ pub async fn members(net: &SimNetwork, kinds: &[larder_sync::invite::InviteKind]
     devices
 }
 
-/// The first device's repo, as another device sees it.
+/// Returns the first device's repo, as another device sees it.
 pub async fn theirs(devices: &[Device], n: usize) -> Repo {
     let key = own(&devices[0]).await.key();
     let repo = devices[n].group().repo(key).await.expect("repos");
     repo.expect("it knows of it")
 }
 
-/// Which files of the repo are whole at this device.
+/// Returns the files of the repo that are complete on this device.
 pub async fn here(device: &Device, repo: &Repo) -> BTreeSet<String> {
     let mut names = BTreeSet::new();
     let mut all = repo.list("").await.expect("a list");
-    while let Some((name, entry)) = all.try_next().await.expect("a name") {
+    while let Some(Named { name, entry }) = all.try_next().await.expect("a name") {
         let status = device.stores.blobs.status(entry.blob).await;
-        if let Some(Status::Complete { .. }) = status.expect("a status") {
+        if let Some(BlobStatus::Complete { .. }) = status.expect("a status") {
             names.insert(name.as_str().to_owned());
         }
     }
@@ -83,13 +81,13 @@ async fn what_is_selected_comes_and_nothing_else() {
     assert_eq!(here(&devices[1], &repo).await, names(&[]));
 
     let some = selected(&["photos/", "no"], 1_000_000);
-    repo.set_policy(Some(&some)).await.expect("a policy");
+    repo.set_policy(some.clone()).await.expect("a policy");
     devices[1].synced(Synced::Here).await;
     assert_eq!(
         here(&devices[1], &repo).await,
         names(&["photos/small", "note"])
     );
-    // It is remembered, and holds for what comes later, also under another name.
+    // The policy is stored, and applies to later files, even under another name.
     devices[1].crash(&net);
     devices[1].start(&net, options()).await;
     let repo = theirs(&devices, 1).await;
@@ -123,10 +121,7 @@ async fn what_is_pinned_comes_whatever_else_is_wanted() {
     devices[1].synced(Synced::Here).await;
     let repo = theirs(&devices, 1).await;
     let group = devices[1].group();
-    group
-        .set_policy(Some(&Policy::Pinned))
-        .await
-        .expect("a policy");
+    group.set_policy(Policy::Pinned).await.expect("a policy");
     repo.pin("photos").await.expect("a pin");
     repo.pin("later").await.expect("a pin");
     repo.pin("later").await.expect("it is pinned already");
@@ -143,7 +138,7 @@ async fn what_is_pinned_comes_whatever_else_is_wanted() {
     repo.unpin("photos").await.expect("a pin less");
     assert_eq!(repo.pinned().await.expect("pins"), names(&["later"]));
     assert_eq!(repo.pin("../x").await.unwrap_err().kind(), Kind::Invalid);
-    // Leaving forgets it.
+    // Leaving the group deletes the policy.
     let invite = devices[0].group().invite(Read, Vec::new()).await;
     devices[1]
         .groups()
@@ -160,27 +155,27 @@ async fn a_replica_goes_by_size() {
     let net = SimNetwork::new(43);
     let devices = members(&net, &[Replica]).await;
     let group = devices[1].group();
-    let refused = group.set_policy(Some(&selected(&["photos/"], 9))).await;
+    let refused = group.set_policy(selected(&["photos/"], 9)).await;
     assert_eq!(refused.unwrap_err().kind(), Kind::Unsupported);
     let limit = selected(&[], 1_000_000);
-    group.set_policy(Some(&limit)).await.expect("a policy");
+    group.set_policy(limit.clone()).await.expect("a policy");
     devices[1].synced(Synced::Everywhere).await;
     let (mut whole, mut parts) = (0, 0);
     let mut blobs = devices[1].stores.blobs.list();
     while let Some((_, status)) = blobs.try_next().await.expect("a list") {
         match status {
-            Status::Complete { size } => {
+            BlobStatus::Complete { size } => {
                 assert!(size < 1_000_000);
                 whole += 1;
             }
-            // To see how long they are.
-            Status::Partial { present, .. } => {
+            // Their ends, which show their lengths.
+            BlobStatus::Partial { present, .. } => {
                 assert!(present <= 32 * 1024, "{present} bytes");
                 parts += 1;
             }
         }
     }
-    // A page is two.
+    // A page consists of two blobs.
     assert_eq!((whole, parts), (2 + 3, 2));
     let received = net.traffic(devices[1].key).received;
     assert!(received < 300_000, "{received} bytes");
@@ -191,7 +186,7 @@ async fn a_replica_goes_by_size() {
     assert_eq!(repo.root().await.expect("a root").files, 5);
     let mut blobs = devices[1].stores.blobs.list();
     while let Some((hash, status)) = blobs.try_next().await.expect("a list") {
-        assert!(matches!(status, Status::Complete { .. }), "{hash}");
+        assert!(matches!(status, BlobStatus::Complete { .. }), "{hash}");
     }
 }
 
@@ -204,7 +199,7 @@ async fn several_who_have_a_part_give_all() {
         let repo = theirs(&devices, n).await;
         let limit = if n == 1 { u64::MAX } else { 2_000_000 };
         let some = selected(&[prefix], limit);
-        repo.set_policy(Some(&some)).await.expect("a policy");
+        repo.set_policy(some.clone()).await.expect("a policy");
     }
     for device in &devices {
         device.synced(Synced::Everywhere).await;
@@ -236,7 +231,7 @@ async fn the_last_copy_stays_unless_told() {
     devices[1].synced(Synced::Here).await;
     let repo = theirs(&devices, 1).await;
     let ours = own(&devices[1]).await;
-    // The same bytes are the same blob; and what is ours stays.
+    // Equal bytes are one blob, and our own files stay.
     ours.write("mine", noise(3, 2_000_000))
         .await
         .expect("a write");
@@ -245,13 +240,10 @@ async fn the_last_copy_stays_unless_told() {
     let free = async |copies| replicator.free(id, copies).await.expect("it is freed");
     assert_eq!(free(Copies::RequireOtherCopy).await, Freed::default());
 
-    group
-        .set_policy(Some(&Policy::Pinned))
-        .await
-        .expect("a policy");
+    group.set_policy(Policy::Pinned).await.expect("a policy");
     repo.pin("note").await.expect("a pin");
     devices[1].synced(Synced::Here).await;
-    // Nobody is there to show that it has them.
+    // Nobody is connected who could prove to have them.
     net.partition(&[devices[0].key]);
     tokio::time::sleep(Duration::from_secs(60)).await;
     let freed = free(Copies::RequireOtherCopy).await;
@@ -265,14 +257,14 @@ async fn the_last_copy_stays_unless_told() {
     assert_eq!(here(&devices[1], &repo).await, names(&["note", "video"]));
     let mine = ours.read_to_bytes("mine").await.expect("ours");
     assert!(mine == noise(3, 2_000_000));
-    // It comes again when it is read, and goes again.
+    // It is fetched again when it is read, and deleted again.
     let bytes = read(&devices[1], &repo, "photos/small", 0..u64::MAX).await;
     assert!(bytes.expect("bytes") == noise(0, 20_000));
     net.partition(&[devices[0].key]);
     tokio::time::sleep(Duration::from_secs(60)).await;
     assert_eq!(free(Copies::AllowLastCopy).await.files, 1);
     net.heal();
-    // Nobody believes that it is still here.
+    // Nobody counts them as still here.
     group.set_policy(None).await.expect("a policy");
     devices[1].synced(Synced::Everywhere).await;
     agree(&devices).await;
@@ -295,7 +287,7 @@ async fn all_of_a_repo_comes_on_demand() {
     assert_eq!((last.files, last.files_here), (5, 5), "{last:?}");
     assert_eq!(last.bytes, last.bytes_here, "{last:?}");
     assert!(last.bytes > 11_050_100, "{last:?}");
-    // Nobody is there who could give more.
+    // Nobody is connected who could provide more.
     let writer = own(&devices[0]).await;
     writer
         .write("new", noise(8, 90_000))
@@ -315,7 +307,7 @@ async fn a_replica_with_a_limit_gets_short_files_too() {
     let devices = world(&net, &[Replica], &options()).await;
     let limit = selected(&[], 5_000);
     let group = devices[1].group();
-    group.set_policy(Some(&limit)).await.expect("a policy");
+    group.set_policy(limit.clone()).await.expect("a policy");
     let repo = own(&devices[0]).await;
     for (n, len) in (0..).zip([0, 1_000, 3_000, 5_000, 5_328, 16_384, 17_000, 40_000]) {
         let name = format!("{len}");
@@ -327,6 +319,6 @@ async fn a_replica_with_a_limit_gets_short_files_too() {
         let blob = entry.expect("a file").blob;
         let status = devices[1].stores.blobs.status(blob).await;
         let status = status.expect("a status");
-        assert!(matches!(status, Some(Status::Complete { .. })), "{len}");
+        assert!(matches!(status, Some(BlobStatus::Complete { .. })), "{len}");
     }
 }

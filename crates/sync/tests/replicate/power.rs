@@ -1,4 +1,5 @@
-//! A device loses power, and with it whatever was not durable; or ends, and what nothing keeps is collected.
+//! Tests of a device that loses power, and with it all data that was not durable; or that ends,
+//! followed by a collection.
 
 use std::{
     sync::Arc,
@@ -32,8 +33,8 @@ async fn stores(store: &PowerStore, secrets: &Arc<MemorySecrets>) -> Stores {
     }
 }
 
-/// Others count on what a device says to hold: so all of it is there after power was lost, whether it was
-/// lost then or while something came.
+/// Others rely on what a device announces: so all of it is there after a loss of power, whether that
+/// happened afterwards or while data was arriving.
 #[tokio::test(start_paused = true)]
 async fn what_others_were_told_is_here_after_power_was_lost() {
     let net = SimNetwork::new(7);
@@ -53,7 +54,7 @@ async fn what_others_were_told_is_here_after_power_was_lost() {
     for life in 0..LIVES {
         let repo = own(&devices[0]).await;
         devices[0].synced(Synced::Everywhere).await;
-        // Long ones are durable by themselves, and make what came before them so.
+        // Long files are durable by themselves, and make everything before them durable.
         let files = [("small", 100), ("several", 40_000), ("long", 400_000)];
         let files = &files[..if life % 4 < 2 { 1 } else { 3 }];
         for &(name, len) in files {
@@ -62,7 +63,7 @@ async fn what_others_were_told_is_here_after_power_was_lost() {
             let written = repo.write(&name, noise(seed, len as usize)).await;
             written.expect("a write");
         }
-        // All came and was told; or some of it has come.
+        // Either everything has arrived and was announced, or only a part has arrived.
         let was_told = life % 2 == 0;
         match was_told {
             true => devices[0].synced(Synced::Everywhere).await,
@@ -73,7 +74,7 @@ async fn what_others_were_told_is_here_after_power_was_lost() {
         devices[1].crash(&net);
         store = store.lose_power(life);
         devices[1].stores = stores(&store, &secrets).await;
-        // Nobody is there who could give it again.
+        // Nobody is connected who could provide it again.
         devices[0].crash(&net);
         devices[1].start(&net, options()).await;
         let theirs = devices[1].group().repo(repo.key()).await.expect("repos");
@@ -88,8 +89,8 @@ async fn what_others_were_told_is_here_after_power_was_lost() {
     }
 }
 
-/// While a tree comes, its owner writes again; the device ends in the middle, and what nothing keeps is
-/// collected. The names that it showed can be read all the same.
+/// While a tree is being fetched, its owner writes again; the device ends in the middle, and a
+/// collection runs. The names that it showed can be read nevertheless.
 #[tokio::test(start_paused = true)]
 async fn a_tree_that_is_shown_is_kept_though_another_came_meanwhile() {
     let mut shown = 0;

@@ -1,5 +1,5 @@
-//! Scenarios that follow from a seed: chance, keys and all. `LARDER_SEEDS=10000` runs more of them,
-//! `LARDER_SEED=7` one alone.
+//! Runs scenarios from seeds, which determine all randomness and keys. `LARDER_SEEDS=10000` runs more
+//! of them, `LARDER_SEED=7` only one.
 
 #![allow(clippy::print_stderr, reason = "a seed that fails prints its trace")]
 
@@ -13,10 +13,10 @@ use larder_sync_sim::SimNetwork;
 
 const SEEDS: u64 = 16;
 const THREADS: usize = 2;
-/// Lines of the trace that are printed.
+/// The number of lines of the trace that are printed.
 const LINES: usize = 60;
 
-/// Runs a scenario with many seeds; gives how many they were.
+/// Runs a scenario with many seeds; returns their number.
 pub fn run(scenario: impl AsyncFn(u64, &SimNetwork) + Sync) -> u64 {
     let number = |name: &str| {
         std::env::var(name)
@@ -48,7 +48,7 @@ pub fn run(scenario: impl AsyncFn(u64, &SimNetwork) + Sync) -> u64 {
     seeds.end - seeds.start
 }
 
-/// Runs a scenario twice with each of some seeds: all that happens must happen again.
+/// Runs a scenario twice with each of some seeds: both runs must be identical.
 pub fn run_again(seeds: std::ops::Range<u64>, scenario: impl AsyncFn(u64, &SimNetwork)) {
     for seed in seeds {
         let [first, again] = [0, 1].map(|_| simulate(seed, &scenario).expect("it ends well"));
@@ -64,7 +64,7 @@ struct Run {
     fingerprint: u64,
 }
 
-/// Runs a scenario once; `None` where it failed, as was printed then.
+/// Runs a scenario once; returns `None` and prints the reason if it failed.
 fn simulate(seed: u64, scenario: &impl AsyncFn(u64, &SimNetwork)) -> Option<Run> {
     let _simulating = simulation::begin(seed);
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -74,7 +74,7 @@ fn simulate(seed: u64, scenario: &impl AsyncFn(u64, &SimNetwork)) -> Option<Run>
         .expect("a runtime");
     let net = runtime.block_on(async { SimNetwork::new(seed) });
     let ended = catch_unwind(AssertUnwindSafe(|| runtime.block_on(scenario(seed, &net))));
-    // Before the runtime drops its tasks, in any order.
+    // This must happen before the runtime drops its tasks, in any order.
     let run = Run {
         trace: net.trace(),
         fingerprint: net.fingerprint(),

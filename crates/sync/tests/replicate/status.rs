@@ -1,4 +1,4 @@
-//! Tests of each member's status: when it was there, and how far both sides are.
+//! Tests of each member's status: its last contact, and the progress of both sides.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -54,11 +54,11 @@ async fn agree(devices: &[Device]) {
     for device in devices {
         device.synced(Synced::Everywhere).await;
     }
-    // Those whom the first one told of each other meet too.
+    // Devices that learned of each other from the first one connect too.
     pause(10).await;
 }
 
-/// Returns the time since when one device says that it has the same as another, if it says so.
+/// Returns since when one device has been in sync with another, if it is.
 async fn in_sync(device: &Device, other: PublicKey) -> Option<i64> {
     let member = of(device, other).await;
     if member.in_sync_since.is_some() {
@@ -138,7 +138,7 @@ async fn who_is_behind_lacks_what_is_new() {
     assert_eq!((member.they_have, member.we_have), (long, NOTHING));
     assert_eq!(member.in_sync_since, None);
 
-    // What has come of it is not lacking any more.
+    // Data that has arrived is no longer lacking.
     pause(5).await;
     net.partition(&[two]);
     pause(60).await;
@@ -152,7 +152,7 @@ async fn who_is_behind_lacks_what_is_new() {
     assert!((1..5_000_000).contains(&bytes), "{bytes}");
     assert_eq!(of(&devices[0], two).await.we_have, long);
 
-    // What was replaced is not lacking, nor what only got another name.
+    // A replaced file is not lacking, nor is one that only got another name.
     own(&devices[0])
         .await
         .rename("7", "8")
@@ -197,7 +197,7 @@ async fn who_is_away_was_there_last_when_it_left() {
         (member.in_sync_since, member.last_contact),
         (None, Some(last))
     );
-    // And who comes back has been in sync only since then.
+    // A device that comes back has been in sync only since then.
     own(&devices[1])
         .await
         .remove("new")
@@ -225,7 +225,7 @@ async fn a_restart_forgets_nothing() {
         .last_contact
         .expect("it is there");
 
-    // One ends without a word, the other in order; and one clock goes back by a day.
+    // One crashes, the other shuts down in order; and one clock goes back by a day.
     devices[0].crash(&net);
     devices[1].replicator().shutdown().await;
     devices[1].running = None;
@@ -249,7 +249,7 @@ async fn a_restart_forgets_nothing() {
     agree(&devices).await;
     assert!(in_sync(&devices[0], other).await < Some(since));
 
-    // A store that is lost is noticed, whatever it had before.
+    // The loss of a store is noticed, whatever was in it before.
     devices[1].replicator().shutdown().await;
     write(&devices[0], "more still", 3000).await;
     pause(60).await;
@@ -293,7 +293,7 @@ async fn a_replica_counts_what_it_cannot_read() {
     assert_eq!(of(&devices[0], replica).await.we_have, NOTHING);
     assert_eq!(of(&devices[0], away).await.we_have, lack(2, 70_010));
 
-    // What is on its way to it is known as far as it has come.
+    // Data in transit to it counts as far as it has arrived.
     net.set_links(
         one,
         replica,
@@ -311,18 +311,18 @@ async fn a_replica_counts_what_it_cannot_read() {
     assert!(in_sync(&devices[1], one).await.is_some());
 }
 
-/// Frames, as far as they have gone by.
+/// Parses frames that pass by.
 #[derive(Default)]
 struct Frames {
     header: Vec<u8>,
-    /// The number of bytes of the body that are left, and the place of the next byte in it.
+    /// The number of remaining bytes of the body, and the position of the next one.
     left: u32,
     at: u32,
     is_holds: bool,
 }
 
 impl Frames {
-    /// The next byte, as it goes on.
+    /// Handles the next byte, and returns it.
     fn pass(&mut self, byte: u8) -> u8 {
         if self.left == 0 {
             self.header.push(byte);
@@ -343,7 +343,7 @@ impl Frames {
     }
 }
 
-/// Says that it holds what nobody knows, in the sessions that it began.
+/// Announces holdings that nobody knows, in the sessions that it began.
 fn holds_what_is_not() -> Tamper {
     let mut sessions: BTreeMap<(u64, u64), Frames> = BTreeMap::new();
     Box::new(move |crossing: &Crossing, bytes: Bytes| {
@@ -368,7 +368,7 @@ fn holds_what_is_not() -> Tamper {
 async fn who_holds_what_nobody_knows_is_not_in_sync() {
     let net = SimNetwork::new(66);
     net.set_default_link(link());
-    // Who has no repo tells no address, so that it is always the one that connects.
+    // A device without a repo announces no address, so that it is always the one that connects.
     net.set_tamper(PublicKey([2; 32]), Some(holds_what_is_not()));
     let devices = world(&net, &[Read], &options()).await;
     write(&devices[0], "file", 1000).await;
@@ -392,7 +392,7 @@ async fn who_holds_what_nobody_knows_is_not_in_sync() {
         .wait_synced(id, Synced::Everywhere, PATIENCE);
     assert!(synced.await.is_err());
     net.set_tamper(devices[1].key, None);
-    // It says it again only when it changes.
+    // It announces that again only after a change.
     write(&devices[0], "other", 1000).await;
     agree(&devices).await;
     assert!(in_sync(&devices[0], devices[1].key).await.is_some());
@@ -423,10 +423,10 @@ async fn who_was_never_met_is_listed_too() {
     let member = of(&late, key).await;
     assert_eq!((member.repo, member.connected), (Some(repo), false));
     assert_eq!((member.last_contact, member.in_sync_since), (None, None));
-    // Names are all that it wants, and has.
+    // It wants only names, and has them.
     let member = of(&late, devices[1].key).await;
     assert_eq!((member.they_have, member.we_have), (NOTHING, NOTHING));
-    // Of this one not even an address is known.
+    // Not even an address of this one is known.
     let group = devices[0].group();
     let second = group.create_repo("a second repo").await.expect("a repo");
     pause(60).await;

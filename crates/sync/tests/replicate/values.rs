@@ -1,4 +1,4 @@
-//! Values of the group's record come to everybody.
+//! Tests that values of the group's record reach everybody.
 
 use std::time::Duration;
 
@@ -26,14 +26,14 @@ async fn get(device: &Device, slot: u16) -> Option<String> {
     found.map(|found| String::from_utf8(found.value.to_vec()).expect("text"))
 }
 
-/// Waits until a device has this value, and is told of it.
+/// Waits until a device has this value, and has received an event for it.
 async fn wait(device: &Device, slot: u16, value: Option<&str>) {
     let mut events = device.groups().events();
     let id = device.group().id();
     let waiting = async {
         while get(device, slot).await.as_deref() != value {
             let changed = |event| matches!(event, Event::Changed { record, .. } if record == id);
-            while !changed(events.recv().await.expect("an event")) {}
+            while !changed(events.next().await.expect("an event")) {}
         }
     };
     let waited = tokio::time::timeout(PATIENCE, waiting).await;
@@ -54,7 +54,7 @@ async fn a_value_comes_to_all_who_may_read() {
         wait(device, 0, Some(CANARY)).await;
         wait(device, 63, Some("from the second")).await;
     }
-    // Each goes on from what the other wrote.
+    // Each continues from what the other wrote.
     let group = devices[1].group();
     let seq = group
         .record_get(0)
@@ -76,7 +76,7 @@ async fn a_value_comes_to_all_who_may_read() {
     for device in &devices {
         device.synced(Synced::Everywhere).await;
     }
-    // What was sent counts as had: it is still on its way.
+    // A sent value counts as received, but is still in transit.
     tokio::time::sleep(Duration::from_secs(1)).await;
     // Those who may not write cannot, and the replica cannot read.
     for device in &devices[2..] {
@@ -87,7 +87,7 @@ async fn a_value_comes_to_all_who_may_read() {
     assert_eq!(refused.expect_err("it is refused").kind(), Kind::Denied);
     assert!(net.findings().is_empty(), "{:?}", net.findings());
 
-    // Who joins while only the replica is there gets them from it.
+    // A device that joins while only the replica is connected gets them from it.
     let addresses = devices[3].replicator().addresses();
     let invite = devices[0].group().invite(Write, addresses).await;
     let invite = invite.expect("an invite");
@@ -131,7 +131,7 @@ async fn of_two_values_written_at_once_one_stays_everywhere() {
         }
         assert_eq!(device.group().repos().await.expect("repos").len(), 3);
     }
-    // Nothing that any of them wrote before can come back over what is written now.
+    // No earlier value can replace one that is written now.
     put(&devices[1], 5, "the last").await;
     for device in &devices {
         wait(device, 5, Some("the last")).await;

@@ -9,24 +9,25 @@ use larder_store_testkit::{MemorySecrets, MemoryStore};
 use larder_sync::{
     groups::{Clock, Group, Groups, Policy, Repo, Stores},
     invite::InviteKind,
-    replicate::{Options, Push, Replicator, Synced},
+    replicate::{Push, ReplicateOptions, Replicator, Synced},
+    tree::Named,
 };
 use larder_sync_sim::SimNetwork;
 use tokio::time::Instant;
 
-/// When every world begins, in milliseconds since 1970.
+/// The time at which every world begins, in milliseconds since 1970.
 pub const START_MS: i64 = 1_700_000_000_000;
 
-/// Longer than anything takes that works; on virtual time.
+/// Longer than any working operation takes; on virtual time.
 pub const PATIENCE: Duration = Duration::from_secs(600);
 
-/// A device: its store outlives its process.
+/// A device; its store outlives its process.
 pub struct Device {
     pub key: PublicKey,
-    /// The memory of which the stores are made.
+    /// The memory that contains the stores.
     pub memory: MemoryStore,
     pub stores: Stores,
-    /// By how much its clock is wrong, in milliseconds.
+    /// The error of its clock, in milliseconds.
     pub skew: i64,
     pub running: Option<Replicator>,
 }
@@ -51,7 +52,7 @@ impl Device {
     }
 
     /// Opens the groups, and replicates them.
-    pub async fn start(&mut self, net: &SimNetwork, options: Options) -> Groups {
+    pub async fn start(&mut self, net: &SimNetwork, options: ReplicateOptions) -> Groups {
         let groups = Groups::open_with(self.stores.clone(), clock(self.skew));
         let groups = groups.await.expect("groups");
         let network = net.node(self.key);
@@ -59,7 +60,7 @@ impl Device {
         groups
     }
 
-    /// Ends the process without a word.
+    /// Ends the process abruptly.
     pub fn crash(&mut self, net: &SimNetwork) {
         net.crash(self.key);
         if let Some(running) = self.running.take() {
@@ -75,7 +76,7 @@ impl Device {
         self.running.as_ref().expect("it runs")
     }
 
-    /// The only group.
+    /// Returns the only group.
     pub fn group(&self) -> Group {
         self.groups().groups().into_iter().next().expect("a group")
     }
@@ -94,7 +95,7 @@ impl Device {
         clock(self.skew)()
     }
 
-    /// Everything that this member can read: whose, which, what.
+    /// Returns everything that this member can read, by owner and path.
     pub async fn files(&self) -> BTreeMap<(PublicKey, String), Vec<u8>> {
         let mut all = BTreeMap::new();
         for repo in self.group().repos().await.expect("repos") {
@@ -105,11 +106,11 @@ impl Device {
         all
     }
 
-    /// Every byte that its store has.
+    /// Returns true if its store contains these bytes anywhere.
     pub async fn has_bytes(&self, needle: &[u8]) -> bool {
         let mut blobs = self.stores.blobs.list();
         while let Some((hash, _)) = blobs.try_next().await.expect("a list") {
-            // Some are here in part.
+            // Some blobs are incomplete.
             let here = self.stores.blobs.bitfield(hash).await.expect("a blob");
             for part in here.ranges.boundaries().chunks(2) {
                 let end = part.get(1).map_or(u64::MAX, |end| end.0 * 1024);
@@ -125,11 +126,11 @@ impl Device {
 }
 
 thread_local! {
-    /// When the world began that this thread is in: each has a runtime, and a time, of its own.
+    /// The beginning of this thread's world: each thread has its own runtime and time.
     static START: Cell<Option<Instant>> = const { Cell::new(None) };
 }
 
-/// The simulation's time, on a clock that is wrong by so much.
+/// Returns a clock that shows the simulation's time with this error.
 fn clock(skew: i64) -> Clock {
     let start = START.get().expect("a world");
     Arc::new(move || START_MS + skew + start.elapsed().as_millis() as i64)
@@ -138,14 +139,14 @@ fn clock(skew: i64) -> Clock {
 pub async fn contents(repo: &Repo) -> Result<Vec<(String, Vec<u8>)>> {
     let names: Vec<_> = repo.list("").await?.try_collect().await?;
     let mut all = Vec::new();
-    for (name, _) in names {
+    for Named { name, .. } in names {
         let bytes = repo.read_to_bytes(name.as_str()).await?;
         all.push((name.as_str().to_owned(), bytes.to_vec()));
     }
     Ok(all)
 }
 
-/// The device's own repo.
+/// Returns the device's own repo.
 pub async fn own(device: &Device) -> Repo {
     let repos = device.group().repos().await.expect("repos");
     repos
@@ -154,29 +155,32 @@ pub async fn own(device: &Device) -> Repo {
         .expect("a repo of its own")
 }
 
-/// Quick enough for simulated days.
-pub fn options() -> Options {
-    Options {
-        policy: Policy::Everything,
-        push: Push::AtOnce,
-        compare_every: Duration::from_secs(10),
-        route_for: Duration::from_secs(600),
-    }
+/// Returns options that are fast enough for simulated days.
+pub fn options() -> ReplicateOptions {
+    ReplicateOptions::default()
+        .policy(Policy::Everything)
+        .push(Push::AtOnce)
+        .compare_every(Duration::from_secs(10))
+        .route_for(Duration::from_secs(600))
 }
 
 /// A group that the first device made and the others joined, by invites of these kinds.
-pub async fn world(net: &SimNetwork, kinds: &[InviteKind], options: &Options) -> Vec<Device> {
+pub async fn world(
+    net: &SimNetwork,
+    kinds: &[InviteKind],
+    options: &ReplicateOptions,
+) -> Vec<Device> {
     world_with(net, kinds, options, &mut || 0).await
 }
 
-/// Makes a world in which each clock is wrong by what `skew` says.
+/// Makes a world whose clocks are wrong by the values of `skew`.
 pub async fn world_with(
     net: &SimNetwork,
     kinds: &[InviteKind],
-    options: &Options,
+    options: &ReplicateOptions,
     skew: &mut dyn FnMut() -> i64,
 ) -> Vec<Device> {
-    // `RUST_LOG=sync=debug` shows what happens; a second test finds it set.
+    // `RUST_LOG=sync=debug` shows what happens; a second test finds it set already.
     let filter = tracing_subscriber::EnvFilter::from_default_env();
     let shown = tracing_subscriber::fmt()
         .with_env_filter(filter)

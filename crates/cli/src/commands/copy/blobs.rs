@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 use futures_util::{StreamExt, TryStreamExt};
 use indicatif::ProgressBar;
-use larder::{Bitfield, Blobs, Bytes, ChunkRanges, Encoded, Hash, Pin, Root, Status, Trust};
+use larder::{Bitfield, BlobStatus, Blobs, Bytes, ChunkRanges, Encoded, Hash, Pin, Root, Trust};
 use tokio::sync::Semaphore;
 
 use super::Copied;
@@ -33,7 +33,7 @@ pub(super) async fn copy(app: &App, from: &Blobs, to: &Blobs, copied: &mut Copie
         .map_ok(|(hash, status)| {
             let (bar, places) = (&bar, &places);
             async move {
-                let (Status::Complete { size } | Status::Partial { size, .. }) = status;
+                let (BlobStatus::Complete { size } | BlobStatus::Partial { size, .. }) = status;
                 let weight = if size < LARGE { 1 } else { LARGE_COUNTS };
                 let _place = places
                     .acquire_many(weight)
@@ -61,7 +61,7 @@ async fn copy_one(
     from: &Blobs,
     to: &Blobs,
     hash: Hash,
-    status: Status,
+    status: BlobStatus,
     bar: &ProgressBar,
 ) -> larder::Result<Outcome> {
     // Nothing may be collected at either end meanwhile.
@@ -69,10 +69,10 @@ async fn copy_one(
         from.pin(Root::raw(hash)).await,
         to.pin(Root::raw(hash)).await,
     ];
-    if let Some(Status::Complete { .. }) = to.status(hash).await? {
+    if let Some(BlobStatus::Complete { .. }) = to.status(hash).await? {
         return Ok(Outcome::AlreadyThere);
     }
-    if let Status::Complete { size } = status
+    if let BlobStatus::Complete { size } = status
         && size <= ONE_PIECE
     {
         let bytes: Bytes = from.read_to_bytes(hash, 0..size).await?;

@@ -28,7 +28,7 @@ const MAX_SHOWN: usize = 10;
 pub(super) async fn check_names(from: &Blobs, to: &Blobs) -> Result<()> {
     let mut clashes = Vec::new();
     let mut count = 0;
-    let mut tags = from.tags().list_all();
+    let mut tags = from.tags().list(..);
     while let Some(Tag { name, root }) = tags.try_next().await? {
         // Both are in the same group, and each keeps what it has.
         if name.as_bytes().starts_with(TAG_PREFIX.as_bytes()) {
@@ -60,7 +60,7 @@ pub(super) async fn check_names(from: &Blobs, to: &Blobs) -> Result<()> {
 }
 
 pub(super) async fn copy_names(from: &Blobs, to: &Blobs, copied: &mut Copied) -> Result<()> {
-    let mut tags = from.tags().list_all();
+    let mut tags = from.tags().list(..);
     while let Some(tag) = tags.try_next().await? {
         let beside = Groups::tag_beside(&to.tags(), &tag).await?;
         let (name, root) = (beside.unwrap_or(tag.name), tag.root);

@@ -3,26 +3,21 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::PathBuf,
-    time::SystemTime,
 };
 
 use anyhow::{Context, Result, bail};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use larder::{
     Hash, Unlock,
-    groups::{FileEntry, Group, Repo},
+    files::{Found, Stored, is_same},
+    groups::{FileEntry, Group, Named, Repo},
 };
 
 use super::{
     GROUP,
     member::{Member, secrets_key},
 };
-use crate::{
-    app::App,
-    export::{Stored, is_same},
-    output::Unit,
-    walk::Found,
-};
+use crate::{app::App, output::Unit};
 
 /// The number of files that are compared at once.
 const IN_FLIGHT: usize = 8;
@@ -73,7 +68,7 @@ pub(super) async fn compare(
     for other in group.members().await? {
         let name = other.name.context("a member has no name")?;
         let mut files = other.repo.list("").await?;
-        while let Some((path, entry)) = files.try_next().await? {
+        while let Some(Named { name: path, entry }) = files.try_next().await? {
             all.insert((name.clone(), path.as_str().to_owned()), entry.hash);
             if name == "ann" {
                 of_ann.insert(path.as_str().to_owned(), (other.repo.clone(), entry));
@@ -101,10 +96,11 @@ pub(super) async fn compare(
                             Ok(same) => same,
                             // It may have been deleted meanwhile.
                             Err(_) if !file.path.exists() => false,
-                            Err(error) => return Err(error),
+                            Err(error) => return Err(anyhow::Error::new(error)),
                         }
                     }
-                    None => false,
+                    // A file that cannot be read was left out.
+                    None => std::fs::File::open(&file.path).is_err(),
                 };
                 Ok((file, same))
             }
@@ -115,7 +111,7 @@ pub(super) async fn compare(
         if same {
             continue;
         }
-        if is_as_found(file) {
+        if file.is_unchanged() {
             bail!(
                 "{} differs from what {} has",
                 file.path.display(),
@@ -129,12 +125,4 @@ pub(super) async fn compare(
     drop((group, of_ann, groups, store));
     app.close_one(&member.url).await?;
     Ok(compared)
-}
-
-/// Returns true if nobody wrote to the file since it was found.
-fn is_as_found(file: &Found) -> bool {
-    let now: Option<(u64, SystemTime)> = std::fs::metadata(&file.path)
-        .and_then(|found| Ok((found.len(), found.modified()?)))
-        .ok();
-    now.is_some() && now == file.modified.map(|modified| (file.size, modified))
 }

@@ -10,7 +10,10 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use larder::StoreUrl;
+use larder::{
+    StoreUrl,
+    files::{LeftOut, Observer, Walk, WalkOptions, walk},
+};
 use serde::Serialize;
 
 use self::{
@@ -20,16 +23,17 @@ use self::{
 };
 use crate::{
     app::{App, data_dir},
-    ingest::{blocking, default_name},
+    observed::{name_of, summary},
     output::{Bytes, Count, Rate, Shown, Time},
     problem::{Exit, Problem},
-    walk::{Walk, WalkOptions, walk},
 };
 
 const GROUP: &str = "demo";
 /// The number of changed files that are named.
 const MAX_SHOWN: usize = 5;
 
+/// Three members and a replica share a folder, one is killed and comes back, and all is compared
+///
 /// Three members, each a process with a store of its own, share your folder and what they write
 /// themselves; one is killed and comes back; a replica keeps everything and can read nothing. It all
 /// happens in a new folder, which stays for you to look at. Nothing else is written, and nothing
@@ -52,7 +56,7 @@ struct Done {
     folder: String,
     files: u64,
     bytes: u64,
-    skipped: crate::walk::Skipped,
+    left_out: LeftOut,
     put_seconds: f64,
     sync_seconds: f64,
     back_seconds: f64,
@@ -70,7 +74,7 @@ struct Done {
 }
 
 pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
-    let name = default_name(&args.folder)?;
+    let name = name_of(&args.folder)?;
     let walked = look_at(&args.folder, args.include_caches).await?;
     let dir = new_folder(args.dir)?;
     check_apart(&args.folder, &dir)?;
@@ -88,7 +92,7 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
         .folder
         .to_str()
         .context("the folder's path is not Unicode")?;
-    let mut put = vec!["put", folder];
+    let mut put = vec!["put", folder, "--skip-unreadable"];
     if args.include_caches {
         put.push("--include-caches");
     }
@@ -108,7 +112,7 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
             Rate(size, put_time)
         ),
     )?;
-    if let Some(text) = walked.skipped.summary() {
+    if let Some(text) = summary(&walked.left_out) {
         app.out.heading(format_args!("   {text}"))?;
     }
 
@@ -199,11 +203,11 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
     }
 
     let store = replica.folder().to_owned();
-    let found = blocking(move || {
+    let found = tokio::task::spawn_blocking(move || {
         let samples = samples(&walked.files);
         search(&store, &samples).map(|found| (samples.len(), found))
     });
-    let (samples, found) = found.await?;
+    let (samples, found) = found.await.context("a thread of ours failed")??;
     if found.found > 0 {
         bail!(
             "the replica's store has {} piece(s) of the folder as they are",
@@ -223,7 +227,7 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
         folder: args.folder.display().to_string(),
         files,
         bytes: size,
-        skipped: walked.skipped,
+        left_out: walked.left_out,
         put_seconds: put_time.as_secs_f64(),
         sync_seconds: synced.as_secs_f64(),
         back_seconds: back.as_secs_f64(),
@@ -266,12 +270,9 @@ async fn look_at(folder: &Path, include_caches: bool) -> Result<Walk> {
             "name a folder",
         ));
     }
-    let options = WalkOptions {
-        include_caches,
-        ..WalkOptions::default()
-    };
-    let folder = folder.to_owned();
-    blocking(move || walk(&folder, &options)).await
+    let mut options = WalkOptions::default();
+    options.include_caches = include_caches;
+    Ok(walk(folder, &options, &Observer::none()).await?)
 }
 
 /// The stores must not be put into themselves.

@@ -10,7 +10,7 @@ use std::{
 use aho_corasick::AhoCorasick;
 use anyhow::{Context, Result};
 
-use crate::walk::Found;
+use larder::files::Found;
 
 /// The most files of which pieces are looked for.
 const MAX_SAMPLES: usize = 64;
@@ -126,12 +126,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a rather long name");
         fs::write(&path, [0; 1000]).unwrap();
-        let file = Found {
-            path,
-            name: "a rather long name".to_owned(),
-            size: 1000,
-            modified: None,
-        };
+        let file = Found::look(path, "a rather long name").unwrap();
         assert_eq!(samples(&[file]), [b"a rather long name".to_vec()]);
     }
 }

@@ -15,7 +15,9 @@ use crate::{
     problem::{Exit, Problem},
 };
 
-/// The options for which copies go.
+/// Delete files of others that the policy does not want, but no last copy
+///
+/// Meets other members first, and deletes only what one of them shows that it has.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// The group; may be left out where there is one
@@ -41,11 +43,11 @@ struct Line {
 }
 
 pub(super) async fn run(app: &App, args: Args) -> Result<Exit> {
-    let store = app.existing_store().await?;
+    let store = app.store_of_groups().await?;
     let known = store.groups().await?;
     let group = pick(&known, args.group.as_deref()).await?.id();
     drop(known);
-    let replicator = groups::start(&store, args.network).await?;
+    let replicator = groups::start(app, &store, args.network).await?;
     let freeing = async {
         if !args.last_copies {
             meet(app, &replicator, group, args.timeout).await?;

@@ -1,6 +1,7 @@
 //! `larder group policy`, `pin` and `unpin`: what of others is kept here.
 
 use anyhow::Result;
+use futures_util::TryStreamExt;
 use larder::groups::{Group, Groups, Member, Policy};
 use serde::Serialize;
 
@@ -16,26 +17,55 @@ use crate::{
 pub(super) const STAYS: &str = "what is here stays where only names are wanted; with `larder group policy --pinned` \
      `larder group free` lets go of it";
 
-/// The option for what to want.
+/// The flags for what to want of others.
+#[derive(Debug, clap::Args)]
+pub(super) struct What {
+    /// Keep all files
+    #[arg(long, group = "what")]
+    everything: bool,
+    /// Keep names of files; what is in them comes when it is read, and stays
+    #[arg(long, group = "what")]
+    names: bool,
+    /// Keep names of files, and what is in those that are pinned
+    #[arg(long, group = "what")]
+    pinned: bool,
+    /// Keep files whose paths begin with this; may be given several times
+    #[arg(long, value_name = "PATH", conflicts_with = "what")]
+    prefix: Vec<String>,
+    /// Keep files of at most so many bytes; with K, M, G or T for 1,024 of the one before
+    #[arg(long, value_name = "SIZE", conflicts_with = "what", value_parser = args::size)]
+    up_to: Option<u64>,
+}
+
+impl What {
+    /// Returns the policy that the flags ask for; `None` where there are none.
+    pub(super) fn policy(&self) -> Option<Policy> {
+        Some(match self {
+            Self {
+                everything: true, ..
+            } => Policy::Everything,
+            Self { names: true, .. } => Policy::Names,
+            Self { pinned: true, .. } => Policy::Pinned,
+            Self { prefix, up_to, .. } if !prefix.is_empty() || up_to.is_some() => {
+                Policy::Selected {
+                    prefixes: prefix.clone(),
+                    up_to: up_to.unwrap_or(u64::MAX),
+                }
+            }
+            _ => return None,
+        })
+    }
+}
+
+/// Show or choose what of others' files is kept here
+///
+/// Choosing less deletes nothing: `larder group free` does. Your own files always stay.
 #[derive(Debug, clap::Args)]
 pub(super) struct Set {
     /// GROUP, or GROUP/MEMBER for the files of one; may be left out where there is one group
     place: Option<String>,
-    /// All files
-    #[arg(long, group = "what")]
-    everything: bool,
-    /// Names of files; what is in them comes when it is read, and stays
-    #[arg(long, group = "what")]
-    names: bool,
-    /// Names of files, and what is in those that are pinned
-    #[arg(long, group = "what")]
-    pinned: bool,
-    /// Files whose paths begin with this; may be given several times
-    #[arg(long, value_name = "PATH", conflicts_with = "what")]
-    prefix: Vec<String>,
-    /// Files of at most so many bytes; with K, M, G or T for 1,024 of the one before
-    #[arg(long, value_name = "SIZE", conflicts_with = "what", value_parser = args::size)]
-    up_to: Option<u64>,
+    #[command(flatten)]
+    what: What,
     /// As nothing was ever said: of a member as of its group, of a group everything
     #[arg(long, group = "what", conflicts_with_all = ["prefix", "up_to"])]
     default: bool,
@@ -44,21 +74,10 @@ pub(super) struct Set {
 impl Set {
     /// `None` where it only asks; then `Some(None)` takes back.
     fn policy(&self) -> Option<Option<Policy>> {
-        Some(match self {
-            Self { default: true, .. } => None,
-            Self {
-                everything: true, ..
-            } => Some(Policy::Everything),
-            Self { names: true, .. } => Some(Policy::Names),
-            Self { pinned: true, .. } => Some(Policy::Pinned),
-            Self { prefix, up_to, .. } if !prefix.is_empty() || up_to.is_some() => {
-                Some(Policy::Selected {
-                    prefixes: prefix.clone(),
-                    up_to: up_to.unwrap_or(u64::MAX),
-                })
-            }
-            _ => return None,
-        })
+        match self.default {
+            true => Some(None),
+            false => self.what.policy().map(Some),
+        }
     }
 }
 
@@ -88,6 +107,7 @@ impl Line {
                 Policy::Selected { .. } => "selected",
                 Policy::Names => "names",
                 Policy::Pinned => "pinned",
+                _ => "another",
             }),
             prefixes: Vec::new(),
             up_to: None,
@@ -140,7 +160,7 @@ fn called(member: &Member) -> String {
 }
 
 pub(super) async fn policy(app: &App, args: Set) -> Result<()> {
-    let store = app.existing_store().await?;
+    let store = app.store_of_groups().await?;
     let groups = store.groups().await?;
     let (group, member) = match &args.place {
         None => (pick(&groups, None).await?, None),
@@ -160,8 +180,8 @@ pub(super) async fn policy(app: &App, args: Set) -> Result<()> {
     let asked = args.policy();
     if let Some(policy) = &asked {
         match &member {
-            Some(member) => member.repo.set_policy(policy.as_ref()).await?,
-            None => group.set_policy(policy.as_ref()).await?,
+            Some(member) => member.repo.set_policy(policy.clone()).await?,
+            None => group.set_policy(policy.clone()).await?,
         }
     }
     let policy = match &member {
@@ -205,7 +225,7 @@ struct Pinned {
 }
 
 pub(super) async fn pin(app: &App, paths: Paths, is_pinned: bool) -> Result<()> {
-    let store = app.existing_store().await?;
+    let store = app.store_of_groups().await?;
     let groups = store.groups().await?;
     let mut all = Vec::new();
     for text in &paths.places {
@@ -224,6 +244,14 @@ pub(super) async fn pin(app: &App, paths: Paths, is_pinned: bool) -> Result<()> 
             true => member.repo.pin(&path).await?,
             false => member.repo.unpin(&path).await?,
         }
+        if is_pinned && !has_path(&member, &path).await? {
+            app.out.note(format_args!(
+                "{} of {} has no {} now: whatever comes under that path is kept",
+                Shown(&called(&member)),
+                Shown(&label(&group).await?),
+                Shown(&path)
+            ));
+        }
         let line = Pinned {
             group: label(&group).await?,
             member: called(&member),
@@ -239,6 +267,19 @@ pub(super) async fn pin(app: &App, paths: Paths, is_pinned: bool) -> Result<()> 
         app.out.result(&line, text)?;
     }
     Ok(())
+}
+
+/// Returns true if a member has a file of this path, or any below it, as far as is known here.
+async fn has_path(member: &Member, path: &str) -> Result<bool> {
+    let folder = path.trim_end_matches('/');
+    let mut files = member.repo.list(folder).await?;
+    while let Some(file) = files.try_next().await? {
+        let rest = file.name.as_str().strip_prefix(folder);
+        if rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/')) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 async fn found(groups: &Groups, text: &str) -> Result<Place> {

@@ -1,8 +1,8 @@
-//! The state of an import: what is verified, what is written of it, what is recorded.
+//! The state of an import: the data that is verified, written and recorded.
 //!
-//! The order is always: bytes and nodes written, then synced, then the entry that claims them.
-//! Every read or write runs to its end even if its caller goes away: blocks are changed in memory
-//! and written whole, so a write that took effect after a later one would undo it.
+//! The order is always: bytes and nodes are written, then synced, then claimed by the entry. Every read
+//! or write runs to its end even if its caller goes away: blocks are changed in memory and written as a
+//! whole, so a write that took effect after a later one would undo it.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -25,44 +25,45 @@ use crate::blobs::{
     tree::{Cv, PAIR_LEN, group_count, group_range, outboard_len, pair_index},
 };
 
-/// The number of verified bytes that are gathered before they are written.
+/// The number of verified bytes that are buffered before they are written.
 const WRITE_LEN: u64 = 1024 * 1024;
-/// In how many places of a blob bytes are gathered: so many may send parts of it at once, and each
-/// part is still written in one piece.
+/// The number of places in a blob for which bytes are buffered: as many peers may send parts of it at
+/// once, and each part is still written in one piece.
 const MAX_PENDING: usize = 16;
 /// The number of outboard blocks that may wait to be written.
 const OUTBOARD_BLOCKS: usize = 32;
-/// The most attempts to record after others recorded sizes that they only claim.
+/// The most attempts to record a size after other imports recorded sizes that they only claim.
 const MAX_ATTEMPTS: usize = 8;
-/// The most bytes that may wait to be recorded while a record is under way.
+/// The most bytes that may wait to be recorded while a record is being written.
 const MAX_UNRECORDED: u64 = 4 * RECORD_EVERY_BYTES;
 
 #[derive(Debug)]
 pub(super) struct Live {
     /// True if the earlier record was loaded.
     is_loaded: bool,
-    /// Everything is here and recorded; nothing more is taken.
+    /// True if everything is here and recorded; further data is ignored.
     complete: bool,
-    /// A store failed: what is recorded stays, nothing more is taken.
+    /// The error of a store: the recorded data stays, and further data is refused.
     failed: Option<Error>,
     /// The entry as it was last recorded.
     recorded: Option<Indexed>,
     payload: Option<PayloadId>,
     /// Set while no entry claims the payload.
     draft: Option<Draft>,
-    /// Groups that are written.
+    /// The groups that are written.
     runs: Vec<(u64, u64)>,
     fragments: BTreeMap<u64, LiveFragment>,
     pending: Vec<Pending>,
-    /// Blocks of the outboard that are not written yet; all of one that goes into the entry.
+    /// The blocks of the outboard that are not written yet; all of them if the outboard is stored in
+    /// the entry.
     outboard: BTreeMap<u64, BytesMut>,
-    /// Verified since the last record began.
+    /// The bytes verified since the last record began.
     unrecorded: u64,
     recorded_at: Instant,
     recording: Option<JoinHandle<Result<Recorded>>>,
 }
 
-/// Verified groups that are not written yet; consecutive.
+/// Verified, consecutive groups that are not written yet.
 #[derive(Debug)]
 struct Pending {
     start: u64,
@@ -76,11 +77,11 @@ impl Pending {
     }
 }
 
-/// A group of which some chunks are verified.
+/// A group that is verified in part.
 #[derive(Debug, Clone)]
 struct LiveFragment {
     fragment: Fragment,
-    /// Its bytes, zero where they are not verified; `None` where they are in the payload.
+    /// Its bytes, zero if they are not verified; `None` if they are in the payload.
     bytes: Option<BytesMut>,
 }
 
@@ -97,7 +98,7 @@ impl Node {
         self.count <= 16
     }
 
-    /// The block of the outboard that it belongs to, and where in it.
+    /// Returns the block of the outboard that contains the node, and its position in the block.
     fn place(&self, block_len: u64) -> (u64, usize) {
         let at = pair_index(self.start / 16, self.count.div_ceil(16)) * PAIR_LEN;
         (at / block_len, (at % block_len) as usize)
@@ -114,7 +115,7 @@ impl Node {
 #[derive(Debug)]
 enum Recorded {
     Entry(Indexed),
-    /// Somebody else completed the blob.
+    /// Another import completed the blob.
     Elsewhere,
 }
 
@@ -139,8 +140,8 @@ impl Default for Live {
 }
 
 impl Live {
-    /// Reads what was recorded, where that was not done yet. Returns the size that is proven here,
-    /// where it is another.
+    /// Reads the recorded state, unless that was done. Returns the size that is proven here, if it
+    /// differs.
     pub(super) async fn load(&mut self, shared: &Shared) -> Result<Option<u64>> {
         if self.is_loaded {
             return Ok(None);
@@ -174,13 +175,13 @@ impl Live {
         self.fragments = fragments.collect();
     }
 
-    /// Sees to it that no payload stays that nothing claims: somebody else may have completed the
-    /// blob, and what was written since then have brought this payload back.
+    /// Makes sure that no unclaimed payload stays: another import may have completed the blob, and
+    /// later writes may have brought this payload back.
     pub(super) fn end(&mut self, inner: &Arc<Inner>) {
         let Some(payload) = self.payload else { return };
         let recorded = self.recorded.as_ref();
         let is_ours = recorded.is_some_and(|found| found.entry.payload() == Some(payload));
-        // A draft sees to itself, and a complete blob keeps its payload.
+        // A draft cleans up after itself, and a complete blob keeps its payload.
         if self.draft.is_none() && !(self.complete && is_ours) {
             discard_unclaimed(inner, payload);
         }
@@ -192,7 +193,7 @@ impl Live {
             || (size > GROUP_LEN && self.recorded_at.elapsed() >= RECORD_EVERY)
     }
 
-    /// Returns true if an item of `group` is still of use.
+    /// Returns true if an item of `group` is still needed.
     fn wants(&self, group: u64) -> Result<bool> {
         if let Some(error) = &self.failed {
             return Err(error.clone());
@@ -202,7 +203,7 @@ impl Live {
         Ok(!self.complete && !pending && !has_group(&self.runs, group))
     }
 
-    /// Ends the import where a store failed.
+    /// Ends the import if a store failed.
     pub(super) fn note<T>(&mut self, result: Result<T>) -> Result<T> {
         if let Err(error) = &result {
             self.failed = Some(error.clone());
@@ -210,8 +211,8 @@ impl Live {
         result
     }
 
-    /// Takes a verified node over `count` chunks from chunk `start`, if it needs memory alone; says
-    /// whether it did.
+    /// Takes a verified node over `count` chunks from chunk `start`, if that needs memory alone;
+    /// returns true if it was taken.
     pub(super) fn take_node(&mut self, block_len: u64, node: &Node) -> bool {
         if self.complete {
             return true;
@@ -250,7 +251,7 @@ impl Live {
         Ok(())
     }
 
-    /// Takes a verified leaf, if it needs memory alone; gives it back otherwise.
+    /// Takes a verified leaf, if that needs memory alone; otherwise returns it.
     pub(super) fn take_leaf(&mut self, size: u64, leaf: Leaf) -> Result<Option<Leaf>> {
         let group = leaf.offset / GROUP_LEN;
         if !self.wants(group)? {
@@ -297,7 +298,7 @@ impl Live {
         Ok(())
     }
 
-    /// Adds a group to those that wait to be written, if there is room.
+    /// Buffers a group until it is written, if there is room.
     fn gather(&mut self, group: u64, bytes: &Bytes) -> bool {
         let len = bytes.len() as u64;
         if let Some(run) = self.pending.iter_mut().find(|run| run.end() == group) {
@@ -322,13 +323,13 @@ impl Live {
     async fn put_group(&mut self, shared: &Shared, group: u64, bytes: Bytes) -> Result<()> {
         while !self.gather(group, &bytes) {
             let before = self.pending.iter().position(|run| run.end() == group);
-            // Else the one that was begun first: nobody may go on there any more.
+            // Otherwise the run that was begun first: no peer may continue there any more.
             self.flush(shared, before.unwrap_or(0)).await?;
         }
         Ok(())
     }
 
-    /// The fragment of `group`, with its bytes in memory.
+    /// Returns the fragment of `group`, with its bytes in memory.
     async fn fragment(&mut self, shared: &Shared, group: u64) -> Result<&mut LiveFragment> {
         let range = group_range(group, shared.size);
         let len = (range.end - range.start) as usize;
@@ -338,7 +339,7 @@ impl Live {
             let bytes = shared.inner.payloads.read(payload, Part::Data, range).await;
             let bytes = match bytes {
                 Ok(bytes) => bytes,
-                // What was claimed is gone: begin the group anew.
+                // The claimed bytes are gone: start the group again.
                 Err(error) if error.kind() == Kind::NotFound => {
                     self.fragments.remove(&group);
                     Bytes::new()
@@ -362,7 +363,7 @@ impl Live {
         }))
     }
 
-    /// Block `index` of the outboard, to be changed.
+    /// Returns block `index` of the outboard, to be changed.
     async fn outboard_block(&mut self, shared: &Shared, index: u64) -> Result<&mut BytesMut> {
         if !self.outboard.contains_key(&index) {
             if self.outboard.len() >= OUTBOARD_BLOCKS {
@@ -406,7 +407,7 @@ impl Live {
     }
 
     async fn write_outboard(&mut self, shared: &Shared) -> Result<()> {
-        // A short one goes into the entry.
+        // A short one is stored in the entry.
         if self.outboard.is_empty() || is_outboard_inline(shared.size) {
             return Ok(());
         }
@@ -441,7 +442,7 @@ impl Live {
         Ok(())
     }
 
-    /// Writes consecutive groups; where blocks are longer, with what is around them.
+    /// Writes consecutive groups; if blocks are longer than groups, with the data around them.
     async fn write_data(&mut self, shared: &Shared, group: u64, bytes: Bytes) -> Result<()> {
         let payload = self.payload(shared).await?;
         let (payloads, block_len) = (&shared.inner.payloads, shared.inner.block_len);
@@ -477,7 +478,7 @@ impl Live {
             .await
     }
 
-    /// Writes all that is verified.
+    /// Writes all verified data.
     async fn write_all(&mut self, shared: &Shared) -> Result<()> {
         while !self.pending.is_empty() {
             self.flush(shared, 0).await?;
@@ -508,7 +509,7 @@ impl Live {
         self.complete || pending + written == group_count(size)
     }
 
-    /// Returns the place of the blob, with the known part of its outboard if that goes into the
+    /// Returns where the blob is stored, with the known part of its outboard if that is stored in the
     /// entry.
     fn stored(&self, size: u64, payload: PayloadId) -> Stored {
         let outboard = is_outboard_inline(size).then(|| match self.outboard.get(&0) {
@@ -536,7 +537,7 @@ impl Live {
         }
     }
 
-    /// Begins to record where it is time to.
+    /// Starts to record if it is due.
     pub(super) async fn record_if_due(&mut self, shared: &Shared) -> Result<()> {
         match self.is_due(shared.size) {
             true => self.record(shared).await,
@@ -544,8 +545,8 @@ impl Live {
         }
     }
 
-    /// Begins to record what is verified. At most one record is under way; where the import is far
-    /// ahead of it, waits.
+    /// Starts to record the verified data. At most one record is written at a time; if the import is
+    /// far ahead of it, waits.
     async fn record(&mut self, shared: &Shared) -> Result<()> {
         if let Some(recording) = &self.recording {
             if !recording.is_finished() && self.unrecorded < MAX_UNRECORDED {
@@ -582,7 +583,7 @@ impl Live {
         self.unrecorded = 0;
         self.recorded_at = Instant::now();
         self.recording = Some(tokio::spawn(async move {
-            // What the import leaves is tidied up before it counts as ended.
+            // The import's leftovers are cleaned up before it counts as ended.
             let _kept = (shared, running);
             let (mut old, mut draft) = (old, draft);
             if let Some(payload) = entry.payload() {
@@ -601,8 +602,8 @@ impl Live {
                 draft = drafts.pop();
                 let found = inner.lookup(hash).await?;
                 match found.as_ref().map(|found| &found.entry.state) {
-                    // A size that is only claimed gives way to one that is proven, as long as nobody
-                    // can have deleted what is to be claimed.
+                    // A claimed size gives way to a proven one, as long as nobody can have deleted the
+                    // data to be claimed.
                     Some(State::Partial(other))
                         if !other.bitfield().size_is_proven()
                             && entry.bitfield().size_is_proven()
@@ -624,7 +625,7 @@ impl Live {
         }));
     }
 
-    /// Waits for the record under way.
+    /// Waits until the running record is written.
     async fn recording_ended(&mut self, shared: &Shared) -> Result<()> {
         let Some(recording) = &mut self.recording else {
             return Ok(());
@@ -672,7 +673,7 @@ impl Live {
             && let [bytes] = &run.groups[..]
         {
             let state = State::Inline(bytes.clone());
-            // A payload that was begun for it is not needed.
+            // A payload that was begun for it is no longer needed.
             let draft = self.draft.take();
             self.spawn_record(shared, state);
             self.recording_ended(shared).await?;

@@ -1,4 +1,4 @@
-//! Defects of payloads.
+//! Defects of blob stores.
 
 use std::ops::Range;
 
@@ -19,7 +19,7 @@ impl<S: BlobStore> BrokenStore<S> {
         }
     }
 
-    /// The range as far as there are bytes, then zeros.
+    /// Returns the bytes of the range that exist, followed by zeros.
     async fn padded(&self, id: PayloadId, part: Part, range: Range<u64>) -> Result<Bytes> {
         let len = (range.end - range.start).min(1 << 20);
         let mut bytes = BytesMut::new();
@@ -100,7 +100,7 @@ impl<S: BlobStore> BlobStore for BrokenStore<S> {
         let read = self.inner.read(id, part, range.clone()).await;
         match (self.defect, read) {
             (Defect::ReadPadsWithZeros, Err(error)) if error.kind() == Kind::NotFound => {
-                // A payload that is not there at all is told.
+                // An error is still returned if the payload does not exist at all.
                 self.inner.read(id, part, 0..1).await?;
                 self.padded(id, part, range).await
             }

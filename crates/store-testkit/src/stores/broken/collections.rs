@@ -1,4 +1,4 @@
-//! Defects of collections.
+//! Defects of collection stores.
 
 use std::ops::Bound;
 
@@ -22,54 +22,50 @@ fn place(edit: &Edit) -> (CollectionId, Bytes) {
 }
 
 impl<S: CollectionStore> BrokenStore<S> {
-    /// One commit for the expectations, and one for every edit.
+    /// Uses one commit for the expectations, and one for every edit.
     async fn commit_apart(&self, batch: Batch) -> Result<Revision> {
         let mut revision = self
             .inner
-            .commit(Batch {
-                edits: Vec::new(),
-                ..batch.clone()
+            .commit({
+                let mut batch = batch.clone();
+                batch.edits = Vec::new();
+                batch
             })
             .await?;
         for edit in batch.edits {
-            let single = Batch {
-                expect: Vec::new(),
-                edits: vec![edit],
-                durability: batch.durability,
-            };
+            let single = Batch::of(vec![edit]).durability(batch.durability);
             revision = self.inner.commit(single).await?;
         }
         Ok(revision)
     }
 
-    /// The expectations first, and the edits a moment later.
+    /// Checks the expectations first, and applies the edits a moment later.
     async fn check_apart(&self, batch: Batch) -> Result<Revision> {
-        let edits = Batch {
-            expect: Vec::new(),
-            ..batch.clone()
+        let edits = {
+            let mut batch = batch.clone();
+            batch.expect = Vec::new();
+            batch
         };
-        let expect = Batch {
-            edits: Vec::new(),
-            ..batch
+        let expect = {
+            let mut batch = batch;
+            batch.edits = Vec::new();
+            batch
         };
         self.inner.commit(expect).await?;
         yield_now().await;
         self.inner.commit(edits).await
     }
 
-    /// One half of the edits, and the other a moment later.
+    /// Commits one half of the edits, and the other half a moment later.
     async fn commit_in_halves(&self, mut batch: Batch) -> Result<Revision> {
-        let second = Batch {
-            expect: Vec::new(),
-            edits: batch.edits.split_off(batch.edits.len() / 2),
-            durability: batch.durability,
-        };
+        let second =
+            Batch::of(batch.edits.split_off(batch.edits.len() / 2)).durability(batch.durability);
         self.inner.commit(batch).await?;
         yield_now().await;
         self.inner.commit(second).await
     }
 
-    /// Expectations that ask only whether there is an entry.
+    /// Weakens the expectations, so that they only check whether there is an entry.
     async fn at_whatever(&self, mut batch: Batch) -> Result<Revision> {
         for expect in &mut batch.expect {
             if let Expect::At {

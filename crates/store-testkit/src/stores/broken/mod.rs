@@ -1,4 +1,4 @@
-//! A layer that breaks one contract at a time: what a suite is worth is what it catches.
+//! A layer that breaks one contract at a time, to show that the suites catch it.
 
 mod blobs;
 mod collections;
@@ -116,7 +116,7 @@ impl Defect {
 /// The number of items in a page, for the defects that stop after one.
 const PAGE: usize = 256;
 
-/// A store that works but for one [`Defect`].
+/// A store that works correctly except for one [`Defect`].
 #[derive(Debug, Clone)]
 pub struct BrokenStore<S> {
     inner: S,
@@ -124,7 +124,7 @@ pub struct BrokenStore<S> {
     memory: Arc<Mutex<Memory>>,
 }
 
-/// The memory of the defects that remember too much; never more than the store.
+/// The memory of the defects that remember too much; never larger than the store.
 #[derive(Debug, Default)]
 struct Memory {
     blocks: BTreeMap<Question, Bytes>,
@@ -142,7 +142,7 @@ type Question = (
 );
 
 impl<S> BrokenStore<S> {
-    /// `inner`, with one defect.
+    /// Wraps `inner` with one defect.
     pub fn new(inner: S, defect: Defect) -> Self {
         Self {
             inner,
@@ -151,7 +151,7 @@ impl<S> BrokenStore<S> {
         }
     }
 
-    /// The store that is wrapped.
+    /// Returns the wrapped store.
     pub fn inner(&self) -> &S {
         &self.inner
     }

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use larder_store_api::{
     Batch, BlobCapabilities, BlobStore, Block, Change, CollectionCapabilities, CollectionId,
-    CollectionStore, Entry, Kind, Layer, Listing, Part, PayloadId, Result, Revision, Scan,
+    CollectionStore, Entry, Kind, Listing, Part, PayloadId, Result, Revision, Scan,
 };
 
 use plan::Verdict;
@@ -20,11 +20,11 @@ use larder_store_memory::split;
 
 use super::power::tear;
 
-/// A store whose calls fail as its [`Faults`] say.
+/// A store whose calls fail as its [`Faults`] define.
 ///
 /// It wraps a blob store, a collection store, or one that is both. Several stores may share one
-/// [`Faults`], as the payloads and the index of one disk do; as a [`Layer`], `Faults` wraps whatever
-/// it is given. It keeps the contracts of what it wraps, except where a fault is about breaking them.
+/// [`Faults`], as the payloads and the index of one disk do; and [`Faults::blobs`] and
+/// [`Faults::collections`] wrap whatever they are given. It keeps the contracts of what it wraps, except where a fault is about breaking them.
 #[derive(Debug, Clone)]
 pub struct FaultyStore<S> {
     inner: S,
@@ -32,30 +32,32 @@ pub struct FaultyStore<S> {
 }
 
 impl<S> FaultyStore<S> {
-    /// `inner`, failing as `faults` says.
+    /// Wraps `inner`, which then fails as `faults` defines.
     pub fn new(inner: S, faults: Faults) -> Self {
         Self { inner, faults }
     }
 
-    /// The store that is wrapped.
+    /// Returns the wrapped store.
     pub fn inner(&self) -> &S {
         &self.inner
     }
 }
 
-impl Layer for Faults {
-    fn blobs(&self, inner: Arc<dyn BlobStore>) -> Arc<dyn BlobStore> {
+impl Faults {
+    /// Wraps a blob store.
+    pub fn blobs(&self, inner: Arc<dyn BlobStore>) -> Arc<dyn BlobStore> {
         Arc::new(FaultyStore::new(inner, self.clone()))
     }
 
-    fn collections(&self, inner: Arc<dyn CollectionStore>) -> Arc<dyn CollectionStore> {
+    /// Wraps a collection store.
+    pub fn collections(&self, inner: Arc<dyn CollectionStore>) -> Arc<dyn CollectionStore> {
         Arc::new(FaultyStore::new(inner, self.clone()))
     }
 }
 
 impl<S: BlobStore> FaultyStore<S> {
-    /// Writes a part of `blocks`, as a crash in the middle does: all before a block chosen by chance,
-    /// and that one torn.
+    /// Writes only some of `blocks`, as a crash in the middle does: all before a random block, and that
+    /// one torn.
     async fn write_torn(&self, id: PayloadId, blocks: &[Block]) -> Result<()> {
         let block_len = self.inner.capabilities().block_len;
         let pieces = split(blocks, block_len);
@@ -228,10 +230,10 @@ impl<S: CollectionStore> CollectionStore for FaultyStore<S> {
     }
 }
 
-/// The most items that a listing gives before it fails.
+/// The most items that a listing yields before it fails.
 const ITEMS_BEFORE_ERROR: usize = 8;
 
-/// Wraps a listing; one that is to fail does so after a few items, chosen by chance.
+/// Wraps a listing; one that is to fail does so after a random number of items.
 fn listing<T: Send + 'static>(
     faults: &Faults,
     operation: Operation,

@@ -55,41 +55,41 @@ impl Operation {
     }
 }
 
-/// The calls of an [`Operation`] that a fault strikes, counted from 1 since it was injected.
+/// Selects the calls of an [`Operation`] that a fault affects, counted from 1 since it was injected.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum When {
-    /// Each.
+    /// Every call.
     Always,
-    /// This one alone.
+    /// Only this call.
     Nth(u64),
-    /// This one and all after it.
+    /// This call and all later ones.
     From(u64),
-    /// Each with this chance, from 0 to 1.
+    /// Every call with this probability, from 0 to 1.
     Chance(f64),
 }
 
-/// The fault that happens to a call.
+/// The effect of a fault on a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// It fails with nothing done. A listing fails after a few items.
+    /// The call fails and changes nothing. A listing fails after a few items.
     Error(Kind),
-    /// It fails half-way: of a write, some blocks are there and one is torn; of a delete, some
-    /// payloads are gone. Everything else fails with nothing done.
+    /// The call fails half-way: after a write, some blocks are there and one is torn; after a delete,
+    /// some payloads are gone. Other calls fail and change nothing.
     Torn(Kind),
-    /// It is done, and fails all the same. After a commit, all further commits and syncs fail until
-    /// [`Faults::reopen`], as the contract asks of a store that cannot know what it did.
+    /// The call takes effect, but fails nevertheless. After a commit, all further commits and syncs
+    /// fail until [`Faults::reopen`], as the contract requires of a store that cannot know what it did.
     LostAnswer(Kind),
-    /// A sync that does nothing and says that it did: a lying disk. Other calls are done.
+    /// A sync does nothing but succeeds, as on a lying disk. Other calls work.
     LostSync,
-    /// One bit of what is read is flipped. Other calls are done.
+    /// One bit of the data that is read is flipped. Other calls work.
     FlippedBit,
-    /// It waits this long first, by the clock of tokio, which a test can hold.
+    /// The call first waits this long, by tokio's clock, which a test can pause.
     Delay(Duration),
-    /// It never ends.
+    /// The call never ends.
     Hang,
 }
 
-/// The rest that is to be done once delays are over.
+/// The part of a fault that remains after its delays.
 pub(super) enum Verdict {
     Do,
     Fail(Error),
@@ -100,7 +100,7 @@ pub(super) enum Verdict {
 }
 
 impl Verdict {
-    /// For calls that a fault can only make fail.
+    /// Returns the error of a call that a fault can only make fail.
     pub(super) fn or_fail(self) -> Result<()> {
         match self {
             Self::Fail(error) | Self::Tear(error) | Self::Lose(error) => Err(error),
@@ -109,8 +109,8 @@ impl Verdict {
     }
 }
 
-/// The plan of faults for all the stores that share it. Chance comes from a seed alone, so that the
-/// same calls in the same order fail the same way.
+/// The plan of faults, shared by stores. Randomness comes from the seed alone, so that the same calls
+/// in the same order fail in the same way.
 ///
 /// ```
 /// # let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
@@ -150,7 +150,7 @@ struct Rule {
     calls: u64,
 }
 
-/// Says if commits are possible.
+/// Tells whether commits are possible.
 #[derive(PartialEq, Eq)]
 enum Commits {
     Possible,
@@ -158,7 +158,7 @@ enum Commits {
 }
 
 impl Faults {
-    /// Nothing goes wrong until told.
+    /// Creates a plan without faults.
     pub fn seeded(seed: u64) -> Self {
         Self(Arc::new(Shared {
             plan: Mutex::new(Plan {
@@ -172,8 +172,8 @@ impl Faults {
         }))
     }
 
-    /// Lets `fault` strike the calls of `on` that `when` names, besides what was injected before. Of
-    /// several that strike one call, delays add up, and the first of the others counts.
+    /// Applies `fault` to the calls of `on` that `when` selects, in addition to earlier faults. If
+    /// several affect one call, their delays add up, and the first of the other faults counts.
     pub fn inject(&self, on: Operation, when: When, fault: Fault) {
         self.plan().rules.push(Rule {
             on,
@@ -183,40 +183,39 @@ impl Faults {
         });
     }
 
-    /// Nothing goes wrong any more. The limit of space stays.
+    /// Removes all faults. The limit of space stays.
     pub fn clear(&self) {
         self.plan().rules.clear();
     }
 
-    /// Commits are possible again after one whose answer was lost, as after opening a store again.
+    /// Makes commits possible again after one whose answer was lost, as opening a store again does.
     pub fn reopen(&self) {
         self.plan().commits = Commits::Possible;
     }
 
-    /// Lets blocks, keys and values take at most this many bytes together; `None` lifts the limit.
-    /// Beyond it, a write leaves the blocks that fit and fails with [`Kind::Full`], and a commit
-    /// fails with nothing changed. Deleting frees space. Only data that are written through these
-    /// faults count.
+    /// Limits the bytes that blocks, keys and values may use together; `None` removes the limit. Beyond
+    /// it, a write stores the blocks that fit and fails with [`Kind::Full`], and a commit fails and
+    /// changes nothing. Deleting frees space. Only data written through these faults counts.
     pub fn limit_space(&self, bytes: Option<u64>) {
         self.space().limit(bytes);
     }
 
-    /// Returns the number of bytes that blocks, keys and values take.
+    /// Returns the number of bytes that blocks, keys and values use.
     pub fn used_space(&self) -> u64 {
         self.space().used()
     }
 
-    /// Returns the number of calls of `on` that were made, with whatever outcome.
+    /// Returns the number of calls of `on` that were made, whatever their outcome.
     pub fn calls(&self, on: Operation) -> u64 {
         self.plan().calls.get(&on).copied().unwrap_or(0)
     }
 
-    /// Returns the number of times that a fault struck.
+    /// Returns the number of times that a fault took effect.
     pub fn struck(&self) -> u64 {
         self.plan().struck
     }
 
-    /// Counts a call, waits out its delays, and says what else becomes of it.
+    /// Counts a call, waits for its delays, and returns what else happens to it.
     pub(super) async fn verdict(&self, on: Operation) -> Verdict {
         let faults = self.plan().strike(on);
         let error = |kind| Error::new(kind, on.name(), "injected by a test");
@@ -237,12 +236,12 @@ impl Faults {
         Verdict::Do
     }
 
-    /// A number below `end`, which is not zero, by chance.
+    /// Returns a random number below `end`, which is not zero.
     pub(super) fn chance(&self, end: usize) -> usize {
         self.plan().rng.random_range(0..end)
     }
 
-    /// Refuses to go on after a commit whose answer was lost.
+    /// Returns an error if the answer of an earlier commit was lost.
     pub(super) fn check_unbroken(&self, operation: &'static str) -> Result<()> {
         if self.plan().commits == Commits::Possible {
             return Ok(());
@@ -265,7 +264,7 @@ impl Faults {
 }
 
 impl Plan {
-    /// The faults that strike this call: delays first.
+    /// Returns the faults that affect this call, delays first.
     fn strike(&mut self, on: Operation) -> Vec<Fault> {
         *self.calls.entry(on).or_default() += 1;
         let mut faults = Vec::new();

@@ -1,4 +1,4 @@
-//! A disk that can be full: counts what was written through it.
+//! A disk that can be full: counts the bytes that are written through it.
 
 use std::collections::BTreeMap;
 
@@ -22,10 +22,10 @@ pub(super) struct Fitting {
     pub(super) full: Option<Error>,
 }
 
-/// The lengths of blocks that a running write leaves.
+/// The lengths of the blocks after a running write.
 pub(super) struct Taken(BTreeMap<(PayloadId, Part, u64), u64>);
 
-/// The lengths of entries that a running commit leaves.
+/// The lengths of the entries after a running commit.
 pub(super) struct Held(BTreeMap<(CollectionId, Bytes), u64>);
 
 impl Space {
@@ -37,7 +37,7 @@ impl Space {
         self.used
     }
 
-    /// The first blocks, as many as there is space for.
+    /// Returns the first blocks, as many as there is space for.
     pub(super) fn write(&self, id: PayloadId, blocks: Vec<Block>, block_len: u32) -> Fitting {
         let mut fitting = Vec::new();
         let mut taken = BTreeMap::new();
@@ -64,7 +64,7 @@ impl Space {
         }
     }
 
-    /// Counts what a write changed once it is done.
+    /// Counts the changes of a write after it is done.
     pub(super) fn written(&mut self, taken: Taken) {
         for (place, len) in taken.0 {
             let old = self.blocks.insert(place, len);
@@ -102,7 +102,7 @@ impl Space {
         Ok(Held(held))
     }
 
-    /// Counts what a commit changed once it is applied.
+    /// Counts the changes of a commit after it is applied.
     pub(super) fn applied(&mut self, held: Held) {
         for (place, len) in held.0 {
             let old = match len {

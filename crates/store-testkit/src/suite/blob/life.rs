@@ -1,4 +1,4 @@
-//! Syncing, opening again, closing.
+//! Cases of syncing, reopening and closing.
 
 use larder_store_api::{BlobStore, Kind, Part};
 
@@ -10,8 +10,14 @@ use super::{block, block_len, expect, id, put};
 
 pub(super) async fn sync_of_anything_succeeds(fixture: Fixture<dyn BlobStore>) {
     let store = fixture.store();
-    store.sync(Vec::new()).await.expect("no ids are no error");
-    store.sync(vec![id(1)]).await.expect("absent is no error");
+    store
+        .sync(Vec::new())
+        .await
+        .expect("an empty list is not an error");
+    store
+        .sync(vec![id(1)])
+        .await
+        .expect("an absent id is not an error");
     let bytes = sample(1, 100);
     put(store, id(1), Part::Data, &bytes).await;
     put(store, id(2), Part::Outboard, &bytes).await;
@@ -21,7 +27,7 @@ pub(super) async fn sync_of_anything_succeeds(fixture: Fixture<dyn BlobStore>) {
     store
         .sync(vec![id(1), id(2)])
         .await
-        .expect("deleted is no error");
+        .expect("a deleted id is not an error");
     expect(store, id(1), Part::Data, &bytes).await;
 }
 

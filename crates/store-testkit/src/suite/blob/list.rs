@@ -1,4 +1,4 @@
-//! Listing and deleting.
+//! Cases of listing and deleting.
 
 use std::collections::BTreeSet;
 
@@ -13,9 +13,9 @@ use super::super::{
 };
 use super::{block, block_len, expect, id, put};
 
-/// Enough to take a backend through several of its pages.
+/// Enough payloads for several pages of any backend.
 const MANY: usize = 700;
-/// The number of calls that a case makes at once.
+/// The number of simultaneous calls in a case.
 const AT_ONCE: usize = 32;
 
 pub(super) async fn delete_removes_both_parts(fixture: Fixture<dyn BlobStore>) {
@@ -49,12 +49,21 @@ pub(super) async fn delete_leaves_others(fixture: Fixture<dyn BlobStore>) {
 
 pub(super) async fn delete_of_what_is_absent_is_no_error(fixture: Fixture<dyn BlobStore>) {
     let store = fixture.store();
-    store.delete(Vec::new()).await.expect("no ids are no error");
-    store.delete(vec![id(1)]).await.expect("absent is no error");
+    store
+        .delete(Vec::new())
+        .await
+        .expect("an empty list is not an error");
+    store
+        .delete(vec![id(1)])
+        .await
+        .expect("an absent id is not an error");
     put(store, id(2), Part::Data, &sample(1, 100)).await;
     for _ in 0..2 {
         let ids = vec![id(1), id(2), id(3)];
-        store.delete(ids).await.expect("absent is no error");
+        store
+            .delete(ids)
+            .await
+            .expect("an absent id is not an error");
         let read = store.read(id(2), Part::Data, 0..1).await;
         assert_eq!(kind(read), Kind::NotFound);
     }
@@ -75,7 +84,7 @@ pub(super) async fn a_deleted_payload_can_be_written_afresh(fixture: Fixture<dyn
         (Part::Outboard, 0..1),
     ] {
         let read = store.read(id(1), part, range).await;
-        assert_eq!(kind(read), Kind::NotFound, "what was deleted is back");
+        assert_eq!(kind(read), Kind::NotFound, "a deleted payload is back");
     }
 }
 
@@ -90,7 +99,7 @@ pub(super) async fn list_is_ascending_and_complete(fixture: Fixture<dyn BlobStor
     let mut ids = fill(store).await;
     assert_eq!(all(store.list(None)).await.expect("a list"), ids);
 
-    // Every third goes, and the listing follows.
+    // Every third payload is deleted, and the listing shows it.
     let gone: Vec<_> = ids.iter().copied().step_by(3).collect();
     ids.retain(|id| !gone.contains(id));
     store.delete(gone).await.expect("a delete succeeds");
@@ -154,7 +163,7 @@ pub(super) async fn list_goes_on_while_payloads_change(fixture: Fixture<dyn Blob
     assert_eq!(missed, 0, "payloads that nobody changed are missing");
 }
 
-/// Writes many payloads, in no order, and returns their ids in order.
+/// Writes many payloads in an arbitrary order, and returns their ids in order.
 async fn fill(store: &dyn BlobStore) -> Vec<PayloadId> {
     let mut rng = ChaCha8Rng::seed_from_u64(42);
     let mut ids: Vec<_> = (0..MANY)

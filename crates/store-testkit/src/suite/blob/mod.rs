@@ -77,7 +77,7 @@ impl Suite for dyn BlobStore {
                 Some(self.capabilities().durability > larder_store_api::Durability::Memory)
             }
             Need::Close => None,
-            Need::Watch | Need::Order | Need::Import | Need::SharedRoom => Some(false),
+            Need::Watch | Need::Import | Need::SharedRoom => Some(false),
         }
     }
 }
@@ -107,6 +107,6 @@ async fn put(store: &dyn BlobStore, id: PayloadId, part: Part, bytes: &Bytes) {
 /// Panics unless the part holds `bytes` from its start.
 async fn expect(store: &dyn BlobStore, id: PayloadId, part: Part, bytes: &Bytes) {
     let read = store.read(id, part, 0..bytes.len() as u64).await;
-    let read = read.expect("what was written can be read");
+    let read = read.expect("written bytes can be read");
     assert!(read == *bytes, "{part:?} of {id} reads back as other bytes");
 }

@@ -1,4 +1,4 @@
-//! Reads: exactly the range, or an error that says why not.
+//! Cases of reads: exactly the requested range, or an error that gives the reason.
 
 use bytes::Bytes;
 use larder_store_api::{BlobStore, GROUP_LEN, Kind, Part};
@@ -46,7 +46,7 @@ pub(super) async fn read_gives_exactly_the_range(fixture: Fixture<dyn BlobStore>
             let read = store
                 .read(id(1), Part::Data, start as u64..end as u64)
                 .await;
-            let read = read.expect("a range of what was written can be read");
+            let read = read.expect("a range of written bytes can be read");
             assert_eq!(read.len(), end - start, "the length of {start}..{end}");
             assert!(read == bytes[start..end], "other bytes at {start}..{end}");
         }

@@ -1,4 +1,4 @@
-//! Calls at once, and calls given up half-way.
+//! Cases of simultaneous and cancelled calls.
 
 use futures_util::{FutureExt, StreamExt, future::join_all};
 use larder_store_api::{BlobStore, Kind, Part};
@@ -56,7 +56,7 @@ pub(super) async fn a_read_during_a_write_is_old_or_new(fixture: Fixture<dyn Blo
             .store()
             .read(id(1), Part::Data, 0..2 * len as u64)
             .await;
-        let read = read.expect("what is written again can be read meanwhile");
+        let read = read.expect("a payload can be read while it is rewritten");
         assert_eq!(read.len(), 2 * len);
         let known = |at: usize| versions.iter().any(|version| version[at] == read[at]);
         assert!((0..read.len()).all(known), "bytes that were never written");
@@ -108,7 +108,7 @@ pub(super) async fn a_cancelled_call_can_be_made_again(fixture: Fixture<dyn Blob
         cut().call(store.sync(vec![payload])).await;
         store.sync(vec![payload]).await.expect("a sync succeeds");
         assert!(read().await.expect("it was synced") == bytes);
-        // Of the first a cancelled write may come back.
+        // A cancelled write of the first payload may come back.
         let payload = id(100 + polls);
         put(store, payload, Part::Data, &bytes).await;
         cut().call(store.delete(vec![payload])).await;

@@ -1,4 +1,4 @@
-//! Writes: what replaces what, and what is refused whole.
+//! Cases of writes: replacing blocks, and refusing invalid writes as a whole.
 
 use bytes::Bytes;
 use larder_store_api::{BlobStore, Block, Kind, Part};
@@ -45,7 +45,7 @@ pub(super) async fn write_of_nothing_changes_nothing(fixture: Fixture<dyn BlobSt
     store
         .write(id(1), Vec::new())
         .await
-        .expect("no blocks are no error");
+        .expect("an empty list is not an error");
     expect(store, id(1), Part::Data, &bytes).await;
 }
 
@@ -94,7 +94,7 @@ pub(super) async fn parts_are_independent(fixture: Fixture<dyn BlobStore>) {
 pub(super) async fn payloads_are_independent(fixture: Fixture<dyn BlobStore>) {
     let store = fixture.store();
     let len = block_len(store);
-    // Ids that differ in one byte, at either end and by sign.
+    // These ids differ in one byte, at either end and by sign.
     let mut ids = vec![id(0), id(0x7f), id(0x80), id(0xff)];
     for at in [0, 15] {
         let mut near = id(0);
@@ -156,7 +156,7 @@ pub(super) async fn a_partial_block_before_the_end_is_refused_whole(
             assert_eq!(kind(read), Kind::NotFound, "a part of it was written");
         }
     }
-    // Of another part it is the last.
+    // The block is the last one of another part.
     let blocks = vec![
         block(Part::Data, 0, bytes.slice(..1)),
         block(Part::Outboard, 1, bytes.slice(..len)),
@@ -181,7 +181,7 @@ pub(super) async fn a_block_beyond_the_longest_part_is_refused_whole(
     }
 }
 
-/// Panics unless a write of `bad` beside good blocks is refused, with nothing of it written.
+/// Panics unless a write of `bad` together with valid blocks is refused, and nothing of it is written.
 async fn is_refused_whole(store: &dyn BlobStore, bad: Block, kinds: &[Kind]) {
     let len = block_len(store);
     let old = sample(20, len);

@@ -1,4 +1,4 @@
-//! Cases of what a commit changes, and of what a get sees of it.
+//! Cases of the changes of a commit, and of reading them with get.
 
 use bytes::Bytes;
 use larder_store_api::{
@@ -64,7 +64,7 @@ pub(super) async fn keys_and_values_are_any_bytes(fixture: Fixture<dyn Collectio
 
 pub(super) async fn collections_are_independent(fixture: Fixture<dyn CollectionStore>) {
     let store = fixture.store();
-    // Names and keys that run into each other where a backend writes one behind the other.
+    // Names and keys that are ambiguous if a backend concatenates them.
     let name = |bytes: &[u8]| CollectionId::new(key(bytes)).expect("a name");
     let places = [
         (name(b"a"), key("b")),

@@ -1,11 +1,12 @@
-//! Expectations: they hold against the state before the batch, or nothing changes.
+//! Cases of expectations: they are checked against the state before the batch, and if one fails nothing
+//! changes.
 
 use larder_store_api::{Batch, CollectionStore, Expect, Kind, Revision};
 
 use super::super::{Fixture, support::kind};
 use super::{A, B, absent, at, commit, delete, everything, get, key, put, value};
 
-/// Panics unless a batch with these expectations is a conflict that changes nothing.
+/// Panics unless a batch with these expectations is a conflict and changes nothing.
 async fn conflicts(store: &dyn CollectionStore, expect: Vec<Expect>) {
     let before = everything(store).await;
     let mut batch = Batch::of(vec![
@@ -78,7 +79,7 @@ pub(super) async fn expectations_see_the_state_before_the_batch(
         .commit(batch)
         .await
         .expect("both held before the batch");
-    // What the batch itself makes true does not count.
+    // An expectation does not see the edits of its own batch.
     let mut batch = Batch::of(vec![delete(&A, "k")]);
     batch.expect = vec![absent(&A, "k")];
     assert_eq!(kind(store.commit(batch).await), Kind::Conflict);

@@ -1,4 +1,4 @@
-//! Syncing, opening again, closing.
+//! Cases of syncing, reopening and closing.
 
 use futures_util::StreamExt;
 use larder_store_api::{Batch, CollectionStore, Durability, Kind, Scan};
@@ -26,7 +26,7 @@ pub(super) async fn reopening_keeps_commits(mut fixture: Fixture<dyn CollectionS
     )
     .await;
     commit(store, vec![put(&A, "l", "2"), delete(&A, "gone")]).await;
-    // A store that cannot make a commit durable by itself is asked to sync.
+    // If a store cannot make a commit durable by itself, it needs a sync.
     if facts.durability < Durability::OnWrite {
         store.sync().await.expect("a sync succeeds");
     }
@@ -65,7 +65,7 @@ pub(super) async fn reopening_keeps_revisions_increasing(
     let mut last = commit(fixture.store(), vec![put(&A, "k", "v")]).await;
     for round in 0..4_u8 {
         let store = fixture.store();
-        // The entry that had the greatest revision goes, and the revision still counts.
+        // The entry with the greatest revision is deleted, but the revision still counts.
         last = last.max(commit(store, vec![put(&A, [round], "v")]).await);
         last = last.max(commit(store, vec![delete(&A, [round])]).await);
         last = last.max(commit(store, Vec::new()).await);
@@ -105,7 +105,7 @@ pub(super) async fn a_closed_store_says_so(mut fixture: Fixture<dyn CollectionSt
     if let Some(mut watcher) = store.watch() {
         let told = tokio::time::timeout(fixture.patience(), watcher.next()).await;
         let told = told.expect("a watcher of a closed store is not left waiting");
-        let told = told.expect("a closed store is no clean end");
+        let told = told.expect("a closed store is an error, not a clean end");
         assert_eq!(kind(told), Kind::Closed);
     }
     assert!(!store.name().is_empty(), "facts outlive the store");

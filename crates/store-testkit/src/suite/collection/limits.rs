@@ -1,4 +1,4 @@
-//! Limits: what is at one is taken, what is over one is refused whole.
+//! Cases of limits: a batch at a limit is accepted, one beyond it is refused as a whole.
 
 use larder_store_api::{Batch, CollectionStore, Edit, Kind};
 
@@ -8,7 +8,7 @@ use super::super::{
 };
 use super::{A, B, absent, commit, everything, put, value};
 
-/// Entries are small: a store that takes more than this in one says too much to be tested.
+/// The largest limit of an entry that can be tested: a store that claims more fails the case.
 const MAX_ENTRY: u32 = 256 * 1024 * 1024;
 
 pub(super) async fn limits_are_at_least_the_promised(fixture: Fixture<dyn CollectionStore>) {
@@ -17,7 +17,10 @@ pub(super) async fn limits_are_at_least_the_promised(fixture: Fixture<dyn Collec
     assert!(facts.max_value_len >= 64 * 1024);
     assert!(facts.max_batch_len >= 128);
     for limit in [facts.max_key_len, facts.max_value_len, facts.max_batch_len] {
-        assert!(limit <= MAX_ENTRY, "{limit} is no limit of small entries");
+        assert!(
+            limit <= MAX_ENTRY,
+            "an entry limit of {limit} is too large to be tested"
+        );
     }
 }
 
@@ -66,7 +69,7 @@ fn numbered(count: u32) -> Vec<Edit> {
     (0..count).map(|n| put(&B, n.to_be_bytes(), "v")).collect()
 }
 
-/// Panics unless `batch` is too large at every place among good edits, with nothing changed.
+/// Panics unless a batch with this edit at any place among valid ones is too large and changes nothing.
 async fn is_refused_whole(store: &dyn CollectionStore, batch: Batch) {
     commit(store, vec![put(&A, "k", "old")]).await;
     let before = everything(store).await;

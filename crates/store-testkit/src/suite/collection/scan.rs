@@ -1,4 +1,4 @@
-//! Scans and the listing of collections.
+//! Cases of scans and of listing collections.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -7,7 +7,7 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::StreamExt;
-use larder_store_api::{CollectionId, CollectionStore, Entry, Order, Scan, ScanOrder};
+use larder_store_api::{CollectionId, CollectionStore, Entry, Order, Scan};
 
 use super::super::{
     Fixture,
@@ -15,9 +15,9 @@ use super::super::{
 };
 use super::{A, B, commit, delete, key, put, scanned};
 
-/// Enough to take a backend through several of its pages.
+/// Enough entries for several pages of any backend.
 const MANY: u32 = 1500;
-/// The number of edits that a case puts into one batch; every store takes as many.
+/// The number of edits in one batch of a case; every store accepts as many.
 const BATCH: usize = 100;
 
 pub(super) async fn scan_of_nothing_is_empty(fixture: Fixture<dyn CollectionStore>) {
@@ -35,7 +35,7 @@ pub(super) async fn scan_gives_every_entry_once(fixture: Fixture<dyn CollectionS
     commit(store, vec![put(&B, "elsewhere", "v")]).await;
     compare(store, &entries).await;
 
-    // Every third is deleted, every fifth put anew.
+    // Every third entry is deleted, every fifth is put again.
     let keys: Vec<_> = entries.keys().cloned().collect();
     for key in keys.iter().step_by(3) {
         commit(store, vec![delete(&A, key)]).await;
@@ -209,13 +209,11 @@ pub(super) async fn scan_goes_on_while_entries_change(fixture: Fixture<dyn Colle
             }
         }
         found.extend(all(listing).await.expect("a scan succeeds"));
-        if store.capabilities().scan_order == ScanOrder::Ordered {
-            let ordered = match order {
-                Order::Ascending => found.is_sorted_by(|a, b| a.key < b.key),
-                Order::Descending => found.is_sorted_by(|a, b| a.key > b.key),
-            };
-            assert!(ordered, "{order:?} while entries change");
-        }
+        let ordered = match order {
+            Order::Ascending => found.is_sorted_by(|a, b| a.key < b.key),
+            Order::Descending => found.is_sorted_by(|a, b| a.key > b.key),
+        };
+        assert!(ordered, "{order:?} while entries change");
         let keys: BTreeSet<_> = found.iter().map(|entry| &entry.key).collect();
         assert_eq!(keys.len(), found.len(), "a key came twice");
         let missed = kept.iter().filter(|entry| !found.contains(entry)).count();
@@ -244,7 +242,7 @@ pub(super) async fn a_dropped_scan_harms_nothing(fixture: Fixture<dyn Collection
     for taken in [0, 1, 300] {
         assert_eq!(store.scan(Scan::all(A)).take(taken).count().await, taken);
     }
-    // Those that are held open keep nobody from writing.
+    // Open scans do not block writes.
     let mut open: Vec<_> = (0..8).map(|_| store.scan(Scan::all(A))).collect();
     for scan in &mut open {
         scan.next()
@@ -294,14 +292,14 @@ pub(super) async fn collections_lists_many_in_order(fixture: Fixture<dyn Collect
     assert!(listed.iter().eq(names.iter()), "ascending, each once");
 }
 
-/// Puts many entries into `A`, in no order, and returns them.
+/// Puts many entries into `A` in an arbitrary order, and returns them.
 async fn fill(store: &dyn CollectionStore) -> BTreeMap<Bytes, Entry> {
     let mut entries = BTreeMap::new();
     let numbers: Vec<_> = (0..MANY).collect();
     for numbers in numbers.chunks(BATCH) {
         let pairs = numbers.iter().map(|n| {
             let n = u64::from(*n);
-            // Lengths differ, so that order is by bytes and not by length.
+            // The lengths differ, so that the order is by bytes and not by length.
             (sample(n, 8 + n as usize % 40), sample(n, n as usize % 100))
         });
         let pairs: Vec<_> = pairs.collect();

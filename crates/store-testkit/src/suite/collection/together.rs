@@ -1,4 +1,4 @@
-//! Many callers at once, and callers that give up half-way.
+//! Cases of many callers at once, and of cancelled calls.
 
 use std::collections::BTreeSet;
 
@@ -12,8 +12,8 @@ use super::{A, B, absent, at, commit, get, put, value};
 
 const TASKS: usize = 16;
 
-/// Adds one to the counter at `k`, by compare-and-swap. Every conflict is an increment of somebody
-/// else, so that there are less than `most`.
+/// Increments the counter at `k` by compare-and-swap. Every conflict is an increment by another caller,
+/// so there are fewer than `most`.
 async fn increment(store: &dyn CollectionStore, most: usize) {
     for _ in 0..most {
         let entry = get(store, &A, "k").await;
@@ -86,7 +86,7 @@ pub(super) async fn of_concurrent_claims_one_wins(fixture: Fixture<dyn Collectio
             tokio::spawn(async move {
                 let outcome = store.commit(claim).await;
                 let seen = value(&*store, &A, [round]).await;
-                assert!(seen.is_some(), "who lost does not see who won");
+                assert!(seen.is_some(), "the loser does not see the winner's commit");
                 outcome
             })
         });
@@ -124,7 +124,7 @@ pub(super) async fn a_commit_shows_whole(fixture: Fixture<dyn CollectionStore>) 
         let last = writer.is_finished();
         let first = value(store, &A, "first").await;
         let second = value(store, &B, "second").await;
-        // Rounds are ordered as their bytes, and none is less than any.
+        // Rounds are ordered like their bytes, and a missing value is less than any.
         assert!(second >= first, "the first edit showed before the second");
         let second = value(store, &B, "second").await;
         let first = value(store, &A, "first").await;
@@ -188,7 +188,7 @@ pub(super) async fn a_cancelled_commit_comes_before_later_ones(
         for _ in 0..round {
             tokio::task::yield_now().await;
         }
-        // Whatever was under way has been applied before this.
+        // Every operation that was running is applied before this commit.
         commit(store, vec![put(&A, "other", "")]).await;
         let found = value(store, &A, "k").await.expect("it was put");
         assert_eq!(found[..], [round, 1]);

@@ -1,4 +1,4 @@
-//! Watching: every change, or a word that some were missed.
+//! Cases of watching: a watcher receives every change, or an event that some were missed.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -9,14 +9,14 @@ use larder_store_api::{Batch, Change, CollectionId, CollectionStore, Listing, Re
 use super::super::Fixture;
 use super::{A, B, absent, at, commit, delete, key, put};
 
-/// The key whose change ends what a watcher collects.
+/// The key whose change ends the collection of events.
 const LAST: &str = "~last";
-/// More changes than a store keeps for a watcher that does not look.
+/// More changes than a store buffers for a watcher that does not read them.
 const MANY: u32 = 20_000;
-/// The number of commits that are under way at once.
+/// The number of simultaneous commits.
 const AT_ONCE: usize = 64;
 
-/// The events that a watcher was told before the last change.
+/// The events that a watcher received before the last change.
 #[derive(Default)]
 struct Told {
     keys: BTreeSet<(CollectionId, Bytes, Revision)>,
@@ -40,8 +40,8 @@ fn watch(fixture: &Fixture<dyn CollectionStore>) -> Listing<Change> {
     fixture.store().watch().expect("the case needs it")
 }
 
-/// Commits a last change, again and again, and collects what the watcher is told until it is told of
-/// that, or to resync.
+/// Commits a last change, repeatedly, and collects the watcher's events until that change or a resync
+/// arrives.
 async fn told(fixture: &Fixture<dyn CollectionStore>, watcher: &mut Listing<Change>) -> Told {
     let mut told = Told::default();
     let deadline = tokio::time::Instant::now() + fixture.patience();
@@ -68,6 +68,7 @@ async fn told(fixture: &Fixture<dyn CollectionStore>, watcher: &mut Listing<Chan
                     told.resync = true;
                     return told;
                 }
+                other => panic!("the suite does not know {other:?}"),
             },
             Err(_) => {
                 let left = tokio::time::Instant::now() < deadline;
@@ -112,7 +113,7 @@ pub(super) async fn watch_begins_when_it_is_called(fixture: Fixture<dyn Collecti
     let store = fixture.store();
     commit(store, vec![put(&A, "before", "v")]).await;
     let mut watcher = watch(&fixture);
-    // It has not been looked at when this happens.
+    // The watcher has not been polled before this happens.
     let revision = commit(store, vec![put(&A, "after", "v")]).await;
     let told = told(&fixture, &mut watcher).await;
     assert!(told.resync || told.has(&A, "after", revision));
@@ -156,7 +157,7 @@ pub(super) async fn a_watcher_that_lags_is_told(fixture: Fixture<dyn CollectionS
         "{missed} changes were missed in silence"
     );
 
-    // It goes on after that.
+    // The watcher continues after that.
     let again = commit(store, vec![put(&B, "again", "v")]).await;
     let heard = told(&fixture, &mut watcher).await;
     let known = heard.resync || heard.has(&B, "again", again);

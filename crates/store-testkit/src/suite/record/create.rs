@@ -1,8 +1,8 @@
-//! Creating records: ids and limits.
+//! Cases of creating records: ids and limits.
 
 use std::collections::BTreeSet;
 
-use larder_store_api::{Kind, Member, PublicKey, RecordDescriptor, RecordStore};
+use larder_store_api::{Kind, PublicKey, RecordDescriptor, RecordMember, RecordStore};
 
 use super::super::{Fixture, support::kind};
 use super::{MEMBER, OWNER, STRANGER, create, descriptor, get, owned, write};
@@ -32,7 +32,7 @@ pub(super) async fn create_is_idempotent(fixture: Fixture<dyn RecordStore>) {
 
 pub(super) async fn an_id_depends_on_the_descriptor_alone(fixture: Fixture<dyn RecordStore>) {
     let store = fixture.store();
-    let member = |writer: &super::Writer, slots| Member {
+    let member = |writer: &super::Writer, slots| RecordMember {
         key: writer.public,
         slots,
     };
@@ -71,7 +71,7 @@ pub(super) async fn create_refuses_what_makes_no_sense(fixture: Fixture<dyn Reco
         owner_slots: 1,
         members: members
             .iter()
-            .map(|(key, slots)| Member {
+            .map(|(key, slots)| RecordMember {
                 key: *key,
                 slots: *slots,
             })
@@ -94,13 +94,13 @@ pub(super) async fn create_refuses_what_makes_no_sense(fixture: Fixture<dyn Reco
 pub(super) async fn create_refuses_what_is_over_a_limit(fixture: Fixture<dyn RecordStore>) {
     let store = fixture.store();
     let facts = store.capabilities();
-    // Where the limit is that of the type, there is nothing over it but by members.
-    let over = |members: Vec<Member>| RecordDescriptor {
+    // If the type itself sets the limit, only the number of members can exceed it.
+    let over = |members: Vec<RecordMember>| RecordDescriptor {
         owner: OWNER.public,
         owner_slots: facts.max_slots,
         members,
     };
-    let one = Member {
+    let one = RecordMember {
         key: MEMBER.public,
         slots: 1,
     };
@@ -129,11 +129,11 @@ pub(super) async fn create_takes_what_is_at_a_limit(fixture: Fixture<dyn RecordS
     assert_eq!(get(store, id, writers - 1).await, None);
 }
 
-/// One of many members, of which nobody has the secret key.
-fn member(n: u32) -> Member {
+/// Returns one of many members whose secret keys nobody has.
+fn member(n: u32) -> RecordMember {
     let mut key = [0xee; 32];
     key[..4].copy_from_slice(&n.to_be_bytes());
-    Member {
+    RecordMember {
         key: PublicKey(key),
         slots: 1,
     }

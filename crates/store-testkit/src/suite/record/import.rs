@@ -1,4 +1,4 @@
-//! Importing what somebody else signed.
+//! Cases of importing values that others have signed.
 
 use bytes::Bytes;
 use larder_store_api::{Kind, Put, PutRecord, RecordId, RecordStore, Signed, Slot};
@@ -6,7 +6,7 @@ use larder_store_api::{Kind, Put, PutRecord, RecordId, RecordStore, Signed, Slot
 use super::super::{Fixture, support::kind};
 use super::{MEMBER, OWNER, create, descriptor, get, owned, signed, taken, write};
 
-/// A record without values, and the values that were signed for its slot before.
+/// Returns a record without values, and the values that were signed for its slot earlier.
 async fn fresh(store: &dyn RecordStore, slot: Slot, values: &[&str]) -> (RecordId, Vec<Signed>) {
     let id = create(store, descriptor()).await;
     let signed = signed(store, id, slot, values).await;
@@ -18,7 +18,7 @@ async fn fresh(store: &dyn RecordStore, slot: Slot, values: &[&str]) -> (RecordI
 
 async fn import(store: &dyn RecordStore, id: RecordId, slot: Slot, signed: &Signed) -> Put {
     let put = store.put(id, slot, PutRecord::Import(signed.clone())).await;
-    put.expect("what was signed can be imported")
+    put.expect("a signed value can be imported")
 }
 
 pub(super) async fn import_takes_what_another_signed(fixture: Fixture<dyn RecordStore>) {
@@ -60,7 +60,7 @@ pub(super) async fn of_imports_with_one_number_the_greater_stays(
     fixture: Fixture<dyn RecordStore>,
 ) {
     let store = fixture.store();
-    // Values with the same number, as two devices with the writer's key sign them.
+    // Values with the same number, as two devices with the writer's key may sign them.
     let mut twins = Vec::new();
     for value in ["twin", "tw", "twins", "tv"] {
         twins.extend(fresh(store, 0, &["one", value]).await.1.pop());
@@ -210,7 +210,7 @@ pub(super) async fn import_over_the_limits_is_refused(fixture: Fixture<dyn Recor
         value: vec![0; store.capabilities().max_value_len as usize + 1].into(),
         ..values[0].clone()
     };
-    // Nobody can sign it here, so it is wrong in two ways.
+    // Nobody can sign it here, so two things are wrong with it.
     let refused = kind(store.put(id, 0, PutRecord::Import(long)).await);
     assert!(
         [Kind::TooLarge, Kind::Denied].contains(&refused),

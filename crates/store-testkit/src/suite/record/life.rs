@@ -1,4 +1,4 @@
-//! Forgetting, opening again, closing.
+//! Cases of forgetting, reopening and closing.
 
 use futures_util::StreamExt;
 use larder_store_api::{Freshness, Kind, RecordId, RecordStore, SeqExpect, SlotSeq};
@@ -32,10 +32,16 @@ pub(super) async fn forget_removes_record_and_values(fixture: Fixture<dyn Record
 pub(super) async fn forget_of_what_is_unknown_is_no_error(fixture: Fixture<dyn RecordStore>) {
     let store = fixture.store();
     let unknown = RecordId([0x55; 32]);
-    store.forget(unknown).await.expect("unknown is no error");
+    store
+        .forget(unknown)
+        .await
+        .expect("an unknown record is not an error");
     let id = create(store, descriptor()).await;
     for _ in 0..2 {
-        store.forget(id).await.expect("forgotten is no error");
+        store
+            .forget(id)
+            .await
+            .expect("a forgotten record is not an error");
     }
 }
 
@@ -50,7 +56,7 @@ pub(super) async fn a_cancelled_call_can_be_made_again(fixture: Fixture<dyn Reco
         let seq = taken(put().await.expect("a put succeeds"));
         let found = get(store, id, 0).await.expect("it was written");
         assert_eq!(found.value[..], b"value"[..]);
-        // A network may still carry out the call that was dropped, after the one that was made again.
+        // A network may still carry out the dropped call, after the repeated one.
         assert!(found.seq >= seq, "{} comes before {seq}", found.seq);
         cut().call(store.forget(id)).await;
         store.forget(id).await.expect("a record is forgotten");
@@ -104,7 +110,7 @@ pub(super) async fn a_closed_store_says_so(mut fixture: Fixture<dyn RecordStore>
     if let Some(mut watcher) = store.watch(id, 0..5) {
         let told = tokio::time::timeout(fixture.patience(), watcher.next()).await;
         let told = told.expect("a watcher of a closed store is not left waiting");
-        let told = told.expect("a closed store is no clean end");
+        let told = told.expect("a closed store is an error, not a clean end");
         assert_eq!(kind(told), Kind::Closed);
     }
     assert!(!store.name().is_empty(), "facts outlive the store");

@@ -9,8 +9,8 @@ mod write;
 
 use bytes::Bytes;
 use larder_store_api::{
-    Freshness, Import, Member, PublicKey, Put, PutRecord, RecordDescriptor, RecordId, RecordStore,
-    Room, SecretKey, SeqExpect, Signed, Slot,
+    Freshness, ImportSupport, PublicKey, Put, PutRecord, RecordDescriptor, RecordId, RecordMember,
+    RecordStore, Room, SecretKey, SeqExpect, Signed, Slot,
 };
 
 use super::{Case, Need, Suite};
@@ -81,17 +81,16 @@ impl Suite for dyn RecordStore {
     fn claims(&self, need: Need) -> Option<bool> {
         match need {
             Need::Always => Some(true),
-            // A record store does not say how durable it is, so the subject does.
+            // A record store does not report its durability, so the subject does.
             Need::Reopen | Need::Close => None,
             Need::Watch => Some(self.watch(RecordId([0; 32]), 0..1).is_some()),
-            Need::Order => Some(false),
-            Need::Import => Some(self.capabilities().import == Import::Supported),
+            Need::Import => Some(self.capabilities().import == ImportSupport::Supported),
             Need::SharedRoom => Some(self.capabilities().room == Room::Shared),
         }
     }
 }
 
-/// A key pair; fixed, so that the suite needs no cryptography of its own.
+/// A fixed key pair, so that the suite needs no cryptography of its own.
 struct Writer {
     secret: [u8; 32],
     public: PublicKey,
@@ -130,19 +129,19 @@ const STRANGER: Writer = Writer {
     ]),
 };
 
-/// Slots 0 to 2 are the owner's, 3 and 4 the member's.
+/// Returns a descriptor in which slots 0 to 2 belong to the owner, 3 and 4 to the member.
 fn descriptor() -> RecordDescriptor {
     RecordDescriptor {
         owner: OWNER.public,
         owner_slots: 3,
-        members: vec![Member {
+        members: vec![RecordMember {
             key: MEMBER.public,
             slots: 2,
         }],
     }
 }
 
-/// Another record, with the owner's slots alone.
+/// Returns the descriptor of another record, with only the owner's slots.
 fn owned(slots: u16) -> RecordDescriptor {
     RecordDescriptor {
         owner: OWNER.public,
@@ -169,14 +168,14 @@ fn writing(value: impl AsRef<[u8]>, writer: &Writer, expect: SeqExpect) -> PutRe
     }
 }
 
-/// Writes as whoever the slot of [`descriptor`] belongs to, and returns the sequence number.
+/// Writes as the writer to whom the slot of [`descriptor`] belongs, and returns the sequence number.
 async fn write(store: &dyn RecordStore, id: RecordId, slot: Slot, value: impl AsRef<[u8]>) -> u64 {
     let writer = if slot < 3 { OWNER } else { MEMBER };
     let put = writing(value, &writer, SeqExpect::Any);
     taken(store.put(id, slot, put).await.expect("a put succeeds"))
 }
 
-/// The sequence number of a put that was taken.
+/// Returns the sequence number of a put that was accepted.
 #[track_caller]
 fn taken(put: Put) -> u64 {
     match put {
@@ -185,7 +184,7 @@ fn taken(put: Put) -> u64 {
     }
 }
 
-/// Writes `values`, one after the other, and returns each as it was signed.
+/// Writes `values` one after the other, and returns each signed value.
 async fn signed(store: &dyn RecordStore, id: RecordId, slot: Slot, values: &[&str]) -> Vec<Signed> {
     let mut signed = Vec::new();
     for value in values {

@@ -1,6 +1,6 @@
-//! Getting and inspecting.
+//! Cases of getting and inspecting.
 
-use larder_store_api::{Freshness, Import, Kind, RecordId, RecordStore, SlotSeq};
+use larder_store_api::{Freshness, ImportSupport, Kind, RecordId, RecordStore, SlotSeq};
 
 use super::super::{
     Fixture,
@@ -47,7 +47,7 @@ pub(super) async fn get_gives_what_was_written(fixture: Fixture<dyn RecordStore>
             let found = get(store, id, slot).await.expect("it was written");
             assert_eq!((&found.value, found.seq), (value, seq), "slot {slot}");
             assert_eq!(found.writer, writer.public, "slot {slot}");
-            let is_given = store.capabilities().import == Import::Supported;
+            let is_given = store.capabilities().import == ImportSupport::Supported;
             assert_eq!(!found.signature.is_empty(), is_given, "slot {slot}");
         }
     }
@@ -77,7 +77,7 @@ pub(super) async fn inspect_gives_the_slots_with_values(fixture: Fixture<dyn Rec
         found.expect("a record can be inspected")
     };
     assert_eq!(inspect(0..5).await, []);
-    // Some stores have a record only once its owner has written to it.
+    // Some stores create a record only when its owner first writes to it.
     for (slot, times) in [(2, 2), (4, 3), (0, 1)] {
         for _ in 0..times {
             write(store, id, slot, "v").await;

@@ -1,4 +1,4 @@
-//! Watching: every slot that changed, or a word that some were missed.
+//! Cases of watching: a watcher receives every slot that changed, or an event that some were missed.
 
 use std::{collections::BTreeSet, ops::Range, time::Duration};
 
@@ -8,12 +8,12 @@ use larder_store_api::{Listing, PutRecord, RecordEvent, RecordId, RecordStore, S
 use super::super::Fixture;
 use super::{create, descriptor, get, owned, signed, write};
 
-/// More changes than a store keeps for a watcher that does not look.
+/// More changes than a store buffers for a watcher that does not read them.
 const MANY: u32 = 3000;
-/// The slot whose change ends what a watcher collects.
+/// The slot whose change ends the collection of events.
 const LAST: Slot = 4;
 
-/// The events that a watcher was told before the last change.
+/// The events that a watcher received before the last change.
 struct Told {
     slots: BTreeSet<Slot>,
     resync: bool,
@@ -34,8 +34,8 @@ fn watch(
     watcher.expect("the case needs it")
 }
 
-/// Writes to the last slot, again and again, and collects what the watcher is told until it is told
-/// of that, or to resync.
+/// Writes to the last slot, repeatedly, and collects the watcher's events until that change or a resync
+/// arrives.
 async fn told(
     fixture: &Fixture<dyn RecordStore>,
     id: RecordId,
@@ -65,6 +65,7 @@ async fn told(
                     told.resync = true;
                     return told;
                 }
+                other => panic!("the suite does not know {other:?}"),
             },
             Err(_) => {
                 let left = tokio::time::Instant::now() < deadline;
@@ -79,7 +80,7 @@ pub(super) async fn watch_tells_of_writes(fixture: Fixture<dyn RecordStore>) {
     let store = fixture.store();
     let id = create(store, descriptor()).await;
     let mut watcher = watch(&fixture, id, 0..5);
-    // It has not been looked at when this happens.
+    // The watcher has not been polled before this happens.
     write(store, id, 0, "v").await;
     let told = told(&fixture, id, &mut watcher).await;
     assert!(told.knows(0), "a write was missed");
@@ -89,7 +90,7 @@ pub(super) async fn watch_tells_of_writes(fixture: Fixture<dyn RecordStore>) {
 pub(super) async fn watch_tells_of_imports(fixture: Fixture<dyn RecordStore>) {
     let store = fixture.store();
     if store.watch(RecordId([0; 32]), 0..1).is_none() {
-        // It has nobody to tell.
+        // There is nobody to tell.
         return;
     }
     let id = create(store, descriptor()).await;
@@ -98,10 +99,10 @@ pub(super) async fn watch_tells_of_imports(fixture: Fixture<dyn RecordStore>) {
     create(store, descriptor()).await;
 
     let mut watcher = watch(&fixture, id, 0..5);
-    // It has not been looked at when this happens.
+    // The watcher has not been polled before this happens.
     write(store, id, 0, "v").await;
     let imported = store.put(id, 1, PutRecord::Import(value)).await;
-    imported.expect("what was signed can be imported");
+    imported.expect("a signed value can be imported");
     let told = told(&fixture, id, &mut watcher).await;
     assert!(told.knows(0), "a write was missed");
     assert!(told.knows(1), "an import was missed");
@@ -150,7 +151,7 @@ pub(super) async fn a_watcher_that_lags_is_told(fixture: Fixture<dyn RecordStore
         "changes were missed in silence"
     );
 
-    // It goes on after that.
+    // The watcher continues after that.
     write(store, id, 2, "late").await;
     let heard = told(&fixture, id, &mut watcher).await;
     assert!(heard.knows(2), "a watcher that lagged once hears no more");

@@ -1,4 +1,4 @@
-//! Writing: sequence numbers, expectations, who may, and how much.
+//! Cases of writing: sequence numbers, expectations, permissions and limits.
 
 use futures_util::future::join_all;
 use larder_store_api::{Freshness, Kind, Put, RecordId, RecordStore, SeqExpect};
@@ -31,7 +31,7 @@ pub(super) async fn write_checks_its_expectation(fixture: Fixture<dyn RecordStor
     let id = create(store, descriptor()).await;
     let put = async |value: &str, expect| {
         let put = store.put(id, 0, writing(value, &OWNER, expect)).await;
-        put.expect("an expectation that fails is no error")
+        put.expect("a failed expectation is not an error")
     };
     let refused = async |expect| {
         let current = get(store, id, 0).await;
@@ -116,7 +116,7 @@ pub(super) async fn write_refuses_a_record_that_grows_too_long(fixture: Fixture<
         taken(put(slot, longest).await.expect("there is space"));
     }
     if u32::from(slots) < full + 2 {
-        // All its slots together cannot reach the limit.
+        // Even all its slots together cannot reach the limit.
         return;
     }
     if rest > 0 {
@@ -124,7 +124,7 @@ pub(super) async fn write_refuses_a_record_that_grows_too_long(fixture: Fixture<
     }
     assert_eq!(kind(put(full + 1, 1).await), Kind::TooLarge);
     assert_eq!(get(store, id, slots - 1).await, None, "nothing changes");
-    // Replacing counts what was there, and a shorter value gives space back.
+    // The replaced value no longer counts, and a shorter value frees space.
     taken(put(0, longest).await.expect("it replaces as much"));
     taken(put(0, longest - 10).await.expect("it is shorter"));
     assert_eq!(kind(put(full + 1, 11).await), Kind::TooLarge);

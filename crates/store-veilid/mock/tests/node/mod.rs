@@ -1,4 +1,4 @@
-//! Records of nodes on Veilid's mock of its network, which is one for the whole process.
+//! Records of nodes on Veilid's mock network, which is shared by the whole process.
 
 use std::{
     path::Path,
@@ -17,7 +17,7 @@ use larder_veilid_node::{Bootstrap, Node, NodeConfig, Protection};
 /// Nodes of one process must have different names.
 static NODES: AtomicU32 = AtomicU32::new(0);
 
-/// The records of a node of their own, which is attached.
+/// Starts a node of its own, attaches it, and returns its records.
 pub async fn records(dir: &Path) -> Result<VeilidRecords> {
     let mut config = NodeConfig::new(dir, Protection::InsecureFile);
     config.namespace = format!("n{}", NODES.fetch_add(1, Ordering::Relaxed));

@@ -1,4 +1,4 @@
-//! When to fetch which repo again.
+//! Schedules when to fetch each repo again.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -8,12 +8,13 @@ use tokio::time::Instant;
 use super::{Fetched, index::Behind};
 use crate::groups::Holding;
 
-/// The time after which a failed fetch is tried again if nothing happens; it doubles each time.
+/// The first pause after a failed fetch, if nothing changes; it doubles each time.
 const AGAIN: Duration = Duration::from_secs(5);
-/// The longest that it is waited.
+/// The longest pause after a failed fetch.
 pub(super) const AT_THE_LATEST: Duration = Duration::from_secs(300);
-/// The time after which a repo is tried again if peers say that they hold something else now; it
-/// doubles each time, up to [`AGAIN`]. One who says something else all the time makes nobody busy.
+/// The first pause before a repo is tried again because peers say that they now hold something else; it
+/// doubles each time, up to [`AGAIN`], so that a peer that keeps announcing changes cannot keep us
+/// busy.
 const SOON_AGAIN: Duration = Duration::from_millis(10);
 
 /// The last attempt to fetch a repo, and the peers that were asked.
@@ -26,17 +27,17 @@ pub(super) struct Tried {
 /// The last attempt, and the time of the next one.
 struct Attempt {
     tried: Tried,
-    /// True if the attempt is under way.
+    /// True while the attempt runs.
     runs: bool,
     turn: u64,
     pause: Duration,
     at: Instant,
-    /// The pause before the next attempt if something is different.
+    /// The pause before the next attempt if something has changed.
     short_pause: Duration,
     at_soonest: Instant,
 }
 
-/// The repos of which something was to be fetched.
+/// The attempts to fetch each repo.
 pub(super) struct Attempts {
     of: BTreeMap<RecordId, Attempt>,
     turns: u64,
@@ -60,7 +61,7 @@ impl Attempts {
         let at = match &attempt.tried {
             tried if tried == now => attempt.at,
             tried if tried.behind == now.behind => attempt.at_soonest.min(attempt.at),
-            // Its owner wrote another tree, or the user wants something else.
+            // Its owner wrote another tree, or the user wants different files.
             _ => self.began,
         };
         (!attempt.runs).then_some(at)
@@ -100,12 +101,12 @@ impl Attempts {
         self.of.values().filter(|attempt| attempt.runs).count()
     }
 
-    /// Forgets all but those that are under way, and those that are still to be fetched.
+    /// Forgets all repos, except those that are being fetched or are still to be fetched.
     pub(super) fn retain(&mut self, is_left: impl Fn(RecordId) -> bool) {
         self.of.retain(|id, attempt| attempt.runs || is_left(*id));
     }
 
-    /// The place of a repo in the order in which repos were tried.
+    /// Returns the repo's position in the order in which repos were tried.
     pub(super) fn turn(&self, repo: RecordId) -> Option<u64> {
         self.of.get(&repo).map(|attempt| attempt.turn)
     }
@@ -169,7 +170,7 @@ mod tests {
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
         assert!((12..25).contains(&count), "{count}");
-        // Who comes is asked at once.
+        // A new peer is asked at once.
         assert!(is_due(&attempts, &tried("root", [1, 2])));
     }
 }

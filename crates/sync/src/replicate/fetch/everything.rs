@@ -1,4 +1,4 @@
-//! Fetching all of a repo, whatever is wanted of it.
+//! Fetches a whole repo, regardless of the policy.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use std::time::Duration;
 use larder_store_api::Kind;
 use larder_store_api::Result;
 
-use super::{Fetched, Shared, progress::Progress, tree::nobody_has};
+use super::{Fetched, Shared, progress::RepoProgress, tree::nobody_has};
 use crate::{
     groups::{Repo, Wants},
     replicate::Replicator,
@@ -17,17 +17,21 @@ use crate::{
 const TELL_EVERY: Duration = Duration::from_millis(100);
 
 impl Replicator {
-    /// Fetches all of a repo's newest tree that is known here, whatever the [policy](crate::groups::Policy),
-    /// and says now and then how far it is. Everything that has come stays if the fetch is dropped, or fails.
-    /// Nothing is to be fetched of a repo of ours.
+    /// Fetches the whole newest known tree of a repo, regardless of the
+    /// [policy](crate::groups::Policy), and reports progress from time to time. If the fetch fails or
+    /// is dropped, everything that has arrived stays. For a repo of ours there is nothing to fetch.
     ///
     /// # Errors
-    /// [`Kind::Unavailable`] where nobody who is connected can give what is missing.
-    pub async fn sync_all(&self, repo: &Repo, mut progress: impl FnMut(Progress)) -> Result<Root> {
+    /// [`Kind::Unavailable`] if no connected member can provide what is missing.
+    pub async fn sync_all(
+        &self,
+        repo: &Repo,
+        mut progress: impl FnMut(RepoProgress),
+    ) -> Result<Root> {
         let telling = async {
             loop {
                 tokio::time::sleep(TELL_EVERY).await;
-                progress(self.progress(repo.id()));
+                progress(self.progress(repo));
             }
         };
         let root = tokio::select! {
@@ -35,7 +39,7 @@ impl Replicator {
             root = self.0.fetch_everything(repo) => root?,
             () = telling => unreachable!("it never ends"),
         };
-        progress(self.progress(repo.id()));
+        progress(self.progress(repo));
         Ok(root)
     }
 }

@@ -1,9 +1,10 @@
-//! Fetches from all members who are connected, with the engine's fetch.
+//! Fetches from all connected members at once, with the engine's fetch.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     num::NonZeroUsize,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
@@ -12,7 +13,6 @@ use larder_store_engine::{
     Hash, Pin,
     fetch::{Fault, Fetch, Options, Provider, Settled, Wanted, Watch},
 };
-use tokio::time::Instant;
 
 use super::{
     Chain, PATIENCE, Shared,
@@ -27,20 +27,20 @@ use super::{
 };
 use crate::groups::{Holding, Repo};
 
-/// The most attempts with members who come, or say that they have more, and give nothing. Else one who
-/// talks without end could keep a fetch from ending.
+/// The most attempts in a row in which members join, or say that they have more, and then provide
+/// nothing. Without this bound, one member that keeps announcing could keep a fetch from ending.
 const MOST_VAIN: u32 = 64;
 /// The most blobs that one request asks for.
 const MOST_BLOBS: usize = 64;
 
-/// Counts the files that come.
+/// Counts the received bytes of each file.
 impl Watch for Transferred {
     fn complete(&self, _pin: Pin) {
         self.file_is_here();
     }
 }
 
-/// Keeps what comes.
+/// Pins the blobs that have arrived.
 #[derive(Default)]
 pub(super) struct Kept(Mutex<Vec<Pin>>);
 
@@ -54,10 +54,10 @@ impl Watch for Kept {
 #[derive(Clone)]
 pub(super) struct Asked {
     pub(super) repo: Repo,
-    /// The root.
+    /// The hash of the tree's root.
     pub(super) top: Hash,
     pub(super) moved: Arc<Transferred>,
-    /// Counts what comes of files that are long enough for anybody to watch that.
+    /// Counts the received bytes of files that are long enough to show progress for.
     pub(super) coming: Arc<HashMap<Hash, Arc<Incoming>>>,
 }
 
@@ -69,7 +69,7 @@ struct Member {
 }
 
 impl Provider for Member {
-    /// The page whose sequence is asked of, and those that lead to it.
+    /// The page whose sequence is requested, and the pages that lead to it.
     type Of = Chain;
     type Answer = Body;
 
@@ -94,7 +94,7 @@ impl Provider for Member {
             file: None,
             peer: self.session.link.connection.peer(),
             bytes: 0,
-            since: Instant::now(),
+            running: Duration::ZERO,
         };
         let is_page = wanted.iter().any(|one| one.offset == 0);
         let moved = (!is_page).then(|| Arc::clone(moved));
@@ -104,37 +104,37 @@ impl Provider for Member {
         Body::ask(&self.session.link, GET, &get, Some(running)).await
     }
 
-    /// It ended its answer within the first of these, which it may not be able to read. It has said nothing
-    /// of the others.
+    /// The peer ended its answer within the first of these blobs; it may be unable to read that one. It
+    /// has not said anything about the others.
     async fn has(&self, _chain: &Chain, wanted: &[Wanted]) -> Result<Vec<Wanted>, Fault> {
         Ok(wanted.iter().skip(1).cloned().collect())
     }
 }
 
-/// The known state of the sessions that a fetch asks.
+/// The known state of the sessions that a fetch uses.
 #[derive(Default)]
 struct Known {
     /// The providers that failed.
     failed: BTreeSet<u64>,
-    /// The part of the tree that each has said to hold.
+    /// The part of the tree that each provider says it holds.
     holds: BTreeMap<u64, Holding>,
 }
 
-/// A fetch that makes so many requests of each member at a time.
+/// Returns a fetch that makes this many requests to each member at a time.
 pub(super) fn fetch_of(repo: &Repo, streams: NonZeroUsize, watch: Arc<dyn Watch>) -> Fetch<Chain> {
     let mut options = Options::default();
     options.streams = streams;
     options.patience = PATIENCE;
     (options.least_blobs, options.most_blobs) = (MOST_BLOBS, MOST_BLOBS);
     options.most_ranges = MAX_RANGES;
-    // What says that it is here becomes durable after it, and makes it so.
+    // The record that the tree is complete is committed later, and makes the blobs durable with it.
     options.durability = Durability::OnSync;
     Fetch::new(repo.group().blobs(), options, watch)
 }
 
 impl Shared {
-    /// Lets all members who are connected work on a fetch, until all is here or nobody can give what is
-    /// left.
+    /// Lets all connected members work on a fetch until everything is here or nobody can provide the
+    /// rest.
     pub(super) async fn fetch_from_all(&self, fetch: &Fetch<Chain>, asked: &Asked) -> Result<()> {
         let mut known = Known::default();
         loop {
@@ -145,19 +145,19 @@ impl Shared {
                 Settled::Done => return Ok(()),
                 Settled::More => {}
                 Settled::Left => {
-                    tracing::debug!(repo = %asked.repo.key(), "nobody who is connected can give what is missing");
+                    tracing::debug!(repo = %asked.repo.key(), "no connected peer can provide the missing data");
                     return Ok(());
                 }
             }
         }
     }
 
-    /// Lets all of them work until there is nothing that one of them can do.
+    /// Lets all members work until none of them can do anything more.
     async fn work_on(&self, fetch: &Fetch<Chain>, asked: &Asked, known: &mut Known) {
         let (group, repo) = (asked.repo.group().id(), asked.repo.key());
         type Ended = (Arc<Session>, Outcome<()>);
         let mut working: FuturesUnordered<BoxFuture<'_, Ended>> = FuturesUnordered::new();
-        // Those at work, and those that were.
+        // The members at work, and all that have worked so far.
         let (mut at_work, mut asked_once) = (BTreeSet::new(), BTreeSet::new());
         let mut changes = self.changes.subscribe();
         let (mut vain, mut received) = (0, fetch.received());
@@ -194,7 +194,8 @@ impl Shared {
                     vain = if received > before { 0 } else { vain + 1 };
                     match ended {
                         Ok(()) => {}
-                        // Nobody else can help either: the fetch has failed, and says so when it settles.
+                        // Nobody else can help either: the fetch has failed, and reports it when it
+                        // settles.
                         Err(Fault::Local(_)) => return,
                         Err(fault) => {
                             known.failed.insert(session.id);
@@ -202,7 +203,7 @@ impl Shared {
                         }
                     }
                 }
-                // Somebody came, or has more of it.
+                // A member joined, or has more of the tree.
                 () = until(&mut changes, |change| match change {
                     Change::Session { group: of } => of == group,
                     Change::Holding { group: of, repo: held } => of == group && held == repo,

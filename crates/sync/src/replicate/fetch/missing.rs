@@ -1,11 +1,11 @@
-//! The missing parts of files.
+//! Finds the missing parts of files.
 
 use std::{collections::HashMap, sync::Arc};
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use larder_store_api::{GROUP_LEN, Kind, Result};
 use larder_store_engine::{
-    Blobs, ChunkNum, ChunkRanges, Hash, Status,
+    BlobStatus, Blobs, ChunkNum, ChunkRanges, Hash,
     fetch::{Blob, PIECE_LEN},
 };
 
@@ -24,9 +24,9 @@ pub(super) struct Named {
     /// The place in the page's sequence.
     pub(super) offset: u64,
     pub(super) hash: Hash,
-    /// Its length, where the page that names it could be read.
+    /// The length of the file, if the page that names it could be read.
     pub(super) len: Option<u64>,
-    /// Counts what comes, where it is long enough for anybody to watch that.
+    /// Counts the received bytes, if the file is long enough to show progress for.
     pub(super) coming: Option<Arc<Incoming>>,
 }
 
@@ -43,16 +43,16 @@ impl From<WantedFile> for Named {
     }
 }
 
-/// The files of a page of which something is not here.
+/// The files of a page that are incomplete here.
 pub(super) struct Files {
     pub(super) chain: Chain,
     missing: Vec<(Named, Missing)>,
-    /// Longer ones are not wanted.
+    /// The length of the longest file that is wanted.
     longest: u64,
 }
 
 impl Files {
-    /// Returns those of `named` that are not whole; `None` if all are.
+    /// Returns those of `named` that are incomplete; `None` if all are complete.
     pub(super) async fn missing(
         blobs: &Blobs,
         chain: Chain,
@@ -82,7 +82,7 @@ impl Files {
         }))
     }
 
-    /// Looks again.
+    /// Checks the files again.
     pub(super) async fn still_missing(self, blobs: &Blobs) -> Result<Option<Self>> {
         let named = self.missing.into_iter().map(|(file, _)| file);
         Self::missing(blobs, self.chain, named, self.longest).await
@@ -96,8 +96,7 @@ impl Files {
         })
     }
 
-    /// Returns the number of files, and the number of their bytes that are missing, as far as that
-    /// is known.
+    /// Returns the number of files, and the number of their missing bytes as far as it is known.
     pub(super) fn sum(&self) -> (u64, u64) {
         let of_file = |(file, missing): &(Named, Missing)| match missing {
             Missing::All => file.len.unwrap_or(0),
@@ -110,14 +109,14 @@ impl Files {
         )
     }
 
-    /// Returns the missing blobs, as the engine's fetch asks for them.
+    /// Returns the missing blobs as requests for the engine's fetch.
     pub(super) fn blobs(&self) -> impl Iterator<Item = Blob> {
         self.missing.iter().map(|(file, _)| {
             let mut blob = Blob::new(file.offset, file.hash);
             blob.longest = file.len.unwrap_or(MAX_FILE_LEN).min(MAX_FILE_LEN);
             blob.up_to = self.longest;
             if file.len.is_none() && self.longest < u64::MAX {
-                // First, how long it is: that shows with the end. A short one comes whole.
+                // Ask for the first group and the end, which proves the length. A short file arrives whole.
                 blob.first = ChunkRanges::from(..ChunkNum(GROUP_LEN / 1024))
                     | ChunkRanges::from(ChunkNum(MAX_FILE_LEN / 1024)..);
             }
@@ -125,7 +124,7 @@ impl Files {
         })
     }
 
-    /// The counters of the long ones, by hash.
+    /// Returns the counters of the long files, by hash.
     pub(super) fn coming(&self) -> HashMap<Hash, Arc<Incoming>> {
         let files = self.missing.iter();
         let coming = files.filter_map(|(file, _)| Some((file.hash, file.coming.clone()?)));
@@ -140,7 +139,7 @@ fn chunks(ranges: &ChunkRanges) -> u64 {
 
 async fn is_here(blobs: &Blobs, hash: Hash) -> Result<bool> {
     let status = blobs.status(hash).await?;
-    Ok(hash == Hash::EMPTY || matches!(status, Some(Status::Complete { .. })))
+    Ok(hash == Hash::EMPTY || matches!(status, Some(BlobStatus::Complete { .. })))
 }
 
 /// Returns true if a page and its sealed page are here.
@@ -156,9 +155,9 @@ pub(super) async fn is_page_here(blobs: &Blobs, page: Hash, level: u8) -> Result
 
 /// The missing part of a file's blob.
 enum Missing {
-    /// All of it; the first piece says how long it is.
+    /// All of it; the first piece proves the length.
     All,
-    /// Of so many bytes these chunks.
+    /// These chunks of a blob with this many bytes.
     Of(u64, ChunkRanges),
 }
 
@@ -167,11 +166,11 @@ async fn missing_of(blobs: &Blobs, hash: Hash, longest: u64) -> Result<Option<Mi
         return Ok(None);
     }
     Ok(match blobs.status(hash).await? {
-        Some(Status::Complete { .. }) => None,
-        Some(Status::Partial {
+        Some(BlobStatus::Complete { .. }) => None,
+        Some(BlobStatus::Partial {
             size, proven: true, ..
         }) if size > longest => None,
-        Some(Status::Partial { size, .. }) => {
+        Some(BlobStatus::Partial { size, .. }) => {
             let field = blobs.bitfield(hash).await?;
             let all = ChunkRanges::from(..ChunkNum(size.div_ceil(1024)));
             Some(Missing::Of(size, all - field.ranges.clone()))
@@ -187,8 +186,8 @@ pub(in crate::replicate) async fn has(
     ranges: &ChunkRanges,
 ) -> Result<bool> {
     match blobs.status(hash).await? {
-        Some(Status::Complete { .. }) => Ok(true),
-        Some(Status::Partial { size, .. }) => {
+        Some(BlobStatus::Complete { .. }) => Ok(true),
+        Some(BlobStatus::Partial { size, .. }) => {
             let field = match blobs.bitfield(hash).await {
                 Err(error) if error.kind() == Kind::NotFound => return Ok(false),
                 field => field?,
@@ -198,7 +197,7 @@ pub(in crate::replicate) async fn has(
             let beyond = ranges & &ChunkRanges::from(ChunkNum(last)..);
             let mut wanted = ranges & &all;
             if !beyond.is_empty() {
-                // Beyond the end asks for the last chunk.
+                // A range beyond the end asks for the last chunk.
                 wanted |= ChunkRanges::from(ChunkNum(last)..ChunkNum(last + 1));
             }
             Ok((wanted - field.ranges).is_empty())

@@ -1,6 +1,7 @@
-//! Fetches the trees that records name: level by level, from everybody who has them at once.
+//! Fetches the trees that records name, level by level, from all members that have them at once.
 //!
-//! A level of pages is one [fetch](larder_store_engine::fetch) of the engine, and all files are one.
+//! The engine fetches each level of pages with one [fetch](larder_store_engine::fetch), and all files
+//! with another one.
 
 mod attempts;
 mod everything;
@@ -37,10 +38,10 @@ use crate::{
 /// The number of repos that are fetched at a time.
 const REPOS: usize = 16;
 
-/// The most bytes of files that are waited for before the names are shown.
+/// The most missing bytes of files for which a new tree's names wait, so that both are shown together.
 const SOON: u64 = 256 * 1024;
 
-/// Pages from the root down to one.
+/// The pages on the path from the root down to one page.
 type Chain = Vec<Hash>;
 
 fn last(chain: &Chain) -> Hash {
@@ -52,21 +53,21 @@ fn last(chain: &Chain) -> Hash {
 pub(super) enum Fetched {
     /// All that is wanted is here.
     All,
-    /// Nobody who is connected could give some of it.
+    /// Some of it could not be provided by any connected member.
     Some,
-    /// Something changed meanwhile: it is to be done again.
+    /// Something changed meanwhile: the fetch must be repeated.
     Again,
 }
 
 impl Shared {
-    /// Fetches whatever of the newest trees is not here, for ever.
+    /// Fetches whatever is missing of the newest trees, for ever.
     pub(super) async fn fetch_all(self: Arc<Self>) {
-        // Each is a task of its own: it may have the turn of a repo that is waited for here.
+        // Each runs in a task of its own: it may hold the turn of a repo that this loop waits for.
         let mut fetching: JoinSet<(RecordId, Fetched)> = JoinSet::new();
         let mut attempts = Attempts::new();
         let mut changes = self.changes.subscribe();
         loop {
-            // What was just fetched is not behind any more.
+            // Wait for the index, so that a repo that was just fetched no longer counts as behind.
             self.caught_up().await;
             let mut all = self.to_fetch();
             attempts.retain(|id| {
@@ -83,7 +84,8 @@ impl Shared {
                 }
                 is_due
             });
-            // Who has waited longest is next, so that those whom nobody can give hold up no others.
+            // The repo that has waited longest is next, so that repos that nobody can provide do not
+            // hold up others.
             all.sort_by_key(|(_, repo, _)| attempts.turn(records::repo_id(*repo)));
             for (group, repo, tried) in all {
                 if attempts.count_running() >= REPOS {
@@ -103,7 +105,7 @@ impl Shared {
                 Some(ended) = fetching.join_next() => match ended.map_err(JoinError::try_into_panic) {
                     Ok((repo, fetched)) => attempts.end(repo, fetched),
                     Err(Ok(panic)) => std::panic::resume_unwind(panic),
-                    // The runtime ends.
+                    // The runtime is shutting down.
                     Err(Err(_)) => return,
                 },
                 () = until(&mut changes, is_of_fetching) => {
@@ -114,7 +116,7 @@ impl Shared {
         }
     }
 
-    /// The repos whose newest trees are not here, of groups that somebody is connected for.
+    /// Returns the repos whose newest trees are incomplete, in groups that have a connected member.
     fn to_fetch(&self) -> Vec<(Group, PublicKey, Tried)> {
         let mut all = Vec::new();
         for group in self.groups.groups() {
@@ -140,7 +142,7 @@ impl Shared {
         all
     }
 
-    /// Returns what is to be fetched of a repo; `None` if all that is wanted of it is here.
+    /// Returns what is missing of a repo; `None` if all that is wanted of it is here.
     pub(super) async fn is_behind(&self, repo: &Repo) -> Result<Option<Behind>> {
         let wants = repo.wants(&self.options.policy).await?;
         let wanted = wants.digest()?;
@@ -155,7 +157,7 @@ impl Shared {
         };
         let local = inner.local(repo.id()).await?;
         let settled = local.settled_for(wanted);
-        // Nothing was ever wanted of an empty tree.
+        // An empty tree has nothing to fetch.
         let is_here = local.settled_for == wanted || known.root.is_empty();
         let is_here = is_here
             && settled.root.hash == known.root.hash
@@ -167,8 +169,8 @@ impl Shared {
         }))
     }
 
-    /// Makes what could not be read of a repo's tree missing, so that it is fetched: but only where somebody
-    /// is connected who says to have all of the tree.
+    /// Marks the unreadable parts of a repo's tree as missing, so that they are fetched, but only if a
+    /// connected member says that it has the whole tree.
     async fn give_up_damaged(&self, repo: &Repo, wants: &Wants) -> Result<()> {
         let inner = &self.groups.0;
         let root = repo.settled(wants).await?.root;
@@ -182,7 +184,7 @@ impl Shared {
         }
         let _turn = repo.turn().await;
         for (_, blob) in &damaged {
-            tracing::warn!(repo = %repo.key(), %blob, "what is damaged is fetched again");
+            tracing::warn!(repo = %repo.key(), %blob, "a damaged blob is fetched again");
             repo.group().blobs().scrub_one(*blob, Repair::Yes).await?;
         }
         if repo.is_ours() {
@@ -199,7 +201,7 @@ impl Shared {
         Ok(())
     }
 
-    /// Makes damaged files missing that somebody may have.
+    /// Marks damaged files as missing if a member may have them.
     async fn give_up_all_damaged(&self) {
         for (group, repo) in self.groups.0.damaged.repos() {
             let given_up = async {
@@ -243,12 +245,12 @@ impl Shared {
                 self.troubles.clear(Some(group.id()), "fetch");
                 fetched
             }
-            // Its owner wrote what is no tree.
+            // Its owner wrote a malformed tree.
             Err(error) if error.operation() == MALFORMED => {
                 tracing::debug!(%repo, %error, "a tree cannot be fetched");
                 Fetched::Some
             }
-            // No peer is to blame: what they do wrong ends their part of it.
+            // No peer is to blame: a peer's fault ends only that peer's part of the fetch.
             Err(error) => {
                 self.troubles.note(Some(group.id()), "fetch", &error);
                 Fetched::Some
@@ -256,8 +258,8 @@ impl Shared {
         }
     }
 
-    /// Fetches what of a tree is not here, shows it as soon as its names are here, and remembers what
-    /// nobody could give. One at a time.
+    /// Fetches the missing parts of a tree, shows the tree as soon as its names are here, and remembers
+    /// what nobody could provide. Must run once at a time per repo.
     pub(super) async fn fetch_root(
         &self,
         repo: &Repo,
@@ -271,13 +273,13 @@ impl Shared {
         let local = {
             let turn = repo.turn().await;
             if group.is_ours(repo.id()) {
-                // It became ours just now.
+                // The repo became ours just now.
                 return Ok(Fetched::Again);
             }
             let local = inner.local(repo.id()).await?;
             let transaction = group.blobs().transaction()?;
             repo.follow_in(&transaction, root).await?;
-            // It is durable before anything that comes after it.
+            // It is durable before anything that is committed after it.
             transaction.commit_with(Durability::OnSync).await?;
             drop(turn);
             local
@@ -291,7 +293,7 @@ impl Shared {
             .await?;
         let bytes = files.iter().map(|files| files.sum().1);
         let is_long = bytes.fold(0, u64::saturating_add) > SOON;
-        // What comes soon is shown with its files, in one commit.
+        // If the files arrive soon, they are shown together with the names, in one commit.
         if lost.is_empty() && local.shown != root && is_long {
             let turn = repo.turn().await;
             if group.is_ours(repo.id()) {
@@ -299,7 +301,7 @@ impl Shared {
             }
             let mut local = inner.local(repo.id()).await?;
             local.shown = root;
-            // What must be kept is kept already.
+            // The blobs that must stay are pinned already.
             inner.keep_local(repo.id(), &local).await?;
             drop(turn);
             self.tell_held(repo);
@@ -307,7 +309,7 @@ impl Shared {
         let missing = self.fetch_missing(repo, pages, files, &progress).await?;
         let _one = self.freeing.lock().await;
         if freed != self.freed() {
-            // What was looked at may not be here any more.
+            // The blobs that were checked may be gone by now.
             return Ok(Fetched::Again);
         }
         let _turn = repo.turn().await;
@@ -343,7 +345,8 @@ impl Shared {
         Ok(fetched)
     }
 
-    /// Remembers what of a tree nobody could give where that is too much to be written, or pages.
+    /// Remembers what nobody could provide of a tree, if that is too much to be stored, or includes
+    /// pages.
     async fn remember_missing(
         &self,
         repo: &Repo,
@@ -365,7 +368,7 @@ impl Shared {
         Ok(())
     }
 
-    /// Tells that there is more or less of a repo's tree here than before.
+    /// Tells peers that more or less of a repo's tree is here than before.
     pub(super) fn tell_held(&self, repo: &Repo) {
         self.groups.0.tell(Event::Held {
             group: repo.group().id(),
@@ -373,8 +376,8 @@ impl Shared {
         });
     }
 
-    /// Fetches what of another device's tree is not here, and goes on from both; and what of ours is
-    /// damaged.
+    /// Fetches what is missing of another own device's tree and merges both, and fetches the damaged
+    /// parts of ours.
     async fn fetch_ours(&self, group: &Group, repo: &Repo) -> Result<Fetched> {
         match repo.other().await? {
             Some(_) => self.fetch_other(group, repo).await,
@@ -387,7 +390,7 @@ impl Shared {
             return Ok(Fetched::Again);
         };
         let root = other.root.root;
-        // Also if a newer one comes meanwhile, whose tree is then kept in its place.
+        // Keep it even if a newer one arrives meanwhile, whose tree is then tagged in its place.
         let _pin = group.blobs().pin(root.keep()).await;
         let ours = {
             let turn = repo.turn().await;
@@ -409,7 +412,7 @@ impl Shared {
             return Ok(Fetched::Again);
         }
         if !missing.is_empty() {
-            // It is looked for again: what is merged has other pages.
+            // The missing parts are computed again: the merged tree has other pages.
             let nothing = Settled::NOTHING;
             self.groups.0.keep_damage(repo.id(), &nothing).await?;
         }
@@ -418,7 +421,7 @@ impl Shared {
         Ok(Fetched::Again)
     }
 
-    /// Fetches what of a repo of ours was lost here.
+    /// Fetches the parts of a repo of ours that were lost here.
     async fn fetch_damaged(&self, repo: &Repo) -> Result<Fetched> {
         let inner = &self.groups.0;
         let Some(before) = inner.damage(repo.id()).await? else {
@@ -451,7 +454,7 @@ impl Shared {
         Ok(Fetched::Some)
     }
 
-    /// Returns the part of a repo's tree that this device tells others it has.
+    /// Returns the part of a repo's tree that this device announces to others.
     pub(super) async fn holding(&self, repo: &Repo) -> Result<Holding> {
         let wants = repo.wants(&self.options.policy).await?;
         let settled = repo.settled(&wants).await?;

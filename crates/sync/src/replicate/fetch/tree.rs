@@ -1,4 +1,4 @@
-//! Fetches what of a tree is not here: its pages level by level, then its files.
+//! Fetches the missing parts of a tree: its pages level by level, then its files.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -33,28 +33,29 @@ use crate::{
 const MAX_SEQUENCE_LEN: u64 = 32 * (1 + MAX_ITEMS as u64);
 /// The longest sealed page.
 const MAX_SEALED_LEN: u64 = (MAX_PAGE_LEN + seal::page::OVERHEAD) as u64;
-/// The number of requests for files that one member is asked at a time.
+/// The number of simultaneous requests for files to one member.
 const FILE_STREAMS: NonZeroUsize = NonZeroUsize::new(4).expect("it is not zero");
-/// The number of requests for pages: each is short, and waits for a round trip.
+/// The number of simultaneous requests for pages to one member: each is short, and waits for a round
+/// trip.
 const PAGE_STREAMS: NonZeroUsize = NonZeroUsize::new(16).expect("it is not zero");
 
-/// The pages of a tree, as far as somebody could give them.
+/// The pages of a tree, as far as members could provide them.
 pub(super) struct Pages {
-    /// The pages of level 0 that are here and not in the tree that was here before.
+    /// The pages of level 0 that are here and were not in the previous tree.
     leaves: Vec<Chain>,
-    /// Files of other pages that were missing before.
+    /// The missing files of pages that the previous tree has too.
     carried: Vec<Place>,
-    /// Files that were here before.
+    /// The files of the previous tree that were here.
     old_files: HashSet<Hash>,
-    /// The pages that nobody could give.
+    /// The pages that nobody could provide.
     pub(super) missing: Vec<Place>,
-    /// Keeps what came.
+    /// Keeps the blobs that have arrived.
     kept: Arc<Kept>,
 }
 
 impl Shared {
-    /// Fetches the pages of a tree. All of `before` is here so far, as far as it is wanted, but for what it
-    /// lacks.
+    /// Fetches the pages of a tree. All wanted parts of `before` must be here, except those it lists as
+    /// missing.
     pub(super) async fn fetch_pages(
         &self,
         repo: &Repo,
@@ -86,7 +87,7 @@ impl Shared {
             if is_asked_for {
                 let fetch = fetch_of(repo, PAGE_STREAMS, pages.kept.clone());
                 for chain in absent {
-                    // The sealed page is the first that its sequence names.
+                    // The sealed page is the first blob that its sequence names.
                     let sequence = Wanted::whole(0, Some(last(&chain)), MAX_SEQUENCE_LEN);
                     let sealed = Wanted::whole(1, None, MAX_SEALED_LEN);
                     fetch.want_request(chain, vec![sequence, sealed]);
@@ -110,7 +111,7 @@ impl Shared {
             for page in level.old {
                 let known = match children(blobs, page, level.number).await {
                     Ok(known) => known,
-                    // A page that was damaged and is gone: what is below is looked for one by one.
+                    // A damaged page was removed: its children are looked up one by one.
                     Err(error) if matches!(error.kind(), Kind::NotFound | Kind::Corrupt) => {
                         continue;
                     }
@@ -139,7 +140,7 @@ impl Shared {
         Ok(pages)
     }
 
-    /// Fetches all files of these pages; gives those that nobody could give.
+    /// Fetches all files of these pages; returns those that nobody could provide.
     pub(super) async fn fetch_files_of(
         &self,
         repo: &Repo,
@@ -153,7 +154,7 @@ impl Shared {
         self.fetch_missing(repo, pages, files, progress).await
     }
 
-    /// The files of these pages that are wanted and not here.
+    /// Returns the wanted files of these pages that are not here.
     pub(super) async fn missing_files(
         &self,
         repo: &Repo,
@@ -193,7 +194,7 @@ impl Shared {
         Ok(files)
     }
 
-    /// Fetches these files of pages; gives those that nobody could give.
+    /// Fetches these files of pages; returns those that nobody could provide.
     pub(super) async fn fetch_missing(
         &self,
         repo: &Repo,
@@ -223,7 +224,7 @@ impl Shared {
         Ok(files)
     }
 
-    /// Fetches what of these files is not here; gives what nobody could give.
+    /// Fetches the missing parts of these files; returns what nobody could provide.
     async fn fetch_files(
         &self,
         repo: &Repo,
@@ -251,7 +252,7 @@ impl Shared {
         Ok(left)
     }
 
-    /// Fetches one file of the tree that reads see, and says what is said of it.
+    /// Fetches one file of the tree that readers see, and reports the result.
     pub(in crate::replicate) async fn fetch_file(
         &self,
         repo: &Repo,
@@ -260,7 +261,7 @@ impl Shared {
         const OPERATION: &str = "sync.read";
         let group = repo.group();
         let (tree, root) = (group.tree(OPERATION)?, repo.root().await?);
-        // It may be replaced meanwhile.
+        // The tree may be replaced meanwhile.
         let _tree = group.blobs().pin(root.keep()).await;
         let located = tree.locate(root, &Name::new(path)?).await?;
         let (chain, offset, entry) = located.ok_or_else(|| {
@@ -285,14 +286,14 @@ impl Shared {
     }
 }
 
-/// Nobody could give what is missing.
+/// Returns the error for content that no connected member can provide.
 pub(super) fn nobody_has(operation: &'static str) -> Error {
-    let message = "nobody who is connected can give what is missing";
+    let message = "no connected peer can provide the missing data";
     Error::new(Kind::Unavailable, operation, message)
 }
 
-/// The files that `before` lacks below the page at the end of this chain, which both trees have on this
-/// level: where they are now.
+/// Returns the files that `before` lacks below the last page of this chain, at their current places.
+/// Both trees have that page on this level.
 fn carried(before: &Settled, level: u8, chain: &Chain) -> Vec<Place> {
     let Some(depth) = before.root.level.checked_sub(level).map(usize::from) else {
         return Vec::new();

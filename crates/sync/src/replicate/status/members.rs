@@ -6,13 +6,13 @@ use std::{
     sync::Arc,
 };
 
-use larder_store_api::{Error, Kind, PublicKey, RecordId, Result};
+use larder_store_api::{Error, Kind, PublicKey, Result};
 use larder_store_engine::Hash;
 
 use super::contacts::Newest;
 use crate::{
     groups::{
-        Group, Holding, Missing, Policy, Repo,
+        Group, GroupId, Holding, Missing, Policy, Repo,
         contacts::{Contact, MAX_CONTACTS},
     },
     records::RepoRoot,
@@ -64,6 +64,7 @@ impl From<Count> for Lack {
 /// The progress of a member's device, or of a member of whom no device is known. Times are
 /// milliseconds since 1970, by the clock of this device.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct MemberStatus {
     /// The member's repo: the one that tells the device's address. `None` where none does, as for those
     /// who only read.
@@ -90,7 +91,8 @@ impl Replicator {
     ///
     /// # Errors
     /// [`Kind::NotFound`] where the group is not here.
-    pub async fn members(&self, group: RecordId) -> Result<Vec<MemberStatus>> {
+    pub async fn members(&self, group: impl Into<GroupId>) -> Result<Vec<MemberStatus>> {
+        let GroupId(group) = group.into();
         let group = self.0.groups.group(group).ok_or_else(|| {
             Error::new(
                 Kind::NotFound,

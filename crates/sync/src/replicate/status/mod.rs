@@ -23,7 +23,7 @@ use super::{
     session::{Session, Slots},
 };
 use crate::{
-    groups::{Missing, RepoState},
+    groups::{GroupId, Missing, Repo, RepoState},
     tree::Root,
 };
 
@@ -54,7 +54,7 @@ impl RepoStatus {
 /// The progress of a group.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
-pub struct Status {
+pub struct GroupStatus {
     /// The connected members, by the keys of their devices.
     pub peers: Vec<PublicKey>,
     /// True if all peers have said what they have, and have our values of the records.
@@ -63,7 +63,7 @@ pub struct Status {
     pub repos: Vec<RepoStatus>,
 }
 
-impl Status {
+impl GroupStatus {
     /// Returns true if everything that we know of is here.
     pub fn has_all(&self) -> bool {
         self.repos.iter().all(|repo| repo.state.is_here())
@@ -129,7 +129,8 @@ impl Replicator {
     ///
     /// # Errors
     /// [`Kind::NotFound`] where the group is not here.
-    pub async fn status(&self, group: RecordId) -> Result<Status> {
+    pub async fn status(&self, group: impl Into<GroupId>) -> Result<GroupStatus> {
+        let GroupId(group) = group.into();
         let group = self.0.groups.group(group).ok_or_else(|| {
             Error::new(Kind::NotFound, "sync.status", "there is no such group here")
                 .with("group", group)
@@ -160,7 +161,7 @@ impl Replicator {
             });
         }
         let peers = sessions.iter().map(|s| s.link.connection.peer());
-        Ok(Status {
+        Ok(GroupStatus {
             peers: peers.collect(),
             compared,
             repos,
@@ -171,9 +172,10 @@ impl Replicator {
     ///
     /// # Errors
     /// The errors of [`status`](Self::status).
-    pub async fn holders(&self, group: RecordId, repo: PublicKey) -> Result<Vec<PublicKey>> {
-        let status = self.status(group).await?;
-        let found = status.repos.into_iter().find(|found| found.repo == repo);
+    pub async fn holders(&self, repo: &Repo) -> Result<Vec<PublicKey>> {
+        let status = self.status(repo.group()).await?;
+        let mut repos = status.repos.into_iter();
+        let found = repos.find(|found| found.repo == repo.key());
         Ok(found.map_or(Vec::new(), |found| found.holders))
     }
 
@@ -184,10 +186,11 @@ impl Replicator {
     /// who is connected has, the error says so, and [`status`](Self::status) names them.
     pub async fn wait_synced(
         &self,
-        group: RecordId,
+        group: impl Into<GroupId>,
         synced: Synced,
         limit: Duration,
-    ) -> Result<Status> {
+    ) -> Result<GroupStatus> {
+        let GroupId(group) = group.into();
         let waiting = async {
             let mut changes = self.0.changes.subscribe();
             loop {

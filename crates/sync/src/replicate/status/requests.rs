@@ -6,10 +6,14 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use larder_store_api::{PublicKey, RecordId};
-use larder_store_engine::Hash;
+use larder_store_engine::{
+    Hash,
+    metrics::{Counter, Sum},
+};
 use tokio::time::Instant;
 
 use crate::replicate::{
@@ -22,6 +26,7 @@ const MAX_COUNTED: usize = 4096;
 
 /// A request that runs.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Request {
     /// The group.
     pub group: RecordId,
@@ -35,15 +40,20 @@ pub struct Request {
     pub peer: PublicKey,
     /// The verified bytes that came.
     pub bytes: u64,
-    /// Since when.
-    pub since: Instant,
+    /// The time since it was made.
+    pub running: Duration,
 }
 
 #[derive(Debug, Default, Clone)]
 pub(in crate::replicate) struct Requests(Arc<Table>);
 
 /// A request, and what counts its file.
-type Counted = (Request, Option<Arc<Incoming>>);
+#[derive(Debug)]
+struct Counted {
+    request: Request,
+    since: Instant,
+    file: Option<Arc<Incoming>>,
+}
 
 #[derive(Debug, Default)]
 struct Table {
@@ -61,6 +71,7 @@ pub(in crate::replicate) struct Running {
     moved: Option<Arc<Transferred>>,
     coming: Option<Arc<Incoming>>,
     peer: PublicKey,
+    received: Sum,
 }
 
 impl Requests {
@@ -72,13 +83,19 @@ impl Requests {
     ) -> Running {
         let number = self.0.next.fetch_add(1, Ordering::Relaxed);
         let peer = request.peer;
-        lock(&self.0.requests).insert(number, (request, coming.clone()));
+        let counted = Counted {
+            request,
+            since: Instant::now(),
+            file: coming.clone(),
+        };
+        lock(&self.0.requests).insert(number, counted);
         Running {
             number,
             table: Arc::clone(&self.0),
             moved,
             coming,
             peer,
+            received: Sum::new(Counter::BytesReceived),
         }
     }
 
@@ -90,7 +107,8 @@ impl Requests {
 
 impl Running {
     /// So many more verified bytes came.
-    pub(in crate::replicate) fn count(&self, bytes: u64) {
+    pub(in crate::replicate) fn count(&mut self, bytes: u64) {
+        self.received.add(bytes);
         self.table.received.fetch_add(bytes, Ordering::Relaxed);
         if let Some(moved) = &self.moved {
             moved.bytes_are_here(bytes);
@@ -105,8 +123,8 @@ impl Running {
             }
             *from.entry(self.peer).or_default() += bytes;
         }
-        if let Some((request, _)) = lock(&self.table.requests).get_mut(&self.number) {
-            request.bytes += bytes;
+        if let Some(counted) = lock(&self.table.requests).get_mut(&self.number) {
+            counted.request.bytes += bytes;
         }
     }
 }
@@ -121,9 +139,10 @@ impl Replicator {
     /// The requests that run.
     pub fn requests(&self) -> Vec<Request> {
         let requests = lock(&self.0.requests.0.requests);
-        let now = |(request, coming): &Counted| Request {
-            file: coming.as_ref().map(|coming| coming.now()),
-            ..request.clone()
+        let now = |counted: &Counted| Request {
+            file: counted.file.as_ref().map(|file| file.now()),
+            running: counted.since.elapsed(),
+            ..counted.request.clone()
         };
         requests.values().map(now).collect()
     }

@@ -1,6 +1,6 @@
-//! A member who talks without end, and damage that is found while a tree comes.
+//! Tests of a member that announces without end, and of damage that is found while a tree arrives.
 
-use std::time::Duration;
+use std::{io, time::Duration};
 
 use futures_util::TryStreamExt;
 use larder_store_api::{BlobStore, PublicKey};
@@ -11,15 +11,19 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::{Device, PATIENCE};
 use crate::{
-    groups::{Holding, local_trees::Place},
+    groups::{Group, Holding, local_trees::Place},
     invite::InviteKind,
+    network::{Connection, Stream},
     replicate::{
         Synced,
         index::Change,
         proof::{self, ANSWER_LEN, Ends},
+        session::MAX_SESSIONS,
         wire::{HELLO, Message, write_frame},
     },
 };
+
+const STRANGER: PublicKey = PublicKey([77; 32]);
 
 async fn join(with: &Device, device: &Device, kind: InviteKind) {
     let invite = with.group().invite(kind, with.running.addresses()).await;
@@ -27,7 +31,7 @@ async fn join(with: &Device, device: &Device, kind: InviteKind) {
     joined.unwrap();
 }
 
-/// Damage that shows in the moment in which a fetch has its turn to say what came.
+/// Damage that shows at the moment when a fetch takes its turn to report the result.
 #[tokio::test(start_paused = true)]
 async fn damage_that_is_found_while_a_tree_comes_stops_nothing() {
     for seed in 0..5 {
@@ -70,16 +74,18 @@ async fn damage_that_is_found_while_a_tree_comes_stops_nothing() {
     }
 }
 
-/// Says again and again that it has another part of a tree, and gives nothing.
-async fn talks(net: &SimNetwork, to: &Device, from: &Device, repo: PublicKey, root: Hash) {
-    let key = PublicKey([77; 32]);
-    let node = net.node(key);
+/// A connection of a stranger.
+async fn dial(net: &SimNetwork, to: &Device) -> Connection {
+    let node = net.node(STRANGER);
     let address = to.running.addresses().remove(0).parse().unwrap();
-    let connection = node.connect(&address, None).await.unwrap();
-    let group = from.group();
+    node.connect(&address, None).await.unwrap()
+}
+
+/// A stream on which a group was proven, as whoever has an invite can.
+async fn prove(connection: &Connection, to: &Device, group: &Group) -> io::Result<Stream> {
     let ends = Ends {
         binding: connection.binding(),
-        asker: key,
+        asker: STRANGER,
         answerer: to.key,
     };
     let mut stream = connection.open().await.unwrap();
@@ -87,14 +93,21 @@ async fn talks(net: &SimNetwork, to: &Device, from: &Device, repo: PublicKey, ro
     stream.send.write_all(&[HELLO]).await.unwrap();
     write_frame(&mut stream.send, &hello).await.unwrap();
     let mut answer = [0; ANSWER_LEN];
-    stream.recv.read_exact(&mut answer).await.unwrap();
+    stream.recv.read_exact(&mut answer).await?;
+    Ok(stream)
+}
+
+/// Says again and again that it has another part of a tree, and gives nothing.
+async fn talks(net: &SimNetwork, to: &Device, from: &Device, repo: PublicKey, root: Hash) {
+    let connection = dial(net, to).await;
+    let mut stream = prove(&connection, to, &from.group()).await.unwrap();
     let mut recv = stream.recv;
     tokio::spawn(async move { tokio::io::copy(&mut recv, &mut tokio::io::sink()).await });
     let answers = connection.clone();
     tokio::spawn(async move {
         while let Ok(mut stream) = answers.accept().await {
             tokio::spawn(async move {
-                // It has nothing of it.
+                // The answer says that nothing is here.
                 stream.send.write_all(&[1]).await.ok();
                 stream.send.shutdown().await.ok();
                 tokio::io::copy(&mut stream.recv, &mut tokio::io::sink())
@@ -121,7 +134,7 @@ async fn talks(net: &SimNetwork, to: &Device, from: &Device, repo: PublicKey, ro
 #[tokio::test(start_paused = true)]
 async fn who_talks_without_end_keeps_no_fetch_from_ending() {
     let net = SimNetwork::new(5);
-    // So that there is always something new before an answer comes.
+    // The delay makes sure that something new is announced before an answer arrives.
     net.set_default_link(Link {
         latency: Duration::from_millis(20),
         ..Link::default()
@@ -137,7 +150,7 @@ async fn who_talks_without_end_keeps_no_fetch_from_ending() {
     let root = repo.root().await.unwrap().hash;
     join(&first, &second, InviteKind::Read).await;
     tokio::time::sleep(Duration::from_secs(30)).await;
-    // It knows of the group what an invite says.
+    // The talking member knows of the group what an invite contains.
     let talking = talks(&net, &second, &first, repo.key(), root);
     let others = async {
         tokio::time::sleep(Duration::from_secs(30)).await;
@@ -150,4 +163,35 @@ async fn who_talks_without_end_keeps_no_fetch_from_ending() {
         () = talking => panic!("it was to talk without end"),
         () = others => {}
     }
+}
+
+/// One who proves a group again and again on one connection gets a few sessions, and no more.
+#[tokio::test(start_paused = true)]
+async fn one_connection_has_few_sessions_of_a_group() {
+    let net = SimNetwork::new(6);
+    let device = Device::start(&net, 1).await;
+    let group = device.running.groups().create_group("g").await.unwrap();
+    let connection = dial(&net, &device).await;
+    let shared = &device.running.0;
+    let mut streams = Vec::new();
+    for n in 1..=2 * MAX_SESSIONS {
+        // Of one that is refused nothing comes but its end, perhaps before the answer.
+        let heard = match prove(&connection, &device, &group).await {
+            Ok(mut stream) => {
+                let heard = stream.recv.read(&mut [0; 1]).await;
+                streams.push(stream);
+                heard
+            }
+            Err(error) => Err(error),
+        };
+        let is_refused = matches!(heard, Ok(0) | Err(_));
+        assert_eq!(is_refused, n > MAX_SESSIONS, "{n}: {heard:?}");
+        let sessions = shared.sessions.of(group.id());
+        assert_eq!(sessions.len(), n.min(MAX_SESSIONS));
+    }
+    // Those who go make room.
+    drop(streams);
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let mut stream = prove(&connection, &device, &group).await.unwrap();
+    assert!(matches!(stream.recv.read(&mut [0; 1]).await, Ok(1)));
 }

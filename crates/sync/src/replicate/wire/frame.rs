@@ -1,4 +1,4 @@
-//! Messages on a stream, each behind its length.
+//! Length-prefixed messages on a stream.
 
 use bytes::Bytes;
 use larder_store_api::{Error, Kind};
@@ -18,7 +18,7 @@ pub(in crate::replicate) async fn write_frame(
     let len = len
         .filter(|len| *len as usize <= MAX_FRAME_LEN)
         .ok_or_else(|| {
-            // Nothing that is stored is as long.
+            // Nothing that is stored is that long.
             let error = Error::new(Kind::Internal, WRITE, "a message of ours is too long");
             Fault::Local(error.with("len", body.len()))
         })?;
@@ -30,7 +30,7 @@ pub(in crate::replicate) async fn write_frame(
     written.await.map_err(lost)
 }
 
-/// The next frame; `None` at a clean end.
+/// Reads the next frame; `None` at a clean end.
 pub(in crate::replicate) async fn read_frame(
     recv: &mut (impl AsyncRead + Unpin),
 ) -> Outcome<Option<Bytes>> {

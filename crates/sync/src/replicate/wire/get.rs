@@ -8,37 +8,37 @@ use serde::{Deserialize, Serialize};
 use super::{READ, WRITE};
 use crate::{codec::Fields, root::MAX_LEVEL};
 
-/// The most ranges that a get may ask for, over all blobs; a blob of which nothing or all is wanted counts
-/// too.
+/// The most ranges that a get may ask for, over all blobs; a blob of which nothing or everything is
+/// requested counts as one range too.
 pub(in crate::replicate) const MAX_RANGES: usize = 4096;
 
-/// A request of a peer: a page of a tree, or blobs that it names.
+/// A peer's request for a page of a tree, or for blobs that the page names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Get {
     /// The group.
     pub group: RecordId,
     /// The key of the repo whose tree it is.
     pub repo: PublicKey,
-    /// The sequences of pages from the root down; the last is what is asked of. Each names the next,
-    /// which is what gives the asker a right to it.
+    /// The sequences of pages from the root down; the request is for content of the last one. Each
+    /// names the next, which proves the asker's right to it.
     pub chain: Vec<Hash>,
-    /// The chunks of the last sequence (0) and of what it names (from 1), ascending.
+    /// The chunks of the last sequence (0) and of the blobs that it names (from 1), ascending.
     pub ranges: Vec<(u64, ChunkRanges)>,
 }
 
-/// iroh-blobs' request, of version 0.104.
+/// The request of iroh-blobs 0.104.
 #[derive(Serialize, Deserialize)]
 struct GetRequest {
     hash: [u8; 32],
-    /// Offsets, each after the one before; and the widths of what is left out and taken, in turn.
+    /// Ascending offsets, each with the alternating widths of skipped and requested chunks.
     ranges: Vec<(u64, Vec<u64>)>,
 }
 
-/// iroh-blobs' tag for a get among its requests.
+/// The tag that iroh-blobs uses for a get among its requests.
 const IROH_GET: u8 = 0;
 
 impl Get {
-    /// Its bytes.
+    /// Returns the encoded request.
     pub fn encode(&self) -> Result<Bytes> {
         let Some(hash) = self.chain.last() else {
             return Err(Error::new(Kind::Invalid, WRITE, "a request names a page"));
@@ -67,7 +67,7 @@ impl Get {
         Ok(bytes.freeze())
     }
 
-    /// The request in these bytes, all of them; [`Kind::Invalid`] where there is none.
+    /// Decodes a request from all of these bytes; [`Kind::Invalid`] if it is malformed.
     pub fn decode(bytes: &[u8]) -> Result<Self> {
         let mut fields = Fields::new(READ, bytes);
         let group = RecordId(fields.take()?);
@@ -101,7 +101,7 @@ impl Get {
 }
 
 fn to_wire(ranges: &[(u64, ChunkRanges)]) -> Vec<(u64, Vec<u64>)> {
-    // iroh repeats the last ranges for all that follow, so that what is not wanted must be said.
+    // iroh repeats the last ranges for all blobs that follow, so the end must be stated.
     let mut all: Vec<(u64, Vec<u64>)> = Vec::new();
     let mut next = 0;
     let mut last: Vec<u64> = Vec::new();
@@ -168,7 +168,8 @@ fn from_wire(wire: Vec<(u64, Vec<u64>)>) -> Option<Vec<(u64, ChunkRanges)>> {
         if ranges.is_empty() {
             continue;
         }
-        // What repeats without end cannot be asked of a page; what repeats counts as often as it does.
+        // A page is not infinite, so endless repetition is invalid; each repetition counts towards the
+        // limit.
         let (_, (next, _)) = wire.peek()?;
         let again = usize::try_from(next.saturating_sub(1)).ok()?;
         count = count.saturating_add(again.saturating_mul(widths.len() + 1));
@@ -205,7 +206,7 @@ impl Answer {
             1 => Ok(Self::NotHere),
             2 => Ok(Self::Denied),
             other => {
-                let message = "the peer's answer is not known here";
+                let message = "the type of the peer's answer is unknown";
                 Err(Error::new(Kind::Invalid, READ, message).with("answer", other))
             }
         }
@@ -271,7 +272,7 @@ mod tests {
             vec![(u64::MAX, vec![0]), (1, vec![])],
             vec![(0, vec![1, 0]), (1, vec![])],
             vec![(0, vec![1, u64::MAX]), (1, vec![])],
-            // Little is said, and much asked for: often, and in many parts.
+            // Small requests that ask for a lot: often, and in many parts.
             (0..10)
                 .map(|n| (1000, vec![n % 2]))
                 .chain([(1, vec![])])
@@ -291,7 +292,7 @@ mod tests {
         assert_eq!(from_wire(to_wire(&all)).unwrap(), all);
     }
 
-    /// Nothing, all, some, and all from some chunk on.
+    /// Nothing, everything, a part, and everything from some chunk on.
     const WIDTHS: [&[u64]; 4] = [&[], &[0], &[2, 2], &[0, 3, 1]];
 
     proptest! {
@@ -313,7 +314,7 @@ mod tests {
             let at = flip % bytes.len();
             bytes.truncate(at);
             bytes.extend(tail);
-            // It must not panic, nor take memory for what is only said.
+            // This must not panic, nor allocate memory for lengths that are only claimed.
             drop(Get::decode(&bytes));
         }
     }

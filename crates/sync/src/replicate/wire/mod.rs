@@ -6,24 +6,24 @@
 //! hello            version u8 = 1 | nonce [32] | tag [32]                     (proof.rs)
 //! answer           nonce [32] | tag [32]
 //! have             1 u8 | record | count u16 | for each: slot u16, seq u64, digest [8]
-//! compared         2 u8                         all that I have was said: tell me what is newer
+//! compared         2 u8                         all that the sender has was announced: send what is newer
 //! slot             3 u8 | record | slot u16 | signed value (record_format)
 //! holds            4 u8 | repo's key [32] | hash of a root [32] | files that the sender wants and lacks u64
 //!                  | their bytes u64
-//! state            5 u8 | u8 (1 where it answers one) | digest [16] of all values that the sender has:
-//!                  if they are others, say what you have
+//! state            5 u8 | u8 (1 if it answers another) | digest [16] of all values that the sender has:
+//!                  if yours differs, announce what you have
 //! digest           the beginning of the value's BLAKE3 hash
 //! record           0 u8, the group's; or 1 u8 | repo's key [32]
 //! get              group id [32] | repo's key [32] | depth u8 | for each page: hash [32]
 //!                  | 0 u8 | iroh-blobs' GetRequest, as postcard
-//! answer to get    0 u8, and iroh-blobs' answer without frames, where a size of 2^64 - 1 says that a
-//!                  blob is not here, and nothing comes of it; or 1 u8, none is; or 2 u8, it is not for you
-//! show             as get, of blobs that the asker would delete: what is shown is whole here, and stays for
-//!                  ten minutes; what is not, or may go, is as if it were not here
+//! answer to get    0 u8, and iroh-blobs' answer without frames, in which a size of 2^64 - 1 means that a
+//!                  blob is absent and has no data; or 1 u8: all are absent; or 2 u8: you have no right to them
+//! show             as get, of blobs that the asker wants to delete: a blob that is shown is whole, and stays
+//!                  for ten minutes; one that is not whole, or may be deleted, is answered as absent
 //! ```
 //!
-//! Integers are big-endian, but in what iroh-blobs defines. Frames of a get's answer do not exist: it
-//! ends with the stream.
+//! Integers are big-endian, except in the formats of iroh-blobs. A get's answer has no frames: it ends with
+//! the stream.
 
 mod frame;
 mod get;
@@ -50,7 +50,7 @@ pub(super) const HELLO: u8 = 0;
 pub(super) const GET: u8 = 1;
 pub(super) const SHOW: u8 = 2;
 
-/// In the place of a blob's size: it is not here.
+/// The value of a blob's size field that marks the blob as absent.
 pub(super) const ABSENT: u64 = u64::MAX;
 
 const HAVE: u8 = 1;
@@ -64,15 +64,15 @@ const WRITE: &str = "sync.peer.write";
 
 /// The most slots of a record.
 const MAX_SLOTS: u16 = 1024;
-/// The number of bytes of a value's hash that are announced: enough for no two values to have the
-/// same by chance.
+/// The number of bytes of a value's hash that are announced: enough to make accidental collisions
+/// negligible.
 pub const DIGEST_LEN: usize = 8;
 
 /// A digest of all values of a group's records.
 pub type Digest = [u8; 16];
 
-/// The version of the value in a slot. Two who hold the writer's key may have given one number to
-/// two values, so the number alone does not tell.
+/// The version of the value in a slot. Two devices that hold the writer's key may have given the same
+/// number to two values, so the number alone does not identify a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Version {
     /// The sequence number.
@@ -96,13 +96,13 @@ impl Version {
 /// A record of a group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Which {
-    /// The group's own.
+    /// The group's own record.
     Group,
     /// The record of the repo with this key.
     Repo(PublicKey),
 }
 
-/// A message on the stream of a group, in both directions, after both sides have proven the group.
+/// A message on the stream of a group, in either direction, after both sides have proven the group.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Message {
     /// The versions of the values in the slots of one record.
@@ -112,7 +112,7 @@ pub enum Message {
         /// The slots that have values, ascending.
         slots: Vec<(Slot, Version)>,
     },
-    /// Everything was said that there is to compare.
+    /// Everything was announced that there is to compare.
     Compared,
     /// The value of a slot.
     Slot {
@@ -130,7 +130,7 @@ pub enum Message {
         /// The part of it that the sender holds.
         holding: Holding,
     },
-    /// The sender's state of the records, in short: a peer with another state answers with its own.
+    /// A digest of the sender's records: a peer with a different one answers with its own.
     State {
         /// True if the message answers another one, and needs no answer.
         answers: bool,
@@ -140,7 +140,7 @@ pub enum Message {
 }
 
 impl Message {
-    /// Its bytes.
+    /// Returns the encoded message.
     pub fn encode(&self) -> Result<Bytes> {
         let mut bytes = BytesMut::new();
         match self {
@@ -186,7 +186,7 @@ impl Message {
         Ok(bytes.freeze())
     }
 
-    /// The message in these bytes, all of them; [`Kind::Invalid`] where there is none.
+    /// Decodes a message from all of these bytes; [`Kind::Invalid`] if it is malformed.
     pub fn decode(bytes: &Bytes) -> Result<Self> {
         let mut fields = Fields::new(READ, bytes);
         let message = match fields.u8()? {
@@ -234,7 +234,7 @@ impl Message {
                 digest: fields.take()?,
             },
             other => {
-                let error = fields.invalid("the peer says what is not known here");
+                let error = fields.invalid("the type of the peer's message is unknown");
                 return Err(error.with("message", other));
             }
         };
@@ -257,7 +257,9 @@ fn take_record(fields: &mut Fields<'_>) -> Result<Which> {
     match fields.u8()? {
         0 => Ok(Which::Group),
         1 => Ok(Which::Repo(PublicKey(fields.take()?))),
-        other => Err(fields.invalid("this is no record").with("record", other)),
+        other => Err(fields
+            .invalid("the kind of record is unknown")
+            .with("record", other)),
     }
 }
 
@@ -353,7 +355,7 @@ mod tests {
         for message in messages() {
             let bytes = message.encode().unwrap();
             assert_eq!(Message::decode(&bytes).unwrap(), message);
-            // A value has no length of its own: where it was cut, its signature does not hold.
+            // A value has no length field: if it was cut, its signature is invalid.
             let cut = match &message {
                 Message::Slot { signed, .. } => bytes.len() - signed.value.len(),
                 _ => bytes.len(),

@@ -1,0 +1,124 @@
+//! Events that an app hears, and the names by which it asks for a group.
+
+use std::{
+    fmt,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use futures_util::{Stream, StreamExt, stream};
+use larder_store_api::{PublicKey, RecordId, Slot};
+use tokio::sync::broadcast::{self, error::RecvError};
+
+use super::Group;
+#[cfg(doc)]
+use super::{Groups, Policy};
+
+/// A change, made here or received from others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Event {
+    /// A record of a group: the group's own, or that of a repo in it.
+    Changed {
+        /// The group.
+        group: RecordId,
+        /// The record.
+        record: RecordId,
+        /// The repo whose record it is; `None` for the group's own.
+        repo: Option<PublicKey>,
+        /// The slot that has another value.
+        slot: Slot,
+    },
+    /// More of the newest tree of a repo is here: its names, or all of it that anybody could give.
+    Held {
+        /// The group.
+        group: RecordId,
+        /// The repo.
+        repo: PublicKey,
+    },
+    /// The [policy](Policy) of this device for a group changed.
+    Wants {
+        /// The group.
+        group: RecordId,
+    },
+    /// A group was created, joined or left.
+    Groups,
+    /// The listener fell behind and missed events: look again at what matters.
+    Resync,
+}
+
+/// Changes, as they happen: a stream without an end, from [`Groups::events`].
+///
+/// A listener that is more than 256 events behind hears [`Event::Resync`] in the place of those that it missed.
+pub struct Events(Pin<Box<dyn Stream<Item = Event> + Send + Sync>>);
+
+impl Events {
+    pub(super) fn new(events: broadcast::Receiver<Event>) -> Self {
+        let next = async |mut events: broadcast::Receiver<Event>| match events.recv().await {
+            Ok(event) => Some((event, events)),
+            Err(RecvError::Lagged(_)) => Some((Event::Resync, events)),
+            Err(RecvError::Closed) => None,
+        };
+        Self(Box::pin(stream::unfold(events, next)))
+    }
+
+    /// Waits for the next event; `None` once the groups are no longer open anywhere.
+    pub async fn next(&mut self) -> Option<Event> {
+        self.0.next().await
+    }
+}
+
+impl Stream for Events {
+    type Item = Event;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Event>> {
+        self.0.as_mut().poll_next(context)
+    }
+}
+
+impl fmt::Debug for Events {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Events")
+    }
+}
+
+/// Names a group: a [`Group`], or its id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct GroupId(pub RecordId);
+
+impl From<RecordId> for GroupId {
+    fn from(id: RecordId) -> Self {
+        Self(id)
+    }
+}
+
+impl From<&Group> for GroupId {
+    fn from(group: &Group) -> Self {
+        Self(group.id())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_listener_that_fell_behind_looks_again() {
+        let sender = broadcast::Sender::new(2);
+        let mut events = Events::new(sender.subscribe());
+        sender.send(Event::Groups).unwrap();
+        assert_eq!(events.next().await, Some(Event::Groups));
+        let group = |n| Event::Wants {
+            group: RecordId([n; 32]),
+        };
+        for n in 1..4 {
+            sender.send(group(n)).unwrap();
+        }
+        assert_eq!(events.next().await, Some(Event::Resync));
+        // The stream and its own method are the same.
+        assert_eq!(StreamExt::next(&mut events).await, Some(group(2)));
+        assert_eq!(events.next().await, Some(group(3)));
+        drop(sender);
+        assert_eq!(events.next().await, None);
+    }
+}
