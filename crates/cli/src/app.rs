@@ -3,13 +3,26 @@
 use std::{
     fs, io,
     path::PathBuf,
-    sync::{Mutex, PoisonError},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use anyhow::{Context, Result};
 use larder::{Error, Kind, Store, StoreBuilder, StoreUrl, Unlock};
+use tokio::sync::watch;
 
-use crate::{args::Global, backends::backends, groups::MAKE_ONE, output::Output, problem::Problem};
+use crate::{
+    args::{Global, in_the_way},
+    backends::backends,
+    output::{Output, Shown},
+    problem::{Exit, Problem},
+};
+
+/// The ways to a group.
+pub(crate) const MAKE_ONE: &str = "`larder share FOLDER` or `larder group create NAME` makes one, `larder group join \
+                                   INVITE` joins one";
 
 /// One run of the program.
 #[derive(Debug)]
@@ -18,10 +31,14 @@ pub(crate) struct App {
     pub(crate) out: Output,
     url: Option<StoreUrl>,
     open: Mutex<Vec<(StoreUrl, Store)>>,
+    /// The signal that asked the program to end, once one has come.
+    stop: watch::Receiver<Option<Exit>>,
+    /// True if the command ends by itself at a signal, to take leave of its peers.
+    ends_itself: AtomicBool,
 }
 
 impl App {
-    pub(crate) fn new(global: &Global) -> Self {
+    pub(crate) fn new(global: &Global, stop: watch::Receiver<Option<Exit>>) -> Self {
         Self {
             out: Output {
                 json: global.json,
@@ -30,6 +47,40 @@ impl App {
             },
             url: global.store.clone(),
             open: Mutex::default(),
+            stop,
+            ends_itself: AtomicBool::new(false),
+        }
+    }
+
+    /// Says that from now on the command waits for [`signalled`](Self::signalled), and ends by itself. To be called before
+    /// anything is printed that tells others that it is up.
+    pub(crate) fn ends_itself(&self) {
+        self.ends_itself.store(true, Ordering::Relaxed);
+    }
+
+    /// Returns when the user, or the system, wants the program to end, now or before. From the first call on, the
+    /// command must end by itself then.
+    pub(crate) async fn signalled(&self) -> Exit {
+        self.ends_itself();
+        self.stopped().await
+    }
+
+    /// Returns when the command is to be dropped because of a signal.
+    pub(crate) async fn interrupted(&self) -> Exit {
+        let exit = self.stopped().await;
+        match self.ends_itself.load(Ordering::Relaxed) {
+            true => std::future::pending().await,
+            false => exit,
+        }
+    }
+
+    async fn stopped(&self) -> Exit {
+        let mut stop = self.stop.clone();
+        let heard = stop.wait_for(Option::is_some).await;
+        match heard.ok().and_then(|exit| *exit) {
+            Some(exit) => exit,
+            // Nobody listens to signals any more.
+            None => std::future::pending().await,
         }
     }
 
@@ -41,22 +92,22 @@ impl App {
         }
     }
 
-    /// The store of this run; a new one where there is none.
+    /// Returns the store of this run, and makes a new one if there is none.
     pub(crate) async fn store(&self) -> Result<Store> {
         self.open(&self.url()?).await
     }
 
-    /// The store of this run, which must be there: reading makes no store.
+    /// Returns the store of this run, which must exist: reading makes no store.
     pub(crate) async fn existing_store(&self) -> Result<Store> {
         self.open_existing(&self.url()?).await
     }
 
-    /// The store of this run, which must be there, for a command about groups.
+    /// Returns the store of this run, which must exist, for a command about groups.
     pub(crate) async fn store_of_groups(&self) -> Result<Store> {
         self.open_if_there(&self.url()?, MAKE_ONE).await
     }
 
-    /// Opens a store that must be there.
+    /// Opens a store that must exist.
     pub(crate) async fn open_existing(&self, url: &StoreUrl) -> Result<Store> {
         let advice = "`larder add PATH` makes one, and so does `larder share FOLDER`; --store or LARDER_STORE \
                       names another";
@@ -64,6 +115,7 @@ impl App {
     }
 
     async fn open_if_there(&self, url: &StoreUrl, advice: &str) -> Result<Store> {
+        check_folder(url)?;
         if let Some(dir) = backends().folder(url) {
             let empty = match fs::read_dir(&dir) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => true,
@@ -90,6 +142,7 @@ impl App {
         url: &StoreUrl,
         unlock: impl Fn() -> larder::Result<Unlock> + Send + Sync + 'static,
     ) -> Result<Store> {
+        check_folder(url)?;
         let builder = StoreBuilder::from_url(url.clone()).backends(backends().clone());
         let store = builder
             .unlock_with(unlock)
@@ -125,7 +178,7 @@ impl App {
         }
     }
 
-    /// Closes every store that is open, and says the first error.
+    /// Closes every open store, and returns the first error.
     pub(crate) async fn close(&self) -> Result<()> {
         let stores = std::mem::take(&mut *self.stores());
         let mut result = Ok(());
@@ -141,6 +194,21 @@ impl App {
 
     fn stores(&self) -> std::sync::MutexGuard<'_, Vec<(StoreUrl, Store)>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Checks that nothing but a folder is where a store is, or is to be made.
+fn check_folder(url: &StoreUrl) -> Result<(), Problem> {
+    let folder = backends().folder(url);
+    match folder.as_deref().and_then(in_the_way) {
+        None => Ok(()),
+        Some((path, what)) => Err(Problem::new(
+            format!(
+                "there is no store at {url}: {} is {what}",
+                Shown(&path.to_string_lossy())
+            ),
+            "name the folder of a store with --store redb:DIR, or a new folder",
+        )),
     }
 }
 
@@ -188,7 +256,7 @@ fn unlock() -> larder::Result<Unlock> {
     }
 }
 
-/// The folder where this user's data lies unless a store is named.
+/// Returns the folder of this user's data, for runs that name no store.
 pub(crate) fn data_dir() -> Result<PathBuf> {
     let dirs = directories::ProjectDirs::from("", "", "larder").ok_or_else(|| {
         Problem::new(

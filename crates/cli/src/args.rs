@@ -1,6 +1,7 @@
 //! The values and options that several commands take.
 
 use std::{
+    io::ErrorKind,
     ops::Range,
     path::{Path, PathBuf},
     str::FromStr,
@@ -14,21 +15,21 @@ use larder::{
     groups::MAX_LABEL_LEN,
 };
 
-use crate::backends::backends;
+use crate::{backends::backends, output::Shown, problem::Problem};
 
 /// The options of every command.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Global {
-    /// The store; without it, one in your data folder
+    /// URL of the store (default: a store in your data folder)
     #[arg(long, global = true, env = "LARDER_STORE", value_name = "URL", value_parser = url)]
     pub(crate) store: Option<StoreUrl>,
-    /// Print results as JSON, one object a line
+    /// Print results as JSON, one object per line
     #[arg(long, global = true)]
     pub(crate) json: bool,
     /// Print results and errors only
     #[arg(short, long, global = true)]
     pub(crate) quiet: bool,
-    /// Say more: name each file that is left out, list addresses
+    /// Print more: each file that is left out, and addresses
     #[arg(short, long, global = true, conflicts_with = "quiet")]
     pub(crate) verbose: bool,
 }
@@ -54,6 +55,16 @@ pub(crate) fn label(text: &str) -> Result<String, String> {
         len if len > MAX_LABEL_LEN => Err(format!(
             "a name has at most {MAX_LABEL_LEN} bytes, and this one has {len}"
         )),
+        // It is a part of GROUP/MEMBER/PATH, and the name of a folder that is written.
+        _ if text == "." || text == ".." => {
+            Err("\".\" and \"..\" are no names: choose another".to_owned())
+        }
+        _ if text.contains('/') => {
+            Err("a name has no \"/\", which stands between a group, a member and a path".to_owned())
+        }
+        _ if text.contains(char::is_control) => {
+            Err("a name has no control characters, such as line breaks".to_owned())
+        }
         _ => Ok(text.to_owned()),
     }
 }
@@ -122,7 +133,7 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
 /// A folder that output goes to.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Output {
-    /// The folder to write into; it is made where there is none
+    /// The folder to write into; it is created if it is missing
     #[arg(short, long, value_name = "DIR")]
     pub(crate) output: PathBuf,
     #[command(flatten)]
@@ -132,13 +143,39 @@ pub(crate) struct Output {
 /// The options for writing files out.
 #[derive(Debug, Clone, Copy, Default, clap::Args)]
 pub(crate) struct OutputHow {
-    /// Replace files that are there with other content
+    /// Replace existing files that have other content
     #[arg(long)]
     pub(crate) overwrite: bool,
     /// Accept names that are safe here but not on every system: reserved words, trailing dots, backslashes,
-    /// control characters
+    /// control characters, and the characters < > : " | ? *
     #[arg(long)]
     pub(crate) any_name: bool,
+}
+
+/// Checks that a folder for output is one, or can be made.
+pub(crate) fn check_folder(folder: &Path) -> Result<(), Problem> {
+    match in_the_way(folder) {
+        None => Ok(()),
+        Some((path, what)) => Err(Problem::usage(
+            format!("{} is {what}", Shown(&path.to_string_lossy())),
+            "-o names a folder to write into: name another one, or one that does not exist yet",
+        )),
+    }
+}
+
+/// Returns the file or the dangling link that keeps `folder` from being used or made, and a word for it.
+pub(crate) fn in_the_way(folder: &Path) -> Option<(&Path, &'static str)> {
+    let mut there = folder.ancestors();
+    let there = there.find(|path| path.symlink_metadata().is_ok())?;
+    match there.metadata() {
+        Ok(found) if found.is_dir() => None,
+        Ok(_) => Some((there, "a file and not a folder")),
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            Some((there, "a link to something that is not there"))
+        }
+        // Whoever uses it says why it cannot be read.
+        Err(_) => None,
+    }
 }
 
 impl OutputHow {
@@ -171,6 +208,16 @@ mod tests {
         );
         assert!(range("5").unwrap_err().starts_with("write a range as A..B"));
         assert!(range("-1..5").is_err());
+    }
+
+    #[test]
+    fn names_of_groups_and_members_are_read_or_explained() {
+        for good in ["g", "the hikers", "日本", "a.b", "...", "a:b"] {
+            assert_eq!(label(good), Ok(good.to_owned()));
+        }
+        for wrong in ["", ".", "..", "a/b", "/", "a\nb", "\u{1b}[2J", "a\u{9b}b"] {
+            assert!(label(wrong).is_err(), "{wrong:?}");
+        }
     }
 
     #[test]

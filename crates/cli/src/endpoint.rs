@@ -23,7 +23,7 @@ pub(crate) struct Whom {
 }
 
 impl Whom {
-    /// Returns the reach that the flags ask for, or `unless_said` where there are none.
+    /// Returns the reach that the flags ask for, or `unless_said` if there are none.
     pub(crate) fn reach(self, unless_said: Reach) -> Reach {
         match (self.public, self.lan_only, self.loopback) {
             (true, ..) => Reach::Public,
@@ -39,14 +39,14 @@ impl Whom {
 pub(crate) struct Endpoint {
     #[command(flatten)]
     whom: Whom,
-    /// The UDP port; without it, that of last time, so that tickets and invites stay good, or one that is
+    /// The UDP port; without it, the last one, so that tickets and invites stay valid, or one that is
     /// free
     #[arg(long, default_value_t = 0, hide_default_value = true)]
     port: u16,
 }
 
 impl Endpoint {
-    /// Returns the options that the flags ask for, with the reach `unless_said` where they ask for none. They
+    /// Returns the options that the flags ask for, with the reach `unless_said` if they ask for none. They
     /// have no key: a store gives its own.
     pub(crate) fn options(self, unless_said: Reach) -> EndpointOptions {
         EndpointOptions::new(self.whom.reach(unless_said)).with_port(self.port)

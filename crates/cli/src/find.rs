@@ -6,7 +6,7 @@ use larder::{Blobs, Error, Kind, files};
 
 use crate::problem::Problem;
 
-/// Finds the item that `text` stands for, and says what to do where there is none.
+/// Finds the item that `text` stands for, or returns an error that says what to do.
 pub(crate) async fn find(blobs: &Blobs, text: &str) -> Result<Named> {
     let error = match files::find(blobs, text).await {
         Err(error) if error.operation() == files::OPERATION => error,
@@ -14,6 +14,13 @@ pub(crate) async fn find(blobs: &Blobs, text: &str) -> Result<Named> {
     };
     let folder = error.context().find(|(key, _)| *key == "folder");
     Err(match folder {
+        Some((_, folder)) if looks_escaped(text) => Problem::new(
+            error.message(),
+            format!(
+                "a name that is shown with \\u{{…}} cannot be typed so: its hash works, which `larder ls -v {folder:?}` \
+                 shows"
+            ),
+        ),
         Some((_, folder)) => Problem::new(
             error.message(),
             format!("`larder ls {folder:?}` shows its files"),
@@ -21,6 +28,11 @@ pub(crate) async fn find(blobs: &Blobs, text: &str) -> Result<Named> {
         None => Problem::no_such_name(text),
     }
     .into())
+}
+
+/// Returns true if a name seems to be copied from a list, where it is [escaped](crate::output::Shown).
+pub(crate) fn looks_escaped(name: &str) -> bool {
+    name.contains("\\u{")
 }
 
 /// Returns true if [`find`] found nothing, or nothing that it could look into, and the store did

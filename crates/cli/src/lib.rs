@@ -24,6 +24,7 @@ use std::{
 use anyhow::Context;
 use clap::{CommandFactory, Parser};
 use larder::Backends;
+use tokio::sync::watch;
 use tracing_subscriber::EnvFilter;
 
 use self::{
@@ -45,7 +46,10 @@ pub fn main() -> ExitCode {
 /// To be called once in a process: a later call runs with the backends of the first.
 pub fn main_with(backends: Backends) -> ExitCode {
     backends::set(backends);
-    let args = Args::parse();
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(error) => return ExitCode::from(refuse(&error).code()),
+    };
     if let Command::Completions { shell } = args.command {
         return ExitCode::from(print_completions(shell).code());
     }
@@ -55,7 +59,7 @@ pub fn main_with(backends: Backends) -> ExitCode {
         .with_writer(io::stderr)
         .with_ansi(io::stderr().is_terminal() && env::var_os("NO_COLOR").is_none())
         .init();
-    // Where the system refuses, the program shares out what it has.
+    // If the system refuses, the program works within the present limit.
     if let Err(error) = larder::descriptors::raise_limit() {
         tracing::debug!(%error, "the limit of open files stays as it is");
     }
@@ -71,9 +75,27 @@ pub fn main_with(backends: Backends) -> ExitCode {
     ExitCode::from(exit.code())
 }
 
+/// Prints why the arguments are wrong, or the help that they ask for.
+fn refuse(error: &clap::Error) -> Exit {
+    let asks_for_json = env::args_os()
+        .take_while(|argument| argument != "--")
+        .any(|argument| argument == "--json");
+    let is_wrong = error.use_stderr();
+    if is_wrong && asks_for_json {
+        output::to_stderr(Report::of_usage(&error.to_string()).json());
+    } else if let Err(error) = error.print() {
+        // Nobody may be there to read it.
+        tracing::debug!(%error, "cannot print");
+    }
+    match is_wrong {
+        true => Exit::Usage,
+        false => Exit::Done,
+    }
+}
+
 /// Prints the completions for a shell.
 fn print_completions(shell: clap_complete::Shell) -> Exit {
-    // Into memory first: the generator panics where it cannot write.
+    // Into memory first: the generator panics if it cannot write.
     let mut text = Vec::new();
     clap_complete::generate(shell, &mut Args::command(), "larder", &mut text);
     let mut out = io::stdout().lock();
@@ -90,19 +112,16 @@ fn print_completions(shell: clap_complete::Shell) -> Exit {
 }
 
 async fn run(args: Args) -> Exit {
-    let app = App::new(&args.global);
-    // These wait for ctrl-c by themselves, and take leave of their peers.
-    let serves = matches!(
-        args.command,
-        Command::Serve(_) | Command::Sync(_) | Command::Share(_)
-    );
-    tokio::spawn(end_when_insisted());
+    // From now on: also a signal that comes before the command waits for one is heard.
+    let (heard, stop) = watch::channel(None);
+    tokio::spawn(hear(Signals::new(), heard));
+    let app = App::new(&args.global, stop);
     let result = tokio::select! {
         biased;
         result = commands::run(&app, args.command) => result,
-        exit = signalled(), if !serves => Ok(exit),
+        exit = app.interrupted() => Ok(exit),
     };
-    // What was cut off is whole: now its stores are closed, unless somebody insists.
+    // Interrupted work leaves whole stores. They are closed now, unless the user interrupts again.
     let closed = app.close().await;
     let result = match (result, closed) {
         (Ok(Exit::Done), Err(error)) => Err(error),
@@ -132,17 +151,11 @@ async fn run(args: Args) -> Exit {
     }
 }
 
-/// Ends the process at the second signal, whatever is still being done: what was stored stays.
-async fn end_when_insisted() {
-    let mut signals = Signals::new();
-    signals.next().await;
+/// Passes the first signal on, and ends the process at the second, whatever is still being done: what was stored stays.
+async fn hear(mut signals: Signals, heard: watch::Sender<Option<Exit>>) {
+    heard.send_replace(Some(signals.next().await));
     let exit = signals.next().await;
     std::process::exit(exit.code().into());
-}
-
-/// Returns when the user, or the system, wants the program to end.
-pub(crate) async fn signalled() -> Exit {
-    Signals::new().next().await
 }
 
 /// The signals that ask the program to end, from now on.

@@ -51,7 +51,7 @@ fn words(item: &LeftOutItem) -> String {
     text
 }
 
-/// Returns the name of a path, and where it has none, the advice to give one.
+/// Returns the name of a path, or if it has none, an error that advises to give one.
 pub(crate) fn name_of(path: &Path) -> Result<String> {
     default_name(path).map_err(|error| match needs_name(&error) {
         true => Problem::usage(error.message(), "give it one with --name").into(),
@@ -59,7 +59,7 @@ pub(crate) fn name_of(path: &Path) -> Result<String> {
     })
 }
 
-/// Says in words what was left out on purpose, or `None` where nothing was.
+/// Says in words what was left out on purpose, or `None` if nothing was.
 pub(crate) fn summary(left_out: &LeftOut) -> Option<String> {
     let parts: Vec<_> = [
         (Reason::Symlink, "symbolic link(s)"),
@@ -70,6 +70,10 @@ pub(crate) fn summary(left_out: &LeftOut) -> Option<String> {
             "cache folder(s) marked by CACHEDIR.TAG (--include-caches takes them)",
         ),
         (Reason::OpenStore, "folder(s) of an open store"),
+        (
+            Reason::Temporary,
+            "file(s) that an interrupted `larder get` began",
+        ),
     ]
     .into_iter()
     .map(|(reason, what)| (left_out.of(reason), what))
@@ -79,29 +83,66 @@ pub(crate) fn summary(left_out: &LeftOut) -> Option<String> {
     (!parts.is_empty()).then(|| format!("left out: {}", parts.join(", ")))
 }
 
-/// Says which items should have been taken and were not, or `None` where there are none.
-pub(crate) fn failures(left_out: &LeftOut, what: &str) -> Option<String> {
+/// Says which items should have been taken and were not, or `None` if there are none. With `--verbose` each was said
+/// [when it was left out](observe), and is not said again.
+pub(crate) fn failures(out: &Output, left_out: &LeftOut, what: &str) -> Option<String> {
     let count = left_out.failures();
     if count == 0 {
         return None;
     }
-    let mut text = format!("{} file(s) {what}", Count(count));
-    for item in left_out.failed_items().take(MAX_SHOWN) {
-        write!(text, "\n  {}", words(item)).expect("a text takes text");
+    let text = format!("{} file(s) {what}", Count(count));
+    if out.verbose {
+        return Some(text);
     }
-    if count > MAX_SHOWN as u64 {
-        text += "\n  …";
-    }
-    Some(text)
+    let items = left_out.failed_items().take(MAX_SHOWN).map(words);
+    Some(lines(text, items, count))
 }
 
-/// Appends the first of some names, one a line.
-pub(crate) fn list(mut text: String, names: &Listed) -> String {
-    for name in names.names.iter().take(MAX_SHOWN) {
-        write!(text, "\n  {}", Shown(name)).expect("a text takes text");
+/// Appends some names, one a line; without `--verbose` the first.
+pub(crate) fn list(out: &Output, text: String, names: &Listed) -> String {
+    let most = if out.verbose { usize::MAX } else { MAX_SHOWN };
+    let shown = names.names.iter().take(most);
+    lines(text, shown.map(|name| Shown(name).to_string()), names.count)
+}
+
+/// Appends lines to a text, and how many more there are of `count`.
+fn lines(mut text: String, lines: impl Iterator<Item = String>, count: u64) -> String {
+    let mut more = count;
+    for line in lines {
+        write!(text, "\n  {line}").expect("a text takes text");
+        more = more.saturating_sub(1);
     }
-    if names.count > MAX_SHOWN as u64 {
-        text += "\n  …";
+    if more > 0 {
+        write!(text, "\n  and {} more: -v lists them", Count(more)).expect("a text takes text");
     }
     text
+}
+
+/// Returns what to do about files of this machine that should have been taken and were not; `again` is the verb for
+/// taking them.
+pub(crate) fn advice(left_out: &LeftOut, again: &str) -> String {
+    let (them, their_names) = match left_out.failures() {
+        1 => ("it", "its name"),
+        _ => ("them", "their names"),
+    };
+    let known = [
+        (Reason::Unreadable, format!("make {them} readable")),
+        (
+            Reason::Changing,
+            format!("wait until nobody changes {them}"),
+        ),
+        (Reason::TooLong, format!("shorten {their_names}")),
+    ];
+    let of_known = known.iter().map(|(reason, _)| left_out.of(*reason));
+    let others = left_out.failures() - of_known.sum::<u64>();
+    let mut steps: Vec<_> = known
+        .into_iter()
+        .filter(|(reason, _)| left_out.of(*reason) > 0)
+        .map(|(_, step)| step)
+        .collect();
+    if others > 0 {
+        // Their names cannot be stored.
+        steps.push(format!("rename {them}"));
+    }
+    format!("{}, and {again} it again", steps.join(" or "))
 }

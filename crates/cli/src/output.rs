@@ -22,7 +22,7 @@ pub(crate) struct Output {
     pub(crate) verbose: bool,
 }
 
-/// The first error of standard output, where the work went on without it.
+/// The first error of standard output, if the work continued without it.
 static LOST: OnceLock<io::Error> = OnceLock::new();
 
 /// Returns the error of standard output, if results of work that was done could not be printed.
@@ -38,9 +38,9 @@ impl Output {
             serde_json::to_writer(&mut out, value)?;
             writeln!(out)?;
         } else {
-            writeln!(out, "{text}")?;
+            writeln!(out, "{}", Lines(&text.to_string()))?;
         }
-        // At once, also into a pipe: whoever reads may wait for this very line.
+        // Flush at once, also into a pipe: the reader may wait for this very line.
         out.flush()
     }
 
@@ -60,14 +60,14 @@ impl Output {
             return Ok(());
         }
         let mut out = io::stdout().lock();
-        writeln!(out, "{text}")?;
+        writeln!(out, "{}", Lines(&text.to_string()))?;
         out.flush()
     }
 
     /// Something that people may want to know, on stderr.
     pub(crate) fn note(&self, text: impl Display) {
         if !self.quiet {
-            to_stderr(text);
+            to_stderr(Lines(&text.to_string()));
         }
     }
 
@@ -89,21 +89,21 @@ impl Output {
         MultiProgress::with_draw_target(self.target(!self.quiet && !self.json))
     }
 
-    /// One more of these.
+    /// Adds a bar to these.
     pub(crate) fn bar_of(
         &self,
         bars: &MultiProgress,
         unit: Unit,
         total: Option<u64>,
     ) -> ProgressBar {
-        // What is added takes the place where all are drawn.
+        // A bar that is added to `bars` draws where all of them are drawn.
         let bar = ProgressBar::with_draw_target(total, ProgressDrawTarget::hidden());
         let bar = bars.add(bar);
         bar.set_style(style(unit, total.is_some()));
         bar
     }
 
-    /// One more line among these, which is only a message; it is cut where the terminal ends.
+    /// Adds a line with only a message to these; it is cut at the width of the terminal.
     pub(crate) fn line_of(&self, bars: &MultiProgress) -> ProgressBar {
         let line = ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());
         let style = ProgressStyle::with_template("{wide_msg}").expect("the template is valid");
@@ -245,6 +245,21 @@ impl Display for Shown<'_> {
     }
 }
 
+/// A text of the program, which may have lines; whatever else moves the cursor came from outside, and is escaped. A
+/// name in such a text must be [`Shown`], so that it makes no lines either.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Lines<'a>(pub(crate) &'a str);
+
+impl Display for Lines<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, line) in self.0.split('\n').enumerate() {
+            let open = if i == 0 { "" } else { "\n" };
+            write!(f, "{open}{}", Shown(line))?;
+        }
+        Ok(())
+    }
+}
+
 /// Returns true if the character reorders the text around it.
 fn is_bidi(c: char) -> bool {
     matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200e}' | '\u{200f}')
@@ -312,5 +327,6 @@ mod tests {
         assert_eq!(Shown("ü 日本 🦀").to_string(), "ü 日本 🦀");
         assert_eq!(Shown("a\n\u{1b}[2J").to_string(), "a\\u{a}\\u{1b}[2J");
         assert_eq!(Shown("gpj\u{202e}.exe").to_string(), "gpj\\u{202e}.exe");
+        assert_eq!(Lines("a\n\u{1b}[2J\rb").to_string(), "a\n\\u{1b}[2J\\u{d}b");
     }
 }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use larder::{Error, Kind, api::is_out_of_descriptors, files};
 
-use crate::output::{Output, Shown, to_stderr};
+use crate::output::{Lines, Output, Shown, to_stderr};
 
 /// The advice for a process that can open no more files.
 const RAISE_THE_LIMIT: &str = "let it open more files, for example with `ulimit -n 1024`, or end \
@@ -138,10 +138,27 @@ impl Report {
         }
     }
 
+    /// Makes the report of wrong arguments from the text for people: its first paragraph says what is wrong.
+    pub(crate) fn of_usage(text: &str) -> Self {
+        let (what, advice) = text.split_once("\n\n").unwrap_or((text, ""));
+        let what = what.strip_prefix("error: ").unwrap_or(what);
+        let advice = advice.trim();
+        Self {
+            error: what.trim().to_owned(),
+            advice: (!advice.is_empty()).then(|| advice.to_owned()),
+            exit: Exit::Usage,
+        }
+    }
+
+    /// Returns it as an object of JSON, for programs.
+    pub(crate) fn json(&self) -> serde_json::Value {
+        serde_json::json!({ "error": self.error, "advice": self.advice })
+    }
+
     /// Prints it on stderr, as the rest of the run is printed.
     pub(crate) fn say(&self, out: Output) {
         match out.json {
-            true => to_stderr(serde_json::json!({ "error": self.error, "advice": self.advice })),
+            true => to_stderr(self.json()),
             false => to_stderr(self),
         }
     }
@@ -149,32 +166,27 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Messages of ours may have lines; whatever else moves the cursor came from outside.
-        f.write_str("error: ")?;
-        write_lines(f, &self.error)?;
+        write!(f, "error: {}", Lines(&self.error))?;
         if let Some(advice) = &self.advice {
-            f.write_str("\n  now: ")?;
-            write_lines(f, advice)?;
+            write!(f, "\n  now: {}", Lines(advice))?;
         }
         Ok(())
     }
 }
 
-fn write_lines(f: &mut fmt::Formatter<'_>, text: &str) -> fmt::Result {
-    for (i, line) in text.split('\n').enumerate() {
-        let open = if i == 0 { "" } else { "\n" };
-        write!(f, "{open}{}", Shown(line))?;
-    }
-    Ok(())
-}
-
-/// The chain of causes, each said once.
+/// The chain of causes, each said once. Only those that are written for people have lines: in others a line break is
+/// one of a name.
 fn words(error: &anyhow::Error) -> String {
     let mut text = String::new();
     for cause in error.chain() {
+        let cause_is_ours = cause.is::<Problem>();
         let cause = match cause.downcast_ref::<Error>() {
             Some(error) if error.operation() == files::OPERATION => error.message().to_owned(),
             _ => cause.to_string(),
+        };
+        let cause = match cause_is_ours {
+            true => cause,
+            false => Shown(&cause).to_string(),
         };
         if text.ends_with(&cause) {
             continue;
@@ -263,7 +275,11 @@ fn advice(error: &Error) -> Option<String> {
             "the other side no longer has it: ask for a new ticket".to_owned()
         }
         Kind::Invalid if error.operation() == "store.open" => {
-            "name an empty or a new folder with --store redb:DIR".to_owned()
+            "name the folder of a store with --store redb:DIR, or an empty or a new folder for a new store"
+                .to_owned()
+        }
+        Kind::NotFound if error.operation() == "store.open" => {
+            "no folder can be made there: name another one with --store redb:DIR".to_owned()
         }
         Kind::Internal => {
             "this may be a defect: run it again with LARDER_LOG=debug and report what it prints"
@@ -286,6 +302,7 @@ fn advice_io(error: &std::io::Error) -> Option<String> {
     use std::io::ErrorKind;
     let text = match error.kind() {
         ErrorKind::NotFound => "check the path",
+        ErrorKind::NotADirectory => "a part of the path is a file, and no folder: check the path",
         ErrorKind::PermissionDenied => "look at its rights, or run as somebody who may",
         ErrorKind::ReadOnlyFilesystem => "that disk is mounted read-only: choose another",
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => {

@@ -11,9 +11,9 @@ use std::{
 use async_trait::async_trait;
 use futures_util::stream;
 use larder::{
-    Backend, Driver, Error, Kind, Listing, Result, StoreBuilder, StoreUrl, Unlocker, api::*,
+    Backend, Driver, Error, Kind, Listing, MemorySecrets, Result, StoreBuilder, StoreUrl, Unlocker,
+    api::*,
 };
-use larder_store_memory::MemorySecrets;
 
 /// Two maps: blocks of payloads, and the entries of all collections.
 #[derive(Debug, Default)]
@@ -228,7 +228,7 @@ impl Backend for OpenMaps {
         self.maps.clone()
     }
 
-    // A backend that lasts keeps keys encrypted under `unlock`: `larder::engine::FileSecrets` does.
+    // A backend that lasts keeps keys encrypted under `unlock`: `larder::FileSecrets` does.
     async fn secrets(&self, _unlock: &Unlocker) -> Result<Arc<dyn Secrets>> {
         Ok(self.secrets.clone())
     }

@@ -33,14 +33,14 @@ pub trait Driver: fmt::Debug + Send + Sync + 'static {
         None
     }
 
-    /// Opens a store, and makes a new one where there is none.
+    /// Opens a store, and makes a new one if there is none.
     ///
     /// # Errors
     /// [`Kind::Unavailable`] if another process has it open and it cannot be shared, [`Kind::Unsupported`] if a newer
     /// version wrote it, [`Kind::Invalid`] if something else is in its place.
     async fn open(&self, url: &StoreUrl) -> Result<Box<dyn Backend>>;
 
-    /// Repairs a store that nobody has open and that cannot be opened or read whole.
+    /// Repairs a store that no process has open and that cannot be opened or read whole.
     ///
     /// # Errors
     /// [`Kind::Unsupported`] unless the backend can.
@@ -68,12 +68,14 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
         Ok(None)
     }
 
-    /// Gives back at once the space that would be freed little by little.
+    /// Frees at once the space that would be freed little by little.
     async fn reclaim_space(&self) -> Result<()> {
         Ok(())
     }
 
-    /// Closes the backend, and makes durable all that was written.
+    /// Closes the backend: makes durable all that was written, ends its threads, and releases what keeps others out,
+    /// such as a lock, although handles of its stores live. The same URL can be opened again when it returns. Calls on
+    /// those handles are [`Kind::Closed`] from then on. Closing it again does nothing.
     async fn close(&self) -> Result<()>;
 }
 
@@ -88,12 +90,12 @@ pub struct DiskUsage {
 }
 
 impl DiskUsage {
-    /// Space for the index and for payloads.
+    /// Makes a usage from the space for the index and for payloads.
     pub fn new(index: u64, payloads: u64) -> Self {
         Self { index, payloads }
     }
 
-    /// Returns all of it.
+    /// Returns the sum of both.
     pub fn total(&self) -> u64 {
         self.index.saturating_add(self.payloads)
     }
@@ -107,12 +109,12 @@ pub struct Recovered {
     pub lost_entries: u64,
     /// The number of bytes that could not be identified.
     pub lost_bytes: u64,
-    /// The damaged files as they were found. Remove them when they are of no more use.
+    /// The damaged files as they were found. Remove them when you no longer need them.
     pub kept: Vec<PathBuf>,
 }
 
 impl Recovered {
-    /// A store of which nothing was lost.
+    /// Makes the outcome of a recovery that lost nothing.
     pub fn new() -> Self {
         Self::default()
     }
@@ -125,12 +127,12 @@ type Ask = dyn Fn() -> Result<Unlock> + Send + Sync;
 pub struct Unlocker(Option<Arc<Ask>>);
 
 impl Unlocker {
-    /// Always the same one.
+    /// Makes an unlocker that always gives this key or password.
     pub fn value(unlock: Unlock) -> Self {
         Self::ask(move || Ok(unlock.clone()))
     }
 
-    /// Asks each time that keys are to be opened: once for an open store, unless that fails.
+    /// Makes an unlocker that asks each time that keys are opened: once for an open store, unless that fails.
     pub fn ask(ask: impl Fn() -> Result<Unlock> + Send + Sync + 'static) -> Self {
         Self(Some(Arc::new(ask)))
     }
@@ -138,7 +140,7 @@ impl Unlocker {
     /// Returns the key or password.
     ///
     /// # Errors
-    /// [`Kind::Denied`] if the builder was told none; else the errors of asking.
+    /// [`Kind::Denied`] if the builder has no key or password; else the errors of asking.
     pub fn unlock(&self) -> Result<Unlock> {
         match &self.0 {
             Some(ask) => ask(),

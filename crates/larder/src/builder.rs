@@ -11,7 +11,7 @@ use crate::{
     backends::Backends,
 };
 
-/// Opens a store: by its URL, with the way to unlock its keys, and with backends of the app.
+/// A builder that opens a store: by its URL, with the way to unlock its keys, and with backends of the app.
 ///
 /// ```
 /// use larder::{StoreBuilder, Unlock};
@@ -60,7 +60,7 @@ impl StoreBuilder {
         self
     }
 
-    /// Sets a way to ask for it, which is called when keys are needed first: never for a store of blobs alone.
+    /// Sets a function that asks for the key or password when keys are first needed: never for a store of blobs alone.
     pub fn unlock_with(mut self, ask: impl Fn() -> Result<Unlock> + Send + Sync + 'static) -> Self {
         self.unlock = Unlocker::ask(ask);
         self
@@ -78,12 +78,12 @@ impl StoreBuilder {
         self
     }
 
-    /// Opens the store, and makes a new one where there is none.
+    /// Opens the store, and makes a new one if there is none.
     ///
     /// # Errors
     /// [`Kind::Unavailable`](crate::Kind::Unavailable) if another process has it open,
     /// [`Kind::Unsupported`](crate::Kind::Unsupported) if a newer version wrote it or no backend has its scheme,
-    /// [`Kind::Invalid`](crate::Kind::Invalid) for a URL that is not written well, or a folder with something else
+    /// [`Kind::Invalid`](crate::Kind::Invalid) for a malformed URL, or a folder with something else
     /// in it.
     pub async fn open(self) -> Result<Store> {
         let url = self.url?;
@@ -93,9 +93,9 @@ impl StoreBuilder {
         Store::assemble(backend, driver.folder(&url), self.unlock).await
     }
 
-    /// Repairs a store that answers [`Kind::Corrupt`](crate::Kind::Corrupt) when it is opened or listed, and that
-    /// nobody has open: all that can still be read of its index is kept, the rest is lost. Then scrub it, which
-    /// judges the blobs.
+    /// Repairs a store that returns [`Kind::Corrupt`](crate::Kind::Corrupt) when it is opened or listed, and that
+    /// no process has open: all that can still be read of its index is kept, the rest is lost. Then scrub it, which
+    /// checks the blobs.
     ///
     /// # Errors
     /// [`Kind::Unsupported`](crate::Kind::Unsupported) if the backend has no repair.
@@ -108,8 +108,8 @@ impl StoreBuilder {
 }
 
 impl Store {
-    /// Opens the store at `url` (see [`StoreUrl`]), and makes a new one where there is none. A store whose keys are
-    /// to be used too is opened with a [`StoreBuilder`], which says how to unlock them.
+    /// Opens the store at `url` (see [`StoreUrl`]), and makes a new one if there is none. To use the store's keys too,
+    /// open it with a [`StoreBuilder`], which is told how to unlock them.
     ///
     /// # Errors
     /// The errors of [`StoreBuilder::open`].

@@ -1,4 +1,4 @@
-//! Private groups: each member writes a repo of its own, everybody has everybody's files, and nobody
+//! Private groups: each member writes a repo of its own, all members have the files of all, and nobody
 //! else can read, or even find, any of it.
 //!
 //! ```
@@ -40,7 +40,7 @@
 //! # larder::Result::<()>::Ok(())
 //! ```
 //!
-//! [`Store::groups`] alone works without any network: what was written offline is told when the store
+//! [`Store::groups`] alone works without any network: files that were written offline are announced when the store
 //! [replicates](Store::replicate) again.
 
 use std::sync::Arc;
@@ -51,8 +51,8 @@ use larder_store_engine::public_key;
 pub use larder_net_iroh::{ALPN, EndpointOptions, IrohNetwork, Reach};
 pub use larder_sync::{
     groups::{
-        AppContext, Changes, Clock, Content, Event, Events, FileChanges, FilesChanged, Group,
-        GroupId, Groups, MAX_CHANGED_FILES, Member, Missing, MissingFile, Policy, RecordPut,
+        AppContext, Changes, Clock, Event, Events, FileChanges, FilesChanged, Group, GroupId,
+        Groups, MAX_CHANGED_FILES, Member, Missing, MissingFile, OwnTrees, Policy, RecordPut,
         RecordValue, Repo, RepoState, Snapshot, Staged, Stores, TAG_PREFIX, WriteOptions, Written,
     },
     invite::{Invite, InviteKind},
@@ -86,7 +86,7 @@ impl Store {
         .await
     }
 
-    /// Returns the address by which this store's device is looked for while nobody knows where it can be
+    /// Returns the address by which peers look for this store's device while they do not know where it can be
     /// reached: that of its [identity](Self::identity).
     ///
     /// # Errors

@@ -1,7 +1,7 @@
-//! Endpoints of iroh, and a store's blobs over them: an engine as a genuine iroh-blobs store, serving and
+//! Endpoints of iroh, and a store's blobs over them: the engine as an iroh-blobs store, serving and
 //! fetching (feature `iroh`).
 //!
-//! An app has one endpoint, under one key, for all that it does. Serving is one protocol of its router,
+//! An app has one endpoint, under one key, for all its protocols. Serving is one protocol of its router,
 //! [groups](mod@crate::groups) another, and protocols of the app's own stand beside them:
 //!
 //! ```
@@ -73,7 +73,7 @@ impl Store {
     /// in use.
     ///
     /// # Errors
-    /// The errors of [`identity`](Self::identity), and [`Kind::Unavailable`](crate::Kind::Unavailable) where the port
+    /// The errors of [`identity`](Self::identity), and [`Kind::Unavailable`](crate::Kind::Unavailable) if the port
     /// of the options is in use.
     pub async fn endpoint(&self, mut options: EndpointOptions) -> Result<Endpoint> {
         if options.secret_key.is_none() {
@@ -88,13 +88,13 @@ impl Store {
                         "the port of last time is in use; another one is taken"
                     );
                 }
-                // What was remembered stays for the next time.
+                // The remembered port stays for the next time.
                 bound => return bound,
             }
         }
         let endpoint = bind(options.clone()).await?;
         let port = endpoint.bound_sockets().first().map(|socket| socket.port());
-        // What another program may have for a moment is no reason to forget where we are looked for.
+        // Another program may use the old port only for a moment: peers look for us there, so do not forget it.
         if let Some(port) = port.filter(|port| Some(*port) != last)
             && (last.is_none() || options.port != 0)
         {
@@ -107,11 +107,11 @@ impl Store {
         Ok(endpoint)
     }
 
-    /// Returns the port at which this store's device was reachable last: the one that was asked for, or the free one
+    /// Returns the last port of this store's device: the one that was asked for, or the free one
     /// that was found the first time.
     ///
     /// # Errors
-    /// The errors of [`identity`](Self::identity); [`Kind::Corrupt`](crate::Kind::Corrupt) if what is remembered is
+    /// The errors of [`identity`](Self::identity); [`Kind::Corrupt`](crate::Kind::Corrupt) if the stored port is
     /// damaged.
     pub async fn last_port(&self) -> Result<Option<u16>> {
         let device = public_key(&self.identity().await?);
@@ -129,7 +129,7 @@ impl Store {
     }
 }
 
-/// Binds an endpoint; where its port is in use, tries again for a moment: this program may have had it until now.
+/// Binds an endpoint; if its port is in use, tries again for a moment: this program may have had it until now.
 async fn bind_soon(options: EndpointOptions) -> Result<Endpoint> {
     let start = tokio::time::Instant::now();
     loop {

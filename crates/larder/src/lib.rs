@@ -1,7 +1,7 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 //! Storage with pluggable backends for local-first and peer-to-peer apps: one crate to depend on.
 //!
-//! A [`Store`] is opened by its URL. It offers the same things whatever keeps the bytes: blobs that are named
+//! A [`Store`] is opened by its URL. It offers the same interface over every backend: blobs that are named
 //! by their BLAKE3 hash and verified when they are read, tags that keep them, collections with atomic
 //! batches, signed records.
 //!
@@ -25,10 +25,10 @@
 //! A debug build of an app is slow unless its dependencies are optimised, as hashing and encryption take most of the
 //! time: put `opt-level = 2` under `[profile.dev.package."*"]` into the app's `Cargo.toml`.
 //!
-//! Features: `redb`, the backend for servers and desktops; `veilid`, the one for phones (not on unless
-//! asked for); `iroh`, serving and fetching as [`iroh`](mod@iroh) does it; `groups`, private
-//! [`groups`](mod@groups) that replicate; `metrics`, [counters](engine::metrics::Counter) of what is done (not on
-//! unless asked for).
+//! Features: `redb`, the backend for servers and desktops; `veilid`, the one for phones (off by
+//! default); `iroh`, serving and fetching blobs (see [`iroh`](mod@iroh)); `groups`, private
+//! [`groups`](mod@groups) that replicate; `metrics`, [counters](engine::metrics::Counter) of the work that is done (off
+//! by default).
 //!
 //! To write a backend of your own, implement two traits of [`api`](mod@api), run the suites of `store-testkit` over
 //! them, and register a [`Driver`], so that URLs name it: `examples/backend.rs` is one, whole. [`Store::over`] takes
@@ -71,9 +71,11 @@ pub use larder_store_engine as engine;
 pub use larder_store_engine::metrics;
 pub use larder_store_engine::{
     AddOptions, Bitfield, BlobStatus, Blobs, ChunkNum, ChunkRanges, Collected, Collection,
-    Collections, Encoded, Finding, Format, Hash, IntoTagName, Pin, Reader, Records, Repair, Root,
-    Scrubbed, Source, Swap, Tag, TagName, Tags, Transaction, Trust, Unlock,
+    Collections, Encoded, FileSecrets, Finding, Format, Hash, IntoTagName, Pin, Reader, Records,
+    Repair, Root, Scrubbed, Source, Swap, Tag, TagName, Tags, Transaction, Trust, Unlock,
 };
+/// Keys in memory, for backends that do not last.
+pub use larder_store_memory::MemorySecrets;
 /// The backend for servers and desktops.
 #[cfg(feature = "redb")]
 pub use larder_store_redb as redb;

@@ -8,7 +8,7 @@ use std::{
 use async_trait::async_trait;
 use larder_store_api::{Error, Kind, Result, Secret, SecretName, Secrets};
 
-/// Lets go of what keeps the secrets when the store is closed, whoever still has a handle: a file of secrets
+/// Drops the inner keeper of the secrets when the store is closed, even if handles are left: a file of secrets
 /// is open to one program at a time, and the store may be opened again.
 pub(crate) struct UntilClosed {
     name: String,

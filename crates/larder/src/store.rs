@@ -45,7 +45,7 @@ struct Inner {
 
 impl Store {
     /// Opens a store over stores of your own, which [`close`](Self::close) leaves open. Its keys are kept in
-    /// `secrets`, so they must outlive the process if anything else does.
+    /// `secrets`, so it must outlive the process if the stores do.
     ///
     /// # Errors
     /// The errors of [`Blobs::open`].
@@ -78,6 +78,8 @@ impl Store {
         };
         let collections = blobs.collections().clone();
         let records = Records::new(collections.clone());
+        #[cfg(feature = "groups")]
+        blobs.add_roots(Arc::new(crate::groups::OwnTrees::new(&collections)));
         Ok(Self(Arc::new(Inner {
             backend,
             folder,
@@ -92,7 +94,7 @@ impl Store {
         })))
     }
 
-    /// The backend's short name, for people.
+    /// Returns the backend's short name, for people.
     pub fn name(&self) -> &str {
         self.0.blobs.payload_store().name()
     }
@@ -102,17 +104,17 @@ impl Store {
         self.0.folder.as_deref()
     }
 
-    /// The blobs.
+    /// Returns the blobs.
     pub fn blobs(&self) -> &Blobs {
         &self.0.blobs
     }
 
-    /// The collections.
+    /// Returns the collections.
     pub fn collections(&self) -> &Collections {
         &self.0.collections
     }
 
-    /// The records.
+    /// Returns the records.
     pub fn records(&self) -> &Records {
         &self.0.records
     }
@@ -141,8 +143,8 @@ impl Store {
         self.0.groups.get_or_try_init(|| open).await.cloned()
     }
 
-    /// Returns the identity of this store's device to others: the same key each time, so that names
-    /// made from it stay valid.
+    /// Returns the secret key that identifies this store's device to others. It does not change, so that tickets and
+    /// invites stay valid.
     ///
     /// # Errors
     /// The errors of [`secrets`](Self::secrets); [`Kind::Corrupt`](crate::Kind::Corrupt) if the key is
@@ -172,13 +174,13 @@ impl Store {
         self.0.backend.disk_usage().await
     }
 
-    /// Gives back at once the space that the backend would free little by little.
+    /// Frees at once the space that the backend would free little by little.
     pub async fn reclaim_space(&self) -> Result<()> {
         self.0.backend.reclaim_space().await
     }
 
-    /// Waits for what runs, makes it durable and closes the store. Later calls, of every clone, are
-    /// [`Kind::Closed`](crate::Kind::Closed); closing again says the same as the first time.
+    /// Waits for running work, makes it durable and closes the store. Later calls, of every clone, are
+    /// [`Kind::Closed`](crate::Kind::Closed); closing again returns the result of the first time.
     pub async fn close(&self) -> Result<()> {
         let closed = self.0.closed.get_or_init(|| self.close_once());
         closed.await.clone()

@@ -13,7 +13,7 @@ use larder_store_api::{Error, Kind, Result};
 pub enum DeviceKey {
     /// In the system's keychain; a system without one is refused.
     Keychain,
-    /// In a plain file in the same folder: whoever has the folder can read it.
+    /// In a plain file in the same folder: anyone who has the folder can read it.
     InsecureFile,
 }
 
@@ -21,9 +21,9 @@ pub enum DeviceKey {
 ///
 /// | URL | store |
 /// |---|---|
-/// | `redb:DIR` | a folder on this machine, made where there is none |
-/// | `veilid:DIR` | a Veilid node's folder on this machine, made where there is none |
-/// | `veilid+insecure:DIR` | the same, with its key in the folder and not in the system's keychain |
+/// | `redb:DIR` | a folder on this machine, made if it is missing |
+/// | `veilid:DIR` | a Veilid node's folder on this machine, made if it is missing |
+/// | `veilid+insecure:DIR` | a Veilid node's folder, with its key in the folder and not in the system's keychain |
 /// | `mem:` | in memory: empty at first, gone when it is closed |
 ///
 /// Backends of an app have [schemes of their own](crate::Driver). A path alone is refused, so that a typing error
@@ -42,10 +42,10 @@ pub struct StoreUrl {
 }
 
 impl StoreUrl {
-    /// A URL of this scheme. The rest need not be text: it may be the path of a folder.
+    /// Makes a URL of this scheme. The rest need not be text: it may be the path of a folder.
     ///
     /// # Errors
-    /// [`Kind::Invalid`] if a scheme cannot be written so.
+    /// [`Kind::Invalid`] if the scheme is malformed.
     pub fn new(scheme: &str, rest: impl Into<OsString>) -> Result<Self> {
         if !is_scheme(scheme) {
             let message = "a scheme has two or more letters, digits and +";
@@ -61,17 +61,17 @@ impl StoreUrl {
         }
     }
 
-    /// A store in memory: `mem:`.
+    /// Returns the URL of a store in memory: `mem:`.
     pub fn memory() -> Self {
         Self::of("mem", "")
     }
 
-    /// A store in a folder: `redb:DIR`.
+    /// Returns the URL of a store in a folder: `redb:DIR`.
     pub fn redb(dir: impl Into<OsString>) -> Self {
         Self::of("redb", dir)
     }
 
-    /// A store in the folder of a Veilid node: `veilid:DIR`, or `veilid+insecure:DIR`.
+    /// Returns the URL of a store in the folder of a Veilid node: `veilid:DIR`, or `veilid+insecure:DIR`.
     pub fn veilid(dir: impl Into<OsString>, key: DeviceKey) -> Self {
         let scheme = match key {
             DeviceKey::Keychain => "veilid",

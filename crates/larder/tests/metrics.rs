@@ -71,7 +71,7 @@ async fn what_a_store_does_is_counted() {
     assert_eq!(refused.unwrap_err().kind(), Kind::TooLarge);
     assert_eq!(counts.of(Counter::CommitFailures), 1);
     drop(pin);
-    // What was added in this very millisecond is too new.
+    // Blobs that were added in this very millisecond are too new.
     tokio::time::sleep(Duration::from_millis(2)).await;
     let far = SystemTime::now() + Duration::from_secs(60);
     blobs.collect(far).await.unwrap();

@@ -45,7 +45,7 @@ fn expand(prefix: &str, tree: &str, all: &mut Vec<(String, String)>) {
 #[test]
 fn each_public_name_means_one_thing() {
     let crates = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-    // The same item by several ways.
+    // One item may be exported at several paths.
     let from = |path: &str, home: &str| {
         let path = path
             .replace("larder_net_iroh::", "net_iroh::")

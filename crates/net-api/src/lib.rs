@@ -83,7 +83,7 @@ pub trait Network: fmt::Debug + Send + Sync + 'static {
 
 /// A connection with a peer whose key the network has proven.
 ///
-/// It is closed when its last handle and the last of its streams are dropped.
+/// The connection closes when its last handle and the last of its streams are dropped.
 #[async_trait]
 pub trait ConnectionApi: fmt::Debug + Send + Sync + 'static {
     /// Returns the key that the other side has proven.

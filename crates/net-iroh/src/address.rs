@@ -44,7 +44,7 @@ pub(crate) fn render(endpoint: &EndpointAddr) -> Option<Address> {
     Address::new(SCHEMES[0], text).ok()
 }
 
-/// Reads an address. [`Kind::Invalid`] where it is malformed, or of another network.
+/// Reads an address. [`Kind::Invalid`] if it is malformed, or of another network.
 pub(crate) fn parse(address: &Address) -> Result<EndpointAddr> {
     parse_rest(address.rest_of(&SCHEMES)?)
         .map_err(|why| Error::new(Kind::Invalid, "network.address", why).with("address", address))

@@ -32,13 +32,13 @@ pub(crate) struct IrohConnection {
     /// Places for streams that the other side has opened. An endpoint that was bound with other limits
     /// than ours lets it open more; those wait, as they would have waited to be opened.
     places: Arc<Semaphore>,
-    /// Streams that the other side has opened, until it says something on them: a stream that was merely
-    /// opened, or that a later one brought with it, is none to the side that accepts. Each has a place.
+    /// Streams that the other side has opened, until their first byte arrives: the accepting side does not see a
+    /// stream that was merely opened, or that a later one opened implicitly. Each takes a place.
     silent: Mutex<FuturesUnordered<BoxFuture<'static, Option<Stream>>>>,
 }
 
 impl IrohConnection {
-    /// [`Kind::Internal`] where the connection has nothing to bind proofs to.
+    /// [`Kind::Internal`] if the connection has nothing to bind proofs to.
     pub(crate) fn new(inner: Connection) -> Result<Self> {
         let mut binding = [0; 32];
         inner

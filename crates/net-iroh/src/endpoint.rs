@@ -125,7 +125,7 @@ impl EndpointOptions {
 /// The endpoint accepts no connection until it is given protocols, as `iroh::protocol::Router` does.
 ///
 /// # Errors
-/// [`Kind::Unavailable`] where the port is in use, or the machine has no address that the endpoint could have.
+/// [`Kind::Unavailable`] if the port is in use, or the machine has no address that the endpoint could have.
 pub async fn bind(options: EndpointOptions) -> Result<Endpoint> {
     let all = options.reach.addresses().into_iter();
     let addresses: Vec<_> = all.filter(|ip| UdpSocket::bind((*ip, 0)).is_ok()).collect();

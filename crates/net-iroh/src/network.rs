@@ -60,7 +60,7 @@ impl IrohNetwork {
     /// Binds an endpoint, and makes a node that owns it: closing the node closes the endpoint.
     ///
     /// # Errors
-    /// [`Kind::Unavailable`] where the port is in use.
+    /// [`Kind::Unavailable`] if the port is in use.
     pub async fn bind(options: EndpointOptions) -> Result<Self> {
         let reach = options.reach;
         Ok(Self::owning(bind(options).await?, reach))
@@ -116,7 +116,7 @@ impl IrohNetwork {
         let closed = || Error::new(Kind::Closed, "network", "this network was closed");
         let done = self.life.closing.run_until_cancelled(work).await;
         match done {
-            // Who closes ends this first, which may look like any failure.
+            // Closing ends this work first, which may look like any failure.
             Some(Err(_)) if self.life.closing.is_cancelled() => Err(closed()),
             Some(done) => done,
             None => Err(closed()),
@@ -179,7 +179,7 @@ impl Network for IrohNetwork {
             let why = "it is the address of another node than expected";
             return Err(Error::new(Kind::Denied, "network.connect", why).with("address", to));
         }
-        // What members tell must not lead us further than we want to go.
+        // Addresses that members tell must not lead us outside our reach.
         peer.addrs.retain(|addr| match addr {
             TransportAddr::Ip(addr) => self.reach.contains(addr.ip()),
             _ => self.reach == Reach::Public,

@@ -11,7 +11,7 @@ use crate::{Durability, Error, Kind, Listing, Result};
 /// multiples of it.
 pub const GROUP_LEN: u64 = 16 * 1024;
 
-/// Names a payload. The engine chooses it; a backend never computes or interprets one, beyond
+/// The name of a payload. The engine chooses it; a backend never computes or interprets one, beyond
 /// ordering by its bytes.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PayloadId(pub [u8; 16]);
@@ -47,7 +47,7 @@ pub struct Block {
     pub part: Part,
     /// The index of the first block: its offset is `index * block_len`.
     pub index: u64,
-    /// The bytes: a multiple of `block_len`, except where they end the part. Never empty.
+    /// The bytes: a multiple of `block_len`, unless they end the part. Never empty.
     pub bytes: Bytes,
 }
 
@@ -66,8 +66,8 @@ pub struct BlobCapabilities {
 }
 
 impl BlobCapabilities {
-    /// Returns the least that a store promises: blocks of [`GROUP_LEN`], parts of 1 GiB, in memory, one call at a time.
-    /// A backend changes what is otherwise with it.
+    /// Returns the minimum that every store promises: blocks of [`GROUP_LEN`], parts of 1 GiB, in memory, one call
+    /// at a time. A backend changes the fields in which it differs.
     pub const fn least() -> Self {
         Self {
             block_len: GROUP_LEN as u32,
@@ -114,13 +114,13 @@ impl BlobCapabilities {
 /// it. A payload's parts are independent.
 #[async_trait]
 pub trait BlobStore: fmt::Debug + Send + Sync + 'static {
-    /// A short name for people, as in an error or a table.
+    /// Returns a short name for people, as in an error or a table.
     fn name(&self) -> &str;
 
-    /// Facts about this store; constant while it is open.
+    /// Returns facts about this store; they are constant while it is open.
     fn capabilities(&self) -> BlobCapabilities;
 
-    /// Exactly the bytes of `range`, which need not be aligned.
+    /// Returns exactly the bytes of `range`, which need not be aligned.
     ///
     /// Any part of it that was never written, or was deleted, or lies beyond the last byte
     /// written, is [`Kind::NotFound`](crate::Kind::NotFound); a store that keeps payloads as
@@ -132,7 +132,7 @@ pub trait BlobStore: fmt::Debug + Send + Sync + 'static {
     /// verifies. Ordered after every write that returned before the read began.
     async fn read(&self, id: PayloadId, part: Part, range: Range<u64>) -> Result<Bytes>;
 
-    /// Writes `blocks`, replacing what was there.
+    /// Writes `blocks`, and replaces the bytes in their places.
     ///
     /// Not atomic: after an error, a cancelled call or a crash any of the blocks may be there, whole
     /// or torn. Durable only when [`sync`](Self::sync) has returned, unless the capabilities say
@@ -144,11 +144,11 @@ pub trait BlobStore: fmt::Debug + Send + Sync + 'static {
 
     /// Deletes both parts of every payload in `ids`, and frees their space.
     ///
-    /// Deleting what is absent is no error. Not atomic: after a crash any subset may be gone, and
-    /// what was deleted may be back until it is [synced](Self::sync); the caller deletes again.
+    /// Deleting an absent payload is not an error. Not atomic: after a crash any subset may be gone, and
+    /// deleted payloads may be back until it is [synced](Self::sync); the caller deletes again.
     async fn delete(&self, ids: Vec<PayloadId>) -> Result<()>;
 
-    /// The ids of all payloads after `after`, in ascending order of their bytes, each once.
+    /// Lists the ids of all payloads after `after`, in ascending order of their bytes, each once.
     ///
     /// Payloads that are written or deleted while the listing runs may or may not appear; all
     /// others do.
@@ -157,7 +157,7 @@ pub trait BlobStore: fmt::Debug + Send + Sync + 'static {
     /// Makes every write to `ids`, and every deletion of them, that returned before this call survive
     /// the loss of power.
     ///
-    /// Ids that are absent are no error. After an error, nothing is known to be durable: write
+    /// Absent ids are not an error. After an error, nothing is known to be durable: write
     /// again, then sync again.
     async fn sync(&self, ids: Vec<PayloadId>) -> Result<()>;
 }

@@ -10,12 +10,12 @@ use crate::{Durability, Error, IntoBytes, Kind, Listing, Result};
 /// The longest name of a collection, in bytes.
 pub const MAX_COLLECTION_ID_LEN: usize = 64;
 
-/// Names a collection: 1 to [`MAX_COLLECTION_ID_LEN`] bytes. Ordered by its bytes.
+/// The name of a collection: 1 to [`MAX_COLLECTION_ID_LEN`] bytes. Ordered by its bytes.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CollectionId(Bytes);
 
 impl CollectionId {
-    /// A name, or [`Kind::Invalid`] where it is empty or too long.
+    /// Makes a name. [`Kind::Invalid`] if it is empty or too long.
     pub fn new(name: impl IntoBytes) -> Result<Self> {
         let name = name.into_bytes();
         if name.is_empty() || name.len() > MAX_COLLECTION_ID_LEN {
@@ -29,16 +29,16 @@ impl CollectionId {
         Ok(Self(name))
     }
 
-    /// A name known at compile time.
+    /// Makes a name that is known at compile time.
     ///
     /// # Panics
-    /// Where the name is empty or too long; in a constant, that is a compile error.
+    /// If the name is empty or too long; in a constant, that is a compile error.
     pub const fn from_static(name: &'static str) -> Self {
         assert!(!name.is_empty() && name.len() <= MAX_COLLECTION_ID_LEN);
         Self(Bytes::from_static(name.as_bytes()))
     }
 
-    /// The name's bytes.
+    /// Returns the name's bytes.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
@@ -56,7 +56,40 @@ impl fmt::Debug for CollectionId {
     }
 }
 
-/// Counts the commits of a store. Every commit has a greater one than all before it; an entry's is
+/// A conversion into the name of a collection: a [`CollectionId`], or text or bytes that are checked.
+pub trait IntoCollectionId {
+    /// Returns the name.
+    ///
+    /// # Errors
+    /// [`Kind::Invalid`] if it is empty or too long.
+    fn into_collection_id(self) -> Result<CollectionId>;
+}
+
+impl IntoCollectionId for CollectionId {
+    fn into_collection_id(self) -> Result<CollectionId> {
+        Ok(self)
+    }
+}
+
+impl IntoCollectionId for &CollectionId {
+    fn into_collection_id(self) -> Result<CollectionId> {
+        Ok(self.clone())
+    }
+}
+
+macro_rules! checked {
+    ($($name:ty),*) => {$(
+        impl IntoCollectionId for $name {
+            fn into_collection_id(self) -> Result<CollectionId> {
+                CollectionId::new(self)
+            }
+        }
+    )*};
+}
+
+checked!(&str, String, &String, &[u8], Vec<u8>, Bytes);
+
+/// The number of a commit of a store. Every commit has a greater one than all before it; an entry's is
 /// that of the commit that last put it. Never zero.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Revision(pub u64);
@@ -93,7 +126,7 @@ pub enum Order {
 }
 
 impl Scan {
-    /// Every entry of `collection`, ascending.
+    /// Selects every entry of `collection`, ascending.
     pub fn all(collection: CollectionId) -> Self {
         Self {
             collection,
@@ -102,7 +135,7 @@ impl Scan {
         }
     }
 
-    /// Every entry of `collection` whose key begins with `prefix`, ascending.
+    /// Selects every entry of `collection` whose key begins with `prefix`, ascending.
     pub fn prefix(collection: CollectionId, prefix: impl IntoBytes) -> Self {
         let prefix = prefix.into_bytes();
         // The first key after all that begin with the prefix: cut trailing 0xff, add one.
@@ -158,7 +191,7 @@ pub enum Edit {
         /// The value.
         value: Bytes,
     },
-    /// Removes the key's entry; no error where there is none.
+    /// Removes the key's entry; an absent entry is not an error.
     Delete {
         /// The collection.
         collection: CollectionId,
@@ -200,7 +233,7 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// Edits without expectations, durable when the commit returns.
+    /// Makes a batch of edits without expectations, durable when the commit returns.
     pub fn of(edits: Vec<Edit>) -> Self {
         Self {
             expect: Vec::new(),
@@ -237,14 +270,14 @@ pub enum Change {
         /// The commit.
         revision: Revision,
     },
-    /// The watcher fell behind and missed changes: read again what matters.
+    /// The watcher fell behind and missed changes: read again the entries that matter.
     Resync,
 }
 
 /// Says if several processes may work on one store at the same time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sharing {
-    /// One opener at a time: the store is locked, or lives within its process. Nobody owns what
+    /// One opener at a time: the store is locked, or lives within its process. Nobody owns the data that
     /// earlier openers left behind.
     Exclusive,
     /// Others may have it open too, elsewhere, and work on it.
@@ -268,9 +301,9 @@ pub struct CollectionCapabilities {
 }
 
 impl CollectionCapabilities {
-    /// Returns the least that a store promises: keys of 256 bytes, values of 64 KiB, batches of 128
-    /// expectations and edits, in memory, for one opener. A backend changes what is
-    /// otherwise with it.
+    /// Returns the minimum that every store promises: keys of 256 bytes, values of 64 KiB, batches of 128
+    /// expectations and edits, in memory, for one opener. A backend changes the fields in
+    /// which it differs.
     pub const fn least() -> Self {
         Self {
             max_key_len: 256,
@@ -315,40 +348,41 @@ impl CollectionCapabilities {
 /// A collection exists while it has entries. Keys may be empty, values too.
 #[async_trait]
 pub trait CollectionStore: fmt::Debug + Send + Sync + 'static {
-    /// A short name for people, as in an error or a table.
+    /// Returns a short name for people, as in an error or a table.
     fn name(&self) -> &str;
 
-    /// Facts about this store; constant while it is open.
+    /// Returns facts about this store; they are constant while it is open.
     fn capabilities(&self) -> CollectionCapabilities;
 
-    /// The key's entry, or `None` where there is none, as where the key is longer than any that can
+    /// Returns the key's entry, or `None` if there is none, also for a key over the longest that can
     /// be kept. Sees every commit that returned before the call.
     async fn get(&self, collection: CollectionId, key: Bytes) -> Result<Option<Entry>>;
 
-    /// The entries that `scan` asks for, each key at most once, in its order.
+    /// Lists the entries that `scan` asks for, each key at most once, in its order.
     ///
     /// An entry that is not changed while the scan runs appears; one that is changed meanwhile may
-    /// appear as it was or as it is, or, where it is put or deleted, not at all. Bounds whose start
+    /// appear as it was or as it is, or, if it is put or deleted, not at all. Bounds whose start
     /// is beyond their end give no entry. Memory stays bounded, however many entries there are.
     fn scan(&self, scan: Scan) -> Listing<Entry>;
 
-    /// The collections that have entries, in ascending order.
+    /// Lists the collections that have entries, in ascending order.
     fn collections(&self) -> Listing<CollectionId>;
 
     /// Applies `batch`, all or nothing, and returns its revision.
     ///
     /// Every expectation is checked against the state before the batch, together with the edits in
-    /// one atomic step: where one does not hold, the answer is
+    /// one atomic step: if one does not hold, the result is
     /// [`Kind::Conflict`](crate::Kind::Conflict) and nothing changes. A batch over a limit is
     /// [`Kind::TooLarge`](crate::Kind::TooLarge) and nothing changes. When the call returns, the
     /// batch is visible to every later read, and as durable as it asked for, up to the store's
-    /// capability; one that is durable on write makes all commits so that returned before it began. After any other error the batch is not applied; where a store cannot know that
+    /// capability; a batch that is durable on write also makes durable all commits that returned before it
+    /// began. After any other error the batch is not applied; if a store cannot know that
     /// (the device failed while syncing), it refuses all further commits and syncs until it is opened
     /// again. When the call is cancelled, the batch is applied whole or not at all, perhaps later, but
     /// before every batch whose commit begins after that.
     async fn commit(&self, batch: Batch) -> Result<Revision>;
 
-    /// Changes from now on, as a hint; `None` where the store cannot tell, and the engine then
+    /// Watches changes from now on, as a hint; `None` if the store cannot, and the engine then
     /// announces its own commits. A watcher that lags gets [`Change::Resync`], never silence.
     fn watch(&self) -> Option<Listing<Change>>;
 

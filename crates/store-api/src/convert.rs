@@ -6,8 +6,6 @@ use std::ops::{
 
 use bytes::{Bytes, BytesMut};
 
-use crate::{CollectionId, Result};
-
 /// A conversion into [`Bytes`], for keys, values and names: owned buffers are taken over, borrowed ones copied.
 ///
 /// [`Bytes`] itself converts only from borrowed data that live as long as the program.
@@ -74,7 +72,7 @@ impl<const N: usize> IntoBytes for &[u8; N] {
 /// assert_eq!(("a".."b").into_bounds(), ("a".to_owned()..String::from("b")).into_bounds());
 /// ```
 pub trait KeyRange {
-    /// Returns where it starts and where it ends.
+    /// Returns its lower and its upper bound.
     fn into_bounds(self) -> (Bound<Bytes>, Bound<Bytes>);
 }
 
@@ -145,39 +143,6 @@ pub fn positions(range: impl RangeBounds<u64>) -> Range<u64> {
     };
     start..end
 }
-
-/// A conversion into the name of a collection: a [`CollectionId`], or text or bytes that are checked.
-pub trait IntoCollectionId {
-    /// Returns the name.
-    ///
-    /// # Errors
-    /// [`Kind::Invalid`](crate::Kind::Invalid) where it is empty or too long.
-    fn into_collection_id(self) -> Result<CollectionId>;
-}
-
-impl IntoCollectionId for CollectionId {
-    fn into_collection_id(self) -> Result<CollectionId> {
-        Ok(self)
-    }
-}
-
-impl IntoCollectionId for &CollectionId {
-    fn into_collection_id(self) -> Result<CollectionId> {
-        Ok(self.clone())
-    }
-}
-
-macro_rules! checked {
-    ($($name:ty),*) => {$(
-        impl IntoCollectionId for $name {
-            fn into_collection_id(self) -> Result<CollectionId> {
-                CollectionId::new(self)
-            }
-        }
-    )*};
-}
-
-checked!(&str, String, &String, &[u8], Vec<u8>, Bytes);
 
 #[cfg(test)]
 mod tests {

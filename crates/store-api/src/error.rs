@@ -1,4 +1,4 @@
-//! The one error type of every store.
+//! The error type of every store.
 
 use std::{borrow::Cow, error::Error as StdError, fmt, io, path::Path, sync::Arc};
 
@@ -8,9 +8,9 @@ use std::{borrow::Cow, error::Error as StdError, fmt, io, path::Path, sync::Arc}
 pub enum Kind {
     /// The requested item is not there. Fetch it from elsewhere, or accept that.
     NotFound,
-    /// Somebody else changed it first. Read again and decide again.
+    /// Another writer changed it first. Read again and decide again.
     Conflict,
-    /// Stored bytes are not what was written. Scrub with repair, then fetch again.
+    /// Stored bytes differ from those that were written. Scrub with repair, then fetch again.
     Corrupt,
     /// The request itself is wrong. Fix the caller.
     Invalid,
@@ -54,8 +54,8 @@ impl fmt::Display for Kind {
     }
 }
 
-/// The one error of every store: a [`Kind`] that says what to do, the operation that failed, what
-/// was wrong, where, and why.
+/// The error of every store: a [`Kind`] that tells how to react, the operation that failed, a description
+/// of the problem, its context, and its cause.
 ///
 /// It is one word wide and cheap to clone, so that one failed group commit can answer many callers.
 /// Its text is meant for people and is stable: tests pin it.
@@ -82,7 +82,7 @@ struct Inner {
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
-    /// An error of `kind` in `operation` (`noun.verb`, as in `blobs.read`). `message` may be empty.
+    /// Makes an error of `kind` in `operation` (`noun.verb`, as in `blobs.read`). `message` may be empty.
     pub fn new(kind: Kind, operation: &'static str, message: impl Into<Cow<'static, str>>) -> Self {
         Self(Arc::new(Inner {
             kind,
@@ -93,7 +93,7 @@ impl Error {
         }))
     }
 
-    /// An input or output error of the operating system, by what its kind means to a store.
+    /// Converts an input or output error of the operating system, by the meaning of its kind to a store.
     pub fn io(operation: &'static str, path: &Path, source: io::Error) -> Self {
         let message = if is_out_of_descriptors(&source) {
             TOO_MANY_OPEN
@@ -105,7 +105,7 @@ impl Error {
             .because(source)
     }
 
-    /// Adds one fact about where the error happened.
+    /// Adds one key and value to the context of the error.
     #[must_use]
     pub fn with(mut self, key: &'static str, value: impl fmt::Display) -> Self {
         Arc::make_mut(&mut self.0)
@@ -126,12 +126,12 @@ impl Error {
         self.0.kind
     }
 
-    /// Returns true if the same call may succeed later, without anything being changed before.
+    /// Returns true if the same call may succeed later, without any change by the caller.
     pub fn can_retry(&self) -> bool {
         self.0.kind == Kind::Unavailable
     }
 
-    /// The operation that failed, as `noun.verb`.
+    /// Returns the operation that failed, as `noun.verb`.
     pub fn operation(&self) -> &'static str {
         self.0.operation
     }

@@ -1,4 +1,4 @@
-//! Whatever points at a store is a store.
+//! Implements the traits for pointers to stores.
 
 use std::{ops::Range, sync::Arc};
 

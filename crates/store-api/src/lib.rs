@@ -15,12 +15,12 @@
 //!
 //! # What every method has in common
 //!
-//! * **Absence is not failure.** `Ok(None)`, an empty listing or [`Kind::NotFound`] where a method
-//!   says so is absence; any other error is failure, and is never turned into absence.
+//! * **Absence is not failure.** `Ok(None)`, an empty listing or, if a method says so,
+//!   [`Kind::NotFound`] mean absence. Any other error is failure, and is never turned into absence.
 //! * **A stream ends at its first error**; a clean end means that it was complete.
 //! * **Cancelling** (dropping the future) is always safe for the store. It is then unknown if the work was
 //!   done, unless a method says more.
-//! * After a store was closed, calls answer [`Kind::Closed`].
+//! * After a store was closed, calls return [`Kind::Closed`].
 
 mod blob;
 mod collection;
@@ -36,9 +36,9 @@ pub use blob::{BlobCapabilities, BlobStore, Block, GROUP_LEN, Part, PayloadId};
 pub use bytes::Bytes;
 pub use collection::{
     Batch, Change, CollectionCapabilities, CollectionId, CollectionStore, Edit, Entry, Expect,
-    MAX_COLLECTION_ID_LEN, Order, Revision, Scan, Sharing,
+    IntoCollectionId, MAX_COLLECTION_ID_LEN, Order, Revision, Scan, Sharing,
 };
-pub use convert::{IntoBytes, IntoCollectionId, KeyRange, positions};
+pub use convert::{IntoBytes, KeyRange, positions};
 pub use error::{Error, Kind, Result, is_out_of_descriptors};
 pub use futures_core::Stream;
 pub use record::{

@@ -29,12 +29,12 @@ impl fmt::Debug for PublicKey {
 pub struct SecretKey([u8; 32]);
 
 impl SecretKey {
-    /// A key from its 32 bytes.
+    /// Makes a key from its 32 bytes.
     pub fn from_bytes(bytes: [u8; 32]) -> Self {
         Self(bytes)
     }
 
-    /// The 32 bytes, for whoever signs or stores the key.
+    /// Returns the 32 bytes, for code that signs or stores the key.
     pub fn expose(&self) -> &[u8; 32] {
         &self.0
     }
@@ -46,7 +46,7 @@ impl fmt::Debug for SecretKey {
     }
 }
 
-/// Names a record: a hash of its [`RecordDescriptor`], as its store computes it.
+/// The name of a record: a hash of its [`RecordDescriptor`], as its store computes it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RecordId(pub [u8; 32]);
 
@@ -69,7 +69,7 @@ fn write_hex(f: &mut fmt::Formatter<'_>, bytes: &[u8]) -> fmt::Result {
 /// The number of a slot, from 0.
 pub type Slot = u16;
 
-/// The facts that identify a record: who may write which slot. They never change.
+/// The facts that identify a record: the writer of each slot. They never change.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct RecordDescriptor {
     /// Writes the first `owner_slots` slots.
@@ -117,12 +117,12 @@ impl RecordDescriptor {
 pub struct Signed {
     /// The bytes.
     pub value: Bytes,
-    /// Counts the slot's values from 1; a greater one stays.
+    /// The number of the slot's value, from 1; the greater one stays.
     pub seq: u64,
     /// The key that signed the value.
     pub writer: PublicKey,
-    /// Over the record, the slot, the sequence number and the value, as the store defines. Empty
-    /// where the store has verified it and does not hand it out: such values cannot be imported.
+    /// The signature over the record, the slot, the sequence number and the value, as the store defines. Empty
+    /// if the store has verified it and does not hand it out: such values cannot be imported.
     pub signature: Bytes,
 }
 
@@ -133,7 +133,7 @@ pub enum Freshness {
     Local,
     /// Reads local data, and asks the network if there is none.
     LocalThenNetwork,
-    /// From the network; an error where it cannot be reached. Stores without one answer as
+    /// Reads from the network; an error if it cannot be reached. Stores without a network answer as
     /// [`Local`](Freshness::Local).
     Network,
 }
@@ -162,18 +162,18 @@ pub enum PutRecord {
         /// Checked in one step with the write.
         expect: SeqExpect,
     },
-    /// A value that somebody else signed. Refused unless its signature, writer and limits hold.
+    /// A value that was signed elsewhere. It is refused unless its signature, writer and limits are valid.
     ///
     /// The greater sequence number stays. Of two values with one number, which two who hold the
     /// writer's key may have written without knowing of each other, the one whose bytes are greater
-    /// stays: whoever sees both ends with the same.
+    /// stays: every store that sees both ends with the same one.
     Import(Signed),
 }
 
 /// The outcome of a put.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Put {
-    /// It is the slot's value, for everybody that this store reaches.
+    /// The value is in the slot, for every peer that this store reaches.
     Published {
         /// Its sequence number.
         seq: u64,
@@ -183,9 +183,9 @@ pub enum Put {
         /// Its sequence number.
         seq: u64,
     },
-    /// Not written: the slot's value is another than expected, or newer than the imported one.
+    /// Not written: the slot's value differs from the expected one, or is newer than the imported one.
     Superseded {
-        /// The slot's value; `None` where it has none.
+        /// The slot's value; `None` if it has none.
         current: Option<Signed>,
     },
 }
@@ -207,10 +207,10 @@ pub enum RecordEvent {
     Changed {
         /// The slots.
         slots: Vec<Slot>,
-        /// The value, where one slot changed and the store has it at hand.
+        /// The value, if one slot changed and the store has it at hand.
         value: Option<Signed>,
     },
-    /// The watcher may have missed changes: inspect, and read what differs.
+    /// The watcher may have missed changes: inspect, and read the slots that differ.
     Resync,
 }
 
@@ -219,7 +219,7 @@ pub enum RecordEvent {
 pub enum Room {
     /// Each takes what it needs, while all together fit.
     Shared,
-    /// Each has an equal part of [`max_record_len`](RecordCapabilities::max_record_len), where that
+    /// Each has an equal part of [`max_record_len`](RecordCapabilities::max_record_len), if that
     /// is less than [`max_value_len`](RecordCapabilities::max_value_len).
     Divided,
 }
@@ -253,8 +253,8 @@ pub struct RecordCapabilities {
 }
 
 impl RecordCapabilities {
-    /// Returns the least that a store may have: one slot of 1 KiB for one writer, without import. A backend changes
-    /// what is otherwise with it.
+    /// Returns the minimum that every store promises: one slot of 1 KiB for one writer, without import. A backend
+    /// changes the fields in which it differs.
     pub const fn least() -> Self {
         Self {
             max_value_len: 1024,
@@ -270,20 +270,20 @@ impl RecordCapabilities {
 /// Keeps signed slots that others can find by key.
 #[async_trait]
 pub trait RecordStore: fmt::Debug + Send + Sync + 'static {
-    /// A short name for people, as in an error or a table.
+    /// Returns a short name for people, as in an error or a table.
     fn name(&self) -> &str;
 
-    /// Facts about this store; constant while it is open.
+    /// Returns facts about this store; they are constant while it is open.
     fn capabilities(&self) -> RecordCapabilities;
 
     /// Makes the record known to this store, and returns its id, which depends on nothing but the
-    /// descriptor. Creating it again is no error and changes nothing. Durable when it returns.
+    /// descriptor. Creating it again is not an error and changes nothing. Durable when it returns.
     ///
     /// A descriptor over the limits is [`Kind::TooLarge`](crate::Kind::TooLarge); one without
     /// slots, or with a writer twice, [`Kind::Invalid`](crate::Kind::Invalid).
     async fn create(&self, record: RecordDescriptor) -> Result<RecordId>;
 
-    /// The slot's value, or `None` where it has none.
+    /// Returns the slot's value, or `None` if it has none.
     ///
     /// A record that this store does not know is [`Kind::NotFound`](crate::Kind::NotFound), a slot
     /// that it does not have [`Kind::Invalid`](crate::Kind::Invalid). A network that cannot be
@@ -295,12 +295,12 @@ pub trait RecordStore: fmt::Debug + Send + Sync + 'static {
     /// A writer that may not write the slot, or a signature that does not hold, is
     /// [`Kind::Denied`](crate::Kind::Denied), a value over the limits
     /// [`Kind::TooLarge`](crate::Kind::TooLarge); nothing changes then. An imported value is
-    /// [`Put::Superseded`] where its sequence number is less than that of the slot's value, or is the
+    /// [`Put::Superseded`] if its sequence number is less than that of the slot's value, or is the
     /// same and its bytes are less; importing the very value again is [`Put::Published`]. Sequence
     /// numbers begin at 1: importing one of 0 is [`Kind::Invalid`](crate::Kind::Invalid).
     async fn put(&self, id: RecordId, slot: Slot, put: PutRecord) -> Result<Put>;
 
-    /// The sequence numbers of those of `slots` that have a value, ascending. Slots beyond the
+    /// Returns the sequence numbers of those of `slots` that have a value, ascending. Slots beyond the
     /// record's are left out; a record that this store does not know is
     /// [`Kind::NotFound`](crate::Kind::NotFound).
     async fn inspect(
@@ -310,12 +310,12 @@ pub trait RecordStore: fmt::Debug + Send + Sync + 'static {
         fresh: Freshness,
     ) -> Result<Vec<SlotSeq>>;
 
-    /// Changes of these slots from now on; `None` where the store cannot tell. A watcher that lags
+    /// Watches changes of these slots from now on; `None` if the store cannot. A watcher that lags
     /// or may have missed one gets [`RecordEvent::Resync`], never silence.
     fn watch(&self, id: RecordId, slots: Range<Slot>) -> Option<Listing<RecordEvent>>;
 
-    /// Removes the record and its values from this store; others may still have it. Forgetting
-    /// what is not known is no error. Durable when it returns.
+    /// Removes the record and its values from this store; others may still have it. Forgetting an
+    /// unknown record is not an error. Durable when it returns.
     async fn forget(&self, id: RecordId) -> Result<()>;
 }
 

@@ -1,4 +1,4 @@
-//! Secrets: a few small named values that nothing but the app that put them may read.
+//! Secrets: a few small named values that only the app that put them may read.
 
 use std::fmt;
 
@@ -7,7 +7,7 @@ use zeroize::ZeroizeOnDrop;
 
 use crate::{Error, Kind, Result};
 
-/// The longest secret, in bytes: what the keychains of all systems take.
+/// The longest secret, in bytes: the keychains of all systems take that much.
 pub const MAX_SECRET_LEN: usize = 2048;
 /// The longest name of a secret, in bytes.
 pub const MAX_SECRET_NAME_LEN: usize = 128;
@@ -17,7 +17,7 @@ pub const MAX_SECRET_NAME_LEN: usize = 128;
 pub struct Secret(Box<[u8]>);
 
 impl Secret {
-    /// Takes the bytes over; [`Kind::TooLarge`] where there are too many, and they are wiped then too.
+    /// Takes ownership of the bytes. [`Kind::TooLarge`] if there are too many; they are wiped then too.
     pub fn new(bytes: impl Into<Box<[u8]>>) -> Result<Self> {
         let secret = Self(bytes.into());
         if secret.0.len() > MAX_SECRET_LEN {
@@ -29,7 +29,7 @@ impl Secret {
         Ok(secret)
     }
 
-    /// The bytes, for whoever uses or stores them.
+    /// Returns the bytes, for code that uses or stores them.
     pub fn expose(&self) -> &[u8] {
         &self.0
     }
@@ -47,7 +47,7 @@ impl fmt::Debug for Secret {
 pub struct SecretName(String);
 
 impl SecretName {
-    /// A name, or [`Kind::Invalid`].
+    /// Makes a name. [`Kind::Invalid`] if it is malformed.
     pub fn new(name: impl Into<String>) -> Result<Self> {
         let name = name.into();
         let is_allowed = |byte: u8| {
@@ -64,7 +64,7 @@ impl SecretName {
         Ok(Self(name))
     }
 
-    /// The name.
+    /// Returns the name.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -79,21 +79,21 @@ impl fmt::Display for SecretName {
 /// Keeps secrets. For keys and passwords, of which there are few: not a store for data.
 #[async_trait]
 pub trait Secrets: fmt::Debug + Send + Sync + 'static {
-    /// A short name for people, as in an error.
+    /// Returns a short name for people, as in an error.
     fn name(&self) -> &str;
 
-    /// The secret, or `None` where there is none of this name. One that cannot be decrypted is
+    /// Returns the secret, or `None` if there is none of this name. One that cannot be decrypted is
     /// [`Kind::Denied`] or [`Kind::Corrupt`], never `None`.
     async fn get(&self, name: SecretName) -> Result<Option<Secret>>;
 
-    /// Keeps a secret, in place of another of the same name. Whole or not at all, and as durable as
+    /// Stores a secret, and replaces one of the same name. Whole or not at all, and as durable as
     /// this keeper is when it returns.
     async fn put(&self, name: SecretName, secret: Secret) -> Result<()>;
 
-    /// Forgets a secret. Deleting what is absent is no error.
+    /// Forgets a secret. Deleting an absent secret is not an error.
     async fn delete(&self, name: SecretName) -> Result<()>;
 
-    /// The names of all secrets, ascending.
+    /// Returns the names of all secrets, ascending.
     async fn list(&self) -> Result<Vec<SecretName>>;
 }
 

@@ -12,7 +12,7 @@ pub(crate) const INLINE_HASH_LEN: usize = 64 * 1024;
 /// Outside of a tokio runtime.
 ///
 /// # Errors
-/// [`Kind::Internal`] where `work` panics.
+/// [`Kind::Internal`] if `work` panics.
 pub fn blocking<T: Send + 'static>(
     operation: &'static str,
     work: impl FnOnce() -> T + Send + 'static,

@@ -5,7 +5,7 @@ use larder_store_api::{Error, Kind, Result};
 /// Fills `bytes` with the operating system's randomness.
 ///
 /// # Errors
-/// [`Kind::Unavailable`] where it has none.
+/// [`Kind::Unavailable`] if it has none.
 pub fn random(operation: &'static str, bytes: &mut [u8]) -> Result<()> {
     #[cfg(feature = "simulation")]
     if crate::simulation::fill(bytes) {

@@ -42,7 +42,7 @@ pub(crate) fn is_on() -> bool {
     CHANCE.with_borrow(Option::is_some)
 }
 
-/// Fills `bytes` where this thread simulates; `false` where it does not.
+/// Fills `bytes` where this thread simulates; `false` if it does not.
 pub(crate) fn fill(bytes: &mut [u8]) -> bool {
     CHANCE.with_borrow_mut(|chance| match chance {
         Some(chance) => {

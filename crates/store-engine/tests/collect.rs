@@ -103,7 +103,7 @@ struct Elsewhere(Root);
 
 #[async_trait]
 impl Roots for Elsewhere {
-    async fn roots(&self) -> Result<Vec<Root>> {
+    async fn roots(&self, _blobs: &Blobs) -> Result<Vec<Root>> {
         Ok(vec![self.0])
     }
 }
@@ -113,7 +113,7 @@ struct Broken;
 
 #[async_trait]
 impl Roots for Broken {
-    async fn roots(&self) -> Result<Vec<Root>> {
+    async fn roots(&self, _blobs: &Blobs) -> Result<Vec<Root>> {
         Err(larder_store_api::Error::new(
             Kind::Unavailable,
             "test.roots",

@@ -54,8 +54,8 @@ pub async fn store_collection(
 /// The names and hashes of a collection, in its order.
 ///
 /// The names are as the collection's maker chose them: check them before they become paths.
-/// [`Kind::NotFound`] where the root or its list of names is not here, [`Kind::Invalid`] where it is
-/// no collection, [`Kind::TooLarge`] beyond [`MAX_ENTRIES`] or [`MAX_NAMES_LEN`].
+/// [`Kind::NotFound`] if the root or its list of names is not here, [`Kind::Invalid`] if it is
+/// not a collection, [`Kind::TooLarge`] beyond [`MAX_ENTRIES`] or [`MAX_NAMES_LEN`].
 pub async fn load_collection(blobs: &Blobs, root: Hash) -> Result<Vec<(String, Hash)>> {
     let invalid = |message: &'static str| {
         Error::new(Kind::Invalid, "collection.load", message).with("hash", root)
@@ -148,7 +148,7 @@ fn common_folder(files: &[(String, Hash)]) -> Option<&str> {
         rest.is_some_and(|rest| !rest.is_empty())
     };
     let all = files.iter().all(|(name, _)| is_in(name));
-    // What is no folder's name is for whoever checks names.
+    // A folder name that is not valid is left in the names, for the caller that checks them.
     let is_name = !matches!(folder, "" | "." | "..")
         && !folder.contains(|c: char| c.is_control() || matches!(c, ':' | '\\'));
     (all && is_name).then_some(folder)

@@ -99,7 +99,7 @@ struct EngineRoots(Weak<TempTags>);
 
 #[async_trait]
 impl Roots for EngineRoots {
-    async fn roots(&self) -> Result<Vec<Root>> {
+    async fn roots(&self, _blobs: &Blobs) -> Result<Vec<Root>> {
         match self.0.upgrade() {
             Some(tags) => Ok(tags.list().await?.into_iter().map(to_engine_root).collect()),
             None => Ok(Vec::new()),

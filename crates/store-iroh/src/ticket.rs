@@ -17,7 +17,7 @@ const ADDRESS_TIMEOUT: Duration = Duration::from_secs(10);
 /// Makes a ticket, which has what a peer needs to fetch `root` from here: this endpoint's addresses, and
 /// the root.
 ///
-/// Waits up to ten seconds for an address; [`Kind::Unavailable`] where there is none.
+/// Waits up to ten seconds for an address; [`Kind::Unavailable`] if there is none.
 pub async fn ticket(endpoint: &Endpoint, root: Root) -> Result<BlobTicket> {
     let mut addresses = endpoint.watch_addr().stream();
     let reachable = async {
@@ -40,7 +40,7 @@ pub async fn ticket(endpoint: &Endpoint, root: Root) -> Result<BlobTicket> {
     Ok(BlobTicket::new(address, root.hash, root.format))
 }
 
-/// Connects to a peer that serves iroh-blobs' protocol. [`Kind::Unavailable`] where it does not
+/// Connects to a peer that serves iroh-blobs' protocol. [`Kind::Unavailable`] if it does not
 /// answer within `limit`.
 pub async fn connect(
     endpoint: &Endpoint,

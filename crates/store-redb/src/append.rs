@@ -137,7 +137,7 @@ impl Appender {
         if self.is_tight {
             // The space is for what is to be kept.
         } else if end > self.len && frame_len > ZEROS_MAX_FRAME {
-            // Where it cannot be, the write tells why, or is a little slower.
+            // If the file cannot grow, the write reports why, or is a little slower.
             if self.file.set_len(end + HOLE_AHEAD).is_ok() {
                 self.len = end + HOLE_AHEAD;
             }
@@ -296,7 +296,7 @@ mod tests {
     fn a_failed_sync_ends_appending() {
         let dir = tempfile::tempdir().expect("a folder");
         let mut appender = appender(dir.path());
-        // What takes all that is written and cannot be synced.
+        // A file that takes all writes and cannot be synced.
         appender.file = device("/dev/null");
         appender.append(&mut frame(), 1).expect("it takes it");
         let error = appender.sync().expect_err("it cannot be synced");
@@ -314,7 +314,7 @@ mod tests {
         let mut appender = appender(dir.path());
         appender.append(&mut frame(), 1).expect("there is space");
         let (position, last) = (appender.position(), appender.last());
-        // What cannot be truncated either, so that the first failure is also the last.
+        // A file that cannot be truncated either, so that the first failure is also the last.
         let file = std::mem::replace(&mut appender.file, device("/dev/full"));
         let error = appender
             .append(&mut frame(), 2)
@@ -325,7 +325,7 @@ mod tests {
             .append(&mut frame(), 2)
             .expect_err("it could not be undone");
         assert_eq!(error.kind(), Kind::Unavailable);
-        // Where it can be undone, the log goes on.
+        // If the write can be undone, the log goes on.
         appender.file = file;
         appender.failed = None;
         appender

@@ -7,7 +7,7 @@ use tokio::sync::mpsc::WeakSender;
 use crate::{
     core::{Core, Stop},
     index::Index,
-    writer::Request,
+    request::Request,
 };
 
 /// The time without commits after which a small generation goes to the index too.

@@ -16,8 +16,8 @@ use crate::{
     error::closed,
     key::{self, KeyRange},
     read::{Job, ScanPage},
+    request::Request,
     store::RedbStore,
-    writer::Request,
 };
 
 /// The longest key.

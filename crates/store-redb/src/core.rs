@@ -17,8 +17,8 @@ use crate::{
     log::Log,
     overlay::Overlay,
     pages::PageState,
+    request::Request,
     reserve::Reserve,
-    writer::Request,
 };
 
 /// The number of changes that a watcher may lag behind before it is told to read again.

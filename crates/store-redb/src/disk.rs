@@ -198,7 +198,7 @@ impl<K: Copy + Eq + Hash> Handles<K> {
 }
 
 impl<K: Copy + Eq + Hash> Inner<K> {
-    /// Takes out the file that was not used for longest; `None` where there is none.
+    /// Takes out the file that was not used for longest; `None` if there is none.
     fn take_oldest(&mut self) -> Option<Kept> {
         while let Some(oldest) = self.clock.pop_front() {
             match self.files.get_mut(&oldest) {

@@ -206,7 +206,7 @@ fn write_format(path: &Path) -> Result<()> {
 /// The lock of a folder, held until this is dropped.
 #[derive(Debug)]
 struct Lock {
-    /// `None` where the folder cannot be written and has no file to lock.
+    /// `None` if the folder cannot be written and has no file to lock.
     file: Option<File>,
     /// The folder's name among those that this process has open.
     name: Option<PathBuf>,
@@ -229,7 +229,7 @@ impl Lock {
         }
         here.insert(canonical.clone());
         drop(here);
-        // Who holds it is a help for people, which a full disk has no room for.
+        // The holder's process id only helps people; on a full disk there is no room for it.
         let noted = file
             .set_len(0)
             .and_then(|()| file.seek(SeekFrom::Start(0)))
@@ -285,7 +285,7 @@ fn held(path: &Path, file: &mut File, is_here: bool) -> Error {
         return Error::new(Kind::Unavailable, OPEN, message).with("path", path.display());
     }
     let mut holder = String::new();
-    // Who holds it is a help for people; that it is held is what counts.
+    // The holder's process id only helps people; the lock itself is what counts.
     if file.read_to_string(&mut holder).is_err() || holder.trim().is_empty() {
         holder = "unknown".to_owned();
     }

@@ -68,7 +68,7 @@ pub(crate) struct FrameHeader {
 }
 
 impl FrameHeader {
-    /// The header at the start of `bytes`, or `None` where there is no valid one.
+    /// The header at the start of `bytes`, or `None` if there is no valid one.
     pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
         let bytes = bytes.get(..FRAME_HEADER)?;
         if bytes[..4] != FRAME_MAGIC || xxh3_64(&bytes[..48]) != u64_at(bytes, 48) {
@@ -97,7 +97,7 @@ pub(crate) struct Record<'a> {
     pub(crate) revision: u64,
     /// The composite key.
     pub(crate) key: &'a [u8],
-    /// The value, or `None` where the key is deleted.
+    /// The value, or `None` if the key is deleted.
     pub(crate) value: Option<&'a [u8]>,
 }
 
@@ -219,7 +219,7 @@ impl FrameBuilder {
     /// Appends a record; returns its offset within the frame and its length.
     ///
     /// # Panics
-    /// Where the key or the value is longer than its length field can say; limits are far below.
+    /// If the key or the value is longer than its length field can say; limits are far below.
     pub(crate) fn push(&mut self, record: Record<'_>) -> (usize, usize) {
         let start = self.bytes.len();
         let key_len = u16::try_from(record.key.len()).expect("keys are limited");

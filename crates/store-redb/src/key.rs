@@ -68,7 +68,7 @@ pub(crate) fn is_empty(range: &KeyRange) -> bool {
     }
 }
 
-/// The collection and the key of a composite key, or `None` where it is not one.
+/// The collection and the key of a composite key, or `None` if it is not one.
 pub(crate) fn decode(composite: &Bytes) -> Option<(CollectionId, Bytes)> {
     let mut name = Vec::new();
     let mut at = 0;

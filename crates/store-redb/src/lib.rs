@@ -58,6 +58,7 @@ mod payload;
 mod read;
 mod repair;
 mod replay;
+mod request;
 mod reserve;
 mod shadow;
 mod silence;

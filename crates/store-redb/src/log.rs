@@ -145,7 +145,7 @@ impl Log {
         lock(&self.segments).insert(segment, len);
     }
 
-    /// An open segment, or `None` where it was removed.
+    /// An open segment, or `None` if it was removed.
     pub(crate) fn file(&self, segment: u32) -> Result<Option<Arc<File>>> {
         if let Some(file) = self.handles.get(segment) {
             return Ok(Some(file));
@@ -175,7 +175,7 @@ impl Log {
         .with("path", self.path(segment).display())
     }
 
-    /// A record's bytes, unchecked, or `None` where its segment was removed.
+    /// A record's bytes, unchecked, or `None` if its segment was removed.
     pub(crate) fn read(&self, at: Pointer) -> Result<Option<Vec<u8>>> {
         let Some(file) = self.file(at.segment)? else {
             return Ok(None);
@@ -200,7 +200,7 @@ impl Log {
         lock(&self.segments).remove(&segment);
     }
 
-    /// A segment's header, or `None` where it is not whole.
+    /// A segment's header, or `None` if it is not whole.
     pub(crate) fn header(&self, segment: u32) -> Result<Option<SegmentHeader>> {
         let file = self.file(segment)?.ok_or_else(|| self.missing(segment))?;
         let mut bytes = [0; SEGMENT_HEADER];
@@ -309,7 +309,7 @@ impl Frames {
         self.at > self.len
     }
 
-    /// The next frame, or `None` where there is no whole one at this place.
+    /// The next frame, or `None` if there is no whole one at this place.
     pub(crate) fn next(&mut self) -> Result<Option<Frame>> {
         let frame = self.frame_at(self.at)?;
         if let Some(frame) = &frame {
@@ -338,7 +338,7 @@ impl Frames {
         )
     }
 
-    /// The next whole frame anywhere after this place, passing over what is none.
+    /// Returns the next whole frame anywhere after this place, and passes over any other bytes.
     pub(crate) fn seek_next(&mut self) -> Result<Option<Frame>> {
         const WINDOW: usize = 1 << 20;
         let mut at = self.at;

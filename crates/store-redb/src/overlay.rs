@@ -154,7 +154,7 @@ impl Overlay {
             };
             (active, state.frozen.clone(), Arc::clone(&state.snapshot))
         };
-        // Where the active generation has more, nothing beyond what was taken of it is known.
+        // If the active generation has more items, nothing is known beyond those that were taken of it.
         let active_end = (active.len() == limit).then(|| active[limit - 1].0.clone());
         let frozen = frozen.as_ref().map(|frozen| {
             let found = frozen.items().range::<[u8], _>(bounds);

@@ -67,7 +67,7 @@ impl Payloads {
             .join(format!("{:02x}.{}", id.0[15], part_name(part)))
     }
 
-    /// The file, or `None` where there is none.
+    /// The file, or `None` if there is none.
     fn existing(
         &self,
         operation: &'static str,

@@ -145,7 +145,7 @@ fn look_up(core: &Core, key: &[u8]) -> Result<Found> {
         .with("path", core.log.path(segment).display()))
 }
 
-/// The item's value, or `None` where its segment was removed meanwhile.
+/// The item's value, or `None` if its segment was removed meanwhile.
 fn value(core: &Core, key: &[u8], item: &Item) -> Result<Option<Bytes>> {
     match &item.value {
         Value::Inline(value) => return Ok(Some(value.clone())),
@@ -176,7 +176,7 @@ fn scan(core: &Core, range: &KeyRange, order: Order) -> Result<ScanPage> {
             None => look_up(core, &composite)?,
         };
         let (_, key) = key::decode(&composite).ok_or_else(|| {
-            let message = "the index has a key that is none; run a repair";
+            let message = "the index has an invalid key; run a repair";
             Error::new(Kind::Corrupt, "collection.scan", message)
                 .with("key", composite.escape_ascii())
         })?;
@@ -201,7 +201,7 @@ fn first_collection(core: &Core, mut range: KeyRange) -> Result<Option<Collectio
         let page = core.overlay.page(&range, Order::Ascending, 1)?;
         if let Some((composite, _)) = page.items.first() {
             let (collection, _) = key::decode(composite).ok_or_else(|| {
-                let message = "the index has a key that is none; run a repair";
+                let message = "the index has an invalid key; run a repair";
                 Error::new(Kind::Corrupt, "collection.list", message)
                     .with("key", composite.escape_ascii())
             })?;

@@ -28,7 +28,7 @@ fn damaged(core: &Core, at: Position) -> Error {
 }
 
 /// The end of the log: the last segment's header, the place where its last frame ends, and the counters there.
-/// `None` where the log has no segment.
+/// `None` if the log has no segment.
 pub(crate) type End = Option<(SegmentHeader, u64, Counters)>;
 
 /// Returns what appends to a log that ends there.
@@ -168,7 +168,7 @@ pub(crate) fn tail(frames: &mut Frames, sequence: u64, is_last: bool) -> Result<
     while tail == Tail::Torn
         && let Some(later) = frames.seek_next()?
     {
-        // Whether the frame that is not whole was durable when this one was written.
+        // If so, the frame that is not whole was durable when this one was written, and is damaged.
         if later.header.synced > sequence {
             tail = Tail::Damaged;
         }

@@ -46,7 +46,7 @@ impl Reserve {
         }
     }
 
-    /// Takes the space again, as much of it as there is. That a part is missing is no error: the store works
+    /// Takes the space again, as much of it as there is. A missing part is not an error: the store works
     /// without.
     pub(crate) fn take(&self) {
         if let Err(error) = self.try_take() {
@@ -65,7 +65,7 @@ impl Reserve {
         }
         let file: File = disk::open_or_create(&self.path)?;
         while len < LEN {
-            // What a file system could make shorter would reserve less.
+            // Data that a file system could compress would reserve less.
             let noise = noise(len, usize::try_from(LEN - len).unwrap_or(STEP).min(STEP));
             disk::write_all_at(&file, &noise, len)?;
             len += noise.len() as u64;
@@ -100,7 +100,7 @@ mod tests {
         reserve.take();
         let len = || fs::metadata(&reserve.path).map(|data| data.len()).ok();
         assert_eq!(len(), Some(LEN));
-        // What is missing of it is taken, and no more.
+        // Only the missing part of it is taken.
         File::options()
             .write(true)
             .open(&reserve.path)

@@ -17,7 +17,7 @@ const PAGE: usize = PAGE_LEN as usize;
 /// A file of which nothing is changed on the disk.
 #[derive(Debug)]
 pub(crate) struct Shadow {
-    /// `None` where the file is missing, or nothing of it can be used.
+    /// `None` if the file is missing, or nothing of it can be used.
     base: Option<Pages>,
     written: RwLock<Written>,
 }

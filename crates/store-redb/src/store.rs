@@ -27,9 +27,10 @@ use crate::{
     read::{self, Job},
     repair::{self, Repaired},
     replay,
+    request::{QUEUE_LEN, Reply, Request},
     reserve::Reserve,
     shadow::Shadow,
-    writer::{QUEUE_LEN, Reply, Request, Writer},
+    writer::Writer,
 };
 
 /// The number of blocking calls that run at once, beside the store's own threads.
@@ -148,7 +149,7 @@ impl Parts {
             .as_ref()
             .map(|folder| folder.path().to_owned());
         let inner = Inner {
-            dir: dir.unwrap_or_default(),
+            dir: dir.expect("only closing gives the folder up"),
             core,
             payloads: self.payloads,
             writer,
@@ -273,7 +274,7 @@ impl RedbStore {
 
     /// Makes everything durable, brings the index up to date, and releases the folder. Calls on any
     /// handle answer [`Kind::Closed`] from then on; those in flight are answered first. Closing
-    /// again is no error.
+    /// again is not an error.
     pub async fn close(&self) -> Result<()> {
         self.inner.is_closed.store(true, Ordering::Release);
         let closing = self.inner.closing.get_or_init(|| async {

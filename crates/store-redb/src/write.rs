@@ -15,7 +15,8 @@ use crate::{
     frame::{FrameBuilder, Record},
     key,
     overlay::Freeze,
-    writer::{Pending, Purpose, QUEUE_LEN, Reply, Request, Writer},
+    request::{QUEUE_LEN, Reply, Request},
+    writer::{Pending, Purpose, Writer},
 };
 
 /// A group with this many bytes takes no further commit.

@@ -7,8 +7,8 @@ use std::{
 };
 
 use bytes::Bytes;
-use larder_store_api::{Batch, Change, Edit, Error, Kind, Result, Revision};
-use tokio::sync::{broadcast, mpsc, oneshot};
+use larder_store_api::{Batch, Change, Edit, Error, Kind, Result};
+use tokio::sync::{broadcast, mpsc};
 
 use crate::{
     append::Appender,
@@ -17,29 +17,11 @@ use crate::{
     item::{Applied, Item, item_value},
     log::{Frames, Pointer, Position},
     overlay::Freeze,
+    request::{QUEUE_LEN, Reply, Request},
 };
 
-/// The number of requests that may wait; further callers wait for room.
-pub(crate) const QUEUE_LEN: usize = 1024;
 /// The time to wait for the index before looking again if it can make progress.
 const INDEX_PAUSE: Duration = Duration::from_millis(20);
-
-pub(crate) type Reply<T> = oneshot::Sender<Result<T>>;
-
-/// A request to the writer.
-#[derive(Debug)]
-pub(crate) enum Request {
-    Commit(Batch, Reply<Revision>),
-    Sync(Reply<()>),
-    /// Answered when the index is up to date and compaction has nothing left to do.
-    Settle(Reply<()>),
-    /// Answered when all is in the log and the index; the thread then ends.
-    Close(Reply<()>),
-    /// The index made progress: look for work.
-    Nudge,
-    /// Nothing was committed for a while: hand what there is to the index.
-    Idle,
-}
 
 /// The purpose of something that is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

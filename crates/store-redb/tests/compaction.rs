@@ -49,7 +49,7 @@ fn size(dir: &Path) -> u64 {
     entries
         .map(|entry| {
             let entry = entry.expect("the folder can be read");
-            // What is removed meanwhile takes no space.
+            // A file that is removed meanwhile takes no space.
             let len = entry.metadata().map_or(0, |data| data.blocks() * 512);
             if entry.path().is_dir() {
                 size(&entry.path())
@@ -179,7 +179,7 @@ async fn an_index_made_again_brings_nothing_back() {
         .commit(quick(vec![delete("stays7".to_owned())]))
         .await
         .expect("it commits");
-    // What comes after is compacted, the record that deletes with it.
+    // Later segments are compacted, and with them the record that deletes.
     for round in 0..3 {
         for n in 0..400 {
             let edits = vec![put(format!("goes{n}"), long(round))];

@@ -68,7 +68,7 @@ fn log(dir: &Path) -> PathBuf {
     dir.join("log/00000001.log")
 }
 
-/// Where the frames of the log begin, and where the last one ends.
+/// Returns the offset of each frame of the log, and the end of the last one.
 fn frames(dir: &Path) -> Vec<usize> {
     let bytes = fs::read(log(dir)).expect("there is a log");
     let mut at = 40;

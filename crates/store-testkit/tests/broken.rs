@@ -1,9 +1,9 @@
 //! Tests of the suites themselves: every broken store fails them, and they report it if they test
 //! nothing.
 
-use std::{panic, time::Duration};
+use std::{panic, sync::Arc, time::Duration};
 
-use larder_store_api::{BlobStore, CollectionStore, Result};
+use larder_store_api::{BlobStore, CollectionStore, Error, Kind, Result};
 use larder_store_testkit::{
     MemoryStore, model,
     stores::{BrokenStore, Defect, Fault, Faults, FaultyStore, Operation, PowerStore, When},
@@ -82,6 +82,39 @@ fn a_store_that_loses_what_was_synced_fails() {
         failed.iter().all(|name| name.starts_with("reopening")),
         "{failed:?}"
     );
+}
+
+/// A store whose lock is released by the last handle, and not by closing.
+async fn locked_until_dropped() -> Result<Subject<Arc<MemoryStore>>> {
+    let store = Arc::new(MemoryStore::new());
+    let lock = Arc::downgrade(&store);
+    let subject = Subject::new(store).opening(move || {
+        let opened = match lock.upgrade() {
+            Some(_) => Err(Error::new(
+                Kind::Unavailable,
+                "open",
+                "somebody has it open",
+            )),
+            None => Ok(Arc::new(MemoryStore::new())),
+        };
+        async move { opened }
+    });
+    Ok(subject.closing(|store| async move {
+        store.close();
+        Result::<()>::Ok(())
+    }))
+}
+
+#[test]
+fn a_store_that_stays_locked_after_it_was_closed_fails() {
+    let case = "a_closed_store_can_be_opened_while_handles_live";
+    for report in [
+        run_all::<dyn BlobStore, _, _, _>(locked_until_dropped),
+        run_all::<dyn CollectionStore, _, _, _>(locked_until_dropped),
+    ] {
+        let failed: Vec<_> = report.failed.iter().map(|(name, _)| *name).collect();
+        assert!(failed.contains(&case), "{failed:?}");
+    }
 }
 
 #[test]

@@ -158,7 +158,7 @@ async fn others(
         for (there, repos) in &all {
             let mut events = there.groups().events();
             while repos[&repo].root().await?.hash != root {
-                // An event that was missed is no reason to wait for long.
+                // The wait is short, in case an event was missed.
                 let next = tokio::time::timeout(Duration::from_millis(20), events.next());
                 drop(next.await);
             }

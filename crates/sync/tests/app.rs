@@ -5,12 +5,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::{FutureExt, TryStreamExt};
 use larder_store_api::{Kind, PublicKey, PutRecord, RecordStore, Result, SeqExpect};
-use larder_store_engine::{Blobs, Records};
+use larder_store_engine::{Blobs, Records, Source};
 use larder_store_testkit::{MemorySecrets, MemoryStore};
 use larder_sync::{
-    groups::{
-        AppContext, Changes, Content, Group, Groups, Policy, RecordPut, RecordValue, Repo, Stores,
-    },
+    groups::{AppContext, Changes, Group, Groups, Policy, RecordPut, RecordValue, Repo, Stores},
     invite::InviteKind,
     records::{FIRST_APP, MAX_APP_VALUE_LEN, MAX_LABEL_LEN, seal_member},
     tree::FileEntry,
@@ -233,7 +231,7 @@ async fn what_is_no_value_is_an_error_until_it_is_overwritten() -> Result<()> {
 async fn half_written(repo: &Repo) -> (DuplexStream, JoinHandle<Result<FileEntry>>) {
     let (rest, file) = tokio::io::duplex(64);
     let repo = repo.clone();
-    let content = Content::Stream(Box::new(file));
+    let content = Source::reader(file);
     let writing = tokio::spawn(async move { repo.write("file", content).await });
     // From now on it is running.
     tokio::task::yield_now().await;

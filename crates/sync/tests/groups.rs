@@ -10,10 +10,10 @@ use std::{
 
 use futures_util::{StreamExt, TryStreamExt};
 use larder_store_api::{CollectionStore, Kind, Result};
-use larder_store_engine::{BlobStatus, Blobs};
+use larder_store_engine::{BlobStatus, Blobs, Source};
 use larder_store_testkit::{MemorySecrets, MemoryStore, stores::StrictStore};
 use larder_sync::{
-    groups::{Changes, Content, Groups, Stores},
+    groups::{Changes, Groups, Stores},
     invite::{Invite, InviteKind},
     tree::Name,
 };
@@ -67,7 +67,7 @@ async fn a_group_is_there_again() -> Result<()> {
     let group = groups.create_group("family").await?;
     let repo = group.create_repo("ann").await?;
     repo.write("photos/1.jpg", "first").await?;
-    repo.write("photos/2.jpg", Content::Stream(Box::new(&b"second"[..])))
+    repo.write("photos/2.jpg", Source::reader(&b"second"[..]))
         .await?;
     drop((groups, group, repo));
 
@@ -195,7 +195,7 @@ async fn a_file_that_grows_is_taken_as_it_was() -> Result<()> {
     });
     for n in 0..5 {
         let name = format!("log{n}");
-        let entry = repo.write(&name, Content::Path(path.clone())).await?;
+        let entry = repo.write(&name, Source::Path(path.clone())).await?;
         assert!(entry.size >= 3_000_000);
         let bytes = repo.read_to_bytes(&name).await?;
         assert_eq!(bytes.len() as u64, entry.size);
@@ -241,7 +241,7 @@ async fn the_same_file_is_stored_once_and_read_by_its_readers_only() -> Result<(
     std::fs::write(&path, &canary).expect("a file");
     let two = repo.write("two", path).await?;
     assert_eq!(one.blob, two.blob);
-    let streamed = Content::Stream(Box::new(std::io::Cursor::new(canary.clone())));
+    let streamed = Source::reader(std::io::Cursor::new(canary.clone()));
     let three = repo.write("three", streamed).await?;
     assert_ne!(one.blob, three.blob);
     assert_eq!(repo.read_to_bytes("three").await?, canary.as_bytes());
@@ -312,7 +312,11 @@ async fn an_invite_allows_what_it_says() -> Result<()> {
 
     let writer = Device::new().await?.open().await?.join(write).await?;
     assert_eq!(writer.addresses(), at);
-    assert_eq!(writer.name().await?.as_deref(), Some("g"), "the invite has it");
+    assert_eq!(
+        writer.name().await?.as_deref(),
+        Some("g"),
+        "the invite has it"
+    );
     assert!(writer.create_repo("bob").await?.is_ours());
 
     let reader = Device::new().await?.open().await?.join(read).await?;

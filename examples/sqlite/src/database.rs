@@ -111,7 +111,7 @@ impl Database {
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    // What these hold is replaced whole.
+    // Each value is replaced whole, so that a panic leaves no half of one.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -173,7 +173,7 @@ pub(crate) fn error_of(operation: &'static str, error: rusqlite::Error) -> Error
             Kind::Unavailable,
             "the store is open elsewhere; close it there first",
         ),
-        Some(ErrorCode::DiskFull) => (Kind::Full, ""),
+        Some(ErrorCode::DiskFull) => (Kind::Full, "the disk is full; free some space"),
         Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
             (Kind::Corrupt, "the database is damaged")
         }
@@ -183,7 +183,7 @@ pub(crate) fn error_of(operation: &'static str, error: rusqlite::Error) -> Error
         ),
         Some(ErrorCode::TooBig) => (Kind::TooLarge, "it is longer than SQLite allows"),
         Some(ErrorCode::SystemIoFailure) => (Kind::Unavailable, "the disk does not work"),
-        _ => (Kind::Internal, ""),
+        _ => (Kind::Internal, "SQLite reported an unexpected error"),
     };
     Error::new(kind, operation, message).because(error)
 }

@@ -4,9 +4,8 @@ use std::{path::PathBuf, sync::Arc};
 
 use async_trait::async_trait;
 use larder::{
-    Backend, DiskUsage, Driver, Error, Kind, Result, StoreUrl, Unlocker,
-    api::{BlobStore, CollectionStore, Secrets},
-    engine::FileSecrets,
+    Backend, DiskUsage, Driver, Error, FileSecrets, Kind, Result, Secrets, StoreUrl, Unlocker,
+    api::{BlobStore, CollectionStore},
 };
 
 use crate::{SqliteStore, database::error_of};

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use larder_sqlite::SqliteStore;
 use larder_store_testkit::suite::Subject;
 
+// ANCHOR: suites
 async fn subject() -> larder::Result<Subject<SqliteStore>> {
     let dir = Arc::new(tempfile::tempdir().expect("a folder"));
     let again = Arc::clone(&dir);
@@ -27,3 +28,4 @@ mod collections {
 }
 
 larder_store_testkit::model_suite!(blobs: subject, collections: subject);
+// ANCHOR_END: suites

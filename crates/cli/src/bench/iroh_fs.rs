@@ -111,7 +111,7 @@ impl TargetStore for OpenIrohFs {
     }
 
     async fn close(&self) -> Result<()> {
-        // What was acknowledged may still have to be committed.
+        // Acknowledged changes may still have to be committed.
         self.0.sync_db().await?;
         Ok(self.0.shutdown().await?)
     }

@@ -39,7 +39,7 @@ pub struct Cell {
 }
 
 impl Cell {
-    /// The middle one; of two, their mean. `None` where nothing was measured.
+    /// The median of the samples; of an even number, the mean of the two middle ones. `None` if nothing was measured.
     pub fn median(&self) -> Option<f64> {
         let mut sorted = self.samples.clone();
         sorted.sort_by(f64::total_cmp);
@@ -120,7 +120,7 @@ fn significant(value: f64) -> String {
 /// The results of a measurement.
 #[derive(Debug, Clone, Serialize)]
 pub struct Report {
-    /// Where.
+    /// The machine that the benchmark ran on.
     pub machine: Machine,
     /// The size of the loads.
     pub scale: f64,

@@ -13,27 +13,27 @@ use crate::{
     app::App,
     args,
     item::{Columns, Item, ItemKind},
-    observed::{failures, name_of, observe, summary},
+    observed::{advice, failures, name_of, observe, summary},
     output::Shown,
     problem::{Exit, Problem, Report, is_about_one},
 };
 
 /// Store files and folders, each under its name
 ///
-/// Each path is stored under its last component. A name that is taken gets the new content, and
-/// `gc` then frees the old. A link that is named is followed; links inside a folder are left out.
+/// Each path is stored under its last component. An existing name gets the new content, and
+/// `gc` then frees the old content. A link given as a path is followed; links inside a folder are left out.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Files and folders; `-` is standard input
     #[arg(required = true, value_name = "PATH")]
     paths: Vec<PathBuf>,
-    /// Another name, for one path
+    /// Store under this name instead; for one path
     #[arg(long, value_parser = args::name())]
     name: Option<String>,
-    /// Succeed also where files cannot be read, or have names that cannot be stored; they are left out either way
+    /// Succeed even if files cannot be read or have names that cannot be stored; they are left out either way
     #[arg(long)]
     skip_unreadable: bool,
-    /// Take folders too that a CACHEDIR.TAG marks as caches, such as cargo's `target`
+    /// Include folders that a CACHEDIR.TAG marks as caches, such as cargo's `target`
     #[arg(long)]
     include_caches: bool,
 }
@@ -55,7 +55,11 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
     let mut heading = Some(columns.heading());
     let mut exit = Exit::Done;
     for (path, name) in args.paths.iter().zip(names) {
-        let added = match add(app, &store, path, name, &args).await {
+        let added = match name {
+            Ok(name) => add(app, &store, path, name, &args).await,
+            Err(error) => Err(error),
+        };
+        let added = match added {
             Ok(added) => added,
             // The next one may be better.
             Err(error) if args.paths.len() > 1 && is_about_one(&error) => {
@@ -69,14 +73,15 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
             app.out.done_heading(heading);
         }
         say(app, path, &added, columns);
-        let Some(what) = failures(&added.left_out, "were left out") else {
+        let Some(what) = failures(&app.out, &added.left_out, "were left out") else {
             continue;
         };
         if args.skip_unreadable {
-            app.out.note(format_args!("{}: {what}", path.display()));
+            let path = path.to_string_lossy();
+            app.out.note(format_args!("{}: {what}", Shown(&path)));
             continue;
         }
-        let advice = "make them readable, or shorten their names, and add it again; --skip-unreadable accepts that";
+        let advice = advice(&added.left_out, "add") + "; --skip-unreadable accepts that";
         Report::of(&Problem::new(what, advice).into()).say(app.out);
         exit = Exit::Failed;
     }
@@ -131,8 +136,9 @@ fn is_stdin(path: &Path) -> bool {
     path == Path::new("-")
 }
 
-/// The name for each path; all are known before anything is stored.
-fn names(args: &Args) -> Result<Vec<String>> {
+/// Returns the name for each path, or the error of one that is not there, if the others can be stored. All are known
+/// before anything is stored.
+fn names(args: &Args) -> Result<Vec<Result<String>>> {
     if let Some(name) = &args.name {
         if args.paths.len() > 1 {
             return Err(Problem::usage(
@@ -141,24 +147,31 @@ fn names(args: &Args) -> Result<Vec<String>> {
             )
             .into());
         }
-        return Ok(vec![name.clone()]);
+        return Ok(vec![Ok(name.clone())]);
     }
-    let mut names: Vec<String> = Vec::with_capacity(args.paths.len());
+    let mut names: Vec<Result<String>> = Vec::with_capacity(args.paths.len());
     for path in &args.paths {
         if is_stdin(path) {
             return Err(
                 Problem::usage("standard input has no name", "give it one with --name").into(),
             );
         }
-        let name = name_of(path)?;
-        if names.contains(&name) {
+        let name = match name_of(path) {
+            Ok(name) => name,
+            Err(error) if args.paths.len() > 1 && is_about_one(&error) => {
+                names.push(Err(error));
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
+        if names.iter().flatten().any(|other| *other == name) {
             return Err(Problem::usage(
                 format!("two paths would be stored under the name {name:?}"),
                 "add one of them with a command of its own, with --name",
             )
             .into());
         }
-        names.push(name);
+        names.push(Ok(name));
     }
     Ok(names)
 }

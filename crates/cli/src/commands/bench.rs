@@ -18,9 +18,9 @@ use crate::{
 /// The largest scale: a large blob of 64 GiB.
 const MAX_SCALE: f64 = 64.0;
 
-/// Measure stores side by side
+/// Compare the speed of stores
 ///
-/// Stores are made in folders below the ones named, and deleted again; a store that is there is
+/// Stores are made in folders below the given ones, and deleted again; an existing store is
 /// not touched. At scale 1 a run stores 10,000 blobs of 1 KiB, as many of 16 KiB, and one of 1 GiB.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -28,7 +28,7 @@ pub(crate) struct Args {
     /// any, redb in your data folder
     #[arg(value_name = "STORE", value_parser = args::url)]
     stores: Vec<StoreUrl>,
-    /// Another kind of store to compare with
+    /// Compare with this other kind of store too
     #[arg(long)]
     against: Option<Against>,
     /// Size of the loads

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use anyhow::Result;
 use futures_util::TryStreamExt;
-use larder::{Blobs, Bytes, Format, Listing};
+use larder::{BlobStatus, Blobs, Bytes, Format, Listing};
 use tokio::io::AsyncWriteExt;
 
 use super::get::{From, in_group, no_file, not_here};
@@ -24,7 +24,7 @@ pub(crate) struct Args {
     /// A hash, the name of a stored file, NAME/path of a file in a stored folder, or GROUP/REPO/PATH
     #[arg(value_name = "NAME", value_parser = args::name())]
     what: String,
-    /// Only these bytes: A..B, A.. or ..B, counted from 0, without B itself
+    /// Write only these bytes: A..B, A.. or ..B, counted from 0, without B itself; B may be beyond the end, A may not
     #[arg(long, value_name = "A..B")]
     range: Option<ByteRange>,
     #[command(flatten)]
@@ -33,13 +33,13 @@ pub(crate) struct Args {
 
 pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
     let store = app.existing_store().await?;
-    let range = args.range.map_or(0..u64::MAX, |range| range.0);
+    let range = args.range.clone().map_or(0..u64::MAX, |range| range.0);
     let mut pieces = match in_group(&store, &args.what).await? {
         Some(place) => {
             if let Some(absent) = absent(&place).await? {
                 args.from.fetch(app, &store, &[absent]).await?;
             }
-            of_group(&place, &args.what, range).await?
+            of_group(&place, &args, range).await?
         }
         None => of_store(store.blobs(), &args.what, range).await?,
     };
@@ -57,7 +57,24 @@ async fn of_store(blobs: &Blobs, what: &str, range: Range<u64>) -> Result<Listin
     if named.root.format != Format::Raw {
         return Err(is_folder(what).into());
     }
+    if let Some(BlobStatus::Complete { size }) = blobs.status(named.root.hash).await? {
+        check_start(&range, size)?;
+    }
     Ok(blobs.read(named.root.hash, range))
+}
+
+/// Checks that a range does not begin beyond the end: there is nothing to write, and its offsets are wrong.
+fn check_start(range: &Range<u64>, size: u64) -> Result<(), Problem> {
+    match range.start > size {
+        false => Ok(()),
+        true => Err(Problem::new(
+            format!(
+                "the range begins at byte {}, and the file has {size} byte(s)",
+                range.start
+            ),
+            "write a range that begins within the file",
+        )),
+    }
 }
 
 /// Returns the file of a group that is meant, if its bytes are not here.
@@ -73,7 +90,8 @@ async fn absent(place: &Place) -> Result<Option<Absent>> {
 }
 
 /// The bytes of a file of a group.
-async fn of_group(place: &Place, what: &str, range: Range<u64>) -> Result<Listing<Bytes>> {
+async fn of_group(place: &Place, args: &Args, range: Range<u64>) -> Result<Listing<Bytes>> {
+    let what = &args.what;
     let (Some(member), Some(path)) = (&place.member, &place.path) else {
         return Err(is_folder(what).into());
     };
@@ -88,8 +106,9 @@ async fn of_group(place: &Place, what: &str, range: Range<u64>) -> Result<Listin
         .into());
     };
     if !repo.has(&entry).await? {
-        return Err(not_here(path).into());
+        return Err(not_here(path, args.from).into());
     }
+    check_start(&range, entry.size)?;
     Ok(repo.read_entry(&entry, range))
 }
 

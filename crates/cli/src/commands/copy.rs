@@ -9,6 +9,7 @@ use anyhow::Result;
 use larder::{StoreUrl, groups::Groups};
 use serde::Serialize;
 
+use super::affected::{self, Also};
 use crate::{
     app::App,
     args,
@@ -17,19 +18,20 @@ use crate::{
     problem::{Exit, Problem},
 };
 
-/// Copy everything from one store to another; run it again to go on
+/// Copy everything from one store to another; run it again to continue
 ///
-/// Blobs, complete or not, names, collections and records. TO keeps all that it has, and that is
-/// not copied again, so that an interrupted copy goes on where it stopped.
+/// Copies blobs, complete or not, names, collections and records. TO keeps everything that it has, and that is
+/// not copied again, so that an interrupted copy continues where it stopped. What is damaged or missing in FROM is
+/// named, and all else is copied.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// The store to read
     #[arg(value_parser = args::url)]
     from: StoreUrl,
-    /// The store to write; it is made where there is none
+    /// The store to write; it is created if it is missing
     #[arg(value_parser = args::url)]
     to: StoreUrl,
-    /// Take the name or the entry of FROM if both have one and they differ
+    /// Take the name or entry of FROM if both stores have one and they differ
     #[arg(long)]
     overwrite: bool,
 }
@@ -41,6 +43,8 @@ struct Copied {
     bytes: u64,
     /// Blobs that TO had already.
     already_there: u64,
+    /// Blobs that are damaged or missing in FROM.
+    unreadable: u64,
     names: u64,
     entries: u64,
     records: u64,
@@ -81,21 +85,27 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
     check_places(&args)?;
     let from = app.open_existing(&args.from).await?;
     let to = app.open(&args.to).await?;
-    // What cannot be merged is known before anything is copied.
+    // Names that cannot be merged are reported before anything is copied.
     if !args.overwrite {
         rest::check_names(from.blobs(), to.blobs()).await?;
     }
     let ours = rest::own_repos(&to).await?;
     let mut copied = Copied::default();
-    blobs::copy(app, from.blobs(), to.blobs(), &mut copied).await?;
+    let unreadable = blobs::copy(app, from.blobs(), to.blobs(), &mut copied).await?;
     if Groups::exist_in(from.collections()).await? {
         // Before the entries that say that they are there.
         copied.keys = rest::copy_keys(&from, &to).await?;
     }
     rest::copy_entries(&from, &to, args.overwrite, &mut copied).await?;
     rest::copy_records(&from, &to, &ours, &mut copied).await?;
-    // Names come last: whatever has one is there.
+    // Names come last: whatever has one is there, as far as it can be read.
     rest::copy_names(from.blobs(), to.blobs(), &mut copied).await?;
+    if !unreadable.is_empty() {
+        // Groups of TO would take what was in FROM for what is here.
+        Groups::forget_files(to.collections()).await?;
+        affected::show(app.out, from.blobs(), &unreadable, Also::Nothing).await?;
+        affected::show_of_groups(app.out, &from, &unreadable).await?;
+    }
     let text = format!(
         "copied {} blob(s), {}; {} already there; {} name(s), {} entries, {} record(s)",
         Count(copied.blobs),
@@ -109,6 +119,20 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
     if copied.keys > 0 {
         app.out
             .note("both stores are in its groups now, as two devices of yours");
+    }
+    if copied.unreadable > 0 {
+        return Err(Problem::new(
+            format!(
+                "{} blob(s) are damaged or missing in FROM, and were not copied; all else was",
+                Count(copied.unreadable)
+            ),
+            format!(
+                "`larder verify --repair --store {}` marks them as missing; add, put, fetch or sync them there again, \
+                 then run this again: it goes on",
+                args.from
+            ),
+        )
+        .into());
     }
     Ok(Exit::Done)
 }

@@ -1,4 +1,4 @@
-//! `larder fetch`: gets what a ticket names from whoever serves it.
+//! `larder fetch`: gets the file or folder of a ticket from the peer that serves it.
 
 use std::{
     fmt,
@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use indicatif::ProgressBar;
 use larder::{
     Blobs, Format, Kind, Root, TagName,
@@ -19,7 +19,7 @@ use larder::{
 };
 use serde::Serialize;
 
-use super::get::{not_written, text};
+use super::get::{Origin, not_written, text};
 use crate::{
     app::App,
     args,
@@ -33,15 +33,19 @@ use crate::{
 /// The prefix of the name that a blob has until it is complete, so that `gc` keeps it.
 pub(crate) const INCOMPLETE: &str = "incomplete:";
 
-/// Fetch what a ticket names; run it again to go on
+/// The advice where only this machine is asked.
+const ON_THIS_MACHINE: &str = "with --loopback only this machine is asked: check that `larder serve` still runs here, or \
+     leave --loopback out; then run it again: it goes on where it stopped";
+
+/// Fetch the file or folder of a ticket; run it again to continue
 ///
-/// Blobs that are here are not fetched again: after an interruption, the same command goes on.
+/// Blobs that are here are not fetched again: after an interruption, the same command continues.
 /// Every byte is verified before it is stored.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// The ticket that `larder serve`, or another iroh program, printed
     ticket: String,
-    /// The name to store it under; without it, that of the folder as it was served, or the start of the hash
+    /// The name to store it under (default: the served folder's name, or the start of the hash)
     #[arg(long, value_parser = args::name())]
     name: Option<String>,
     /// Write it into this folder too, as `larder get` does
@@ -49,7 +53,7 @@ pub(crate) struct Args {
     output: Option<PathBuf>,
     #[command(flatten)]
     how: args::OutputHow,
-    /// Time to wait for the other side to answer, and for each part of what it sends
+    /// Time to wait for the other side to answer, and for each part that it sends
     #[arg(long, default_value = "30s", value_parser = args::duration, value_name = "TIME")]
     timeout: Duration,
     #[command(flatten)]
@@ -70,15 +74,23 @@ pub(crate) struct Report {
 
 pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
     let text = args.ticket.trim();
-    let ticket: BlobTicket = text.parse().map_err(|error| {
-        Problem::usage(
-            format!("this is not a ticket, or one of its characters is wrong: {error}"),
-            match text.starts_with("larder") {
-                true => "an invite to a group is joined with `larder group join INVITE`",
-                false => "copy the whole word that `larder serve` printed, from `blob` on",
-            },
-        )
+    let ticket: BlobTicket = text.parse().map_err(|_| {
+        // The error of the parser speaks of bytes and tags.
+        let whole = "copy the whole word that `larder serve` printed, from `blob` on";
+        match text {
+            _ if text.starts_with("larder") => Problem::usage(
+                "this is not a ticket, but an invite to a group",
+                "an invite to a group is joined with `larder group join INVITE`",
+            ),
+            _ if text.starts_with("blob") => {
+                Problem::usage("the ticket is cut or mistyped", format!("{whole}, again"))
+            }
+            _ => Problem::usage("this is not a ticket", whole),
+        }
     })?;
+    if let Some(dir) = &args.output {
+        args::check_folder(dir)?;
+    }
     let store = app.store().await?;
     let blobs = store.blobs();
     // Addresses alone need no third party's help.
@@ -102,7 +114,7 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
     app.out.result(&report, &report)?;
     match report
         .written
-        .and_then(|got| not_written(&got.left_out, false))
+        .and_then(|got| not_written(&app.out, &got.left_out, Origin::Store))
     {
         None => Ok(Exit::Done),
         Some(problem) => Err(problem.into()),
@@ -124,7 +136,7 @@ async fn own_name(blobs: &Blobs, root: Root) -> Result<Option<TagName>> {
         return Ok(None);
     };
     let free = free_name(blobs, &name, root).await?;
-    Ok(TagName::try_from(free.as_str()).ok())
+    Ok(files::tag_of(&free).ok())
 }
 
 /// Returns `name`, or the first of `name-2`, `name-3`, … that nothing else is stored under.
@@ -153,7 +165,7 @@ pub(crate) async fn fetch_ticket(
     let root = to_engine_root(ticket.hash_and_format());
     let by_hash = root.hash.fmt_short();
     let told = name.unwrap_or(&by_hash);
-    let mut tag = TagName::try_from(told)?;
+    let mut tag = files::tag_of(told)?;
     let incomplete = TagName::try_from(format!("{INCOMPLETE}{told}").as_str())?;
     // Under a fresh key: who serves need not learn that it is the device that they know from elsewhere.
     let endpoint = bind(EndpointOptions::new(reach)).await?;
@@ -174,7 +186,15 @@ pub(crate) async fn fetch_ticket(
     }
     .await;
     endpoint.close().await;
-    let fetched = fetched.with_context(|| format!("cannot fetch {}", root.hash.fmt_short()))?;
+    let fetched = fetched.map_err(|error| {
+        let what = format!("cannot fetch {}", root.hash.fmt_short());
+        let is_alone = error.kind() == Kind::Unavailable && reach == Reach::Loopback;
+        let error = anyhow::Error::from(error);
+        match is_alone {
+            true => error.context(Problem::new(what, ON_THIS_MACHINE)),
+            false => error.context(what),
+        }
+    })?;
     if name.is_none()
         && let Some(own) = own_name(blobs, root).await?
     {

@@ -1,4 +1,4 @@
-//! `larder gc`: deletes what no name reaches.
+//! `larder gc`: deletes blobs that no name reaches.
 
 use std::time::{Duration, SystemTime};
 
@@ -13,12 +13,13 @@ use crate::{
     problem::{Exit, Problem},
 };
 
-/// Delete what no name reaches
+/// Delete blobs that no name or group reaches
 ///
-/// Whatever a name or a group reaches stays. `rm` and `group leave` delete no bytes by themselves: this does.
+/// `rm` and `group leave` only remove names and groups. This command deletes their bytes, unless another name or group
+/// reaches them.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Keep what was stored so recently, whether a name reaches it or not: 30s, 5m, 12h, 7d
+    /// Keep blobs that were stored within this time, even if no name reaches them: 30s, 5m, 12h, 7d
     #[arg(long, default_value = "0s", value_parser = args::duration, value_name = "TIME")]
     grace: Duration,
 }
@@ -38,7 +39,7 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
     let done = store.blobs().collect(keep_newer).await?;
     match store.reclaim_space().await {
         Err(error) if error.kind() == Kind::Full => {
-            // What was deleted is gone; the rest of its space is given back once there is room to do it.
+            // The blobs are deleted; the rest of their space is given back once there is room to do it.
             tracing::info!(%error, "space is given back later");
         }
         other => other?,

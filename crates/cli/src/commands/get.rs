@@ -6,7 +6,7 @@ use anyhow::Result;
 use futures_util::TryStreamExt;
 use larder::{
     Store,
-    files::{self, Got, LeftOut, Stored},
+    files::{self, Got, LeftOut, Reason, Stored},
     groups::{Member, Named, Policy, Repo},
 };
 
@@ -14,18 +14,18 @@ use crate::{
     app::App,
     args,
     endpoint::Endpoint,
-    find::{find, is_absence},
-    groups::{Absent, Place, fetch, known, member_name, place},
+    find::{find, is_absence, looks_escaped},
+    groups::{Absent, ONLINE, Place, fetch, known, member_name, place},
     observed::{failures, observe},
-    output::{Bytes, Count, Shown},
+    output::{Bytes, Count, Output, Shown},
     problem::{Exit, Problem},
 };
 
 /// Write a stored file or folder into a folder on disk
 ///
-/// The files of a folder come directly into DIR, a file under its name; of a group, each member's into a folder of
-/// its name. Every name is checked before anything is written: none can leave DIR. A file that cannot be written is
-/// named, and the others are written. Files that are there with the same content are left alone, so that an
+/// The files of a folder go directly into DIR, a file under its name. Of a group, each member's files go into a folder
+/// of the member's name. Every name is checked before anything is written: none can leave DIR. A file that cannot be
+/// written is reported, and the others are written. Existing files with the same content are left alone, so that an
 /// interrupted run can be repeated.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -41,10 +41,10 @@ pub(crate) struct Args {
 /// The options for files of a group that are not here.
 #[derive(Debug, Clone, Copy, clap::Args)]
 pub(crate) struct From {
-    /// Ask no other member for files whose bytes are not here
+    /// Do not ask other members for files whose bytes are not here
     #[arg(long)]
     offline: bool,
-    /// Time to look for members who have them
+    /// Time to look for members that have these files
     #[arg(long, default_value = "10s", value_parser = args::duration, value_name = "TIME")]
     timeout: Duration,
     #[command(flatten)]
@@ -62,6 +62,7 @@ impl From {
 }
 
 pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
+    args::check_folder(&args.to.output)?;
     let store = app.existing_store().await?;
     let blobs = store.blobs();
     let place = in_group(&store, &args.name).await?;
@@ -70,7 +71,7 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
         Some(place) => {
             let absent = absent_in(&place).await?;
             args.from.fetch(app, &store, &absent).await?;
-            // What came may be newer than what was listed.
+            // The content that came may be newer than the list.
             files_in(&place).await?
         }
         None => {
@@ -79,7 +80,13 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
         }
     };
     let got = write_out(app, &store, files, &args.to.output, args.to.how).await?;
-    match not_written(&got.left_out, is_in_group) {
+    let origin = match is_in_group {
+        true => Origin::Group {
+            is_offline: args.from.offline,
+        },
+        false => Origin::Store,
+    };
+    match not_written(&app.out, &got.left_out, origin) {
         None => Ok(Exit::Done),
         Some(problem) => Err(problem.into()),
     }
@@ -114,25 +121,39 @@ pub(super) fn text(got: &Got) -> String {
     text
 }
 
+/// The origin of files that are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// The store has them.
+    Store,
+    /// Members of a group have them; they are not asked for them if this is offline.
+    Group { is_offline: bool },
+}
+
 /// Returns the problem that says which files were not written, and what to do about the first reason that there is.
-pub(super) fn not_written(left_out: &LeftOut, is_in_group: bool) -> Option<Problem> {
-    let what = failures(left_out, "were not written")?;
+pub(super) fn not_written(out: &Output, left_out: &LeftOut, origin: Origin) -> Option<Problem> {
+    let what = failures(out, left_out, "were not written")?;
     let has = |reason| left_out.of(reason) > 0;
     let reasons = left_out.counts.keys();
-    let portable = reasons.clone().all(|reason| reason.is_about_portability());
-    let advice = if has(files::Reason::NotHere) && !is_in_group {
+    let is_portable = |reason: &&Reason| reason.is_about_portability();
+    let advice = if has(Reason::NotHere) && origin == Origin::Store {
         "fetch or add it again: what is here is not fetched twice"
-    } else if has(files::Reason::NotHere) {
+    } else if has(Reason::NotHere) && origin == (Origin::Group { is_offline: true }) {
+        ONLINE
+    } else if has(Reason::NotHere) {
         "`larder sync` fetches them from whoever has them; `larder status` says whether anybody has. Files that the \
          policy of the group leaves out come too after `larder group pin GROUP/REPO/PATH`"
-    } else if has(files::Reason::Damaged) {
+    } else if has(Reason::Damaged) {
         "`larder verify --repair` marks what is damaged as missing; then fetch, add or put it again"
-    } else if has(files::Reason::Blocked) {
+    } else if has(Reason::Blocked) {
         "folders and links are never replaced: choose another folder, or move them away"
-    } else if has(files::Reason::InTheWay) {
+    } else if has(Reason::InTheWay) {
         "choose another folder, or replace them with --overwrite"
-    } else if portable {
+    } else if reasons.clone().all(|reason| is_portable(&reason)) {
         "these names are safe on this system, but not on every other: --any-name accepts them"
+    } else if reasons.clone().any(|reason| is_portable(&reason)) {
+        "--any-name accepts the names that are safe on this system; `larder cat NAME` writes one file to a name of your \
+         choice: `larder cat NAME >FILE`"
     } else {
         "`larder cat NAME` writes one file to a name of your choice: `larder cat NAME >FILE`"
     };
@@ -140,11 +161,14 @@ pub(super) fn not_written(left_out: &LeftOut, is_in_group: bool) -> Option<Probl
 }
 
 /// Says which file could not be read.
-pub(super) fn not_here(path: &str) -> Problem {
-    Problem::new(
-        format!("the bytes of {path:?} are not here"),
-        "`larder sync` fetches them from whoever has them; `larder status` says whether anybody has",
-    )
+pub(super) fn not_here(path: &str, from: From) -> Problem {
+    let advice = match from.offline {
+        true => ONLINE,
+        false => {
+            "`larder sync` fetches them from whoever has them; `larder status` says whether anybody has"
+        }
+    };
+    Problem::new(format!("the bytes of {path:?} are not here"), advice)
 }
 
 /// Returns the place that `text` names if it begins with a group. An item that the store itself has
@@ -231,7 +255,12 @@ pub(super) fn no_file(path: &str) -> Problem {
     let path = path.trim_end_matches('/');
     Problem::new(
         format!("there is no file {path:?} in that repo"),
-        "`larder ls GROUP/REPO` shows its files",
+        match looks_escaped(path) {
+            true => {
+                "a name that is shown with \\u{…} cannot be typed so: `larder get GROUP/REPO -o DIR --any-name` writes it"
+            }
+            false => "`larder ls GROUP/REPO` shows its files",
+        },
     )
 }
 

@@ -5,7 +5,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use larder::{BlobStatus, Blobs, Format, Hash, Root, Store, groups::TAG_PREFIX, iroh::load_folder};
 use serde::Serialize;
 
-use super::get::in_group;
+use super::get::{in_group, no_file};
 use crate::{
     app::App,
     args,
@@ -19,10 +19,10 @@ use crate::{
 /// The number of files that are looked at in advance.
 const IN_FLIGHT: usize = 64;
 
-/// List what is stored: names and groups, or the files of one
+/// List names and groups, or the files of one
 ///
-/// Without a name, the names and the groups of the store; with one, the files of a folder, the members of a
-/// group, or the files in the repo of one. Says how much is here of what is incomplete. With -v,
+/// Without a name, lists the names and groups of the store; with one, the files of a folder, the members of a
+/// group, or the files in a member's repo. Shows how much of an incomplete item is here. With -v,
 /// lines end with hashes.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -30,7 +30,7 @@ pub(crate) struct Args {
     /// the store
     #[arg(value_parser = args::name(), conflicts_with = "blobs")]
     name: Option<String>,
-    /// List every blob, whether a name reaches it or not
+    /// List every blob, even those that no name reaches
     #[arg(long)]
     blobs: bool,
 }
@@ -74,7 +74,7 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
 async fn list_groups(app: &App, store: &Store, columns: Columns) -> Result<()> {
     if let Some(groups) = known(store).await? {
         for group in groups.groups() {
-            let item = of_group(&group).await?;
+            let item = of_group(store.blobs(), &group).await?;
             app.out.result(&item, columns.line(&item))?;
         }
     }
@@ -82,25 +82,34 @@ async fn list_groups(app: &App, store: &Store, columns: Columns) -> Result<()> {
 }
 
 async fn list_place(app: &App, blobs: &Blobs, place: &Place, columns: Columns) -> Result<()> {
-    app.out.heading(columns.heading())?;
     let Some(member) = &place.member else {
+        app.out.heading(columns.heading())?;
         for member in place.group.members().await? {
-            let item = of_repo(&member).await?;
+            let item = of_repo(blobs, &member).await?;
             app.out.result(&item, columns.line(&item))?;
         }
         return Ok(());
     };
     let path = place.path.as_deref().unwrap_or_default();
+    // Over the first line; of nothing there is none.
+    let mut heading = Some(columns.heading());
     let mut files = member.repo.list(path).await?;
     while let Some(larder::groups::Named { name, entry }) = files.try_next().await? {
         // The file itself, or what is in the folder; not what only begins alike.
         let rest = &name.as_str()[path.len()..];
         if path.is_empty() || path.ends_with('/') || rest.is_empty() || rest.starts_with('/') {
             let item = of_file(blobs, &name, &entry).await?;
+            if let Some(heading) = heading.take() {
+                app.out.heading(heading)?;
+            }
             app.out.result(&item, columns.line(&item))?;
         }
     }
-    Ok(())
+    match heading {
+        Some(_) if !path.is_empty() => Err(no_file(path).into()),
+        Some(heading) => Ok(app.out.heading(heading)?),
+        None => Ok(()),
+    }
 }
 
 async fn list_folder(app: &App, blobs: &Blobs, name: &str, columns: Columns) -> Result<()> {

@@ -3,6 +3,7 @@
 pub(crate) mod add;
 #[cfg(test)]
 mod advice;
+pub(crate) mod affected;
 pub(crate) mod bench;
 pub(crate) mod cat;
 pub(crate) mod copy;
@@ -27,12 +28,12 @@ use clap::{Parser, Subcommand};
 
 use crate::{app::App, args::Global, problem::Exit};
 
-/// Keeps folders, serves and fetches them, verified; and keeps the files of private groups on all of
-/// their members' devices.
+/// Stores folders, and serves and fetches them verified. Replicates the files of private groups to all
+/// devices of their members.
 ///
 /// A store is a URL: redb:DIR (a folder on this machine), veilid:DIR (a Veilid node's folder, encrypted
 /// under a key in the system's keychain; with veilid+insecure:DIR the key lies in the same folder) or
-/// mem: (in memory, gone at the end).
+/// mem: (in memory, lost when the command ends).
 #[derive(Debug, Parser)]
 #[command(name = "larder", version, after_help = EXIT_CODES, max_term_width = 100)]
 pub(crate) struct Args {
@@ -44,14 +45,14 @@ pub(crate) struct Args {
 
 /// Shown below the help.
 const EXIT_CODES: &str = "\
-Exit codes: 0 done; 1 failed; 2 wrong usage; 3 verify found damage that is not repaired; \
+Exit codes: 0 done; 1 failed; 2 wrong usage; 3 verify found something missing, or damage that is not repaired; \
 130 interrupted (ctrl-c; `larder serve`, `larder share` and `larder sync --watch` end so, with 0); 143 terminated. A second \
 ctrl-c ends at once.
 LARDER_LOG=debug shows what happens inside, on stderr.
 A redb store keeps its keys encrypted; LARDER_SECRETS_KEY names the file of the key that opens them \
 (without it, one in your configuration folder), LARDER_PASSWORD is a password instead.";
 
-/// Each command's help is the doc comment of its arguments: one here would hide all but its own line.
+/// The commands. The doc comment of a command's arguments is its help: one here would hide all but its own line.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Add(add::Args),
@@ -73,7 +74,7 @@ pub(crate) enum Command {
     Fetch(fetch::Args),
     Bench(bench::Args),
     Demo(demo::Args),
-    /// Print the completions for a shell
+    /// Print the completion script for a shell
     Completions {
         /// The shell
         shell: clap_complete::Shell,

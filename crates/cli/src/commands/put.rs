@@ -1,6 +1,9 @@
 //! `larder put`: files into a group.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context, Result};
 use larder::{
@@ -13,31 +16,31 @@ use crate::{
     app::App,
     args,
     groups::{self, PutOptions, label, pick},
-    observed::{failures, list, name_of, observe, summary},
+    observed::{advice, failures, list, name_of, observe, summary},
     output::{Bytes, Count, Shown},
     problem::{Exit, Problem, Report, is_about_one},
 };
 
 /// Put files and folders into a group
 ///
-/// Each path comes into your repo under its last component, sealed. A file that is there is
-/// replaced; one of the same length and time is taken for the same. A link that is named is followed; links
-/// inside a folder are left out. Others have it when they meet this store: `larder sync`.
+/// Each path goes into your repo under its last component, encrypted. An existing file is
+/// replaced; a file of equal length and time counts as unchanged. A link given as a path is followed; links
+/// inside a folder are left out. Other members get the files when they meet this store: `larder sync`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Files and folders; `-` is standard input
     #[arg(required = true, value_name = "PATH")]
     paths: Vec<PathBuf>,
-    /// The group; may be left out where there is one
+    /// The group; may be left out if there is only one
     #[arg(long)]
     group: Option<String>,
-    /// Another name, for one path
+    /// Put under this name instead; for one path
     #[arg(long, value_parser = args::name())]
     name: Option<String>,
     /// The folder in your repo to put them into
     #[arg(long, value_name = "FOLDER")]
     to: Option<String>,
-    /// Remove files from the repo's folder that the folder here does not have
+    /// Remove files from the repo's folder that the folder on disk does not have
     #[arg(long)]
     mirror: bool,
     #[command(flatten)]
@@ -56,7 +59,16 @@ struct Line {
 pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
     let store = app.store_of_groups().await?;
     check_names(&args)?;
-    let group = pick(&store.groups().await?, args.group.as_deref()).await?;
+    let groups = store.groups().await?;
+    if args.group.is_none() && groups.groups().len() > 1 {
+        return Err(Problem::usage(
+            "this store is in several groups",
+            "name one with --group GROUP; `larder group ls` shows them",
+        )
+        .into());
+    }
+    let group = pick(&groups, args.group.as_deref()).await?;
+    drop(groups);
     let repo = own_repo(&group).await?;
     let mut exit = Exit::Done;
     for path in &args.paths {
@@ -83,6 +95,7 @@ fn is_stdin(path: &Path) -> bool {
 
 /// Checks that each path has a name, before anything is put.
 fn check_names(args: &Args) -> Result<()> {
+    let mut names = BTreeSet::new();
     match &args.name {
         Some(_) if args.paths.len() > 1 => Err(Problem::usage(
             "--name is for one path",
@@ -96,7 +109,17 @@ fn check_names(args: &Args) -> Result<()> {
                     Problem::usage("standard input has no name", "give it one with --name");
                 return Err(problem.into());
             }
-            name_of(path).map(drop)
+            match name_of(path) {
+                // It is named in its turn, and the others are put.
+                Err(error) if args.paths.len() > 1 && is_about_one(&error) => Ok(()),
+                Err(error) => Err(error),
+                Ok(name) if !names.insert(name.clone()) => Err(Problem::usage(
+                    format!("two paths would be put under the name {name:?}"),
+                    "put one of them with a command of its own, with --name",
+                )
+                .into()),
+                Ok(_) => Ok(()),
+            }
         }),
     }
 }
@@ -147,36 +170,34 @@ pub(crate) async fn say(
     let name = Shown(&line.path);
     if done.removed.count > 0 {
         let text = format!("{name}: removed from the repo:");
-        app.out.note(list(text, &done.removed));
+        app.out.note(list(&app.out, text, &done.removed));
     }
     if done.kept.count > 0 {
         let count = Count(done.kept.count);
         let text = format!(
-            "{name}: {count} file(s) are in the repo and not in the folder; they stay there, and `larder put --mirror` \
-             removes them:"
+            "{name}: {count} file(s) are in the repo and not in the folder; they stay there: `larder rm` removes them, and \
+             `larder put --mirror` those whose folder is not empty:"
         );
-        app.out.note(list(text, &done.kept));
+        app.out.note(list(&app.out, text, &done.kept));
     }
     if let Some(text) = summary(&done.left_out) {
         app.out.note(format_args!("{name}: {text}"));
     }
-    let Some(what) = failures(&done.left_out, "were left out") else {
+    let Some(what) = failures(&app.out, &done.left_out, "were left out") else {
         return Ok(true);
     };
     if accepted {
         app.out.note(format_args!("{name}: {what}"));
         return Ok(true);
     }
-    let advice = "make them readable, or shorten their names, and put it again; the repo keeps what it has of them";
+    let advice = advice(&done.left_out, "put") + "; the repo keeps what it has of that";
     Report::of(&Problem::new(what, advice).into()).say(app.out);
     Ok(false)
 }
 
 /// The repo that this store writes in a group.
 pub(crate) async fn own_repo(group: &Group) -> Result<Repo> {
-    let repos = group.repos().await?;
-    let own = repos.into_iter().find(Repo::is_ours);
-    own.ok_or_else(|| {
+    group.own_repo().await?.ok_or_else(|| {
         Problem::new(
             "you have no repo in this group",
             "ask for an invite that lets you write, and `larder group join` it",

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use larder::{
-    Kind, TagName, files,
+    Kind, files,
     groups::{Changes, Repo},
 };
 use serde::Serialize;
@@ -16,7 +16,7 @@ use crate::{
     problem::{Exit, Problem},
 };
 
-/// Remove names, or files of your repo; `gc` then frees what nothing names any more
+/// Remove names, or files of your repo; `gc` then frees their space
 ///
 /// The blobs of a removed name stay until `gc`, as another name may reach them too.
 #[derive(Debug, clap::Args)]
@@ -24,7 +24,7 @@ pub(crate) struct Args {
     /// Names, as `larder ls` shows them, or GROUP/REPO/PATH of files in a repo of yours
     #[arg(required = true, value_name = "NAME", value_parser = args::name())]
     names: Vec<String>,
-    /// Remove folders of a repo, with all that is in them
+    /// Remove folders of a repo with everything in them
     #[arg(short, long)]
     recursive: bool,
 }
@@ -64,7 +64,7 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
             in_repos.push((name, repo, changes));
             continue;
         }
-        let tag = TagName::try_from(name.as_str())?;
+        let tag = files::tag_of(&name)?;
         match tags.get(&tag).await? {
             Some(root) => found.push((name, tag, root)),
             None => return Err(Problem::no_such_name(&name).into()),

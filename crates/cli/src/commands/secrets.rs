@@ -10,11 +10,12 @@ use crate::{
     problem::{Exit, Problem},
 };
 
-/// Show where the key lies that opens the keys of your stores
+/// Show the path of the key file that opens the keys of your stores
 ///
-/// A redb store keeps the keys of its groups in a file that another file opens, or a password (LARDER_PASSWORD).
-/// Back that file up, away from the store: without it the groups in a store cannot be opened again. To restore,
-/// put the store's folder and the file back, or name the file with LARDER_SECRETS_KEY.
+/// A redb store keeps the keys of its groups in an encrypted file. A key file opens it, or a password
+/// (LARDER_PASSWORD).
+/// Back the key file up, away from the store: without it the groups in a store cannot be opened again. To restore,
+/// put the store's folder and the key file back, or name the file with LARDER_SECRETS_KEY.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(subcommand)]

@@ -28,9 +28,8 @@ use crate::{
     find::{Named, find},
     groups::{self, Network},
     item::{Item, as_text},
-    output::{Bytes, Output, Rate, Shown, Time, to_stderr},
+    output::{Bytes, Output, Rate, Shown, Time},
     problem::{Exit, Problem},
-    signalled,
 };
 
 /// The time that peers have to hear that serving ends.
@@ -38,19 +37,19 @@ const GOOD_BYE: Duration = Duration::from_millis(500);
 
 /// Let others fetch stored files and folders, or be a replica of groups
 ///
-/// Prints a ticket for each name and serves until ctrl-c, to anybody unless told otherwise. Only what is
-/// named can be fetched, by whoever has its hash; nobody can write.
+/// Prints a ticket for each name and serves until ctrl-c, to anybody unless told otherwise. Only these
+/// items can be fetched, by anyone who has their hash; nobody can write.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Items to serve: names, NAME/path of a file in a folder, or hashes
-    #[arg(value_name = "NAME", value_parser = args::name(), required_unless_present_any = ["all", "replica"])]
+    #[arg(value_name = "NAME", value_parser = args::name())]
     names: Vec<String>,
     /// Serve everything that has a name
     #[arg(long, conflicts_with = "names")]
     all: bool,
-    /// Keep and serve the groups of this store: the names are invites of kind replica, to groups to
-    /// join first; `-` reads invites from standard input, one a line, which other programs do not see.
-    /// Nothing of them can be read here. Members find it in the local network, unless --public is given
+    /// Keep and serve the groups of this store, without reading them: the names are replica invites to groups to
+    /// join first; `-` reads invites from standard input, one per line, which hides them from other programs.
+    /// Members find the replica in the local network, unless --public is given
     #[arg(long, conflicts_with = "all")]
     replica: bool,
     #[command(flatten)]
@@ -87,14 +86,25 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
     if args.replica {
         return replicate(app, args).await;
     }
+    if args.names.is_empty() && !args.all {
+        return Err(Problem::usage(
+            "nothing is named that should be served",
+            "write the names of items, which `larder ls` shows; --all serves everything that has a name, and --replica \
+             keeps and serves groups without reading them",
+        )
+        .into());
+    }
     let store = app.existing_store().await?;
     let blobs = store.blobs();
     let named = if args.all {
         all(blobs).await?
     } else {
         let mut named = Vec::with_capacity(args.names.len());
-        for name in &args.names {
-            named.push(find(blobs, name).await?);
+        for (at, name) in args.names.iter().enumerate() {
+            // Each once, however often it is named.
+            if !args.names[..at].contains(name) {
+                named.push(find(blobs, name).await?);
+            }
         }
         named
     };
@@ -134,6 +144,7 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
     let router = Router::builder(endpoint.clone())
         .accept(ALPN, provider)
         .spawn();
+    app.ends_itself();
     for (item, root) in items {
         let served = Served {
             ticket: ticket(&endpoint, root).await?.to_string(),
@@ -147,12 +158,12 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
     app.out
         .note("serving until ctrl-c; others run `larder fetch TICKET`");
     let exit = tokio::select! {
-        exit = signalled() => exit,
+        exit = app.signalled() => exit,
         () = stdin_ends(), if args.until_stdin_ends => Exit::Done,
         () = given.show() => Exit::Done,
     };
     given.line.finish_and_clear();
-    // Who does not answer within this has gone.
+    // A peer that does not answer within this time has gone.
     if let Ok(stopped) = tokio::time::timeout(GOOD_BYE, router.shutdown()).await {
         stopped.context("cannot stop serving")?;
     }
@@ -172,16 +183,16 @@ async fn replicate(app: &App, args: Args) -> Result<Exit> {
         )
         .into());
     }
-    let invites = groups::read_invites(&args.names).await?;
-    for invite in &invites {
-        if invite.kind() != InviteKind::Replica {
-            return Err(Problem::usage(
-                "this invite lets its holder read, which a replica must not",
-                "ask for one of `larder group invite --replica`, or `larder group join` the group",
-            )
-            .into());
-        }
-    }
+    // All of them, before any is joined.
+    let invites = groups::read_invites(&args.names, |invite| match invite.kind() {
+        InviteKind::Replica => Ok(()),
+        _ => Err(Problem::usage(
+            "this invite lets its holder read, which a replica must not",
+            "ask for one of `larder group invite --replica`, or `larder group join` the group",
+        )
+        .into()),
+    });
+    let invites = invites.await?;
     let store = app.store().await?;
     let groups = store.groups().await?;
     for invite in &invites {
@@ -312,12 +323,12 @@ struct Announced {
 impl Announced {
     fn say(&self, event: &Event, text: String) {
         if self.out.json {
-            // The events follow the tickets, for whoever reads those.
+            // The events follow the tickets, for programs that read those.
             if let Err(error) = self.out.result(event, "") {
                 tracing::warn!(%error, "an event could not be printed");
             }
-        } else if !self.out.quiet {
-            self.given.line.suspend(|| to_stderr(text));
+        } else {
+            self.given.line.suspend(|| self.out.note(text));
         }
     }
 }

@@ -20,21 +20,22 @@ use crate::{
 
 /// Share a folder with a new group, and serve it
 ///
-/// Makes a group for this folder that is called like it, puts the folder into it, prints an invite and a QR
-/// code, and serves until ctrl-c. Run it again to put what has changed and to serve again: files that were
+/// Makes a group with the folder's name, puts the folder into it, prints an invite and a QR
+/// code, and serves until ctrl-c. Run it again to put changed files and to serve again: files that were
 /// deleted from the folder are then removed from the group too.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// The folder
     folder: PathBuf,
-    /// Another name for the group, and for the folder in it
-    #[arg(long, value_parser = args::name())]
+    /// Use this name for the group, and for the folder in it
+    #[arg(long, value_parser = args::label)]
     name: Option<String>,
     #[command(flatten)]
     invite: As,
     #[command(flatten)]
     member: MemberName,
-    /// Keep files in the group that the folder no longer has. An empty folder removes none: its disk may not be mounted
+    /// Keep files in the group that the folder no longer has. An empty folder never removes files: its disk may
+    /// not be mounted
     #[arg(long)]
     no_mirror: bool,
     #[command(flatten)]
@@ -46,7 +47,10 @@ pub(crate) struct Args {
 pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
     let name = match args.name {
         Some(name) => name,
-        None => name_of(&args.folder)?,
+        None => {
+            let name = name_of(&args.folder)?;
+            args::label(&name).map_err(|error| Problem::usage(error, "give it one with --name"))?
+        }
     };
     if !args.folder.is_dir() {
         return Err(Problem::usage(
@@ -60,9 +64,7 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
     let id = group.id();
     let mut request = args.how.request(&args.folder);
     request.name = Some(name);
-    // An empty folder is more often a disk that is not mounted than a wish to give nothing any more.
-    let is_empty = std::fs::read_dir(&args.folder).is_ok_and(|mut all| all.next().is_none());
-    request.mirror = !args.no_mirror && !is_empty;
+    request.mirror = !args.no_mirror;
     let done = groups::put(app, &repo, &request).await?;
     let is_whole = put::say(app, &group, &args.folder, done, args.how.skip_unreadable).await?;
     drop((group, repo));
@@ -72,6 +74,7 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
         let group = replicator.groups().group(id);
         let group = group.ok_or_else(|| Problem::new("the group is gone", "share it again"))?;
         let at = replicator.addresses();
+        app.ends_itself();
         groups::print_invite(app, &group, args.invite.kind(), at, true).await?;
         app.out.note("serving until ctrl-c");
         go_on(app, &replicator, &[group], false).await

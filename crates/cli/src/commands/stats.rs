@@ -1,4 +1,4 @@
-//! `larder stats`: what a store holds.
+//! `larder stats`: the number of items in a store, and their space.
 
 use std::fmt;
 
@@ -13,9 +13,9 @@ use crate::{
     problem::Exit,
 };
 
-/// Show what a store holds and how much space it takes
+/// Show the number of items in a store and the space that they take
 ///
-/// Counts blobs, names and entries, and asks the backend for the space that they take on the disk.
+/// Counts blobs, names and entries, and asks the backend for the space that they take on disk.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {}
 

@@ -1,26 +1,33 @@
-//! `larder status`: how far this store is with its groups. Asks nobody.
+//! `larder status`: the sync state of this store's groups. It asks no peer.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::{Duration, SystemTime},
+};
 
 use anyhow::Result;
 use indicatif::HumanDuration;
-use larder::groups::{Group, Lack, MemberStatus, Policy};
+use larder::{
+    Store,
+    api::PublicKey,
+    groups::{Group, Lack, MemberStatus, Policy, Repo},
+};
 use serde::Serialize;
 
 use crate::{
     app::App,
-    groups::{self, label, member_name, of_repo, pick, short},
+    groups::{self, of_repo, pick, short},
     output::{Bytes, Count, Shown},
     problem::Exit,
 };
 
-/// Show how far this store is with its groups
+/// Show the sync state of this store's groups
 ///
-/// Shows what this store knows of and has, without asking anybody; `larder sync` asks. With -v, it lists
-/// the addresses too at which members are looked for.
+/// Shows the files that this store knows of and has, without asking any peer; `larder sync` asks. With -v, it lists
+/// also the addresses at which it looks for members.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// A group; without it, all of this store
+    /// A group (default: all groups of this store)
     group: Option<String>,
 }
 
@@ -55,6 +62,17 @@ impl Known {
     }
 }
 
+/// A group, over what is known of it.
+#[derive(Debug, Serialize)]
+#[serde(tag = "kind", rename = "group")]
+struct Head {
+    group: String,
+    id: String,
+    members: usize,
+    /// The access of this store: `write`, `read` or `replica`.
+    access: &'static str,
+}
+
 /// The progress of a repo.
 #[derive(Debug, Serialize)]
 #[serde(tag = "kind", rename = "repo")]
@@ -81,7 +99,7 @@ struct Device {
     group: String,
     /// The name of the device's member; `null` if no member tells that it is theirs.
     member: Option<String>,
-    /// Its key; `null` where none of the member's is known.
+    /// Its key; `null` if no device of the member is known.
     device: Option<String>,
     /// Milliseconds since 1970; `null` for never.
     last_contact: Option<i64>,
@@ -126,19 +144,16 @@ impl Lacking {
 }
 
 impl Device {
-    async fn of(group: &Group, name: &str, status: MemberStatus) -> Result<Self> {
-        Ok(Self {
-            group: name.to_owned(),
-            member: match status.repo {
-                Some(repo) => Some(member_name(group, repo).await?),
-                None => None,
-            },
+    fn of(group: &str, names: &Names, status: MemberStatus) -> Self {
+        Self {
+            group: group.to_owned(),
+            member: status.repo.map(|repo| name_of(names, repo)),
             device: status.device.map(|device| device.to_string()),
             last_contact: status.last_contact,
             in_sync_since: status.in_sync_since,
             they_have: status.they_have.into(),
             we_have: status.we_have.into(),
-        })
+        }
     }
 
     fn text(&self, device: Option<String>) -> String {
@@ -151,7 +166,7 @@ impl Device {
     }
 
     fn state(&self) -> String {
-        // What it has is not known, and what it lacks may be everything.
+        // Its files are not known, and it may lack everything.
         let Some(last) = self.last_contact else {
             return "never met".to_owned();
         };
@@ -172,7 +187,7 @@ impl Device {
     }
 }
 
-/// A difference between two times that is none to people, in milliseconds.
+/// Times that differ by less than this count as equal in the output, in milliseconds.
 const A_MOMENT: i64 = 60_000;
 
 /// Returns the time now, in milliseconds since 1970.
@@ -199,30 +214,61 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
         None if !groups.groups().is_empty() => groups.groups(),
         text => vec![pick(&groups, text.as_deref()).await?],
     };
+    let labels = groups::labels(&groups.groups()).await?;
     for group in chosen {
-        show(app, &group).await?;
+        let name = &labels[&group.id()];
+        let names = groups::member_names(&group).await?;
+        show(app, &store, &group, name, &names).await?;
         if app.out.verbose {
-            show_addresses(app, &group).await?;
+            show_addresses(app, &store, &group, name, &names).await?;
         }
     }
     Ok(Exit::Done)
 }
 
-async fn show_addresses(app: &App, group: &Group) -> Result<()> {
-    let name = label(group).await?;
+/// The names of a group's members.
+type Names = BTreeMap<PublicKey, String>;
+
+fn name_of(names: &Names, repo: PublicKey) -> String {
+    names.get(&repo).cloned().unwrap_or_else(|| short(&repo))
+}
+
+/// Returns the device that an address leads to.
+fn device(address: &str) -> &str {
+    address.split('?').next().unwrap_or(address)
+}
+
+async fn show_addresses(
+    app: &App,
+    store: &Store,
+    group: &Group,
+    name: &str,
+    names: &Names,
+) -> Result<()> {
+    let routes = group.routes().await?;
+    let repos = group.repos().await?.into_iter();
+    let ours: BTreeSet<_> = repos.filter(Repo::is_ours).map(|repo| repo.key()).collect();
+    // Nobody looks for this device here. It has told an address if it has met others.
+    let own = match routes.iter().any(|(repo, _)| ours.contains(repo)) {
+        true => Some(store.address().await?.to_string()),
+        false => None,
+    };
+    let is_other = |address: &str| own.as_deref().map(device) != Some(device(address));
     let mut known = Vec::new();
-    for address in group.addresses() {
+    let addresses = group.addresses().into_iter();
+    for address in addresses.filter(|address| is_other(address)) {
         known.push(Known {
-            group: name.clone(),
+            group: name.to_owned(),
             member: None,
             address,
             expires: None,
         });
     }
-    for (repo, route) in group.routes().await? {
+    let others = routes.into_iter();
+    for (repo, route) in others.filter(|(_, route)| is_other(&route.address)) {
         known.push(Known {
-            group: name.clone(),
-            member: Some(member_name(group, repo).await?),
+            group: name.to_owned(),
+            member: Some(name_of(names, repo)),
             address: route.address,
             expires: Some(route.expires),
         });
@@ -233,34 +279,36 @@ async fn show_addresses(app: &App, group: &Group) -> Result<()> {
     Ok(())
 }
 
-async fn show(app: &App, group: &Group) -> Result<()> {
-    let name = label(group).await?;
-    let may = match (
+async fn show(app: &App, store: &Store, group: &Group, name: &str, names: &Names) -> Result<()> {
+    let (access, may) = match (
         group.keys().secret().is_some(),
         group.keys().read().is_some(),
     ) {
-        (true, _) => "you may write",
-        (_, true) => "you may read",
-        _ => "a replica: nothing of it can be read here",
+        (true, _) => ("write", "you may write"),
+        (_, true) => ("read", "you may read"),
+        _ => ("replica", "a replica: nothing of it can be read here"),
     };
     let members = group.members().await?;
-    app.out.heading(format_args!(
-        "{}: {} member(s); {may}",
-        Shown(&name),
-        members.len()
-    ))?;
+    let head = Head {
+        group: name.to_owned(),
+        id: group.id().to_string(),
+        members: members.len(),
+        access,
+    };
+    let text = format!("{}: {} member(s); {may}", Shown(name), head.members);
+    app.out.result(&head, text)?;
     for member in members {
-        let item = of_repo(&member).await?;
+        let item = of_repo(store.blobs(), &member).await?;
         let state = member.repo.state(&Policy::Everything).await?;
         let missing = member.repo.missing(&Policy::Everything).await?;
         let is_newest = state.wanted.hash == state.announced.hash;
         let line = Line {
-            group: name.clone(),
-            member: item.name.clone(),
+            group: name.to_owned(),
+            member: name_of(names, member.repo.key()),
             is_ours: member.repo.is_ours(),
             files: item.files.unwrap_or(0),
             bytes: item.size,
-            // What is all here is here whatever was chosen meanwhile.
+            // A complete repo is here whatever policy was chosen meanwhile.
             here: state.is_here() || item.complete,
             complete: item.complete,
             missing: missing.files,
@@ -286,11 +334,11 @@ async fn show(app: &App, group: &Group) -> Result<()> {
             Bytes(line.bytes)
         );
         app.out.result(&line, text)?;
-        groups::say_missing(app, &name, &line.member, &missing)?;
+        groups::say_missing(app, name, &line.member, &missing)?;
     }
     for status in group.members_status(&Policy::Everything).await? {
         let short = status.device.map(|device| short(&device));
-        let device = Device::of(group, &name, status).await?;
+        let device = Device::of(name, names, status);
         app.out.result(&device, device.text(short))?;
     }
     Ok(())
@@ -324,7 +372,7 @@ mod tests {
         assert_eq!(said, "in sync when last here, 10 seconds ago");
         let said = device(now - 7_200_000, Some(now - 3 * 86_400_000)).state();
         assert_eq!(said, "in sync since 3 days ago; last here 2 hours ago");
-        // What it lacks now nobody knows.
+        // Its current state is not known.
         let said = device(now - 10_000, None).state();
         assert_eq!(
             said,

@@ -3,7 +3,10 @@
 use std::{path::PathBuf, time::Duration};
 
 use anyhow::Result;
-use larder::groups::{Group, Replicator};
+use larder::{
+    groups::{Group, Replicator},
+    iroh::Reach,
+};
 use serde::Serialize;
 use tokio::io::{AsyncBufReadExt, BufReader};
 
@@ -11,31 +14,30 @@ use super::put;
 use crate::{
     app::App,
     args,
-    groups::{self, Kind, Network, PutOptions, Watch, label, pick},
+    groups::{self, Kind, Network, PutOptions, Watch, pick},
     output::Shown,
     problem::{Exit, Problem, Report},
-    signalled,
 };
 
-/// The time to stay after everybody has everything.
+/// The time to stay after all members have everything.
 const LINGER: Duration = Duration::from_millis(1500);
 
-/// Meet the other members of your groups, until all have everything
+/// Sync with the other members of your groups
 ///
-/// Fetches what the others have and gives them what is here, until everybody who can be reached has
-/// everything. Everything that came before an interruption stays.
+/// Fetches their files and gives them those that are here, until all members that can be reached have
+/// everything. Files that came before an interruption stay.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Groups; without any, all of this store
+    /// Groups (default: all groups of this store)
     #[arg(value_name = "GROUP")]
     groups: Vec<String>,
-    /// Go on until ctrl-c
+    /// Keep syncing until ctrl-c
     #[arg(long)]
     watch: bool,
-    /// Give up when nothing has come or gone for so long
+    /// Give up after this time without any transfer
     #[arg(long, default_value = "30s", value_parser = args::duration, value_name = "TIME")]
     timeout: Duration,
-    /// Print an invite too, which says where this device can be reached now
+    /// Print an invite too, with the addresses at which this device can be reached now
     #[arg(long, value_name = "KIND", requires = "watch")]
     invite: Vec<Kind>,
     /// Put each path that a line of standard input names, and end when it ends
@@ -67,12 +69,14 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
         pick(&known, None).await?;
     }
     drop(known);
+    let reach = args.network.reach();
     let replicator = groups::start(app, &store, args.network).await?;
-    // The same groups, of the replicator.
+    // The replicator's handles of these groups.
     let ids = chosen.iter().map(Group::id);
     let chosen: Vec<_> = ids.filter_map(|id| replicator.groups().group(id)).collect();
     let ended = if args.watch {
         let watched = async {
+            app.ends_itself();
             say_where(app, &replicator)?;
             for group in &chosen {
                 for kind in &args.invite {
@@ -84,7 +88,7 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
         };
         watched.await
     } else {
-        until_synced(app, &replicator, &chosen, args.timeout).await
+        until_synced(app, &replicator, &chosen, args.timeout, reach).await
     };
     replicator.shutdown().await;
     ended
@@ -110,14 +114,14 @@ async fn until_synced(
     replicator: &Replicator,
     chosen: &[Group],
     timeout: Duration,
+    reach: Reach,
 ) -> Result<Exit> {
     let mut watch = Watch::new(app, replicator);
     let waiting = async {
         while !watch.look(chosen).await? {
             if watch.quiet_for() > timeout {
-                return Err(not_synced(&watch, replicator, chosen, timeout)
-                    .await?
-                    .into());
+                let problem = not_synced(&watch, replicator, chosen, timeout, reach).await?;
+                return Err(problem.into());
             }
             groups::until_next_look().await;
         }
@@ -126,12 +130,12 @@ async fn until_synced(
     tokio::select! {
         biased;
         done = waiting => done?,
-        exit = signalled() => return Ok(exit),
+        exit = app.signalled() => return Ok(exit),
     }
     // The others must be able to see it too. Whoever interrupts this interrupts nothing.
     tokio::select! {
         () = tokio::time::sleep(LINGER) => {}
-        _ = signalled() => {}
+        _ = app.signalled() => {}
     }
     watch.look(chosen).await?;
     Ok(Exit::Done)
@@ -143,18 +147,24 @@ async fn not_synced(
     replicator: &Replicator,
     chosen: &[Group],
     timeout: Duration,
+    reach: Reach,
 ) -> Result<Problem> {
+    let names = groups::labels(chosen).await?;
     let mut alone = Vec::new();
     let mut behind = Vec::new();
     let mut looked_for = String::new();
     for group in chosen {
         let status = replicator.status(group.id()).await?;
-        let name = Shown(&label(group).await?).to_string();
+        let name = Shown(&names[&group.id()]).to_string();
         match !watch.was_met(group) {
             true => {
                 let sought = groups::sought(replicator, group).await?;
-                for line in groups::sought_text(&sought, "\n").lines() {
-                    looked_for += &format!("\n  {name}: looked for {line}");
+                if groups::is_alone(replicator, group, &sought).await? {
+                    looked_for += &format!("\n  {name}: {}", groups::NOBODY_JOINED);
+                } else {
+                    for line in groups::sought_text(&sought, "\n").lines() {
+                        looked_for += &format!("\n  {name}: looked for {line}");
+                    }
                 }
                 alone.push(name);
             }
@@ -164,7 +174,7 @@ async fn not_synced(
             false if status.has_all() => behind.push(format!("{name} (others lack something)")),
             false if status.missing_files() > 0 => {
                 for repo in status.repos.iter().filter(|repo| !repo.missing.is_empty()) {
-                    let member = groups::member_name(group, repo.repo).await?;
+                    let member = groups::told_apart(group, repo.repo).await?;
                     behind.push(format!(
                         "{name} (nobody who is connected has {} of {})",
                         groups::some_of(&repo.missing),
@@ -186,14 +196,23 @@ async fn not_synced(
         ),
     };
     what += &looked_for;
-    Ok(Problem::new(
-        what,
-        "check that another member runs `larder sync --watch` in the same network, or use --public \
-         on both sides; run it again to go on",
-    ))
+    let advice = match reach {
+        Reach::Loopback => {
+            "with --loopback only members on this machine are met: check that one runs `larder sync --watch`, or leave \
+             --loopback out; run it again to go on"
+        }
+        Reach::Public => {
+            "check that another member runs `larder sync --watch --public`; run it again to go on"
+        }
+        _ => {
+            "check that another member runs `larder sync --watch` in the same network, or use --public on both sides; \
+             run it again to go on"
+        }
+    };
+    Ok(Problem::new(what, advice))
 }
 
-/// Until ctrl-c, or until standard input ends where it says what to put.
+/// Continues until ctrl-c, or until standard input ends if it names paths to put.
 pub(crate) async fn go_on(
     app: &App,
     replicator: &Replicator,
@@ -218,7 +237,7 @@ pub(crate) async fn go_on(
         ended = watching => ended,
         ended = putting => ended,
         // Ctrl-c is how it ends.
-        exit = signalled() => Ok(match exit {
+        exit = app.signalled() => Ok(match exit {
             Exit::Interrupted => Exit::Done,
             exit => exit,
         }),

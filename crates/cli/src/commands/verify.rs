@@ -5,33 +5,27 @@ use std::collections::HashSet;
 use anyhow::{Context, Result};
 use futures_util::TryStreamExt;
 use larder::{
-    BlobStatus, Blobs, Error, Format, Hash, Kind, Repair, Scrubbed, StoreBuilder,
-    api::GROUP_LEN,
-    engine::Finding,
-    groups::{Groups, TAG_PREFIX},
-    iroh::load_folder,
+    BlobStatus, Blobs, Error, Kind, Repair, Scrubbed, StoreBuilder, api::GROUP_LEN,
+    engine::Finding, groups::Groups,
 };
 use serde::Serialize;
 
+use super::affected::{self, Also, MAX_NAMED};
 use crate::{
     app::App,
     backends::backends,
-    commands::fetch::INCOMPLETE,
-    output::{Bytes, Count, Output, Shown, Unit},
+    output::{Bytes, Count, Shown, Unit},
     problem::{Exit, Problem},
 };
 
-/// The most damaged blobs that are looked up by name.
-const MAX_NAMED: usize = 10_000;
-
-/// Read everything and compare it with its hashes
+/// Check all stored bytes against their hashes
 ///
-/// Ends with exit code 3 if something is damaged, or a stored file is not here as a whole: after a repair too,
-/// until it was added or fetched again.
+/// Ends with exit code 3 if something is damaged, if a repair makes something missing, or if a stored file is
+/// incomplete: the latter until the file is added or fetched again.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Make what is damaged missing, so that adding or fetching it again restores it; make damaged
-    /// hash trees again; delete payloads that nothing claims
+    /// Discard damaged data, so that adding or fetching it again restores it; rebuild damaged
+    /// hash trees; delete payloads that belong to no blob
     #[arg(long)]
     repair: bool,
 }
@@ -45,16 +39,6 @@ struct Line {
     size: u64,
     damaged_bytes: u64,
     repaired: bool,
-}
-
-/// A stored file that is damaged, or not here as a whole.
-#[derive(Debug, Serialize)]
-struct Affected {
-    affected: String,
-    path: Option<String>,
-    hash: String,
-    /// True if this run found it damaged.
-    damaged: bool,
 }
 
 #[derive(Debug, Default, Serialize)]
@@ -97,16 +81,18 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
     };
     app.out.result(&summary, summary.text())?;
     let is_left = summary.damaged > 0 && !args.repair;
+    // Also of a group, where no stored file shows it.
+    let is_missing = summary.damaged > summary.hash_trees || summary.incomplete_files > 0;
     if is_left {
         app.out.note(
             "`larder verify --repair` makes it missing, so that adding, putting, fetching or syncing \
              it again restores it",
         );
-    } else if summary.damaged > summary.hash_trees || summary.incomplete_files > 0 {
+    } else if is_missing {
         app.out
             .note("add, put, fetch or sync again what is missing");
     }
-    Ok(match is_left || summary.incomplete_files > 0 {
+    Ok(match is_left || is_missing {
         true => Exit::Damaged,
         false => Exit::Done,
     })
@@ -153,10 +139,9 @@ async fn verify(app: &App, repair: bool, mut is_damaged: bool) -> Result<Summary
     if is_damaged {
         Groups::forget_files(store.collections()).await?;
     }
-    let total = count(blobs).await?;
-    let bar = app
-        .out
-        .progress(Unit::Bytes, Some(total.bytes), "verifying");
+    let total = count(blobs).await;
+    let bytes = total.as_ref().map(|total| total.bytes);
+    let bar = app.out.progress(Unit::Bytes, bytes, "verifying");
     let mut summary = Summary {
         repaired: repair,
         ..Summary::default()
@@ -165,7 +150,9 @@ async fn verify(app: &App, repair: bool, mut is_damaged: bool) -> Result<Summary
     let mut scrub = blobs.scrub(if repair { Repair::Yes } else { Repair::No });
     while let Some(scrubbed) = scrub.try_next().await? {
         bar.inc(scrubbed.size);
-        bar.set_message(total.message(summary.checked + 1, bar.position()));
+        if let Some(total) = &total {
+            bar.set_message(total.message(summary.checked + 1, bar.position()));
+        }
         let present = match scrubbed.hash {
             // One that is damaged may be gone by now.
             // A blob of one chunk group is here whole or not at all.
@@ -192,7 +179,10 @@ async fn verify(app: &App, repair: bool, mut is_damaged: bool) -> Result<Summary
         }
     }
     bar.finish_and_clear();
-    summary.incomplete_files = show_affected(app.out, blobs, &damaged).await?;
+    summary.incomplete_files = affected::show(app.out, blobs, &damaged, Also::Incomplete).await?;
+    if !damaged.is_empty() {
+        affected::show_of_groups(app.out, &store, &damaged).await?;
+    }
     Ok(summary)
 }
 
@@ -202,15 +192,19 @@ struct Total {
     bytes: u64,
 }
 
-async fn count(blobs: &Blobs) -> Result<Total> {
+/// Counts the work; `None` if entries cannot be read: which those are, the scrub reports.
+async fn count(blobs: &Blobs) -> Option<Total> {
     let mut total = Total { blobs: 0, bytes: 0 };
     let mut all = blobs.list();
     loop {
         let (BlobStatus::Complete { size } | BlobStatus::Partial { size, .. }) =
             match all.try_next().await {
                 Ok(Some((_, status))) => status,
-                // What cannot be read is for the scrub to judge.
-                Ok(None) | Err(_) => return Ok(total),
+                Ok(None) => return Some(total),
+                Err(error) => {
+                    tracing::debug!("the blobs cannot be counted: {error:#}");
+                    return None;
+                }
             };
         total.blobs += 1;
         total.bytes = total.bytes.saturating_add(size);
@@ -321,76 +315,6 @@ fn bytes_of(ranges: &larder::ChunkRanges, size: u64) -> u64 {
         .chunks(2)
         .map(|run| bytes(run.get(1).copied().unwrap_or(u64::MAX)) - bytes(run[0]))
         .sum()
-}
-
-/// Shows which stored files need what is damaged, and which are not here as a whole; counts the latter. What
-/// is being fetched, and what groups have, is for others to say.
-async fn show_affected(out: Output, blobs: &Blobs, damaged: &HashSet<Hash>) -> Result<u64> {
-    let mut incomplete = 0;
-    let mut tags = blobs.tags().list(..);
-    while let Some(tag) = tags.try_next().await? {
-        let name = tag.name.to_string();
-        let is_elsewhere = name.starts_with(INCOMPLETE) || name.starts_with(TAG_PREFIX);
-        let mut look = async |path: Option<&str>, hash: Hash| -> Result<()> {
-            let is_damaged = damaged.contains(&hash);
-            let is_missing = !is_elsewhere && !is_here(blobs, hash).await?;
-            incomplete += u64::from(is_missing);
-            if is_damaged || is_missing {
-                show(out, &name, path, hash, is_damaged)?;
-            }
-            Ok(())
-        };
-        look(None, tag.root.hash).await?;
-        if tag.root.format != Format::HashSeq || damaged.contains(&tag.root.hash) {
-            continue;
-        }
-        match load_folder(blobs, tag.root.hash).await {
-            Ok(entries) => {
-                for (path, hash) in entries {
-                    look(Some(&path), hash).await?;
-                }
-            }
-            // Its list of names is itself damaged, or not here.
-            Err(error) if is_expected(&error) => {
-                if !is_elsewhere
-                    && error.kind() != Kind::Invalid
-                    && is_here(blobs, tag.root.hash).await?
-                {
-                    incomplete += 1;
-                    show(out, &name, None, tag.root.hash, !damaged.is_empty())?;
-                }
-            }
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Ok(incomplete)
-}
-
-fn show(out: Output, name: &str, path: Option<&str>, hash: Hash, damaged: bool) -> Result<()> {
-    let word = if damaged { "affected" } else { "incomplete" };
-    let text = match path {
-        Some(path) => format!("{word:<9}  {}/{}", Shown(name), Shown(path)),
-        None => format!("{word:<9}  {}", Shown(name)),
-    };
-    let affected = Affected {
-        affected: name.to_owned(),
-        path: path.map(str::to_owned),
-        hash: hash.to_string(),
-        damaged,
-    };
-    Ok(out.result(&affected, text)?)
-}
-
-/// Returns true if a list of names is not here, or none.
-fn is_expected(error: &Error) -> bool {
-    matches!(error.kind(), Kind::NotFound | Kind::Corrupt | Kind::Invalid)
-}
-
-async fn is_here(blobs: &Blobs, hash: Hash) -> larder::Result<bool> {
-    Ok(matches!(
-        blobs.status(hash).await?,
-        Some(BlobStatus::Complete { .. })
-    ))
 }
 
 #[cfg(test)]

@@ -15,6 +15,10 @@ use crate::{
 /// The interval at which members are asked again.
 const ASK_EVERY: Duration = Duration::from_millis(200);
 
+/// The advice about files that nobody was asked for.
+pub(crate) const ONLINE: &str =
+    "without --offline the other members are asked for what is not here";
+
 /// A file whose bytes are not here.
 #[derive(Debug)]
 pub(crate) struct Absent {
@@ -31,8 +35,8 @@ impl Absent {
     }
 }
 
-/// Fetches files from members who can be reached, until all are here or nothing has come for `timeout`. That some do
-/// not come is no error: whoever reads them finds out.
+/// Fetches files from members that can be reached, until all are here or nothing has come for `timeout`. Files that
+/// do not come are not an error here: reading them fails.
 pub(crate) async fn fetch(
     app: &App,
     store: &Store,

@@ -7,14 +7,14 @@ use larder::{
 };
 
 use super::shown::{label, short};
-use crate::{output::Count, problem::Problem};
+use crate::{
+    app::MAKE_ONE,
+    output::{Count, Shown},
+    problem::Problem,
+};
 
 /// The shortest start of an id that stands for it.
 const MIN_ID: usize = 6;
-
-/// The ways to a group.
-pub(crate) const MAKE_ONE: &str = "`larder share FOLDER` or `larder group create NAME` makes one, `larder group join \
-                                   INVITE` joins one";
 
 /// Something in a group.
 #[derive(Debug)]
@@ -25,7 +25,7 @@ pub(crate) struct Place {
     pub(crate) path: Option<String>,
 }
 
-/// The store's groups; `None` where it has none, and then nothing is unlocked.
+/// The store's groups; `None` if it has none, and then nothing is unlocked.
 pub(crate) async fn known(store: &Store) -> Result<Option<Groups>> {
     match Groups::exist_in(store.collections()).await? {
         true => Ok(Some(store.groups().await?)),
@@ -33,7 +33,7 @@ pub(crate) async fn known(store: &Store) -> Result<Option<Groups>> {
     }
 }
 
-/// The group that is meant, which may be left out where there is one only.
+/// Returns the group that is meant, which may be left out if there is only one.
 pub(crate) async fn pick(groups: &Groups, text: Option<&str>) -> Result<Group> {
     let mut all = groups.groups();
     let Some(text) = text else {
@@ -86,12 +86,12 @@ pub(crate) async fn place(groups: &Groups, text: &str) -> Result<Option<Place>> 
             let mut what = format!(
                 "{} members of {} may be meant by {rest:?}",
                 found.len(),
-                label(&group).await?
+                Shown(&label(&group).await?)
             );
             for (member, _) in &found {
                 let files = member.repo.root().await?.files;
                 let ours = if member.repo.is_ours() { ", yours" } else { "" };
-                let name = member.name.as_deref().unwrap_or_default();
+                let name = Shown(member.name.as_deref().unwrap_or_default());
                 what += &format!(
                     "\n  {}  {name}  {} file(s){ours}",
                     short(&member.repo.key()),
@@ -101,7 +101,7 @@ pub(crate) async fn place(groups: &Groups, text: &str) -> Result<Option<Place>> 
             let advice = format!(
                 "write the beginning of a key instead of the name, as in {}/{}; \
                  `larder group rename` gives a member of yours another name",
-                label(&group).await?,
+                Shown(&label(&group).await?),
                 short(&first.repo.key())
             );
             Err(Problem::usage(what, advice).into())
@@ -112,7 +112,11 @@ pub(crate) async fn place(groups: &Groups, text: &str) -> Result<Option<Place>> 
             group,
         })),
         None => Err(Problem::new(
-            format!("{} has no member {rest:?}", label(&group).await?),
+            format!(
+                "{} has no member {:?}",
+                Shown(&label(&group).await?),
+                rest.split('/').next().unwrap_or(rest)
+            ),
             "`larder group members` shows them",
         )
         .into()),

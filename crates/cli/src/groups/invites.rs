@@ -35,13 +35,13 @@ pub(crate) enum Kind {
 /// The flags for the access of who is invited.
 #[derive(Debug, Clone, Copy, clap::Args)]
 pub(crate) struct As {
-    /// Invite to read, and to add files of their own; this is so without any of these flags
+    /// Invite to read and to add files; this is the default
     #[arg(long, group = "kind")]
     write: bool,
-    /// Invite to read, and not to add anything
+    /// Invite to read only
     #[arg(long, group = "kind")]
     read: bool,
-    /// Invite to keep a copy that cannot be read, as a backup
+    /// Invite to keep a backup copy that it cannot read
     #[arg(long, group = "kind")]
     replica: bool,
     /// Invite another device of yours, which writes your repo too
@@ -86,7 +86,8 @@ pub(crate) async fn print(
     addresses: Vec<String>,
     qr: bool,
 ) -> Result<()> {
-    let invite = group.invite(kind.into(), addresses).await?.to_string();
+    let invite = group.invite(kind.into(), addresses).await;
+    let invite = invite.map_err(|error| refused(group, error))?.to_string();
     let printed = Printed {
         group: label(group).await?,
         kind,
@@ -117,6 +118,26 @@ pub(crate) async fn print(
     Ok(())
 }
 
+/// Says why an invite is refused, and which ones are not.
+fn refused(group: &Group, error: larder::Error) -> anyhow::Error {
+    let (what, advice) = match (error.kind(), group.keys().read()) {
+        (larder::Kind::NotFound, _) => (
+            "you have no repo in this group, which another device of yours could write",
+            "ask a member for an invite that lets you write",
+        ),
+        (larder::Kind::Denied, None) => (
+            "this store keeps the group as a replica, and cannot let anybody read or write what it cannot read itself",
+            "`larder group invite --replica` invites another replica; for all else ask a member",
+        ),
+        (larder::Kind::Denied, Some(_)) => (
+            "you may read this group and not write, and cannot let others do what you cannot do yourself",
+            "`larder group invite --read` invites others to read; for an invite to write ask a member who may",
+        ),
+        _ => return error.into(),
+    };
+    Problem::new(what, advice).into()
+}
+
 /// An invite, as it was typed; `-` stands for the first line of standard input.
 pub(crate) async fn read(text: &str) -> Result<Invite> {
     if text != INPUT {
@@ -128,8 +149,16 @@ pub(crate) async fn read(text: &str) -> Result<Invite> {
     parse(&line)
 }
 
-/// Invites, as they were typed; `-` stands for all that standard input has, one a line.
-pub(crate) async fn read_all(texts: &[String]) -> Result<Vec<Invite>> {
+/// Returns invites, as they were typed, each of which passes `check`; `-` stands for all that standard input has, one a
+/// line. An error of such a line tells its number.
+pub(crate) async fn read_all(
+    texts: &[String],
+    check: impl Fn(&Invite) -> Result<()>,
+) -> Result<Vec<Invite>> {
+    let parse = |text: &str| {
+        let invite = parse(text)?;
+        check(&invite).map(|()| invite)
+    };
     let mut invites = Vec::new();
     for text in texts {
         if text != INPUT {
@@ -140,9 +169,10 @@ pub(crate) async fn read_all(texts: &[String]) -> Result<Vec<Invite>> {
         let mut input = tokio::io::stdin().take(MAX_INPUT);
         let read = input.read_to_string(&mut lines).await;
         read.context(CANNOT_READ)?;
-        let lines = lines.lines().filter(|line| !line.trim().is_empty());
-        for line in lines {
-            invites.push(parse(line)?);
+        let lines = lines.lines().zip(1..);
+        for (line, number) in lines.filter(|(line, _)| !line.trim().is_empty()) {
+            let invite = parse(line);
+            invites.push(invite.with_context(|| format!("line {number} of standard input"))?);
         }
     }
     if invites.is_empty() && !texts.is_empty() {

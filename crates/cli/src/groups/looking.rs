@@ -9,7 +9,7 @@ use larder::{
 };
 use serde::Serialize;
 
-use super::shown::{member_name, short};
+use super::shown::{short, told_apart};
 use crate::output::Shown;
 
 /// The most members that a text names.
@@ -18,9 +18,9 @@ const MAX_NAMED: usize = 8;
 /// A member's device that is looked for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Sought {
-    /// The member's name; `null` where nobody is known to have told that the device is theirs.
+    /// The member's name; `null` if no known member says that the device is theirs.
     pub(crate) member: Option<String>,
-    /// Its key; `null` where no address tells it.
+    /// Its key; `null` if no address tells it.
     device: Option<String>,
     /// The addresses at which it is looked for.
     addresses: Vec<String>,
@@ -50,7 +50,7 @@ pub(crate) async fn sought(replicator: &Replicator, group: &Group) -> Result<Vec
             continue;
         }
         let member = match (attempt.repo, attempt.device) {
-            (Some(repo), _) => Some(member_name(group, repo).await?),
+            (Some(repo), _) => Some(told_apart(group, repo).await?),
             (None, Some(device)) => device_name(replicator, group, device).await?,
             (None, None) => None,
         };
@@ -62,6 +62,18 @@ pub(crate) async fn sought(replicator: &Replicator, group: &Group) -> Result<Vec
         });
     }
     Ok(all)
+}
+
+/// The text about a group in which there is nobody else.
+pub(crate) const NOBODY_JOINED: &str = "nobody has joined yet";
+
+/// Returns true if nobody of a group is looked for because no other member is known.
+pub(crate) async fn is_alone(
+    replicator: &Replicator,
+    group: &Group,
+    sought: &[Sought],
+) -> Result<bool> {
+    Ok(sought.is_empty() && replicator.members(group.id()).await?.is_empty())
 }
 
 /// An address, and why nobody was reached there.
@@ -88,7 +100,7 @@ pub(super) async fn device_name(
 ) -> Result<Option<String>> {
     for (repo, route) in group.routes().await? {
         if replicator.peer_of(&route.address) == Some(device) {
-            return Ok(Some(member_name(group, repo).await?));
+            return Ok(Some(told_apart(group, repo).await?));
         }
     }
     Ok(None)

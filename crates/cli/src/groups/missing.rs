@@ -18,7 +18,7 @@ const IN_A_SENTENCE: usize = 3;
 struct Line<'a> {
     group: &'a str,
     member: &'a str,
-    /// `null` where the names cannot be read here.
+    /// `null` if the names cannot be read here.
     path: Option<&'a str>,
     /// The blob that it is sealed in.
     blob: String,

@@ -13,16 +13,18 @@ mod shown;
 mod watch;
 
 pub(crate) use self::{
-    fetch::{Absent, fetch},
-    find::{MAKE_ONE, Place, known, pick, place},
+    fetch::{Absent, ONLINE, fetch},
+    find::{Place, known, pick, place},
     invites::{
         As, INPUT, Kind, print as print_invite, read as read_invite, read_all as read_invites,
     },
-    looking::{places, sought, text as sought_text},
+    looking::{NOBODY_JOINED, is_alone, places, sought, text as sought_text},
     missing::{say_missing, some_of},
     names::{MemberName, free_name},
     network::{Network, start},
     put::{PutOptions, put},
-    shown::{label, member_name, of_file, of_group, of_repo, short},
+    shown::{
+        label, labels, member_name, member_names, of_file, of_group, of_repo, short, told_apart,
+    },
     watch::{Watch, until_next_look},
 };

@@ -42,7 +42,7 @@ fn valid(name: String) -> Option<String> {
     args::label(name.trim()).ok()
 }
 
-/// Returns the name of this machine, where it was given one.
+/// Returns the name of this machine, if it has one.
 fn host_name() -> Option<String> {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname")
         .or_else(|_| std::fs::read_to_string("/etc/hostname"))

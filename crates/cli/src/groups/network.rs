@@ -16,19 +16,22 @@ const COMPARE_EVERY: Duration = Duration::from_secs(10);
 /// The most often that this may be.
 const LEAST_COMPARE_EVERY: Duration = Duration::from_secs(1);
 
+/// The peers that are looked for without a flag.
+const REACH: Reach = Reach::LanOnly;
+
 /// ReplicateOptions for meeting other members. Without a flag, no third party is asked or told of anything.
 #[derive(Debug, Clone, Copy, clap::Args)]
 pub(crate) struct Network {
     #[command(flatten)]
     endpoint: Endpoint,
-    /// Fetch which files there are, and not what is in them
+    /// Fetch only the names of files, and not their content
     #[arg(long)]
     names_only: bool,
-    /// Tell others of what has changed only when comparing with them, and not at once
+    /// Tell others of changes only when comparing with them, and not at once
     #[arg(long)]
     no_push: bool,
-    /// Interval at which to compare with members, and to look for those who are not connected;
-    /// without it, every 10 s
+    /// Interval at which to compare with members, and to look for those that are not connected
+    /// (default: 10s)
     #[arg(long, value_name = "TIME", value_parser = compare_every)]
     compare_every: Option<Duration>,
 }
@@ -42,6 +45,11 @@ impl Network {
             no_push: false,
             compare_every: None,
         }
+    }
+
+    /// Returns the peers that are looked for.
+    pub(crate) fn reach(&self) -> Reach {
+        self.endpoint.options(REACH).reach
     }
 
     /// Fetches which files there are, and of them only those that are asked for.
@@ -77,7 +85,7 @@ fn compare_every(text: &str) -> Result<Duration, String> {
 /// Connects the store's groups.
 pub(crate) async fn start(app: &App, store: &Store, network: Network) -> Result<Replicator> {
     let options = network.options();
-    let endpoint = network.endpoint.options(Reach::LanOnly);
+    let endpoint = network.endpoint.options(REACH);
     let started = network
         .endpoint
         .on_last_port(app, store, endpoint, async |endpoint| {

@@ -112,7 +112,7 @@ impl Progress {
                 }
                 let bar = self.out.bar_of(&self.all, Unit::Bytes, came.of);
                 bar.set_message(label(&subject, names));
-                // What came by now came before, and not in no time.
+                // The bytes so far came earlier, so they must not count for the speed.
                 bar.set_position(came.bytes);
                 bar.reset_eta();
                 self.lines.insert(subject.clone(), Line { bar, last: now });

@@ -13,10 +13,10 @@ use crate::{app::App, observed::observe};
 /// The options for putting files.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub(crate) struct PutOptions {
-    /// Succeed also where files cannot be read, or have names that cannot be stored; they are left out either way
+    /// Succeed even if files cannot be read or have names that cannot be stored; they are left out either way
     #[arg(long)]
     pub(crate) skip_unreadable: bool,
-    /// Take folders too that a CACHEDIR.TAG marks as caches, such as cargo's `target`
+    /// Include folders that a CACHEDIR.TAG marks as caches, such as cargo's `target`
     #[arg(long)]
     pub(crate) include_caches: bool,
     /// Read files too whose length and time are those of the file in the repo

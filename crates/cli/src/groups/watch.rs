@@ -14,9 +14,9 @@ use larder::{
 use serde::Serialize;
 
 use super::{
-    looking::{self, Sought, device_name, sought},
+    looking::{self, NOBODY_JOINED, Sought, device_name, is_alone, sought},
     progress::Progress,
-    shown::{label, member_name, short},
+    shown::{labels, short, told_apart},
 };
 use crate::{
     app::App,
@@ -29,7 +29,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// The time after which it is said whom is looked for.
 const LOOKS_FOR: Duration = Duration::from_secs(1);
 
-/// The time for which files must have been missing before it is said: somebody else may give them.
+/// The time for which files must have been missing before it is said: another member may give them.
 const STAYS_MISSING: Duration = Duration::from_secs(2);
 
 /// Something that happened.
@@ -37,7 +37,12 @@ const STAYS_MISSING: Duration = Duration::from_secs(2);
 #[serde(tag = "event", rename_all = "lowercase")]
 pub(crate) enum Event {
     /// Nobody was met yet, and these are looked for.
-    Looking { group: String, members: Vec<Sought> },
+    Looking {
+        group: String,
+        members: Vec<Sought>,
+        /// True if no other member is known.
+        is_alone: bool,
+    },
     /// A member's device is there.
     Connected { group: String, peer: String },
     /// It went.
@@ -50,10 +55,10 @@ pub(crate) enum Event {
         bytes: u64,
         /// True if the contents of the files are here too, and not only their names.
         complete: bool,
-        /// The number of wanted files that nobody who is connected has.
+        /// The number of wanted files that no connected member has.
         missing: u64,
     },
-    /// Everybody who is connected has everything, as far as they want it.
+    /// Every connected member has everything that it wants.
     Synced {
         group: String,
         peers: usize,
@@ -66,7 +71,7 @@ pub(crate) enum Event {
     },
     /// A store of this device fails; what it was needed for is tried again.
     Failing {
-        /// The group that it was needed for; `null` where it was for all.
+        /// The group that it was needed for; `null` if it was for all.
         group: Option<String>,
         work: &'static str,
         error: String,
@@ -81,7 +86,12 @@ pub(crate) enum Event {
 impl Event {
     fn say(&self, app: &App) -> Result<()> {
         let text = match self {
-            Self::Looking { group, members } => format!(
+            Self::Looking {
+                group,
+                is_alone: true,
+                ..
+            } => format!("{}: {NOBODY_JOINED}", Shown(group)),
+            Self::Looking { group, members, .. } => format!(
                 "{}: looking for {}",
                 Shown(group),
                 looking::text(members, "; ")
@@ -200,17 +210,19 @@ impl<'a> Watch<'a> {
     /// Looks at these groups, and says what is new. True where each of them is in sync or was: who was
     /// in sync may have left since.
     pub(crate) async fn look(&mut self, groups: &[Group]) -> Result<bool> {
-        self.look_at_troubles(groups).await?;
+        let names = labels(groups).await?;
+        self.look_at_troubles(&names).await?;
         let mut all_synced = true;
         for group in groups {
-            all_synced &= self.look_at(group).await? || self.seen[&group.id()].was_synced;
+            let name = &names[&group.id()];
+            all_synced &= self.look_at(group, name).await? || self.seen[&group.id()].was_synced;
         }
         self.show_progress();
         Ok(all_synced)
     }
 
     /// Says which stores of this device fail now, and which work again.
-    async fn look_at_troubles(&mut self, groups: &[Group]) -> Result<()> {
+    async fn look_at_troubles(&mut self, names: &BTreeMap<RecordId, String>) -> Result<()> {
         let troubles = self.replicator.troubles().into_iter();
         let now: BTreeMap<_, _> = troubles
             .map(|trouble| ((trouble.group, trouble.work), trouble.error.to_string()))
@@ -219,14 +231,14 @@ impl<'a> Watch<'a> {
         let mut events = Vec::new();
         for (&(id, work), error) in &self.failing {
             if before.get(&(id, work)) != Some(error) {
-                let group = name_of(groups, id).await?;
+                let group = id.map(|id| name_of(names, id));
                 let error = error.clone();
                 events.push(Event::Failing { group, work, error });
             }
         }
         for &(id, work) in before.keys() {
             if !self.failing.contains_key(&(id, work)) {
-                let group = name_of(groups, id).await?;
+                let group = id.map(|id| name_of(names, id));
                 events.push(Event::Recovered { group, work });
             }
         }
@@ -241,9 +253,8 @@ impl<'a> Watch<'a> {
         self.seen.get(&group.id()).is_some_and(|seen| seen.was_met)
     }
 
-    async fn look_at(&mut self, group: &Group) -> Result<bool> {
+    async fn look_at(&mut self, group: &Group, name: &str) -> Result<bool> {
         let status = self.replicator.status(group.id()).await?;
-        let name = label(group).await?;
         let seen = self.seen.entry(group.id()).or_default();
         let mut events = Vec::new();
 
@@ -258,7 +269,7 @@ impl<'a> Watch<'a> {
                 };
                 seen.peers.insert(*peer, peer_name.clone());
                 events.push(Event::Connected {
-                    group: name.clone(),
+                    group: name.to_owned(),
                     peer: peer_name,
                 });
             }
@@ -267,7 +278,7 @@ impl<'a> Watch<'a> {
             let stays = peers.contains(peer);
             if !stays {
                 events.push(Event::Left {
-                    group: name.clone(),
+                    group: name.to_owned(),
                     peer: peer_name.clone(),
                 });
             }
@@ -299,8 +310,8 @@ impl<'a> Watch<'a> {
             let is_news = before.unwrap_or((Hash::EMPTY, 0)) != here;
             if is_news && !repo.is_ours && repo.is_settled() {
                 events.push(Event::Updated {
-                    group: name.clone(),
-                    member: member_name(group, repo.repo).await?,
+                    group: name.to_owned(),
+                    member: told_apart(group, repo.repo).await?,
                     files: state.wanted.files,
                     bytes: state.wanted.bytes,
                     complete: state.complete.hash == state.wanted.hash,
@@ -313,7 +324,7 @@ impl<'a> Watch<'a> {
         let state = synced.then_some((peers.len(), files, bytes));
         if synced && (seen.synced != state || !events.is_empty()) {
             events.push(Event::Synced {
-                group: name,
+                group: name.to_owned(),
                 peers: peers.len(),
                 repos: status.repos.len(),
                 files,
@@ -331,12 +342,12 @@ impl<'a> Watch<'a> {
         for event in events {
             self.progress.suspend(|| event.say(self.app))?;
         }
-        self.look_for(group).await?;
+        self.look_for(group, name).await?;
         Ok(synced)
     }
 
     /// Says whom is looked for while nobody of the group was met, and how that goes.
-    async fn look_for(&mut self, group: &Group) -> Result<()> {
+    async fn look_for(&mut self, group: &Group, name: &str) -> Result<()> {
         let seen = self.seen.entry(group.id()).or_default();
         if seen.was_met {
             return Ok(());
@@ -347,9 +358,11 @@ impl<'a> Watch<'a> {
             return Ok(());
         }
         seen.looking = Some(now);
+        let members = sought(self.replicator, group).await?;
         let event = Event::Looking {
-            group: label(group).await?,
-            members: sought(self.replicator, group).await?,
+            group: name.to_owned(),
+            is_alone: is_alone(self.replicator, group, &members).await?,
+            members,
         };
         self.progress.suspend(|| event.say(self.app))
     }
@@ -366,12 +379,9 @@ impl<'a> Watch<'a> {
     }
 }
 
-/// The name of one of these groups.
-async fn name_of(groups: &[Group], id: Option<RecordId>) -> Result<Option<String>> {
-    match groups.iter().find(|group| Some(group.id()) == id) {
-        Some(group) => Ok(Some(label(group).await?)),
-        None => Ok(id.map(|id| id.to_string())),
-    }
+/// Returns the name of a group: one of these, or its id.
+fn name_of(names: &BTreeMap<RecordId, String>, id: RecordId) -> String {
+    names.get(&id).cloned().unwrap_or_else(|| id.to_string())
 }
 
 /// Waits until it is time to look again.

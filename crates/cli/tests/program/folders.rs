@@ -32,8 +32,8 @@ fn a_deleted_file_stays_until_the_folder_is_mirrored_and_is_named() {
     assert_eq!(ended.code, Some(0));
     assert_eq!(
         ended.err,
-        "d: 2 file(s) are in the repo and not in the folder; they stay there, and `larder put --mirror` removes \
-         them:\n  in/d/oops\n  in/d/sub/gone\n"
+        "d: 2 file(s) are in the repo and not in the folder; they stay there: `larder rm` removes them, and `larder put \
+         --mirror` those whose folder is not empty:\n  in/d/oops\n  in/d/sub/gone\n"
     );
     assert_eq!(place.json(&["ls", "g/me"]).len(), 4);
     let put = &place.json(&["put", "d", "--to", "in", "--mirror"])[0];
@@ -70,6 +70,88 @@ fn share_gives_no_deleted_file_any_longer() {
     // As if its disk were not mounted.
     fs::remove_file(place.path("photos/keep")).unwrap();
     assert_eq!(share(&[])["kept"]["count"], 1);
+}
+
+/// A mirror removes nothing that it did not look into.
+#[cfg(unix)]
+#[test]
+fn a_mirror_keeps_what_it_leaves_out() {
+    use std::os::unix::fs::symlink;
+    let place = with_group();
+    for folder in ["moved", "cache", "mount", "plain"] {
+        place.write(&format!("d/{folder}/a"), folder);
+    }
+    place.ok(&["put", "d"]);
+    // A folder moved to another disk; one that became a cache; one whose disk is gone; and one that was deleted.
+    fs::rename(place.path("d/moved"), place.path("elsewhere")).unwrap();
+    symlink(place.path("elsewhere"), place.path("d/moved")).unwrap();
+    let mark = "Signature: 8a477f597d28d172789f06886806bc55";
+    place.write("d/cache/CACHEDIR.TAG", mark);
+    fs::remove_file(place.path("d/mount/a")).unwrap();
+    fs::remove_dir_all(place.path("d/plain")).unwrap();
+    let put = &place.json(&["put", "d", "--mirror"])[0];
+    assert_eq!(
+        put["removed"]["count"], 0,
+        "no file is left to mirror: {put}"
+    );
+    place.write("d/new", "new");
+    let put = &place.json(&["put", "d", "--mirror"])[0];
+    assert_eq!(
+        put["removed"]["names"],
+        serde_json::json!(["d/plain/a"]),
+        "{put}"
+    );
+    assert_eq!(
+        put["kept"]["names"],
+        serde_json::json!(["d/mount/a"]),
+        "{put}"
+    );
+    assert_eq!(
+        names(&place.json(&["ls", "g/me"])),
+        ["d/cache/a", "d/mount/a", "d/moved/a", "d/new"]
+    );
+}
+
+#[test]
+fn a_single_file_says_what_it_replaces() {
+    let place = with_group();
+    place.write("a", "a file");
+    place.write("b", "another");
+    place.write("other/a", "of the same name");
+    place.ok(&["put", "a"]);
+    let put = &place.json(&["put", "b", "--to", "a"])[0];
+    assert_eq!(put["removed"]["names"], serde_json::json!(["a"]), "{put}");
+    let said = place.fails(2, &["put", "a", "other/a"]);
+    assert!(
+        said.contains("two paths would be put under the name"),
+        "{said}"
+    );
+}
+
+#[test]
+fn names_of_groups_are_theirs() {
+    let place = with_group();
+    place.write("a", "a");
+    place.ok(&["put", "a"]);
+    for command in [&["add", "a", "--name", "sync/a"][..], &["rm", "sync/a"]] {
+        let said = place.fails(1, command);
+        assert!(said.contains("belong to groups"), "{said}");
+    }
+}
+
+/// A `get` that was killed leaves files with names of their own, which are no files of the folder.
+#[test]
+fn leftovers_of_get_are_left_out() {
+    let place = with_group();
+    place.write("d/a", "a");
+    place.write("d/.larder-0123456789abcdef.tmp", "half");
+    place.write("d/.larder-mine.tmp", "mine");
+    let put = &place.json(&["put", "d"])[0];
+    assert_eq!(
+        (&put["files"], &put["left_out"]["counts"]["temporary"]),
+        (&2.into(), &1.into()),
+        "{put}"
+    );
 }
 
 #[test]
@@ -149,6 +231,13 @@ fn bad_files_are_named_and_the_others_stored() {
         let said: Value = serde_json::from_str(&ended.err).unwrap();
         let error = said["error"].as_str().unwrap();
         assert!(error.starts_with("1 file(s) were left out\n"), "{error}");
+        let ended = place.run(&[command, "d"]);
+        assert!(
+            ended
+                .err
+                .contains(&format!("\n  now: rename it, and {command} it again; ")),
+            "{ended:?}"
+        );
         let ended = place.run(&[command, "d", "--skip-unreadable"]);
         assert_eq!(ended.code, Some(0), "{ended:?}");
         assert!(ended.err.contains("the name is not Unicode"), "{ended:?}");
@@ -250,6 +339,77 @@ fn what_is_left_out_can_be_found_out() {
     assert_eq!(place.ok(&["cat", "g/me/link"]), "a");
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn what_is_not_listed_is_counted_and_listed_when_asked() {
+    use std::os::unix::ffi::OsStrExt;
+    let place = with_group();
+    place.write("d/a", "a");
+    for n in 0..12 {
+        let name = [b"caf\xe9".as_slice(), n.to_string().as_bytes()].concat();
+        let name = std::ffi::OsStr::from_bytes(&name);
+        fs::write(place.path("d").join(name), "x").unwrap();
+    }
+    for command in ["add", "put"] {
+        let said = place.fails(1, &[command, "d"]);
+        assert_eq!(
+            said.matches("the name is not Unicode").count(),
+            10,
+            "{said}"
+        );
+        assert!(
+            said.contains("\n  and 2 more: -v lists them\n  now: rename them, and "),
+            "{said}"
+        );
+        // Each once.
+        let said = place.fails(1, &["-v", command, "d"]);
+        assert_eq!(
+            said.matches("the name is not Unicode").count(),
+            12,
+            "{said}"
+        );
+        assert!(!said.contains("more"), "{said}");
+    }
+    // So are names that stay.
+    for n in 0..11 {
+        place.write(&format!("e/{n}"), "x");
+    }
+    place.ok(&["put", "e"]);
+    fs::remove_dir_all(place.path("e")).unwrap();
+    place.write("e/new", "new");
+    let said = place.run(&["put", "e"]).err;
+    assert!(said.ends_with("\n  and 1 more: -v lists them\n"), "{said}");
+    let said = place.run(&["-v", "put", "e"]).err;
+    assert!(
+        said.contains("\n  e/9\n") && !said.contains("more:"),
+        "{said}"
+    );
+}
+
+/// A name that is shown escaped cannot be typed.
+#[cfg(unix)]
+#[test]
+fn a_name_that_cannot_be_typed_has_another_way() {
+    let place = with_group();
+    place.write("d/new\nline", "found");
+    place.ok(&["add", "d"]);
+    place.ok(&["put", "d"]);
+    let said = place.fails(1, &["cat", "d/new\\u{a}line"]);
+    assert!(
+        said.contains("its hash works, which `larder ls -v \"d\"` shows"),
+        "{said}"
+    );
+    let listed = place.ok(&["-v", "ls", "d"]);
+    let hash = listed.split_whitespace().last().unwrap();
+    assert_eq!(place.ok(&["cat", hash]), "found");
+    let said = place.fails(1, &["cat", "g/me/d/new\\u{a}line"]);
+    assert!(said.contains("--any-name` writes it"), "{said}");
+    let said = place.fails(1, &["get", "g/me", "-o", "out"]);
+    assert!(said.contains("--any-name accepts them"), "{said}");
+    place.ok(&["get", "g/me", "-o", "out", "--any-name"]);
+    assert_eq!(tree(&place.path("out/d"))[0].1, b"found");
+}
+
 #[test]
 fn standard_input_is_put_under_a_name() {
     let place = with_group();
@@ -303,10 +463,17 @@ fn files_of_which_names_are_here_come_from_members() {
     there.ok(&["group", "join", &running.invite()]);
     there.ok(&["group", "policy", "--names"]);
     there.ok(&["sync", "--loopback"]);
+    let advice = "\n  now: without --offline the other members are asked";
     let said = there.fails(1, &["cat", "g/ann/album/note", "--offline"]);
-    assert!(said.contains("are not here"), "{said}");
+    assert!(
+        said.contains("are not here") && said.contains(advice),
+        "{said}"
+    );
     let said = there.fails(1, &["get", "g/ann", "-o", "none", "--offline"]);
-    assert!(said.contains("2 file(s) were not written"), "{said}");
+    assert!(
+        said.contains("2 file(s) were not written") && said.contains(advice),
+        "{said}"
+    );
     assert!(!there.path("none").exists());
     assert_eq!(
         there.ok(&["cat", "g/ann/album/note", "--loopback"]),
@@ -314,7 +481,7 @@ fn files_of_which_names_are_here_come_from_members() {
     );
     there.ok(&["get", "g/ann/album", "-o", "out", "--loopback"]);
     assert_eq!(tree(&there.path("out")), tree(&here.path("album")));
-    // What was read stays.
+    // The files that were read stay.
     there.ok(&["get", "g/ann/album", "-o", "out", "--offline"]);
     running.end_input();
     running.end();

@@ -177,7 +177,7 @@ fn an_interrupt_ends_what_goes_on() {
     let help = help.join(" ");
     assert!(
         help.contains(
-            "130 interrupted (ctrl-c; `serve`, `share` and `sync --watch` end so, with 0)"
+            "130 interrupted (ctrl-c; `larder serve`, `larder share` and `larder sync --watch` end so, with 0)"
         ),
         "{help}"
     );

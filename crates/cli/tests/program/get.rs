@@ -132,12 +132,16 @@ fn names_that_would_leave_the_folder_are_refused_and_the_others_written() {
 #[test]
 fn names_that_are_only_foreign_can_be_accepted() {
     let place = Place::new();
-    store_names(&place, &["aux.c", "line\nbreak", "ok"]);
+    store_names(&place, &["aux.c", "line\nbreak", "ok", "a:b"]);
     let said = place.fails(1, &["get", "evil", "-o", "out"]);
     assert!(said.ends_with("--any-name accepts them\n"), "{said}");
     assert_eq!(tree(&place.path("out")).len(), 1);
+    assert!(
+        said.contains("a:b: it contains a character that Windows does not allow"),
+        "{said}"
+    );
     place.ok(&["get", "evil", "-o", "out", "--any-name"]);
-    assert_eq!(tree(&place.path("out")).len(), 3);
+    assert_eq!(tree(&place.path("out")).len(), 4);
     store_names(&place, &["aux.c", "../up"]);
     place.fails(1, &["get", "evil", "-o", "out", "--any-name"]);
 }
@@ -173,4 +177,27 @@ fn a_sparse_file_is_sparse_again() {
     assert_eq!(fs::read(place.path("out/zeros")).unwrap(), vec![0; 300_000]);
     let blocks = |name: &str| fs::metadata(place.path(name)).unwrap().blocks();
     assert!(blocks("out/sparse") < blocks("sparse") / 2);
+}
+
+/// No file comes to lie outside through a link, however far above it the link is.
+#[cfg(unix)]
+#[test]
+fn a_link_further_up_leads_nowhere() {
+    let place = Place::new();
+    place.write("src/link/b/file", "new");
+    place.write("src/link/b/more", "more");
+    place.write("src/fine", "fine");
+    place.ok(&["add", "src"]);
+    place.write("outside/b/file", "precious");
+    fs::create_dir(place.path("out")).unwrap();
+    std::os::unix::fs::symlink("../outside", place.path("out/link")).unwrap();
+    for more in [&[][..], &["--overwrite"]] {
+        let said = place.fails(1, &[&["get", "src", "-o", "out"], more].concat());
+        assert!(said.contains("link/b/file"), "{said}");
+        assert_eq!(
+            tree(&place.path("outside")),
+            [("b/file".to_owned(), b"precious".to_vec())]
+        );
+    }
+    assert_eq!(fs::read_to_string(place.path("out/fine")).unwrap(), "fine");
 }

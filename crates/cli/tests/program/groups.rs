@@ -80,7 +80,7 @@ fn what_one_puts_the_other_gets() {
     assert_eq!(std::fs::read(there.path("copy/ü.txt")).unwrap(), b"hello");
     assert!(there.ok(&["status"]).contains("ann "));
 
-    // What is put while it runs.
+    // A file is put while it runs.
     here.write("later", "later");
     running.write(b"later\n");
     running.end_input();
@@ -148,6 +148,19 @@ fn a_replica_serves_who_comes_later() {
     keeping.end_input();
     drop(keeping);
 
+    let status = keeper.json(&["status"]);
+    assert_eq!(
+        (&status[0]["kind"], &status[0]["access"]),
+        (&"group".into(), &"replica".into())
+    );
+    assert_eq!(status[1]["files"], 1, "{status:?}");
+    let said = keeper.fails(1, &["group", "invite"]);
+    assert!(
+        said.starts_with("error: this store keeps the group as a replica")
+            && said.contains("\n  now: `larder group invite --replica`"),
+        "{said}"
+    );
+
     // Only the replica is there. It knows neither names nor keys, and gives everything.
     let listed = &keeper.json(&["ls"])[0];
     assert_eq!(listed["name"].as_str().unwrap().len(), 10, "{listed}");
@@ -168,14 +181,15 @@ fn a_replica_serves_who_comes_later() {
         std::fs::read(late.path("out/secret.bin")).unwrap(),
         noise(300_000)
     );
-    // Who may read adds nothing.
+    // A member that may only read cannot add files.
     let said = late.fails(1, &["put", "out/secret.bin"]);
     assert!(said.contains("you have no repo in this group"), "{said}");
     let said = late.fails(1, &["rm", "g/ann/secret.bin"]);
     assert!(said.contains("only its owner can change a repo"), "{said}");
     let said = late.fails(1, &["group", "invite"]);
     assert!(
-        said.contains("you cannot let others do what you cannot do yourself"),
+        said.contains("you may read this group and not write, and cannot let others do")
+            && said.contains("\n  now: `larder group invite --read`"),
         "{said}"
     );
 }
@@ -189,6 +203,13 @@ fn who_is_alone_is_not_in_sync() {
         said.contains("no member of g could be reached in 1s"),
         "{said}"
     );
+    assert!(said.contains("\n  g: nobody has joined yet\n"), "{said}");
+    let (_, advice) = said.split_once("now: ").unwrap();
+    assert!(
+        advice.contains("only members on this machine") && !advice.contains("--public"),
+        "{said}"
+    );
+    let said = place.fails(1, &["sync", "--lan-only", "--timeout", "1s"]);
     assert!(
         said.contains("now: check that another member runs"),
         "{said}"
@@ -209,7 +230,7 @@ fn a_folder_is_shared_in_one_command() {
     assert_eq!(tree(&there.path("photos")), tree(&here.path("photos")));
     #[cfg(unix)]
     assert_eq!(sharing.signal("-INT").0, Some(0), "ctrl-c is how it ends");
-    // The same group again, and a QR code for people.
+    // Share the group once more, and show a QR code for people.
     let mut sharing = here.command(&["share", "photos", "--loopback", "--read"]);
     let mut sharing = Running::start({
         sharing.env("LARDER_LOG", "off");
@@ -327,7 +348,7 @@ fn one_lost_file_holds_up_no_other() {
     assert_eq!(tree(&here.path("copy")), tree(&here.path("d")));
     // So it does after a repair.
     backend::lose_one_payload(&here.path("store"));
-    here.ok(&["verify", "--repair"]);
+    here.fails(3, &["verify", "--repair"]);
     let status = here.json(&["status", "g"]);
     let missing: Vec<_> = status
         .iter()
@@ -346,9 +367,9 @@ fn one_lost_file_holds_up_no_other() {
     there.ok(&["sync", "--loopback"]);
     there.ok(&["get", "g/ann/d", "-o", "out"]);
     assert_eq!(tree(&there.path("out")), tree(&here.path("d")));
-    // What was had and lost comes again from those who have it.
+    // Content that was lost comes again from the members that have it.
     backend::lose_one_payload(&there.path("store"));
-    there.ok(&["verify", "--repair"]);
+    there.fails(3, &["verify", "--repair"]);
     there.ok(&["sync", "--loopback"]);
     there.ok(&["get", "g/ann", "-o", "all"]);
     assert_eq!(tree(&there.path("all")).len(), 6);
@@ -413,7 +434,7 @@ fn a_store_that_fails_is_named_until_it_works_again() {
     running.next("synced");
 }
 
-/// A line that names no file, or is no text, is said, and the next one is put.
+/// A line that names no file, or is not text, is reported, and the next one is put.
 #[cfg(unix)]
 #[test]
 fn lines_that_cannot_be_put_end_nothing() {
@@ -455,4 +476,78 @@ fn a_file_of_a_group_is_written_to_standard_output() {
     }
     let said = place.fails(2, &["group", "invite", "--at", "garbage"]);
     assert!(said.contains("is no address of a device"), "{said}");
+}
+
+#[test]
+fn groups_and_members_of_one_name_are_told_apart() {
+    let (here, there) = (Place::new(), Place::new());
+    here.write("a", "A");
+    here.ok(&["group", "create", "g", "--as", "ann"]);
+    here.ok(&["put", "a"]);
+    there.ok(&["group", "create", "g", "--as", "ann"]);
+    let (mut running, invite) = watch(&here, "write");
+    let joined = &there.json(&["group", "join", &invite, "--as", "ann"])[0];
+    there.write("b", "B");
+    there.ok(&["put", "b", "--group", joined["id"].as_str().unwrap()]);
+    there.fails(1, &["sync", "--loopback", "--timeout", "2s"]);
+    let groups = there.json(&["group", "ls"]);
+    let status = there.ok(&["status"]);
+    for group in &groups {
+        let id = &group["hash"].as_str().unwrap()[..10];
+        assert!(status.contains(&format!("g ({id}): ")), "{status}");
+    }
+    let members = there.json(&["group", "members", joined["id"].as_str().unwrap()]);
+    assert_eq!(members.len(), 2);
+    for member in members {
+        let key = &member["hash"].as_str().unwrap()[..10];
+        assert!(status.contains(&format!("\n  ann ({key})")), "{status}");
+    }
+    let updated = running.next("updated");
+    let member = updated["member"].as_str().unwrap();
+    assert!(member.starts_with("ann ("), "{updated}");
+    running.end_input();
+    running.end();
+    // Of this device nobody looks for an address.
+    let known = here.json(&["status", "-v"]);
+    let own = known.iter().find(|line| line["is_ours"] == true).unwrap();
+    let addresses: Vec<_> = known
+        .iter()
+        .filter(|line| line["kind"] == "address")
+        .collect();
+    assert!(!addresses.is_empty(), "{known:?}");
+    for line in addresses {
+        assert_ne!(line["member"], own["member"], "{known:?}");
+    }
+    let said = here.fails(1, &["cat", "g/bob/ph/y"]);
+    assert!(
+        said.starts_with("error: g has no member \"bob\"\n"),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_path_that_is_not_in_a_repo_is_said() {
+    let place = Place::new();
+    place.write("d/x", "x");
+    place.ok(&["group", "create", "g", "--as", "me"]);
+    // A repo may have no files.
+    assert_eq!(place.json(&["ls", "g/me"]), [Value::Null; 0]);
+    assert!(place.ok(&["ls", "g/me"]).starts_with("NAME "));
+    place.ok(&["put", "d"]);
+    for wrong in [
+        "g/me/nothing",
+        "g/me/nothing/",
+        "g/me/d/",
+        "g/me/d/y",
+        "g/me/d/x/",
+    ] {
+        let ended = place.run(&["ls", wrong]);
+        if wrong == "g/me/d/" {
+            assert_eq!(ended.code, Some(0), "{ended:?}");
+            continue;
+        }
+        assert_eq!((ended.code, &*ended.out), (Some(1), ""), "{ended:?}");
+        assert!(ended.err.contains("there is no file \""), "{ended:?}");
+        assert!(ended.err.contains("\n  now: `larder ls "), "{ended:?}");
+    }
 }

@@ -59,3 +59,36 @@ fn a_put() {
     let create = ["group", "create", "g", "--as", "me"];
     interrupted(&[&create], &["put", "folder"], &["get", "g/me/folder"]);
 }
+
+/// Until it serves, ctrl-c ends a share as it ends a put; from then on it is how serving ends.
+#[test]
+fn a_share() {
+    let place = || {
+        let place = Place::new();
+        for n in 0..FILES {
+            place.write(&format!("folder/{n}"), noise(400_000 + n));
+        }
+        place
+    };
+    let share = ["--json", "share", "folder", "--loopback"];
+    for (signal, expected) in [("-INT", 130), ("-TERM", 143)] {
+        let place = place();
+        let running = Running::start(place.command(&share));
+        // It has the store, and most of the sealing is still to do.
+        while !backend::is_there(&place.path("store")) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        std::thread::sleep(Duration::from_millis(20));
+        let (code, said) = running.signal(signal);
+        assert_eq!(code, Some(expected), "{said}");
+        assert!(!said.contains("serving until ctrl-c"), "{said}");
+        let is_said = said.contains("interrupted: what was stored stays");
+        assert_eq!(is_said, signal == "-INT", "{said}");
+    }
+    let place = place();
+    let mut running = Running::start(place.command(&share));
+    running.next("looking");
+    let (code, said) = running.signal("-INT");
+    assert_eq!(code, Some(0), "{said}");
+    place.ok(&["verify"]);
+}

@@ -89,19 +89,60 @@ fn a_mistyped_invite_joins_nothing() {
 }
 
 #[test]
+fn an_invite_for_a_replica_joins_nothing_and_a_bad_line_is_told_by_its_number() {
+    let (here, there) = (Place::new(), Place::new());
+    here.ok(&["group", "create", "g", "--as", "ann"]);
+    let (replica, read) = (invite(&here, &["--replica"]), invite(&here, &["--read"]));
+    let said = there.fails(2, &["group", "join", &replica]);
+    assert!(said.contains("`larder serve --replica INVITE`"), "{said}");
+    for (wrong, what) in [(&*read, "lets its holder read"), ("larderx", "no invite")] {
+        let serve = ["serve", "--replica", "--loopback", "-"];
+        let mut serving = Running::start(there.command(&serve));
+        serving.write(format!("{replica}\n\n{wrong}\n").as_bytes());
+        serving.end_input();
+        let (code, said) = serving.end();
+        assert_eq!(code, Some(2), "{said}");
+        let start = "error: line 3 of standard input: this ";
+        assert!(said.starts_with(start) && said.contains(what), "{said}");
+    }
+    assert!(!there.path("store").exists());
+}
+
+#[test]
+fn names_that_are_parts_of_a_path_are_refused() {
+    let place = Place::new();
+    for wrong in ["a/b", ".", "..", "a\nb", ""] {
+        place.fails(2, &["group", "create", wrong]);
+        place.fails(2, &["group", "create", "g", "--as", wrong]);
+    }
+    assert!(!place.path("store").exists());
+    place.ok(&["group", "create", "g", "--as", "me"]);
+    for renamed in ["g", "g/me"] {
+        let said = place.fails(2, &["group", "rename", renamed, "a/b"]);
+        assert!(said.contains("a name has no \"/\""), "{said}");
+    }
+    place.write("folder/a", "A");
+    place.fails(2, &["share", "folder", "--name", "a/b"]);
+    place.fails(2, &["share", "folder", "--as", ".."]);
+}
+
+#[test]
 fn a_mistyped_ticket_is_refused() {
     let (here, there) = (Place::new(), Place::new());
     here.write("a", "A");
     here.ok(&["add", "a"]);
     let mut serving = Running::start(here.command(&["--json", "serve", "--loopback", "a"]));
     let ticket = serving.json()["ticket"].as_str().unwrap().to_owned();
-    for wrong in [
-        &ticket[..ticket.len() - 3],
-        &ticket[1..],
-        &format!("{ticket}!"),
+    for (wrong, what) in [
+        (
+            &ticket[..ticket.len() - 3],
+            "the ticket is cut or mistyped\n",
+        ),
+        (&ticket[1..], "this is not a ticket\n"),
+        (&format!("{ticket}!"), "the ticket is cut or mistyped\n"),
     ] {
         let said = there.fails(2, &["fetch", wrong]);
-        assert!(said.contains("this is not a ticket"), "{said}");
+        assert!(said.starts_with(&format!("error: {what}")), "{said}");
         assert!(said.contains("now: copy the whole word"), "{said}");
     }
 }

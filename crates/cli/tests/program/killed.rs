@@ -64,9 +64,12 @@ fn a_writer_a_reader_and_a_replica_are_killed_and_come_back() {
         .place
         .ok(&["group", "create", "g", "--as", "ann"]);
     let (_, invites) = members[0].start(&["write", "replica"]).unwrap();
-    for (member, invite) in members[1..].iter_mut().zip(&invites) {
-        member.place.ok(&["group", "join", invite, "--as", "bob"]);
-    }
+    members[1]
+        .place
+        .ok(&["group", "join", &invites[0], "--as", "bob"]);
+    // Standard input has ended: it joins, and ends.
+    let serve = ["serve", "--replica", "--loopback", "--until-stdin-ends"];
+    members[2].place.ok(&[&serve[..], &[&invites[1]]].concat());
     let mut chance = 88_172_645_463_325_252;
     let mut acknowledged: BTreeMap<String, Vec<u8>> = BTreeMap::new();
     for round in 0..ROUNDS {
@@ -135,7 +138,7 @@ fn a_writer_a_reader_and_a_replica_are_killed_and_come_back() {
     ]);
     check(&bob.place, &acknowledged);
     assert!(bob.place.ok(&["verify"]).ends_with("all sound\n"));
-    // Who comes when only the replica is there gets everything too.
+    // A member that comes when only the replica is there gets everything too.
     ann.stop();
     keeper.stop();
     let (at, _) = keeper.start(&[]).unwrap();

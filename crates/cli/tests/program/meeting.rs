@@ -13,7 +13,7 @@ fn two_who_only_sync_meet_and_both_are_done() {
     there.write("from bob", noise(200_000));
     here.ok(&["group", "create", "g", "--as", "ann"]);
     here.ok(&["put", "from ann"]);
-    // Where ann will be found.
+    // The port at which ann will be found.
     let port = {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         socket.local_addr().unwrap().port().to_string()

@@ -31,11 +31,11 @@ fn what_is_served_is_fetched_stored_and_written_out() {
     );
     assert_eq!(listed[0]["name"], "theirs");
     assert!(there.ok(&["verify"]).ends_with("all sound\n"));
-    // Who came and went is told.
+    // The events name the peer that came and left.
     assert_eq!(serving.json()["event"], "connected");
     assert_eq!(serving.json()["event"], "left");
 
-    // What is here is not fetched again. A folder has a name of its own.
+    // Content that is here is not fetched again. A folder has a name of its own.
     let again = &there.json(&["fetch", &ticket])[0];
     assert_eq!(again["bytes_received"], 0);
     assert_eq!(again["name"], "folder");

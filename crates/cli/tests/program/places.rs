@@ -10,7 +10,7 @@ use larder::{
 
 use super::support::{Place, tree};
 
-/// Where a group's name and the profile of a repo are.
+/// The slot of a group's name and of a repo's profile.
 const NAME: Slot = 0;
 
 /// Uses the only group of this place from inside this process.
@@ -59,7 +59,7 @@ fn what_is_no_name_stops_no_listing() {
         put(records, repo.id(), NAME, garbage, secret(group).await).await;
         (group.id().to_string(), repo.key().to_string())
     });
-    // What has no name is called by its id.
+    // A group or repo without a name is called by its id.
     for args in LOOKS {
         let said = place.ok(args);
         assert!(!said.is_empty(), "{args:?}");
@@ -138,7 +138,7 @@ fn of_members_whose_names_overlap_none_is_guessed() {
         );
         assert!(said.contains("now: write the beginning of a key"));
     }
-    // Where one only can be meant, it is.
+    // A prefix that fits only one is enough.
     assert_eq!(place.json(&["ls", "g/a"])[0]["name"], "b/x");
     place.ok(&["get", &format!("g/{}/x", &key[..10]), "-o", "out"]);
     assert_eq!(std::fs::read(place.path("out/x")).unwrap(), b"of a/b");
@@ -158,7 +158,7 @@ fn names_of_the_store_itself_come_before_groups_that_are_called_alike() {
     assert_eq!(tree(&place.path("out")), tree(&place.path("g")));
     place.ok(&["get", "g/me/x", "-o", "file"]);
     assert_eq!(std::fs::read(place.path("file/x")).unwrap(), b"local");
-    // What the folder has not is looked for in the group.
+    // A file that the folder does not have is looked up in the group.
     place.ok(&["get", "g/me/theirs", "-o", "theirs again"]);
     assert_eq!(
         tree(&place.path("theirs again")),

@@ -55,9 +55,7 @@ impl Place {
         self.write(&format!("{name}/sub/deep/big.bin"), noise(3_000_000));
         self.write(&format!("{name}/sub/ü ñ 日本 🦀"), "unicode");
         self.write(&format!("{name}/{}", "long".repeat(60)), "long");
-        if cfg!(unix) {
-            self.write(&format!("{name}/\"quoted\" it's"), "odd");
-        }
+        self.write(&format!("{name}/it's #odd & 'quoted'"), "odd");
     }
 
     pub fn command(&self, args: &[&str]) -> Command {

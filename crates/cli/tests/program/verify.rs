@@ -2,7 +2,7 @@
 
 use std::{fs, path::PathBuf};
 
-use super::support::{Place, noise, tree};
+use super::support::{Place, noise, run, tree};
 
 /// The largest file below a folder of the store.
 fn largest(place: &Place, folder: &str) -> PathBuf {
@@ -81,6 +81,23 @@ fn one_flipped_bit_is_found_named_repaired_and_restored() {
 }
 
 #[test]
+fn a_repair_that_makes_a_file_of_a_group_missing_ends_as_one_of_a_stored_file() {
+    let place = Place::new();
+    place.write("big", noise(500_000));
+    place.ok(&["group", "create", "g", "--as", "me"]);
+    place.ok(&["put", "big"]);
+    flip(&largest(&place, "store/payload"), 100_000);
+    for repair in [&[][..], &["--repair"]] {
+        let ended = place.run(&[&["verify"], repair].concat());
+        assert_eq!(ended.code, Some(3), "{repair:?}: {ended:?}");
+        assert!(ended.out.contains("affected   g/me/big\n"), "{ended:?}");
+    }
+    place.ok(&["put", "big"]);
+    place.ok(&["verify"]);
+    assert_eq!(place.ok(&["cat", "g/me/big", "--range", "..0"]), "");
+}
+
+#[test]
 fn a_missing_payload_is_lost_and_comes_back_when_added() {
     let place = Place::new();
     place.write("big", noise(500_000));
@@ -153,7 +170,7 @@ fn a_damaged_log_is_found_and_what_can_be_read_is_kept() {
         repaired.out
     );
     assert!(place.json(&["ls"]).len() >= 2);
-    // What was lost is named until it is here again.
+    // Lost blobs are named until they are here again.
     assert!(repaired.out.contains("incomplete  "), "{}", repaired.out);
     place.ok(&["add", "a", "b", "c", "d"]);
     assert!(place.ok(&["verify"]).ends_with("all sound\n"));
@@ -225,7 +242,104 @@ fn a_damaged_index_prints_no_panic() {
             "page {page}: {}",
             ended.err
         );
-        // Where it was noticed while it was read, the next run makes it again.
+        // If the damage was noticed while the index was read, the next run makes the index again.
         place.ok(&["ls", "folder"]);
     }
+}
+
+/// Damages or deletes the payloads of a store that are longer than this.
+fn spoil(place: &Place, longer_than: usize, delete: bool) -> usize {
+    let payload = place.path("store/payload");
+    let mut spoilt = 0;
+    for (name, mut content) in tree(&payload) {
+        if content.len() <= longer_than {
+            continue;
+        }
+        spoilt += 1;
+        match delete {
+            true => std::fs::remove_file(payload.join(name)).unwrap(),
+            false => {
+                content[100_000] ^= 1;
+                std::fs::write(payload.join(name), content).unwrap();
+            }
+        }
+    }
+    spoilt
+}
+
+#[test]
+fn damaged_and_missing_blobs_are_named_and_the_others_copied() {
+    for delete in [false, true] {
+        let place = Place::new();
+        place.write("d/big", noise(500_000));
+        place.write("d/small", "small");
+        place.write("d/middle", &noise(400_000)[300_000..]);
+        place.ok(&["group", "create", "g", "--as", "me"]);
+        place.write("sealed/film", noise(600_000));
+        place.write("sealed/note", "note");
+        place.ok(&["put", "sealed"]);
+        place.ok(&["add", "d"]);
+        assert_eq!(spoil(&place, 450_000, delete), 2);
+        let from = place.url().to_string();
+        let to = format!("redb:{}", place.path("to").display());
+        for again in [false, true] {
+            let ended = place.run(&["copy", &from, &to]);
+            assert_eq!(ended.code, Some(1), "{ended:?}");
+            let lines: Vec<_> = ended.out.lines().collect();
+            assert!(lines[0].starts_with("unreadable  "), "{ended:?}");
+            assert!(lines[1].starts_with("unreadable  "), "{ended:?}");
+            assert_eq!(
+                lines[2..4],
+                ["affected   d/big", "affected   g/me/sealed/film"]
+            );
+            let copied = if again { "copied 0 blob(s)" } else { "copied " };
+            assert!(lines[4].starts_with(copied), "{ended:?}");
+            assert_eq!(
+                ended.err.lines().rev().nth(1).unwrap(),
+                "error: 2 blob(s) are damaged or missing in FROM, and were not copied; all else was"
+            );
+            assert!(
+                ended
+                    .err
+                    .contains("\n  now: `larder verify --repair --store")
+            );
+        }
+        let copy = |args: &[&str]| place.ok(&[&["--store", &to], args].concat());
+        assert_eq!(copy(&["cat", "d/small"]), "small");
+        assert_eq!(copy(&["cat", "g/me/sealed/note"]), "note");
+        copy(&["get", "d/middle", "-o", "out"]);
+        // A blob that did not come does not count as here.
+        let listed = copy(&["ls", "g/me"]);
+        assert_eq!(listed.matches("incomplete").count(), 1, "{listed}");
+        let listed = copy(&["ls", "g"]);
+        assert_eq!(listed.matches("incomplete").count(), 1, "{listed}");
+        // It goes on once that is there again.
+        place.run(&["verify", "--repair"]);
+        place.ok(&["add", "d"]);
+        place.ok(&["put", "sealed", "--read-all"]);
+        place.ok(&["copy", &from, &to]);
+        copy(&["get", "d", "-o", "all"]);
+        copy(&["get", "g/me", "-o", "sealed-copy"]);
+        assert_eq!(tree(&place.path("all")), tree(&place.path("d")));
+    }
+}
+
+/// The names of files are for those with the keys; that they are not shown is said.
+#[test]
+fn files_that_cannot_be_named_without_keys_are_said() {
+    let place = Place::new();
+    place.write("big", noise(500_000));
+    place.ok(&["group", "create", "g", "--as", "me"]);
+    place.ok(&["put", "big"]);
+    flip(&largest(&place, "store/payload"), 100_000);
+    let mut locked = place.command(&["verify"]);
+    locked.env("LARDER_SECRETS_KEY", place.path("another.key"));
+    let ended = run(&mut locked);
+    assert_eq!(ended.code, Some(3), "{ended:?}");
+    assert!(!ended.out.contains("affected"), "{ended:?}");
+    let note = "files of groups that need what is damaged are not named: their keys cannot be read";
+    assert!(ended.err.contains(note), "{ended:?}");
+    let ended = place.run(&["verify"]);
+    assert!(ended.out.contains("affected   g/me/big\n"), "{ended:?}");
+    assert!(!ended.err.contains("not named"), "{ended:?}");
 }

@@ -91,6 +91,52 @@ fn what_is_wanted_comes_and_what_is_not_goes() {
     assert_eq!(complete(&there), ["album/notes/a b.txt"]);
 }
 
+/// Whatever the policy is, and whatever was read or let go, lists tell what is here.
+#[test]
+fn figures_of_what_is_here_are_true() {
+    let (_here, _running, there) = met();
+    let figures = |name: &str| {
+        let all = there.json(&["ls", name]);
+        let figure = |item: &Value| (item["present"].as_u64().unwrap(), item["complete"] == true);
+        all.iter().map(figure).collect::<Vec<_>>()
+    };
+    let (note, small, long) = (6, 20_000, 3_000_000);
+    let expect = |present: u64| {
+        let line = (present, present == note + small + long);
+        assert_eq!(figures("g"), [line]);
+        let group = &there.json(&["ls"])[0];
+        assert_eq!(
+            (&group["present"], &group["complete"]),
+            (&json!(line.0), &json!(line.1))
+        );
+    };
+    expect(0);
+    there.ok(&["cat", "g/ann/album/notes/a b.txt", "--loopback"]);
+    expect(note);
+    there.ok(&["group", "policy", "--everything"]);
+    there.ok(&["sync", "--loopback"]);
+    expect(note + small + long);
+    // In order: the film, the note, the picture.
+    assert_eq!(
+        figures("g/ann"),
+        [(long, true), (note, true), (small, true)]
+    );
+    there.ok(&["group", "policy", "--up-to", "200K"]);
+    there.ok(&["group", "free", "--loopback"]);
+    expect(note + small);
+    assert_eq!(figures("g/ann"), [(0, false), (note, true), (small, true)]);
+    let listed = there.ok(&["ls", "g/ann"]);
+    let marked: Vec<_> = listed
+        .lines()
+        .filter(|line| line.contains("incomplete"))
+        .collect();
+    assert_eq!(marked.len(), 1, "{listed}");
+    assert!(marked[0].starts_with("album/long.mov"), "{listed}");
+    there.ok(&["get", "g/ann/album/long.mov", "-o", "out", "--loopback"]);
+    expect(note + small + long);
+    assert!(!there.ok(&["ls", "g"]).contains("incomplete"));
+}
+
 #[test]
 fn what_makes_no_sense_is_refused() {
     let place = Place::new();
@@ -138,13 +184,21 @@ fn choosing_less_is_no_news_and_a_pin_of_nothing_is_said() {
     assert!(!status.contains("newer"), "{status}");
     let line = status.lines().find(|line| line.contains("ann  ")).unwrap();
     assert!(line.ends_with("  here"), "{status}");
-    assert_eq!(there.json(&["status"])[0]["here"], true);
+    assert_eq!(there.json(&["status"])[1]["here"], true);
 
     let pinned = there.run(&["group", "pin", "g/ann/nosuch"]);
     assert_eq!(pinned.code, Some(0));
     assert!(
         pinned.err.contains("ann of g has no nosuch now"),
         "{pinned:?}"
+    );
+    assert_eq!(
+        there.ok(&["group", "unpin", "g/ann/nosuch"]),
+        "unpinned nosuch of ann\n"
+    );
+    assert_eq!(
+        there.ok(&["group", "unpin", "g/ann/nosuch"]),
+        "nosuch of ann was not pinned\n"
     );
     let pinned = there.run(&["group", "pin", "g/ann/photos"]);
     assert!(!pinned.err.contains("has no"), "{pinned:?}");

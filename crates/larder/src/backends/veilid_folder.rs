@@ -20,7 +20,7 @@ const NAME_LEN: usize = 8;
 /// tables, and some for the rest of the process.
 const DESCRIPTORS: u64 = 64;
 
-/// Starts the node in `dir`, offline, and makes it where there is none.
+/// Starts the node in `dir`, offline, and makes it if there is none.
 pub(crate) async fn start(dir: &Path, protection: Protection) -> Result<Node> {
     Descriptors::of_process().check("store.open", DESCRIPTORS)?;
     let mut config = NodeConfig::new(dir, protection);

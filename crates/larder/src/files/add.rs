@@ -12,7 +12,7 @@ use tokio::io::AsyncRead;
 
 use super::{
     LeftOut, OPERATION, Observer, as_text, blocking, cannot_read, default_name, failed,
-    stores::OpenStores,
+    stores::OpenStores, tag_of,
 };
 use crate::Store;
 
@@ -83,7 +83,7 @@ impl Added {
 ///
 /// # Errors
 /// [`Kind::NotFound`] if there is no such path; [`Kind::Invalid`] if it is neither a file nor a folder, or has
-/// no name; the first error of reading where not one file of a folder can be read, or with
+/// no name; the first error of reading if not one file of a folder can be read, or with
 /// [`fail_fast`](AddRequest::fail_fast); [`Kind::TooLarge`] for a folder of more files than a collection can have;
 /// [`Kind::Unsupported`] for a folder without the feature `iroh`.
 pub async fn add(store: &Store, request: &AddRequest, observer: &Observer) -> Result<Added> {
@@ -92,7 +92,7 @@ pub async fn add(store: &Store, request: &AddRequest, observer: &Observer) -> Re
         Some(name) => name.clone(),
         None => default_name(path)?,
     };
-    let tag = TagName::try_from(name.as_str())?;
+    let tag = tag_of(&name)?;
     let blobs = store.blobs();
     let before = blobs.tags().get(&tag).await?;
     let metadata = tokio::fs::metadata(path)
@@ -131,7 +131,7 @@ pub async fn add_stream(
     observer: &Observer,
 ) -> Result<Added> {
     let blobs = store.blobs();
-    let tag = TagName::try_from(name)?;
+    let tag = tag_of(name)?;
     let before = blobs.tags().get(&tag).await?;
     observer.planned(1, None);
     let options = options(Some(tag), observer);

@@ -26,7 +26,7 @@ impl Named {
 /// Finds the item that `text` stands for: a name, then a file within a folder (`NAME/path`), then a hash.
 ///
 /// # Errors
-/// [`Kind::NotFound`] if it stands for nothing: with the folder in the context where that lacks a file.
+/// [`Kind::NotFound`] if it stands for nothing: with the folder in the context if that lacks a file.
 pub async fn find(blobs: &Blobs, text: &str) -> Result<Named> {
     let tags = blobs.tags();
     if let Some(root) = tags.get(&TagName::try_from(text)?).await? {

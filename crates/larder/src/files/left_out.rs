@@ -22,6 +22,8 @@ pub enum Reason {
     Cache,
     /// The folder of an open store.
     OpenStore,
+    /// A file that was being written out: it has a temporary name still.
+    Temporary,
     /// A file or folder that cannot be read.
     Unreadable,
     /// A file that changes while it is read, each time that this was tried.
@@ -45,7 +47,7 @@ pub enum Reason {
     Control,
     /// A name with a backslash.
     Backslash,
-    /// A name with a character that this system does not allow.
+    /// A name with one of the characters `<>:"|?*`, which Windows does not allow.
     Character,
     /// A name that Windows gives to a device.
     Reserved,
@@ -53,7 +55,7 @@ pub enum Reason {
     TrailingDotOrSpace,
     /// A name that appears twice.
     Duplicate,
-    /// A name that differs from another one only in case, where the target knows no case.
+    /// A name that differs from another one only in case, if the target ignores case.
     CaseClash,
     /// A name that another one has as a folder, or the other way round.
     FileAndFolder,
@@ -74,7 +76,12 @@ impl Reason {
     pub fn is_failure(self) -> bool {
         !matches!(
             self,
-            Self::Symlink | Self::Special | Self::EmptyFolder | Self::Cache | Self::OpenStore
+            Self::Symlink
+                | Self::Special
+                | Self::EmptyFolder
+                | Self::Cache
+                | Self::OpenStore
+                | Self::Temporary
         )
     }
 
@@ -82,7 +89,11 @@ impl Reason {
     pub fn is_about_portability(self) -> bool {
         let everywhere = matches!(
             self,
-            Self::Backslash | Self::Reserved | Self::TrailingDotOrSpace | Self::Control
+            Self::Backslash
+                | Self::Reserved
+                | Self::TrailingDotOrSpace
+                | Self::Control
+                | Self::Character
         );
         everywhere && !cfg!(windows)
     }
@@ -96,6 +107,7 @@ impl fmt::Display for Reason {
             Self::EmptyFolder => "the folder is empty",
             Self::Cache => "a CACHEDIR.TAG marks it as a cache",
             Self::OpenStore => "it is the folder of an open store",
+            Self::Temporary => "it was being written out when that was interrupted",
             Self::Unreadable => "it cannot be read",
             Self::Changing => "it changed each time that it was read",
             Self::NotUnicode => "the name is not Unicode",
@@ -107,7 +119,7 @@ impl fmt::Display for Reason {
             Self::Nul => "it contains a NUL byte",
             Self::Control => "it contains a control character",
             Self::Backslash => "it contains a backslash",
-            Self::Character => "it contains a character that this system does not allow",
+            Self::Character => "it contains a character that Windows does not allow in a name",
             Self::Reserved => "Windows reserves this name for a device",
             Self::TrailingDotOrSpace => "a part of the path ends with a dot or a space",
             Self::Duplicate => "the name appears twice",

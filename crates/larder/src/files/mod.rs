@@ -57,9 +57,10 @@ mod share;
 mod stores;
 mod walk;
 
-use std::path::Path;
+use std::{ffi::OsStr, path::Path};
 
 use larder_store_api::{Error, Kind, Result};
+use larder_store_engine::TagName;
 
 #[cfg(feature = "iroh")]
 pub use self::find::{Named, files_of, find};
@@ -145,11 +146,41 @@ async fn blocking<T: Send + 'static>(
     larder_store_engine::blocking(OPERATION, work).await?
 }
 
+/// The beginning of the tags that groups have for themselves.
+const OF_GROUPS: &str = "sync/";
+
+/// Returns the tag of a name that somebody chose.
+///
+/// # Errors
+/// [`Kind::Invalid`] for a name that belongs to groups, and for one that no tag can have.
+pub fn tag_of(name: &str) -> Result<TagName> {
+    if name.starts_with(OF_GROUPS) {
+        let message = format!("names that begin with {OF_GROUPS:?} belong to groups: {name:?}");
+        return Err(Error::new(Kind::Invalid, OPERATION, message));
+    }
+    TagName::try_from(name)
+}
+
+/// The beginning and the end of the names of temporary files.
+const TEMPORARY: (&str, &str) = (".larder-", ".tmp");
+
 /// Returns a name for a temporary file that nobody else has chosen.
 fn temporary_name() -> Result<String> {
     let mut bytes = [0; 8];
     larder_store_engine::random(OPERATION, &mut bytes)?;
-    Ok(format!(".larder-{:016x}.tmp", u64::from_be_bytes(bytes)))
+    let (begin, end) = TEMPORARY;
+    Ok(format!("{begin}{:016x}{end}", u64::from_be_bytes(bytes)))
+}
+
+/// Returns true if a file has a [temporary name](temporary_name): its writer was killed, or still writes.
+fn is_temporary(name: &OsStr) -> bool {
+    let (begin, end) = TEMPORARY;
+    let digits = name
+        .to_str()
+        .and_then(|name| name.strip_prefix(begin)?.strip_suffix(end));
+    digits.is_some_and(|digits| {
+        digits.len() == 16 && digits.bytes().all(|byte| byte.is_ascii_hexdigit())
+    })
 }
 
 /// A value as its text, in serialized data.

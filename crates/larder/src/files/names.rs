@@ -30,7 +30,7 @@ pub enum Rules {
     /// Names that mean the same file on Linux, macOS and Windows.
     Portable,
     /// Names that are safe on this system, though another may not be able to write them: reserved words, trailing
-    /// dots and spaces, backslashes, control characters.
+    /// dots and spaces, backslashes, control characters, and those that Windows forbids.
     Here,
 }
 
@@ -85,15 +85,14 @@ fn check(name: &str, rules: Rules) -> Result<(), Reason> {
     if portable && name.contains('\\') {
         return Err(Reason::Backslash);
     }
-    let bytes = name.as_bytes();
-    let drive = portable && bytes.len() > 1 && bytes[0].is_ascii_alphabetic() && bytes[1] == b':';
-    if name.starts_with('/') || drive {
+    if name.starts_with('/') {
         return Err(Reason::Absolute);
     }
     if portable && name.contains(char::is_control) {
         return Err(Reason::Control);
     }
-    if cfg!(windows) && name.contains(|c: char| "<>:\"|?*".contains(c)) {
+    // A drive's letter, and a stream of a file, have a colon too.
+    if portable && name.contains(['<', '>', ':', '"', '|', '?', '*']) {
         return Err(Reason::Character);
     }
     name.split('/')
@@ -219,6 +218,7 @@ mod tests {
         assert!(paths.iter().all(Result::is_ok));
         if !cfg!(windows) {
             assert_eq!(reason(&["new\nline"], Rules::Here), None);
+            assert_eq!(reason(&["a:b", "c/d*"], Rules::Here), None);
         }
     }
 
@@ -228,8 +228,14 @@ mod tests {
             ("", Reason::EmptyName),
             ("/etc/passwd", Reason::Absolute),
             ("//server/share", Reason::Absolute),
-            ("C:/windows", Reason::Absolute),
-            ("c:x", Reason::Absolute),
+            ("C:/windows", Reason::Character),
+            ("c:x", Reason::Character),
+            ("folder/a:b", Reason::Character),
+            ("a*", Reason::Character),
+            ("a/b?/c", Reason::Character),
+            ("\"a\"", Reason::Character),
+            ("<a>", Reason::Character),
+            ("a|b", Reason::Character),
             ("..", Reason::Dots),
             (".", Reason::Dots),
             ("a/../b", Reason::Dots),

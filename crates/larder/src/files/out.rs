@@ -37,7 +37,7 @@ const FILES_AT_ONCE: usize = 8;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct GetRequest {
-    /// The folder, which is made where there is none.
+    /// The folder, which is made if it is missing.
     pub to: PathBuf,
     /// Replace files that are there with another content.
     pub overwrite: bool,
@@ -113,7 +113,7 @@ impl Stored {
 }
 
 /// Returns the names and places of the files of a repo that a path stands for: one file under its last name, or all
-/// files below a folder. Without a path, all files of the repo. It is empty where there is none.
+/// files below a folder. Without a path, all files of the repo. It is empty if there is none.
 #[cfg(feature = "groups")]
 pub async fn files_in(repo: &Repo, path: Option<&str>) -> Result<Vec<(String, Stored)>> {
     let stored = |entry| Stored::Sealed(repo.clone(), Box::new(entry));
@@ -248,8 +248,8 @@ pub async fn write_out(
 
 type Paths = Vec<((String, Stored), Result<PathBuf, Reason>)>;
 
-/// Returns the path of each file within the folder. Case tells names apart where the folder's file system says so:
-/// that is tried only where it matters.
+/// Returns the path of each file within the folder. Case distinguishes names if the folder's file system says so:
+/// that is tried only if it matters.
 async fn paths_of(files: Vec<(String, Stored)>, request: &GetRequest) -> Result<Paths> {
     let names = || files.iter().map(|(name, _)| name.as_str());
     let mut paths = to_paths(names(), request.rules, true);
@@ -281,9 +281,15 @@ async fn make_folders(
         let mut made = BTreeSet::new();
         let mut broken = HashMap::new();
         for folder in folders {
-            match make_folder(&folder) {
+            // What is below a link that cannot be a folder lies elsewhere.
+            let above = folder.parent().and_then(|above| broken.get(above).cloned());
+            let result: Result<()> = match above {
+                Some(error) => Err(error),
+                None => make_folder(&folder).map_err(|error| cannot_write(&folder, error)),
+            };
+            match result {
                 Ok(()) => drop(made.insert(folder)),
-                Err(error) => drop(broken.insert(folder.clone(), cannot_write(&folder, error))),
+                Err(error) => drop(broken.insert(folder, error)),
             }
         }
         Ok((made, broken))

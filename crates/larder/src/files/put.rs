@@ -2,18 +2,19 @@
 
 mod old;
 
-use std::{collections::HashSet, path::PathBuf};
+use std::path::PathBuf;
 
 use futures_util::{StreamExt, stream};
 use larder_store_api::{Error, Kind, Result};
+use larder_store_engine::Source;
 use larder_sync::{
-    groups::{Changes, Content, Repo, Staged, WriteOptions, Written},
+    groups::{Changes, Repo, Staged, WriteOptions, Written},
     tree::Name,
 };
 use serde::{Deserialize, Serialize};
 use tokio::io::AsyncRead;
 
-use self::old::Old;
+use self::old::{Names, Old};
 use super::{
     Found, IN_FLIGHT, LeftOut, LeftOutItem, Listed, OPERATION, Observer, Reason, Walk, WalkOptions,
     add::{check_outside, is_about, is_changing, moves, open_stores},
@@ -36,7 +37,8 @@ pub struct PutRequest {
     pub name: Option<String>,
     /// The folder of the repo to put it into; without one, the repo's root.
     pub to: Option<String>,
-    /// Remove the files of the repo's folder that the folder on this machine does not have.
+    /// Remove the files of the repo's folder that the folder on this machine does not have. A folder without any entry
+    /// removes none of those below it: its disk may not be mounted.
     pub mirror: bool,
     /// Take folders that a CACHEDIR.TAG marks as caches too.
     pub include_caches: bool,
@@ -95,7 +97,7 @@ pub struct PutDone {
     /// The names that were removed from the repo: those that stood in the way of a new file, had its name in another
     /// case, or, with [`mirror`](PutRequest::mirror), are not in the folder.
     pub removed: Listed,
-    /// The names that are in the repo and not in the folder. They stay.
+    /// The names that are in the repo and not in the folder, and stay.
     pub kept: Listed,
     /// The items that were left out. Whatever the repo has of them stays.
     pub left_out: LeftOut,
@@ -137,7 +139,7 @@ pub struct PutDone {
 ///
 /// # Errors
 /// [`Kind::NotFound`] if there is no such path; [`Kind::Denied`] if the repo is not ours; [`Kind::Invalid`]
-/// if the path is neither a file nor a folder or has no name, or where a single file would take the place of a
+/// if the path is neither a file nor a folder or has no name, or if a single file would take the place of a
 /// folder with files in it; any error of reading with [`fail_fast`](PutRequest::fail_fast).
 pub async fn put(
     store: &Store,
@@ -151,8 +153,11 @@ pub async fn put(
         files,
         left_out,
         unknown,
+        empty,
     } = walked;
-    let mut unknown: HashSet<String> = unknown.into_iter().collect();
+    let mut unknown = Names::new(unknown);
+    // A folder without any file, or one in it, is more often a disk that is not mounted than a wish.
+    let (removes, empty) = (request.mirror && !files.is_empty(), Names::new(empty));
     let mut done = PutDone {
         left_out,
         ..PutDone::default()
@@ -161,7 +166,7 @@ pub async fn put(
     observer.planned(files.len() as u64, Some(bytes));
     let mut old = match is_folder {
         true => Old::list(repo, &top, &files, &unknown).await?,
-        false => Old::default(),
+        false => Old::in_the_way(repo, &top).await?,
     };
     let mut first_error = None;
     for some in files.chunks(TOGETHER) {
@@ -182,7 +187,7 @@ pub async fn put(
                     };
                     let item = LeftOutItem::new(file.path.to_string_lossy(), reason);
                     observer.leave_out(&mut done.left_out, item.because(&error));
-                    unknown.insert(file.name.clone());
+                    unknown.insert(&file.name);
                     first_error.get_or_insert_with(|| failed("put", &file.path, error));
                     continue;
                 }
@@ -211,7 +216,7 @@ pub async fn put(
     }
     let mut changes = Changes::new();
     for name in old.rest(&unknown) {
-        match request.mirror {
+        match removes && !empty.cover(name.as_str()) {
             true => {
                 done.removed.add(name.as_str());
                 changes.remove(name);
@@ -238,13 +243,21 @@ pub async fn put_stream(
     observer: &Observer,
 ) -> Result<PutDone> {
     let name = Name::new(top(name, to)?)?;
+    let mut removed = Listed::default();
+    for name in Old::in_the_way(repo, name.as_str())
+        .await?
+        .replaced_by(name.as_str())
+    {
+        removed.add(name.as_str());
+    }
     observer.planned(1, None);
-    let content = Content::reader(reader);
+    let content = Source::reader(reader);
     let write = repo.write_with(name.as_str(), content, options(observer));
     let entry = write.await?;
     Ok(PutDone {
         files: 1,
         bytes: entry.size,
+        removed,
         ..PutDone::default()
     })
 }
@@ -289,7 +302,7 @@ async fn find(
         open_stores: open_stores(store, &request.open_stores),
     };
     let mut found = walk(path, &options, observer).await?;
-    for name in &mut found.unknown {
+    for name in found.unknown.iter_mut().chain(&mut found.empty) {
         *name = format!("{top}/{name}");
     }
     let mut files = Vec::with_capacity(found.files.len());

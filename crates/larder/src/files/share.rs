@@ -26,8 +26,8 @@ pub async fn shared_group(store: &Store, folder: &Path) -> Result<Option<(Group,
     let Some(group) = id.and_then(|id| groups.group(RecordId(id))) else {
         return Ok(None);
     };
-    let ours = group.repos().await?.into_iter().find(Repo::is_ours);
-    Ok(ours.map(|repo| (group, repo)))
+    let own = group.own_repo().await?;
+    Ok(own.map(|repo| (group, repo)))
 }
 
 /// Remembers the group that was made for a folder.

@@ -53,7 +53,7 @@ impl OpenStores {
         }
         let real = fs::canonicalize(path).map_err(|error| cannot_read(path, error))?;
         for folder in real.ancestors() {
-            // A folder above that cannot be looked at is none that we opened.
+            // We did not open a parent folder that cannot be looked at.
             if identity(folder).is_ok_and(|identity| self.0.contains(&identity)) {
                 let message = format!(
                     "{} lies in the folder of an open store, which cannot hold itself",

@@ -11,8 +11,8 @@ use larder_store_api::{Error, Kind, Result, is_out_of_descriptors};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    LeftOut, LeftOutItem, OPERATION, Observer, Reason, blocking, cannot_read, names::check_len,
-    stores::OpenStores,
+    LeftOut, LeftOutItem, OPERATION, Observer, Reason, blocking, cannot_read, is_temporary,
+    names::check_len, stores::OpenStores,
 };
 
 /// The file that marks a folder as a cache (<https://bford.info/cachedir/>), and how it begins.
@@ -84,8 +84,10 @@ pub struct Walk {
     pub files: Vec<Found>,
     /// The items that were left out.
     pub left_out: LeftOut,
-    /// The names of the files and folders that could not be read: whatever lies there is not known.
+    /// The names of the files and folders that were left out, or could not be read: whatever lies there is not known.
     pub unknown: Vec<String>,
+    /// The names of the folders without any entry. One may be where a disk is not mounted.
+    pub empty: Vec<String>,
 }
 
 impl Walk {
@@ -148,11 +150,11 @@ impl Walker {
     fn visit(&mut self, folder: &Path, prefix: &str) -> Result<()> {
         if !prefix.is_empty() {
             if self.stores.have(folder)? {
-                self.leave_out(folder, Reason::OpenStore);
+                self.leave_out_name(folder, prefix, Reason::OpenStore);
                 return Ok(());
             }
             if !self.options.include_caches && is_cache(folder)? {
-                self.leave_out(folder, Reason::Cache);
+                self.leave_out_name(folder, prefix, Reason::Cache);
                 return Ok(());
             }
         }
@@ -165,6 +167,7 @@ impl Walker {
         }
         if empty && !prefix.is_empty() {
             self.leave_out(folder, Reason::EmptyFolder);
+            self.walk.empty.push(prefix.to_owned());
         }
         Ok(())
     }
@@ -183,12 +186,14 @@ impl Walker {
                 return self.unreadable(&path, &name, cannot_read(&path, error));
             }
         };
-        if kind.is_symlink() {
-            self.leave_out(&path, Reason::Symlink);
-            return Ok(());
-        }
-        if !kind.is_dir() && !kind.is_file() {
-            self.leave_out(&path, Reason::Special);
+        let left_out = match kind {
+            kind if kind.is_symlink() => Some(Reason::Symlink),
+            kind if !kind.is_dir() && !kind.is_file() => Some(Reason::Special),
+            kind if kind.is_file() && is_temporary(&file_name) => Some(Reason::Temporary),
+            _ => None,
+        };
+        if let Some(reason) = left_out {
+            self.leave_out_name(&path, &joined(&file_name.to_string_lossy()), reason);
             return Ok(());
         }
         let Some(own) = file_name.to_str() else {
@@ -217,6 +222,12 @@ impl Walker {
     fn leave_out(&mut self, path: &Path, reason: Reason) {
         let item = LeftOutItem::new(path.to_string_lossy(), reason);
         self.observer.leave_out(&mut self.walk.left_out, item);
+    }
+
+    /// Leaves out an item of this name: whatever lies there is not known.
+    fn leave_out_name(&mut self, path: &Path, name: &str, reason: Reason) {
+        self.leave_out(path, reason);
+        self.walk.unknown.push(name.to_owned());
     }
 
     fn bad_name(&mut self, path: &Path, reason: Reason, message: String) -> Result<()> {

@@ -26,7 +26,7 @@ async fn a_clean_end_is_told_once_and_for_all() {
     out.send.shutdown().await.unwrap();
     let error = out.send.write(b"more").await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::BrokenPipe);
-    // What was shut down arrives though its sender is dropped.
+    // A stream that was shut down arrives even if its sender is dropped.
     let (mut out, mut back) = stream(&here, &there).await;
     let all = bytes(STREAM_WINDOW as usize / 2);
     send_all(&mut out, &all).await;
@@ -164,7 +164,7 @@ async fn a_close_tells_why() {
         assert_eq!(soon(conn.open()).await.unwrap_err().kind(), Kind::Closed);
         assert_eq!(soon(conn.accept()).await.unwrap_err().kind(), Kind::Closed);
     }
-    // What the other side says is shown without its control characters.
+    // The reason that the other side gives is shown without its control characters.
     let (here, there) = connect(&a, &b).await;
     there.close("line\nnext\u{1b}[31m");
     let error = soon(here.closed()).await.to_string();
@@ -258,7 +258,7 @@ async fn a_crash_never_looks_like_an_end() {
     let node = thread::spawn(move || {
         let runtime = tokio::runtime::Runtime::new().unwrap();
         let held = runtime.block_on(async {
-            // Who is not there any more is noticed when the shorter of both sides' patience ends.
+            // A peer that is gone is noticed after the shorter of both sides' idle timeouts.
             let patience = iroh::endpoint::VarInt::from_u32(1000);
             let transport = iroh::endpoint::QuicTransportConfig::builder()
                 .max_idle_timeout(Some(patience.into()))

@@ -134,7 +134,7 @@ async fn bytes_arrive_in_order_and_whole() {
         let mut back = there.accept().await.unwrap();
         let got = read_all(&mut back).await;
         send_all(&mut back, &got).await;
-        // Who reads last closes.
+        // The side that reads last closes.
         there.closed().await
     };
     let (got, error) = soon(async { tokio::join!(send, answer) }).await;

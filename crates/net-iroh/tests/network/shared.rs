@@ -172,7 +172,7 @@ async fn its_streams_are_bounded_whatever_the_endpoint_allows() {
     assert_eq!(read_all(&mut ended).await, b"!");
     ended.send.shutdown().await.unwrap();
     taken.push(soon(there.accept()).await.unwrap());
-    // Who waits for a place hears of the end.
+    // A caller that waits for a place hears of the end.
     let (error, ()) = tokio::join!(soon(there.accept()), async { there.close("enough") });
     assert_eq!(error.unwrap_err().kind(), Kind::Closed);
     stranger.close().await;

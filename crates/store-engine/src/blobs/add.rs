@@ -47,12 +47,11 @@ pub type ByteStream = StdPin<Box<dyn Stream<Item = io::Result<Bytes>> + Send>>;
 /// Told how many bytes were taken in so far. It must not block.
 pub type Progress = Arc<dyn Fn(u64) + Send + Sync>;
 
-/// The source of a blob's bytes.
-#[non_exhaustive]
+/// The source of the bytes of a blob, or of a file.
 pub enum Source {
     /// Memory.
     Bytes(Bytes),
-    /// A file, read once from start to end.
+    /// A file, read from start to end.
     Path(PathBuf),
     /// A stream, read to its end; an error of it ends the add.
     Stream(ByteStream),

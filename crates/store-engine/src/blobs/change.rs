@@ -182,7 +182,7 @@ impl Inner {
     }
 
     /// Work that, once polled, runs to its end even if its caller goes away; `close` waits for it.
-    /// Where that is not possible, the next start tidies up.
+    /// If that is not possible, the next start tidies up.
     pub(crate) fn to_end<T: Send + 'static>(
         self: &Arc<Self>,
         work: impl Future<Output = T> + Send + 'static,

@@ -38,7 +38,10 @@ const STEP: usize = 31;
 pub trait Roots: Debug + Send + Sync {
     /// Returns the roots to keep now. A new one must be held by a [`Pin`](super::Pin) from before
     /// it can be seen until this lists it.
-    async fn roots(&self) -> Result<Vec<Root>>;
+    ///
+    /// # Errors
+    /// Any error ends the collection before it deletes anything.
+    async fn roots(&self, blobs: &Blobs) -> Result<Vec<Root>>;
 }
 
 /// The outcome of a collection.
@@ -70,7 +73,7 @@ impl Blobs {
     ///
     /// Safe at any time, beside anything in this process. Pins of other processes are not known here: while
     /// another one has a session in the same store, the answer is [`Kind::Unavailable`]. Any error, also of
-    /// reading what a tag reaches, ends it before it deletes more; what is simply not here is no error. One
+    /// reading what a tag reaches, ends it before it deletes more; what is simply not here is not an error. One
     /// runs at a time.
     pub async fn collect(&self, keep_newer: SystemTime) -> Result<Collected> {
         let _running = self.0.enter("blobs.collect")?;
@@ -83,7 +86,7 @@ impl Blobs {
         Ok(collected)
     }
 
-    /// Deletes blobs whatever tags say. Deleting what is not here is no error; a pinned blob is
+    /// Deletes blobs whatever tags say. Deleting what is not here is not an error; a pinned blob is
     /// [`Kind::Conflict`], and those before it may be deleted by then.
     pub async fn delete(&self, hashes: Vec<Hash>) -> Result<()> {
         let _running = self.0.enter("blobs.delete")?;
@@ -117,7 +120,7 @@ struct Collection {
 
 impl Collection {
     fn begin(inner: Arc<Inner>, keep_newer: SystemTime, one: Collecting) -> Self {
-        // What is added from now on is never collected.
+        // Blobs that are added from now on are never collected.
         let keep_newer = keep_newer.min(SystemTime::now());
         Self {
             watch: inner.pins.begin(),
@@ -139,7 +142,7 @@ impl Collection {
             .expect("no code panics while it holds the roots")
             .clone();
         for roots in elsewhere {
-            for root in roots.roots().await? {
+            for root in roots.roots(&Blobs(self.inner.clone())).await? {
                 self.marks.add(root).await?;
             }
         }

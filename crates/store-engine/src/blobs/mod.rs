@@ -70,7 +70,7 @@ const CHANGES: usize = 256;
 /// A store of blobs: what an app holds, the same type whatever is plugged in. A cheap handle; its
 /// clones are the same store.
 ///
-/// Where the stores are [exclusive](larder_store_api::Sharing), one `Blobs` at a time works on them. Where they are
+/// If the stores are [exclusive](larder_store_api::Sharing), one `Blobs` at a time works on them. If they are
 /// shared, several processes may add, read and tag; a process that does not answer for [`LEASE`] may be
 /// told with [`Kind::Closed`] that it must open them again. [Collecting](Self::collect), and importing
 /// one blob, is for one process at a time.

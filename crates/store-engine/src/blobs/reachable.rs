@@ -47,7 +47,12 @@ impl Reachable {
         self.live.contains(hash)
     }
 
-    /// Marks what a root keeps, as far as it is here; what is not here is no error.
+    /// Returns true if a blob that names others was not all here: then more may be reachable than is marked.
+    pub fn has_gaps(&self) -> bool {
+        !self.gaps.is_empty()
+    }
+
+    /// Marks what a root keeps, as far as it is here; what is not here is not an error.
     pub async fn add(&mut self, root: Root) -> Result<()> {
         self.live.insert(root.hash);
         let mut waiting = Vec::new();

@@ -121,7 +121,7 @@ impl Blobs {
 }
 
 impl Blobs {
-    /// Reads all that is stored of one blob, as [`scrub`](Self::scrub) does; `None` where nothing of it is
+    /// Reads all that is stored of one blob, as [`scrub`](Self::scrub) does; `None` if nothing of it is
     /// here.
     pub async fn scrub_one(&self, hash: Hash, repair: Repair) -> Result<Option<Scrubbed>> {
         let inner = self.0.clone();
@@ -144,7 +144,7 @@ impl Inner {
         Ok(!self.is_claimed(payload).await?)
     }
 
-    /// Judges a blob, whose entry was read; `None` where it was deleted meanwhile.
+    /// Judges a blob, whose entry was read; `None` if it was deleted meanwhile.
     async fn scrub_blob(
         self: Arc<Self>,
         hash: Hash,
@@ -160,7 +160,7 @@ impl Inner {
                 State::Partial(partial) => self.scrub_partial(hash, partial).await?,
             };
             if finding != Finding::Sound {
-                // What was read may have been deleted or replaced, and not damaged.
+                // The blob may have been deleted or replaced meanwhile, and not damaged.
                 let Some(now) = self.lookup(hash).await? else {
                     return Ok(None);
                 };
@@ -242,7 +242,7 @@ impl Inner {
         if bad.is_empty() && unproven.is_empty() {
             return Ok((Finding::Sound, bad));
         }
-        // Where every group is there, the hash of the whole tells whether data or tree is wrong.
+        // If every group is there, the hash of the whole tells whether data or tree is wrong.
         let (root, ..) = builder.finish();
         if bad.is_empty() && Hash::from(root) == hash {
             return Ok((Finding::Outboard, bad));
@@ -285,7 +285,7 @@ impl Inner {
                     ..stored.clone()
                 }),
             };
-            // Where it changed meanwhile, it is judged the next time.
+            // If the blob changed meanwhile, it is judged the next time.
             self.replace(hash, Some(&found), Some(&entry)).await?;
         } else {
             for block in rest.chunks(block_len) {

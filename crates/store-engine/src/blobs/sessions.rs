@@ -12,7 +12,7 @@
 //! The number is big-endian. An engine that closes cleanly deletes its row. Listing the payloads of
 //! the other sessions alone finds what they left behind.
 //!
-//! Where a store is exclusive, whoever opens it knows that all earlier sessions are over. Where it is
+//! If a store is exclusive, whoever opens it knows that all earlier sessions are over. If it is
 //! shared, a live session puts its beat again every [`BEAT`], and one whose beat did not change for
 //! [`LEASE`] by the clock of somebody who watches is over. Whoever ends it first marks its row. Every
 //! commit of blobs and tags expects the row of its own session as it was begun, so that a session that
@@ -355,7 +355,7 @@ impl Inner {
                         .with("session", session));
                 }
                 [_, state, ..] if state == State::Ended as u8 => State::Ended,
-                // What cannot be read is ended as what can.
+                // A row that cannot be read is ended like one that can.
                 _ => State::Live,
             };
             let beat = None;
@@ -371,7 +371,7 @@ impl Inner {
         Ok(rows)
     }
 
-    /// Marks a session as ended: from then on it claims nothing. `None` where it shows that it is
+    /// Marks a session as ended: from then on it claims nothing. `None` if it shows that it is
     /// alive, or somebody else was first.
     async fn end_session(&self, session: u64, row_read: Row) -> Result<Option<Revision>> {
         if row_read.state == State::Ended {

@@ -197,7 +197,7 @@ impl Inner {
                 .get(collection.clone(), key.clone())
                 .await?;
             if !holds(expect, found.as_ref()) {
-                let message = "it was changed since it was read; read it again, and decide anew";
+                let message = "it was changed since it was read; read it again, and decide again";
                 return Err(Error::new(Kind::Conflict, "blobs.commit", message)
                     .with("collection", collection)
                     .with("key", key.escape_ascii()));

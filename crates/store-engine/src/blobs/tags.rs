@@ -36,7 +36,7 @@ const DELETE_BATCH: usize = 64;
 pub struct TagName(Bytes);
 
 impl TagName {
-    /// A name, or [`Kind::Invalid`] where it is empty or too long.
+    /// A name, or [`Kind::Invalid`] if it is empty or too long.
     pub fn new(name: impl IntoBytes) -> Result<Self> {
         let name = name.into_bytes();
         if name.is_empty() || name.len() > MAX_TAG_NAME_LEN {
@@ -61,7 +61,7 @@ pub trait IntoTagName {
     /// Returns the name.
     ///
     /// # Errors
-    /// [`Kind::Invalid`] where it is empty or too long.
+    /// [`Kind::Invalid`] if it is empty or too long.
     fn into_tag_name(self) -> Result<TagName>;
 }
 
@@ -223,14 +223,22 @@ impl Tags {
 
     /// Lists the tags whose names lie in `names`, ascending; `..` is all of them.
     pub fn list(&self, names: impl KeyRange) -> Listing<Tag> {
-        if let Err(error) = self.0.check_open("tags.list") {
-            return Box::pin(futures_util::stream::once(async { Err(error) }));
-        }
-        let scan = Scan {
+        self.scan(Scan {
             collection: TAGS,
             keys: names.into_bounds(),
             order: Order::Ascending,
-        };
+        })
+    }
+
+    /// Lists the tags whose names begin with `prefix`, ascending.
+    pub fn list_prefix(&self, prefix: impl IntoBytes) -> Listing<Tag> {
+        self.scan(Scan::prefix(TAGS, prefix))
+    }
+
+    fn scan(&self, scan: Scan) -> Listing<Tag> {
+        if let Err(error) = self.0.check_open("tags.list") {
+            return Box::pin(futures_util::stream::once(async { Err(error) }));
+        }
         Box::pin(self.0.collections.scan(scan).map(|entry| {
             let entry = entry?;
             let root = decode(&entry.key, &entry.value)?;
@@ -265,7 +273,7 @@ impl Tags {
     }
 
     /// Gives the tag `from` the name `to`, replacing a tag of that name, in one atomic step.
-    /// [`Kind::NotFound`] where there is no tag `from`.
+    /// [`Kind::NotFound`] if there is no tag `from`.
     pub async fn rename(&self, from: impl IntoTagName, to: impl IntoTagName) -> Result<()> {
         let (from, to) = (from.into_tag_name()?, to.into_tag_name()?);
         let _running = self.0.enter("tags.rename")?;

@@ -56,7 +56,7 @@ pub enum Swap {
     Done(Revision),
     /// Not written: the key's entry was another than expected.
     Superseded {
-        /// The entry, as read just after; `None` where there is none.
+        /// The entry, as read just after; `None` if there is none.
         current: Option<Entry>,
     },
 }
@@ -108,7 +108,7 @@ impl Collections {
         self.0.capabilities
     }
 
-    /// The key's entry, or `None` where there is none. Sees every commit that returned before the
+    /// The key's entry, or `None` if there is none. Sees every commit that returned before the
     /// call. A key over the store's limit is [`Kind::TooLarge`].
     pub async fn get(
         &self,
@@ -270,7 +270,7 @@ impl Collections {
     /// Changes of any collection from now on, as a hint. A watcher that lags gets
     /// [`Change::Resync`], never silence.
     ///
-    /// Where the store has no watch, this tells of the commits through clones of this handle, and
+    /// If the store has no watch, this tells of the commits through clones of this handle, and
     /// ends when the last of them is dropped.
     pub fn watch(&self) -> Listing<Change> {
         match &self.0.announcer {

@@ -104,7 +104,7 @@ pub struct Fetched {
 /// * [`Kind::Denied`]: it refuses to give this.
 /// * [`Kind::NotFound`]: it does not have all of it; what it has was fetched, unless it lacks many.
 /// * [`Kind::Corrupt`]: it sent bytes that are not those of the hash; ask another peer.
-/// * [`Kind::Invalid`]: the root is no hash sequence.
+/// * [`Kind::Invalid`]: the root is not a hash sequence.
 /// * [`Kind::TooLarge`]: it claims more than `max_bytes`, or a sequence over [`MAX_HASH_SEQ_LEN`].
 /// * [`Kind::Unavailable`]: the connection was lost, or the peer stalls; try again.
 pub async fn fetch(

@@ -105,7 +105,7 @@ impl Provider {
         };
         if !self.shares.permit(&request.asked).await {
             debug!(connection, "refused a request for what is not open");
-            // Resetting a stream that the peer has already given up is no error to us.
+            // Resetting a stream that the peer has already given up fails, which is harmless.
             send.reset(ERR_PERMISSION).ok();
             return;
         }

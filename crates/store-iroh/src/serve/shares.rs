@@ -1,4 +1,4 @@
-//! The shares: blobs that strangers may read, which are none until the app opens some.
+//! The shares: blobs that strangers may read. There are none until the app opens some.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},

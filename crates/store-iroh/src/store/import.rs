@@ -52,8 +52,8 @@ pub(super) async fn byte_stream(context: Arc<Context>, cmd: ImportByteStreamMsg)
     add(&context, source, None, inner.format, inner.scope, tx).await;
 }
 
-/// The bytes that a caller sends. That it goes away before it says that it is done is an error: half
-/// a blob is none.
+/// Returns the bytes that a caller sends. A caller that goes away before it says that it is done is an error:
+/// half a blob must not be imported.
 fn updates(rx: Receiver<ImportByteStreamUpdate>) -> impl Stream<Item = io::Result<Bytes>> + Send {
     stream::try_unfold(rx, |mut rx| async move {
         match rx.recv().await {

@@ -47,7 +47,7 @@ async fn matching(context: &Context, request: ListTagsRequest) -> Result<Vec<Tag
     .await
 }
 
-/// The names from `from` to before `to`; `None` where there can be none.
+/// The names from `from` to before `to`; `None` if there can be none.
 fn names(from: Option<IrohTag>, to: Option<IrohTag>) -> Option<(Bound<Bytes>, Bound<Bytes>)> {
     if let (Some(from), Some(to)) = (&from, &to)
         && from >= to

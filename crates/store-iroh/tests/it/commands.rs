@@ -446,7 +446,7 @@ async fn too_many_observers_are_refused_and_nothing_else() {
         io_kind(&refused.await.unwrap_err()),
         io::ErrorKind::TimedOut
     );
-    // What ends by itself still works, and so does all once there is room.
+    // Commands that end by themselves still work, and so do all others once there is room.
     let tag = store.add_slice(b"still").temp_tag().await.unwrap();
     observers.clear();
     loop {

@@ -125,7 +125,7 @@ struct Good {
     data: Vec<u8>,
     root: Root,
     encoded: Vec<u8>,
-    /// Where each leaf lies in the encoding.
+    /// The offset of each leaf in the encoding.
     leaves: Vec<usize>,
 }
 

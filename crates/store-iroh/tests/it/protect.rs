@@ -134,7 +134,7 @@ const LEAST: u32 = 250;
 async fn nothing_that_was_given_out_is_collected() {
     let blobs = engine().await;
     let store = iroh_store(&blobs);
-    // How many collections deleted something while there were adders.
+    // The number of collections that deleted something while there were adders.
     let busy = Arc::new(AtomicU32::new(0));
     let collector = tokio::spawn({
         let (blobs, busy) = (blobs.clone(), busy.clone());

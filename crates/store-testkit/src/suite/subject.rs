@@ -196,6 +196,14 @@ impl<T: Suite + ?Sized> Fixture<T> {
         self.opened = Some(open().await.expect("the store opens again"));
     }
 
+    /// Opens the data of a store that was closed, beside the handles of it that still live. `None` if the subject
+    /// cannot be opened again.
+    pub async fn open_beside(&self) -> Option<Arc<T>> {
+        let opened = self.open.as_ref()?().await;
+        let opened = opened.expect("a closed store lets go of its data, although handles live");
+        Some(opened.store)
+    }
+
     /// Returns true if the subject has what `need` names. A store that claims durability must have a
     /// subject that can reopen it: an untested claim does not count as lacking.
     pub(crate) fn has(&self, need: Need) -> bool {

@@ -43,9 +43,9 @@ impl Group {
     ///
     /// # Errors
     /// [`Kind::Denied`](larder_store_api::Kind::Denied) to a replica, and for an epoch whose key is not held;
-    /// [`Kind::Corrupt`](larder_store_api::Kind::Corrupt) where the data are another group's, were sealed for
+    /// [`Kind::Corrupt`](larder_store_api::Kind::Corrupt) if the data are another group's, were sealed for
     /// another context, or changed; [`Kind::Invalid`](larder_store_api::Kind::Invalid) and
-    /// [`Kind::TooLarge`](larder_store_api::Kind::TooLarge) where they cannot be sealed data.
+    /// [`Kind::TooLarge`](larder_store_api::Kind::TooLarge) if they cannot be sealed data.
     pub fn decrypt(&self, sealed: impl AsRef<[u8]>, context: AppContext<'_>) -> Result<Bytes> {
         let read = self.read_key("sync.group.decrypt")?;
         open_app(read, self.id(), context.0, sealed.as_ref())

@@ -50,12 +50,12 @@ impl Group {
         APP_SLOTS
     }
 
-    /// A value of the group's record, the newest that has come here; `None` where the slot is empty.
+    /// A value of the group's record, the newest that has come here; `None` if the slot is empty.
     ///
     /// # Errors
     /// [`Kind::Denied`] to a replica, and for a value of an epoch whose key is not held;
-    /// [`Kind::Invalid`] for a slot that there is not; [`Kind::Corrupt`] where somebody wrote what is
-    /// no value, or it is damaged.
+    /// [`Kind::Invalid`] for a slot that there is not; [`Kind::Corrupt`] if the slot's content is
+    /// not a valid value, or is damaged.
     pub async fn record_get(&self, slot: u16) -> Result<Option<RecordValue>> {
         self.check_open(GET)?;
         let read = self.read_key(GET)?;
@@ -77,8 +77,8 @@ impl Group {
     /// # Errors
     /// [`Kind::Denied`] without write access to the group's record; [`Kind::TooLarge`] for a value
     /// over [`MAX_APP_VALUE_LEN`](crate::records::MAX_APP_VALUE_LEN); [`Kind::Invalid`] for a slot that there
-    /// is not; [`Kind::Corrupt`] where something is expected and there is what is no value, and where what is
-    /// there is damaged, until a member heals it; [`Kind::Unavailable`] where others kept coming first.
+    /// is not; [`Kind::Corrupt`] if something is expected and the slot's content is not a valid value, and if it is
+    /// damaged, until a member heals it; [`Kind::Unavailable`] if others kept coming first.
     pub async fn record_put(
         &self,
         slot: u16,
@@ -113,7 +113,7 @@ impl Group {
             let write = PutRecord::Write {
                 value: seal_app_value(read, self.id(), slot, value)?,
                 writer: writer.clone(),
-                // What was looked at, and nothing that came since.
+                // Replaces the value that was looked at, and no later one.
                 expect: found.map_or(SeqExpect::Absent, |signed| SeqExpect::At(signed.seq)),
             };
             match self.records().put(self.id(), slot, write).await? {
@@ -146,7 +146,7 @@ impl Group {
             Err(_) if self.member_in(slot, signed).is_some() => Ok(None),
             Err(error) if error.kind() == Kind::Denied => Err(error),
             Err(error) => {
-                let message = "somebody wrote what is no value";
+                let message = "the value in the record is not a valid sealed value";
                 Err(Error::new(Kind::Corrupt, GET, message)
                     .with("group", self.id())
                     .with("slot", slot)

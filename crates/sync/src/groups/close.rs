@@ -7,7 +7,7 @@ use super::{Group, Groups, Repo, close_guard::Pass};
 impl Groups {
     /// Closes all groups and repos: waits for changes that run, and lets nothing begin any more. Reading and
     /// changing are [`Kind::Closed`](larder_store_api::Kind::Closed) from then on, also through handles that there
-    /// were before. Acknowledged changes are durable without this. Closing again is no error, and waits too.
+    /// were before. Acknowledged changes are durable without this. Closing again is not an error, and waits too.
     ///
     /// [Shut down](crate::replicate::Replicator::shutdown) a replicator of the groups before: this does not
     /// stop it, and it finds groups that it cannot read. Streams that were begun go on.
@@ -33,7 +33,7 @@ impl Group {
 impl Repo {
     /// Closes this handle and its clones: waits for changes that run through them, and lets none begin any
     /// more. Reading and changing through them are [`Kind::Closed`](larder_store_api::Kind::Closed) from then on.
-    /// Acknowledged changes are durable without this. Closing again is no error, and waits too.
+    /// Acknowledged changes are durable without this. Closing again is not an error, and waits too.
     ///
     /// The repo itself stays, and goes on replicating: [`Group::repo`] gives another handle, and those
     /// that it has given stay open. Streams that were begun go on.

@@ -10,7 +10,6 @@ use futures_util::{Stream, StreamExt, stream};
 use larder_store_api::{PublicKey, RecordId, Slot};
 use tokio::sync::broadcast::{self, error::RecvError};
 
-use super::Group;
 #[cfg(doc)]
 use super::{Groups, Policy};
 
@@ -82,19 +81,13 @@ impl fmt::Debug for Events {
     }
 }
 
-/// Names a group: a [`Group`], or its id.
+/// Names a group: a [`Group`](super::Group), or its id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct GroupId(pub RecordId);
 
 impl From<RecordId> for GroupId {
     fn from(id: RecordId) -> Self {
         Self(id)
-    }
-}
-
-impl From<&Group> for GroupId {
-    fn from(group: &Group) -> Self {
-        Self(group.id())
     }
 }
 

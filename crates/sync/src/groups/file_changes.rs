@@ -39,7 +39,7 @@ pub struct FilesChanged {
 pub struct FileChanges(Listing<FilesChanged>);
 
 impl FileChanges {
-    /// Waits for the next change. After an error it ends: read the files again, and listen anew.
+    /// Waits for the next change. After an error it ends: read the files again, and listen again.
     pub async fn next(&mut self) -> Option<Result<FilesChanged>> {
         self.0.next().await
     }

@@ -2,17 +2,17 @@
 
 use std::{
     io,
-    path::{Path, PathBuf},
+    path::Path,
     pin::Pin as StdPin,
     sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll},
 };
 
-use bytes::Bytes;
 use larder_descriptors::Descriptors;
-use larder_store_api::{Error, IntoBytes, Kind, Result};
+use larder_store_api::{Error, Kind, Result};
 use larder_store_engine::{BlobStatus, Blobs, Hash, Pin, Source, Transaction, blocking};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncSeekExt, ReadBuf};
+use tokio_util::io::StreamReader;
 
 use crate::{
     keys::ReadKey,
@@ -26,100 +26,12 @@ const WINDOW: usize = 1 << 20;
 /// The number of times that a file is read which changes meanwhile.
 const MAX_READINGS: usize = 3;
 
-/// The source of a file's bytes.
-#[non_exhaustive]
-pub enum Content {
-    /// Memory.
-    Bytes(Bytes),
-    /// A file, read twice: once for its hash, which its key is made of, and once to seal it. Bytes that are appended
-    /// meanwhile are not read. One whose bytes change in between is read again a few times, and is then
-    /// [`Kind::Conflict`].
-    Path(PathBuf),
-    /// Anything that is read once. Bytes that come again are stored again, under another key.
-    Stream(Box<dyn AsyncRead + Send + Unpin>),
-}
-
-impl std::fmt::Debug for Content {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Bytes(bytes) => write!(f, "Bytes({})", bytes.len()),
-            Self::Path(path) => write!(f, "Path({})", path.display()),
-            Self::Stream(_) => f.write_str("Stream"),
-        }
-    }
-}
-
-impl Content {
-    /// A reader, read once to its end.
-    pub fn reader(reader: impl AsyncRead + Send + Unpin + 'static) -> Self {
-        Self::Stream(Box::new(reader))
-    }
-
-    /// Returns the content once more, if it can be read twice.
-    pub(super) fn again(&self) -> Option<Self> {
-        match self {
-            Self::Bytes(bytes) => Some(Self::Bytes(bytes.clone())),
-            Self::Path(path) => Some(Self::Path(path.clone())),
-            Self::Stream(_) => None,
-        }
-    }
-}
-
-macro_rules! from_bytes {
-    ($($bytes:ty),*) => {$(
-        impl From<$bytes> for Content {
-            fn from(bytes: $bytes) -> Self {
-                Self::Bytes(IntoBytes::into_bytes(bytes))
-            }
-        }
-    )*};
-}
-
-from_bytes!(
-    Bytes,
-    &Bytes,
-    Vec<u8>,
-    &Vec<u8>,
-    &[u8],
-    String,
-    &String,
-    &str
-);
-
-impl<const N: usize> From<[u8; N]> for Content {
-    fn from(bytes: [u8; N]) -> Self {
-        Self::Bytes(IntoBytes::into_bytes(bytes))
-    }
-}
-
-impl<const N: usize> From<&[u8; N]> for Content {
-    fn from(bytes: &[u8; N]) -> Self {
-        Self::Bytes(IntoBytes::into_bytes(bytes))
-    }
-}
-
-impl From<PathBuf> for Content {
-    fn from(path: PathBuf) -> Self {
-        Self::Path(path)
-    }
-}
-
-impl From<&PathBuf> for Content {
-    fn from(path: &PathBuf) -> Self {
-        Self::Path(path.clone())
-    }
-}
-
-impl From<&Path> for Content {
-    fn from(path: &Path) -> Self {
-        Self::Path(path.into())
-    }
-}
-
-/// An open file, read once from where it is to its end.
-impl From<tokio::fs::File> for Content {
-    fn from(file: tokio::fs::File) -> Self {
-        Self::reader(file)
+/// Returns the source once more, if it can be read twice.
+pub(super) fn again(source: &Source) -> Option<Source> {
+    match source {
+        Source::Bytes(bytes) => Some(Source::Bytes(bytes.clone())),
+        Source::Path(path) => Some(Source::Path(path.clone())),
+        Source::Stream(_) => None,
     }
 }
 
@@ -127,7 +39,7 @@ impl From<tokio::fs::File> for Content {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Written {
-    /// So many bytes of a [`Content::Path`] were read for their hash, before any is stored.
+    /// So many bytes of a [`Source::Path`] were read for their hash, before any is stored.
     Read(u64),
     /// So many bytes were sealed, and given to the store.
     Stored(u64),
@@ -207,19 +119,19 @@ impl Sink<'_> {
 pub(crate) async fn stage(
     sink: &Sink<'_>,
     read: &ReadKey,
-    content: Content,
+    source: Source,
     options: &WriteOptions,
     now: i64,
 ) -> Result<Staged> {
     let modified = options.modified.unwrap_or(now);
-    match content {
-        Content::Bytes(bytes) => {
+    match source {
+        Source::Bytes(bytes) => {
             let (hash, size) = (Hash::of(&bytes), bytes.len() as u64);
             let key = FileKey::convergent(read, hash, size);
             let pin = seal(sink, &key, io::Cursor::new(bytes), options).await?;
             Ok(staged(pin, key, hash, size, modified))
         }
-        Content::Path(path) => {
+        Source::Path(path) => {
             // For all readings.
             let _permit = Descriptors::of_process().file().await;
             for _ in 0..MAX_READINGS {
@@ -230,9 +142,9 @@ pub(crate) async fn stage(
             let message = "the file changed each time that it was read; write it again";
             Err(Error::new(Kind::Conflict, WRITE, message).with("path", path.display()))
         }
-        Content::Stream(reader) => {
+        Source::Stream(stream) => {
             let key = FileKey::random()?;
-            let (reader, seen) = Hashing::new(reader);
+            let (reader, seen) = Hashing::new(StreamReader::new(stream));
             let pin = seal(sink, &key, reader, options).await?;
             let (hash, size) = seen.result();
             Ok(staged(pin, key, hash, size, modified))

@@ -15,7 +15,7 @@ use larder_store_api::{
 use larder_store_engine::{Blobs, Records, generate_key, public_key};
 
 use super::{
-    Event, Inner, Ours,
+    Event, GroupId, Inner, Ours,
     repair::Told,
     repo::{Repo, RepoInner},
 };
@@ -178,7 +178,7 @@ impl Group {
                 None => return Ok(None),
             },
         };
-        // Whoever may write the record may write what is no name, and must not stop anything by it.
+        // Any writer of the record may write an invalid name, which must not stop anything.
         let name = open_group_name(read, self.0.id, &sealed);
         Ok(name
             .inspect_err(|error| tracing::debug!(group = %self.0.id, %error, "it has no name"))
@@ -201,7 +201,7 @@ impl Group {
     /// may be found. For another device of ours it brings the first of our repos.
     ///
     /// # Errors
-    /// [`Kind::Denied`] where we cannot do ourselves what it would allow, [`Kind::NotFound`] where it
+    /// [`Kind::Denied`] if we cannot do ourselves what it would allow, [`Kind::NotFound`] if it
     /// is for a device and we have no repo.
     pub async fn invite(&self, kind: InviteKind, addresses: Vec<String>) -> Result<Invite> {
         const OPERATION: &str = "sync.group.invite";
@@ -252,7 +252,7 @@ impl Group {
     /// Makes a repo of ours, which everybody in the group will see. Durable when it returns.
     ///
     /// # Errors
-    /// [`Kind::Denied`] without write access to the group's record, [`Kind::Full`] where the group
+    /// [`Kind::Denied`] without write access to the group's record, [`Kind::Full`] if the group
     /// has as many repos as it can have.
     pub async fn create_repo(&self, name: &str) -> Result<Repo> {
         let _open = self.enter(CREATE_REPO)?;
@@ -297,8 +297,8 @@ impl Group {
     /// Names a repo in a free slot of the group's record.
     pub(super) async fn name_repo(&self, key: PublicKey) -> Result<()> {
         let (writer, locate) = (self.writer(CREATE_REPO)?, self.0.keys.locate());
-        // Where the group's record has not come here yet, two members may take one slot: so each
-        // begins at a slot of its own. Where that happens nevertheless, one of the two stays, and
+        // If the group's record has not come here yet, two members may take one slot: so each
+        // begins at a slot of its own. If that happens nevertheless, one of the two stays, and
         // the other one's owner names it again.
         let taken = self.slots().await?;
         let slots = (0..SLOTS).map(|n| FIRST_MEMBER + (first_slot(key) + n) % SLOTS);
@@ -482,6 +482,14 @@ impl Group {
         self.named().await
     }
 
+    /// Returns the repo that this device writes, or `None` if it has none in the group. See [`repos`](Self::repos).
+    ///
+    /// # Errors
+    /// The errors of the store.
+    pub async fn own_repo(&self) -> Result<Option<Repo>> {
+        Ok(self.repos().await?.into_iter().find(Repo::is_ours))
+    }
+
     /// The repos that the group's record names.
     async fn named(&self) -> Result<Vec<Repo>> {
         let keys = self.repo_keys().await?;
@@ -492,7 +500,7 @@ impl Group {
         Ok(repos)
     }
 
-    /// The repo with this key; `None` where the group has none such, as far as that is known here. A
+    /// The repo with this key; `None` if the group has none such, as far as that is known here. A
     /// handle of its own: closing another one does not close it.
     pub async fn repo(&self, key: PublicKey) -> Result<Option<Repo>> {
         match self.has_repo(key).await? {
@@ -556,5 +564,11 @@ impl Group {
             self.records().forget(repo.id()).await?;
         }
         self.records().forget(self.0.id).await
+    }
+}
+
+impl From<&Group> for GroupId {
+    fn from(group: &Group) -> Self {
+        Self(group.id())
     }
 }

@@ -182,12 +182,16 @@ pub(super) async fn copy_keys(from: &dyn Secrets, to: &dyn Secrets) -> Result<u6
 }
 
 /// The repos that this device writes, in all groups. Needs none of the keys.
-pub(super) async fn our_repos(collections: &Collections) -> Result<Vec<RecordId>> {
+/// Lists the repos that this device writes, each with its group.
+pub(super) async fn our_repos(collections: &Collections) -> Result<Vec<(RecordId, RecordId)>> {
     let mut entries = collections.scan_range(REPOS, ..);
     let mut repos = Vec::new();
     while let Some(entry) = entries.try_next().await? {
+        let group = entry.key.first_chunk().copied();
+        let group = group
+            .ok_or_else(|| damaged(Error::new(Kind::Corrupt, OPEN, "the key is too short")))?;
         let repo = decode_named(&entry.value).map_err(damaged)?;
-        repos.push(crate::records::repo_id(repo));
+        repos.push((RecordId(group), crate::records::repo_id(repo)));
     }
     Ok(repos)
 }

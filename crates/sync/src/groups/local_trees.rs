@@ -10,7 +10,7 @@
 //!                    | offset u32
 //! ```
 //!
-//! Where something is missing, `places` tells what. No places and an empty root say that it has to be looked
+//! If something is missing, `places` lists it. No places and an empty root say that it has to be looked
 //! for: nothing is known.
 
 use bytes::{BufMut, Bytes, BytesMut};

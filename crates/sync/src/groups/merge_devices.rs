@@ -74,10 +74,10 @@ impl Repo {
     }
 
     /// Remembers a root that came from a peer, and says whether that is news. An invalid root is left alone.
-    /// Where our own is damaged, this is how it comes back.
+    /// If our own is damaged, this is how it comes back.
     ///
     /// # Errors
-    /// [`Kind::Denied`] where no device of ours has signed it.
+    /// [`Kind::Denied`] if no device of ours has signed it.
     pub(crate) async fn remember(&self, turn: &Turn<'_>, signed: Signed) -> Result<bool> {
         if signed.writer != self.key() {
             let message = "the slot belongs to another writer";
@@ -151,7 +151,7 @@ impl Repo {
         Ok(())
     }
 
-    /// The value that comes after both; `None` where that is ours.
+    /// The value that comes after both; `None` if that is ours.
     ///
     /// Of two that were made from each other's trees the newer stays: two devices that look at the
     /// same two come to the same.

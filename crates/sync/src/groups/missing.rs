@@ -51,7 +51,7 @@ pub(crate) async fn wanted_files(
     let files = match group.tree("sync.wanted") {
         Ok(tree) => match tree.files_of(page).await {
             Ok(files) => files,
-            // Where everything is wanted, what its author made of the page need not be understood: one
+            // If everything is wanted, the page need not be valid: an author
             // who writes nonsense must not keep the group from being in sync.
             Err(error) if wants.all() && matches!(error.kind(), Kind::Corrupt | Kind::Denied) => {
                 tracing::debug!(repo = %repo.key(), %page, %error, "a page cannot be read");
@@ -114,7 +114,7 @@ impl RepoState {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct MissingFile {
-    /// Its path; `None` where the names of the repo cannot be read here, and for a page of names.
+    /// Its path; `None` if the names of the repo cannot be read here, and for a page of names.
     pub path: Option<String>,
     /// The blob that it is sealed in.
     pub blob: Hash,
@@ -304,7 +304,7 @@ impl Repo {
             }
             Some(_) => self.look_for_missing(root, wants).await?,
         };
-        // What came since is told too.
+        // Blobs that came since are reported too, so they must be durable.
         blobs.make_durable().await?;
         Ok(Settled { root, missing })
     }

@@ -18,6 +18,7 @@ mod local_state;
 pub(crate) mod local_trees;
 mod merge_devices;
 pub(crate) mod missing;
+mod own_trees;
 mod policy;
 mod repair;
 mod repo;
@@ -43,9 +44,10 @@ pub use self::{
     contacts::Holding,
     events::{Event, Events, GroupId},
     file_changes::{FileChanges, FilesChanged, MAX_CHANGED_FILES},
-    files::{Content, Staged, WriteOptions, Written},
+    files::{Staged, WriteOptions, Written},
     group::{Group, Member},
     missing::{Missing, MissingFile, RepoState},
+    own_trees::OwnTrees,
     policy::MAX_PINNED,
     repo::{Changes, Repo},
     snapshot::Snapshot,
@@ -157,8 +159,8 @@ impl Groups {
     /// The groups of a store.
     ///
     /// # Errors
-    /// [`Kind::NotFound`] where a group's keys are no longer among the secrets, [`Kind::Corrupt`]
-    /// where they are damaged.
+    /// [`Kind::NotFound`] if a group's keys are no longer among the secrets, [`Kind::Corrupt`]
+    /// if they are damaged.
     pub async fn open(stores: Stores) -> Result<Self> {
         let clock = || {
             let since = SystemTime::now().duration_since(UNIX_EPOCH);
@@ -178,6 +180,7 @@ impl Groups {
     /// repos are looked for when groups are replicated next. Needs none of the keys.
     pub async fn forget_files(collections: &Collections) -> Result<()> {
         let ours = local_state::our_repos(collections).await?;
+        let ours: Vec<_> = ours.into_iter().map(|(_, repo)| repo).collect();
         local_trees::forget_files(collections, &ours).await
     }
 
@@ -254,7 +257,7 @@ impl Groups {
     /// allows beyond what was allowed, and the repo that it brings. Durable when it returns.
     ///
     /// # Errors
-    /// [`Kind::Conflict`] where the keys are of an epoch other than those known here.
+    /// [`Kind::Conflict`] if the keys are of an epoch other than those known here.
     pub async fn join(&self, invite: &Invite) -> Result<Group> {
         const OPERATION: &str = "sync.join";
         let _open = self.0.gate.enter(OPERATION)?;
@@ -299,7 +302,7 @@ impl Groups {
     }
 
     /// Leaves a group: its records, its trees and its keys go, and with the next collection its files.
-    /// Leaving a group that is not here is no error.
+    /// Leaving a group that is not here is not an error.
     pub async fn leave(&self, group: impl Into<GroupId>) -> Result<()> {
         let GroupId(id) = group.into();
         let _open = self.0.gate.enter("sync.leave")?;

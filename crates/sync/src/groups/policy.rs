@@ -172,10 +172,10 @@ impl Repo {
     }
 
     /// Pins a path, with all that is below it: its contents are wanted whatever the policy. The path may
-    /// have no file yet. Pinning twice is no error.
+    /// have no file yet. Pinning twice is not an error.
     ///
     /// # Errors
-    /// [`Kind::Invalid`] for a path that is none, [`Kind::Full`] where [`MAX_PINNED`] are pinned,
+    /// [`Kind::Invalid`] for an invalid path, [`Kind::Full`] if [`MAX_PINNED`] are pinned,
     /// [`Kind::Denied`] to a replica.
     pub async fn pin(&self, path: &str) -> Result<()> {
         self.group().read_key(PIN)?;
@@ -193,7 +193,7 @@ impl Repo {
         Ok(())
     }
 
-    /// Takes a [pin](Self::pin) back. A path that is not pinned is no error.
+    /// Takes a [pin](Self::pin) back. A path that is not pinned is not an error.
     pub async fn unpin(&self, path: &str) -> Result<()> {
         let (inner, group) = (self.group().inner(), self.group().id());
         let key = pin_key(group, self.id(), path);

@@ -8,12 +8,12 @@ use larder_store_api::{
     Error, Freshness, GROUP_LEN, Kind, Listing, PublicKey, Put, PutRecord, RecordId, RecordStore,
     Result, SecretKey, SeqExpect, Signed, positions,
 };
-use larder_store_engine::{BlobStatus, Blobs, Hash, Repair, SlotState, Transaction};
+use larder_store_engine::{BlobStatus, Blobs, Hash, Repair, SlotState, Source, Transaction};
 
 use super::{
     Event, Group,
     close_guard::Gate,
-    files::{Content, Sink, Staged, WriteOptions, is_file_here, stage},
+    files::{Sink, Staged, WriteOptions, again, is_file_here, stage},
 };
 use crate::{
     records::{Profile, REPO_PROFILE, REPO_ROOT, RepoRoot},
@@ -138,7 +138,7 @@ impl Repo {
     /// Gives the repo another owner's name, for everybody. Durable when it returns.
     ///
     /// # Errors
-    /// [`Kind::Denied`] where the repo is not ours, [`Kind::TooLarge`] for a name over
+    /// [`Kind::Denied`] if the repo is not ours, [`Kind::TooLarge`] for a name over
     /// [`MAX_LABEL_LEN`](crate::records::MAX_LABEL_LEN).
     pub async fn set_name(&self, name: &str) -> Result<()> {
         const OPERATION: &str = "sync.repo.set_name";
@@ -212,12 +212,17 @@ impl Repo {
     /// Stores a file under a path, in place of another. Durable when it returns: file, tree and root become
     /// so in one commit, unless the file is long.
     ///
+    /// A [`Source::Path`] is read twice: once for its hash, which its key is made of, and once to seal it. Bytes that are
+    /// appended meanwhile are not read; one whose bytes change in between is read again a few times, and is then
+    /// [`Kind::Conflict`]. A [`Source::Stream`] is read once, and its bytes are stored again, under another key, each
+    /// time that they come.
+    ///
     /// No path is a file and a folder at once: a file that has the name of one of the path's folders is removed.
     ///
     /// # Errors
-    /// [`Kind::Denied`] where the repo is not ours; [`Kind::Invalid`] for a path that is none, or that is
+    /// [`Kind::Denied`] if the repo is not ours; [`Kind::Invalid`] for a path that is invalid, or that is
     /// a folder with files in it.
-    pub async fn write(&self, path: &str, content: impl Into<Content>) -> Result<FileEntry> {
+    pub async fn write(&self, path: &str, content: impl Into<Source>) -> Result<FileEntry> {
         self.write_with(path, content, WriteOptions::new()).await
     }
 
@@ -241,7 +246,7 @@ impl Repo {
     pub async fn write_with(
         &self,
         path: &str,
-        content: impl Into<Content>,
+        content: impl Into<Source>,
         options: WriteOptions,
     ) -> Result<FileEntry> {
         let _open = self.enter(WRITE)?;
@@ -261,7 +266,7 @@ impl Repo {
     ///
     /// # Errors
     /// The errors of [`write`](Self::write).
-    pub async fn stage(&self, content: impl Into<Content>, modified: i64) -> Result<Staged> {
+    pub async fn stage(&self, content: impl Into<Source>, modified: i64) -> Result<Staged> {
         let options = WriteOptions::new().modified(modified);
         self.stage_with(content, options).await
     }
@@ -272,7 +277,7 @@ impl Repo {
     /// The errors of [`write`](Self::write).
     pub async fn stage_with(
         &self,
-        content: impl Into<Content>,
+        content: impl Into<Source>,
         options: WriteOptions,
     ) -> Result<Staged> {
         let _open = self.enter(WRITE)?;
@@ -283,20 +288,20 @@ impl Repo {
     async fn stage_into(
         &self,
         sink: &Sink<'_>,
-        content: Content,
+        content: Source,
         options: &WriteOptions,
     ) -> Result<Staged> {
         self.owner(WRITE)?;
         let now = self.0.group.inner().now();
         let group = &self.0.group;
         let (blobs, read) = (group.blobs(), group.read_key(WRITE)?);
-        let again = content.again();
+        let again = again(&content);
         let staged = stage(sink, read, content, options, now).await?;
         let blob = staged.entry.blob;
         if sealed_len(staged.entry.size) <= GROUP_LEN || !is_damaged(blobs, blob).await? {
             return Ok(staged);
         }
-        // What was there under this hash is damaged, and stood in the way of what was just given.
+        // The stored blob with this hash is damaged, so the new content was not stored in its place.
         let Some(content) = again else {
             return Ok(staged);
         };
@@ -329,10 +334,10 @@ impl Repo {
         Ok(is_here && !is_damaged(blobs, blob).await?)
     }
 
-    /// Removes a path. Removing what is absent is no error and changes nothing.
+    /// Removes a path. Removing what is absent is not an error and changes nothing.
     ///
     /// # Errors
-    /// [`Kind::Denied`] where the repo is not ours.
+    /// [`Kind::Denied`] if the repo is not ours.
     pub async fn remove(&self, path: &str) -> Result<()> {
         let mut changes = Changes::new();
         changes.remove(Name::new(path)?);
@@ -342,8 +347,8 @@ impl Repo {
     /// Gives a file another path, in one step. A file that was there is replaced.
     ///
     /// # Errors
-    /// [`Kind::NotFound`] where there is no such file, [`Kind::Denied`] where the repo is not ours,
-    /// [`Kind::Invalid`] where the new path is a folder with other files in it.
+    /// [`Kind::NotFound`] if there is no such file, [`Kind::Denied`] if the repo is not ours,
+    /// [`Kind::Invalid`] if the new path is a folder with other files in it.
     pub async fn rename(&self, from: &str, to: &str) -> Result<()> {
         const OPERATION: &str = "sync.repo.rename";
         let _open = self.enter(OPERATION)?;
@@ -355,7 +360,7 @@ impl Repo {
                     Error::new(Kind::NotFound, OPERATION, "there is no such file")
                         .with("path", &from)
                 })?;
-                // Where both are the same, the second wins: nothing changes.
+                // If both paths are equal, the second entry wins: nothing changes.
                 Ok(BTreeMap::from_iter([(from, None), (to, Some(entry))]))
             }
         };
@@ -367,8 +372,9 @@ impl Repo {
     /// is the repo's from then on. Files that have the names of folders of new ones are removed.
     ///
     /// # Errors
-    /// [`Kind::Denied`] where the repo is not ours; [`Kind::Invalid`] where a new file has the name of a folder whose
-    /// files the changes do not remove, or in which they put another; [`Kind::Unavailable`] where other devices of the same owner kept coming first.
+    /// [`Kind::Denied`] if the repo is not ours; [`Kind::Invalid`] if a new file has the name of a folder whose
+    /// files the changes do not remove, or in which they put another; [`Kind::Unavailable`] if other
+    /// devices of the same owner kept coming first.
     pub async fn change(&self, changes: Changes) -> Result<Root> {
         let _open = self.enter(WRITE)?;
         let transaction = self.0.group.blobs().transaction()?;
@@ -489,7 +495,7 @@ impl Repo {
     /// The bytes of a file within `range`, verified and opened.
     ///
     /// # Errors
-    /// [`Kind::NotFound`] where there is no such file, or its bytes have not come here;
+    /// [`Kind::NotFound`] if there is no such file, or its bytes have not come here;
     /// [`Kind::Denied`] to a replica.
     pub async fn read(&self, path: &str, range: impl RangeBounds<u64>) -> Result<Listing<Bytes>> {
         let entry = self.entry(path).await?.ok_or_else(|| {
@@ -502,7 +508,7 @@ impl Repo {
     /// Reads a file that was listed before, whatever its path names by now.
     ///
     /// # Errors
-    /// In the stream, [`Kind::NotFound`] where its bytes have not come here.
+    /// In the stream, [`Kind::NotFound`] if its bytes have not come here.
     pub fn read_entry(&self, entry: &FileEntry, range: impl RangeBounds<u64>) -> Listing<Bytes> {
         if let Err(error) = self.check_open("sync.repo.read") {
             return Box::pin(futures_util::stream::once(std::future::ready(Err(error))));

@@ -105,7 +105,7 @@ impl Snapshot {
     /// Reads the bytes of a file within `range`, verified and opened.
     ///
     /// # Errors
-    /// The errors of [`root`](Self::root); [`Kind::NotFound`] where it had no such file, and in the stream where the
+    /// The errors of [`root`](Self::root); [`Kind::NotFound`] if it had no such file, and in the stream if the
     /// file's bytes are not here.
     pub async fn read(&self, path: &str, range: impl RangeBounds<u64>) -> Result<Listing<Bytes>> {
         let entry = self.entry(path).await?.ok_or_else(|| {

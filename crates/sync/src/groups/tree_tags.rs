@@ -10,7 +10,7 @@ use crate::tree::Root;
 
 /// The most trees that are kept at a time: those that are here as far as something is wanted of them, and one
 /// that comes. There are few tags, so that each is looked up and nothing is listed.
-const MAX_KEPT: usize = 4;
+pub(super) const MAX_KEPT: usize = 4;
 
 impl Groups {
     /// Returns a name in `tags` for a tag of the same group in another store, so that both trees are kept until the

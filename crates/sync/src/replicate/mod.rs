@@ -236,7 +236,7 @@ impl Replicator {
     /// Connects to a member at this address, now; otherwise addresses come from invites and routes.
     ///
     /// # Errors
-    /// The errors of [`Network::connect`]; [`Kind::Unavailable`] where the peer is [left alone](Self::left_alone).
+    /// The errors of [`Network::connect`]; [`Kind::Unavailable`] if the peer is [left alone](Self::left_alone).
     pub async fn connect(&self, address: &Address) -> Result<()> {
         let connection = self.0.network.connect(address, None).await?;
         let peer = connection.peer();
@@ -254,7 +254,7 @@ impl Replicator {
     /// long as the repo has it.
     ///
     /// # Errors
-    /// The errors of [`Repo::read`]; [`Kind::Unavailable`] where nobody who is connected can give the file.
+    /// The errors of [`Repo::read`]; [`Kind::Unavailable`] if no connected member can give the file.
     pub async fn read(
         &self,
         repo: &Repo,
@@ -380,7 +380,7 @@ impl Shared {
                     if next <= Instant::now() {
                         next = Instant::now() + self.options.compare_every;
                         self.leases.lapse();
-                        // What no event told, such as damage, is found now.
+                        // Changes without an event, such as damage, are found now.
                         let groups = self.index_groups().await;
                         let all = groups.iter().map(|group| (group.id(), to_read.take(group.id())));
                         for (group, pause) in self.read_groups(all.collect()).await {
@@ -588,7 +588,7 @@ impl Shared {
                 }
             }
         };
-        // Who is not told in time finds out when the routes expire.
+        // A peer that is not told in time finds out when the routes expire.
         drop(tokio::time::timeout(GOOD_BYE, told).await);
     }
 }

@@ -50,7 +50,7 @@ async fn routes_of(repo: &Repo) -> Result<Vec<(Slot, Route)>> {
 
 impl Replicator {
     /// Returns the device that an address belongs to, as far as this network can tell from the address.
-    /// It is only a member's claim.
+    /// A member claims this, and nothing proves it.
     pub fn peer_of(&self, address: &str) -> Option<PublicKey> {
         self.0.peer_of(address)
     }

@@ -1,13 +1,24 @@
 //! Copies blobs, and of incomplete ones what is there, group by verified group.
 
+use std::collections::HashSet;
+
 use anyhow::{Context, Result};
 use futures_util::{StreamExt, TryStreamExt};
 use indicatif::ProgressBar;
-use larder::{Bitfield, BlobStatus, Blobs, Bytes, ChunkRanges, Encoded, Hash, Pin, Root, Trust};
+use larder::{
+    Bitfield, BlobStatus, Blobs, Bytes, ChunkRanges, Encoded, Error, Hash, Kind, Pin, Root, Trust,
+    api::is_out_of_descriptors,
+};
+use serde::Serialize;
 use tokio::sync::Semaphore;
 
 use super::Copied;
-use crate::{app::App, output::Unit};
+use crate::{
+    app::App,
+    commands::affected::MAX_NAMED,
+    item::as_text,
+    output::{Shown, Unit},
+};
 
 /// The number of blobs that are copied at once: so many small ones share a commit.
 const IN_FLIGHT: usize = 64;
@@ -22,9 +33,26 @@ const ONE_PIECE: u64 = 16 * 1024;
 enum Outcome {
     AlreadyThere,
     Copied(u64),
+    /// It cannot be read where it should be copied from, and the others can be copied.
+    Unreadable(Error),
 }
 
-pub(super) async fn copy(app: &App, from: &Blobs, to: &Blobs, copied: &mut Copied) -> Result<()> {
+/// A blob that is damaged or missing where it should be copied from.
+#[derive(Debug, Serialize)]
+struct Unreadable {
+    #[serde(serialize_with = "as_text")]
+    unreadable: Hash,
+    error: String,
+}
+
+/// Copies all blobs that can be read. Returns the hashes of those that cannot, at most [`MAX_NAMED`].
+pub(super) async fn copy(
+    app: &App,
+    from: &Blobs,
+    to: &Blobs,
+    copied: &mut Copied,
+) -> Result<HashSet<Hash>> {
+    let mut unreadable = HashSet::new();
     let bar = app.out.progress(Unit::Bytes, None, "copying");
     let places = Semaphore::new(IN_FLIGHT);
     let mut copies = from
@@ -40,21 +68,43 @@ pub(super) async fn copy(app: &App, from: &Blobs, to: &Blobs, copied: &mut Copie
                     .await
                     .expect("the semaphore is never closed");
                 let outcome = copy_one(from, to, hash, status, bar).await;
-                outcome.with_context(|| format!("cannot copy the blob {hash}"))
+                let outcome = outcome.with_context(|| format!("cannot copy the blob {hash}"))?;
+                Ok((hash, outcome))
             }
         })
         .try_buffer_unordered(IN_FLIGHT);
-    while let Some(outcome) = copies.try_next().await? {
+    while let Some((hash, outcome)) = copies.try_next().await? {
         match outcome {
             Outcome::AlreadyThere => copied.already_there += 1,
             Outcome::Copied(bytes) => {
                 copied.blobs += 1;
                 copied.bytes += bytes;
             }
+            Outcome::Unreadable(error) => {
+                copied.unreadable += 1;
+                if unreadable.len() < MAX_NAMED {
+                    unreadable.insert(hash);
+                }
+                let line = Unreadable {
+                    unreadable: hash,
+                    error: error.to_string(),
+                };
+                let text = format!("unreadable  {hash}  {}", Shown(&line.error));
+                bar.suspend(|| app.out.result(&line, text))?;
+            }
         }
     }
     bar.finish_and_clear();
-    Ok(())
+    Ok(unreadable)
+}
+
+/// Returns the outcome of a blob that cannot be read, or the error if it concerns all blobs.
+fn unreadable(error: Error) -> larder::Result<Outcome> {
+    let is_of_all = matches!(error.kind(), Kind::Closed | Kind::Unavailable | Kind::Full);
+    match is_of_all || is_out_of_descriptors(&error) {
+        true => Err(error),
+        false => Ok(Outcome::Unreadable(error)),
+    }
 }
 
 async fn copy_one(
@@ -75,23 +125,33 @@ async fn copy_one(
     if let BlobStatus::Complete { size } = status
         && size <= ONE_PIECE
     {
-        let bytes: Bytes = from.read_to_bytes(hash, 0..size).await?;
+        let bytes: Bytes = match from.read_to_bytes(hash, 0..size).await {
+            Ok(bytes) => bytes,
+            Err(error) => return unreadable(error),
+        };
         to.add(bytes).await?;
         bar.inc(size);
         return Ok(Outcome::Copied(size));
     }
-    let source = from.bitfield(hash).await?;
+    let source = match from.bitfield(hash).await {
+        Ok(source) => source,
+        Err(error) => return unreadable(error),
+    };
     let target = to.bitfield(hash).await?;
     let wanted = &source.ranges - &target.ranges;
     if wanted.is_empty() {
         return Ok(Outcome::AlreadyThere);
     }
-    let after = copy_ranges(from, to, hash, source.size, wanted, bar).await?;
+    let (after, error) = copy_ranges(from, to, hash, source.size, wanted, bar).await?;
+    if let Some(error) = error {
+        return unreadable(error);
+    }
     Ok(Outcome::Copied(
         after.present_bytes().saturating_sub(target.present_bytes()),
     ))
 }
 
+/// Copies parts of a blob, up to the first that cannot be read, and returns the error of that one.
 async fn copy_ranges(
     from: &Blobs,
     to: &Blobs,
@@ -99,15 +159,20 @@ async fn copy_ranges(
     size: u64,
     wanted: ChunkRanges,
     bar: &ProgressBar,
-) -> larder::Result<Bitfield> {
+) -> larder::Result<(Bitfield, Option<Error>)> {
     // The export verifies every item that it gives.
     let mut import = to.import(hash, size, Trust::Verified).await?;
     let mut items = from.export(hash, wanted).fuse();
-    while let Some(item) = items.try_next().await? {
+    let error = loop {
+        let item = match items.try_next().await {
+            Ok(Some(item)) => item,
+            Ok(None) => break None,
+            Err(error) => break Some(error),
+        };
         if let Encoded::Leaf(leaf) = &item {
             bar.inc(leaf.data.len() as u64);
         }
         import.push(item).await?;
-    }
-    import.finish().await
+    };
+    Ok((import.finish().await?, error))
 }

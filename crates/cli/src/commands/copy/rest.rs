@@ -15,7 +15,7 @@ use larder::{
 };
 
 use super::Copied;
-use crate::{groups::known, problem::Problem};
+use crate::{groups::known, output::Shown, problem::Problem};
 
 /// The number of entries in one commit.
 const BATCH: usize = 64;
@@ -42,7 +42,7 @@ pub(super) async fn check_names(from: &Blobs, to: &Blobs) -> Result<()> {
         {
             count += 1;
             if clashes.len() < MAX_SHOWN {
-                clashes.push(name.to_string());
+                clashes.push(Shown(&name.to_string()).to_string());
             }
         }
     }
@@ -164,7 +164,7 @@ pub(super) async fn own_repos(to: &Store) -> Result<BTreeSet<RecordId>> {
     Ok(ours)
 }
 
-/// Copies records, slot by verified slot; where TO has a newer value, that stays.
+/// Copies records, slot by verified slot; if TO has a newer value, that stays.
 pub(super) async fn copy_records(
     from: &Store,
     to: &Store,
@@ -188,7 +188,7 @@ pub(super) async fn copy_records(
             .inspect(id, 0..slots, Freshness::Local)
             .await?
         {
-            // What each of two devices wrote is merged when they meet, and not lost to the other's.
+            // Each of two devices keeps its own root. They merge both when they meet, so that nothing is lost.
             if ours.contains(&id) && found.slot == REPO_ROOT {
                 let there = to.records().get(id, found.slot, Freshness::Local).await?;
                 if there.is_some() {

@@ -45,7 +45,7 @@ pub(crate) struct Args {
     /// Folder in which to make the stores; without it, in your data folder
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
-    /// Take folders too that a CACHEDIR.TAG marks as caches, such as cargo's `target`
+    /// Include folders that a CACHEDIR.TAG marks as caches, such as cargo's `target`
     #[arg(long)]
     include_caches: bool,
 }

@@ -15,14 +15,14 @@ use crate::{
     problem::{Exit, Problem},
 };
 
-/// Delete files of others that the policy does not want, but no last copy
+/// Delete files of other members that the policy does not want
 ///
-/// Meets other members first, and deletes only what one of them shows that it has.
+/// Meets other members first, and deletes only files that one of them proves to have.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// The group; may be left out where there is one
+    /// The group; may be left out if there is only one
     group: Option<String>,
-    /// Also what no other member has shown to have: it may be lost for ever
+    /// Also delete files that no other member has proven to have: they may be lost for ever
     #[arg(long)]
     last_copies: bool,
     /// Time to wait for other members

@@ -11,19 +11,19 @@ use crate::{
 
 /// Print an invite to a group
 ///
-/// An invite is a key: whoever has it can do what it allows, and nobody can be put out again. It is one word of
+/// An invite is a key: anyone who has it gets its access, and nobody can be removed again. It is one word of
 /// letters and digits, and the group's name is in it.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// The group; may be left out where there is one
+    /// The group; may be left out if there is only one
     group: Option<String>,
     #[command(flatten)]
     kind: As,
     /// Show it as a QR code too
     #[arg(long)]
     qr: bool,
-    /// Address at which this device can be reached, as `larder sync --watch` says it (iroh:KEY?ip=HOST:PORT); without
-    /// it, it is looked for by its key
+    /// Address at which this device can be reached, as `larder sync --watch` prints it (iroh:KEY?ip=HOST:PORT); without
+    /// it, others look for the device by its key
     #[arg(long, value_name = "ADDRESS")]
     at: Vec<String>,
 }

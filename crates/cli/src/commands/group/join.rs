@@ -1,7 +1,7 @@
 //! `larder group create`, `join` and `rename`: your groups, and your name in them.
 
 use anyhow::Result;
-use larder::groups::{Group, Groups, Invite, Repo};
+use larder::groups::{Group, Groups, Invite, InviteKind, Repo};
 use serde::Serialize;
 
 use super::{Done, wants};
@@ -27,11 +27,11 @@ pub(super) struct Create {
 
 /// Join a group by an invite
 ///
-/// Joining again adds what the invite allows beyond what was allowed, and changes your name and what is kept here
-/// where that is asked for.
+/// Joining again adds any further access that the invite gives. It changes your name and what is kept here only if
+/// you ask for that.
 #[derive(Debug, clap::Args)]
 pub(super) struct Join {
-    /// The invite; `-` reads it from standard input, which other programs do not see
+    /// The invite; `-` reads it from standard input, which hides it from other programs
     invite: String,
     #[command(flatten)]
     member: MemberName,
@@ -39,9 +39,9 @@ pub(super) struct Join {
     what: wants::What,
 }
 
-/// Give a group, or yourself in a group, another name, for everybody
+/// Rename a group, or yourself in a group, for all members
 ///
-/// Whoever may write the group may rename it; a member is renamed by itself only.
+/// Any member that may write to the group may rename it; only you can rename yourself.
 #[derive(Debug, clap::Args)]
 pub(super) struct Rename {
     /// GROUP, or GROUP/MEMBER for your own name in it
@@ -122,6 +122,13 @@ struct Joined {
 
 pub(super) async fn join(app: &App, args: Join) -> Result<()> {
     let invite = groups::read_invite(&args.invite).await?;
+    if invite.kind() == InviteKind::Replica {
+        return Err(Problem::usage(
+            "this invite is for a replica, which keeps a copy of everything and reads none of it",
+            "`larder serve --replica INVITE` keeps and serves that copy; to read, ask for an invite of another kind",
+        )
+        .into());
+    }
     let store = app.store().await?;
     let groups = store.groups().await?;
     let before = groups.group(invite.keys().id());
@@ -176,11 +183,10 @@ pub(super) async fn join(app: &App, args: Join) -> Result<()> {
     }
 }
 
-/// Returns our name in a group that was joined: that of a new repo where there was none and the keys allow one;
-/// another one than before where one was asked for. `None` without a repo.
+/// Returns our name in a group that was joined: that of a new repo if there was none and the keys allow one;
+/// the new one if a change was asked for. `None` without a repo.
 async fn own_name(group: &Group, invite: &Invite, asked: &MemberName) -> Result<Option<String>> {
-    let repos = group.repos().await?;
-    let Some(own) = repos.iter().find(|repo| repo.is_ours()) else {
+    let Some(own) = group.own_repo().await? else {
         // The repo of another device of ours comes with the group's record.
         if group.keys().secret().is_none() || invite.repo().is_some() {
             return Ok(None);

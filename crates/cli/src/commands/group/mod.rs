@@ -20,7 +20,7 @@ use crate::{
 
 /// Make, join and list private groups
 ///
-/// A group's members see all that any of them puts into it, and nobody else sees anything. Each
+/// The members of a group see all files that any of them puts into it, and nobody else sees any. Each
 /// member writes a repo of its own.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -28,7 +28,7 @@ pub(crate) struct Args {
     command: Command,
 }
 
-/// Where a command has arguments of its own, their doc comment is its help.
+/// The commands of `larder group`. The doc comment of a command's own arguments, if it has any, is its help.
 #[derive(Debug, Subcommand)]
 enum Command {
     Create(join::Create),
@@ -37,22 +37,22 @@ enum Command {
     Rename(join::Rename),
     /// List the groups of this store
     Ls,
-    /// List the members of a group, with what they have put into it
+    /// List the members of a group, with the files that they have put into it
     Members {
-        /// The group; may be left out where there is one
+        /// The group; may be left out if there is only one
         group: Option<String>,
     },
     Policy(wants::Set),
-    /// Keep files of others here whatever the policy is
+    /// Keep files of other members here, whatever the policy is
     Pin(wants::Paths),
-    /// Take a pin back
+    /// Remove a pin
     Unpin(wants::Paths),
     Free(free::Args),
-    /// Leave a group: what this store has of it goes with the next `larder gc`
+    /// Leave a group; the next `larder gc` deletes its files here
     Leave {
         /// The group
         group: String,
-        /// Also where your repo has files, which others may not have
+        /// Leave even if your repo has files, which others may not have
         #[arg(long)]
         force: bool,
     },
@@ -79,7 +79,7 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
             app.out.heading(columns.heading())?;
             if let Some(groups) = known(&store).await? {
                 for group in groups.groups() {
-                    let item = of_group(&group).await?;
+                    let item = of_group(store.blobs(), &group).await?;
                     app.out.result(&item, columns.line(&item))?;
                 }
             }
@@ -90,7 +90,7 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
             let columns = Columns::new(true);
             app.out.heading(columns.heading())?;
             for member in group.members().await? {
-                let item = of_repo(&member).await?;
+                let item = of_repo(store.blobs(), &member).await?;
                 app.out.result(&item, columns.line(&item))?;
             }
         }

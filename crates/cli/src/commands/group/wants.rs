@@ -23,22 +23,22 @@ pub(super) struct What {
     /// Keep all files
     #[arg(long, group = "what")]
     everything: bool,
-    /// Keep names of files; what is in them comes when it is read, and stays
+    /// Keep only the names of files; their content comes when it is read, and stays
     #[arg(long, group = "what")]
     names: bool,
-    /// Keep names of files, and what is in those that are pinned
+    /// Keep the names of files, and the content of pinned ones
     #[arg(long, group = "what")]
     pinned: bool,
     /// Keep files whose paths begin with this; may be given several times
     #[arg(long, value_name = "PATH", conflicts_with = "what")]
     prefix: Vec<String>,
-    /// Keep files of at most so many bytes; with K, M, G or T for 1,024 of the one before
+    /// Keep files of at most this size in bytes, or with K, M, G or T, each 1,024 of the one before
     #[arg(long, value_name = "SIZE", conflicts_with = "what", value_parser = args::size)]
     up_to: Option<u64>,
 }
 
 impl What {
-    /// Returns the policy that the flags ask for; `None` where there are none.
+    /// Returns the policy that the flags ask for; `None` if there are none.
     pub(super) fn policy(&self) -> Option<Policy> {
         Some(match self {
             Self {
@@ -57,22 +57,22 @@ impl What {
     }
 }
 
-/// Show or choose what of others' files is kept here
+/// Show or choose which files of other members are kept here
 ///
 /// Choosing less deletes nothing: `larder group free` does. Your own files always stay.
 #[derive(Debug, clap::Args)]
 pub(super) struct Set {
-    /// GROUP, or GROUP/MEMBER for the files of one; may be left out where there is one group
+    /// GROUP, or GROUP/MEMBER for the files of one; may be left out if there is only one group
     place: Option<String>,
     #[command(flatten)]
     what: What,
-    /// As nothing was ever said: of a member as of its group, of a group everything
+    /// Go back to the default: everything of a group, and of a member what the group's policy says
     #[arg(long, group = "what", conflicts_with_all = ["prefix", "up_to"])]
     default: bool,
 }
 
 impl Set {
-    /// `None` where it only asks; then `Some(None)` takes back.
+    /// Returns the choice that the flags make: `None` to only show the policy, `Some(None)` to go back to the default.
     fn policy(&self) -> Option<Option<Policy>> {
         match self.default {
             true => Some(None),
@@ -87,7 +87,7 @@ struct Line {
     group: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     member: Option<String>,
-    /// `null` where nothing was said.
+    /// The name of the policy; `null` if none was chosen.
     policy: Option<&'static str>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     prefixes: Vec<String>,
@@ -211,7 +211,7 @@ pub(super) async fn policy(app: &App, args: Set) -> Result<()> {
 /// Paths to pin, or not to pin any more.
 #[derive(Debug, clap::Args)]
 pub(super) struct Paths {
-    /// GROUP/MEMBER/PATH: a file, or all below a folder
+    /// GROUP/MEMBER/PATH: a file, or everything below a folder
     #[arg(required = true, value_name = "GROUP/MEMBER/PATH")]
     places: Vec<String>,
 }
@@ -222,6 +222,8 @@ struct Pinned {
     member: String,
     path: String,
     pinned: bool,
+    /// True if it was pinned before.
+    was_pinned: bool,
 }
 
 pub(super) async fn pin(app: &App, paths: Paths, is_pinned: bool) -> Result<()> {
@@ -240,6 +242,7 @@ pub(super) async fn pin(app: &App, paths: Paths, is_pinned: bool) -> Result<()> 
         all.push((place.group, member, path));
     }
     for (group, member, path) in all {
+        let was_pinned = member.repo.pinned().await?.contains(&path);
         match is_pinned {
             true => member.repo.pin(&path).await?,
             false => member.repo.unpin(&path).await?,
@@ -257,13 +260,14 @@ pub(super) async fn pin(app: &App, paths: Paths, is_pinned: bool) -> Result<()> 
             member: called(&member),
             path,
             pinned: is_pinned,
+            was_pinned,
         };
-        let text = format!(
-            "{} {} of {}",
-            if is_pinned { "pinned" } else { "unpinned" },
-            Shown(&line.path),
-            Shown(&line.member)
-        );
+        let (path, member) = (Shown(&line.path), Shown(&line.member));
+        let text = match (is_pinned, was_pinned) {
+            (true, _) => format!("pinned {path} of {member}"),
+            (false, true) => format!("unpinned {path} of {member}"),
+            (false, false) => format!("{path} of {member} was not pinned"),
+        };
         app.out.result(&line, text)?;
     }
     Ok(())

@@ -26,11 +26,11 @@ pub(super) enum Place {
 }
 
 pub(super) async fn place_of(blobs: &Blobs, file: &Planned, dir: &Path) -> Result<Place> {
-    // Through a link, a file could come to lie outside.
+    // Through a link, also one further up, a file could come to lie outside.
     let inside = file.path.ancestors().skip(1);
     for folder in inside.take_while(|path| path.starts_with(dir) && *path != dir) {
         match tokio::fs::symlink_metadata(folder).await {
-            Ok(found) if found.is_dir() => break,
+            Ok(found) if found.is_dir() => {}
             Ok(_) => return Ok(Place::Blocked),
             Err(error) if is_absent(&error) => {}
             Err(error) => return Err(cannot_write(folder, error)),

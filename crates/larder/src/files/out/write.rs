@@ -48,7 +48,7 @@ pub(super) async fn write_one(
     let path = folder.join(temporary_name()?);
     let _permit = Descriptors::of_process().file().await;
     let (name, target) = (path.clone(), file.path.clone());
-    // Made and guarded in one step, so that whoever does not wait for it leaves nothing.
+    // Made and guarded in one step, so that a caller that does not wait for it leaves nothing.
     let made = blocking(move || {
         let out = fs::File::create_new(&name).map_err(|error| cannot_write(&target, error))?;
         Ok((out, Temporary(Some(name))))
@@ -110,7 +110,7 @@ fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
                 .write(true)
                 .create_new(true)
                 .open(to)?;
-            fs::rename(from, to)
+            fs::rename(from, to).inspect_err(|_| drop(fs::remove_file(to)))
         }
     }
 }
@@ -129,8 +129,8 @@ pub(super) fn make_folder(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Returns true if the file system of a folder gives one file to names that differ only in case. The folder is made
-/// where there is none.
+/// Returns true if the file system of a folder gives one file to names that differ only in case. It makes the folder
+/// if it is missing.
 pub(super) fn folds_case(dir: &Path) -> Result<bool> {
     let name = temporary_name()?;
     let probe = || {

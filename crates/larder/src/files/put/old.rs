@@ -27,7 +27,7 @@ impl Old {
         repo: &Repo,
         top: &str,
         files: &[Found],
-        unknown: &HashSet<String>,
+        unknown: &Names,
     ) -> Result<Self> {
         let has = |name: &str| {
             files
@@ -45,7 +45,7 @@ impl Old {
         }
         let mut listed = repo.list(&format!("{top}/")).await?;
         while let Some(Named { name, .. }) = listed.try_next().await? {
-            if !has(name.as_str()) && !is_unknown(name.as_str(), unknown) {
+            if !has(name.as_str()) && !unknown.cover(name.as_str()) {
                 old.push(name);
             }
         }
@@ -75,6 +75,18 @@ impl Old {
         Ok(found)
     }
 
+    /// Finds the files that have the name of a folder that the file `top` is to lie in.
+    pub(super) async fn in_the_way(repo: &Repo, top: &str) -> Result<Self> {
+        let mut found = Self::default();
+        for folder in above(top) {
+            if repo.entry(folder).await?.is_some() {
+                let replaced = found.replaced.entry(top.to_owned()).or_default();
+                replaced.push(Name::new(folder)?);
+            }
+        }
+        Ok(found)
+    }
+
     /// Returns the names that go when a file is put under this one.
     pub(super) fn replaced_by(&mut self, name: &str) -> Vec<Name> {
         let names = above(name).chain([name]);
@@ -83,25 +95,41 @@ impl Old {
     }
 
     /// Returns all names that no file has replaced, in order, but for those that are unknown by now.
-    pub(super) fn rest(self, unknown: &HashSet<String>) -> Vec<Name> {
+    pub(super) fn rest(self, unknown: &Names) -> Vec<Name> {
         let replaced = self.replaced.into_values().flatten();
         let mut rest: Vec<_> = self
             .rest
             .into_iter()
             .chain(replaced)
-            .filter(|name| !is_unknown(name.as_str(), unknown))
+            .filter(|name| !unknown.cover(name.as_str()))
             .collect();
         rest.sort_unstable();
         rest
     }
 }
 
-/// Returns true if `name` or a folder that it lies in is unknown.
-fn is_unknown(name: &str, unknown: &HashSet<String>) -> bool {
-    unknown.contains(name) || above(name).any(|folder| unknown.contains(folder))
+/// Names of files and folders, in whatever case: one that cannot be read may have been renamed in case only.
+#[derive(Debug, Default)]
+pub(super) struct Names(HashSet<String>);
+
+impl Names {
+    pub(super) fn new(names: impl IntoIterator<Item = String>) -> Self {
+        Self(names.into_iter().map(|name| folded(&name)).collect())
+    }
+
+    pub(super) fn insert(&mut self, name: &str) {
+        self.0.insert(folded(name));
+    }
+
+    /// Returns true if `name`, or a folder that it lies in, is among them.
+    pub(super) fn cover(&self, name: &str) -> bool {
+        let name = folded(name);
+        !self.0.is_empty()
+            && (self.0.contains(&name) || above(&name).any(|folder| self.0.contains(folder)))
+    }
 }
 
 /// The folders that a name lies in.
-fn above(name: &str) -> impl Iterator<Item = &str> {
+pub(super) fn above(name: &str) -> impl Iterator<Item = &str> {
     name.match_indices('/').map(|(at, _)| &name[..at])
 }

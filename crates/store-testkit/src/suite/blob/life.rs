@@ -117,3 +117,18 @@ pub(super) async fn a_closed_store_says_so(mut fixture: Fixture<dyn BlobStore>) 
     assert!(!store.name().is_empty(), "facts outlive the store");
     assert!(store.capabilities().block_len > 0);
 }
+
+pub(super) async fn a_closed_store_can_be_opened_while_handles_live(
+    mut fixture: Fixture<dyn BlobStore>,
+) {
+    let bytes = sample(1, 10);
+    put(fixture.store(), id(1), Part::Data, &bytes).await;
+    let synced = fixture.store().sync(vec![id(1)]).await;
+    synced.expect("a sync succeeds");
+    fixture.close().await;
+    let held = fixture.shared();
+    if let Some(again) = fixture.open_beside().await {
+        expect(&*again, id(1), Part::Data, &bytes).await;
+    }
+    assert_eq!(kind(held.read(id(1), Part::Data, 0..1).await), Kind::Closed);
+}

@@ -59,6 +59,7 @@ macro_rules! __blob_cases {
             reopening_keeps_the_listing: Reopen,
             reopening_takes_new_writes: Reopen,
             a_closed_store_says_so: Close,
+            a_closed_store_can_be_opened_while_handles_live: Close,
         }
     };
 }

@@ -110,3 +110,17 @@ pub(super) async fn a_closed_store_says_so(mut fixture: Fixture<dyn CollectionSt
     }
     assert!(!store.name().is_empty(), "facts outlive the store");
 }
+
+pub(super) async fn a_closed_store_can_be_opened_while_handles_live(
+    mut fixture: Fixture<dyn CollectionStore>,
+) {
+    commit(fixture.store(), vec![put(&A, "k", "v")]).await;
+    fixture.store().sync().await.expect("a sync succeeds");
+    let before = everything(fixture.store()).await;
+    fixture.close().await;
+    let held = fixture.shared();
+    if let Some(again) = fixture.open_beside().await {
+        assert_eq!(everything(&*again).await, before);
+    }
+    assert_eq!(kind(held.get(A, super::key("k")).await), Kind::Closed);
+}

@@ -82,6 +82,7 @@ macro_rules! __collection_cases {
             reopening_keeps_revisions_increasing: Reopen,
             reopening_keeps_large_amounts: Reopen,
             a_closed_store_says_so: Close,
+            a_closed_store_can_be_opened_while_handles_live: Close,
         }
     };
 }

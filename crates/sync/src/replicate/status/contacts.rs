@@ -232,7 +232,7 @@ impl Shared {
                     .retain(|repo, _| newest.roots.contains_key(repo));
                 let of_device = |s: &&&Arc<Session>| s.link.connection.peer() == *device;
                 let session = sessions.iter().find(of_device);
-                // Who comes back is believed to have what it had, until it has said what it has.
+                // A device that comes back counts as having what it had, until it reports otherwise.
                 let stays = newest.are_held(&contact.holds)
                     && session.is_none_or(|s| !is_needed(s) || is_level(s));
                 let begins = || session.is_some_and(|s| is_needed(s) && is_level(s));

@@ -66,10 +66,10 @@ impl From<Count> for Lack {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct MemberStatus {
-    /// The member's repo: the one that tells the device's address. `None` where none does, as for those
+    /// The member's repo: the one that tells the device's address. `None` if none does, as for those
     /// who only read.
     pub repo: Option<PublicKey>,
-    /// The device's key; `None` where none of the member's is known.
+    /// The device's key; `None` if none of the member's is known.
     pub device: Option<PublicKey>,
     /// True if the device is connected.
     pub connected: bool,
@@ -90,7 +90,7 @@ impl Replicator {
     /// not connected; but not this device.
     ///
     /// # Errors
-    /// [`Kind::NotFound`] where the group is not here.
+    /// [`Kind::NotFound`] if the group is not here.
     pub async fn members(&self, group: impl Into<GroupId>) -> Result<Vec<MemberStatus>> {
         let GroupId(group) = group.into();
         let group = self.0.groups.group(group).ok_or_else(|| {
@@ -145,7 +145,7 @@ impl Shared {
             devices.entry(device).or_default().session = Some(session);
         }
         for (device, repo) in self.members_of(group) {
-            // What members tell has no other bound.
+            // Nothing else bounds the devices that members report.
             if devices.contains_key(&device) || devices.len() < MAX_CONTACTS {
                 devices.entry(device).or_default().repo = Some(repo);
             }
@@ -274,7 +274,7 @@ impl Compared {
         }
         let (mut they_have, mut we_have) = self.compare(theirs.map(|theirs| theirs.root)).await?;
         if let Some(theirs) = theirs {
-            // What both lack nobody has.
+            // Files that both lack count for neither side.
             let (ours, both) = (&self.missing, self.missing.files.min(theirs.lacks_files));
             let lacks = ours.files > 0 || theirs.lacks_files > 0;
             let is_guess = (both > 0 && ours.files != theirs.lacks_files)
@@ -302,7 +302,7 @@ impl Compared {
         if theirs == Some(here.hash) || (theirs.is_none() && self.is_nothing()) {
             return Ok((Lack::NOTHING, Lack::NOTHING));
         }
-        // What is here and not told any more comes after all that is told, but the empty tree.
+        // A root that is here and no longer announced is older than all announced ones, except the empty tree.
         let ours = self.age(here.hash).unwrap_or(usize::MAX - 1);
         if let Some(theirs) = theirs
             && let Some(age) = self.age(theirs)

@@ -37,7 +37,7 @@ pub struct RepoStatus {
     pub is_ours: bool,
     /// The parts of the repo that are here.
     pub state: RepoState,
-    /// The files that are wanted, and that nobody who is connected could give.
+    /// The wanted files that no connected member could give.
     pub missing: Missing,
     /// The connected members that hold the newest, as far as they want it.
     pub holders: Vec<PublicKey>,
@@ -128,7 +128,7 @@ impl Replicator {
     /// Returns the progress of a group.
     ///
     /// # Errors
-    /// [`Kind::NotFound`] where the group is not here.
+    /// [`Kind::NotFound`] if the group is not here.
     pub async fn status(&self, group: impl Into<GroupId>) -> Result<GroupStatus> {
         let GroupId(group) = group.into();
         let group = self.0.groups.group(group).ok_or_else(|| {
@@ -182,8 +182,8 @@ impl Replicator {
     /// Waits until the group is in sync with at least one connected member, and says how far it is.
     ///
     /// # Errors
-    /// [`Kind::Unavailable`] where it is not within `limit`; where all has come but for files that nobody
-    /// who is connected has, the error says so, and [`status`](Self::status) names them.
+    /// [`Kind::Unavailable`] if it is not within `limit`; if only files are missing that no
+    /// connected member has, the error says so, and [`status`](Self::status) names them.
     pub async fn wait_synced(
         &self,
         group: impl Into<GroupId>,
