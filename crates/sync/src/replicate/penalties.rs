@@ -10,8 +10,10 @@ use crate::network::Address;
 
 /// The time for which a peer that lied or could not be reached is avoided the first time; it doubles each time.
 pub(super) const FIRST_BACK_OFF: Duration = Duration::from_secs(2);
-/// The longest back-off.
-const MAX_BACK_OFF: Duration = Duration::from_secs(300);
+/// The longest back-off of a peer.
+const MAX_PEER_BACK_OFF: Duration = Duration::from_secs(300);
+/// The longest back-off of an address: a machine that was off is found soon after it is on.
+const MAX_ADDRESS_BACK_OFF: Duration = Duration::from_secs(60);
 /// The number of peers and addresses that are remembered besides those that are avoided now.
 const MAX_KNOWN: usize = MAX_CONNECTIONS;
 
@@ -20,6 +22,15 @@ const MAX_KNOWN: usize = MAX_CONNECTIONS;
 pub(super) enum Avoided {
     Peer(PublicKey),
     Address(Address),
+}
+
+impl Avoided {
+    fn max_back_off(&self) -> Duration {
+        match self {
+            Self::Peer(_) => MAX_PEER_BACK_OFF,
+            Self::Address(_) => MAX_ADDRESS_BACK_OFF,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -47,11 +58,12 @@ impl Penalties {
         if all.len() >= MAX_KNOWN {
             all.retain(|_, back| back.until > now);
         }
+        let max = whom.max_back_off();
         let last = all
             .get(&whom)
-            .filter(|back| now < back.until + MAX_BACK_OFF)
+            .filter(|back| now < back.until + max)
             .map(|back| back.last * 2);
-        let last = last.unwrap_or(FIRST_BACK_OFF).min(MAX_BACK_OFF);
+        let last = last.unwrap_or(FIRST_BACK_OFF).min(max);
         let until = now + last;
         all.insert(whom, BackOff { until, last });
     }
@@ -117,6 +129,12 @@ mod tests {
         penalties.avoid(whom.clone());
         assert!(penalties.is_avoided(&whom));
         assert_eq!(penalties.peers(), []);
+        for seconds in [2, 4, 8, 16, 32, 60] {
+            assert!(penalties.is_avoided(&whom));
+            pass(seconds).await;
+            assert!(!penalties.is_avoided(&whom), "{seconds}");
+            penalties.avoid(whom.clone());
+        }
         penalties.forgive(&whom);
         assert!(!penalties.is_avoided(&whom));
     }

@@ -9,7 +9,7 @@ use futures_util::TryStreamExt;
 use larder_store_api::{BlobStore, CollectionId, CollectionStore, Kind, Order, PayloadId, Scan};
 use larder_store_engine::{Hash, Repair};
 use larder_sync::{
-    groups::{Groups, Missing, Policy, Repo},
+    groups::{Groups, Missing, OwnTrees, Policy, Repo},
     invite::InviteKind::{self, Read, Replica, Write},
     replicate::{GroupStatus, RepoStatus, Synced},
 };
@@ -356,15 +356,16 @@ async fn a_lost_file_does_not_keep_devices_of_one_owner_apart() {
     assert_eq!(devices[1].files().await.len(), 7);
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_page_that_is_lost_hides_its_names_and_no_file() {
-    let net = SimNetwork::new(87);
-    net.set_default_link(link());
-    let devices = world(&net, &[], &options()).await;
-    let repo = own(&devices[0]).await;
+/// The number of files in the repo of [`lose_a_page`].
+const OF_PAGES: usize = 400;
+
+/// Creates files in a device's repo until its tree has several pages, and loses one of them. Returns the number of
+/// files that the page names.
+async fn lose_a_page(device: &Device) -> usize {
+    let repo = own(device).await;
     let mut changes = larder_sync::groups::Changes::new();
-    for n in 0..400_u32 {
-        let mut bytes = noise(n, 20_000);
+    for n in 0..OF_PAGES {
+        let mut bytes = noise(n as u32, 20_000);
         bytes.extend(n.to_be_bytes());
         let staged = repo.stage(bytes, 0).await.expect("a file");
         // Long enough for the page to be a payload.
@@ -372,7 +373,7 @@ async fn a_page_that_is_lost_hides_its_names_and_no_file() {
         changes.put(larder_sync::tree::Name::new(name).expect("a name"), staged);
     }
     let root = repo.change(changes).await.expect("a change");
-    let blobs = &devices[0].stores.blobs;
+    let blobs = &device.stores.blobs;
     assert!(root.level > 0);
     let sequence = blobs.read_to_bytes(root.hash, 32..64).await;
     let page = |bytes: &[u8]| Hash::from(<[u8; 32]>::try_from(bytes).expect("a hash"));
@@ -380,8 +381,50 @@ async fn a_page_that_is_lost_hides_its_names_and_no_file() {
     let sealed = blobs.read_to_bytes(leaf, 0..32).await;
     let sealed = page(&sealed.expect("a page's sequence"));
     let count = blobs.read_to_bytes(leaf, 0..u64::MAX).await.expect("it");
-    let count = count.len() / 32 - 1;
-    lose(&devices[0], sealed).await;
+    lose(device, sealed).await;
+    count.len() / 32 - 1
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_collection_deletes_nothing_while_a_page_of_an_own_repo_is_lost() {
+    let net = SimNetwork::new(89);
+    let devices = world(&net, &[], &options()).await;
+    let store = &devices[0].stores;
+    let watch = OwnTrees::new(store.collections());
+    store.blobs.add_roots(std::sync::Arc::new(watch));
+    let blobs = &store.blobs;
+    let stray = async |n| {
+        let added = blobs.add(noise(n, 40_000)).await;
+        added.expect("a blob").hash()
+    };
+    let count = async || {
+        let all: Vec<_> = blobs.list().try_collect().await.expect("a list");
+        all.len()
+    };
+    let late = || SystemTime::now() + Duration::from_secs(60);
+
+    let first = stray(1000).await;
+    blobs.collect(late()).await.expect("a collection");
+    assert_eq!(blobs.status(first).await.expect("a status"), None);
+
+    let second = stray(1001).await;
+    lose_a_page(&devices[0]).await;
+    let before = count().await;
+    let error = blobs.collect(late()).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Corrupt);
+    assert_eq!(error.operation(), "groups.collect");
+    assert_eq!(count().await, before);
+    let status = blobs.status(second).await.expect("a status");
+    assert!(status.is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_page_that_is_lost_hides_its_names_and_no_file() {
+    let net = SimNetwork::new(87);
+    net.set_default_link(link());
+    let devices = world(&net, &[], &options()).await;
+    let repo = own(&devices[0]).await;
+    let count = lose_a_page(&devices[0]).await;
 
     let at = devices[0].replicator().addresses();
     let invite = devices[0].group().invite(Read, at).await;
@@ -397,7 +440,7 @@ async fn a_page_that_is_lost_hides_its_names_and_no_file() {
     assert_eq!(found.missing.files, 1, "the page: {found:?}");
     let blobs = reader.stores.blobs.list();
     let blobs: Vec<_> = blobs.try_collect().await.expect("a list");
-    let files = 400 - count;
+    let files = OF_PAGES - count;
     assert!(blobs.len() >= files, "{} blobs", blobs.len());
 }
 
