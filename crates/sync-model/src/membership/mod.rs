@@ -18,6 +18,7 @@ mod acts;
 mod bits;
 mod body;
 mod epoch;
+mod exchange;
 mod id;
 mod judge;
 mod log;
@@ -39,13 +40,17 @@ pub use self::{
         RepoProof, SealedBox, Succeed,
     },
     epoch::{Recipient, Recipients},
+    exchange::MAX_KNOWN,
     id::OpId,
     log::{Added, Log, Refused},
     op::{Content, Op, VERSION},
     rights::Rights,
     saw::{Behind, MAX_SEEN, Saw, SeenRepo},
-    secret::{BoxSecret, EpochSecret, box_at, open_link, open_link_locate},
-    sign::{sign_claim, sign_repo},
+    secret::{
+        BoxSecret, EpochSecret, MAX_LIST_LEN, box_at, is_locate_of, open_link, open_link_locate,
+        seal_locate_box,
+    },
+    sign::{sign_claim, sign_repo, sign_session, verify_session},
     state::{Gone, Held, Invite, Member, State},
 };
 

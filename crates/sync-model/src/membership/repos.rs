@@ -19,6 +19,17 @@ impl Log {
         let gone = state.gone.iter().map(|(key, gone)| (*key, gone.owner));
         let owners: BTreeMap<PublicKey, PublicKey> = members.chain(gone).collect();
         let named = self.named(&owners);
+        // Of two who name one, the operation with the lesser name says whose it is.
+        let mut repos: BTreeMap<PublicKey, (OpId, PublicKey)> = BTreeMap::new();
+        for (owner, all) in &named {
+            for (id, repo) in all {
+                let next = (*id, *owner);
+                let first = repos.entry(*repo).or_insert(next);
+                *first = next.min(*first);
+            }
+        }
+        let repos = repos.into_iter().map(|(repo, (_, owner))| (repo, owner));
+        state.repos = repos.collect();
         let succeeded = self.successions(judge, &owners, &named);
         for (key, member) in &mut state.members {
             let own = self

@@ -26,6 +26,7 @@ use larder_store_engine::{Hash, random};
 use zeroize::{ZeroizeOnDrop, Zeroizing};
 
 use super::{
+    MAX_OPS,
     body::{BOX_LEN, BoxKey, Epoch, Link, SealedBox},
     epoch::{Recipient, Recipients},
     id::OpId,
@@ -40,6 +41,9 @@ const LINK: &str = "larder 2026 group epoch link v1";
 const LOCATE_LINK: &str = "larder 2026 group epoch locate link v1";
 const BOX: &[u8] = b"larder 2026 group box v1";
 const STREAM: &str = "larder 2026 group box randomness v1";
+
+/// The longest list of boxes: one for each device that a group can have.
+pub const MAX_LIST_LEN: usize = 1 + MAX_OPS * BOX_LEN;
 
 const SUITE: u8 = 1;
 const LIST_VERSION: u8 = 1;
@@ -194,7 +198,7 @@ impl BoxSecret {
     ) -> Result<LocateKey> {
         let opened = self.open_with(&info(group, me, &epoch.locate), sealed)?;
         let locate = LocateKey::from_bytes(*opened, label);
-        if same(&locate_commitment(&locate), &epoch.locate) {
+        if is_locate_of(&locate, epoch) {
             return Ok(locate);
         }
         Err(Error::new(
@@ -234,6 +238,17 @@ impl fmt::Debug for BoxSecret {
     }
 }
 
+/// Boxes a locate key of an epoch to a replica, as who holds no more of the epoch can. An invalid box key, and a
+/// recipient who reads, are [`Kind::Invalid`].
+pub fn seal_locate_box(group: OpId, locate: &LocateKey, to: &Recipient) -> Result<SealedBox> {
+    if to.reads {
+        let message = "who reads needs more than a locate key";
+        return Err(Error::new(Kind::Invalid, SEAL, message));
+    }
+    let commit = locate_commitment(locate);
+    seal_box(locate.expose(), &info(group, to.key, &commit), to.box_key)
+}
+
 /// Returns the box at this place of a box list; a list that is invalid or too short is [`Kind::Invalid`].
 pub fn box_at(list: &[u8], place: usize) -> Result<&SealedBox> {
     let boxes = list.strip_prefix(&[LIST_VERSION]);
@@ -257,6 +272,11 @@ pub fn open_link(secret: &EpochSecret, link: &Link) -> Result<EpochSecret> {
 pub fn open_link_locate(locate: &LocateKey, link: &Link, label: u32) -> Result<LocateKey> {
     let key = link_key(LOCATE_LINK, locate.expose(), link.epoch);
     open_sealed(&key, &link.locate).map(|plain| LocateKey::from_bytes(*plain, label))
+}
+
+/// Returns whether this is the locate key of an epoch.
+pub fn is_locate_of(locate: &LocateKey, epoch: &Epoch) -> bool {
+    same(&locate_commitment(locate), &epoch.locate)
 }
 
 fn locate_commitment(locate: &LocateKey) -> [u8; 32] {

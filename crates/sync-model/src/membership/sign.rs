@@ -10,6 +10,7 @@ const DOMAIN: &[u8] = b"larder group statement 1";
 
 const OP: &str = "larder 2026 group op signature v1";
 const CLAIM: &str = "larder 2026 group claim v1";
+const SESSION: &str = "larder 2026 group session v1";
 const REPO: &str = "larder 2026 group repo v1";
 
 fn message(context: &str, parts: &[&[u8; 32]]) -> Vec<u8> {
@@ -34,6 +35,16 @@ fn verify(key: PublicKey, context: &str, parts: &[&[u8; 32]], signature: &[u8; 6
         let message = "the signature is not that of its key";
         Error::new(Kind::Invalid, "membership.verify", message).with("key", key)
     })
+}
+
+/// Signs what a peer says about itself in a session; `transcript` is a hash of all that identifies the session.
+pub fn sign_session(key: &SecretKey, transcript: &[u8; 32]) -> [u8; 64] {
+    sign(key, SESSION, &[transcript])
+}
+
+/// Checks what [`sign_session`] signed.
+pub fn verify_session(key: PublicKey, transcript: &[u8; 32], signature: &[u8; 64]) -> Result<()> {
+    verify(key, SESSION, &[transcript], signature)
 }
 
 /// Signs an operation as its author.

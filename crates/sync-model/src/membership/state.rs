@@ -25,6 +25,8 @@ pub struct State {
     pub invites: BTreeMap<OpId, Invite>,
     /// Claims of invites that nothing has ended, which nobody has answered in a way that counts.
     pub waiting: BTreeMap<OpId, PublicKey>,
+    /// The repos that devices have named as their owner's, and those owners, some of whom may be gone.
+    pub repos: BTreeMap<PublicKey, PublicKey>,
     /// Repos of which only one root counts, because their writers were removed: the greatest of these whose
     /// signature is right; none, if there is none.
     pub frozen: BTreeMap<PublicKey, BTreeSet<FrozenRoot>>,
@@ -60,6 +62,8 @@ pub struct Member {
 pub struct Held {
     /// The rights.
     pub rights: Rights,
+    /// The number of times that they may be handed on.
+    pub depth: u8,
     /// The last moment of them.
     pub until: Option<i64>,
     /// The beginnings of names that may be written; empty for all.
@@ -255,6 +259,7 @@ impl Log {
             });
             let held = Held {
                 rights: given.rights,
+                depth: given.depth,
                 until: given.until,
                 prefixes: given.prefixes.clone(),
             };

@@ -446,3 +446,29 @@ fn a_hard_removal_takes_what_was_given_after_the_last_that_counts() {
     group.say(&ann, Body::Remove(hard));
     assert!(group.has(&first) && !group.has(&second));
 }
+
+#[test]
+fn peers_find_what_they_have_in_common() {
+    let mut one = Group::new();
+    let ann = one.ann.clone();
+    let first = one.epoch(&ann);
+    for _ in 0..100 {
+        one.epoch(&ann);
+    }
+    let mut two = one.clone();
+    let theirs: Vec<_> = (0..10).map(|_| two.epoch(&ann)).collect();
+    let bob = one.join(&ann, Rights::WRITE);
+    let known = two.log.known();
+    assert!(known.len() <= larder_sync_model::membership::MAX_KNOWN);
+    let sent = one.log.since(&known).len();
+    assert!((3..20).contains(&sent), "{sent}");
+    assert_eq!(one.log.first_epoch(), Some(first));
+    assert_eq!(two.log.first_epoch(), Some(first));
+    // Who was removed is told no more than that.
+    let removal = one.remove(&ann, &[&bob]);
+    one.meet(&two);
+    let told: Vec<_> = one.log.up_to([removal]).iter().map(|op| op.id()).collect();
+    assert_eq!(told.last(), Some(&removal));
+    assert!(theirs.iter().all(|id| !told.contains(id)));
+    assert_eq!(told.len() + theirs.len(), one.log.len());
+}
