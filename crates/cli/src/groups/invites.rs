@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result};
 use clap::ValueEnum;
-use larder::groups::{Group, Invite, InviteKind};
+use larder::groups::{Group, Invite, InviteKind, Standing};
 use qrcode::{EcLevel, QrCode, render::unicode, types::QrError};
 use serde::Serialize;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
@@ -120,18 +120,18 @@ pub(crate) async fn print(
 
 /// Says why an invite is refused, and which ones are not.
 fn refused(group: &Group, error: larder::Error) -> anyhow::Error {
-    let (what, advice) = match (error.kind(), group.keys().read()) {
-        (larder::Kind::NotFound, _) => (
-            "you have no repo in this group, which another device of yours could write",
-            "ask a member for an invite that lets you write",
+    let (what, advice) = match (error.kind(), group.standing()) {
+        (larder::Kind::Unavailable, Standing::Waiting) => (
+            "this store waits itself for a member of the group to let it in",
+            "`larder sync` meets the others",
         ),
-        (larder::Kind::Denied, None) => (
-            "this store keeps the group as a replica, and cannot let anybody read or write what it cannot read itself",
-            "`larder group invite --replica` invites another replica; for all else ask a member",
+        (larder::Kind::Denied, Standing::Out) => (
+            "this store is not in the group any more",
+            "ask a member for an invite",
         ),
-        (larder::Kind::Denied, Some(_)) => (
-            "you may read this group and not write, and cannot let others do what you cannot do yourself",
-            "`larder group invite --read` invites others to read; for an invite to write ask a member who may",
+        (larder::Kind::Denied, _) => (
+            "you may not invite to this group, or not to more than you may do yourself",
+            "`larder group members` shows who may; `larder group invite --device` invites another device of yours",
         ),
         _ => return error.into(),
     };

@@ -432,9 +432,10 @@ mod tests {
         let mut index = GroupIndex::default();
         let mut seen = BTreeSet::from([index.digest()]);
         for (which, slot, seq) in [
-            (Which::Group, 0, 1),
-            (Which::Group, 1, 1),
-            (Which::Group, 1, 2),
+            (Which::Values(PublicKey([1; 32])), 0, 1),
+            (Which::Values(PublicKey([1; 32])), 1, 1),
+            (Which::Values(PublicKey([1; 32])), 1, 2),
+            (Which::Values(PublicKey([2; 32])), 1, 2),
             (repo(1), 1, 2),
             (repo(2), 1, 2),
             (repo(2), 2, 2),

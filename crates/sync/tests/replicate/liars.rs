@@ -81,7 +81,7 @@ fn any_message(rng: &mut ChaCha8Rng, repos: &[PublicKey]) -> Message {
         n => repos[n - 1],
     };
     let record = match rng.random() {
-        true => Which::Group,
+        true => Which::Values(repo),
         false => Which::Repo(repo),
     };
     match rng.random_range(0..8) {

@@ -1,8 +1,8 @@
 //! Saying something: operations of this device, made and judged on a copy of the log before they are stored.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
-use larder_store_api::{Error, Kind, PublicKey, Result, SecretKey};
+use larder_store_api::{Error, Kind, Result, SecretKey};
 use larder_store_engine::Hash;
 
 use super::{Group, Known, Turn, lock};
@@ -256,13 +256,6 @@ impl Group {
                 operations: void,
             });
         }
-    }
-
-    /// Those to whom epochs may be boxed, by their keys.
-    pub(super) fn recipients(&self, now: i64) -> BTreeMap<PublicKey, Recipient> {
-        let state = self.state();
-        let all = Recipients::of(&state, now);
-        all.iter().map(|to| (to.key, *to)).collect()
     }
 
     /// Returns true if this device may make epochs.

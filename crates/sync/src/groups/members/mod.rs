@@ -125,8 +125,8 @@ impl Group {
         self.roster().state()
     }
 
-    /// The keys that this device holds.
-    pub(crate) fn keyring(&self) -> &Keyring {
+    /// The keys of the group that this device holds.
+    pub fn keyring(&self) -> &Keyring {
         &self.roster().keys
     }
 
