@@ -75,8 +75,9 @@ pub const MAX_WAITING: usize = 1024;
 /// The most operations that one names as those before it.
 pub const MAX_AFTER: usize = 32;
 
-/// The furthest that an operation's time may be ahead of the clock of who takes it, in milliseconds.
-pub const MAX_AHEAD: i64 = 10 * 60 * 1000;
+/// The furthest that an operation's time may be ahead of the clock of who takes it, in milliseconds: a day, for clocks
+/// of another time zone.
+pub const MAX_AHEAD: i64 = 24 * 60 * 60 * 1000;
 
 /// The most times that rights may be handed on.
 pub const MAX_DEPTH: u8 = 8;

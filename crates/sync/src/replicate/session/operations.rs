@@ -1,15 +1,15 @@
 //! The operations of a group in a session: they go before all else, and who is not a member hears nothing else.
 
 use larder_store_api::Result;
-use tokio::io::AsyncWrite;
+use tokio::io::{AsyncWrite, AsyncWriteExt};
 
 use super::{Session, ToSay, Trust};
 use crate::{
     groups::members::PART_LEN,
     membership::{Body, MAX_LIST_LEN, Op, OpId},
     replicate::{
-        Shared,
-        fault::{Blame, Outcome, refuses},
+        PATIENCE, Shared,
+        fault::{Blame, Outcome, lost, refuses},
         lock,
         wire::{MAX_OPS_LEN, Message, write_frame},
     },
@@ -37,6 +37,9 @@ impl Shared {
                 let by = group.removed_by(session.device());
                 let ops = group.with_log(|log| encoded(log.up_to(by)));
                 send_ops(ops.unwrap_or_default(), send).await?;
+                send.shutdown().await.map_err(lost)?;
+                // It ends the session once it has heard that.
+                tokio::time::sleep(PATIENCE).await;
                 return Err(refuses("the peer was removed from the group"));
             }
         }
