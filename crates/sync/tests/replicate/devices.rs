@@ -214,7 +214,10 @@ async fn a_reader_becomes_another_device() {
         let invite = group.invite(InviteKind::Device, Vec::new()).await;
         let invite = invite.expect("an invite");
         let joined = devices[1].groups().join(&invite).await;
-        joined.expect("it joins");
+        let joined = joined.expect("it joins");
+        while !joined.can_write() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
         // A tree that is not here yet is merged with changes that were written before it arrives.
         let repo = own(&devices[1]).await;
         repo.write("early", "2").await.expect("a write");

@@ -31,7 +31,7 @@ use larder_sync::{
     tree::Named,
 };
 use larder_sync_sim::{Flow, Link, SimNetwork};
-use world::{Device, contents, options, own, world};
+use world::{Device, contents, let_in, options, own, world};
 
 fn link() -> Link {
     Link {
@@ -261,10 +261,13 @@ async fn a_replica_alone_serves_who_joins_later() {
     let group = devices[0].group();
     let at = devices[1].replicator().addresses();
     let invite = group.invite(Write, at).await.expect("an invite");
+    // The replica hears of it.
+    tokio::time::sleep(Duration::from_secs(5)).await;
     devices[0].crash(&net);
     let mut late = Device::new(9).await;
     let groups = late.start(&net, options()).await;
     let joined = groups.join(&invite).await.expect("it joins");
+    let_in(&joined).await;
     late.synced(Synced::Here).await;
     let repos = joined.repos().await.expect("repos");
     assert_eq!(

@@ -131,7 +131,7 @@ thread_local! {
 }
 
 /// Returns a clock that shows the simulation's time with this error.
-fn clock(skew: i64) -> Clock {
+pub fn clock(skew: i64) -> Clock {
     let start = START.get().expect("a world");
     Arc::new(move || START_MS + skew + start.elapsed().as_millis() as i64)
 }
