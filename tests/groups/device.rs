@@ -136,7 +136,23 @@ impl Device {
         let invite = inviter.group().invite(kind, addresses.collect()).await;
         let invite = invite.expect("an invite").to_string();
         let invite = invite.parse().expect("it is read again");
-        self.groups().join(&invite).await.expect("it joins");
+        let joined = self.groups().join(&invite).await.expect("it joins");
+        let let_in = async {
+            joined
+                .wait_for_standing()
+                .await
+                .expect("the groups are open");
+            // Who joins again is a member before.
+            while joined
+                .invites()
+                .iter()
+                .any(|invite| !invite.used_by.contains(&joined.device()) && invite.is_open)
+            {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        let let_in = tokio::time::timeout(PATIENCE, let_in).await;
+        let_in.expect("it is let in");
     }
 
     /// Connects to another device at its current address. A device on the loopback is found only at the

@@ -317,6 +317,7 @@ async fn a_replica_with_a_limit_gets_short_files_too() {
         let name = format!("{len}");
         repo.write(&name, noise(n, len)).await.expect("a write");
     }
+    devices[0].synced(Synced::Everywhere).await;
     devices[1].synced(Synced::Everywhere).await;
     for len in [0, 1_000, 3_000, 5_000] {
         let entry = repo.entry(&format!("{len}")).await.expect("a tree");
