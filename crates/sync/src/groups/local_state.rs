@@ -24,8 +24,8 @@
 use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::TryStreamExt;
 use larder_store_api::{
-    CollectionId, Error, Kind, PublicKey, RecordId, Result, Secret, SecretKey, SecretName, Secrets,
-    Signed,
+    CollectionId, Edit, Error, Kind, PublicKey, RecordId, Result, Secret, SecretKey, SecretName,
+    Secrets, Signed,
 };
 use larder_store_engine::{Collections, record_format};
 use zeroize::Zeroizing;
@@ -206,6 +206,11 @@ impl Inner {
 
     pub(super) async fn keep_device(&self, id: RecordId, secret: &Secret) -> Result<()> {
         self.secrets.put(group_secret(id)?, secret.clone()).await
+    }
+
+    /// The edit that [`keep_group`](Self::keep_group) makes.
+    pub(super) fn group_edit(id: RecordId) -> Edit {
+        Edit::put(GROUPS, Bytes::copy_from_slice(&id.0), vec![GROUP_VERSION])
     }
 
     pub(super) async fn keep_group(&self, id: RecordId, secret: &DeviceSecret) -> Result<()> {

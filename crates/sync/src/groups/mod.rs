@@ -34,10 +34,10 @@ use std::{
 };
 
 use larder_store_api::{Error, Kind, PublicKey, RecordId, Result, SecretKey, Secrets};
-use larder_store_engine::{Blobs, Collections, Records, generate_key, public_key, random};
+use larder_store_engine::{Blobs, Collections, Records, public_key};
 use tokio::sync::broadcast;
 
-use self::members::{DeviceSecret, Roster, op_id};
+use self::members::{DeviceSecret, Roster};
 pub use self::{
     app_crypto::AppContext,
     app_values::{RecordPut, RecordValue},
@@ -59,7 +59,6 @@ pub use crate::tree::wants::{MAX_PREFIXES, Policy};
 pub(crate) use crate::tree::wants::{Wants, WantsDigest};
 use crate::{
     invite::{Invite, InviteKind, MAX_ADDRESSES},
-    membership::{Body, Cap, Log, MAX_DEPTH, Op, Rights},
     records,
 };
 
@@ -246,34 +245,9 @@ impl Groups {
             let message = format!("a name has at most {} bytes", records::MAX_LABEL_LEN);
             return Err(Error::new(Kind::TooLarge, OPERATION, message).with("len", name.len()));
         }
-        let (root, secret) = (generate_key()?, DeviceSecret::generate()?);
-        let (now, device) = (self.0.now(), secret.key());
-        let mut nonce = [0; 32];
-        random(OPERATION, &mut nonce)?;
-        let genesis = Op::genesis(&root, nonce, now)?;
-        let id = RecordId(genesis.id().0);
-        let mut log = Log::new(genesis)?;
-        let cap = Cap {
-            own: true,
-            ..Cap::device(device, Rights::ADMIN, MAX_DEPTH)
-        };
-        log.add(log.sign(&root, Body::Cap(cap), now)?);
-        log.add(secret.say(&log, Body::Keys(secret.keys(op_id(id), None)), now)?);
-        self.0.keep_root(id, &root).await?;
-        self.0.keep_group(id, &secret).await?;
+        let (id, secret) = members::found(&self.0).await?;
         let group = self.add(id, secret).await?;
-        let made = async {
-            group.begin(log).await?;
-            group.set_name(name).await
-        };
-        if let Err(error) = made.await {
-            // Nobody knows of it yet.
-            if let Err(error) = self.forget(id).await {
-                tracing::warn!(%error, "a group that was not made stays");
-            }
-            return Err(error);
-        }
-        self.0.tell(Event::Groups);
+        group.set_name(name).await?;
         Ok(group)
     }
 

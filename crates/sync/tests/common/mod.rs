@@ -27,9 +27,14 @@ pub async fn join(host: &Groups, guest: &Groups, invite: &Invite) -> Result<Grou
     here.connect(&address).await?;
     let let_in = async {
         assert_eq!(joined.wait_for_standing().await?, Standing::Member);
-        // As of who joins again.
-        while !joined.rights().covers(invite.kind().rights()) && invite.kind().rights().bits() < 31
-        {
+        // Who joins again is a member before.
+        let key = invite.seed().public();
+        let is_used = || {
+            let invites = joined.invites();
+            let found = invites.iter().find(|known| known.key == key);
+            found.is_some_and(|known| known.used_by.contains(&joined.device()))
+        };
+        while !is_used() {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         Result::Ok(())

@@ -1,17 +1,17 @@
 //! Saying something: operations of this device, made and judged on a copy of the log before they are stored.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
-use larder_store_api::{Error, Kind, Result, SecretKey};
-use larder_store_engine::Hash;
+use larder_store_api::{Error, Kind, RecordId, Result, SecretKey};
+use larder_store_engine::{Hash, random};
 
-use super::{Group, Known, Turn, lock};
+use super::{Group, Known, Opened, Turn, lock, secret::DeviceSecret};
 use crate::{
-    groups::Event,
+    groups::{Event, Inner},
     keyring::Keyring,
     membership::{
-        Added, Body, Boxes, Epoch, EpochSecret, Log, MAX_BOXES, MAX_LINKS, Op, OpId, Recipient,
-        Recipients, Rights, State, seal_locate_box,
+        Added, Body, Boxes, Cap, Epoch, EpochSecret, Log, MAX_BOXES, MAX_DEPTH, MAX_LINKS, Op,
+        OpId, Recipient, Recipients, Rights, State, seal_locate_box,
     },
 };
 
@@ -27,6 +27,46 @@ pub(super) struct Draft {
 }
 
 impl Draft {
+    /// A group with its root, a first device that has all rights, and a first epoch.
+    pub(super) fn found(root: &SecretKey, device: &DeviceSecret, now: i64) -> Result<Self> {
+        let mut nonce = [0; 32];
+        random("sync.create", &mut nonce)?;
+        let log = Log::new(Op::genesis(root, nonce, now)?)?;
+        let group = log.group();
+        let mut draft = Self {
+            log,
+            keys: Keyring::new(),
+            device: device.device.clone(),
+            now,
+            lists: Vec::new(),
+        };
+        let cap = Cap {
+            own: true,
+            ..Cap::device(device.key(), Rights::ADMIN, MAX_DEPTH)
+        };
+        draft.say_as(root, Body::Cap(cap), now)?;
+        draft.say(Body::Keys(device.keys(group, None)))?;
+        draft.epoch()?;
+        Ok(draft)
+    }
+
+    /// Stores a group that begins, in one commit with the entry that names it.
+    pub(super) async fn store_new(
+        self,
+        inner: &Inner,
+        mut device: DeviceSecret,
+    ) -> Result<DeviceSecret> {
+        let id = RecordId(self.log.group().0);
+        let mut opened = Opened::default();
+        opened.open(&self.log, &self.keys, &mut device, &BTreeMap::new());
+        inner.keep_device(id, &device.encode()?).await?;
+        let edits = vec![Inner::group_edit(id)];
+        inner
+            .keep_ops(id, &self.log, 0, &self.lists, &[], edits)
+            .await?;
+        Ok(device)
+    }
+
     /// The key with which this device signs.
     pub(super) fn device_key(&self) -> SecretKey {
         self.device.clone()
@@ -200,7 +240,9 @@ impl Group {
             // An invite may have been added meanwhile.
             held.epochs = secret.epochs;
         }
-        inner.keep_ops(self.id(), &log, stored, &new, &gone).await?;
+        inner
+            .keep_ops(self.id(), &log, stored, &new, &gone, Vec::new())
+            .await?;
         let is_new = log.len() > stored;
         *lock(&roster.known) = Known {
             log: Some(log),

@@ -18,17 +18,14 @@ use std::{
 };
 
 use larder_store_api::{Error, Kind, PublicKey, RecordId, Result, SecretKey};
+use larder_store_engine::generate_key;
 
 pub use self::{
     invites::{InviteOptions, OpenInvite},
     people::{LogEntry, Person, PersonDevice},
     remove::{Removal, Removed},
 };
-pub(crate) use self::{
-    open::Opened,
-    secret::{DeviceSecret, op_id},
-    stored::PART_LEN,
-};
+pub(crate) use self::{open::Opened, secret::DeviceSecret, stored::PART_LEN};
 use super::{Group, Inner};
 use crate::{
     invite::InviteSeed,
@@ -109,6 +106,16 @@ impl Roster {
     }
 }
 
+/// Makes a group, and returns its id and the secrets of its first device.
+pub(super) async fn found(inner: &Inner) -> Result<(RecordId, DeviceSecret)> {
+    let (root, device) = (generate_key()?, DeviceSecret::generate()?);
+    let draft = draft::Draft::found(&root, &device, inner.now())?;
+    let id = RecordId(draft.log.group().0);
+    inner.keep_root(id, &root).await?;
+    let device = draft.store_new(inner, device).await?;
+    Ok((id, device))
+}
+
 impl Group {
     /// The key by which the group's operations name this device.
     pub fn device(&self) -> PublicKey {
@@ -181,13 +188,6 @@ impl Group {
                 return Err(Error::new(Kind::Closed, "sync.group.wait", message));
             }
         }
-    }
-
-    /// Begins a group with these operations, and its first key.
-    pub(super) async fn begin(&self, log: Log) -> Result<()> {
-        let turn = self.turn().await;
-        self.store(&turn, log, Vec::new()).await?;
-        self.write(&turn, |draft| draft.epoch().map(drop)).await
     }
 
     /// Remembers the seed of an invite, for as long as something may be boxed to it.

@@ -17,9 +17,7 @@ use crate::{
     invite::InviteSeed,
     keyring::EpochKeys,
     keys::{LocateKey, ReadKey},
-    membership::{
-        Body, BoxKey, BoxSecret, DeviceKeys, EpochSecret, Log, Op, OpId, RepoProof, sign_repo,
-    },
+    membership::{BoxKey, BoxSecret, DeviceKeys, EpochSecret, OpId, RepoProof, sign_repo},
 };
 
 const VERSION: u8 = 2;
@@ -83,11 +81,6 @@ impl DeviceSecret {
                 signature: sign_repo(repo, group, self.key()),
             }),
         }
-    }
-
-    /// Says something as this device.
-    pub(crate) fn say(&self, log: &Log, body: Body, time: i64) -> Result<Op> {
-        log.sign(&self.device, body, time)
     }
 
     /// Seals what this device remembers of the group before it can read it.

@@ -65,8 +65,8 @@ impl Inner {
         Ok(log)
     }
 
-    /// Stores the operations of a log from a place on, and lists of boxes, in one commit; lists of other epochs than
-    /// these go.
+    /// Stores the operations of a log from a place on, and lists of boxes, in one commit with more edits;
+    /// lists of epochs that others lead to go.
     pub(super) async fn keep_ops(
         &self,
         group: RecordId,
@@ -74,8 +74,8 @@ impl Inner {
         stored: usize,
         lists: &[(OpId, Vec<u8>)],
         gone: &[(OpId, usize)],
+        mut edits: Vec<Edit>,
     ) -> Result<()> {
-        let mut edits = Vec::new();
         for (number, op) in (stored..).zip(log.from_place(stored)) {
             edits.push(Edit::put(OPS, op_key(group, number), op.encode()));
         }
