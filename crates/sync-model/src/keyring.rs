@@ -15,8 +15,18 @@ use larder_store_api::{Error, Kind, Result};
 use crate::{
     keys::{LocateKey, ReadKey, derive},
     membership::{EpochSecret, OpId},
-    seal::page::PageKeys,
+    seal::{
+        app,
+        page::{self, PageKeys},
+        value,
+    },
 };
+
+/// The version of all layouts of sealed data, which their label follows.
+const VERSION: u8 = 1;
+
+const _: () =
+    assert!(VERSION == page::VERSION && VERSION == value::VERSION && VERSION == app::VERSION);
 
 const OPEN: &str = "sync.keyring.open";
 const SEAL: &str = "sync.keyring.seal";
@@ -227,6 +237,10 @@ impl Keyring {
             let message = "the bytes end too early";
             return Err(Error::new(Kind::Invalid, OPEN, message));
         };
+        if sealed[0] != VERSION {
+            let message = "the bytes have a version that is not known here";
+            return Err(Error::new(Kind::Invalid, OPEN, message).with("version", sealed[0]));
+        }
         let mut first = [0; 32];
         first[..4].copy_from_slice(&label.to_be_bytes());
         let labelled: Vec<_> = {

@@ -62,7 +62,7 @@ fn what_is_no_name_stops_no_listing() {
         let said = place.ok(args);
         assert!(!said.is_empty(), "{args:?}");
     }
-    assert_eq!(place.json(&["group", "members"])[0]["name"], key[..10]);
+    assert_eq!(place.json(&["group", "members"])[0]["repos"][0], key);
     let path = format!("g/{}/a", &key[..10]);
     assert_eq!(place.json(&["ls", &path])[0]["name"], "a");
 }

@@ -377,6 +377,7 @@ async fn who_leaves_is_out_for_all() {
     assert_eq!(people.iter().filter(|person| person.is_out).count(), 1);
     assert_eq!(ann.files().await.len(), 2, "his files stay");
     write(ann, "after", "2").await;
+    pause(5).await;
     for device in [ann, replica] {
         device.synced(Synced::Here).await;
     }

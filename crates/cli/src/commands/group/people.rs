@@ -20,8 +20,8 @@ const MIN_KEY: usize = 4;
 /// Who is in a group, as a line.
 #[derive(Debug, Serialize)]
 pub(super) struct Line {
-    /// The name; `null` where none is known.
-    name: Option<String>,
+    /// The name, or the beginning of the key where none is known.
+    name: String,
     key: String,
     /// `admin`, `write`, `read`, `replica`, or `out`.
     rights: &'static str,
@@ -73,7 +73,7 @@ async fn line_of(group: &Group, people: &[Person], person: &Person) -> Result<Li
         people.iter().find(has)
     });
     Ok(Line {
-        name: person.name.clone(),
+        name: called(person),
         key: person.key.to_string(),
         rights: match person.is_out {
             true => "out",
@@ -97,10 +97,8 @@ async fn line_of(group: &Group, people: &[Person], person: &Person) -> Result<Li
 
 impl Line {
     fn text(&self) -> String {
-        let name = self.name.clone();
-        let name = name.unwrap_or_else(|| short(&self.key));
         let you = if self.you { " (you)" } else { "" };
-        let mut text = format!("{}{you}: ", Shown(&name));
+        let mut text = format!("{}{you}: ", Shown(&self.name));
         text += match self.rights {
             "out" => "was removed, or has left",
             rights => rights,

@@ -1,6 +1,9 @@
 //! Saying something: operations of this device, made and judged on a copy of the log before they are stored.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, atomic::Ordering},
+};
 
 use larder_store_api::{Error, Kind, RecordId, Result, SecretKey};
 use larder_store_engine::{Hash, random};
@@ -200,19 +203,19 @@ impl Group {
         Ok(made)
     }
 
-    /// Stores a log that has more than the one that is here, and then says what it means.
+    /// Stores a log that has more than the one that is here, and then says what it means. Whoever gives up meanwhile
+    /// leaves what is known behind what is stored, until somebody takes the next turn.
     pub(super) async fn store(
         &self,
-        _turn: &Turn<'_>,
+        turn: &Turn<'_>,
         log: Log,
         new: Vec<(OpId, Vec<u8>)>,
     ) -> Result<()> {
         let (inner, roster) = (self.inner(), self.roster());
-        let (mut lists, mut opened, before, stored) = {
+        let (mut lists, stored) = {
             let known = lock(&roster.known);
             let stored = known.log.as_ref().map_or(0, Log::len);
-            let (lists, opened) = (known.lists.clone(), known.opened.clone());
-            (lists, opened, Arc::clone(&known.state), stored)
+            (known.lists.clone(), stored)
         };
         let heads = log.head_epochs();
         let mut gone = Vec::new();
@@ -226,35 +229,61 @@ impl Group {
         for (id, list) in &new {
             lists.insert(*id, Arc::new(list.clone()));
         }
-        let state = Arc::new(log.state());
-        // The secrets come first: what is sealed under them must open after a crash.
-        let mut secret = lock(&roster.secret).clone();
-        let known_epochs = secret.encode()?;
         let held = roster.keys.count();
-        opened.open(&log, &roster.keys, &mut secret, &lists);
-        let has_more = roster.keys.count() != held || lock(&roster.known).log.is_none();
-        let secrets = secret.encode()?;
-        if secrets.expose() != known_epochs.expose() {
-            inner.keep_device(self.id(), &secrets).await?;
-            let mut held = lock(&roster.secret);
-            // An invite may have been added meanwhile.
-            held.epochs = secret.epochs;
-        }
+        // The secrets come first: what is sealed under them must open after a crash.
+        self.open_epochs(&log, &lists).await?;
+        roster.is_behind.store(true, Ordering::SeqCst);
         inner
             .keep_ops(self.id(), &log, stored, &new, &gone, Vec::new())
             .await?;
-        let is_new = log.len() > stored;
-        *lock(&roster.known) = Known {
-            log: Some(log),
-            state: Arc::clone(&state),
-            lists,
-            opened,
+        self.take_stored(turn, log, lists, held).await
+    }
+
+    /// Opens what can be opened now, and keeps what must be kept of it. Returns what was opened.
+    async fn open_epochs(&self, log: &Log, lists: &BTreeMap<OpId, Arc<Vec<u8>>>) -> Result<Opened> {
+        let (inner, roster) = (self.inner(), self.roster());
+        let mut opened = lock(&roster.known).opened.clone();
+        let mut secret = lock(&roster.secret).clone();
+        let before = secret.encode()?;
+        opened.open(log, &roster.keys, &mut secret, lists);
+        let secrets = secret.encode()?;
+        if secrets.expose() != before.expose() {
+            inner.keep_device(self.id(), &secrets).await?;
+            lock(&roster.secret).epochs = secret.epochs;
+        }
+        Ok(opened)
+    }
+
+    /// Knows what is stored, and says what is new. Before, so many keys were held.
+    pub(super) async fn take_stored(
+        &self,
+        _turn: &Turn<'_>,
+        log: Log,
+        lists: BTreeMap<OpId, Arc<Vec<u8>>>,
+        held: usize,
+    ) -> Result<()> {
+        let (inner, roster) = (self.inner(), self.roster());
+        let opened = self.open_epochs(&log, &lists).await?;
+        let state = Arc::new(log.state());
+        let (before, is_new) = {
+            let mut known = lock(&roster.known);
+            let before = known.log.as_ref().map_or(0, Log::len);
+            let is_new = log.len() > before || known.lists.len() != lists.len();
+            let state_before = Arc::clone(&known.state);
+            *known = Known {
+                log: Some(log),
+                state: Arc::clone(&state),
+                lists,
+                opened,
+            };
+            (state_before, is_new)
         };
-        if is_new || !new.is_empty() {
+        roster.is_behind.store(false, Ordering::SeqCst);
+        if is_new {
             self.members_changed();
             self.tell_of(&before, &state);
         }
-        if has_more {
+        if roster.keys.count() != held {
             inner.tell(Event::Rekeyed { group: self.id() });
         }
         Ok(())

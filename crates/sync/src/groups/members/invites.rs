@@ -172,7 +172,7 @@ impl Group {
             box_key: seed.boxes().public(),
             reads: rights.covers(Rights::READ),
         };
-        let turn = self.turn().await;
+        let turn = self.turn().await?;
         self.write(&turn, |draft| {
             draft.say(Body::Cap(cap))?;
             // So that a replica alone can let somebody in who reads.
@@ -275,7 +275,7 @@ impl Group {
             let message = "there is no such invite";
             return Err(Error::new(Kind::NotFound, OPERATION, message).with("invite", invite));
         }
-        let turn = self.turn().await;
+        let turn = self.turn().await?;
         self.end_invite(&turn, invite).await
     }
 
@@ -320,7 +320,7 @@ impl Group {
             let message = "this device has not said a word in the group";
             return Err(Error::new(Kind::NotFound, OPERATION, message).with("device", device));
         };
-        let turn = self.turn().await;
+        let turn = self.turn().await?;
         self.write(&turn, |draft| {
             if !rights.covers(has) {
                 let remove = Remove {
@@ -351,7 +351,7 @@ impl Group {
         const OPERATION: &str = "sync.group.rotate";
         let _open = self.enter(OPERATION)?;
         self.demand(OPERATION, Rights::WRITE)?;
-        let turn = self.turn().await;
+        let turn = self.turn().await?;
         self.write(&turn, |draft| draft.epoch().map(drop)).await
     }
 }

@@ -14,7 +14,10 @@ mod take;
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use larder_store_api::{Error, Kind, PublicKey, RecordId, Result, SecretKey};
@@ -54,6 +57,8 @@ pub(super) struct Roster {
     known: Mutex<Known>,
     /// Held by who changes any of it.
     turn: tokio::sync::Mutex<()>,
+    /// Something may be stored that is not known: whoever stored it gave up meanwhile.
+    is_behind: AtomicBool,
 }
 
 /// What is known, as it is stored.
@@ -98,6 +103,7 @@ impl Roster {
             secret: Mutex::new(secret),
             known: Mutex::new(known),
             turn: tokio::sync::Mutex::default(),
+            is_behind: AtomicBool::new(false),
         })
     }
 
@@ -192,7 +198,7 @@ impl Group {
 
     /// Remembers the seed of an invite, for as long as something may be boxed to it.
     pub(super) async fn add_invite(&self, seed: InviteSeed) -> Result<()> {
-        let _turn = self.turn().await;
+        let _turn = self.turn().await?;
         let mut secret = lock(&self.roster().secret).clone();
         secret.add_invite(seed);
         self.inner()
@@ -217,8 +223,27 @@ impl Group {
         lock(&self.roster().secret).invites.clone()
     }
 
-    pub(super) async fn turn(&self) -> Turn<'_> {
-        self.roster().turn.lock().await
+    /// Waits for the turn to change what is known of the members.
+    pub(super) async fn turn(&self) -> Result<Turn<'_>> {
+        let roster = self.roster();
+        let turn = roster.turn.lock().await;
+        if roster.is_behind.load(Ordering::SeqCst) {
+            self.catch_up(&turn).await?;
+        }
+        Ok(turn)
+    }
+
+    /// Reads what is stored, after somebody gave up while it was stored.
+    async fn catch_up(&self, turn: &Turn<'_>) -> Result<()> {
+        let (inner, roster) = (self.inner(), self.roster());
+        let Some(log) = inner.load_ops(self.id()).await? else {
+            roster.is_behind.store(false, Ordering::SeqCst);
+            return Ok(());
+        };
+        let lists = inner.load_lists(self.id()).await?;
+        let lists = lists.into_iter().map(|(id, list)| (id, Arc::new(list)));
+        let held = roster.keys.count();
+        self.take_stored(turn, log, lists.collect(), held).await
     }
 
     /// The member that this device is; an error that says why if it is none.
@@ -258,11 +283,14 @@ impl Group {
     /// Returns the keys to seal with: those of an epoch that nobody has who was removed, as far as is known here. If
     /// there is none, who writes makes one.
     pub(crate) async fn sealing(&self, operation: &'static str) -> Result<Arc<EpochKeys>> {
+        if self.roster().is_behind.load(Ordering::SeqCst) {
+            drop(self.turn().await?);
+        }
         self.demand(operation, Rights::READ)?;
         if let Some(keys) = self.usable() {
             return Ok(keys);
         }
-        let turn = self.turn().await;
+        let turn = self.turn().await?;
         if let Some(keys) = self.usable() {
             return Ok(keys);
         }
@@ -292,6 +320,7 @@ impl Group {
     pub(crate) fn is_usable(&self, keys: &EpochKeys) -> bool {
         let now = self.inner().now();
         let usable = self.with_log(|log| log.usable(now));
-        usable.is_some_and(|usable| usable.contains(&keys.id()))
+        !self.roster().is_behind.load(Ordering::SeqCst)
+            && usable.is_some_and(|usable| usable.contains(&keys.id()))
     }
 }

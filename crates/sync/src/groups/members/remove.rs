@@ -89,7 +89,7 @@ impl Group {
         };
         let (roots, frozen) = self.last_roots(&repos).await?;
         let values = self.values_of(&devices.iter().copied().collect()).await?;
-        let turn = self.turn().await;
+        let turn = self.turn().await?;
         let remove = Remove {
             hard: how.hard,
             forget: how.forget,
@@ -123,7 +123,7 @@ impl Group {
             _ => Vec::new(),
         };
         let (roots, _) = self.last_roots(&repos).await?;
-        let turn = self.turn().await;
+        let turn = self.turn().await?;
         let remove = Remove {
             leave: true,
             targets: vec![self.device()],

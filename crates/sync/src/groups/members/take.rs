@@ -15,7 +15,7 @@ impl Group {
     /// and what is not taken is no fault of who sent it.
     pub(crate) async fn take_ops(&self, mut ops: Vec<Op>) -> Result<()> {
         let latest = self.inner().now().saturating_add(MAX_AHEAD);
-        let turn = self.turn().await;
+        let turn = self.turn().await?;
         let known = self.with_log(|log| {
             ops.retain(|op| log.get(op.id()).is_none());
             log.clone()
@@ -47,7 +47,7 @@ impl Group {
         if self.with_log(|_| ()).is_none() {
             return Ok(());
         }
-        let turn = self.turn().await;
+        let turn = self.turn().await?;
         self.answer(&turn).await
     }
 
@@ -119,7 +119,7 @@ impl Group {
         if !waits(&self.state()) || self.rights() == Rights::NONE {
             return Ok(());
         }
-        let turn = self.turn().await;
+        let turn = self.turn().await?;
         let state = self.state();
         let claims = state.waiting.iter().filter(|(_, waits)| **waits == device);
         for (claim, _) in claims {
@@ -153,7 +153,7 @@ impl Group {
         if !self.rights().covers(Rights::REPLICA) {
             return Ok(());
         }
-        let turn = self.turn().await;
+        let turn = self.turn().await?;
         self.write(&turn, |draft| draft.box_to(&to, OpId::NONE))
             .await
     }
@@ -207,7 +207,7 @@ impl Group {
 
     /// Takes in the boxes of an epoch, if they are those that its maker made.
     pub(crate) async fn take_boxes(&self, epoch: OpId, list: Vec<u8>) -> Result<()> {
-        let turn = self.turn().await;
+        let turn = self.turn().await?;
         let hash = Hash::of(&list);
         let log = self.with_log(|log| {
             let is_right = log.epoch(epoch).is_some_and(|epoch| epoch.boxes == hash);
@@ -226,7 +226,7 @@ impl Group {
         if !self.can_write() {
             return Ok(());
         }
-        let turn = self.turn().await;
+        let turn = self.turn().await?;
         let state = self.state();
         let ours = self.our_secrets();
         let unnamed: Vec<_> = ours
