@@ -17,15 +17,19 @@ fn main() {
         ("get", "gets.hex", &[]),
         ("proof", "proof.hex", &[]),
         ("records", "records.hex", &[3, 4]),
-        ("records", "slots.hex", &[5, 5, 5, 5, 5]),
+        ("records", "slots.hex", &[5, 5, 5, 5]),
         ("records", "app_values.hex", &[6, 5]),
         ("page", "tree.hex", &[]),
         ("sealed", "page.hex", &[]),
         ("sealed", "value.hex", &[]),
         ("sealed", "app.hex", &[]),
-        ("kept", "kept.hex", &[0, 1, 2, 3, 4, 4, 4, 6, 7]),
+        ("kept", "kept.hex", &[0, 1, 3, 7]),
+        ("kept", "device.hex", &[4]),
+        ("kept", "local.hex", &[6, 2]),
         ("kept", "policies.hex", &[8, 8, 8, 8, 8]),
         ("kept", "contacts.hex", &[5, 5, 5]),
+        ("membership", "membership.hex", &[1; 9]),
+        ("membership", "saw.hex", &[0]),
     ] {
         for (n, line) in lines(file).iter().enumerate() {
             let chooser = prefix.get(n).copied();
@@ -36,9 +40,8 @@ fn main() {
     for (n, line) in lines("invites.txt").iter().enumerate() {
         write("invite", &format!("invites.txt-{n}"), line.as_bytes());
     }
-    write("records", "name", b"\x00\x01Family");
+    write("records", "name", b"\x00\x01\0\0\0\0\0\0\0\x07Family");
     write("records", "profile", b"\x02{\"name\":\"Ada\"}");
-    write("records", "member", &[&[1, 1][..], &[9; 32]].concat());
     write("sealed", "short", b"a file\x00\x05\x01");
 
     let descriptor = [&[1][..], &[9; 32], &[0, 64, 1], &[8; 32], &[0, 2]].concat();

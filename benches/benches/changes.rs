@@ -177,6 +177,7 @@ async fn idle(dir: &Path) {
         }
         let invite: Invite = line.parse().unwrap();
         let group = here.groups().join(&invite).await.unwrap();
+        group.wait_for_standing().await.unwrap();
         group.create_repo("here").await.unwrap();
         groups.push(group);
     }

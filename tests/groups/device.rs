@@ -13,7 +13,7 @@ use larder::{
 };
 use larder_sync::{
     groups::{Group, Groups, Repo, Stores},
-    invite::InviteKind,
+    invite::{Invite, InviteKind},
     replicate::{GroupStatus, ReplicateOptions, Replicator, Synced},
     tree::Named,
 };
@@ -135,8 +135,26 @@ impl Device {
         let addresses = at.iter().flat_map(|device| device.replicator().addresses());
         let invite = inviter.group().invite(kind, addresses.collect()).await;
         let invite = invite.expect("an invite").to_string();
-        let invite = invite.parse().expect("it is read again");
-        self.groups().join(&invite).await.expect("it joins");
+        let invite: Invite = invite.parse().expect("it is read again");
+        let joined = self.groups().join(&invite).await.expect("it joins");
+        let let_in = async {
+            joined
+                .wait_for_standing()
+                .await
+                .expect("the groups are open");
+            // Who joins again is a member before.
+            let key = invite.seed().public();
+            let is_used = || {
+                let invites = joined.invites();
+                let found = invites.iter().find(|known| known.key == key);
+                found.is_some_and(|known| known.used_by.contains(&joined.device()))
+            };
+            while !is_used() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        let let_in = tokio::time::timeout(PATIENCE, let_in).await;
+        let_in.expect("it is let in");
     }
 
     /// Connects to another device at its current address. A device on the loopback is found only at the

@@ -52,6 +52,7 @@ pub async fn who_may_not_is_refused_and_nothing_changes(world: &World) {
     value.expect("a value");
     let sealed = group
         .encrypt(b"plain", AppContext::default())
+        .await
         .expect("sealed");
     agree(&members).await;
     let before = members[0].files().await;
@@ -62,7 +63,7 @@ pub async fn who_may_not_is_refused_and_nothing_changes(world: &World) {
     cannot_write(&replica).await;
     denied(replica.name().await);
     denied(replica.record_get(0).await);
-    denied(replica.encrypt(b"plain", AppContext::default()));
+    denied(replica.encrypt(b"plain", AppContext::default()).await);
     denied(replica.decrypt(&sealed, AppContext::default()));
     denied(replica.invite(InviteKind::Read, Vec::new()).await);
     for repo in replica.repos().await.expect("repos") {

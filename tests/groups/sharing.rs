@@ -199,6 +199,7 @@ pub async fn values_of_the_app_come_to_all_who_may_read(world: &World) {
     // Data that the app transports itself.
     let sealed = reader
         .encrypt(b"plain", AppContext::new(b"for a chat"))
+        .await
         .expect("sealed");
     for group in [&first, &second, &reader] {
         assert_eq!(

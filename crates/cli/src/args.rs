@@ -130,6 +130,51 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
         .ok_or_else(|| format!("{number}{unit} is too long"))
 }
 
+/// A moment, as the command line takes it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Moment {
+    /// In milliseconds since 1970.
+    At(i64),
+    /// A time from now.
+    In(Duration),
+}
+
+/// A moment: a day, to its end in UTC, or a time from now.
+pub(crate) fn moment(text: &str) -> Result<Moment, String> {
+    let wrong = || format!("{text:?} is no day: write 2027-01-31, or a time from now such as 12h");
+    let parts: Vec<_> = text.split('-').collect();
+    let [year, month, day] = parts[..] else {
+        return duration(text).map(Moment::In);
+    };
+    let number = |text: &str, most: i64| {
+        let number = text.parse::<i64>().ok();
+        number
+            .filter(|number| (1..=most).contains(number))
+            .ok_or_else(wrong)
+    };
+    let (year, month, day) = (number(year, 9999)?, number(month, 12)?, number(day, 31)?);
+    let leap = (year % 4 == 0 && year % 100 != 0) || year % 400 == 0;
+    let days = match month {
+        2 if leap => 29,
+        2 => 28,
+        4 | 6 | 9 | 11 => 30,
+        _ => 31,
+    };
+    if day > days {
+        return Err(wrong());
+    }
+    // Years begin in March here, so that a leap day is the last.
+    let (year, month) = if month > 2 {
+        (year, month - 3)
+    } else {
+        (year - 1, month + 9)
+    };
+    let before = 365 * year + year / 4 - year / 100 + year / 400 + (153 * month + 2) / 5;
+    // 1 March of the year 0 was 719,468 days before 1970.
+    let since = before + day - 1 - 719_468;
+    Ok(Moment::At((since + 1) * 86_400_000 - 1))
+}
+
 /// A folder that output goes to.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Output {
@@ -193,6 +238,30 @@ impl OutputHow {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_moment_is_a_day_or_a_time_from_now() {
+        let day = 86_400_000;
+        for (text, days) in [
+            ("1970-01-01", 1),
+            ("2000-02-29", 11_017),
+            ("2027-01-31", 20_850),
+            ("2100-03-01", 47_542),
+        ] {
+            assert_eq!(moment(text), Ok(Moment::At(days * day - 1)), "{text}");
+        }
+        assert_eq!(moment("2h"), Ok(Moment::In(Duration::from_secs(7200))));
+        for text in [
+            "2027-02-29",
+            "2027-13-01",
+            "2027-00-01",
+            "soon",
+            "2027-1",
+            "1900-02-29",
+        ] {
+            assert!(moment(text).is_err(), "{text}");
+        }
+    }
 
     #[test]
     fn ranges_are_read_or_explained() {

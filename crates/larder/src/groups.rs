@@ -24,6 +24,7 @@
 //! let bob = Store::open("mem:").await?;
 //! let there = bob.replicate(network(), ReplicateOptions::default()).await?;
 //! let joined = there.groups().join(&invite.parse::<Invite>()?).await?;
+//! joined.wait_for_standing().await?; // until somebody who is there lets it in
 //! there.wait_synced(&joined, Synced::Here, Duration::from_secs(30)).await?;
 //! for member in joined.members().await? {
 //!     assert_eq!(member.name.as_deref(), Some("ann"));
@@ -52,11 +53,12 @@ pub use larder_net_iroh::{ALPN, EndpointOptions, IrohNetwork, Reach};
 pub use larder_sync::{
     groups::{
         AppContext, Changes, Clock, Event, Events, FileChanges, FilesChanged, Group, GroupId,
-        Groups, MAX_CHANGED_FILES, Member, Missing, MissingFile, Policy, RecordPut, RecordValue,
-        Repo, RepoState, Snapshot, Staged, Stores, TAG_PREFIX, WriteOptions, Written,
+        Groups, InviteOptions, LogEntry, MAX_CHANGED_FILES, Member, Missing, MissingFile,
+        OpenInvite, Person, PersonDevice, Policy, RecordPut, RecordValue, Removal, Removed, Repo,
+        RepoState, Snapshot, Staged, Standing, Stores, TAG_PREFIX, WriteOptions, Written,
     },
     invite::{Invite, InviteKind},
-    keys::GroupKeys,
+    membership::{MAX_USES, OpId, Rights},
     network,
     records::{MAX_APP_VALUE_LEN, MAX_LABEL_LEN, REPO_ROOT, RepoRoot, Route},
     replicate::{

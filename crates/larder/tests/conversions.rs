@@ -172,7 +172,10 @@ async fn repos_take_content_as_it_is() {
     assert_eq!(replicator.status(&group).await.unwrap().repos.len(), 1);
     assert_eq!(replicator.status(group.id()).await.unwrap().repos.len(), 1);
     assert_eq!(replicator.holders(&repo).await.unwrap(), []);
-    let sealed = group.encrypt("hello", AppContext::new("chat")).unwrap();
+    let sealed = group
+        .encrypt("hello", AppContext::new("chat"))
+        .await
+        .unwrap();
     assert_eq!(
         group.decrypt(&sealed, AppContext::new("chat")).unwrap(),
         "hello"

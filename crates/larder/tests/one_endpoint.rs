@@ -133,6 +133,8 @@ async fn blobs_groups_and_an_app_share_an_endpoint() {
     let shouting = shouting.expect("it is there");
     let joined = bob.replicator.groups().join(&invite).await;
     let joined = joined.expect("a group");
+    let standing = timeout(SOON, joined.wait_for_standing()).await;
+    standing.expect("in time").expect("it is let in");
     let (fetched, note, heard) = timeout(SOON, async {
         tokio::join!(
             bob.fetch(&picture),

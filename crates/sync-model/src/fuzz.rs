@@ -9,10 +9,12 @@ use larder_store_engine::Hash;
 
 use crate::{
     invite::Invite,
+    keyring::Keyring,
     keys::{LocateKey, ReadKey},
+    membership::{Added, Log, Op, Saw, box_at},
     records::{
-        FIRST_APP, Profile, RepoRoot, Route, decode_app_value, decode_member, decode_name,
-        open_app_value, open_group_name, open_member,
+        FIRST_APP, Profile, RepoRoot, Route, decode_app_value, decode_name, open_app_value,
+        open_group_name,
     },
     seal::{
         app::{open_app, seal_app},
@@ -55,14 +57,13 @@ pub fn records(bytes: &[u8]) {
     };
     match which % 8 {
         0 => {
-            if let Ok(name) = decode_name(bytes) {
-                assert_eq!(name.as_bytes(), &bytes[1..]);
+            if let Ok((_, name)) = decode_name(bytes) {
+                assert_eq!(name.as_bytes(), &bytes[9..]);
             }
         }
         1 => {
-            if let Ok(repo) = decode_member(bytes) {
-                assert_eq!(repo.0, bytes[1..]);
-            }
+            let ring = Keyring::of_read(read());
+            assert!(ring.open_page(bytes).is_err());
         }
         2 => {
             if let Ok(profile) = Profile::decode(bytes) {
@@ -83,25 +84,66 @@ pub fn records(bytes: &[u8]) {
         5 => {
             // As it comes from peers: bytes that were not sealed must not open.
             assert!(open_group_name(&read(), RECORD, bytes).is_err());
-            assert!(open_member(&locate(), RECORD, 1, bytes).is_err());
             assert!(open_app_value(&read(), RECORD, FIRST_APP, bytes).is_err());
             assert!(Profile::open(&read(), RECORD, bytes).is_err());
             assert!(RepoRoot::open(&locate(), RECORD, bytes).is_err());
             assert!(Route::open(&locate(), RECORD, 2, bytes).is_err());
         }
         6 => {
-            if let Ok(value) = decode_app_value(bytes) {
-                assert_eq!(value, bytes[1..]);
+            if let Ok((_, value)) = decode_app_value(bytes) {
+                assert_eq!(value, bytes[9..]);
             }
         }
         _ => {
             // Any bytes, sealed by a holder of the keys.
             let seal = |slot| seal_value(&locate(), RECORD, slot, bytes);
             let Ok(sealed) = seal(1) else { return };
-            drop(open_member(&locate(), RECORD, 1, &sealed));
             drop(RepoRoot::open(&locate(), RECORD, &sealed));
             let sealed = seal(2).expect("it is as long");
             drop(Route::open(&locate(), RECORD, 2, &sealed));
+        }
+    }
+}
+
+/// Decodes operations of a group, each after its length, and what a device saw. The first byte chooses which.
+///
+/// Signatures, which random bytes never have, are not checked here: every set of operations means something, in any
+/// order the same.
+pub fn membership(bytes: &[u8]) {
+    let Some((&which, mut rest)) = bytes.split_first() else {
+        return;
+    };
+    match which % 3 {
+        0 => {
+            if let Ok(saw) = Saw::decode(rest) {
+                assert_eq!(saw.encode(), rest);
+            }
+            drop(box_at(rest, usize::from(which)));
+        }
+        1 => {
+            if let Ok(op) = Op::decode_trusted(rest) {
+                assert_eq!(op.encode(), rest);
+                assert!(op.verify().is_ok() || Op::decode(rest).is_err());
+            }
+        }
+        _ => {
+            let mut ops = Vec::new();
+            while let Some((len, after)) = rest.split_first_chunk() {
+                let len = usize::from(u16::from_be_bytes(*len)).min(after.len());
+                let (op, after) = after.split_at(len);
+                ops.extend(Op::decode_trusted(op));
+                rest = after;
+            }
+            let Some(Ok(log)) = ops.first().map(|genesis| Log::new(genesis.clone())) else {
+                return;
+            };
+            let (mut one, mut two) = (log.clone(), log);
+            for (first, last) in ops.iter().zip(ops.iter().rev()) {
+                assert!(!matches!(one.add(first.clone()), Added::New(none) if none.is_empty()));
+                two.add(last.clone());
+            }
+            assert_eq!(one.state(), two.state());
+            assert_eq!(one.usable(0), two.usable(0));
         }
     }
 }

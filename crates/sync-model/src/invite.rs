@@ -1,21 +1,22 @@
-//! Invites: the keys of a group as one word of letters and digits, to be shown, scanned, pasted or sent.
+//! Invites: the key of an invite and the group that it leads to, as one word of letters and digits, to be shown,
+//! scanned, pasted or sent.
 //!
 //! ```text
 //! invite     "larder" | base32 of the bytes below, lower case, without padding
-//! bytes      version u8 = 1 | kind u8 | epoch u32 | keys | name | count u8 | addresses | checksum [4]
-//! kind, keys 1 write       secret
-//!            2 read        group's key | read key | locate key
-//!            3 replica     group's key | locate key
-//!            4 device      secret | repo's secret                                 of a writer
-//!            5 device      group's key | read key | locate key | repo's secret    of a reader
-//!            (each key [32])
+//! bytes      version u8 = 2 | kind u8 | seed [32] | group [32] | repos | name | count u8 | addresses | checksum [4]
+//! kind       1 write, 2 read, 3 replica, 4 device, 5 admin, 6 recovery
+//! seed       derives the keys of the invite; of a recovery, the secret of the group's root
+//! repos      of kind 4 alone: count u8 | for each, its secret [32]
 //! name       length u16 | text: the group's name, for those who may read it; empty where it is not known.
-//!            An invite of kind 3 has no such field
+//!            Invites of the kinds 3 and 6 have no such field
 //! address    0 | length u16 | text
 //!            1 | length u8 | scheme | key [32] | length u16 | rest    of the text `scheme:KEYrest`, whose
 //!            key is 64 hexadecimal digits in lower case
 //! checksum   the first bytes of the BLAKE3 hash of all bytes before
 //! ```
+//!
+//! No key that opens anything is in it: what the invite gives is said by an operation that names its key, and others
+//! can end it.
 //!
 //! An invite has exactly one text. Upper case, as QR codes like it, stands for the same; either is read. The
 //! checksum is the first thing that is looked at, in every version: it tells what was mistyped or cut.
@@ -24,12 +25,14 @@ use std::{fmt, str::FromStr};
 
 use bytes::BufMut;
 use data_encoding::{BASE32_NOPAD, HEXLOWER};
-use larder_store_api::{Error, Kind, PublicKey, Result, SecretKey};
-use zeroize::Zeroizing;
+use larder_store_api::{Error, Kind, PublicKey, RecordId, Result, SecretKey};
+use larder_store_engine::{public_key, random};
+use zeroize::{ZeroizeOnDrop, Zeroizing};
 
 use crate::{
     codec::Fields,
-    keys::{Access, GroupKeys, GroupSecret, LocateKey, ReadKey},
+    keys::same,
+    membership::{BoxSecret, Rights},
     records::{MAX_ADDRESS_LEN, MAX_LABEL_LEN},
 };
 
@@ -42,73 +45,160 @@ pub const MAX_ADDRESSES: usize = 16;
 /// The longest invite, in bytes.
 pub const MAX_INVITE_LEN: usize = 28 * 1024;
 
-const VERSION: u8 = 1;
+/// The most repos whose secrets an invite brings.
+pub const MAX_REPOS: usize = 8;
+
+const VERSION: u8 = 2;
 const CHECKSUM_LEN: usize = 4;
-const WRITE: u8 = 1;
-const READ: u8 = 2;
-const REPLICA: u8 = 3;
-const WRITER_DEVICE: u8 = 4;
-const READER_DEVICE: u8 = 5;
 const TEXT: u8 = 0;
 const KEYED: u8 = 1;
+
+const SIGN: &str = "larder 2026 group invite key v1";
+const BOX: &str = "larder 2026 group invite box key v1";
 
 const PARSE: &str = "sync.invite.parse";
 const NEW: &str = "sync.invite.new";
 
-/// The purpose of an invite.
+/// The purpose of an invite. The rights that it gives are said by the group's operations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum InviteKind {
-    /// A member who may write the group's record.
+    /// A member who reads everything and writes a repo of its own.
     Write,
     /// A member who may read.
     Read,
     /// A member who keeps a copy of everything, sealed.
     Replica,
-    /// Another device of the same member: it writes the member's repo too.
+    /// Another device of the same member: it writes the member's repos too.
     Device,
+    /// A member who may also invite and remove others.
+    Admin,
+    /// The root of the group: whoever has it gets all rights, for a device of the group's creator.
+    Recovery,
 }
 
-/// The keys of a group, its name, and addresses where members may be found.
+impl InviteKind {
+    fn number(self) -> u8 {
+        match self {
+            Self::Write => 1,
+            Self::Read => 2,
+            Self::Replica => 3,
+            Self::Device => 4,
+            Self::Admin => 5,
+            Self::Recovery => 6,
+        }
+    }
+
+    fn of(number: u8) -> Option<Self> {
+        let all = [
+            Self::Write,
+            Self::Read,
+            Self::Replica,
+            Self::Device,
+            Self::Admin,
+            Self::Recovery,
+        ];
+        all.into_iter().find(|kind| kind.number() == number)
+    }
+
+    /// Returns the rights that such an invite gives; of a device those that its owner has.
+    pub fn rights(self) -> Rights {
+        match self {
+            Self::Write => Rights::WRITE,
+            Self::Read => Rights::READ,
+            Self::Replica => Rights::REPLICA,
+            Self::Device | Self::Admin | Self::Recovery => Rights::ADMIN,
+        }
+    }
+
+    fn has_name(self) -> bool {
+        !matches!(self, Self::Replica | Self::Recovery)
+    }
+}
+
+/// The secret of an invite, from which its keys follow.
+#[derive(Clone, ZeroizeOnDrop)]
+pub struct InviteSeed([u8; 32]);
+
+impl InviteSeed {
+    /// A new one, from the operating system's randomness; [`Kind::Unavailable`] if it has none.
+    pub fn generate() -> Result<Self> {
+        let mut seed = Self([0; 32]);
+        random("sync.invite.generate", &mut seed.0)?;
+        Ok(seed)
+    }
+
+    /// A seed from its bytes.
+    pub fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    /// The 32 bytes, for whoever keeps them.
+    pub fn expose(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    /// Returns the key that signs the claim of the invite.
+    pub fn key(&self) -> SecretKey {
+        SecretKey::from_bytes(blake3::derive_key(SIGN, &self.0))
+    }
+
+    /// Returns the name of the invite in the group's operations.
+    pub fn public(&self) -> PublicKey {
+        public_key(&self.key())
+    }
+
+    /// Returns the secret that opens the boxes to the invite.
+    pub fn boxes(&self) -> BoxSecret {
+        BoxSecret::from_seed(blake3::derive_key(BOX, &self.0))
+    }
+}
+
+impl fmt::Debug for InviteSeed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("InviteSeed(…)")
+    }
+}
+
+impl PartialEq for InviteSeed {
+    /// Compares in constant time.
+    fn eq(&self, other: &Self) -> bool {
+        same(&self.0, &other.0)
+    }
+}
+
+impl Eq for InviteSeed {}
+
+/// The key of an invite, the group that it leads to, and addresses where members may be found.
 ///
-/// Its text has the secrets in it; its `Debug` has not.
+/// Its text has the secret in it; its `Debug` has not.
 #[derive(Debug, Clone)]
 pub struct Invite {
-    keys: GroupKeys,
-    repo: Option<SecretKey>,
+    kind: InviteKind,
+    seed: InviteSeed,
+    group: RecordId,
+    repos: Vec<SecretKey>,
     name: Option<String>,
     addresses: Vec<String>,
 }
 
 impl Invite {
-    /// Makes an invite for a member, who gets these keys: see [`GroupKeys::to_read_only`] and
-    /// [`GroupKeys::to_replica`] for lesser ones.
+    /// Makes the text for an invite that the group's operations name.
     ///
     /// More than [`MAX_ADDRESSES`] addresses, or one that is empty or longer than
     /// [`MAX_ADDRESS_LEN`], are [`Kind::Invalid`].
-    pub fn member(keys: GroupKeys, addresses: Vec<String>) -> Result<Self> {
+    pub fn new(
+        kind: InviteKind,
+        group: RecordId,
+        seed: InviteSeed,
+        addresses: Vec<String>,
+    ) -> Result<Self> {
         check_addresses(NEW, &addresses)?;
         Ok(Self {
-            keys,
-            repo: None,
-            name: None,
-            addresses,
-        })
-    }
-
-    /// Makes an invite for another device of the same member; `repo` is the secret of the member's repo.
-    ///
-    /// Keys of a replica, which has no repo, are [`Kind::Invalid`]; addresses as in
-    /// [`member`](Self::member).
-    pub fn device(keys: GroupKeys, repo: SecretKey, addresses: Vec<String>) -> Result<Self> {
-        check_addresses(NEW, &addresses)?;
-        if keys.read().is_none() {
-            let message = "a replica has no repo";
-            return Err(Error::new(Kind::Invalid, NEW, message));
-        }
-        Ok(Self {
-            keys,
-            repo: Some(repo),
+            kind,
+            seed,
+            group,
+            repos: Vec::new(),
             name: None,
             addresses,
         })
@@ -124,7 +214,7 @@ impl Invite {
             let message = format!("a name has at most {MAX_LABEL_LEN} bytes");
             return Err(Error::new(Kind::TooLarge, NEW, message).with("len", name.len()));
         }
-        if self.keys.read().is_none() {
+        if !self.kind.has_name() {
             let message = "a replica may not read the name of its group";
             return Err(Error::new(Kind::Invalid, NEW, message));
         }
@@ -132,24 +222,36 @@ impl Invite {
         Ok(self)
     }
 
+    /// Adds the secrets of the repos that a further device of their owner writes too.
+    ///
+    /// More than [`MAX_REPOS`], or any in an invite that is not for a device, are [`Kind::Invalid`].
+    pub fn with_repos(mut self, repos: Vec<SecretKey>) -> Result<Self> {
+        if self.kind != InviteKind::Device || repos.len() > MAX_REPOS {
+            let message = "only an invite for a device brings repos, and not many";
+            return Err(Error::new(Kind::Invalid, NEW, message).with("repos", repos.len()));
+        }
+        self.repos = repos;
+        Ok(self)
+    }
+
     /// Returns the purpose of the invite.
     pub fn kind(&self) -> InviteKind {
-        match (&self.repo, self.keys.access()) {
-            (Some(_), _) => InviteKind::Device,
-            (None, Access::Write { .. }) => InviteKind::Write,
-            (None, Access::Read { .. }) => InviteKind::Read,
-            (None, Access::Replica { .. }) => InviteKind::Replica,
-        }
+        self.kind
     }
 
-    /// Returns the keys that it gives.
-    pub fn keys(&self) -> &GroupKeys {
-        &self.keys
+    /// Returns the secret of the invite.
+    pub fn seed(&self) -> &InviteSeed {
+        &self.seed
     }
 
-    /// Returns the secret of the repo, if the invite is for a device.
-    pub fn repo(&self) -> Option<&SecretKey> {
-        self.repo.as_ref()
+    /// Returns the id of the group.
+    pub fn group(&self) -> RecordId {
+        self.group
+    }
+
+    /// Returns the secrets of the repos that it brings, if it is for a device.
+    pub fn repos(&self) -> &[SecretKey] {
+        &self.repos
     }
 
     /// Returns the name of the group; `None` in an invite for a replica, and where it is not known.
@@ -165,33 +267,19 @@ impl Invite {
     /// Returns the bytes that the text stands for, without their checksum.
     fn encode(&self) -> Zeroizing<Vec<u8>> {
         // Enough for all but addresses, so that no secret is left behind by a vector that grows.
-        let mut bytes = Zeroizing::new(Vec::with_capacity(256 + MAX_LABEL_LEN));
-        let kind = match (self.keys.access(), &self.repo) {
-            (Access::Write { .. }, None) => WRITE,
-            (Access::Read { .. }, None) => READ,
-            (Access::Write { .. }, Some(_)) => WRITER_DEVICE,
-            (Access::Read { .. }, Some(_)) => READER_DEVICE,
-            (Access::Replica { .. }, _) => REPLICA,
-        };
+        let capacity = 256 + 32 * MAX_REPOS + MAX_LABEL_LEN;
+        let mut bytes = Zeroizing::new(Vec::with_capacity(capacity));
         bytes.put_u8(VERSION);
-        bytes.put_u8(kind);
-        bytes.put_u32(self.keys.epoch());
-        match self.keys.access() {
-            Access::Write { secret, .. } => bytes.put_slice(secret.key().expose()),
-            Access::Read { read, locate } => {
-                bytes.put_slice(&self.keys.group().0);
-                bytes.put_slice(read.expose());
-                bytes.put_slice(locate.expose());
-            }
-            Access::Replica { locate } => {
-                bytes.put_slice(&self.keys.group().0);
-                bytes.put_slice(locate.expose());
+        bytes.put_u8(self.kind.number());
+        bytes.put_slice(self.seed.expose());
+        bytes.put_slice(&self.group.0);
+        if self.kind == InviteKind::Device {
+            bytes.put_u8(u8::try_from(self.repos.len()).expect("checked: at most 8"));
+            for repo in &self.repos {
+                bytes.put_slice(repo.expose());
             }
         }
-        if let Some(repo) = &self.repo {
-            bytes.put_slice(repo.expose());
-        }
-        if kind != REPLICA {
+        if self.kind.has_name() {
             put_text(&mut bytes, self.name.as_deref().unwrap_or_default());
         }
         bytes.put_u8(
@@ -206,39 +294,34 @@ impl Invite {
     /// Reads the bytes that the text stands for, after their checksum was compared.
     fn decode(bytes: &[u8]) -> Result<Self> {
         let Some((&VERSION, fields)) = bytes.split_first() else {
-            let message = "the invite was made by another version: update";
-            return Err(Error::new(Kind::Unsupported, PARSE, message));
+            let error = Error::new(
+                Kind::Unsupported,
+                PARSE,
+                "the invite was made by another version: update, or ask for a new one",
+            );
+            return Err(error.with("version", bytes.first().copied().unwrap_or_default()));
         };
         let mut fields = Fields::new(PARSE, fields);
-        let kind = fields.u8()?;
-        let epoch = fields.u32()?;
-        let keys = match kind {
-            WRITE | WRITER_DEVICE => {
-                GroupKeys::write(GroupSecret::from_key(take_key(&mut fields)?), epoch)
+        let number = fields.u8()?;
+        let kind = InviteKind::of(number).ok_or_else(|| {
+            let error = fields.invalid("the kind of the invite is not known here");
+            error.with("kind", number)
+        })?;
+        let seed = InviteSeed(*Zeroizing::new(fields.take()?));
+        let group = RecordId(fields.take()?);
+        let mut repos = Vec::new();
+        if kind == InviteKind::Device {
+            let count = usize::from(fields.u8()?);
+            if count > MAX_REPOS {
+                return Err(fields.invalid("the invite brings too many repos"));
             }
-            READ | READER_DEVICE => {
-                let group = PublicKey(fields.take()?);
-                let read = ReadKey::from_bytes(*take_key(&mut fields)?.expose(), epoch);
-                let locate = LocateKey::from_bytes(*take_key(&mut fields)?.expose(), epoch);
-                GroupKeys::read_only(group, read, locate)?
+            for _ in 0..count {
+                repos.push(take_key(&mut fields)?);
             }
-            REPLICA => {
-                let group = PublicKey(fields.take()?);
-                let locate = LocateKey::from_bytes(*take_key(&mut fields)?.expose(), epoch);
-                GroupKeys::replica(group, locate)
-            }
-            kind => {
-                let error = fields.invalid("the kind of the invite is not known here");
-                return Err(error.with("kind", kind));
-            }
-        };
-        let repo = match kind {
-            WRITER_DEVICE | READER_DEVICE => Some(take_key(&mut fields)?),
-            _ => None,
-        };
-        let name = match kind {
-            REPLICA => None,
-            _ => Some(take_text(&mut fields)?).filter(|name| !name.is_empty()),
+        }
+        let name = match kind.has_name() {
+            true => Some(take_text(&mut fields)?).filter(|name| !name.is_empty()),
+            false => None,
         };
         if name.as_ref().is_some_and(|name| name.len() > MAX_LABEL_LEN) {
             return Err(fields.invalid("the name of the group is too long"));
@@ -249,8 +332,10 @@ impl Invite {
         fields.end()?;
         check_addresses(PARSE, &addresses)?;
         let invite = Self {
-            keys,
-            repo,
+            kind,
+            seed,
+            group,
+            repos,
             name,
             addresses,
         };
@@ -265,11 +350,7 @@ impl Invite {
 
 impl PartialEq for Invite {
     fn eq(&self, other: &Self) -> bool {
-        let repo = |invite: &Self| invite.repo.as_ref().map(|key| *key.expose());
-        self.keys == other.keys
-            && repo(self) == repo(other)
-            && self.name == other.name
-            && self.addresses == other.addresses
+        *self.encode() == *other.encode()
     }
 }
 

@@ -6,11 +6,12 @@
 //! threads.
 //!
 //! * [`ids`] has the ids of groups and repos, [`root`] the roots of trees.
-//! * [`keys`] derives the keys of members from a group's secret.
+//! * [`keys`] has the keys of one epoch, [`keyring`] those of all epochs that a device holds.
 //! * [`seal`] encrypts values, pages and files.
 //! * [`tree`] keeps names of files in pages, so that the cost of a change depends on its size.
 //! * [`records`] has the contents of the slots of a group's and a repo's record.
 //! * [`invite`] has the invites by which members join.
+//! * [`membership`] has the operations by which members come and go.
 
 pub mod codec;
 #[cfg(fuzzing)]
@@ -19,7 +20,9 @@ pub mod fuzz;
 mod golden;
 pub mod ids;
 pub mod invite;
+pub mod keyring;
 pub mod keys;
+pub mod membership;
 pub mod records;
 pub mod root;
 pub mod seal;

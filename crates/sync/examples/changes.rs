@@ -143,6 +143,7 @@ async fn others(
     for n in 0..sessions {
         let there = member(&net, 2 + n as u8).await?;
         let group = there.groups().join(&invite).await?;
+        group.wait_for_standing().await?;
         there
             .wait_synced(group.id(), Synced::Here, PATIENCE)
             .await?;

@@ -16,6 +16,7 @@ use larder_store_redb::{Options, RedbStore};
 use larder_store_testkit::MemorySecrets;
 use larder_sync::{
     groups::{Changes, Groups, Stores},
+    keyring::Keyring,
     keys::ReadKey,
     seal::file::FileKey,
     tree::{FileEntry, Name, Root, Tree},
@@ -53,7 +54,7 @@ async fn main() -> Result<()> {
     let store = Arc::new(RedbStore::open(folder.path(), Options::default()).await?);
     let blobs = Blobs::open(store.clone(), store.clone()).await?;
     let key = ReadKey::from_bytes([1; 32], 0);
-    let tree = Tree::new(blobs.clone(), &key);
+    let tree = Tree::new(blobs.clone(), Keyring::of_read(key.clone()));
 
     let start = Instant::now();
     let built = tree.build(files(count)).await?;
@@ -66,7 +67,7 @@ async fn main() -> Result<()> {
         peak(),
     );
 
-    let fresh = || Tree::new(blobs.clone(), &key);
+    let fresh = || Tree::new(blobs.clone(), Keyring::of_read(key.clone()));
     let spread = (0..10).map(|i| (name(i * count / 10 + 17), Some(entry(i + count))));
     let edited = fresh().edit(built.root, spread.collect()).await?;
     println!(

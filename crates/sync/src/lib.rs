@@ -14,7 +14,7 @@ pub mod replicate;
 
 pub use larder_net_api as network;
 use larder_sync_model::codec;
-pub use larder_sync_model::{ids, invite, keys, records, root, seal, tree};
+pub use larder_sync_model::{ids, invite, keyring, keys, membership, records, root, seal, tree};
 
 /// Every address of a network fits into a route and into an invite.
 const _: () = assert!(network::MAX_ADDRESS_LEN <= records::MAX_ADDRESS_LEN);

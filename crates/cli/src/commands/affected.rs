@@ -111,7 +111,7 @@ pub(super) async fn show_of_groups(
     };
     let mut left = MAX_NAMED;
     for group in groups {
-        if group.keys().read().is_none() {
+        if !group.can_read() {
             out.note(format_args!(
                 "files of the group {} are not named: this store is a replica, which cannot read their names",
                 short(&group.id())

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use larder::{
     Store, files,
-    groups::{Group, Repo},
+    groups::{Group, InviteOptions, Repo},
 };
 
 use super::{group::join, put, sync::go_on};
@@ -75,7 +75,9 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
         let group = group.ok_or_else(|| Problem::new("the group is gone", "share it again"))?;
         let at = replicator.addresses();
         app.ends_itself();
-        groups::print_invite(app, &group, args.invite.kind(), at, true).await?;
+        let kind = args.invite.kind();
+        let options = InviteOptions::new(kind.into());
+        groups::print_invite(app, &group, kind, options, at, true).await?;
         app.out.note("serving until ctrl-c");
         go_on(app, &replicator, &[group], false).await
     };

@@ -10,7 +10,7 @@ use indicatif::HumanDuration;
 use larder::{
     Store,
     api::PublicKey,
-    groups::{Group, Lack, MemberStatus, Policy, Repo},
+    groups::{Group, Lack, MemberStatus, Policy, Repo, Rights, Standing},
 };
 use serde::Serialize;
 
@@ -280,12 +280,15 @@ async fn show_addresses(
 }
 
 async fn show(app: &App, store: &Store, group: &Group, name: &str, names: &Names) -> Result<()> {
-    let (access, may) = match (
-        group.keys().secret().is_some(),
-        group.keys().read().is_some(),
-    ) {
-        (true, _) => ("write", "you may write"),
-        (_, true) => ("read", "you may read"),
+    let (access, may) = match group.standing() {
+        Standing::Waiting => ("waiting", "this store waits for a member to let it in"),
+        Standing::Out => (
+            "out",
+            "this store is not in the group any more; what it has stays",
+        ),
+        _ if group.rights().covers(Rights::REMOVE) => ("admin", "you may write, invite and remove"),
+        _ if group.can_write() => ("write", "you may write"),
+        _ if group.can_read() => ("read", "you may read"),
         _ => ("replica", "a replica: nothing of it can be read here"),
     };
     let members = group.members().await?;

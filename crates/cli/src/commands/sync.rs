@@ -4,7 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use anyhow::Result;
 use larder::{
-    groups::{Group, Replicator},
+    groups::{Group, InviteOptions, Replicator},
     iroh::Reach,
 };
 use serde::Serialize;
@@ -81,7 +81,8 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
             for group in &chosen {
                 for kind in &args.invite {
                     let at = replicator.addresses();
-                    groups::print_invite(app, group, *kind, at, false).await?;
+                    let options = InviteOptions::new((*kind).into());
+                    groups::print_invite(app, group, *kind, options, at, false).await?;
                 }
             }
             go_on(app, &replicator, &chosen, args.put_lines).await

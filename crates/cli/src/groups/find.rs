@@ -6,7 +6,7 @@ use larder::{
     groups::{Group, Groups, Member, Repo},
 };
 
-use super::shown::{label, short};
+use super::shown::{label, name_of_group, short};
 use crate::{
     app::MAKE_ONE,
     output::{Count, Shown},
@@ -130,10 +130,7 @@ async fn find_group<'a>(
 ) -> Result<Option<(Group, Option<&'a str>)>> {
     let mut found = Vec::new();
     for group in groups.groups() {
-        let name = match group.keys().read() {
-            Some(_) => group.name().await?,
-            None => None,
-        };
+        let name = name_of_group(&group).await?;
         if let Some(rest) = after(name.as_deref(), &group.id().to_string(), text) {
             found.push((group, rest));
         }

@@ -2,13 +2,17 @@
 
 use anyhow::{Context, Result};
 use clap::ValueEnum;
-use larder::groups::{Group, Invite, InviteKind};
+use larder::groups::{Group, Invite, InviteKind, InviteOptions, Standing};
 use qrcode::{EcLevel, QrCode, render::unicode, types::QrError};
 use serde::Serialize;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 
 use super::shown::label;
-use crate::{app::App, output::Shown, problem::Problem};
+use crate::{
+    app::App,
+    output::{Count, Shown},
+    problem::Problem,
+};
 
 /// The argument that means standard input.
 pub(crate) const INPUT: &str = "-";
@@ -30,6 +34,8 @@ pub(crate) enum Kind {
     Replica,
     /// Be another device of yours, with your repo
     Device,
+    /// Read and write everything, and invite and remove others
+    Admin,
 }
 
 /// The flags for the access of who is invited.
@@ -47,6 +53,9 @@ pub(crate) struct As {
     /// Invite another device of yours, which writes your repo too
     #[arg(long, group = "kind")]
     device: bool,
+    /// Invite to read and write, and to invite and remove others
+    #[arg(long, group = "kind")]
+    admin: bool,
 }
 
 impl As {
@@ -55,6 +64,7 @@ impl As {
             Self { read: true, .. } => Kind::Read,
             Self { replica: true, .. } => Kind::Replica,
             Self { device: true, .. } => Kind::Device,
+            Self { admin: true, .. } => Kind::Admin,
             _ => Kind::Write,
         }
     }
@@ -67,6 +77,7 @@ impl From<Kind> for InviteKind {
             Kind::Read => Self::Read,
             Kind::Replica => Self::Replica,
             Kind::Device => Self::Device,
+            Kind::Admin => Self::Admin,
         }
     }
 }
@@ -83,10 +94,12 @@ pub(crate) async fn print(
     app: &App,
     group: &Group,
     kind: Kind,
+    options: InviteOptions,
     addresses: Vec<String>,
     qr: bool,
 ) -> Result<()> {
-    let invite = group.invite(kind.into(), addresses).await;
+    let (uses, confirm) = (options.uses, options.confirm);
+    let invite = group.invite_with(options, addresses).await;
     let invite = invite.map_err(|error| refused(group, error))?.to_string();
     let printed = Printed {
         group: label(group).await?,
@@ -110,28 +123,37 @@ pub(crate) async fn print(
             "`larder serve --replica INVITE`",
         ),
         Kind::Device => ("write as you do: it is for another device of yours", JOIN),
+        Kind::Admin => ("read and write, and invite and remove others", JOIN),
     };
     app.out.note(format_args!(
         "whoever has this invite to {} can {may}: {command}",
         Shown(&printed.group)
     ));
+    app.out.note(format_args!(
+        "it is for {} device(s); `larder group invites --revoke KEY` ends it",
+        Count(uses.into())
+    ));
+    if confirm {
+        app.out
+            .note("a device that uses it waits until `larder group allow` confirms it");
+    }
     Ok(())
 }
 
 /// Says why an invite is refused, and which ones are not.
 fn refused(group: &Group, error: larder::Error) -> anyhow::Error {
-    let (what, advice) = match (error.kind(), group.keys().read()) {
-        (larder::Kind::NotFound, _) => (
-            "you have no repo in this group, which another device of yours could write",
-            "ask a member for an invite that lets you write",
+    let (what, advice) = match (error.kind(), group.standing()) {
+        (larder::Kind::Unavailable, Standing::Waiting) => (
+            "this store waits itself for a member of the group to let it in",
+            "`larder sync` meets the others",
         ),
-        (larder::Kind::Denied, None) => (
-            "this store keeps the group as a replica, and cannot let anybody read or write what it cannot read itself",
-            "`larder group invite --replica` invites another replica; for all else ask a member",
+        (larder::Kind::Denied, Standing::Out) => (
+            "this store is not in the group any more",
+            "ask a member for an invite",
         ),
-        (larder::Kind::Denied, Some(_)) => (
-            "you may read this group and not write, and cannot let others do what you cannot do yourself",
-            "`larder group invite --read` invites others to read; for an invite to write ask a member who may",
+        (larder::Kind::Denied, _) => (
+            "you may not invite to this group, or not to more than you may do yourself",
+            "`larder group members` shows who may; `larder group invite --device` invites another device of yours",
         ),
         _ => return error.into(),
     };

@@ -24,7 +24,8 @@ pub(crate) use self::{
     network::{Network, start},
     put::{PutOptions, put},
     shown::{
-        label, labels, member_name, member_names, of_file, of_group, of_repo, short, told_apart,
+        label, labels, member_name, member_names, name_of_group, of_file, of_group, of_repo, short,
+        told_apart,
     },
     watch::{Watch, until_next_look},
 };

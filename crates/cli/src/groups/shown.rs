@@ -20,12 +20,18 @@ pub(crate) fn short(id: &impl ToString) -> String {
     id.to_string().chars().take(10).collect()
 }
 
+/// Returns the group's name, if this store may know it.
+pub(crate) async fn name_of_group(group: &Group) -> Result<Option<String>> {
+    match group.name().await {
+        // A replica reads no names, and who has no name yet has none here.
+        Err(error) if matches!(error.kind(), Kind::Denied | Kind::Unavailable) => Ok(None),
+        name => Ok(name?),
+    }
+}
+
 /// Returns the group's name here.
 pub(crate) async fn label(group: &Group) -> Result<String> {
-    let name = match group.keys().read() {
-        Some(_) => group.name().await?,
-        None => None,
-    };
+    let name = name_of_group(group).await?;
     Ok(name.unwrap_or_else(|| short(&group.id())))
 }
 
@@ -103,9 +109,9 @@ pub(crate) async fn of_repo(blobs: &Blobs, member: &Member) -> Result<Item> {
     };
     if state.complete.hash != newest.hash {
         // The policy of this device, and what was read or let go, decide which files are here: so they are counted.
-        here = match repo.group().keys().read() {
-            Some(_) => count_here(blobs, repo).await?,
-            None => here_by_policy(repo, &state).await?,
+        here = match repo.group().can_read() {
+            true => count_here(blobs, repo).await?,
+            false => here_by_policy(repo, &state).await?,
         };
         here.is_all &= state.local.hash == newest.hash;
     }
@@ -204,8 +210,8 @@ pub(crate) async fn of_file(blobs: &Blobs, name: &Name, entry: &FileEntry) -> Re
 
 /// Returns the name of the member with this repo.
 pub(crate) async fn member_name(group: &Group, repo: PublicKey) -> Result<String> {
-    let name = match (group.repo(repo).await?, group.keys().read()) {
-        (Some(found), Some(_)) => found.name().await?,
+    let name = match (group.repo(repo).await?, group.can_read()) {
+        (Some(found), true) => found.name().await?,
         _ => None,
     };
     Ok(name.unwrap_or_else(|| short(&repo)))

@@ -499,7 +499,7 @@ fn groups_and_members_of_one_name_are_told_apart() {
     let members = there.json(&["group", "members", joined["id"].as_str().unwrap()]);
     assert_eq!(members.len(), 2);
     for member in members {
-        let key = &member["hash"].as_str().unwrap()[..10];
+        let key = &member["repos"][0].as_str().unwrap()[..10];
         assert!(status.contains(&format!("\n  ann ({key})")), "{status}");
     }
     let updated = running.next("updated");

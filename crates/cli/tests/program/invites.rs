@@ -164,7 +164,7 @@ fn names_that_would_be_two_are_said() {
     let key = said.split("as in g/").nth(1).unwrap()[..10].to_owned();
     there.ok(&["ls", &format!("g/{key}")]);
     let mut mine = there.json(&["group", "members"]);
-    mine.retain(|member| said.contains(&member["hash"].as_str().unwrap()[..10]));
+    mine.retain(|member| said.contains(&member["repos"][0].as_str().unwrap()[..10]));
     assert_eq!(mine.len(), 2);
     running.end_input();
     running.end();

@@ -89,7 +89,7 @@ fn a_folder_is_shared_with_no_group_that_is_only_called_like_it() {
             Running::start(place.command(&["--json", "share", "photos", "--loopback"]));
         assert_eq!(sharing.json()["group"], "photos-2");
         let invite: Invite = sharing.invite().parse().unwrap();
-        invite.keys().id().to_string()
+        invite.group().to_string()
     };
     let shared = share(&there);
     assert_ne!(shared, made["id"], "ann was not invited to this folder");

@@ -34,7 +34,7 @@ async fn put(records: &Records, id: RecordId, slot: Slot, value: Bytes, writer: 
 /// The key of the first repo of ours.
 async fn secret(group: &Group) -> SecretKey {
     let invite = group.invite(InviteKind::Device, Vec::new()).await.unwrap();
-    invite.repo().unwrap().clone()
+    invite.repos()[0].clone()
 }
 
 /// The commands that look at everything.
@@ -51,22 +51,19 @@ fn what_is_no_name_stops_no_listing() {
     place.write("a", "A");
     place.ok(&["group", "create", "g", "--as", "me"]);
     place.ok(&["put", "a"]);
-    let (id, key) = with_group(&place, async |group, records| {
-        let writer = group.keys().secret().unwrap().key().clone();
+    let key = with_group(&place, async |group, records| {
         let garbage = Bytes::from_static(b"no name that anybody sealed");
-        put(records, group.id(), NAME, garbage.clone(), writer).await;
         let repo = group.repos().await.unwrap().remove(0);
         put(records, repo.id(), NAME, garbage, secret(group).await).await;
-        (group.id().to_string(), repo.key().to_string())
+        repo.key().to_string()
     });
-    // A group or repo without a name is called by its id.
+    // A repo without a name is called by its key.
     for args in LOOKS {
         let said = place.ok(args);
         assert!(!said.is_empty(), "{args:?}");
     }
-    assert_eq!(place.json(&["ls"])[0]["name"], id[..10]);
-    assert_eq!(place.json(&["group", "members"])[0]["name"], key[..10]);
-    let path = format!("{}/{}/a", &id[..10], &key[..10]);
+    assert_eq!(place.json(&["group", "members"])[0]["repos"][0], key);
+    let path = format!("g/{}/a", &key[..10]);
     assert_eq!(place.json(&["ls", &path])[0]["name"], "a");
 }
 
@@ -99,7 +96,8 @@ fn sizes_that_somebody_claims_are_shown_whatever_they_are() {
         other.write("x", Bytes::from_static(b"more")).await.unwrap();
         let (_, mut root) = repo.known_root().await.unwrap().unwrap();
         (root.root.files, root.root.bytes) = (files, bytes);
-        let sealed = root.seal(group.keys().locate(), repo.id()).unwrap();
+        let keys = group.keyring().sealing().unwrap();
+        let sealed = root.seal(keys.locate(), repo.id()).unwrap();
         put(records, repo.id(), REPO_ROOT, sealed, key).await;
     });
     for args in LOOKS {

@@ -6,24 +6,27 @@ use super::*;
 
 const KEY: &str = "97d6f9a6a1b3a9b0a5dc3d3a0d4f05f4b0f3cf6e7c1bbd28b0c6f3c1f0a9e8d7";
 
-fn keys() -> GroupKeys {
-    GroupKeys::write(GroupSecret::from_key(SecretKey::from_bytes([7; 32])), 3)
+const GROUP: RecordId = RecordId([6; 32]);
+
+fn invite(kind: InviteKind, at: &[String]) -> Invite {
+    let seed = InviteSeed::from_bytes([7; 32]);
+    Invite::new(kind, GROUP, seed, at.to_vec()).unwrap()
 }
 
 fn all() -> Vec<Invite> {
-    let (write, repo) = (keys(), SecretKey::from_bytes([8; 32]));
-    let read = write.to_read_only().unwrap();
+    let repo = SecretKey::from_bytes([8; 32]);
     let at = vec![format!("iroh:{KEY}?ip=127.0.0.1:47930"), "mem:a".to_owned()];
     vec![
-        Invite::member(write.clone(), at.clone())
-            .and_then(|invite| invite.with_name("the hikers"))
+        invite(InviteKind::Write, &at)
+            .with_name("the hikers")
             .unwrap(),
-        Invite::member(read.clone(), vec![]).unwrap(),
-        Invite::member(write.to_replica(), at.clone()).unwrap(),
-        Invite::device(write, repo.clone(), at).unwrap(),
-        Invite::device(read, repo, vec![])
-            .and_then(|invite| invite.with_name("ü"))
+        invite(InviteKind::Read, &[]),
+        invite(InviteKind::Replica, &at),
+        invite(InviteKind::Device, &at)
+            .with_repos(vec![repo])
             .unwrap(),
+        invite(InviteKind::Admin, &[]).with_name("ü").unwrap(),
+        invite(InviteKind::Recovery, &[]),
     ]
 }
 
@@ -102,13 +105,14 @@ fn bytes_that_are_no_invite_are_refused_though_their_checksum_is_right() {
         bytes[at] = byte;
         bytes
     };
-    let error = text_of(&change(0, 2)).parse::<Invite>().unwrap_err();
+    let error = text_of(&change(0, 1)).parse::<Invite>().unwrap_err();
     assert_eq!(error.kind(), Kind::Unsupported);
+    assert!(error.to_string().contains("version=1"), "{error}");
     assert_eq!(
         text_of(&[]).parse::<Invite>().unwrap_err().kind(),
         Kind::Unsupported
     );
-    let name = 6 + 32;
+    let name = 2 + 64;
     let long = [
         &good[..name],
         &1025_u16.to_be_bytes(),
@@ -127,7 +131,7 @@ fn bytes_that_are_no_invite_are_refused_though_their_checksum_is_right() {
     let many = [&good[..name], &[0, 0, 17], &[TEXT, 0, 1, b'a'].repeat(17)].concat();
     for (bytes, said) in [
         (change(1, 0), "kind of the invite is not known"),
-        (change(1, 6), "kind of the invite is not known"),
+        (change(1, 7), "kind of the invite is not known"),
         (change(name + 2, 0xff), "not valid UTF-8"),
         (change(name + 13, 2), "form of an address is not known"),
         ([&good[..], &[0]].concat(), "bytes after the end"),
@@ -148,22 +152,33 @@ fn bytes_that_are_no_invite_are_refused_though_their_checksum_is_right() {
 #[test]
 fn the_longest_invite_parses() {
     let at = vec!["a".repeat(MAX_ADDRESS_LEN); MAX_ADDRESSES];
-    let read = keys().to_read_only().unwrap();
-    let invite = Invite::device(read, SecretKey::from_bytes([8; 32]), at).unwrap();
+    let invite = invite(InviteKind::Device, &at);
+    let repos = vec![SecretKey::from_bytes([8; 32]); MAX_REPOS];
+    let invite = invite.with_repos(repos).unwrap();
     let invite = invite.with_name("n".repeat(MAX_LABEL_LEN)).unwrap();
     assert_eq!(invite.to_string().parse::<Invite>().unwrap(), invite);
 }
 
 #[test]
-fn a_replica_has_no_device_and_reads_no_name() {
-    let error = Invite::device(keys().to_replica(), SecretKey::from_bytes([8; 32]), vec![]);
-    assert_eq!(error.unwrap_err().kind(), Kind::Invalid);
-    let replica = Invite::member(keys().to_replica(), vec![]).unwrap();
-    assert_eq!(replica.with_name("g").unwrap_err().kind(), Kind::Invalid);
-    let read = Invite::member(keys(), vec![]).unwrap();
-    assert_eq!(read.clone().with_name("").unwrap(), read);
-    let long = read.with_name("n".repeat(MAX_LABEL_LEN + 1)).unwrap_err();
-    assert_eq!(long.kind(), Kind::TooLarge);
+fn only_a_device_gets_repos_and_a_replica_reads_no_name() {
+    let repos = |n| vec![SecretKey::from_bytes([8; 32]); n];
+    let write = invite(InviteKind::Write, &[]);
+    let kind = |result: Result<Invite>| result.unwrap_err().kind();
+    assert_eq!(kind(write.clone().with_repos(repos(1))), Kind::Invalid);
+    let device = invite(InviteKind::Device, &[]);
+    assert_eq!(kind(device.with_repos(repos(MAX_REPOS + 1))), Kind::Invalid);
+    let replica = invite(InviteKind::Replica, &[]);
+    assert_eq!(kind(replica.with_name("g")), Kind::Invalid);
+    assert_eq!(write.clone().with_name("").unwrap(), write);
+    let long = write.with_name("n".repeat(MAX_LABEL_LEN + 1));
+    assert_eq!(kind(long), Kind::TooLarge);
+}
+
+#[test]
+fn the_keys_of_an_invite_are_pinned() {
+    let seed = InviteSeed::from_bytes([7; 32]);
+    let lines = [seed.public().0, seed.boxes().public().0];
+    crate::golden::check_hex("invite_keys.hex", &lines.each_ref().map(|line| &line[..]));
 }
 
 proptest! {
@@ -175,22 +190,20 @@ proptest! {
     }
 
     #[test]
-    fn an_invite_has_one_text(secret: [u8; 32], repo: [u8; 32], epoch: u32, level in 0..5,
+    fn an_invite_has_one_text(seed: [u8; 32], repo: [u8; 32], group: [u8; 32], kind in 1_u8..=6,
         name in ".{0,64}", key: [u8; 32], rest in ".{0,16}",
         mut at in proptest::collection::vec(".{1,64}", 0..15))
     {
         at.push(format!("iroh:{}{rest}", HEXLOWER.encode(&key)));
-        let write = GroupKeys::write(GroupSecret::from_key(SecretKey::from_bytes(secret)), epoch);
-        let read = write.to_read_only().unwrap();
-        let repo = SecretKey::from_bytes(repo);
-        let invite = match level {
-            0 => Invite::member(write, at).and_then(|invite| invite.with_name(name)),
-            1 => Invite::member(read, at).and_then(|invite| invite.with_name(name)),
-            2 => Invite::member(write.to_replica(), at),
-            3 => Invite::device(write, repo, at),
-            _ => Invite::device(read, repo, at),
-        };
-        let invite = invite.unwrap();
+        let kind = InviteKind::of(kind).unwrap();
+        let seed = InviteSeed::from_bytes(seed);
+        let mut invite = Invite::new(kind, RecordId(group), seed, at).unwrap();
+        if kind.has_name() {
+            invite = invite.with_name(name).unwrap();
+        }
+        if kind == InviteKind::Device {
+            invite = invite.with_repos(vec![SecretKey::from_bytes(repo)]).unwrap();
+        }
         let text = invite.to_string();
         let parsed = text.parse::<Invite>().unwrap();
         prop_assert_eq!(parsed.to_string(), text);

@@ -1,11 +1,10 @@
-//! The contents of the slots of a group's record and a repo's record.
+//! The contents of the slots of the records of a group.
 //!
 //! ```text
-//! group's record   owner: the group's key, 1024 slots
-//!   0              name: version u8 = 1 | text                                     read key
-//!   1..            a member's repo: version u8 = 1 | public key [32]               locate key
-//!   960..          a value of the app's: version u8 = 1 | value                    read key
-//! repo's record    owner: the repo's key, 64 slots
+//! record of values owner: a device, 65 slots; and one that names the group
+//!   0              the group's name: version u8 = 1 | number u64 | text            read key
+//!   1..            a value of the app's: version u8 = 1 | number u64 | value       read key
+//! repo's record    owner: the repo's key, 64 slots; and one that names the group
 //!   0              profile: JSON {"name": text}                                    read key
 //!   1              root: version u8 = 1 | hash [32] | level u8 | files u64 | bytes u64
 //!                  | time i64 | earlier u8 | for each: hash [32], level u8, time i64
@@ -14,7 +13,8 @@
 //! ```
 //!
 //! Each value is sealed for its slot ([`value`](crate::seal::value)), under the named key. Times are in
-//! milliseconds since 1970.
+//! milliseconds since 1970. Of the values that several devices wrote, the one with the greatest number counts, and of
+//! equal numbers that of the greater device.
 
 mod app;
 mod root;
@@ -23,7 +23,7 @@ mod route;
 mod tests;
 
 use bytes::Bytes;
-use larder_store_api::{Error, Kind, PublicKey, RecordId, Result, Slot};
+use larder_store_api::{Error, Kind, RecordId, Result, Slot};
 use serde::{Deserialize, Serialize};
 
 #[cfg(fuzzing)]
@@ -34,12 +34,12 @@ pub use self::{
     route::Route,
 };
 pub use crate::ids::{
-    APP_SLOTS, FIRST_APP, FIRST_MEMBER, FIRST_ROUTE, GROUP_NAME, GROUP_SLOTS, REPO_PROFILE,
-    REPO_ROOT, REPO_SLOTS, group_id, group_record, repo_id, repo_record,
+    APP_SLOTS, FIRST_APP, FIRST_ROUTE, GROUP_NAME, REPO_PROFILE, REPO_ROOT, REPO_SLOTS,
+    VALUE_SLOTS, repo_id, repo_record, values_id, values_record,
 };
 use crate::{
     codec::Fields,
-    keys::{LocateKey, ReadKey},
+    keys::ReadKey,
     seal::value::{open_value, seal_value},
 };
 
@@ -52,11 +52,13 @@ pub const MAX_LABEL_LEN: usize = 1024;
 /// The longest address in a route or an invite, in bytes.
 pub const MAX_ADDRESS_LEN: usize = 1024;
 
+/// The greatest number of a value that devices share: nobody who writes can use the numbers up.
+pub const MAX_NUMBER: u64 = 1 << 48;
+
 /// The most earlier roots that a repo's record lists.
 pub const MAX_EARLIER: usize = 64;
 
 const NAME: &str = "sync.group.name";
-const MEMBER: &str = "sync.group.member";
 const PROFILE: &str = "sync.repo.profile";
 
 fn check_label(operation: &'static str, label: &str) -> Result<()> {
@@ -75,54 +77,39 @@ fn check_slot(operation: &'static str, slot: Slot, first: Slot, slots: u16) -> R
     Err(Error::new(Kind::Invalid, operation, message).with("slot", slot))
 }
 
-/// Seals a group's name for its slot.
-pub fn seal_group_name(key: &ReadKey, group: RecordId, name: &str) -> Result<Bytes> {
+/// Seals a group's name for its slot, with its number.
+pub fn seal_group_name(key: &ReadKey, record: RecordId, number: u64, name: &str) -> Result<Bytes> {
     check_label(NAME, name)?;
-    let plain = [&[VERSION], name.as_bytes()].concat();
-    seal_value(key, group, GROUP_NAME, &plain)
+    let plain = [&[VERSION], &number.to_be_bytes()[..], name.as_bytes()].concat();
+    seal_value(key, record, GROUP_NAME, &plain)
 }
 
-/// Opens a group's name.
-pub fn open_group_name(key: &ReadKey, group: RecordId, sealed: &[u8]) -> Result<String> {
-    let plain = open_value(key, group, GROUP_NAME, sealed)?;
-    decode_name(&plain)
+/// Opens a group's name, and its number.
+pub fn open_group_name(key: &ReadKey, record: RecordId, sealed: &[u8]) -> Result<(u64, String)> {
+    decode_name(&open_value(key, record, GROUP_NAME, sealed)?)
 }
 
-pub(crate) fn decode_name(plain: &[u8]) -> Result<String> {
-    let name = text(NAME, Fields::versioned(NAME, VERSION, plain)?)?;
+pub(crate) fn decode_name(plain: &[u8]) -> Result<(u64, String)> {
+    let mut fields = Fields::versioned(NAME, VERSION, plain)?;
+    let number = take_number(&mut fields)?;
+    let name = text(NAME, fields)?;
     check_label(NAME, &name)?;
-    Ok(name)
+    Ok((number, name))
+}
+
+fn take_number(fields: &mut Fields<'_>) -> Result<u64> {
+    match fields.u64()? {
+        number if number <= MAX_NUMBER => Ok(number),
+        number => Err(fields
+            .invalid("a value has a number beyond all that writers give")
+            .with("number", number)),
+    }
 }
 
 fn text(operation: &'static str, rest: Fields<'_>) -> Result<String> {
     String::from_utf8(rest.rest().to_vec()).map_err(|error| {
         Error::new(Kind::Invalid, operation, "the value is not valid UTF-8").because(error)
     })
-}
-
-/// Seals the public key of a member's repo for a slot of the group's record.
-pub fn seal_member(key: &LocateKey, group: RecordId, slot: Slot, repo: PublicKey) -> Result<Bytes> {
-    check_slot(MEMBER, slot, FIRST_MEMBER, GROUP_SLOTS)?;
-    let plain = [&[VERSION], &repo.0[..]].concat();
-    seal_value(key, group, slot, &plain)
-}
-
-/// Opens the public key of a member's repo.
-pub fn open_member(
-    key: &LocateKey,
-    group: RecordId,
-    slot: Slot,
-    sealed: &[u8],
-) -> Result<PublicKey> {
-    check_slot(MEMBER, slot, FIRST_MEMBER, GROUP_SLOTS)?;
-    decode_member(&open_value(key, group, slot, sealed)?)
-}
-
-pub(crate) fn decode_member(plain: &[u8]) -> Result<PublicKey> {
-    let mut fields = Fields::versioned(MEMBER, VERSION, plain)?;
-    let repo = PublicKey(fields.take()?);
-    fields.end()?;
-    Ok(repo)
 }
 
 /// The data that a member publishes about itself.

@@ -4,6 +4,7 @@ use larder_store_engine::Hash;
 
 use super::*;
 use crate::{
+    keys::LocateKey,
     root::{MAX_LEVEL, Root},
     seal::value::seal_with,
 };
@@ -50,7 +51,7 @@ fn the_layouts_are_pinned() {
 
 #[test]
 fn what_is_in_the_slots_is_pinned() {
-    let (key, profile) = (PublicKey([9; 32]), Profile { name: "Ada".into() });
+    let profile = Profile { name: "Ada".into() };
     let route = Route {
         address: "mem://a".to_owned(),
         expires: 5,
@@ -61,16 +62,15 @@ fn what_is_in_the_slots_is_pinned() {
     let by_read = |slot, plain: &[u8]| seal_with(&read(), REPO, slot, plain, nonce);
     let by_locate = |slot, plain: &[u8]| seal_with(&locate(), REPO, slot, plain, nonce);
     let lines = [
-        seal(&by_read, GROUP_NAME, b"\x01Family"),
-        seal(&by_locate, 7, &[&[VERSION], &key.0[..]].concat()),
+        seal(&by_read, GROUP_NAME, b"\x01\0\0\0\0\0\0\0\x07Family"),
         seal(&by_read, REPO_PROFILE, br#"{"name":"Ada"}"#),
         seal(&by_locate, REPO_ROOT, &root().encode().unwrap()),
         seal(&by_locate, FIRST_ROUTE, &route.encode().unwrap()),
     ];
     crate::golden::check_hex("slots.hex", &lines.each_ref().map(|line| &line[..]));
-    let [name, member, sealed_profile, sealed_root, sealed_route] = &lines;
-    assert_eq!(open_group_name(&read(), REPO, name).unwrap(), "Family");
-    assert_eq!(open_member(&locate(), REPO, 7, member).unwrap(), key);
+    let [name, sealed_profile, sealed_root, sealed_route] = &lines;
+    let named = (7, "Family".to_owned());
+    assert_eq!(open_group_name(&read(), REPO, name).unwrap(), named);
     let opened = Profile::open(&read(), REPO, sealed_profile).unwrap();
     assert_eq!(opened, profile);
     let opened = RepoRoot::open(&locate(), REPO, sealed_root).unwrap();
@@ -81,13 +81,9 @@ fn what_is_in_the_slots_is_pinned() {
 
 #[test]
 fn what_is_sealed_opens_in_its_slot() {
-    let sealed = seal_group_name(&read(), REPO, "Family").unwrap();
-    assert_eq!(open_group_name(&read(), REPO, &sealed).unwrap(), "Family");
-    let key = PublicKey([9; 32]);
-    let sealed = seal_member(&locate(), REPO, 1023, key).unwrap();
-    assert_eq!(open_member(&locate(), REPO, 1023, &sealed).unwrap(), key);
-    let error = open_member(&locate(), REPO, 1022, &sealed).unwrap_err();
-    assert_eq!(error.kind(), Kind::Corrupt);
+    let sealed = seal_group_name(&read(), REPO, 7, "Family").unwrap();
+    let named = (7, "Family".to_owned());
+    assert_eq!(open_group_name(&read(), REPO, &sealed).unwrap(), named);
     let profile = Profile { name: "Ada".into() };
     let sealed = profile.seal(&read(), REPO).unwrap();
     assert_eq!(Profile::open(&read(), REPO, &sealed).unwrap(), profile);
@@ -104,11 +100,11 @@ fn what_is_sealed_opens_in_its_slot() {
 #[test]
 fn what_does_not_fit_is_refused() {
     let kind = |result: Result<Bytes>| result.unwrap_err().kind();
-    let key = PublicKey([9; 32]);
-    assert_eq!(kind(seal_member(&locate(), REPO, 0, key)), Kind::Invalid);
-    assert_eq!(kind(seal_member(&locate(), REPO, 1024, key)), Kind::Invalid);
     let long = "x".repeat(MAX_LABEL_LEN + 1);
-    assert_eq!(kind(seal_group_name(&read(), REPO, &long)), Kind::TooLarge);
+    assert_eq!(
+        kind(seal_group_name(&read(), REPO, 1, &long)),
+        Kind::TooLarge
+    );
     let route = |address: &str| Route {
         address: address.to_owned(),
         expires: 0,
@@ -136,7 +132,6 @@ proptest! {
                 prop_assert_eq!(&route.encode().unwrap(), bytes);
             }
             decode_name(bytes).ok();
-            decode_member(bytes).ok();
             Profile::decode(bytes).ok();
         }
     }

@@ -280,7 +280,7 @@ mod tests {
     use larder_store_testkit::MemoryStore;
 
     use super::*;
-    use crate::{keys::ReadKey, seal::file::FileKey};
+    use crate::{keyring::Keyring, keys::ReadKey, seal::file::FileKey};
 
     const MISSING: Which = Which::Missing(Wants::EVERYTHING);
 
@@ -312,7 +312,10 @@ mod tests {
     }
 
     async fn tree() -> Tree {
-        Tree::new(blobs().await, &ReadKey::from_bytes([7; 32], 0))
+        Tree::new(
+            blobs().await,
+            Keyring::of_read(ReadKey::from_bytes([7; 32], 0)),
+        )
     }
 
     fn exactly(files: u64, bytes: u64) -> Count {

@@ -287,7 +287,7 @@ impl<T: Item> Output<'_, '_, T> {
     }
 
     async fn write(&mut self, page: Page<T>) -> Result<()> {
-        let (child, blobs) = self.edit.tree.seal(&page);
+        let (child, blobs) = self.edit.tree.seal(&page)?;
         if self.replaced.get(page.last()) == Some(&child.hash) {
             if page.level < self.edit.old.level {
                 self.changes.remove(page.last());

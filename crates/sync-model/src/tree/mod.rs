@@ -35,10 +35,10 @@ mod write;
 use std::{
     fmt,
     num::NonZeroUsize,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, OnceLock},
 };
 
-use larder_store_api::Listing;
+use larder_store_api::{Error, Kind, Listing, Result};
 use larder_store_engine::{Blobs, Hash};
 use lru::LruCache;
 use zeroize::Zeroizing;
@@ -51,8 +51,9 @@ pub use self::{
 };
 pub use crate::root::{MAX_LEVEL, Root};
 use crate::{
-    keys::{ReadKey, derive},
-    seal::{file::FileKey, page::PageKeys},
+    keyring::{EpochKeys, Keyring},
+    keys::derive,
+    seal::file::FileKey,
 };
 
 /// The operation of errors about malformed pages: their author is at fault, not the store.
@@ -90,19 +91,20 @@ pub struct Named {
     pub entry: FileEntry,
 }
 
-/// Reads and writes trees in a store, with a group's read key. A cheap handle.
+/// Reads and writes trees in a store, with the keys of a group. A cheap handle.
 ///
 /// It has a cache of opened pages, so use one for many calls. A page that contradicts its place in the
 /// tree is [`Kind::Corrupt`](larder_store_api::Kind::Corrupt), a missing one
 /// [`Kind::NotFound`](larder_store_api::Kind::NotFound), one of another epoch
 /// [`Kind::Denied`](larder_store_api::Kind::Denied).
 #[derive(Clone)]
-pub struct Tree(Arc<Inner>);
+pub struct Tree(Arc<Inner>, Option<Arc<EpochKeys>>);
 
 struct Inner {
     blobs: Blobs,
-    keys: PageKeys,
-    boundary: Zeroizing<[u8; 32]>,
+    keys: Keyring,
+    /// Follows from the first epoch of the group: names then make the same pages in all epochs.
+    boundary: OnceLock<Zeroizing<[u8; 32]>>,
     pages: Mutex<Pages>,
 }
 
@@ -134,17 +136,26 @@ impl fmt::Debug for Tree {
 }
 
 impl Tree {
-    /// Returns a handle for the trees in `blobs` that this key opens.
-    pub fn new(blobs: Blobs, read: &ReadKey) -> Self {
-        Self(Arc::new(Inner {
+    /// Returns a handle for the trees in `blobs` that these keys open. It seals under the epoch that they seal under
+    /// now, if there is one.
+    pub fn new(blobs: Blobs, keys: Keyring) -> Self {
+        let seals = keys.sealing().ok();
+        let inner = Inner {
             blobs,
-            keys: PageKeys::new(read),
-            boundary: derive(read, BOUNDARY_CONTEXT),
+            keys,
+            boundary: OnceLock::new(),
             pages: Mutex::new(Pages {
                 leaves: LruCache::new(CACHED_LEAVES),
                 inner: LruCache::new(CACHED_INNER),
             }),
-        }))
+        };
+        Self(Arc::new(inner), seals)
+    }
+
+    /// Returns a handle to the same trees that seals under this epoch.
+    #[must_use]
+    pub fn sealing(&self, epoch: Arc<EpochKeys>) -> Self {
+        Self(Arc::clone(&self.0), Some(epoch))
     }
 
     /// Returns the store of the trees.
@@ -156,5 +167,25 @@ impl Tree {
     pub fn list(&self, root: Root, prefix: &str, after: Option<&Name>) -> Listing<Named> {
         self.clone()
             .list_from(root, prefix.to_owned(), after.cloned())
+    }
+
+    /// Returns the key that says where pages end.
+    fn boundary(&self) -> Result<&[u8; 32]> {
+        if let Some(known) = self.0.boundary.get() {
+            return Ok(known);
+        }
+        let first = self.0.keys.first().ok_or_else(|| {
+            let message = "the keys of the group's first epoch are not here yet";
+            Error::new(Kind::Unavailable, "sync.tree.edit", message)
+        })?;
+        let boundary = derive(first.read()?, BOUNDARY_CONTEXT);
+        Ok(self.0.boundary.get_or_init(|| boundary))
+    }
+
+    fn seals(&self) -> Result<&EpochKeys> {
+        self.1.as_deref().ok_or_else(|| {
+            let message = "there is no key under which pages may be sealed";
+            Error::new(Kind::Unavailable, "sync.tree.edit", message)
+        })
     }
 }

@@ -169,7 +169,7 @@ impl Tree {
             return Err(corrupt(hash, "the page is empty"));
         };
         let sealed = limited(&self.0.blobs, *first, MAX_PAGE_LEN + OVERHEAD).await?;
-        let opened = self.0.keys.open(&sealed);
+        let opened = self.0.keys.open_page(&sealed);
         let page = opened.and_then(|plain| Page::decode(&plain, level, links));
         page.map_err(|error| match error.kind() {
             Kind::Invalid => corrupt(hash, "the page cannot be read").because(error),

@@ -49,7 +49,7 @@ impl<'a, T: Item> Builder<'a, T> {
         let ends = count >= MIN_ITEMS
             && (count >= MAX_ITEMS
                 || self.len >= FULL_LEN
-                || self.tree.says_end(self.level, &name));
+                || self.tree.says_end(self.level, &name)?);
         if self.items.is_empty() {
             self.items.reserve(2 * MIN_ITEMS);
         }
@@ -74,23 +74,23 @@ impl<'a, T: Item> Builder<'a, T> {
 impl Tree {
     /// Returns true if the hash of a name says that a page may end after it. The hash is keyed, so that
     /// choosing the names of files does not allow anyone to make pages long.
-    fn says_end(&self, level: u8, name: &Name) -> bool {
+    fn says_end(&self, level: u8, name: &Name) -> Result<bool> {
         let text = [&[level], name.as_str().as_bytes()].concat();
-        let hash = blake3::keyed_hash(&self.0.boundary, &text);
+        let hash = blake3::keyed_hash(self.boundary()?, &text);
         let first = hash.as_bytes().first_chunk().expect("a hash has 32 bytes");
-        u32::from_be_bytes(*first) % ONE_IN == 0
+        Ok(u32::from_be_bytes(*first) % ONE_IN == 0)
     }
 
     /// Returns the two blobs of a page, and the item that represents it in the page above.
-    pub(super) fn seal<T: Item>(&self, page: &Page<T>) -> (Child, [Hashed; 2]) {
-        let sealed = Hashed::new(self.0.keys.seal(&page.encode()));
+    pub(super) fn seal<T: Item>(&self, page: &Page<T>) -> Result<(Child, [Hashed; 2])> {
+        let sealed = Hashed::new(self.seals()?.pages()?.seal(&page.encode()));
         let sequence = Hashed::new(page.sequence(sealed.hash()));
         let child = Child {
             hash: sequence.hash(),
             files: page.files,
             bytes: page.bytes,
         };
-        (child, [sealed, sequence])
+        Ok((child, [sealed, sequence]))
     }
 }
 

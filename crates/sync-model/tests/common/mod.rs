@@ -7,6 +7,7 @@ use futures_util::TryStreamExt;
 use larder_store_engine::{Blobs, Hash};
 use larder_store_testkit::MemoryStore;
 use larder_sync_model::{
+    keyring::Keyring,
     keys::ReadKey,
     seal::file::FileKey,
     tree::{FileEntry, Name, Root, Tree},
@@ -24,7 +25,7 @@ pub async fn blobs() -> Blobs {
 }
 
 pub async fn tree() -> Tree {
-    Tree::new(blobs().await, &key())
+    Tree::new(blobs().await, Keyring::of_read(key()))
 }
 
 pub fn name(text: &str) -> Name {

@@ -2,7 +2,7 @@
 
 use super::*;
 use larder_store_engine::{Blobs, Source};
-use larder_sync_model::{keys::ReadKey, seal::page::PageKeys};
+use larder_sync_model::{keyring::Keyring, keys::ReadKey, seal::page::PageKeys};
 
 /// Returns the hashes of a sequence.
 async fn sequence_of(blobs: &Blobs, hash: Hash) -> Vec<Hash> {
@@ -59,7 +59,7 @@ async fn a_root_that_says_something_else_is_refused() {
         other(|root| root.hash = Hash::EMPTY),
     ] {
         fails(
-            &Tree::new(tree.blobs().clone(), &key()),
+            &Tree::new(tree.blobs().clone(), Keyring::of_read(key())),
             root,
             Kind::Corrupt,
         )
@@ -76,7 +76,7 @@ async fn a_root_that_says_something_else_is_refused() {
 async fn another_key_opens_no_page() {
     let tree = tree().await;
     let root = build(&tree, many(1000)).await.root;
-    let with = |key| Tree::new(tree.blobs().clone(), &key);
+    let with = |key| Tree::new(tree.blobs().clone(), Keyring::of_read(key));
     fails(&with(ReadKey::from_bytes([8; 32], 0)), root, Kind::Corrupt).await;
     fails(&with(ReadKey::from_bytes([7; 32], 1)), root, Kind::Denied).await;
 }
@@ -95,7 +95,7 @@ async fn a_sequence_that_is_none_is_refused() {
     long.resize(514, good[1]);
     for hashes in [&good[..1], &good[1..], &good[..20], &swapped, &page, &long] {
         let hash = add_sequence(blobs, hashes).await;
-        let fresh = Tree::new(blobs.clone(), &key());
+        let fresh = Tree::new(blobs.clone(), Keyring::of_read(key()));
         if hashes == &good[1..] {
             // A file in the place of the page; its blob is not here.
             fails(&fresh, Root { hash, ..root }, Kind::NotFound).await;
@@ -168,7 +168,7 @@ async fn what_is_not_here_is_missing_and_not_left_out() {
     let root = build(&tree, many(5000)).await.root;
     let below = sequence_of(tree.blobs(), root.hash).await;
     tree.blobs().delete(vec![below[5]]).await.unwrap();
-    let fresh = Tree::new(tree.blobs().clone(), &key());
+    let fresh = Tree::new(tree.blobs().clone(), Keyring::of_read(key()));
     let found: Vec<Result<_>> = fresh.list(root, "", None).collect().await;
     let (last, before) = found.split_last().unwrap();
     assert_eq!(last.as_ref().unwrap_err().kind(), Kind::NotFound);

@@ -17,7 +17,10 @@ use common::{Files, contents, entry, key, many, name, tree};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use larder_store_api::{Kind, Result};
 use larder_store_engine::{Hash, TagName};
-use larder_sync_model::tree::{Difference, Edited, FileEntry, Name, Named, Root, Tree};
+use larder_sync_model::{
+    keyring::Keyring,
+    tree::{Difference, Edited, FileEntry, Name, Named, Root, Tree},
+};
 use proptest::{collection::vec, prelude::*};
 
 type Change = (Name, Option<FileEntry>);
@@ -89,7 +92,7 @@ proptest! {
                 assert_eq!(root.bytes, model.values().map(|e| e.size).sum::<u64>());
                 assert_eq!(contents(&tree, root).await, model);
                 // Built from scratch, by a tree with an empty cache.
-                let fresh = Tree::new(tree.blobs().clone(), &key());
+                let fresh = Tree::new(tree.blobs().clone(), Keyring::of_read(key()));
                 assert_eq!(build(&fresh, model.clone()).await.root, root);
                 let mut expected = BTreeMap::new();
                 for name in before.1.keys().chain(model.keys()) {
@@ -270,7 +273,7 @@ async fn a_tag_keeps_a_tree_and_its_files() {
     let collected = blobs.collect(later()).await.unwrap();
     // The old leaf and the pages above it, with their sequences, and the file.
     assert_eq!(collected.deleted, 2 * second.pages + 1);
-    let fresh = Tree::new(blobs.clone(), &key());
+    let fresh = Tree::new(blobs.clone(), Keyring::of_read(key()));
     files.remove(&name("7"));
     assert_eq!(contents(&fresh, second.root).await, files);
     for file in files.values() {
@@ -300,7 +303,7 @@ async fn an_edit_beside_collections_loses_nothing() {
         let changes = many(3000).skip(i as usize).step_by(97);
         let changes = changes.map(|(name, _)| (name, Some(entry(i)))).collect();
         edited = tree.edit(edited.root, changes).await.unwrap();
-        let fresh = Tree::new(tree.blobs().clone(), &key());
+        let fresh = Tree::new(tree.blobs().clone(), Keyring::of_read(key()));
         assert_eq!(contents(&fresh, edited.root).await.len(), 3000);
     }
     collecting.abort();

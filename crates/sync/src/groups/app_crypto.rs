@@ -24,8 +24,8 @@ impl Group {
     ///
     /// ```
     /// # use larder_sync::groups::{AppContext, Group};
-    /// # fn example(group: &Group) -> larder_store_api::Result<()> {
-    /// let sealed = group.encrypt("see you at the lake", AppContext::new("chat/v1"))?;
+    /// # async fn example(group: &Group) -> larder_store_api::Result<()> {
+    /// let sealed = group.encrypt("see you at the lake", AppContext::new("chat/v1")).await?;
     /// assert_eq!(group.decrypt(&sealed, AppContext::new("chat/v1"))?, "see you at the lake");
     /// # Ok(())
     /// # }
@@ -33,10 +33,12 @@ impl Group {
     ///
     /// # Errors
     /// [`Kind::Denied`](larder_store_api::Kind::Denied) to a replica,
-    /// [`Kind::TooLarge`](larder_store_api::Kind::TooLarge) for more.
-    pub fn encrypt(&self, plain: impl AsRef<[u8]>, context: AppContext<'_>) -> Result<Bytes> {
-        let read = self.read_key("sync.group.encrypt")?;
-        seal_app(read, self.id(), context.0, plain.as_ref())
+    /// [`Kind::TooLarge`](larder_store_api::Kind::TooLarge) for more,
+    /// [`Kind::Unavailable`](larder_store_api::Kind::Unavailable) if somebody was removed and this device may make no new
+    /// key.
+    pub async fn encrypt(&self, plain: impl AsRef<[u8]>, context: AppContext<'_>) -> Result<Bytes> {
+        let keys = self.sealing("sync.group.encrypt").await?;
+        seal_app(keys.read()?, self.id(), context.0, plain.as_ref())
     }
 
     /// Opens what [`encrypt`](Self::encrypt) has sealed.
@@ -47,7 +49,9 @@ impl Group {
     /// another context, or changed; [`Kind::Invalid`](larder_store_api::Kind::Invalid) and
     /// [`Kind::TooLarge`](larder_store_api::Kind::TooLarge) if they cannot be sealed data.
     pub fn decrypt(&self, sealed: impl AsRef<[u8]>, context: AppContext<'_>) -> Result<Bytes> {
-        let read = self.read_key("sync.group.decrypt")?;
-        open_app(read, self.id(), context.0, sealed.as_ref())
+        self.check_reads("sync.group.decrypt")?;
+        let sealed = sealed.as_ref();
+        self.keyring()
+            .open_read(sealed, |key| open_app(key, self.id(), context.0, sealed))
     }
 }

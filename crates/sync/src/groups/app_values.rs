@@ -1,30 +1,42 @@
-//! Small values that the whole group shares, in its own record: who may write the group writes them,
-//! who may read it reads them, and they come to everybody as its members do.
+//! Small values that the whole group shares. Each device that may write has a record of its own for them; of what
+//! several wrote, the value with the greatest number counts. Who may read the group reads them.
+
+use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use larder_store_api::{
-    Error, Freshness, Kind, PublicKey, Put, PutRecord, RecordStore, Result, SeqExpect, Signed, Slot,
+    Error, Freshness, Kind, PublicKey, PutRecord, RecordId, RecordStore, Result, SeqExpect, Signed,
+    Slot,
 };
 
 use super::Group;
 use crate::{
     keys::ReadKey,
-    records::{APP_SLOTS, FIRST_APP, FIRST_MEMBER, open_app_value, open_member, seal_app_value},
+    membership::Rights,
+    records::{
+        self, APP_SLOTS, FIRST_APP, GROUP_NAME, MAX_NUMBER, VALUE_SLOTS, open_app_value,
+        open_group_name, seal_app_value, seal_group_name,
+    },
 };
-
-/// The number of times that a write without expectation is tried again after another write came
-/// first.
-const MAX_ATTEMPTS: usize = 64;
 
 const GET: &str = "sync.group.record_get";
 const PUT: &str = "sync.group.record_put";
 
-/// A value of a group's record.
+/// A value as one device wrote it.
+#[derive(Debug, Clone)]
+pub(super) struct Found {
+    pub(super) device: PublicKey,
+    pub(super) number: u64,
+    pub(super) signed: Signed,
+    content: Bytes,
+}
+
+/// A value that a group shares.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RecordValue {
     /// The value, never empty.
     pub value: Bytes,
-    /// Its sequence number.
+    /// Its number.
     pub seq: u64,
 }
 
@@ -33,7 +45,7 @@ pub struct RecordValue {
 pub enum RecordPut {
     /// It is durable, and goes to the other members.
     Published {
-        /// Its sequence number.
+        /// Its number.
         seq: u64,
     },
     /// Not written: there is something else than was expected.
@@ -44,41 +56,35 @@ pub enum RecordPut {
 }
 
 impl Group {
-    /// Returns the number of the app's values in the group's record; their slots count from 0. Each
+    /// Returns the number of the app's values in the group; their slots count from 0. Each
     /// has at most [`MAX_APP_VALUE_LEN`](crate::records::MAX_APP_VALUE_LEN) bytes.
     pub fn record_len(&self) -> u16 {
         APP_SLOTS
     }
 
-    /// A value of the group's record, the newest that has come here; `None` if the slot is empty.
+    /// A value that the group shares, the newest that has come here; `None` if the slot is empty.
     ///
     /// # Errors
-    /// [`Kind::Denied`] to a replica, and for a value of an epoch whose key is not held;
-    /// [`Kind::Invalid`] for a slot that there is not; [`Kind::Corrupt`] if the slot's content is
-    /// not a valid value, or is damaged.
+    /// [`Kind::Denied`] to a replica; [`Kind::Invalid`] for a slot that there is not.
     pub async fn record_get(&self, slot: u16) -> Result<Option<RecordValue>> {
         self.check_open(GET)?;
-        let read = self.read_key(GET)?;
+        self.check_reads(GET)?;
         let slot = app_slot(GET, slot)?;
-        let found = self.records().get(self.id(), slot, Freshness::Local);
-        match found.await? {
-            Some(signed) => self.open_value(read, slot, &signed),
-            None => Ok(None),
-        }
+        let found = self.newest_value(slot).await?;
+        Ok(found.and_then(value_of))
     }
 
-    /// Writes a value of the group's record; an empty one empties the slot. Durable when it returns.
+    /// Writes a value that the group shares; an empty one empties the slot. Durable when it returns.
     ///
     /// With [`SeqExpect::At`] it is written only where the value that is there has this number, with
     /// [`SeqExpect::Absent`] only where the slot is empty. That is as far as is known here: of what two
     /// members write before they have met, one stays, the same everywhere, and the other one's
-    /// [`Event`](super::Event) says that the record changed.
+    /// [`Event`](super::Event) says that the value changed.
     ///
     /// # Errors
-    /// [`Kind::Denied`] without write access to the group's record; [`Kind::TooLarge`] for a value
+    /// [`Kind::Denied`] if this device may not write; [`Kind::TooLarge`] for a value
     /// over [`MAX_APP_VALUE_LEN`](crate::records::MAX_APP_VALUE_LEN); [`Kind::Invalid`] for a slot that there
-    /// is not; [`Kind::Corrupt`] if something is expected and the slot's content is not a valid value, and if it is
-    /// damaged, until a member heals it; [`Kind::Unavailable`] if others kept coming first.
+    /// is not.
     pub async fn record_put(
         &self,
         slot: u16,
@@ -86,96 +92,186 @@ impl Group {
         expect: SeqExpect,
     ) -> Result<RecordPut> {
         let _open = self.enter(PUT)?;
-        let (writer, read) = (self.writer(PUT)?, self.read_key(PUT)?);
+        self.demand(PUT, Rights::WRITE)?;
         let slot = app_slot(PUT, slot)?;
-        for _ in 0..MAX_ATTEMPTS {
-            let found = self.records().get(self.id(), slot, Freshness::Local);
-            let found = found.await?;
-            if expect != SeqExpect::Any {
-                let current = match &found {
-                    Some(signed) => self.open_value(read, slot, signed)?,
-                    None => None,
-                };
-                let is_expected = match (expect, &current) {
-                    (SeqExpect::At(seq), Some(current)) => current.seq == seq,
-                    (SeqExpect::At(_), None) => false,
-                    (_, current) => current.is_none(),
-                };
-                if !is_expected {
-                    return Ok(RecordPut::Superseded { current });
-                }
-            }
-            if let Some(signed) = &found
-                && let Some(repo) = self.member_in(slot, signed)
-            {
-                self.name_elsewhere(repo).await?;
-            }
-            let write = PutRecord::Write {
-                value: seal_app_value(read, self.id(), slot, value)?,
-                writer: writer.clone(),
-                // Replaces the value that was looked at, and no later one.
-                expect: found.map_or(SeqExpect::Absent, |signed| SeqExpect::At(signed.seq)),
-            };
-            match self.records().put(self.id(), slot, write).await? {
-                Put::Published { seq } | Put::Queued { seq } => {
-                    self.record_changed(None, slot);
-                    return Ok(RecordPut::Published { seq });
-                }
-                Put::Superseded { .. } => {}
-            }
-        }
-        let message = "others wrote the value first, again and again";
-        Err(Error::new(Kind::Unavailable, PUT, message)
-            .with("group", self.id())
-            .with("slot", slot))
+        let put = self.put_value_if(PUT, slot, Some(expect), |key, id, number| {
+            seal_app_value(key, id, slot, number, value)
+        });
+        put.await
     }
 
-    fn open_value(
+    /// Writes a value of ours with the next number.
+    pub(super) async fn put_value(
         &self,
-        read: &ReadKey,
+        operation: &'static str,
         slot: Slot,
-        signed: &Signed,
-    ) -> Result<Option<RecordValue>> {
-        match open_app_value(read, self.id(), slot, &signed.value) {
-            Ok(value) if value.is_empty() => Ok(None),
-            Ok(value) => Ok(Some(RecordValue {
-                value,
-                seq: signed.seq,
+        seal: impl Fn(&ReadKey, RecordId, u64) -> Result<Bytes>,
+    ) -> Result<RecordPut> {
+        self.put_value_if(operation, slot, None, seal).await
+    }
+
+    async fn put_value_if(
+        &self,
+        operation: &'static str,
+        slot: Slot,
+        expect: Option<SeqExpect>,
+        seal: impl Fn(&ReadKey, RecordId, u64) -> Result<Bytes>,
+    ) -> Result<RecordPut> {
+        self.demand(operation, Rights::WRITE)?;
+        let keys = self.sealing(operation).await?;
+        let _one = self.numbering().await;
+        let newest = self.newest_value(slot).await?;
+        let last = newest.as_ref().map_or(0, |found| found.number);
+        let current = newest.and_then(value_of);
+        let is_expected = match (expect, &current) {
+            (None | Some(SeqExpect::Any), _) => true,
+            (Some(SeqExpect::At(seq)), Some(current)) => current.seq == seq,
+            (Some(SeqExpect::At(_)), None) => false,
+            (Some(SeqExpect::Absent), current) => current.is_none(),
+        };
+        if !is_expected {
+            return Ok(RecordPut::Superseded { current });
+        }
+        let number = last + 1;
+        if number > MAX_NUMBER {
+            let message = "the value was written more often than can be";
+            return Err(Error::new(Kind::Full, operation, message).with("group", self.id()));
+        }
+        self.put_numbered(slot, &keys, number, seal).await?;
+        Ok(RecordPut::Published { seq: number })
+    }
+
+    async fn put_numbered(
+        &self,
+        slot: Slot,
+        keys: &crate::keyring::EpochKeys,
+        number: u64,
+        seal: impl Fn(&ReadKey, RecordId, u64) -> Result<Bytes>,
+    ) -> Result<()> {
+        let record = records::values_record(self.id(), self.device());
+        let id = self.records().create(record).await?;
+        let write = PutRecord::Write {
+            value: seal(keys.read()?, id, number)?,
+            writer: self.device_secret(),
+            expect: SeqExpect::Any,
+        };
+        self.records().put(id, slot, write).await?;
+        self.value_changed(self.device(), slot);
+        Ok(())
+    }
+
+    /// The devices that may share values with the group now.
+    pub(crate) fn value_devices(&self) -> BTreeSet<PublicKey> {
+        let (state, now) = (self.state(), self.inner().now());
+        let members = state.members.iter();
+        let writers = members.filter(|(_, member)| member.rights(now).covers(Rights::WRITE));
+        writers.map(|(device, _)| *device).collect()
+    }
+
+    /// The value with the greatest number that a device wrote who may write; what cannot be opened counts as none.
+    pub(super) async fn newest_value(&self, slot: Slot) -> Result<Option<Found>> {
+        let mut newest: Option<Found> = None;
+        for device in self.value_devices() {
+            let Some(found) = self.value_by(device, slot).await? else {
+                continue;
+            };
+            let order = |found: &Found| (found.number, found.device);
+            if newest
+                .as_ref()
+                .is_none_or(|newest| order(&found) > order(newest))
+            {
+                newest = Some(found);
+            }
+        }
+        Ok(newest)
+    }
+
+    async fn value_by(&self, device: PublicKey, slot: Slot) -> Result<Option<Found>> {
+        let id = records::values_id(self.id(), device);
+        let found = self.records().get(id, slot, Freshness::Local).await;
+        let found = match found {
+            // Nothing of it has come yet.
+            Err(error) if error.kind() == Kind::NotFound => return Ok(None),
+            found => self.unless_damaged(id, slot, found)?,
+        };
+        let Some(signed) = found else {
+            return Ok(None);
+        };
+        let opened = self.keyring().open_read(&signed.value, |key| match slot {
+            GROUP_NAME => {
+                let (number, name) = open_group_name(key, id, &signed.value)?;
+                Ok((number, Bytes::from(name)))
+            }
+            _ => open_app_value(key, id, slot, &signed.value),
+        });
+        match opened {
+            Ok((number, content)) => Ok(Some(Found {
+                device,
+                number,
+                signed,
+                content,
             })),
-            // To the app that is an empty slot: writing there moves the member.
-            Err(_) if self.member_in(slot, signed).is_some() => Ok(None),
-            Err(error) if error.kind() == Kind::Denied => Err(error),
             Err(error) => {
-                let message = "the value in the record is not a valid sealed value";
-                Err(Error::new(Kind::Corrupt, GET, message)
-                    .with("group", self.id())
-                    .with("slot", slot)
-                    .because(error))
+                tracing::debug!(group = %self.id(), slot, %error, "a device shares what is no value");
+                Ok(None)
             }
         }
     }
 
-    /// The repo of a member who took one of the app's slots before they were the app's.
-    fn member_in(&self, slot: Slot, signed: &Signed) -> Option<PublicKey> {
-        open_member(self.keys().locate(), self.id(), slot, &signed.value).ok()
+    /// The values that count and that one of these devices wrote.
+    pub(super) async fn values_of(&self, devices: &BTreeSet<PublicKey>) -> Result<Vec<Taken>> {
+        let mut taken = Vec::new();
+        if !self.can_read() {
+            return Ok(taken);
+        }
+        for slot in 0..VALUE_SLOTS {
+            if let Some(found) = self.newest_value(slot).await?
+                && devices.contains(&found.device)
+            {
+                taken.push(Taken(slot, found));
+            }
+        }
+        Ok(taken)
     }
 
-    /// Names a repo in a slot that is a member's, unless it is there already.
-    async fn name_elsewhere(&self, repo: PublicKey) -> Result<()> {
-        let _one = self.naming().await;
-        let members = self.read_members(FIRST_MEMBER..FIRST_APP).await?;
-        match members.iter().any(|(_, key)| *key == repo) {
-            true => Ok(()),
-            false => self.name_repo(repo).await,
+    /// Writes values of others as ours, with their numbers: those who wrote them are out.
+    pub(super) async fn take_over(&self, values: Vec<Taken>) -> Result<()> {
+        if values.is_empty() || !self.can_write() {
+            return Ok(());
         }
+        let keys = self.sealing(PUT).await?;
+        let _one = self.numbering().await;
+        for Taken(slot, found) in values {
+            let seal = |key: &ReadKey, id, number| match slot {
+                GROUP_NAME => {
+                    let name = str::from_utf8(&found.content).unwrap_or_default();
+                    seal_group_name(key, id, number, name)
+                }
+                _ => seal_app_value(key, id, slot, number, &found.content),
+            };
+            self.put_numbered(slot, &keys, found.number, seal).await?;
+        }
+        Ok(())
     }
 }
 
-/// The slot of the group's record that is the app's slot with this number.
+/// A value to take over, with its slot.
+pub(super) struct Taken(Slot, Found);
+
+/// An emptied slot is like one that never had a value, except for its number.
+fn value_of(found: Found) -> Option<RecordValue> {
+    let value = found.content;
+    (!value.is_empty()).then_some(RecordValue {
+        value,
+        seq: found.number,
+    })
+}
+
+/// The slot of a record of values that is the app's slot with this number.
 fn app_slot(operation: &'static str, slot: u16) -> Result<Slot> {
     if slot < APP_SLOTS {
         return Ok(FIRST_APP + slot);
     }
-    let message = format!("an app has {APP_SLOTS} slots in a group's record");
+    let message = format!("an app has {APP_SLOTS} values in a group");
     Err(Error::new(Kind::Invalid, operation, message).with("slot", slot))
 }

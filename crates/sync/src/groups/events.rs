@@ -17,14 +17,16 @@ use super::{Groups, Policy};
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Event {
-    /// A record of a group: the group's own, or that of a repo in it.
+    /// A record of a group: that of a repo, or one in which a device shares values with the group.
     Changed {
         /// The group.
         group: RecordId,
         /// The record.
         record: RecordId,
-        /// The repo whose record it is; `None` for the group's own.
+        /// The repo whose record it is; `None` for values that the group shares.
         repo: Option<PublicKey>,
+        /// The repo, or the device that shares the value.
+        writer: PublicKey,
         /// The slot that has another value.
         slot: Slot,
     },
@@ -42,6 +44,51 @@ pub enum Event {
     },
     /// A group was created, joined or left.
     Groups,
+    /// More is known of who is in a group, and with which rights. Those that follow say what is new.
+    Members {
+        /// The group.
+        group: RecordId,
+    },
+    /// A device is a member from now on.
+    Joined {
+        /// The group.
+        group: RecordId,
+        /// The device.
+        device: PublicKey,
+    },
+    /// A device is not a member any more.
+    Removed {
+        /// The group.
+        group: RecordId,
+        /// The device.
+        device: PublicKey,
+        /// The person whose device it was.
+        owner: PublicKey,
+    },
+    /// This device is not a member any more; what it has stays.
+    RemovedHere {
+        /// The group.
+        group: RecordId,
+    },
+    /// Something that members said is void, because of a removal that they had not heard of.
+    Voided {
+        /// The group.
+        group: RecordId,
+        /// The number of operations.
+        operations: usize,
+    },
+    /// Keys of another epoch are here: what could not be opened before may open now.
+    Rekeyed {
+        /// The group.
+        group: RecordId,
+    },
+    /// More devices were let in with an invite than it is for, by members who had not heard of each other.
+    InviteOverused {
+        /// The group.
+        group: RecordId,
+        /// The key of the invite.
+        invite: PublicKey,
+    },
     /// The listener fell behind and missed events: look again at what matters.
     Resync,
 }

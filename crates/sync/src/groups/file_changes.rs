@@ -138,9 +138,7 @@ impl Watched {
                 self.due.insert(repo);
             }
             // A repo may be new in the group.
-            Event::Changed {
-                group, repo: None, ..
-            } if group == id => self.look_at_all().await?,
+            Event::Members { group } if group == id => self.look_at_all().await?,
             Event::Resync => self.look_at_all().await?,
             _ => {}
         }

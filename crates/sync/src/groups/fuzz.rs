@@ -1,16 +1,17 @@
 //! Entry points of the fuzzer for what a device remembers.
 
 use bytes::Bytes;
-use larder_store_api::{PublicKey, Secret};
+use larder_store_api::Secret;
 
 use super::{
     Policy,
     contacts::{decode_contact, encode_contact},
     local_state::{
-        decode_addresses, decode_keys, decode_named, decode_other, decode_promised,
-        encode_addresses, encode_keys, encode_other, encode_promised, named,
+        decode_addresses, decode_named, decode_other, decode_promised, encode_addresses,
+        encode_other, encode_promised, named,
     },
     local_trees::{decode_local, decode_settled, encode_local, encode_settled},
+    members::DeviceSecret,
 };
 
 /// Decodes stored facts about groups. The first byte chooses which; what is read is written as it
@@ -62,12 +63,11 @@ pub fn kept(bytes: &[u8]) {
             }
         }
         _ => {
-            // A reader's secret does not say which group it is of.
             let Ok(secret) = Secret::new(bytes) else {
                 return;
             };
-            if let Ok(keys) = decode_keys(PublicKey([9; 32]), &secret) {
-                let again = encode_keys(&keys).expect("they were read");
+            if let Ok(device) = DeviceSecret::decode(&secret) {
+                let again = device.encode().expect("it was read");
                 assert_eq!(again.expose(), bytes);
             }
         }

@@ -1,19 +1,20 @@
 //! The groups that this device remembers, in collections, and their keys, among the secrets.
 //!
 //! ```text
-//! sync/groups      group id [32]                  -> version u8 = 1 | group's key [32]
+//! sync/groups      group id [32]                  -> version u8 = 2
 //! sync/repos       group id [32] | repo id [32]   -> version u8 = 1 | repo's key [32]      ours
 //! sync/addresses   group id [32]                  -> version u8 = 1 | for each: length u16 | text
-//! sync/names       group id [32]                  -> its name by the invite, sealed as in its record
-//! sync/local, sync/damaged   how much of each repo is here (local.rs)
+//! sync/names       group id [32]                  -> its name by the invite, sealed with a key of this device
+//! sync/profiles    group id [32] | repo id [32]   -> our profile, sealed with a key of this device until it is told
+//! sync/ops, sync/boxes   operations of members (members/stored.rs)
+//! sync/local, sync/damaged   how much of each repo is here (local_trees.rs)
 //! sync/others      group id [32] | repo id [32]   -> version u8 = 1 | signed value (record_format)
 //!                                    the root of another device of ours, until its tree is here
 //! sync/promised    "until"                        -> version u8 = 1 | milliseconds since 1970, i64
 //!                                    until then something may be kept for others (leases.rs)
 //! sync/contacts    other devices that were met (contacts.rs)
-//! secret group/ID  version u8 = 1 | access u8 (1 write, 2 read, 3 replica) | epoch u32
-//!                  | secret [32]; or read key [32] | locate key [32]; or locate key [32]
-//!                  (the group's key is in the collection)
+//! secret group/ID  keys of this device (members/secret.rs)
+//! secret root/ID   the secret key of the group's root [32], where the group was made
 //! secret repo/ID   the repo's secret key [32]
 //! ```
 //!
@@ -23,16 +24,17 @@
 use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::TryStreamExt;
 use larder_store_api::{
-    CollectionId, Error, Kind, PublicKey, RecordId, Result, Secret, SecretKey, SecretName, Secrets,
-    Signed,
+    CollectionId, Edit, Error, Kind, PublicKey, RecordId, Result, Secret, SecretKey, SecretName,
+    Secrets, Signed,
 };
 use larder_store_engine::{Collections, record_format};
 use zeroize::Zeroizing;
 
-use super::Inner;
+use super::{Inner, members::DeviceSecret};
 use crate::{
     codec::Fields,
-    keys::{Access, GroupKeys, GroupSecret, LocateKey, ReadKey},
+    keys::ReadKey,
+    records::{open_group_name, seal_group_name},
 };
 
 const GROUPS: CollectionId = CollectionId::from_static("sync/groups");
@@ -43,15 +45,19 @@ const PROMISED: CollectionId = CollectionId::from_static("sync/promised");
 const UNTIL: &[u8] = b"until";
 const OTHERS: CollectionId = CollectionId::from_static("sync/others");
 const VERSION: u8 = 1;
-const WRITE: u8 = 1;
-const READ: u8 = 2;
-const REPLICA: u8 = 3;
+const GROUP_VERSION: u8 = 2;
+const PROFILES: CollectionId = CollectionId::from_static("sync/profiles");
+const ROOT_SECRET: &str = "root/";
 const GROUP_SECRET: &str = "group/";
 const REPO_SECRET: &str = "repo/";
 const OPEN: &str = "sync.open";
 
 fn group_secret(id: RecordId) -> Result<SecretName> {
     SecretName::new(format!("{GROUP_SECRET}{id}"))
+}
+
+fn root_secret(id: RecordId) -> Result<SecretName> {
+    SecretName::new(format!("{ROOT_SECRET}{id}"))
 }
 
 fn repo_secret(id: RecordId) -> Result<SecretName> {
@@ -79,51 +85,12 @@ fn missing(what: &'static str, id: RecordId) -> Error {
     Error::new(Kind::NotFound, OPEN, message).with(what, id)
 }
 
-pub(super) fn encode_keys(keys: &GroupKeys) -> Result<Secret> {
-    let (access, parts): (u8, [Option<&[u8; 32]>; 2]) = match keys.access() {
-        Access::Write { secret, .. } => (WRITE, [Some(secret.key().expose()), None]),
-        Access::Read { read, locate } => (READ, [Some(read.expose()), Some(locate.expose())]),
-        Access::Replica { locate } => (REPLICA, [Some(locate.expose()), None]),
-    };
-    let mut bytes = Zeroizing::new(Vec::with_capacity(70));
-    bytes.put_u8(VERSION);
-    bytes.put_u8(access);
-    bytes.put_u32(keys.epoch());
-    for part in parts.into_iter().flatten() {
-        bytes.put_slice(part);
-    }
-    Secret::new(bytes.as_slice())
-}
-
-pub(super) fn decode_keys(group: PublicKey, secret: &Secret) -> Result<GroupKeys> {
-    let mut fields = Fields::versioned(OPEN, VERSION, secret.expose())?;
-    let (access, epoch) = (fields.u8()?, fields.u32()?);
-    let first = Zeroizing::new(fields.take::<32>()?);
-    let keys = match access {
-        WRITE => {
-            let secret = GroupSecret::from_key(SecretKey::from_bytes(*first));
-            GroupKeys::write(secret, epoch)
-        }
-        READ => {
-            let second = Zeroizing::new(fields.take::<32>()?);
-            let (read, locate) = (
-                ReadKey::from_bytes(*first, epoch),
-                LocateKey::from_bytes(*second, epoch),
-            );
-            GroupKeys::read_only(group, read, locate)?
-        }
-        REPLICA => GroupKeys::replica(group, LocateKey::from_bytes(*first, epoch)),
-        other => {
-            let error = fields.invalid("the keys allow what is not known here");
-            return Err(error.with("access", other));
-        }
-    };
-    fields.end()?;
-    if keys.group() != group {
-        let message = "the secret is that of another group";
-        return Err(Error::new(Kind::Invalid, OPEN, message));
-    }
-    Ok(keys)
+fn secret_key(secret: &Secret) -> Result<SecretKey> {
+    let bytes = <[u8; 32]>::try_from(secret.expose());
+    let bytes = Zeroizing::new(bytes.map_err(|error| {
+        damaged(Error::new(Kind::Invalid, OPEN, "a stored secret is not a key").because(error))
+    })?);
+    Ok(SecretKey::from_bytes(*bytes))
 }
 
 pub(super) fn encode_addresses(all: &[String]) -> Bytes {
@@ -167,7 +134,7 @@ pub(super) fn decode_promised(value: &[u8]) -> Result<i64> {
 pub(super) async fn copy_keys(from: &dyn Secrets, to: &dyn Secrets) -> Result<u64> {
     let mut copied = 0;
     for name in from.list().await? {
-        let is_key = [GROUP_SECRET, REPO_SECRET]
+        let is_key = [GROUP_SECRET, ROOT_SECRET, REPO_SECRET]
             .iter()
             .any(|prefix| name.as_str().starts_with(prefix));
         if is_key
@@ -181,7 +148,6 @@ pub(super) async fn copy_keys(from: &dyn Secrets, to: &dyn Secrets) -> Result<u6
     Ok(copied)
 }
 
-/// The repos that this device writes, in all groups. Needs none of the keys.
 /// Lists the repos that this device writes, each with its group.
 pub(super) async fn our_repos(collections: &Collections) -> Result<Vec<(RecordId, RecordId)>> {
     let mut entries = collections.scan_range(REPOS, ..);
@@ -191,7 +157,8 @@ pub(super) async fn our_repos(collections: &Collections) -> Result<Vec<(RecordId
         let group = group
             .ok_or_else(|| damaged(Error::new(Kind::Corrupt, OPEN, "the key is too short")))?;
         let repo = decode_named(&entry.value).map_err(damaged)?;
-        repos.push((RecordId(group), crate::records::repo_id(repo)));
+        let group = RecordId(group);
+        repos.push((group, crate::records::repo_id(group, repo)));
     }
     Ok(repos)
 }
@@ -213,29 +180,88 @@ pub(super) fn decode_other(value: &Bytes) -> Result<Signed> {
 }
 
 impl Inner {
-    /// The keys of all groups.
-    pub(super) async fn load_groups(&self) -> Result<Vec<GroupKeys>> {
+    /// All groups, with the secrets of this device in them.
+    pub(super) async fn load_groups(&self) -> Result<Vec<(RecordId, DeviceSecret)>> {
         let mut entries = self.collections.scan_range(GROUPS, ..);
         let mut groups = Vec::new();
         while let Some(entry) = entries.try_next().await? {
-            let group = decode_named(&entry.value).map_err(damaged)?;
-            let id = crate::records::group_id(group);
+            let id = <[u8; 32]>::try_from(&*entry.key);
+            let id = RecordId(id.map_err(|error| {
+                let message = "the id of a group is too short";
+                damaged(Error::new(Kind::Invalid, OPEN, message).because(error))
+            })?);
             let secret = self.secrets.get(group_secret(id)?).await?;
             let secret = secret.ok_or_else(|| missing("group", id))?;
-            groups.push(decode_keys(group, &secret).map_err(damaged)?);
+            let decoded = DeviceSecret::decode(&secret);
+            groups.push((
+                id,
+                decoded.map_err(|error| match error.kind() {
+                    Kind::Unsupported => error.with("group", id),
+                    _ => damaged(error),
+                })?,
+            ));
         }
         Ok(groups)
     }
 
-    pub(super) async fn keep_group(&self, keys: &GroupKeys) -> Result<()> {
-        let id = keys.id();
-        self.secrets
-            .put(group_secret(id)?, encode_keys(keys)?)
-            .await?;
+    pub(super) async fn keep_device(&self, id: RecordId, secret: &Secret) -> Result<()> {
+        self.secrets.put(group_secret(id)?, secret.clone()).await
+    }
+
+    /// The edit that [`keep_group`](Self::keep_group) makes.
+    pub(super) fn group_edit(id: RecordId) -> Edit {
+        Edit::put(GROUPS, Bytes::copy_from_slice(&id.0), vec![GROUP_VERSION])
+    }
+
+    pub(super) async fn keep_group(&self, id: RecordId, secret: &DeviceSecret) -> Result<()> {
+        self.keep_device(id, &secret.encode()?).await?;
         let key = Bytes::copy_from_slice(&id.0);
         self.collections
-            .put(GROUPS, key, named(keys.group()))
+            .put(GROUPS, key, vec![GROUP_VERSION])
             .await?;
+        Ok(())
+    }
+
+    /// Returns the secret of a group's root, if it is here.
+    pub(crate) async fn root_secret(&self, id: RecordId) -> Result<Option<SecretKey>> {
+        let secret = self.secrets.get(root_secret(id)?).await?;
+        secret.as_ref().map(secret_key).transpose()
+    }
+
+    pub(super) async fn keep_root(&self, id: RecordId, root: &SecretKey) -> Result<()> {
+        let secret = Secret::new(root.expose().as_slice())?;
+        self.secrets.put(root_secret(id)?, secret).await
+    }
+
+    pub(super) async fn forget_root(&self, id: RecordId) -> Result<()> {
+        self.secrets.delete(root_secret(id)?).await
+    }
+
+    /// Returns the profile of a repo of ours that was not told yet.
+    pub(super) async fn load_profile(
+        &self,
+        group: RecordId,
+        repo: RecordId,
+    ) -> Result<Option<Bytes>> {
+        let key = [group.0, repo.0].concat();
+        let entry = self.collections.get(PROFILES, key).await?;
+        Ok(entry.map(|entry| entry.value))
+    }
+
+    pub(super) async fn keep_profile(
+        &self,
+        group: RecordId,
+        repo: RecordId,
+        sealed: Bytes,
+    ) -> Result<()> {
+        let key = [group.0, repo.0].concat();
+        self.collections.put(PROFILES, key, sealed).await?;
+        Ok(())
+    }
+
+    pub(super) async fn forget_profile(&self, group: RecordId, repo: RecordId) -> Result<()> {
+        let key = [group.0, repo.0].concat();
+        self.collections.delete(PROFILES, key).await?;
         Ok(())
     }
 
@@ -245,6 +271,7 @@ impl Inner {
             self.forget_other(id, repo).await?;
             let key = [id.0, repo.0].concat();
             self.collections.delete(REPOS, key).await?;
+            self.forget_profile(id, repo).await?;
             self.secrets.delete(repo_secret(repo)?).await?;
         }
         self.forget_wants(id).await?;
@@ -252,7 +279,9 @@ impl Inner {
         self.collections.delete(ADDRESSES, key.clone()).await?;
         self.collections.delete(NAMES, key.clone()).await?;
         self.forget_contacts(id).await?;
+        self.forget_ops(id).await?;
         self.collections.delete(GROUPS, key).await?;
+        self.forget_root(id).await?;
         self.secrets.delete(group_secret(id)?).await
     }
 
@@ -272,13 +301,15 @@ impl Inner {
         Ok(())
     }
 
-    /// Returns the name that an invite gave to a group, sealed as in the group's record.
-    pub(super) async fn load_name(&self, group: RecordId) -> Result<Option<Bytes>> {
+    /// Returns the name that an invite gave to a group; `None` too if it cannot be opened.
+    pub(super) async fn load_name(&self, group: RecordId, key: ReadKey) -> Result<Option<String>> {
         let entry = self.collections.get(NAMES, group.0.to_vec()).await?;
-        Ok(entry.map(|entry| entry.value))
+        let name = entry.and_then(|entry| open_group_name(&key, group, &entry.value).ok());
+        Ok(name.map(|(_, name)| name))
     }
 
-    pub(super) async fn keep_name(&self, group: RecordId, sealed: Bytes) -> Result<()> {
+    pub(super) async fn keep_name(&self, group: RecordId, key: &ReadKey, name: &str) -> Result<()> {
+        let sealed = seal_group_name(key, group, 0, name)?;
         self.collections
             .put(NAMES, group.0.to_vec(), sealed)
             .await?;
@@ -292,15 +323,10 @@ impl Inner {
         let mut repos = Vec::new();
         while let Some(entry) = entries.try_next().await? {
             let repo = decode_named(&entry.value).map_err(damaged)?;
-            let id = crate::records::repo_id(repo);
+            let id = crate::records::repo_id(group, repo);
             let secret = self.secrets.get(repo_secret(id)?).await?;
             let secret = secret.ok_or_else(|| missing("repo", id))?;
-            let bytes = Zeroizing::new(<[u8; 32]>::try_from(secret.expose()).map_err(|error| {
-                damaged(
-                    Error::new(Kind::Invalid, OPEN, "a stored secret is not a key").because(error),
-                )
-            })?);
-            repos.push((id, SecretKey::from_bytes(*bytes)));
+            repos.push((id, secret_key(&secret)?));
         }
         Ok(repos)
     }
@@ -311,7 +337,7 @@ impl Inner {
         repo: PublicKey,
         secret: &SecretKey,
     ) -> Result<()> {
-        let id = crate::records::repo_id(repo);
+        let id = crate::records::repo_id(group, repo);
         let bytes = Secret::new(secret.expose().as_slice())?;
         self.secrets.put(repo_secret(id)?, bytes).await?;
         let key = [group.0, id.0].concat();
@@ -366,34 +392,8 @@ impl Inner {
 mod tests {
     use super::*;
 
-    fn all() -> [GroupKeys; 3] {
-        let secret = GroupSecret::from_key(SecretKey::from_bytes([7; 32]));
-        let write = GroupKeys::write(secret, 3);
-        let read = write.to_read_only().expect("it can read");
-        let replica = write.to_replica();
-        [write, read, replica]
-    }
-
-    #[test]
-    fn keys_are_kept_as_they_were() {
-        for keys in all() {
-            let secret = encode_keys(&keys).unwrap();
-            assert!(decode_keys(keys.group(), &secret).unwrap() == keys);
-            for len in 0..secret.expose().len() {
-                let cut = Secret::new(&secret.expose()[..len]).unwrap();
-                let error = decode_keys(keys.group(), &cut).unwrap_err();
-                assert_eq!(error.kind(), Kind::Invalid, "{len} bytes");
-                assert_eq!(error.message(), "the bytes end too early", "{len} bytes");
-            }
-        }
-    }
-
     #[test]
     fn the_layout_stays() {
-        let lens = all().map(|keys| encode_keys(&keys).unwrap().expose().to_vec());
-        assert_eq!(lens.each_ref().map(Vec::len), [38, 70, 38]);
-        assert_eq!(lens[0][..6], [1, 1, 0, 0, 0, 3]);
-        assert_eq!(lens[0][6..], [7; 32]);
         let key = PublicKey([9; 32]);
         assert_eq!(decode_named(&named(key)).unwrap(), key);
         let at = ["mem://a".to_owned(), "ü".to_owned()];
@@ -407,7 +407,6 @@ mod tests {
         };
         let bytes = encode_other(&signed).unwrap();
         let mut cases: Vec<&[u8]> = vec![&named, &at, &bytes];
-        cases.extend(lens.iter().map(|secret| &secret[..]));
         let promised = encode_promised(1_700_000_000_000);
         assert_eq!(decode_promised(&promised).unwrap(), 1_700_000_000_000);
         cases.push(&promised);

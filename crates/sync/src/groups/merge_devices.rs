@@ -51,8 +51,7 @@ impl Repo {
     }
 
     pub(super) fn open_root(&self, signed: Signed) -> Result<SignedRoot> {
-        let locate = self.0.group.keys().locate();
-        let root = RepoRoot::open(locate, self.id(), &signed.value)?;
+        let root = self.open_value(&signed.value)?;
         Ok(SignedRoot { signed, root })
     }
 
@@ -147,7 +146,7 @@ impl Repo {
         }
         self.keep_both(&turn).await?;
         // Also where ours stays, which the peers are then told.
-        group.record_changed(Some(self.key()), REPO_ROOT);
+        group.record_changed(self.key(), REPO_ROOT);
         Ok(())
     }
 
@@ -169,7 +168,8 @@ impl Repo {
         };
         let group = &self.0.group;
         let next = newer.root.merged(&older.root, root, group.inner().now());
-        let value = next.seal(group.keys().locate(), self.id())?;
+        let keys = group.sealing(MERGE).await?;
+        let value = next.seal(keys.locate(), self.id())?;
         let seq = newer.signed.seq.checked_add(1).ok_or_else(|| {
             let message = "the root has the greatest sequence number";
             Error::new(Kind::TooLarge, MERGE, message).with("repo", self.key())
@@ -180,7 +180,8 @@ impl Repo {
     /// Merges two trees, from the newest one that both were made from and that is still here. Gives
     /// a root that is kept.
     async fn merge(&self, ours: &RepoRoot, theirs: &RepoRoot) -> Result<Root> {
-        let tree = self.0.group.tree(MERGE)?;
+        let group = &self.0.group;
+        let tree = group.tree(MERGE)?.sealing(group.sealing(MERGE).await?);
         let gone = |error: &Error| matches!(error.kind(), Kind::NotFound | Kind::Corrupt);
         for base in ours.common(theirs) {
             let merged = async {
@@ -230,7 +231,7 @@ impl Repo {
             }
             // A slot cannot be emptied. What the others have comes back with the next comparing.
             records.forget(self.id()).await?;
-            records.create(repo_record(self.key())).await?;
+            records.create(repo_record(group.id(), self.key())).await?;
         }
         group.inner().forget_local(self.id()).await
     }

@@ -16,6 +16,7 @@ pub(crate) mod fuzz;
 mod group;
 mod local_state;
 pub(crate) mod local_trees;
+pub(crate) mod members;
 mod merge_devices;
 pub(crate) mod missing;
 mod own_trees;
@@ -33,12 +34,11 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use larder_store_api::{Error, Kind, PublicKey, RecordId, RecordStore, Result, SecretKey, Secrets};
-use larder_store_engine::{Blobs, Collections, Records};
+use larder_store_api::{Error, Kind, PublicKey, RecordId, Result, SecretKey, Secrets};
+use larder_store_engine::{Blobs, Collections, Records, public_key};
 use tokio::sync::broadcast;
 
-#[cfg(test)]
-pub(crate) use self::group::first_slot;
+use self::members::{DeviceSecret, Roster};
 pub use self::{
     app_crypto::AppContext,
     app_values::{RecordPut, RecordValue},
@@ -47,6 +47,9 @@ pub use self::{
     file_changes::{FileChanges, FilesChanged, MAX_CHANGED_FILES},
     files::{Staged, WriteOptions, Written},
     group::{Group, Member},
+    members::{
+        InviteOptions, LogEntry, OpenInvite, Person, PersonDevice, Removal, Removed, Standing,
+    },
     missing::{Missing, MissingFile, RepoState},
     own_trees::OwnTrees,
     policy::MAX_PINNED,
@@ -56,9 +59,8 @@ pub use self::{
 pub use crate::tree::wants::{MAX_PREFIXES, Policy};
 pub(crate) use crate::tree::wants::{Wants, WantsDigest};
 use crate::{
-    invite::{Invite, MAX_ADDRESSES},
-    keys::{GroupKeys, GroupSecret},
-    records::{self, GROUP_NAME, seal_group_name},
+    invite::{Invite, InviteKind, MAX_ADDRESSES},
+    records,
 };
 
 /// The number of changes that a listener may lag behind before it is told that it missed some.
@@ -211,103 +213,110 @@ impl Groups {
             damaged: damaged::Damaged::default(),
         };
         let groups = Self(Arc::new(inner), Arc::default());
-        for keys in groups.0.load_groups().await? {
-            groups.add(keys).await?;
+        for (id, secret) in groups.0.load_groups().await? {
+            groups.add(id, secret).await?;
         }
         Ok(groups)
     }
 
-    async fn add(&self, keys: GroupKeys) -> Result<Group> {
-        let record = records::group_record(keys.group());
-        self.0.records.create(record).await?;
-        let ours = self.0.load_repos(keys.id()).await?;
-        let addresses = self.0.load_addresses(keys.id()).await?;
-        let group = Group::new(
-            Arc::clone(&self.0),
-            keys.clone(),
-            ours,
-            addresses,
-            self.group(keys.id()).as_ref(),
-        );
+    async fn add(&self, id: RecordId, secret: DeviceSecret) -> Result<Group> {
+        let roster = Roster::load(&self.0, id, secret).await?;
+        let ours = self.0.load_repos(id).await?;
+        let addresses = self.0.load_addresses(id).await?;
+        let group = Group::new(Arc::clone(&self.0), id, roster, ours, addresses);
         for repo in group.ours().await? {
             repo.adopt().await?;
         }
-        group.name_ours().await?;
+        // What a crash left out.
+        group.publish_repos().await?;
         self.known().insert(group.id(), group.clone());
         self.0.tell(Event::Groups);
         Ok(group)
     }
 
-    /// Makes a group with this name. Durable when it returns.
+    /// Makes a group with this name. Durable when it returns. The [way back](Group::recovery) into it is here.
     ///
     /// # Errors
     /// [`Kind::TooLarge`] for a name over [`MAX_LABEL_LEN`](records::MAX_LABEL_LEN).
     pub async fn create_group(&self, name: &str) -> Result<Group> {
-        let _open = self.0.gate.enter("sync.create")?;
+        const OPERATION: &str = "sync.create";
+        let _open = self.0.gate.enter(OPERATION)?;
         let _one = self.0.joining.lock().await;
-        let keys = GroupKeys::write(GroupSecret::generate()?, 0);
-        let read = keys.read().expect("these keys may do everything");
-        let name = seal_group_name(read, keys.id(), name)?;
-        self.0.keep_group(&keys).await?;
-        let group = self.add(keys).await?;
-        group.put_slot(GROUP_NAME, name).await?;
+        if name.len() > records::MAX_LABEL_LEN {
+            let message = format!("a name has at most {} bytes", records::MAX_LABEL_LEN);
+            return Err(Error::new(Kind::TooLarge, OPERATION, message).with("len", name.len()));
+        }
+        let (id, secret) = members::found(&self.0).await?;
+        let group = self.add(id, secret).await?;
+        group.set_name(name).await?;
         Ok(group)
     }
 
-    /// Joins a group, which has the invite's name until its own arrives. Joining again adds what the invite
-    /// allows beyond what was allowed, and the repo that it brings. Durable when it returns.
+    /// Accepts an invite. This device is a member once it has met one that lets it in: see [`Group::standing`] and
+    /// [`Group::wait_for_standing`]. Until then the group has the invite's name. Joining again adds what the invite
+    /// allows beyond what was allowed, and the repos that it brings. Durable when it returns.
     ///
     /// # Errors
-    /// [`Kind::Conflict`] if the keys are of an epoch other than those known here.
+    /// The errors of the store and of the secrets.
     pub async fn join(&self, invite: &Invite) -> Result<Group> {
         const OPERATION: &str = "sync.join";
         let _open = self.0.gate.enter(OPERATION)?;
         let _one = self.0.joining.lock().await;
-        let known = self.group(invite.keys().id());
-        let keys = match &known {
-            None => invite.keys().clone(),
-            Some(known) if known.keys().epoch() != invite.keys().epoch() => {
-                let message = "the invite's keys are of another epoch than the group's";
-                return Err(Error::new(Kind::Conflict, OPERATION, message)
-                    .with("group", known.id())
-                    .with("epoch", invite.keys().epoch()));
+        let (id, known) = (invite.group(), self.group(invite.group()));
+        let group = match known {
+            Some(known) => known,
+            None => {
+                let secret = DeviceSecret::generate()?;
+                self.0.keep_group(id, &secret).await?;
+                self.add(id, secret).await?
             }
-            Some(known) => more(known.keys(), invite.keys()).clone(),
         };
-        self.0.keep_group(&keys).await?;
-        if let (Some(name), Some(read)) = (invite.name(), keys.read()) {
-            let sealed = seal_group_name(read, keys.id(), name)?;
-            self.0.keep_name(keys.id(), sealed).await?;
+        if invite.kind() == InviteKind::Recovery {
+            let root = SecretKey::from_bytes(*invite.seed().expose());
+            self.0.keep_root(id, &root).await?;
+        } else {
+            group.add_invite(invite.seed().clone()).await?;
         }
-        if let Some(secret) = invite.repo() {
-            let repo = larder_store_engine::public_key(secret);
-            let id = records::repo_id(repo);
+        if let Some(name) = invite.name() {
+            self.0.keep_name(id, &group.local_key(), name).await?;
+        }
+        for secret in invite.repos() {
+            let repo = public_key(secret);
+            let of_repo = records::repo_id(id, repo);
             // Its record may be here, and its tree not.
-            if !known.as_ref().is_some_and(|known| known.is_ours(id))
-                && self.0.ever_local(id).await?.is_none()
-            {
-                self.0.keep_local(id, &local_trees::Local::NOTHING).await?;
+            if !group.is_ours(of_repo) && self.0.ever_local(of_repo).await?.is_none() {
+                let nothing = local_trees::Local::NOTHING;
+                self.0.keep_local(of_repo, &nothing).await?;
             }
-            self.0.keep_repo(keys.id(), repo, secret).await?;
+            self.0.keep_repo(id, repo, secret).await?;
+            group.adopt_secret(secret.clone()).await?;
         }
         let mut addresses = invite.addresses().to_vec();
-        let known = known.map_or(Vec::new(), |known| known.addresses());
+        let known = group.addresses();
         addresses.extend(
             known
                 .into_iter()
                 .filter(|a| !invite.addresses().contains(a)),
         );
         addresses.truncate(MAX_ADDRESSES);
-        self.0.keep_addresses(keys.id(), &addresses).await?;
-        self.add(keys).await
+        self.0.keep_addresses(id, &addresses).await?;
+        group.set_addresses(addresses);
+        // A member who joins again needs nobody for that.
+        group.use_invites().await?;
+        self.0.tell(Event::Groups);
+        Ok(group)
     }
 
-    /// Leaves a group: its records, its trees and its keys go, and with the next collection its files.
-    /// Leaving a group that is not here is not an error.
+    /// Forgets a group: its records, its trees and its keys go, and with the next collection its files.
+    /// Others are not told; [`Group::resign`] says it before. Leaving a group that is not here is not an error.
     pub async fn leave(&self, group: impl Into<GroupId>) -> Result<()> {
         let GroupId(id) = group.into();
         let _open = self.0.gate.enter("sync.leave")?;
         let _one = self.0.joining.lock().await;
+        self.forget(id).await
+    }
+
+    async fn forget(&self, id: RecordId) -> Result<()> {
         // It stays in the list until all is gone, so that what failed can be done again.
         if let Some(group) = self.group(id) {
             group.forget().await?;
@@ -332,12 +341,6 @@ impl Groups {
     pub fn events(&self) -> Events {
         Events::new(self.0.listen().1)
     }
-}
-
-/// The keys that allow more.
-fn more<'a>(one: &'a GroupKeys, other: &'a GroupKeys) -> &'a GroupKeys {
-    let rank = |keys: &GroupKeys| (keys.secret().is_some(), keys.read().is_some());
-    if rank(other) > rank(one) { other } else { one }
 }
 
 /// A repo's key and secret, where it is ours.

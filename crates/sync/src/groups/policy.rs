@@ -14,9 +14,10 @@ use futures_util::TryStreamExt;
 use larder_store_api::{CollectionId, Error, Kind, RecordId, Result};
 use larder_store_engine::Hash;
 
-use super::{Event, Group, Inner, Repo};
+use super::{Event, Group, Inner, Repo, Standing};
 use crate::{
     codec::Fields,
+    membership::Rights,
     tree::{
         Name,
         wants::{Policy, Wants},
@@ -116,7 +117,8 @@ impl Inner {
 fn check(group: &Group, policy: Option<&Policy>) -> Result<()> {
     if let Some(Policy::Selected { prefixes, .. }) = policy
         && !prefixes.is_empty()
-        && group.keys().read().is_none()
+        && group.standing() == Standing::Member
+        && !group.rights().covers(Rights::READ)
     {
         let message = "a replica sees no paths: choose by size alone";
         return Err(Error::new(Kind::Unsupported, SET, message).with("group", group.id()));
@@ -178,7 +180,7 @@ impl Repo {
     /// [`Kind::Invalid`] for an invalid path, [`Kind::Full`] if [`MAX_PINNED`] are pinned,
     /// [`Kind::Denied`] to a replica.
     pub async fn pin(&self, path: &str) -> Result<()> {
-        self.group().read_key(PIN)?;
+        self.group().check_reads(PIN)?;
         let path = Name::new(path)?;
         let (inner, group) = (self.group().inner(), self.group().id());
         let pinned = inner.pinned(group, self.id()).await?;

@@ -10,7 +10,7 @@ use larder_store_api::{Error, Kind, Put, PutRecord, RecordId, RecordStore, Resul
 use larder_store_engine::sign;
 
 use super::{Group, Repo, merge_devices::Turn};
-use crate::records::{FIRST_MEMBER, GROUP_SLOTS, REPO_ROOT};
+use crate::records::REPO_ROOT;
 
 /// The most damaged slots for which it is remembered that they were logged. Any beyond are logged
 /// each time.
@@ -72,13 +72,6 @@ impl Group {
         }
     }
 
-    /// Returns true if a member's name may be missing because it is damaged.
-    pub(super) async fn has_damaged_members(&self) -> Result<bool> {
-        let slots = FIRST_MEMBER..GROUP_SLOTS;
-        let found = self.records().intact(self.id(), slots).await?;
-        Ok(!found.damaged.is_empty())
-    }
-
     pub(super) fn tell_damaged(&self, record: RecordId, slot: Slot, error: &Error) {
         if self.told().is_news(record, slot) {
             let group = self.id();
@@ -125,7 +118,7 @@ impl Repo {
         match put.await? {
             Put::Published { .. } | Put::Queued { .. } => {
                 tracing::warn!(%repo, seq, "our damaged root is healed by a peer's");
-                group.record_changed(Some(repo), REPO_ROOT);
+                group.record_changed(repo, REPO_ROOT);
                 Ok(true)
             }
             Put::Superseded { .. } => Ok(false),

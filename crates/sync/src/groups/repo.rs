@@ -16,6 +16,8 @@ use super::{
     files::{Sink, Staged, WriteOptions, again, is_file_here, stage},
 };
 use crate::{
+    keyring::EpochKeys,
+    membership::Rights,
     records::{Profile, REPO_PROFILE, REPO_ROOT, RepoRoot},
     seal::file::{open_range, sealed_len},
     tree::{FileEntry, Name, Named, Root, Tree},
@@ -123,13 +125,17 @@ impl Repo {
     pub async fn name(&self) -> Result<Option<String>> {
         const OPERATION: &str = "sync.repo.name";
         self.check_open(OPERATION)?;
-        let read = self.0.group.read_key(OPERATION)?;
-        let records = self.0.group.records();
-        let found = records.get(self.0.id, REPO_PROFILE, Freshness::Local);
+        let group = &self.0.group;
+        group.check_reads(OPERATION)?;
+        let found = group
+            .records()
+            .get(self.0.id, REPO_PROFILE, Freshness::Local);
         let Some(found) = found.await? else {
             return Ok(None);
         };
-        let profile = Profile::open(read, self.0.id, &found.value);
+        let profile = group.keyring().open_read(&found.value, |key| {
+            Profile::open(key, self.0.id, &found.value)
+        });
         let profile = profile
             .inspect_err(|error| tracing::debug!(repo = %self.0.key, %error, "it has no name"));
         Ok(profile.ok().map(|profile| profile.name))
@@ -148,9 +154,11 @@ impl Repo {
             name: name.to_owned(),
         };
         let group = &self.0.group;
-        let profile = profile.seal(group.read_key(OPERATION)?, self.0.id)?;
+        group.demand(OPERATION, Rights::WRITE)?;
+        let keys = group.sealing(OPERATION).await?;
+        let profile = profile.seal(keys.read()?, self.0.id)?;
         group.put_profile(self.0.id, profile, secret).await?;
-        group.record_changed(Some(self.0.key), REPO_PROFILE);
+        group.record_changed(self.0.key, REPO_PROFILE);
         Ok(())
     }
 
@@ -161,31 +169,41 @@ impl Repo {
     }
 
     async fn load_root(&self) -> Result<Option<(u64, RepoRoot)>> {
-        let records = self.0.group.records();
-        let found = records.get(self.0.id, REPO_ROOT, Freshness::Local).await?;
+        let found = self.signed_root().await?;
         self.open_known(found.as_ref())
     }
 
+    /// The newest root as its owner signed it: of who was removed the last one that counts.
+    pub(crate) async fn signed_root(&self) -> Result<Option<Signed>> {
+        if !self.is_ours()
+            && let Some(frozen) = self.0.group.frozen_root(self.0.key)
+        {
+            return Ok(frozen);
+        }
+        let records = self.0.group.records();
+        records.get(self.0.id, REPO_ROOT, Freshness::Local).await
+    }
+
     fn open_known(&self, found: Option<&Signed>) -> Result<Option<(u64, RepoRoot)>> {
-        let locate = self.0.group.keys().locate();
         found
-            .map(|found| {
-                let root = RepoRoot::open(locate, self.0.id, &found.value)?;
-                Ok((found.seq, root))
-            })
+            .map(|found| Ok((found.seq, self.open_value(&found.value)?)))
             .transpose()
+    }
+
+    pub(super) fn open_value(&self, value: &[u8]) -> Result<RepoRoot> {
+        let keys = self.0.group.keyring();
+        keys.open_locate(value, |key| RepoRoot::open(key, self.0.id, value))
     }
 
     /// Returns the known root, but `None` too if the owner wrote an invalid root, or if that of
     /// another member is damaged here: that must not stop others.
     pub(crate) async fn readable_root(&self) -> Result<Option<RepoRoot>> {
-        let records = self.0.group.records();
-        let mut found = records.get(self.0.id, REPO_ROOT, Freshness::Local).await;
+        let mut found = self.signed_root().await;
         if !self.is_ours() {
             found = self.0.group.unless_damaged(self.0.id, REPO_ROOT, found);
         }
         let Some(found) = found? else { return Ok(None) };
-        match RepoRoot::open(self.0.group.keys().locate(), self.0.id, &found.value) {
+        match self.open_value(&found.value) {
             Ok(root) => Ok(Some(root)),
             Err(error) => {
                 tracing::debug!(repo = %self.0.key, %error, "a repo has no root");
@@ -294,7 +312,9 @@ impl Repo {
         self.owner(WRITE)?;
         let now = self.0.group.inner().now();
         let group = &self.0.group;
-        let (blobs, read) = (group.blobs(), group.read_key(WRITE)?);
+        group.demand(WRITE, Rights::WRITE)?;
+        let (blobs, keys) = (group.blobs(), group.sealing(WRITE).await?);
+        let read = keys.read()?;
         let again = again(&content);
         let staged = stage(sink, read, content, options, now).await?;
         let blob = staged.entry.blob;
@@ -414,9 +434,11 @@ impl Repo {
     {
         self.owner(operation)?;
         let group = &self.0.group;
-        let tree = group.tree(operation)?;
+        group.demand(operation, Rights::WRITE)?;
         let _turn = self.turn().await;
         for _ in 0..MAX_ATTEMPTS {
+            let keys = group.sealing(operation).await?;
+            let tree = group.tree(operation)?.sealing(Arc::clone(&keys));
             let slot = group.records().slot(self.0.id, REPO_ROOT).await?;
             let known = self.open_known(slot.value()?)?;
             let old = known.as_ref().map_or(Root::EMPTY, |(_, root)| root.root);
@@ -424,13 +446,18 @@ impl Repo {
             tree.make_room(operation, old, &mut edits).await?;
             let edited = tree.edit_in(&transaction, old, edits).await?;
             if edited.root != old {
-                self.set_root(operation, &transaction, &slot, known, edited.root)
+                self.set_root(operation, &transaction, &slot, known, edited.root, &keys)
                     .await?;
+            }
+            // Somebody may have been removed meanwhile, who must not read this.
+            if !group.is_usable(&keys) {
+                transaction.begin_again()?;
+                continue;
             }
             match transaction.commit().await {
                 Ok(_) => {
                     if edited.root != old {
-                        group.record_changed(Some(self.0.key), REPO_ROOT);
+                        group.record_changed(self.0.key, REPO_ROOT);
                     }
                     return Ok(edited.root);
                 }
@@ -450,6 +477,7 @@ impl Repo {
         slot: &SlotState,
         known: Option<(u64, RepoRoot)>,
         root: Root,
+        keys: &EpochKeys,
     ) -> Result<()> {
         let secret = self.owner(operation)?;
         let group = &self.0.group;
@@ -466,7 +494,7 @@ impl Repo {
             ),
         };
         let write = PutRecord::Write {
-            value: next.seal(group.keys().locate(), self.0.id)?,
+            value: next.seal(keys.locate(), self.0.id)?,
             writer: secret.clone(),
             expect,
         };

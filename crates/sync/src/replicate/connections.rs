@@ -20,7 +20,10 @@ use super::{
     penalties::Avoided,
     wire,
 };
-use crate::network::{Address, Connection, Stream};
+use crate::{
+    groups::Standing,
+    network::{Address, Connection, Stream},
+};
 
 /// If two peers connect to each other within this time, the two connections count as simultaneous.
 const AT_ONCE: Duration = Duration::from_secs(5);
@@ -192,7 +195,10 @@ impl Shared {
     pub(super) fn greet(self: &Arc<Self>, link: &Arc<Link>) {
         for group in self.groups.groups() {
             let id = group.id();
-            if self.sessions.proven(link, id).is_some() || !lock(&link.asked).insert(id) {
+            if self.sessions.count(link, id) > 0
+                || group.standing() == Standing::Out
+                || !lock(&link.asked).insert(id)
+            {
                 continue;
             }
             let (shared, link) = (Arc::clone(self), Arc::clone(link));

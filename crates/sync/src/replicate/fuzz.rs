@@ -1,13 +1,13 @@
 //! Entry points of the fuzzer for messages from peers.
 
 use bytes::Bytes;
-use larder_store_api::{PublicKey, SecretKey};
+use larder_store_api::{PublicKey, RecordId};
 
 use super::{
-    proof::{ANSWER_LEN, Ends, answer, check},
+    proof::{ANSWER_LEN, Ends, Role, answer, check, hear_who},
     wire::{Answer, Get, MAX_RANGES, Message, read_frame},
 };
-use crate::keys::{GroupKeys, GroupSecret};
+use crate::{keyring::Keyring, keys::ReadKey};
 
 /// Reads a stream of frames, each a message: a valid one must encode to the same bytes.
 pub fn message(bytes: &[u8]) {
@@ -49,12 +49,13 @@ pub fn proof(bytes: &[u8]) {
         asker: PublicKey([2; 32]),
         answerer: PublicKey([3; 32]),
     };
-    let key = |seed| GroupSecret::from_key(SecretKey::from_bytes([seed; 32]));
-    let ours = [11, 12].map(|seed| GroupKeys::write(key(seed), 0));
-    if let Ok((found, answered)) = answer(&ends, &ours, bytes) {
+    let ours = [11, 12].map(|seed| RecordId([seed; 32]));
+    let ring = Keyring::of_read(ReadKey::from_bytes([13; 32], 0));
+    assert!(hear_who(&ends, Role::Asker, ours[0], &ring, bytes).is_err());
+    if let Ok((found, answered)) = answer(&ends, ours, bytes) {
         assert!(found.is_none() && answered.len() == ANSWER_LEN);
     }
-    assert!(!check(&ends, &ours[0], &[4; 32], bytes));
+    assert!(!check(&ends, ours[0], &[4; 32], bytes));
     if let Some(&byte) = bytes.first()
         && let Ok(answer) = Answer::decode(byte)
     {

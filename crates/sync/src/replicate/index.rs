@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     groups::{Group, Holding, Repo, WantsDigest},
-    records::{FIRST_ROUTE, REPO_ROOT, REPO_SLOTS, Route},
+    records::{self, FIRST_ROUTE, REPO_ROOT, REPO_SLOTS, Route},
     tree::Root,
 };
 
@@ -120,7 +120,7 @@ impl GroupIndex {
             let mut hasher = blake3::Hasher::new();
             for (which, slots) in &self.versions {
                 match which {
-                    Which::Group => hasher.update(&[0]),
+                    Which::Values(device) => hasher.update(&[0]).update(&device.0),
                     Which::Repo(key) => hasher.update(&[1]).update(&key.0),
                 };
                 hasher.update(&(slots.len() as u64).to_be_bytes());
@@ -204,8 +204,9 @@ impl Shared {
         for repo in group.repos().await? {
             self.read_repo(&mut new, &repo).await?;
         }
-        let own = own_versions(group).await?;
-        new.versions.insert(Which::Group, own);
+        for device in group.value_devices() {
+            self.read_values(&mut new, group, device).await?;
+        }
         let mut all = self.index.all();
         let old = all.insert(group.id(), new).unwrap_or_default();
         let new = &all[&group.id()];
@@ -236,14 +237,40 @@ impl Shared {
     async fn read_repo(&self, index: &mut GroupIndex, repo: &Repo) -> Result<()> {
         let (group, key) = (repo.group(), repo.key());
         let mut versions = BTreeMap::new();
-        for (slot, signed) in group.intact(repo.id()).await? {
+        // What a repo says whose owner was removed is not compared: its last root is in an operation.
+        let slots = match group.takes_from(key) {
+            true => group.intact(repo.id()).await?,
+            false => Vec::new(),
+        };
+        for (slot, signed) in slots {
             versions.insert(slot, Version::of(&signed));
             if (FIRST_ROUTE..REPO_SLOTS).contains(&slot) {
-                index.set_route(key, slot, open_route(repo, slot, &signed.value)?);
+                index.set_route(key, slot, open_route(repo, slot, &signed.value));
             }
         }
         index.versions.insert(Which::Repo(key), versions);
         index.repos.insert(key, self.look_at_repo(repo).await?);
+        Ok(())
+    }
+
+    async fn read_values(
+        &self,
+        index: &mut GroupIndex,
+        group: &Group,
+        device: PublicKey,
+    ) -> Result<()> {
+        let id = records::values_id(group.id(), device);
+        let values = match group.intact(id).await {
+            // Nothing of it has come yet.
+            Err(error) if error.kind() == Kind::NotFound => return Ok(()),
+            values => values?,
+        };
+        let versions = values
+            .iter()
+            .map(|(slot, signed)| (*slot, Version::of(signed)));
+        index
+            .versions
+            .insert(Which::Values(device), versions.collect());
         Ok(())
     }
 
@@ -284,74 +311,77 @@ impl Shared {
         Ok(())
     }
 
-    /// Indexes the members of a group after its record changed: reads the added repos, with what is
-    /// here of them, and the slots of the record that name them.
-    pub(super) async fn index_members(&self, group: &Group) -> Result<Found> {
-        let keys = group.repo_keys().await?;
-        let members: BTreeSet<PublicKey> = keys.iter().copied().collect();
+    /// Indexes the members of a group after more became known of them: reads the added repos, with what is
+    /// here of them, those that are frozen or not any more, and the values of added devices. `None` if the group is not
+    /// indexed yet.
+    pub(super) async fn index_members(&self, group: &Group) -> Result<Option<Found>> {
+        let repos: BTreeSet<PublicKey> = group.repo_keys().into_iter().collect();
+        let devices = group.value_devices();
         let known = self.index.look(group.id(), |index| {
-            let is_member = |key: &PublicKey| members.contains(key);
-            index.repos.retain(|key, _| is_member(key));
-            index.routes.retain(|(key, _), _| is_member(key));
+            index.repos.retain(|key, _| repos.contains(key));
+            index
+                .routes
+                .retain(|(key, _), _| repos.contains(key) && group.takes_from(*key));
             index.versions.retain(|which, _| match which {
-                Which::Group => true,
-                Which::Repo(key) => is_member(key),
+                Which::Values(device) => devices.contains(device),
+                Which::Repo(key) => repos.contains(key),
             });
             index.digest = None;
-            index.repos.keys().copied().collect::<BTreeSet<_>>()
+            index.versions.keys().copied().collect::<BTreeSet<_>>()
         });
-        let known = known.unwrap_or_default();
+        let Some(known) = known else {
+            return Ok(None);
+        };
         let (mut found, mut new) = (Found::default(), GroupIndex::default());
-        for key in members.difference(&known) {
-            if let Some(repo) = group.repo(*key).await? {
+        for key in repos {
+            let is_new = !known.contains(&Which::Repo(key));
+            if let Some(repo) = group.repo(key).await?
+                && (is_new || !group.takes_from(key))
+            {
                 self.read_repo(&mut new, &repo).await?;
-                found.repos.insert(*key);
+                found.repos.insert(key);
             }
         }
-        if !found.repos.is_empty() {
-            // With the slots that name them, at once: a peer that hears of a repo's values before it
-            // hears of the repo ignores them.
-            let own = own_versions(group).await?;
-            self.index.look(group.id(), |index| {
-                index.versions.append(&mut new.versions);
-                index.repos.append(&mut new.repos);
-                index.routes.append(&mut new.routes);
-                index.digest = None;
-                let before = index.versions.insert(Which::Group, own.clone());
-                let before = before.unwrap_or_default();
-                let changed = own
-                    .iter()
-                    .filter(|(slot, now)| before.get(*slot) != Some(*now));
-                found.slots = changed.map(|(slot, _)| (Which::Group, *slot)).collect();
-            });
+        for device in devices {
+            if !known.contains(&Which::Values(device)) {
+                self.read_values(&mut new, group, device).await?;
+            }
         }
-        Ok(found)
+        for (which, slots) in &new.versions {
+            let slots = slots.keys().map(|slot| (*which, *slot));
+            found.slots.extend(slots);
+        }
+        self.index.look(group.id(), |index| {
+            index.versions.append(&mut new.versions);
+            index.repos.append(&mut new.repos);
+            index.routes.append(&mut new.routes);
+            index.digest = None;
+        });
+        Ok(Some(found))
     }
 
     /// Indexes a slot that changed. Returns false if the group is not indexed yet: then all of it must
     /// be read.
     pub(super) async fn index_slot(&self, group: &Group, which: Which, slot: Slot) -> Result<bool> {
         let is_known = self.index.look(group.id(), |index| match which {
-            Which::Group => true,
+            Which::Values(device) => group.value_devices().contains(&device),
             Which::Repo(key) => index.repos.contains_key(&key),
         });
-        let repo = match (is_known, which) {
+        let (id, repo) = match (is_known, which) {
             (None, _) => return Ok(false),
-            (Some(_), Which::Group) => None,
-            // The whole record is read when the change of the group's record that names the repo is
-            // processed.
-            (Some(false), Which::Repo(_)) => return Ok(true),
+            // The whole record is read when the word comes that names the repo, or the device.
+            (Some(false), _) => return Ok(true),
+            (Some(true), Which::Values(device)) => (records::values_id(group.id(), device), None),
             (Some(true), Which::Repo(key)) => match group.repo(key).await? {
-                Some(repo) => Some(repo),
-                None => return Ok(true),
+                Some(repo) if group.takes_from(key) => (repo.id(), Some(repo)),
+                _ => return Ok(true),
             },
         };
-        let id = repo.as_ref().map_or(group.id(), Repo::id);
         let found = group.records().get(id, slot, Freshness::Local).await;
         let found = group.unless_damaged(id, slot, found)?;
         let route = match (&repo, &found) {
             (Some(repo), Some(signed)) if (FIRST_ROUTE..REPO_SLOTS).contains(&slot) => {
-                open_route(repo, slot, &signed.value)?
+                open_route(repo, slot, &signed.value)
             }
             _ => None,
         };
@@ -372,26 +402,16 @@ impl Shared {
     }
 }
 
-/// Returns the versions of the group's own record. Read them after the repos: then the record names
-/// each of those.
-async fn own_versions(group: &Group) -> Result<BTreeMap<Slot, Version>> {
-    let own = group.intact(group.id()).await?;
-    let versions = own
-        .iter()
-        .map(|(slot, signed)| (*slot, Version::of(signed)));
-    Ok(versions.collect())
-}
-
 /// Returns the route in a slot. A value that cannot be opened counts as no route: its owner wrote it
 /// with other keys.
-fn open_route(repo: &Repo, slot: Slot, value: &[u8]) -> Result<Option<Route>> {
-    match Route::open(repo.group().keys().locate(), repo.id(), slot, value) {
-        Ok(route) => Ok(Some(route)),
-        Err(error) if error.kind() == Kind::Invalid || error.kind() == Kind::Corrupt => {
+fn open_route(repo: &Repo, slot: Slot, value: &[u8]) -> Option<Route> {
+    let keys = repo.group().keyring();
+    match keys.open_locate(value, |key| Route::open(key, repo.id(), slot, value)) {
+        Ok(route) => Some(route),
+        Err(error) => {
             tracing::debug!(repo = %repo.key(), %error, "a slot does not hold a valid route");
-            Ok(None)
+            None
         }
-        Err(error) => Err(error),
     }
 }
 
@@ -412,9 +432,10 @@ mod tests {
         let mut index = GroupIndex::default();
         let mut seen = BTreeSet::from([index.digest()]);
         for (which, slot, seq) in [
-            (Which::Group, 0, 1),
-            (Which::Group, 1, 1),
-            (Which::Group, 1, 2),
+            (Which::Values(PublicKey([1; 32])), 0, 1),
+            (Which::Values(PublicKey([1; 32])), 1, 1),
+            (Which::Values(PublicKey([1; 32])), 1, 2),
+            (Which::Values(PublicKey([2; 32])), 1, 2),
             (repo(1), 1, 2),
             (repo(2), 1, 2),
             (repo(2), 2, 2),

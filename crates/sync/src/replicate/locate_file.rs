@@ -67,9 +67,9 @@ struct Place {
 impl Shared {
     /// Returns one place in each repo that has the file, for a bounded number of repos.
     async fn places(&self, group: &Group, hash: Hash) -> Result<Vec<Place>> {
-        let tree = match group.keys().read() {
-            Some(_) => Some(group.tree(WHO_HAS)?),
-            None => None,
+        let tree = match group.can_read() {
+            true => Some(group.tree(WHO_HAS)?),
+            false => None,
         };
         let mut places: Vec<Place> = Vec::new();
         for repo in group.repos().await? {

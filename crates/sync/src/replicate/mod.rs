@@ -418,31 +418,22 @@ impl Shared {
     async fn follow(self: &Arc<Self>, event: Event) -> Vec<RecordId> {
         match event {
             Event::Changed {
-                group, repo, slot, ..
+                group,
+                repo,
+                writer,
+                slot,
+                ..
             } => {
-                let which = repo.map_or(Which::Group, Which::Repo);
+                let which = repo.map_or(Which::Values(writer), Which::Repo);
                 let Some(found) = self.groups.group(group) else {
                     return Vec::new();
                 };
-                let indexed = async {
-                    let is_known = self.index_slot(&found, which, slot).await?;
-                    let new = match which {
-                        Which::Group if is_known => self.index_members(&found).await?,
-                        _ => Found::default(),
-                    };
-                    Result::Ok((is_known, new))
-                };
-                match indexed.await {
-                    Ok((true, new)) => {
+                match self.index_slot(&found, which, slot).await {
+                    Ok(true) => {
                         let push = self.options.push == Push::AtOnce;
-                        for (which, slot) in new.slots.into_iter().chain([(which, slot)]) {
-                            let ours = self.index.version(group, which, slot);
-                            for session in self.sessions.of(group) {
-                                session.slot_changed(which, slot, ours, push);
-                            }
-                        }
-                        for repo in new.repos {
-                            self.repo_came(group, repo);
+                        let ours = self.index.version(group, which, slot);
+                        for session in self.sessions.of(group) {
+                            session.slot_changed(which, slot, ours, push);
                         }
                         self.tell(Change::Record { group, which, slot });
                         if let (Some(repo), REPO_ROOT) = (repo, slot) {
@@ -450,7 +441,7 @@ impl Shared {
                         }
                         Vec::new()
                     }
-                    Ok((false, _)) => vec![group],
+                    Ok(false) => vec![group],
                     Err(error) => {
                         self.troubles.note(Some(group), "read", &error);
                         vec![group]
@@ -472,7 +463,32 @@ impl Shared {
                     }
                 }
             }
-            Event::Wants { group } => vec![group],
+            Event::Members { group } => {
+                let Some(found) = self.groups.group(group) else {
+                    return Vec::new();
+                };
+                match self.index_members(&found).await {
+                    Ok(Some(new)) => {
+                        self.members_changed(group, new);
+                        Vec::new()
+                    }
+                    Ok(None) => {
+                        self.members_changed(group, Found::default());
+                        vec![group]
+                    }
+                    Err(error) => {
+                        self.troubles.note(Some(group), "read", &error);
+                        vec![group]
+                    }
+                }
+            }
+            Event::Joined { .. }
+            | Event::Removed { .. }
+            | Event::RemovedHere { .. }
+            | Event::Voided { .. }
+            | Event::InviteOverused { .. } => Vec::new(),
+            // What could not be opened before may open now.
+            Event::Wants { group } | Event::Rekeyed { group } => vec![group],
             Event::Resync => self.groups.groups().iter().map(Group::id).collect(),
             Event::Groups => {
                 let groups = self.index_groups().await;
@@ -490,6 +506,27 @@ impl Shared {
                 groups.iter().map(Group::id).collect()
             }
         }
+    }
+
+    /// More is known of the members of a group: operations go to all peers, and each is looked at again.
+    fn members_changed(&self, group: RecordId, new: Found) {
+        for session in self.sessions.any_of(group) {
+            if session.look_again() {
+                self.tell(Change::Session { group });
+            }
+        }
+        let push = self.options.push == Push::AtOnce;
+        for (which, slot) in new.slots {
+            let ours = self.index.version(group, which, slot);
+            for session in self.sessions.of(group) {
+                session.slot_changed(which, slot, ours, push);
+            }
+        }
+        for repo in new.repos {
+            self.repo_came(group, repo);
+        }
+        self.met.notify_one();
+        self.tell(Change::Group { group });
     }
 
     /// A repo is in the group from now on.

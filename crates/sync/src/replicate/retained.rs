@@ -136,7 +136,7 @@ pub(super) async fn named_by(blobs: &Blobs, page: Hash, level: u8) -> Result<Opt
 /// page cannot be read here although others can read it.
 pub(super) async fn files_of(repo: &Repo, page: Hash, wants: &Wants) -> Result<Vec<(Asked, bool)>> {
     let blobs = repo.group().blobs();
-    let can_read = repo.group().keys().read().is_some();
+    let can_read = repo.group().can_read();
     let (wanted, all_stay): (HashSet<u64>, bool) = match wanted_files(repo, page, wants).await {
         Ok(wanted) => (
             wanted.iter().map(|file| file.offset.into()).collect(),

@@ -1,7 +1,7 @@
 //! Announces the routes on which this device can be reached in the records of our repos, and withdraws
 //! them at shutdown; after a crash they expire.
 
-use larder_store_api::{Kind, PublicKey, Put, PutRecord, RecordStore, Result, SeqExpect, Slot};
+use larder_store_api::{PublicKey, Put, PutRecord, RecordStore, Result, SeqExpect, Slot};
 
 use super::{Replicator, Shared};
 use crate::{
@@ -37,12 +37,14 @@ async fn routes_of(repo: &Repo) -> Result<Vec<(Slot, Route)>> {
         if !slots.contains(&slot) {
             continue;
         }
-        match Route::open(group.keys().locate(), repo.id(), slot, &value.value) {
+        let opened = group.keyring().open_locate(&value.value, |key| {
+            Route::open(key, repo.id(), slot, &value.value)
+        });
+        match opened {
             Ok(route) => routes.push((slot, route)),
-            Err(error) if error.kind() == Kind::Invalid || error.kind() == Kind::Corrupt => {
+            Err(error) => {
                 tracing::debug!(repo = %repo.key(), %error, "a slot does not hold a valid route");
             }
-            Err(error) => return Err(error),
         }
     }
     Ok(routes)
@@ -65,6 +67,9 @@ impl Shared {
     async fn ours(&self) -> Result<Vec<Repo>> {
         let mut ours = Vec::new();
         for group in self.groups.groups() {
+            if !group.can_write() {
+                continue;
+            }
             let keys = self.index.look(group.id(), |index| {
                 let repos = index.repos.iter().filter(|(_, repo)| repo.is_ours);
                 repos.map(|(key, _)| *key).collect::<Vec<_>>()
@@ -152,7 +157,8 @@ impl Shared {
 }
 
 async fn put_route(repo: &Repo, slot: Slot, route: &Route) -> Result<()> {
-    let value = route.seal(repo.group().keys().locate(), repo.id(), slot)?;
+    let keys = repo.group().sealing("sync.routes").await?;
+    let value = route.seal(keys.locate(), repo.id(), slot)?;
     let write = PutRecord::Write {
         value,
         writer: repo.owner("sync.routes")?.clone(),
@@ -161,7 +167,7 @@ async fn put_route(repo: &Repo, slot: Slot, route: &Route) -> Result<()> {
     if let Put::Published { .. } | Put::Queued { .. } =
         repo.group().records().put(repo.id(), slot, write).await?
     {
-        repo.group().record_changed(Some(repo.key()), slot);
+        repo.group().record_changed(repo.key(), slot);
     }
     Ok(())
 }

@@ -1,7 +1,8 @@
-//! A session: one group on one connection, after both sides have proven it. Each side announces what it
-//! has, and sends what the other one lacks.
+//! A session: one group on one connection, after both sides have proven who they are. First each side sends the
+//! operations that the other lacks; members then announce what they have, and send what the other one lacks.
 
 mod exchange;
+mod operations;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -19,16 +20,20 @@ use super::{
     Link,
     index::Versions,
     lock,
+    proof::Who,
     wire::{Version, Which},
 };
 use crate::{
-    groups::{Group, Holding},
-    records::{self, FIRST_ROUTE},
+    groups::{Group, Holding, Standing},
+    membership::{OpId, Rights},
+    records::FIRST_ROUTE,
 };
 
-/// The most repos for which a peer's holdings are remembered: as many as a group has room for, and as
-/// many again that were replaced in its record.
-const MAX_HOLDINGS: usize = 2 * records::GROUP_SLOTS as usize;
+/// The most repos for which a peer's holdings are remembered.
+const MAX_HOLDINGS: usize = 4096;
+
+/// The most records of which a peer's versions are remembered: two for each member of a large group.
+const MAX_RECORDS: usize = 4096;
 
 /// The most sessions of one group on one connection: both sides may begin one at the same time, and one that
 /// ends may be replaced before that is noticed.
@@ -39,11 +44,30 @@ const RETRY: Duration = Duration::from_secs(2);
 /// The longest pause.
 const MAX_RETRY: Duration = Duration::from_secs(60);
 
+/// The trust that a peer has in a group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Trust {
+    /// It is a member: it gets everything.
+    Member,
+    /// It may say operations and hear them: whoever was let in elsewhere is known by those.
+    Related,
+    /// It has an invite, or the root: it hears operations, and may use what it has.
+    Guest,
+    /// It was removed: it hears of that, and of nothing later.
+    Gone,
+    /// Nothing is known of it.
+    Stranger,
+}
+
 /// One group on one connection.
 pub(crate) struct Session {
     pub(super) id: u64,
     pub(super) link: Arc<Link>,
     pub(super) group: Group,
+    who: Who,
+    /// True while the peer is a member.
+    full: AtomicBool,
+    told: Mutex<Told>,
     peer: Mutex<Peer>,
     /// True once the peer has announced everything that it has.
     compared: AtomicBool,
@@ -93,9 +117,29 @@ impl Peer {
     }
 }
 
+/// The operations and boxes that went to and fro.
+#[derive(Default)]
+struct Told {
+    /// The number of our operations that the peer was told or has said that it has; `None` before it said what it
+    /// has.
+    ops: Option<usize>,
+    /// Those of later ones that came from it.
+    from_peer: BTreeSet<OpId>,
+    /// The epochs whose boxes it was asked for.
+    asked: BTreeSet<(OpId, bool)>,
+    /// Boxes that come in parts.
+    coming: BTreeMap<OpId, Vec<u8>>,
+}
+
 /// The messages that are waiting to be sent to a peer.
 #[derive(Default)]
 struct ToSay {
+    /// True if it is to be told which operations are here.
+    known: bool,
+    /// The operations that it has.
+    since: Option<Vec<OpId>>,
+    /// The epochs whose boxes it wants.
+    boxes: BTreeSet<OpId>,
     /// True if everything that we have is to be announced.
     all: bool,
     /// Set if a digest of our state is to be sent; true if it answers the peer's.
@@ -116,14 +160,48 @@ struct Retry {
 impl Session {
     /// Requests a full comparison.
     pub(super) fn compare(&self) {
-        lock(&self.to_say).all = true;
+        lock(&self.told).asked.clear();
+        let mut to_say = lock(&self.to_say);
+        to_say.known = true;
+        to_say.all = true;
+        drop(to_say);
         self.wake.notify_one();
     }
 
     /// Requests a comparison of digests.
     pub(super) fn compare_state(&self) {
-        lock(&self.to_say).state = Some(false);
+        match self.is_full() {
+            true => lock(&self.to_say).state = Some(false),
+            false => lock(&self.to_say).known = true,
+        }
         self.wake.notify_one();
+    }
+
+    /// The key of the peer's device in the group.
+    pub(super) fn device(&self) -> PublicKey {
+        self.who.device
+    }
+
+    /// Returns the trust that the peer has now.
+    pub(super) fn trust(&self) -> Trust {
+        trust(&self.group, &self.who)
+    }
+
+    /// Returns true while the peer is a member.
+    pub(super) fn is_full(&self) -> bool {
+        self.full.load(Ordering::SeqCst)
+    }
+
+    /// Looks again who the peer is, after more is known of the members; returns true if it is a member now and was
+    /// not, or the other way.
+    pub(super) fn look_again(&self) -> bool {
+        let is_full = self.trust() == Trust::Member;
+        let was_full = self.full.swap(is_full, Ordering::SeqCst);
+        if is_full && !was_full {
+            self.compare();
+        }
+        self.wake.notify_one();
+        is_full != was_full
     }
 
     /// Ends the session.
@@ -240,6 +318,34 @@ pub(super) enum Slots {
 
 impl Slots {
     fn contain(self, which: Which, slot: Slot) -> bool {
-        self == Self::All || which == Which::Group || slot < FIRST_ROUTE
+        self == Self::All || matches!(which, Which::Values(_)) || slot < FIRST_ROUTE
+    }
+}
+
+/// Returns the trust that a peer has in a group by what it has proven.
+fn trust(group: &Group, who: &Who) -> Trust {
+    let state = group.state();
+    if group.rights_of(who.device).covers(Rights::REPLICA) {
+        return Trust::Member;
+    }
+    if state.gone.contains_key(&who.device) {
+        return Trust::Gone;
+    }
+    if group.standing() == Standing::Waiting {
+        // Whoever leads us in; what it says is signed.
+        return Trust::Related;
+    }
+    let now = group.inner().now();
+    let is_invite = |key: &PublicKey| {
+        let mut invites = state.invites.values();
+        invites.any(|invite| invite.key == *key && invite.is_open(now))
+    };
+    let is_root = |key: &PublicKey| group.with_log(|log| log.root()) == Some(*key);
+    if who.has_epoch {
+        Trust::Related
+    } else if who.keys.iter().any(|key| is_invite(key) || is_root(key)) {
+        Trust::Guest
+    } else {
+        Trust::Stranger
     }
 }

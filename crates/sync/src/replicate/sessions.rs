@@ -11,7 +11,11 @@ use std::{
 use larder_store_api::RecordId;
 use larder_store_engine::metrics::Counter;
 
-use super::{connections::Link, lock, session::Session};
+use super::{
+    connections::Link,
+    lock,
+    session::{Session, Trust},
+};
 use crate::groups::Group;
 
 /// The running sessions, in the order in which they began.
@@ -57,8 +61,15 @@ impl Sessions {
         lock(&self.all).values().cloned().collect()
     }
 
-    /// Returns the sessions of a group.
+    /// Returns the sessions of a group with its members.
     pub(super) fn of(&self, group: RecordId) -> Vec<Arc<Session>> {
+        let mut of_group = self.any_of(group);
+        of_group.retain(|session| session.is_full());
+        of_group
+    }
+
+    /// Returns the sessions of a group, also with those who are not members yet, or not any more.
+    pub(super) fn any_of(&self, group: RecordId) -> Vec<Arc<Session>> {
         let all = lock(&self.all);
         let of_group = all.values().filter(|session| session.group.id() == group);
         of_group.cloned().collect()
@@ -73,11 +84,12 @@ impl Sessions {
             .count()
     }
 
-    /// Returns the group with this id, if it was proven on a connection.
+    /// Returns the group with this id, if the peer has proven on a connection that it is a member, and still is.
     pub(super) fn proven(&self, link: &Link, group: RecordId) -> Option<Group> {
         let all = lock(&self.all);
         let mut on_link = all.values().filter(|session| session.link.id == link.id);
-        let found = on_link.find(|session| session.group.id() == group);
+        let found =
+            on_link.find(|session| session.group.id() == group && session.trust() == Trust::Member);
         found.map(|session| session.group.clone())
     }
 }

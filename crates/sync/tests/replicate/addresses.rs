@@ -16,7 +16,7 @@ use larder_sync::{
 };
 use larder_sync_sim::SimNetwork;
 
-use crate::world::{Device, PATIENCE, options, own, world};
+use crate::world::{Device, PATIENCE, clock, options, own, world};
 
 /// A network that remembers which addresses were dialled.
 struct Dials {
@@ -93,7 +93,8 @@ async fn addresses_of_other_networks_are_not_dialled() {
     let invite = invite.expect("an invite");
 
     let reader = Device::new(2).await;
-    let groups = Groups::open(reader.stores.clone()).await.expect("groups");
+    let groups = Groups::open_with(reader.stores.clone(), clock(0)).await;
+    let groups = groups.expect("groups");
     let dials = Arc::new(Dials {
         inner: net.node(reader.key),
         dialled: Mutex::default(),

@@ -65,6 +65,7 @@ async fn the_paths_of_what_changed_are_told_here_and_there() {
     let devices = world(&net, &[Read], &options()).await;
     let repo = own(&devices[0]).await;
     repo.write("lake.txt", "cold").await.expect("a file");
+    devices[0].synced(Synced::Everywhere).await;
     devices[1].synced(Synced::Everywhere).await;
 
     let mut here = devices[0].group().file_changes().await.expect("changes");

@@ -13,7 +13,7 @@ use larder_sync_sim::SimNetwork;
 
 use crate::{
     link, noise,
-    world::{Device, options, own, world},
+    world::{Device, let_in, options, own, world},
 };
 
 const KINDS: [Kind; 5] = [
@@ -62,7 +62,9 @@ async fn no_peer_is_blamed_for_a_store_of_ours() {
             let at = devices.iter().flat_map(|d| d.replicator().addresses());
             let invite = devices[0].group().invite(Write, at.collect()).await;
             let joined = groups.join(&invite.expect("an invite")).await;
-            let repo = joined.expect("it joins").create_repo("sick").await;
+            let joined = joined.expect("it joins");
+            let_in(&joined).await;
+            let repo = joined.create_repo("sick").await;
             let written = repo
                 .expect("a repo")
                 .write("its own", noise(1, 40_000))

@@ -129,7 +129,8 @@ async fn put_root(device: &Device, root: Root) {
         time: 1,
         earlier: Vec::new(),
     };
-    let value = value.seal(group.keys().locate(), repo.id());
+    let keys = group.keyring().sealing().expect("keys");
+    let value = value.seal(keys.locate(), repo.id());
     let write = PutRecord::Write {
         value: value.expect("a value"),
         writer: SecretKey::from_bytes(key),
@@ -168,8 +169,8 @@ async fn nothing_is_freed_because_somebody_names_it() {
     drop(pin);
 
     let group = devices[1].group();
-    let read = group.keys().read().expect("it can read");
-    let tree = Tree::new(devices[1].stores.blobs.clone(), read);
+    let keys = group.keyring().clone();
+    let tree = Tree::new(devices[1].stores.blobs.clone(), keys);
     let entry = |blob| FileEntry {
         size: 50_000,
         modified: 0,

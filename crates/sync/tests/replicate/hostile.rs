@@ -140,6 +140,9 @@ async fn better_keys_share_what_the_old_handles_have() {
     let invite = invite.expect("an invite");
     let joined = devices[1].groups().join(&invite).await;
     let new = joined.expect("it joins");
+    while !new.can_write() {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
     let repo = new.create_repo("reader").await.expect("a repo");
     repo.write("a", "1").await.expect("a write");
     // The old handle knows the repo, and that it is ours.

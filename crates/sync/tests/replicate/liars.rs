@@ -22,8 +22,8 @@ use crate::{
     world::{Device, options, own, world},
 };
 
-/// Proofs are longer than any other beginning of a stream: a liar must send this many bytes unchanged.
-pub const PROOF: u64 = 70;
+/// A liar must send this many bytes unchanged: with fewer, it proves nothing. Whoever answers sends 6 less.
+pub const PROOF: u64 = 332;
 const LIAR: usize = 1;
 
 /// The sizes of the files; answers begin with the first file.
@@ -54,7 +54,11 @@ pub fn nonsense(seed: u64, repos: Vec<PublicKey>) -> Tamper {
     let mut groups = BTreeSet::new();
     Box::new(move |crossing: &Crossing, bytes: Bytes| {
         let stream = (crossing.connection, crossing.stream, crossing.direction);
-        let proof = if crossing.direction == 0 { PROOF } else { 64 };
+        let proof = if crossing.direction == 0 {
+            PROOF
+        } else {
+            PROOF - 6
+        };
         if crossing.offset < proof {
             let says_hello = crossing.direction == 0 && bytes[0] == 0;
             if says_hello || bytes.len() == 64 {
@@ -81,7 +85,7 @@ fn any_message(rng: &mut ChaCha8Rng, repos: &[PublicKey]) -> Message {
         n => repos[n - 1],
     };
     let record = match rng.random() {
-        true => Which::Group,
+        true => Which::Values(repo),
         false => Which::Repo(repo),
     };
     match rng.random_range(0..8) {

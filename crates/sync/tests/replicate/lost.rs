@@ -245,11 +245,12 @@ async fn who_has_a_part_gives_it_and_says_so() {
     let mut devices = with_a_lost_file(&net, &[Write, Replica]).await;
     pause(20).await;
     let repo = own(&devices[0]).await;
+    let at = devices[1..].iter().flat_map(|d| d.replicator().addresses());
+    let invite = devices[0].group().invite(Read, at.collect()).await;
+    pause(5).await;
     net.partition(&[devices[0].key]);
     let mut late = Device::new(9).await;
     let groups = late.start(&net, options()).await;
-    let at = devices[1..].iter().flat_map(|d| d.replicator().addresses());
-    let invite = devices[1].group().invite(Read, at.collect()).await;
     let joined = groups.join(&invite.expect("an invite")).await;
     let theirs = joined.expect("it joins");
     pause(20).await;

@@ -11,6 +11,7 @@ mod holders;
 mod hostile;
 mod liars;
 mod lost;
+mod members;
 mod policies;
 mod power;
 mod seeds;
@@ -30,7 +31,7 @@ use larder_sync::{
     tree::Named,
 };
 use larder_sync_sim::{Flow, Link, SimNetwork};
-use world::{Device, contents, options, own, world};
+use world::{Device, contents, let_in, options, own, world};
 
 fn link() -> Link {
     Link {
@@ -61,7 +62,7 @@ async fn agree(devices: &[Device]) {
     }
     assert!(devices.len() > 1, "there is nobody to agree with");
     for device in &devices[1..] {
-        if device.group().keys().read().is_some() {
+        if device.group().can_read() {
             assert!(device.files().await == first, "they differ");
         }
         for blob in &blobs {
@@ -260,10 +261,13 @@ async fn a_replica_alone_serves_who_joins_later() {
     let group = devices[0].group();
     let at = devices[1].replicator().addresses();
     let invite = group.invite(Write, at).await.expect("an invite");
+    // The replica hears of it.
+    tokio::time::sleep(Duration::from_secs(5)).await;
     devices[0].crash(&net);
     let mut late = Device::new(9).await;
     let groups = late.start(&net, options()).await;
     let joined = groups.join(&invite).await.expect("it joins");
+    let_in(&joined).await;
     late.synced(Synced::Here).await;
     let repos = joined.repos().await.expect("repos");
     assert_eq!(

@@ -15,7 +15,7 @@ use larder_sync_sim::SimNetwork;
 
 use crate::{
     agree, link, noise, read,
-    world::{Device, options, own, world},
+    world::{Device, let_in, options, own, world},
 };
 
 pub const FILES: [(&str, usize); 5] = [
@@ -38,6 +38,8 @@ pub async fn members(net: &SimNetwork, kinds: &[larder_sync::invite::InviteKind]
     for (n, (name, len)) in (0..).zip(FILES) {
         repo.write(name, noise(n, len)).await.expect("a write");
     }
+    // They hear of it.
+    tokio::time::sleep(Duration::from_secs(5)).await;
     devices
 }
 
@@ -206,13 +208,15 @@ async fn several_who_have_a_part_give_all() {
     }
     let first = devices.remove(0);
     let repo = own(&first).await;
+    let at = devices.iter().flat_map(|d| d.replicator().addresses());
+    let invite = first.group().invite(Read, at.collect()).await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
     net.partition(&[first.key]);
     let mut late = Device::new(9).await;
     let groups = late.start(&net, options()).await;
-    let at = devices.iter().flat_map(|d| d.replicator().addresses());
-    let invite = devices[0].group().invite(Read, at.collect()).await;
     let joined = groups.join(&invite.expect("an invite")).await;
     let theirs = joined.expect("it joins");
+    let_in(&theirs).await;
     late.synced(Synced::Here).await;
     let theirs = theirs.repo(repo.key()).await.expect("repos");
     let theirs = theirs.expect("it knows of it");
@@ -313,6 +317,7 @@ async fn a_replica_with_a_limit_gets_short_files_too() {
         let name = format!("{len}");
         repo.write(&name, noise(n, len)).await.expect("a write");
     }
+    devices[0].synced(Synced::Everywhere).await;
     devices[1].synced(Synced::Everywhere).await;
     for len in [0, 1_000, 3_000, 5_000] {
         let entry = repo.entry(&format!("{len}")).await.expect("a tree");

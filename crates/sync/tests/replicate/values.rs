@@ -12,7 +12,7 @@ use larder_sync_sim::SimNetwork;
 
 use crate::{
     link,
-    world::{Device, PATIENCE, options, world},
+    world::{Device, PATIENCE, let_in, options, world},
 };
 
 async fn put(device: &Device, slot: u16, value: &str) -> RecordPut {
@@ -32,7 +32,10 @@ async fn wait(device: &Device, slot: u16, value: Option<&str>) {
     let id = device.group().id();
     let waiting = async {
         while get(device, slot).await.as_deref() != value {
-            let changed = |event| matches!(event, Event::Changed { record, .. } if record == id);
+            let changed = |event| {
+                let is_ours = |group| group == id;
+                matches!(event, Event::Changed { repo: None, group, .. } if is_ours(group))
+            };
             while !changed(events.next().await.expect("an event")) {}
         }
     };
@@ -91,11 +94,14 @@ async fn a_value_comes_to_all_who_may_read() {
     let addresses = devices[3].replicator().addresses();
     let invite = devices[0].group().invite(Write, addresses).await;
     let invite = invite.expect("an invite");
+    // The replica hears of it.
+    tokio::time::sleep(Duration::from_secs(5)).await;
     let away: Vec<_> = devices[..3].iter().map(|device| device.key).collect();
     net.partition(&away);
     let mut late = Device::new(9).await;
     let groups: Groups = late.start(&net, options()).await;
-    groups.join(&invite).await.expect("it joins");
+    let joined = groups.join(&invite).await.expect("it joins");
+    let_in(&joined).await;
     wait(&late, 0, Some(CANARY)).await;
     wait(&late, 63, Some("from the second")).await;
 }

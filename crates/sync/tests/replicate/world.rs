@@ -7,7 +7,7 @@ use larder_store_api::{PublicKey, Result};
 use larder_store_engine::Blobs;
 use larder_store_testkit::{MemorySecrets, MemoryStore};
 use larder_sync::{
-    groups::{Clock, Group, Groups, Policy, Repo, Stores},
+    groups::{Clock, Group, Groups, Policy, Repo, Standing, Stores},
     invite::InviteKind,
     replicate::{Push, ReplicateOptions, Replicator, Synced},
     tree::Named,
@@ -131,7 +131,7 @@ thread_local! {
 }
 
 /// Returns a clock that shows the simulation's time with this error.
-fn clock(skew: i64) -> Clock {
+pub fn clock(skew: i64) -> Clock {
     let start = START.get().expect("a world");
     Arc::new(move || START_MS + skew + start.elapsed().as_millis() as i64)
 }
@@ -144,6 +144,12 @@ pub async fn contents(repo: &Repo) -> Result<Vec<(String, Vec<u8>)>> {
         all.push((name.as_str().to_owned(), bytes.to_vec()));
     }
     Ok(all)
+}
+
+/// Waits until a device is let in, as it is by those who are connected.
+pub async fn let_in(group: &Group) -> Standing {
+    let standing = tokio::time::timeout(PATIENCE, group.wait_for_standing()).await;
+    standing.expect("in time").expect("the groups are open")
 }
 
 /// Returns the device's own repo.
@@ -201,6 +207,8 @@ pub async fn world_with(
         device.skew = skew();
         let groups = device.start(net, options.clone()).await;
         let joined = groups.join(&invite).await.expect("it joins");
+        let standing = let_in(&joined).await;
+        assert_eq!(standing, Standing::Member, "{}", device.key);
         if *kind == InviteKind::Write {
             let name = format!("member {n}");
             joined.create_repo(&name).await.expect("a repo");

@@ -104,9 +104,7 @@ pub(crate) async fn made(groups: &Groups, name: &str, member: &str) -> Result<(G
 pub(crate) async fn names(groups: &Groups) -> Result<Vec<String>> {
     let mut names = Vec::new();
     for group in groups.groups() {
-        if group.keys().read().is_some() {
-            names.extend(group.name().await?);
-        }
+        names.extend(groups::name_of_group(&group).await?);
     }
     Ok(names)
 }
@@ -131,17 +129,14 @@ pub(super) async fn join(app: &App, args: Join) -> Result<()> {
     }
     let store = app.store().await?;
     let groups = store.groups().await?;
-    let before = groups.group(invite.keys().id());
-    let before_may_write = before.as_ref().map(|group| group.keys().secret().is_some());
+    let before = groups.group(invite.group());
     let group = groups.join(&invite).await?;
     if let Some(policy) = args.what.policy() {
         group.set_policy(policy).await?;
     }
     let member = own_name(&group, &invite, &args.member).await?;
-    let may_write = group.keys().secret().is_some();
-    let verb = match before_may_write {
-        None => "joined",
-        Some(false) if may_write => "may now write in",
+    let verb = match before {
+        None => "joining",
         Some(_) => "already in",
     };
     let joined = Joined {
@@ -176,7 +171,7 @@ pub(super) async fn join(app: &App, args: Join) -> Result<()> {
         ));
     }
     app.out
-        .note("`larder sync` fetches what the others have, `larder ls` shows it");
+        .note("`larder sync` meets a member, who lets this store in, and fetches what the others have; `larder ls` shows it");
     match joined.again {
         true => Ok(()),
         false => say_backup(app),
@@ -188,14 +183,18 @@ pub(super) async fn join(app: &App, args: Join) -> Result<()> {
 async fn own_name(group: &Group, invite: &Invite, asked: &MemberName) -> Result<Option<String>> {
     let Some(own) = group.own_repo().await? else {
         // The repo of another device of ours comes with the group's record.
-        if group.keys().secret().is_none() || invite.repo().is_some() {
+        let writes = matches!(invite.kind(), InviteKind::Write | InviteKind::Admin);
+        if !writes && !group.can_write() {
             return Ok(None);
         }
         let name = asked.get();
         group.create_repo(&name).await?;
         return Ok(Some(name));
     };
-    let name = own.name().await?;
+    let name = match group.can_read() {
+        true => own.name().await?,
+        false => None,
+    };
     match asked.asked() {
         Some(asked) if name.as_deref() != Some(asked) => {
             own.set_name(asked).await?;
@@ -230,7 +229,7 @@ pub(super) async fn rename(app: &App, args: Rename) -> Result<()> {
             )
             .into());
         }
-        None if group.keys().secret().is_none() => {
+        None if !group.can_write() => {
             return Err(Problem::new(
                 "you may not write in this group, and not rename it",
                 "ask a member who may write",

@@ -1,21 +1,21 @@
 //! `larder group`: private groups, and who is in them.
 
 mod free;
+mod history;
 mod invite;
 pub(crate) mod join;
+mod people;
 mod wants;
 
 use anyhow::Result;
 use clap::Subcommand;
-use larder::groups::Group;
 use serde::Serialize;
 
 use crate::{
     app::App,
-    groups::{known, label, of_group, of_repo, pick},
+    groups::{known, of_group},
     item::Columns,
-    output::Shown,
-    problem::{Exit, Problem},
+    problem::Exit,
 };
 
 /// Make, join and list private groups
@@ -33,29 +33,38 @@ pub(crate) struct Args {
 enum Command {
     Create(join::Create),
     Invite(invite::Args),
+    Invites(invite::Invites),
     Join(join::Join),
     Rename(join::Rename),
     /// List the groups of this store
     Ls,
-    /// List the members of a group, with the files that they have put into it
+    /// List who is in a group: rights, devices, files, and who invited whom
     Members {
         /// The group; may be left out if there is only one
         group: Option<String>,
     },
+    Remove(people::Remove),
+    Allow(people::Allow),
+    /// Make a new key for all that is added from now on
+    ///
+    /// For a key that may have come to others. Members that are removed are cut off without this.
+    Rotate {
+        /// The group; may be left out if there is only one
+        group: Option<String>,
+    },
+    /// List what members have said of each other, the oldest first
+    Log {
+        /// The group; may be left out if there is only one
+        group: Option<String>,
+    },
+    Recovery(invite::Recovery),
     Policy(wants::Set),
     /// Keep files of other members here, whatever the policy is
     Pin(wants::Paths),
     /// Remove a pin
     Unpin(wants::Paths),
     Free(free::Args),
-    /// Leave a group; the next `larder gc` deletes its files here
-    Leave {
-        /// The group
-        group: String,
-        /// Leave even if your repo has files, which others may not have
-        #[arg(long)]
-        force: bool,
-    },
+    Leave(history::Leave),
 }
 
 /// A group that was made, joined or left.
@@ -84,53 +93,18 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
                 }
             }
         }
-        Command::Members { group } => {
-            let store = app.store_of_groups().await?;
-            let group = pick(&store.groups().await?, group.as_deref()).await?;
-            let columns = Columns::new(true);
-            app.out.heading(columns.heading())?;
-            for member in group.members().await? {
-                let item = of_repo(store.blobs(), &member).await?;
-                app.out.result(&item, columns.line(&item))?;
-            }
-        }
+        Command::Members { group } => people::members(app, group.as_deref()).await?,
+        Command::Remove(args) => people::remove(app, args).await?,
+        Command::Allow(args) => people::allow(app, args).await?,
+        Command::Invites(args) => invite::invites(app, args).await?,
+        Command::Rotate { group } => history::rotate(app, group.as_deref()).await?,
+        Command::Log { group } => history::log(app, group.as_deref()).await?,
+        Command::Recovery(args) => invite::recovery(app, args).await?,
         Command::Policy(args) => wants::policy(app, args).await?,
         Command::Pin(paths) => wants::pin(app, paths, true).await?,
         Command::Unpin(paths) => wants::pin(app, paths, false).await?,
         Command::Free(args) => return free::run(app, args).await,
-        Command::Leave { group, force } => {
-            let store = app.store_of_groups().await?;
-            let groups = store.groups().await?;
-            let group = pick(&groups, Some(&group)).await?;
-            if !force {
-                check_left(&group).await?;
-            }
-            let done = Done {
-                group: label(&group).await?,
-                id: group.id().to_string(),
-                member: None,
-            };
-            groups.leave(group.id()).await?;
-            app.out
-                .result(&done, format_args!("left {}", Shown(&done.group)))?;
-            app.out.note("`larder gc` frees the space");
-        }
+        Command::Leave(args) => history::leave(app, args).await?,
     }
     Ok(Exit::Done)
-}
-
-/// Whoever leaves can never write that repo again, and the files may be nowhere else.
-async fn check_left(group: &Group) -> Result<()> {
-    let mut files = 0;
-    for repo in group.repos().await?.iter().filter(|repo| repo.is_ours()) {
-        files = u64::saturating_add(files, repo.root().await?.files);
-    }
-    if files > 0 {
-        return Err(Problem::new(
-            format!("your repo has {files} file(s), which may be nowhere else"),
-            "`larder sync` gives them to others, `larder get` writes them out; then --force",
-        )
-        .into());
-    }
-    Ok(())
 }

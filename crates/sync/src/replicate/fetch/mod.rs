@@ -72,12 +72,12 @@ impl Shared {
             let mut all = self.to_fetch();
             attempts.retain(|id| {
                 let mut all = all.iter();
-                all.any(|(_, repo, _)| records::repo_id(*repo) == id)
+                all.any(|(group, repo, _)| records::repo_id(group.id(), *repo) == id)
             });
             let now = Instant::now();
             let mut next = now + AT_THE_LATEST;
-            all.retain(|(_, repo, tried)| {
-                let due = attempts.due(records::repo_id(*repo), tried);
+            all.retain(|(group, repo, tried)| {
+                let due = attempts.due(records::repo_id(group.id(), *repo), tried);
                 let is_due = due.is_some_and(|at| at <= now);
                 if let Some(at) = due.filter(|_| !is_due) {
                     next = next.min(at);
@@ -86,12 +86,12 @@ impl Shared {
             });
             // The repo that has waited longest is next, so that repos that nobody can provide do not
             // hold up others.
-            all.sort_by_key(|(_, repo, _)| attempts.turn(records::repo_id(*repo)));
+            all.sort_by_key(|(group, repo, _)| attempts.turn(records::repo_id(group.id(), *repo)));
             for (group, repo, tried) in all {
                 if attempts.count_running() >= REPOS {
                     break;
                 }
-                let id = records::repo_id(repo);
+                let id = records::repo_id(group.id(), repo);
                 attempts.begin(id, tried);
                 let shared = Arc::clone(&self);
                 fetching.spawn(async move { (id, shared.fetch_repo(&group, repo).await) });

@@ -311,8 +311,8 @@ fn carried(before: &Settled, level: u8, chain: &Chain) -> Vec<Place> {
 
 /// Returns the length of the longest wanted file, for files whose page does not show their length.
 fn wants_at_most(repo: &Repo, wants: &Wants) -> u64 {
-    match repo.group().keys().read() {
-        Some(_) => u64::MAX,
-        None => wants.longest_sealed(),
+    match repo.group().can_read() {
+        true => u64::MAX,
+        false => wants.longest_sealed(),
     }
 }

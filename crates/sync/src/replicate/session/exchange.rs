@@ -9,8 +9,8 @@ use std::{
 };
 
 use larder_store_api::{
-    Error, Freshness, Kind, Put, PutRecord, RecordDescriptor, RecordId, RecordStore, Result,
-    Signed, Slot,
+    Error, Freshness, Kind, PublicKey, Put, PutRecord, RecordDescriptor, RecordId, RecordStore,
+    Result, Signed, Slot,
 };
 use larder_store_engine::{MAX_VALUE_LEN, verify};
 use tokio::{
@@ -18,9 +18,9 @@ use tokio::{
     sync::Notify,
 };
 
-use super::{MAX_HOLDINGS, MAX_RETRY, MAX_SESSIONS, RETRY, Session};
+use super::{MAX_HOLDINGS, MAX_RECORDS, MAX_RETRY, MAX_SESSIONS, RETRY, Session, Trust, trust};
 use crate::{
-    groups::{Group, Repo},
+    groups::{Group, Standing},
     network::Stream,
     records::{self, REPO_ROOT},
     replicate::{
@@ -28,8 +28,8 @@ use crate::{
         fault::{Blame, Fault, Outcome, lies, lost, refuses},
         index::{Change, GroupIndex},
         lock,
-        proof::{self, ANSWER_LEN, Ends},
-        wire::{HELLO, Message, Version, Which, next_frame, read_frame, write_frame},
+        proof::{self, ANSWER_LEN, Ends, Role, Who},
+        wire::{Digest, HELLO, Message, Version, Which, next_frame, read_frame, write_frame},
     },
 };
 
@@ -46,17 +46,59 @@ impl Shared {
             answerer: link.connection.peer(),
         };
         let mut stream = link.connection.open().await.link()?;
-        let (hello, nonce) = proof::hello(&ends, group.keys()).local()?;
+        let (hello, nonce) = proof::hello(&ends, group.id()).local()?;
         stream.send.write_all(&[HELLO]).await.map_err(lost)?;
         write_frame(&mut stream.send, &hello).await?;
         let mut answer = [0; ANSWER_LEN];
         let answered = tokio::time::timeout(PATIENCE, stream.recv.read_exact(&mut answer)).await;
         answered.map_err(|_| Fault::stalls())?.map_err(lost)?;
-        if !proof::check(&ends, group.keys(), &nonce, &answer) {
+        if !proof::check(&ends, group.id(), &nonce, &answer) {
             let peer = link.connection.peer();
             return Err(refuses("the peer is not a member of the group").with("peer", peer));
         }
-        self.run_session(link, group, stream).await
+        let who = self
+            .hear_who(&ends, Role::Answerer, &group, &mut stream)
+            .await?;
+        self.say_who(&ends, Role::Asker, &group, &mut stream)
+            .await?;
+        self.run_session(link, group, who, stream).await
+    }
+
+    async fn say_who(
+        &self,
+        ends: &Ends,
+        role: Role,
+        group: &Group,
+        stream: &mut Stream,
+    ) -> Outcome<()> {
+        // Whoever has the root uses it only to come back.
+        let root = match group.standing() {
+            Standing::Waiting => self.groups.0.root_secret(group.id()).await.local()?,
+            _ => None,
+        };
+        let who = proof::say_who(ends, role, group, root.as_ref());
+        write_frame(&mut stream.send, &who).await
+    }
+
+    /// Hears who the peer is; of a stranger, nothing more is heard.
+    async fn hear_who(
+        &self,
+        ends: &Ends,
+        role: Role,
+        group: &Group,
+        stream: &mut Stream,
+    ) -> Outcome<Who> {
+        let who = tokio::time::timeout(PATIENCE, read_frame(&mut stream.recv)).await;
+        let who = who.map_err(|_| Fault::stalls())??;
+        let who = who.ok_or_else(|| refuses("the peer does not say who it is"))?;
+        let who = proof::hear_who(ends, role, group.id(), group.keyring(), &who).peer()?;
+        match trust(group, &who) {
+            Trust::Stranger => {
+                let error = refuses("the peer is not a member of the group");
+                Err(error.with("device", who.device))
+            }
+            _ => Ok(who),
+        }
     }
 
     pub(in crate::replicate) async fn answer_hello(
@@ -73,15 +115,21 @@ impl Shared {
         let hello = hello.map_err(|_| Fault::stalls())??;
         let hello = hello.ok_or_else(|| lies("the peer's hello is missing"))?;
         let groups = self.groups.groups();
-        let (found, answer) = proof::answer(&ends, groups.iter().map(Group::keys), &hello)?;
-        let found = found.map(|keys| keys.id());
+        let (found, answer) = proof::answer(&ends, groups.iter().map(Group::id), &hello)?;
         let written = async {
             stream.send.write_all(&answer).await?;
             stream.send.flush().await
         };
         written.await.map_err(lost)?;
         match groups.into_iter().find(|group| Some(group.id()) == found) {
-            Some(group) => self.run_session(link, group, stream).await,
+            Some(group) => {
+                self.say_who(&ends, Role::Answerer, &group, &mut stream)
+                    .await?;
+                let who = self
+                    .hear_who(&ends, Role::Asker, &group, &mut stream)
+                    .await?;
+                self.run_session(link, group, who, stream).await
+            }
             // To a stranger this looks as if it had detected the failed proof itself.
             None => stream.send.shutdown().await.map_err(lost),
         }
@@ -91,6 +139,7 @@ impl Shared {
         self: &Arc<Self>,
         link: &Arc<Link>,
         group: Group,
+        who: Who,
         stream: Stream,
     ) -> Outcome<()> {
         let id = group.id();
@@ -100,6 +149,9 @@ impl Shared {
         let session = Arc::new(Session {
             id: self.sessions.number(),
             link: Arc::clone(link),
+            full: AtomicBool::new(trust(&group, &who) == Trust::Member),
+            who,
+            told: Mutex::default(),
             group,
             peer: Mutex::default(),
             compared: AtomicBool::new(false),
@@ -110,7 +162,9 @@ impl Shared {
             retry: Mutex::default(),
         });
         session.compare();
-        link.prove();
+        if trust(&session.group, &session.who) != Trust::Gone {
+            link.prove();
+        }
         self.sessions.add(&session);
         self.index
             .look(id, |index| session.versions_are(&index.versions));
@@ -155,7 +209,7 @@ impl Shared {
     /// Sends the pending messages.
     async fn say(&self, session: &Session, send: &mut (impl AsyncWrite + Unpin)) -> Outcome<()> {
         let group = session.group.id();
-        let to_say = {
+        let mut to_say = {
             let mut to_say = lock(&session.to_say);
             let mut now = std::mem::take(&mut *to_say);
             if !session.has_compared() {
@@ -165,8 +219,20 @@ impl Shared {
             }
             now
         };
+        if let Err(fault) = self.say_operations(session, &mut to_say, send).await {
+            let mut again = lock(&session.to_say);
+            again.known |= to_say.known;
+            again.slots.extend(&to_say.slots);
+            again.repos.extend(&to_say.repos);
+            return Err(fault);
+        }
+        if !session.is_full() {
+            // Until it is a member.
+            lock(&session.to_say).slots.extend(&to_say.slots);
+            return Ok(());
+        }
         if let Some(answers) = to_say.state
-            && let Some(digest) = self.index.look(group, GroupIndex::digest)
+            && let Some(digest) = self.digest(&session.group)
         {
             let state = Message::State { answers, digest };
             write_frame(send, &state.encode().local()?).await?;
@@ -208,6 +274,18 @@ impl Shared {
         Ok(())
     }
 
+    /// Returns a digest of what is here of a group; equal operations and values have equal digests.
+    fn digest(&self, group: &Group) -> Option<Digest> {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&self.index.look(group.id(), GroupIndex::digest)?);
+        group.with_log(|log| {
+            for head in log.heads() {
+                hasher.update(&head.0);
+            }
+        });
+        hasher.finalize().as_bytes().first_chunk().copied()
+    }
+
     /// Sends a value that the peer may lack.
     async fn send_slot(
         &self,
@@ -218,10 +296,11 @@ impl Shared {
     ) -> Outcome<()> {
         let group = &session.group;
         let id = match record {
-            Which::Group => group.id(),
-            Which::Repo(key) => records::repo_id(key),
+            Which::Values(device) => records::values_id(group.id(), device),
+            Which::Repo(key) => records::repo_id(group.id(), key),
         };
         let found = group.records().get(id, slot, Freshness::Local).await;
+        let found = found_or_none(found);
         let Some(signed) = group.unless_damaged(id, slot, found).local()? else {
             return Ok(());
         };
@@ -249,8 +328,7 @@ impl Shared {
                         .index
                         .look(group, |index| index.versions.get(&record).cloned());
                     let mut peer = lock(&session.peer);
-                    // As many as the group has repos, plus one for the group itself.
-                    if peer.known.len() <= usize::from(records::GROUP_SLOTS) {
+                    if peer.known.len() < MAX_RECORDS || peer.known.contains_key(&record) {
                         peer.known.insert(record, slots.into_iter().collect());
                         if let Some(ours) = ours.flatten() {
                             peer.compare_record(record, &ours);
@@ -286,6 +364,18 @@ impl Shared {
                     }
                     Err(fault) => return Err(fault),
                 },
+                Message::Known { ids } => session.peer_knows(ids),
+                Message::Ops { ops } => {
+                    self.heard(session, self.hear_operations(session, &ops).await)?;
+                }
+                Message::Want { epoch, is_closed } => {
+                    let given = session.wants_boxes(epoch, is_closed).await;
+                    self.heard(session, given.local())?;
+                }
+                Message::Boxes { epoch, part, bytes } => {
+                    let taken = self.hear_boxes(session, epoch, part, &bytes).await;
+                    self.heard(session, taken)?;
+                }
                 Message::Holds { repo, holding } => {
                     // This also holds for a repo that is not known here yet: the peer does not repeat
                     // it.
@@ -297,9 +387,11 @@ impl Shared {
                     self.tell(Change::Holding { group, repo });
                 }
                 Message::State { answers, digest } => {
-                    let is_level = self.index.look(group, |index| {
-                        let is_level = index.digest() == digest;
-                        is_level.then(|| session.has_what_we_have(&index.versions))
+                    let is_level = self.digest(&session.group).map(|ours| ours == digest);
+                    let is_level = is_level.and_then(|is_level| {
+                        self.index.look(group, |index| {
+                            is_level.then(|| session.has_what_we_have(&index.versions))
+                        })
                     });
                     match is_level {
                         // Both sides learned the same values from others, so nothing has shown yet that
@@ -319,6 +411,19 @@ impl Shared {
         Ok(())
     }
 
+    /// Goes on after a failure of our own store, to ask the peer again later.
+    fn heard(&self, session: &Arc<Session>, heard: Outcome<()>) -> Outcome<()> {
+        match heard {
+            Err(Fault::Local(error)) => {
+                let group = session.group.id();
+                self.troubles.note(Some(group), "store", &error);
+                self.ask_again(session);
+                Ok(())
+            }
+            heard => heard,
+        }
+    }
+
     /// Stores a value that the peer has sent, if it is newer and valid.
     async fn take_slot(
         &self,
@@ -329,17 +434,25 @@ impl Shared {
     ) -> Outcome<()> {
         let group = &session.group;
         let repo = match record {
-            Which::Group => None,
+            // Of somebody who may not write, or not any more, or is not known here yet: the next comparison announces
+            // it again.
+            Which::Values(device) if !group.value_devices().contains(&device) => return Ok(()),
+            Which::Values(_) => None,
+            Which::Repo(key) if !group.takes_from(key) => return Ok(()),
             Which::Repo(key) => match group.repo(key).await.local()? {
                 Some(repo) => Some(repo),
-                // The group does not have the repo, or not yet: the next comparison announces it again.
                 None => return Ok(()),
             },
         };
-        let id = repo.as_ref().map_or(group.id(), Repo::id);
         let descriptor = match record {
-            Which::Group => records::group_record(group.keys().group()),
-            Which::Repo(key) => records::repo_record(key),
+            Which::Values(device) => records::values_record(group.id(), device),
+            Which::Repo(key) => records::repo_record(group.id(), key),
+        };
+        let id = match (&repo, record) {
+            (Some(repo), _) => repo.id(),
+            (None, Which::Values(device) | Which::Repo(device)) => {
+                records::values_id(group.id(), device)
+            }
         };
         check(&descriptor, id, slot, &signed).peer()?;
         let ours = self.index.version(group.id(), record, slot);
@@ -359,7 +472,7 @@ impl Shared {
             return Ok(());
         }
         let here = group.records().get(id, slot, Freshness::Local).await;
-        let is_new = matches!(here, Ok(None));
+        let here = found_or_none(here);
         let here = group.unless_damaged(id, slot, here).local()?;
         if let Some(here) = &here
             && here.seq > signed.seq
@@ -375,6 +488,9 @@ impl Shared {
         let put = match &turn {
             Some((repo, turn)) => repo.take_root(turn, signed).await,
             None => {
+                if repo_of(record).is_none() {
+                    group.records().create(descriptor).await.local()?;
+                }
                 let put = PutRecord::Import(signed);
                 group.records().put(id, slot, put).await
             }
@@ -382,13 +498,9 @@ impl Shared {
         match put.local()? {
             Put::Published { .. } | Put::Queued { .. } => {
                 drop(turn);
-                let repo = match record {
-                    Which::Group => None,
-                    Which::Repo(key) => Some(key),
-                };
-                group.record_changed(repo, slot);
-                if id == group.id() && !is_new {
-                    self.name_ours(id).await.local()?;
+                match record {
+                    Which::Values(device) => group.value_changed(device, slot),
+                    Which::Repo(repo) => group.record_changed(repo, slot),
                 }
             }
             // Both values have the same number, and ours stays.
@@ -420,15 +532,20 @@ impl Shared {
             }
         });
     }
+}
 
-    /// Announces our repos in the group's record again after one of its slots was replaced: the slot
-    /// may have held one of them.
-    async fn name_ours(&self, group: RecordId) -> Result<()> {
-        // The session's handle may be outdated: better keys may have arrived since it was made.
-        match self.groups.group(group) {
-            Some(group) => group.name_ours().await,
-            None => Ok(()),
-        }
+/// A record of which nothing has come yet has no values.
+fn found_or_none(found: Result<Option<Signed>>) -> Result<Option<Signed>> {
+    match found {
+        Err(error) if error.kind() == Kind::NotFound => Ok(None),
+        found => found,
+    }
+}
+
+fn repo_of(record: Which) -> Option<PublicKey> {
+    match record {
+        Which::Values(_) => None,
+        Which::Repo(repo) => Some(repo),
     }
 }
 

@@ -338,9 +338,9 @@ impl Compared {
 
     async fn count(&self, new: Root, old: Root, which: &Which) -> Result<Lack> {
         let group = self.repo.group();
-        let tree = match group.keys().read() {
-            Some(_) => Some(group.tree("sync.members")?),
-            None => None,
+        let tree = match group.can_read() {
+            true => Some(group.tree("sync.members")?),
+            false => None,
         };
         let counted = count(group.blobs(), tree.as_ref(), new, old, which).await?;
         Ok(counted.into())

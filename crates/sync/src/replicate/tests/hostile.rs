@@ -11,15 +11,15 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::{Device, PATIENCE};
 use crate::{
-    groups::{Group, Holding, local_trees::Place},
+    groups::{Group, Holding, Standing, local_trees::Place},
     invite::InviteKind,
     network::{Connection, Stream},
     replicate::{
         Synced,
         index::Change,
-        proof::{self, ANSWER_LEN, Ends},
+        proof::{self, ANSWER_LEN, Ends, Role},
         session::MAX_SESSIONS,
-        wire::{HELLO, Message, write_frame},
+        wire::{HELLO, Message, read_frame, write_frame},
     },
 };
 
@@ -28,7 +28,10 @@ const STRANGER: PublicKey = PublicKey([77; 32]);
 async fn join(with: &Device, device: &Device, kind: InviteKind) {
     let invite = with.group().invite(kind, with.running.addresses()).await;
     let joined = device.running.groups().join(&invite.unwrap()).await;
-    joined.unwrap();
+    let joined = joined.unwrap();
+    let standing = joined.wait_for_standing();
+    let standing = tokio::time::timeout(PATIENCE, standing).await.unwrap();
+    assert_eq!(standing.unwrap(), Standing::Member);
 }
 
 /// Damage that shows at the moment when a fetch takes its turn to report the result.
@@ -81,7 +84,7 @@ async fn dial(net: &SimNetwork, to: &Device) -> Connection {
     node.connect(&address, None).await.unwrap()
 }
 
-/// A stream on which a group was proven, as whoever has an invite can.
+/// A stream on which a group was proven, as a device of a member.
 async fn prove(connection: &Connection, to: &Device, group: &Group) -> io::Result<Stream> {
     let ends = Ends {
         binding: connection.binding(),
@@ -89,11 +92,16 @@ async fn prove(connection: &Connection, to: &Device, group: &Group) -> io::Resul
         answerer: to.key,
     };
     let mut stream = connection.open().await.unwrap();
-    let (hello, _) = proof::hello(&ends, group.keys()).unwrap();
+    let (hello, _) = proof::hello(&ends, group.id()).unwrap();
     stream.send.write_all(&[HELLO]).await.unwrap();
     write_frame(&mut stream.send, &hello).await.unwrap();
     let mut answer = [0; ANSWER_LEN];
     stream.recv.read_exact(&mut answer).await?;
+    let heard = read_frame(&mut stream.recv).await;
+    heard.map_err(|_| io::ErrorKind::UnexpectedEof)?;
+    let who = proof::say_who(&ends, Role::Asker, group, None);
+    let said = write_frame(&mut stream.send, &who).await;
+    said.map_err(|_| io::ErrorKind::UnexpectedEof)?;
     Ok(stream)
 }
 

@@ -3,8 +3,7 @@
 //! ```text
 //! stream           what u8 (0 hello, 1 get, 2 show), then frames
 //! frame            length u32, at most 64 KiB | body
-//! hello            version u8 = 1 | nonce [32] | tag [32]                     (proof.rs)
-//! answer           nonce [32] | tag [32]
+//! hello, answer, who   proof.rs; a who is a frame, of the answerer first
 //! have             1 u8 | record | count u16 | for each: slot u16, seq u64, digest [8]
 //! compared         2 u8                         all that the sender has was announced: send what is newer
 //! slot             3 u8 | record | slot u16 | signed value (record_format)
@@ -12,8 +11,12 @@
 //!                  | their bytes u64
 //! state            5 u8 | u8 (1 if it answers another) | digest [16] of all values that the sender has:
 //!                  if yours differs, announce what you have
+//! known            6 u8 | count u8 | id [32] each: operations that the sender has, with all before them; send others
+//! ops              7 u8 | for each: length u16 | an operation
+//! want             8 u8 | epoch [32] | u8 (1 if the sender cannot open it): send its boxes
+//! boxes            9 u8 | epoch [32] | number u16 | that part of the list of boxes
 //! digest           the beginning of the value's BLAKE3 hash
-//! record           0 u8, the group's; or 1 u8 | repo's key [32]
+//! record           0 u8 | device [32], of values; or 1 u8 | repo's key [32]
 //! get              group id [32] | repo's key [32] | depth u8 | for each page: hash [32]
 //!                  | 0 u8 | iroh-blobs' GetRequest, as postcard
 //! answer to get    0 u8, and iroh-blobs' answer without frames, in which a size of 2^64 - 1 means that a
@@ -38,11 +41,14 @@ pub(super) use self::{
     frame::{next_frame, read_frame, write_frame},
     get::Answer,
 };
-use crate::codec::Fields;
 pub use crate::groups::Holding;
+use crate::{
+    codec::Fields,
+    membership::{MAX_KNOWN, OpId},
+};
 
 /// The version of the protocol.
-pub const VERSION: u8 = 1;
+pub const VERSION: u8 = 2;
 /// The longest frame.
 pub const MAX_FRAME_LEN: usize = 64 * 1024;
 
@@ -58,6 +64,13 @@ const COMPARED: u8 = 2;
 const SLOT: u8 = 3;
 const HOLDS: u8 = 4;
 const STATE: u8 = 5;
+const KNOWN: u8 = 6;
+const OPS: u8 = 7;
+const WANT: u8 = 8;
+const BOXES: u8 = 9;
+
+/// The most bytes of operations in one message: a few hundred small ones, or three of the longest.
+pub const MAX_OPS_LEN: usize = 60 * 1024;
 
 const READ: &str = "sync.peer.read";
 const WRITE: &str = "sync.peer.write";
@@ -96,8 +109,8 @@ impl Version {
 /// A record of a group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Which {
-    /// The group's own record.
-    Group,
+    /// The record in which a device shares values with the group.
+    Values(PublicKey),
     /// The record of the repo with this key.
     Repo(PublicKey),
 }
@@ -130,7 +143,33 @@ pub enum Message {
         /// The part of it that the sender holds.
         holding: Holding,
     },
-    /// A digest of the sender's records: a peer with a different one answers with its own.
+    /// Operations that the sender has, with all before them: it lacks the others.
+    Known {
+        /// Their ids.
+        ids: Vec<OpId>,
+    },
+    /// Operations, each after those before it; not verified yet.
+    Ops {
+        /// Their bytes.
+        ops: Vec<Bytes>,
+    },
+    /// The sender wants the boxes of an epoch.
+    Want {
+        /// The epoch.
+        epoch: OpId,
+        /// It cannot open the epoch, whatever boxes it has.
+        is_closed: bool,
+    },
+    /// A part of the boxes of an epoch.
+    Boxes {
+        /// The epoch.
+        epoch: OpId,
+        /// The number of the part.
+        part: u16,
+        /// Its bytes.
+        bytes: Bytes,
+    },
+    /// A digest of the sender's operations and records: a peer with a different one answers with its own.
     State {
         /// True if the message answers another one, and needs no answer.
         answers: bool,
@@ -176,6 +215,46 @@ impl Message {
                 bytes.put_u8(HOLDS);
                 bytes.put_slice(&repo.0);
                 holding.put(&mut bytes);
+            }
+            Self::Known { ids } => {
+                bytes.put_u8(KNOWN);
+                let count = u8::try_from(ids.len()).ok();
+                let count = count.filter(|count| usize::from(*count) <= MAX_KNOWN + 1);
+                bytes.put_u8(count.ok_or_else(|| {
+                    Error::new(
+                        Kind::TooLarge,
+                        WRITE,
+                        "there are too many operations to name",
+                    )
+                })?);
+                for id in ids {
+                    bytes.put_slice(&id.0);
+                }
+            }
+            Self::Ops { ops } => {
+                bytes.put_u8(OPS);
+                for op in ops {
+                    let len = u16::try_from(op.len()).map_err(|error| {
+                        Error::new(Kind::TooLarge, WRITE, "an operation is too long").because(error)
+                    })?;
+                    bytes.put_u16(len);
+                    bytes.put_slice(op);
+                }
+            }
+            Self::Want { epoch, is_closed } => {
+                bytes.put_u8(WANT);
+                bytes.put_slice(&epoch.0);
+                bytes.put_u8(u8::from(*is_closed));
+            }
+            Self::Boxes {
+                epoch,
+                part,
+                bytes: list,
+            } => {
+                bytes.put_u8(BOXES);
+                bytes.put_slice(&epoch.0);
+                bytes.put_u16(*part);
+                bytes.put_slice(list);
             }
             Self::State { answers, digest } => {
                 bytes.put_u8(STATE);
@@ -225,12 +304,39 @@ impl Message {
                 repo: PublicKey(fields.take()?),
                 holding: Holding::take(&mut fields)?,
             },
+            KNOWN => {
+                let count = usize::from(fields.u8()?);
+                if count > MAX_KNOWN + 1 {
+                    return Err(fields.invalid("the peer names too many operations"));
+                }
+                let ids = (0..count).map(|_| fields.take().map(OpId));
+                Self::Known {
+                    ids: ids.collect::<Result<_>>()?,
+                }
+            }
+            OPS => {
+                let mut ops = Vec::new();
+                while !fields.is_empty() {
+                    let len = fields.u16()?;
+                    ops.push(bytes.slice_ref(fields.bytes(len.into())?));
+                }
+                Self::Ops { ops }
+            }
+            WANT => Self::Want {
+                epoch: OpId(fields.take()?),
+                is_closed: take_flag(&mut fields)?,
+            },
+            BOXES => {
+                let (epoch, part) = (OpId(fields.take()?), fields.u16()?);
+                let list = bytes.slice_ref(fields.rest());
+                return Ok(Self::Boxes {
+                    epoch,
+                    part,
+                    bytes: list,
+                });
+            }
             STATE => Self::State {
-                answers: match fields.u8()? {
-                    0 => false,
-                    1 => true,
-                    other => return Err(fields.invalid("a flag is 0 or 1").with("flag", other)),
-                },
+                answers: take_flag(&mut fields)?,
                 digest: fields.take()?,
             },
             other => {
@@ -245,7 +351,10 @@ impl Message {
 
 fn put_record(bytes: &mut BytesMut, record: Which) {
     match record {
-        Which::Group => bytes.put_u8(0),
+        Which::Values(device) => {
+            bytes.put_u8(0);
+            bytes.put_slice(&device.0);
+        }
         Which::Repo(key) => {
             bytes.put_u8(1);
             bytes.put_slice(&key.0);
@@ -253,9 +362,17 @@ fn put_record(bytes: &mut BytesMut, record: Which) {
     }
 }
 
+fn take_flag(fields: &mut Fields<'_>) -> Result<bool> {
+    match fields.u8()? {
+        0 => Ok(false),
+        1 => Ok(true),
+        other => Err(fields.invalid("a flag is 0 or 1").with("flag", other)),
+    }
+}
+
 fn take_record(fields: &mut Fields<'_>) -> Result<Which> {
     match fields.u8()? {
-        0 => Ok(Which::Group),
+        0 => Ok(Which::Values(PublicKey(fields.take()?))),
         1 => Ok(Which::Repo(PublicKey(fields.take()?))),
         other => Err(fields
             .invalid("the kind of record is unknown")
@@ -289,7 +406,7 @@ mod tests {
         assert!(most.encode().unwrap().len() < MAX_FRAME_LEN);
     }
 
-    fn messages() -> [Message; 7] {
+    fn messages() -> [Message; 11] {
         let signed = || Signed {
             value: Bytes::from_static(b"value"),
             seq: 7,
@@ -303,7 +420,7 @@ mod tests {
         [
             Message::Compared,
             Message::Have {
-                record: Which::Group,
+                record: Which::Values(PublicKey([4; 32])),
                 slots: vec![(0, Version::of(&signed())), (7, last)],
             },
             Message::Have {
@@ -311,8 +428,8 @@ mod tests {
                 slots: vec![],
             },
             Message::Slot {
-                record: Which::Group,
-                slot: 1023,
+                record: Which::Values(PublicKey([4; 32])),
+                slot: 64,
                 signed: signed(),
             },
             Message::Slot {
@@ -331,6 +448,21 @@ mod tests {
             Message::State {
                 answers: true,
                 digest: [8; 16],
+            },
+            Message::Known {
+                ids: vec![OpId([1; 32]), OpId([2; 32])],
+            },
+            Message::Ops {
+                ops: vec![Bytes::from_static(b"one"), Bytes::from_static(b"op")],
+            },
+            Message::Want {
+                epoch: OpId([3; 32]),
+                is_closed: true,
+            },
+            Message::Boxes {
+                epoch: OpId([3; 32]),
+                part: 7,
+                bytes: Bytes::from_static(b"boxes"),
             },
         ]
     }
@@ -358,6 +490,9 @@ mod tests {
             // A value has no length field: if it was cut, its signature is invalid.
             let cut = match &message {
                 Message::Slot { signed, .. } => bytes.len() - signed.value.len(),
+                Message::Boxes { bytes: list, .. } => bytes.len() - list.len(),
+                // Fewer of them are a message too.
+                Message::Ops { .. } => 1,
                 _ => bytes.len(),
             };
             for len in 0..cut {
