@@ -66,7 +66,7 @@ async fn a_replica_alone_lets_somebody_in_who_reads_and_writes() {
         group.name().await.expect("a name").as_deref(),
         Some("the group")
     );
-    // What is made before it is let in comes after that.
+    // A repo that is made before it is let in comes after that.
     let repo = group.create_repo("bob").await.expect("a repo");
     let error = repo.write("early", "1").await.expect_err("too early");
     assert_eq!(error.kind(), Kind::Unavailable);
@@ -131,7 +131,7 @@ async fn an_invite_is_for_as_many_as_it_says_and_as_long() {
         .expect("it is there");
     pause(20).await;
     assert_eq!(group.standing(), Standing::Waiting);
-    // What was let in by neither gets nothing.
+    // It gets nothing.
     assert!(!group.can_read() && group.repos().await.expect("repos").is_empty());
 }
 
