@@ -490,6 +490,36 @@ async fn who_lost_all_devices_comes_back_by_the_root() {
     assert!(!ann.expect("ann").is_out);
 }
 
+#[tokio::test(start_paused = true)]
+async fn who_came_by_somebody_goes_too_if_that_is_asked_for() {
+    let net = SimNetwork::new(212);
+    net.set_default_link(link());
+    let devices = world(&net, &[], &options()).await;
+    let ann = &devices[0];
+    let (bob, group) = invited(&net, ann, &[ann], 8, admin()).await;
+    let_in(&group).await;
+    let (carol, hers) = invited(&net, &bob, &[&bob, ann], 9, InviteOptions::new(Write)).await;
+    let_in(&hers).await;
+    for (device, name) in [(&bob, "bob"), (&carol, "carol")] {
+        let repo = device.group().create_repo(name).await.expect("a repo");
+        repo.write("file", name.to_owned()).await.expect("a write");
+    }
+    pause(20).await;
+    assert_eq!(ann.files().await.len(), 2);
+    let how = Removal::new().with_invited();
+    let removed = ann
+        .group()
+        .remove(group.device(), how)
+        .await
+        .expect("a removal");
+    assert_eq!((removed.devices.len(), removed.frozen.len()), (2, 2));
+    pause(20).await;
+    for device in [&bob, &carol] {
+        assert_eq!(device.group().standing(), Standing::Out);
+    }
+    assert_eq!(ann.files().await.len(), 2, "their files stay");
+}
+
 /// A device that is ended at any moment of joining is let in after that.
 #[tokio::test(start_paused = true)]
 async fn who_is_killed_while_joining_joins_all_the_same() {

@@ -180,6 +180,18 @@ impl Group {
 
     /// Waits until this device is a member, or is not one any more.
     ///
+    /// ```
+    /// # use larder_sync::{groups::{Groups, Standing}, invite::Invite};
+    /// # async fn example(groups: &Groups, invite: &Invite) -> larder_store_api::Result<()> {
+    /// // While a replicator of these groups runs, and can reach a member.
+    /// let group = groups.join(invite).await?;
+    /// if group.wait_for_standing().await? == Standing::Member {
+    ///     println!("we are {} people", group.people().await?.len());
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// [`Kind::Closed`] if the groups are closed meanwhile.
     pub async fn wait_for_standing(&self) -> Result<Standing> {

@@ -1,5 +1,7 @@
 //! The operations of a group in a session: they go before all else, and who is not a member hears nothing else.
 
+use std::collections::HashSet;
+
 use larder_store_api::Result;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 
@@ -35,7 +37,22 @@ impl Shared {
             Trust::Stranger => return Err(refuses("the peer is not a member of the group")),
             Trust::Gone => {
                 let by = group.removed_by(session.device());
-                let ops = group.with_log(|log| encoded(log.up_to(by)));
+                let (since, place) = (to_say.since.take(), lock(&session.told).ops);
+                if since.is_none() && place.is_none() {
+                    // It says first what it has.
+                    return Ok(());
+                }
+                let ops = group.with_log(|log| {
+                    let lacks: HashSet<OpId> = match (since, place) {
+                        (Some(since), _) => log.since(&since).iter().map(|op| op.id()).collect(),
+                        (None, place) => {
+                            let later = log.from_place(place.unwrap_or_default());
+                            later.map(|op| op.id()).collect()
+                        }
+                    };
+                    let told = log.up_to(by).into_iter();
+                    encoded(told.filter(|op| lacks.contains(&op.id())))
+                });
                 send_ops(ops.unwrap_or_default(), send).await?;
                 send.shutdown().await.map_err(lost)?;
                 // It ends the session once it has heard that.
@@ -61,6 +78,10 @@ impl Shared {
             told.from_peer.clear();
             ops
         });
+        if ops.is_none() && to_say.since.is_some() {
+            // Nothing is here yet that it could lack.
+            lock(&session.to_say).since = to_say.since.take();
+        }
         send_ops(ops.unwrap_or_default(), send).await?;
         for epoch in std::mem::take(&mut to_say.boxes) {
             let Some(list) = group.boxes(epoch) else {
