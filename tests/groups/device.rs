@@ -142,7 +142,7 @@ impl Device {
                 .wait_for_standing()
                 .await
                 .expect("the groups are open");
-            // Who joins again is a member before.
+            // A device that joins again is a member before.
             let key = invite.seed().public();
             let is_used = || {
                 let invites = joined.invites();

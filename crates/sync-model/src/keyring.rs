@@ -215,13 +215,6 @@ impl Keyring {
         ring.epochs.values().any(|keys| keys.reads.is_some())
     }
 
-    /// Returns the locate keys of all epochs.
-    pub fn locates(&self) -> Vec<LocateKey> {
-        let ring = self.ring();
-        let all = ring.epochs.values();
-        all.map(|keys| keys.locate.clone()).collect()
-    }
-
     /// Returns the number of keys: one of each epoch that can be found, and another if it can be read.
     pub fn count(&self) -> usize {
         let ring = self.ring();

@@ -184,7 +184,7 @@ async fn of_what_two_wrote_the_greatest_number_counts() -> Result<()> {
     group.record_put(3, b"one", SeqExpect::Any).await?;
     group.record_put(3, b"two", SeqExpect::Any).await?;
     let bob = joined(&groups, &group, InviteKind::Write).await?;
-    // What the other wrote has not come yet, or has: it is told apart by its number.
+    // The value of the other may have come by now: its number tells.
     let before = bob.record_get(3).await?.map_or(0, |value| value.seq);
     assert_eq!(
         bob.record_put(3, b"of bob", SeqExpect::Any).await?,

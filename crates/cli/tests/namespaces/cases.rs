@@ -62,21 +62,26 @@ fn a_partition_heals_with_pushing_off() {
     let machines = [1, 2, 3].map(|number| net.machine(number));
     let mut files = Vec::new();
     ok(&machines[0], &["group", "create", "g", "--as", NAMES[0]]);
-    let with_invite = [&BY_COMPARING[..], &["--invite", "write"]].concat();
-    let mut all = Vec::new();
+    let two = ["--invite", "write", "--invite", "write"];
+    let with_invites = [&BY_COMPARING[..], &two].concat();
+    let mut all: Vec<Watched> = Vec::new();
+    let mut printed: Vec<String> = Vec::new();
     for (machine, name) in machines.iter().zip(NAMES) {
-        if let Some(first) = all.first() {
-            let first: &(Watched, String) = first;
-            ok(machine, &["group", "join", &first.1, "--as", name]);
+        if let Some(invite) = printed.pop() {
+            ok(machine, &["group", "join", &invite, "--as", name]);
         }
         let file = write(machine, name, 1);
         ok(machine, &["put", &file.0]);
         files.push(file);
-        let mut running = machine.watch(&with_invite);
-        let invite = invite(&mut running);
-        all.push((running, invite));
+        let mut running = match all.is_empty() {
+            true => machine.watch(&with_invites),
+            false => machine.watch(&BY_COMPARING),
+        };
+        if all.is_empty() {
+            printed.extend([invite(&mut running), invite(&mut running)]);
+        }
+        all.push(running);
     }
-    let mut all: Vec<_> = all.into_iter().map(|(running, _)| running).collect();
     for running in &mut all {
         running.wait_for("all three meet", is_synced(3));
     }

@@ -167,7 +167,8 @@ fn groups_are_copied_with_their_keys() {
     place.ok(&["put", "folder"]);
     let to = format!("redb:{}", place.path("to").display());
     let copied = &place.json(&["copy", &place.url().to_string(), &to])[0];
-    assert_eq!(copied["keys"], 2, "the group's and the repo's: {copied}");
+    let keys = "the device's, the group's root and the repo's";
+    assert_eq!(copied["keys"], 3, "{keys}: {copied}");
     place.ok(&["--store", &to, "get", "g/me/folder", "-o", "out"]);
     assert_eq!(tree(&place.path("out")), tree(&place.path("folder")));
     // Both stores change on their own, and files that only one of them has do not conflict.

@@ -122,7 +122,7 @@ fn groups_work(here: &Few, there: &Few) {
     ];
     let mut running = Running::start(here.command(&watch));
     running.next("listening");
-    there.ok(&["group", "join", &running.invite()]);
+    there.ok(&["group", "join", "--loopback", &running.invite()]);
     there.ok(&["sync", "--loopback"]);
     there.ok(&["get", "g/ann/many", "-o", "out"]);
     assert!(there.files("out") == files);

@@ -460,7 +460,7 @@ fn files_of_which_names_are_here_come_from_members() {
     here.ok(&["group", "create", "g", "--as", "ann"]);
     here.ok(&["put", "album"]);
     let (mut running, _) = here.watch(&["--invite", "read"]);
-    there.ok(&["group", "join", &running.invite()]);
+    there.ok(&["group", "join", "--loopback", &running.invite()]);
     there.ok(&["group", "policy", "--names"]);
     there.ok(&["sync", "--loopback"]);
     let advice = "\n  now: without --offline the other members are asked";

@@ -41,7 +41,7 @@ fn an_invite_stays_good_after_a_restart() {
         sharing.invite()
     };
     drop(sharing);
-    there.ok(&["group", "join", &invite, "--as", "bob"]);
+    there.ok(&["group", "join", "--loopback", &invite, "--as", "bob"]);
     let _sharing = share();
     there.ok(&["sync", "--loopback", "--timeout", "60s"]);
     // Another command of the same store is found there too, and a port that was asked for is remembered.
@@ -94,7 +94,14 @@ fn it_is_said_whom_is_looked_for_where_and_how_it_failed() {
     let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
     let silent = silent.local_addr().unwrap().to_string();
     let (mut running, _) = here.watch(&["--invite", "write"]);
-    there.ok(&["group", "join", &running.invite(), "--as", "bob"]);
+    there.ok(&[
+        "group",
+        "join",
+        "--loopback",
+        &running.invite(),
+        "--as",
+        "bob",
+    ]);
     there.ok(&["sync", "--loopback"]);
     running.end_input();
     running.end();
@@ -102,7 +109,12 @@ fn it_is_said_whom_is_looked_for_where_and_how_it_failed() {
     let own: larder::groups::Invite = printed[0]["invite"].as_str().unwrap().parse().unwrap();
     let at = format!("{}?ip={silent}", own.addresses()[0]);
     let printed = here.json(&["group", "invite", "--at", &at]);
-    there.ok(&["group", "join", printed[0]["invite"].as_str().unwrap()]);
+    there.ok(&[
+        "group",
+        "join",
+        "--loopback",
+        printed[0]["invite"].as_str().unwrap(),
+    ]);
 
     let status = there.ok(&["status", "-v"]);
     assert!(
@@ -159,7 +171,12 @@ fn an_interrupt_ends_what_goes_on() {
     let own: larder::groups::Invite = printed[0]["invite"].as_str().unwrap().parse().unwrap();
     let at = format!("{}?ip={silent}", own.addresses()[0]);
     let printed = absent.json(&["group", "invite", "--at", &at]);
-    place.ok(&["group", "join", printed[0]["invite"].as_str().unwrap()]);
+    place.ok(&[
+        "group",
+        "join",
+        "--loopback",
+        printed[0]["invite"].as_str().unwrap(),
+    ]);
 
     let (mut watching, _) = place.watch(&[]);
     watching.next("looking");

@@ -37,7 +37,7 @@ fn what_one_puts_the_other_gets() {
     );
 
     let (mut running, invite) = watch(&here, "write");
-    let joined = &there.json(&["group", "join", &invite, "--as", "bob"])[0];
+    let joined = &there.json(&["group", "join", "--loopback", &invite, "--as", "bob"])[0];
     assert_eq!(
         (&joined["id"], &joined["member"]),
         (&made["id"], &"bob".into())
@@ -174,7 +174,7 @@ fn a_replica_serves_who_comes_later() {
     assert!(said.contains("has no member"), "{said}");
     let (_keeping, at) = keeper.watch(&[]);
     let invite = here.json(&["group", "invite", "--read", "--at", &at])[0]["invite"].clone();
-    late.ok(&["group", "join", invite.as_str().unwrap()]);
+    late.ok(&["group", "join", "--loopback", invite.as_str().unwrap()]);
     late.ok(&["sync", "--loopback"]);
     late.ok(&["get", "g/ann/secret.bin", "-o", "out"]);
     assert_eq!(
@@ -224,7 +224,7 @@ fn a_folder_is_shared_in_one_command() {
         Running::start(here.command(&["--json", "share", "photos", "--loopback", "--read"]));
     assert_eq!(sharing.json()["group"], "photos");
     let invite = sharing.invite();
-    there.ok(&["group", "join", &invite]);
+    there.ok(&["group", "join", "--loopback", &invite]);
     there.ok(&["sync", "--loopback"]);
     there.ok(&["get", "photos/me/photos", "-o", "photos"]);
     assert_eq!(tree(&there.path("photos")), tree(&here.path("photos")));
@@ -270,7 +270,10 @@ fn what_is_not_there_is_said() {
             "{args:?}: {said}"
         );
     }
-    let said = place.fails(2, &["group", "join", "larder:group/9?kind=read"]);
+    let said = place.fails(
+        2,
+        &["group", "join", "--loopback", "larder:group/9?kind=read"],
+    );
     assert!(
         said.contains("this is no invite") && said.contains("copy the whole word"),
         "{said}"
@@ -279,7 +282,7 @@ fn what_is_not_there_is_said() {
     other.ok(&["group", "create", "g"]);
     let invite = other.json(&["group", "invite"])[0]["invite"].clone();
     place.ok(&["group", "create", "g"]);
-    place.ok(&["group", "join", invite.as_str().unwrap()]);
+    place.ok(&["group", "join", "--loopback", invite.as_str().unwrap()]);
     let said = place.fails(2, &["put", "a"]);
     assert!(said.contains("this store is in several groups"), "{said}");
     let said = place.fails(2, &["put", "a", "--group", "g"]);
@@ -298,7 +301,7 @@ fn one_lost_file_holds_up_no_other() {
     here.ok(&["put", "d"]);
     backend::lose_one_payload(&here.path("store"));
     let (mut running, invite) = watch(&here, "write");
-    there.ok(&["group", "join", &invite, "--as", "bob"]);
+    there.ok(&["group", "join", "--loopback", &invite, "--as", "bob"]);
     let said = there.fails(1, &["sync", "--loopback", "--timeout", "3s"]);
     assert!(
         said.contains("nobody who is connected has 1 file(s): d/f"),
@@ -386,7 +389,7 @@ fn what_has_not_come_is_not_said_to_be_written() {
     here.ok(&["put", "a"]);
     let invite = here.json(&["group", "invite", "--at", "iroh:nowhere"]);
     let invite = invite[0]["invite"].as_str().unwrap();
-    let joined = &there.json(&["group", "join", invite, "--as", "bob"])[0];
+    let joined = &there.json(&["group", "join", "--loopback", invite, "--as", "bob"])[0];
     assert_eq!(joined["group"], "g");
     let said = there.fails(1, &["get", "g/bob", "-o", "out"]);
     assert!(said.contains("no file of bob is known here"), "{said}");
@@ -403,7 +406,7 @@ fn a_store_that_fails_is_named_until_it_works_again() {
     here.ok(&["group", "create", "g", "--as", "ann"]);
     here.ok(&["put", "big.bin"]);
     let (mut running, invite) = watch(&here, "write");
-    there.ok(&["group", "join", &invite, "--as", "bob"]);
+    there.ok(&["group", "join", "--loopback", &invite, "--as", "bob"]);
     let mut shell = Command::new("sh");
     there.set_up(&mut shell);
     let program = backend::PROGRAM;
@@ -486,7 +489,7 @@ fn groups_and_members_of_one_name_are_told_apart() {
     here.ok(&["put", "a"]);
     there.ok(&["group", "create", "g", "--as", "ann"]);
     let (mut running, invite) = watch(&here, "write");
-    let joined = &there.json(&["group", "join", &invite, "--as", "ann"])[0];
+    let joined = &there.json(&["group", "join", "--loopback", &invite, "--as", "ann"])[0];
     there.write("b", "B");
     there.ok(&["put", "b", "--group", joined["id"].as_str().unwrap()]);
     there.fails(1, &["sync", "--loopback", "--timeout", "2s"]);

@@ -19,7 +19,7 @@ fn an_invite_is_one_word_and_tells_the_name_of_the_group() {
             .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit()),
         "{read}"
     );
-    let said = there.ok(&["group", "join", &read, "--names"]);
+    let said = there.ok(&["group", "join", "--loopback", &read, "--names"]);
     assert!(said.starts_with("joined the group the hikers ("), "{said}");
     assert_eq!(there.json(&["group", "ls"])[0]["name"], "the hikers");
     // Nobody was met, and its policy was chosen and can be.
@@ -30,8 +30,15 @@ fn an_invite_is_one_word_and_tells_the_name_of_the_group() {
 
     // As a QR code has it, from standard input, and with a better invite.
     let write = invite(&here, &[]).to_uppercase();
-    let mut joining =
-        Running::start(there.command(&["--json", "group", "join", "-", "--as", "bob"]));
+    let mut joining = Running::start(there.command(&[
+        "--json",
+        "group",
+        "join",
+        "--loopback",
+        "-",
+        "--as",
+        "bob",
+    ]));
     joining.write(format!("  {write}\r\n").as_bytes());
     joining.end_input();
     let joined = joining.json();
@@ -40,7 +47,16 @@ fn an_invite_is_one_word_and_tells_the_name_of_the_group() {
         (&"the hikers".into(), &"bob".into(), &true.into())
     );
     assert_eq!(joining.end().0, Some(0));
-    let said = there.ok(&["group", "join", &read, "--prefix", "a", "--up-to", "1M"]);
+    let said = there.ok(&[
+        "group",
+        "join",
+        "--loopback",
+        &read,
+        "--prefix",
+        "a",
+        "--up-to",
+        "1M",
+    ]);
     assert!(
         said.starts_with("already in the group the hikers ("),
         "{said}"
@@ -64,7 +80,7 @@ fn a_mistyped_invite_joins_nothing() {
         (format!("{good}1"), "one character is wrong"),
         (good.replace("larder", "lader"), "begins with `larder`"),
     ] {
-        let said = there.fails(2, &["group", "join", &wrong]);
+        let said = there.fails(2, &["group", "join", "--loopback", &wrong]);
         assert!(
             said.contains("this is no invite: ") && said.contains(what),
             "{said}"
@@ -75,7 +91,7 @@ fn a_mistyped_invite_joins_nothing() {
             "no part of a key is shown: {said}"
         );
     }
-    let said = there.fails(2, &["group", "join", "blobaaaa"]);
+    let said = there.fails(2, &["group", "join", "--loopback", "blobaaaa"]);
     assert!(
         said.contains("now: a ticket is fetched with `larder fetch TICKET`"),
         "{said}"
@@ -93,7 +109,7 @@ fn an_invite_for_a_replica_joins_nothing_and_a_bad_line_is_told_by_its_number() 
     let (here, there) = (Place::new(), Place::new());
     here.ok(&["group", "create", "g", "--as", "ann"]);
     let (replica, read) = (invite(&here, &["--replica"]), invite(&here, &["--read"]));
-    let said = there.fails(2, &["group", "join", &replica]);
+    let said = there.fails(2, &["group", "join", "--loopback", &replica]);
     assert!(said.contains("`larder serve --replica INVITE`"), "{said}");
     for (wrong, what) in [(&*read, "lets its holder read"), ("larderx", "no invite")] {
         let serve = ["serve", "--replica", "--loopback", "-"];
@@ -156,7 +172,7 @@ fn names_that_would_be_two_are_said() {
     assert!(said.contains("for example \"g-2\""), "{said}");
     // Two members of one name, told apart by their keys; and one takes another name.
     let (mut running, _) = here.watch(&["--invite", "write"]);
-    there.ok(&["group", "join", &running.invite()]);
+    there.ok(&["group", "join", "--loopback", &running.invite()]);
     there.ok(&["sync", "--loopback"]);
     let said = there.fails(2, &["ls", "g/me"]);
     assert!(said.contains("2 members of g may be meant"), "{said}");

@@ -66,7 +66,7 @@ fn a_writer_a_reader_and_a_replica_are_killed_and_come_back() {
     let (_, invites) = members[0].start(&["write", "replica"]).unwrap();
     members[1]
         .place
-        .ok(&["group", "join", &invites[0], "--as", "bob"]);
+        .ok(&["group", "join", "--loopback", &invites[0], "--as", "bob"]);
     // Standard input has ended: it joins, and ends.
     let serve = ["serve", "--replica", "--loopback", "--until-stdin-ends"];
     members[2].place.ok(&[&serve[..], &[&invites[1]]].concat());
@@ -144,7 +144,7 @@ fn a_writer_a_reader_and_a_replica_are_killed_and_come_back() {
     let (at, _) = keeper.start(&[]).unwrap();
     let invite = &ann.place.json(&["group", "invite", "--read", "--at", &at])[0]["invite"];
     let late = Place::new();
-    late.ok(&["group", "join", invite.as_str().unwrap()]);
+    late.ok(&["group", "join", "--loopback", invite.as_str().unwrap()]);
     late.ok(&["sync", "--loopback", "--timeout", "60s"]);
     check(&late, &acknowledged);
     keeper.stop();

@@ -22,7 +22,14 @@ fn two_who_only_sync_meet_and_both_are_done() {
     let invite: Invite = invite.as_str().unwrap().parse().unwrap();
     let at = format!("{}?ip=127.0.0.1:{port}", invite.addresses()[0]);
     let invite = here.json(&["group", "invite", "--at", &at])[0]["invite"].clone();
-    there.ok(&["group", "join", invite.as_str().unwrap(), "--as", "bob"]);
+    there.ok(&[
+        "group",
+        "join",
+        "--loopback",
+        invite.as_str().unwrap(),
+        "--as",
+        "bob",
+    ]);
     there.ok(&["put", "from bob"]);
 
     let sync = ["--json", "sync", "--loopback", "--timeout", "60s"];
@@ -52,7 +59,7 @@ fn names_alone_are_not_called_all() {
     here.ok(&["group", "create", "g", "--as", "ann"]);
     here.ok(&["put", "big"]);
     let (mut running, _) = here.watch(&["--invite", "read"]);
-    there.ok(&["group", "join", &running.invite()]);
+    there.ok(&["group", "join", "--loopback", &running.invite()]);
     let updated = |lines: Vec<serde_json::Value>| {
         let found = lines.into_iter().find(|line| line["event"] == "updated");
         found.map(|line| (line["files"].clone(), line["complete"].clone()))
@@ -79,7 +86,14 @@ fn a_folder_is_shared_with_no_group_that_is_only_called_like_it() {
     let (here, there) = (Place::new(), Place::new());
     let made = &here.json(&["group", "create", "photos", "--as", "ann"])[0];
     let (mut running, _) = here.watch(&["--invite", "write"]);
-    there.ok(&["group", "join", &running.invite(), "--as", "bob"]);
+    there.ok(&[
+        "group",
+        "join",
+        "--loopback",
+        &running.invite(),
+        "--as",
+        "bob",
+    ]);
     there.ok(&["sync", "--loopback"]);
     assert_eq!(there.json(&["group", "ls"])[0]["name"], "photos");
 
@@ -177,7 +191,14 @@ mod slow {
         // Neither of them, as who is told something says what is new there.
         let quiet = ["--no-push", "--compare-every", "1h"];
         let (mut silent, _) = here.watch(&[&quiet[..], &["--invite", "write"]].concat());
-        there.ok(&["group", "join", &silent.invite(), "--as", "bob"]);
+        there.ok(&[
+            "group",
+            "join",
+            "--loopback",
+            &silent.invite(),
+            "--as",
+            "bob",
+        ]);
         let (mut other, _) = there.watch(&quiet);
         for running in [&mut silent, &mut other] {
             running.next("synced");

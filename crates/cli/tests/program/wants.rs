@@ -13,7 +13,7 @@ fn met() -> (Place, super::support::Running, Place) {
     here.ok(&["group", "create", "g", "--as", "ann"]);
     here.ok(&["put", "album"]);
     let (mut running, _) = here.watch(&["--invite", "read"]);
-    there.ok(&["group", "join", &running.invite()]);
+    there.ok(&["group", "join", "--loopback", &running.invite()]);
     let said = there.ok(&["group", "policy", "--names"]);
     assert!(
         said.contains(": names; contents when they are read, and then they stay\n"),
@@ -177,7 +177,7 @@ fn choosing_less_is_no_news_and_a_pin_of_nothing_is_said() {
     here.ok(&["group", "create", "g", "--as", "ann"]);
     here.ok(&["put", "photos"]);
     let (mut running, _) = here.watch(&["--invite", "read"]);
-    there.ok(&["group", "join", &running.invite()]);
+    there.ok(&["group", "join", "--loopback", &running.invite()]);
     there.ok(&["sync", "--loopback"]);
     there.ok(&["group", "policy", "g", "--prefix", "photos/a"]);
     let status = there.ok(&["status"]);

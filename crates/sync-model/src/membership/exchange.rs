@@ -1,4 +1,4 @@
-//! What peers tell each other of their logs.
+//! The facts that peers tell each other of their logs.
 
 use super::{Log, Op, OpId, bits::Bits};
 

@@ -464,7 +464,7 @@ fn peers_find_what_they_have_in_common() {
     assert!((3..20).contains(&sent), "{sent}");
     assert_eq!(one.log.first_epoch(), Some(first));
     assert_eq!(two.log.first_epoch(), Some(first));
-    // Who was removed is told no more than that.
+    // A removed member is told no more than that.
     let removal = one.remove(&ann, &[&bob]);
     one.meet(&two);
     let told: Vec<_> = one.log.up_to([removal]).iter().map(|op| op.id()).collect();

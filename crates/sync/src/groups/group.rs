@@ -329,9 +329,8 @@ impl Group {
         });
     }
 
-    /// What is known of the members is another.
+    /// Forgets handles that nobody holds, after more became known of the members.
     pub(super) fn members_changed(&self) {
-        // What is asked for next shows whether it is ours, and frozen.
         lock(&self.0.repos).retain(|_, repo| repo.strong_count() > 0);
     }
 

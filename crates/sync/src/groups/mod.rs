@@ -227,7 +227,7 @@ impl Groups {
         for repo in group.ours().await? {
             repo.adopt().await?;
         }
-        // What a crash left out.
+        // A crash may have left it out.
         group.publish_repos().await?;
         self.known().insert(group.id(), group.clone());
         self.0.tell(Event::Groups);

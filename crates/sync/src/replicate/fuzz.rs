@@ -7,7 +7,7 @@ use super::{
     proof::{ANSWER_LEN, Ends, Role, answer, check, hear_who},
     wire::{Answer, Get, MAX_RANGES, Message, read_frame},
 };
-use crate::{keyring::Keyring, keys::ReadKey};
+use crate::keys::LocateKey;
 
 /// Reads a stream of frames, each a message: a valid one must encode to the same bytes.
 pub fn message(bytes: &[u8]) {
@@ -50,8 +50,8 @@ pub fn proof(bytes: &[u8]) {
         answerer: PublicKey([3; 32]),
     };
     let ours = [11, 12].map(|seed| RecordId([seed; 32]));
-    let ring = Keyring::of_read(ReadKey::from_bytes([13; 32], 0));
-    assert!(hear_who(&ends, Role::Asker, ours[0], &ring, bytes).is_err());
+    let held = [LocateKey::from_bytes([13; 32], 0)];
+    assert!(hear_who(&ends, Role::Asker, ours[0], &held, bytes).is_err());
     if let Ok((found, answered)) = answer(&ends, ours, bytes) {
         assert!(found.is_none() && answered.len() == ANSWER_LEN);
     }

@@ -237,7 +237,7 @@ impl Shared {
     async fn read_repo(&self, index: &mut GroupIndex, repo: &Repo) -> Result<()> {
         let (group, key) = (repo.group(), repo.key());
         let mut versions = BTreeMap::new();
-        // What a repo says whose owner was removed is not compared: its last root is in an operation.
+        // The record of a removed owner is not compared: its last root is in an operation.
         let slots = match group.takes_from(key) {
             true => group.intact(repo.id()).await?,
             false => Vec::new(),

@@ -487,7 +487,7 @@ impl Shared {
             | Event::RemovedHere { .. }
             | Event::Voided { .. }
             | Event::InviteOverused { .. } => Vec::new(),
-            // What could not be opened before may open now.
+            // Some of it may open only now.
             Event::Wants { group } | Event::Rekeyed { group } => vec![group],
             Event::Resync => self.groups.groups().iter().map(Group::id).collect(),
             Event::Groups => {

@@ -29,7 +29,7 @@ use crate::{
     codec::Fields,
     groups::Group,
     keyring::Keyring,
-    keys::{derive, same},
+    keys::{LocateKey, derive, same},
     membership::{Log, OpId, sign_session, verify_session},
 };
 
@@ -162,14 +162,14 @@ pub(super) fn check(ends: &Ends, group: RecordId, nonce: &[u8; 32], answer: &[u8
     }
 }
 
-/// What a peer has proven about itself.
+/// The facts that a peer has proven about itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Who {
     /// The key of its device in the group.
     pub(super) device: PublicKey,
     /// Invites, or the root, whose secrets it has.
     pub(super) keys: Vec<PublicKey>,
-    /// It holds the key of an epoch that is held here too.
+    /// It holds the key of an epoch under which is sealed here: whoever was removed does not.
     pub(super) has_epoch: bool,
 }
 
@@ -190,7 +190,7 @@ pub(super) fn say_who(ends: &Ends, role: Role, group: &Group, root: Option<&Secr
     )
 }
 
-fn say_who_with(
+pub(super) fn say_who_with(
     ends: &Ends,
     role: Role,
     group: RecordId,
@@ -224,16 +224,16 @@ fn say_who_with(
     bytes
 }
 
-fn epoch_tag(locate: &crate::keys::LocateKey, transcript: &[u8; 32]) -> [u8; 32] {
+fn epoch_tag(locate: &LocateKey, transcript: &[u8; 32]) -> [u8; 32] {
     *blake3::keyed_hash(&derive(locate, EPOCH), transcript).as_bytes()
 }
 
-/// Reads who a peer is, and checks all its signatures.
+/// Reads who a peer is, and checks all its signatures. `held` are the keys of the epochs that count.
 pub(super) fn hear_who(
     ends: &Ends,
     role: Role,
     group: RecordId,
-    ring: &Keyring,
+    held: &[LocateKey],
     bytes: &[u8],
 ) -> Result<Who> {
     let mut fields = Fields::new(READ, bytes);
@@ -254,7 +254,6 @@ pub(super) fn hear_who(
     if count > MAX_TAGS {
         return Err(fields.invalid("the peer shows too many epochs"));
     }
-    let held = ring.locates();
     let mut has_epoch = false;
     for _ in 0..count {
         let tag = fields.take()?;
@@ -296,6 +295,10 @@ mod tests {
 
     fn ring(seed: u8) -> Keyring {
         Keyring::of_read(ReadKey::from_bytes([seed; 32], 0))
+    }
+
+    fn held(seed: u8) -> Vec<LocateKey> {
+        vec![ring(seed).sealing().unwrap().locate().clone()]
     }
 
     #[test]
@@ -340,10 +343,10 @@ mod tests {
         for ends in [swapped, elsewhere] {
             assert!(answer(&ends, [ours], &said).unwrap().0.is_none());
             assert!(!check(&ends, ours, &nonce, &answered));
-            assert!(hear_who(&ends, Role::Asker, ours, &ring(7), &person).is_err());
+            assert!(hear_who(&ends, Role::Asker, ours, &held(7), &person).is_err());
         }
-        assert!(hear_who(&ends(), Role::Answerer, ours, &ring(7), &person).is_err());
-        assert!(hear_who(&ends(), Role::Asker, group(2), &ring(7), &person).is_err());
+        assert!(hear_who(&ends(), Role::Answerer, ours, &held(7), &person).is_err());
+        assert!(hear_who(&ends(), Role::Asker, group(2), &held(7), &person).is_err());
         // An answer is not a valid hello, and an old answer is not a valid new one.
         let reflected = [&[VERSION][..], &answered].concat();
         assert!(answer(&swapped, [ours], &reflected).unwrap().0.is_none());
@@ -355,17 +358,17 @@ mod tests {
     fn a_device_shows_its_keys_and_an_epoch() {
         let said = who(Role::Asker, &ring(7));
         let hear =
-            |ring: &Keyring, said: &[u8]| hear_who(&ends(), Role::Asker, group(1), ring, said);
-        let found = hear(&ring(7), &said).unwrap();
+            |held: &[LocateKey], said: &[u8]| hear_who(&ends(), Role::Asker, group(1), held, said);
+        let found = hear(&held(7), &said).unwrap();
         let key = |n| public_key(&SecretKey::from_bytes([n; 32]));
         assert_eq!((found.device, found.keys), (key(5), vec![key(6)]));
         assert!(found.has_epoch);
-        assert!(!hear(&ring(8), &said).unwrap().has_epoch);
+        assert!(!hear(&held(8), &said).unwrap().has_epoch);
         for at in 0..said.len() {
-            assert!(hear(&ring(7), &said[..at]).is_err(), "{at}");
+            assert!(hear(&held(7), &said[..at]).is_err(), "{at}");
             let mut wrong = said.clone();
             wrong[at] ^= 1;
-            let found = hear(&ring(7), &wrong);
+            let found = hear(&held(7), &wrong);
             assert!(found.is_err() || !found.unwrap().has_epoch, "{at}");
         }
     }

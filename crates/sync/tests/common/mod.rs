@@ -27,7 +27,7 @@ pub async fn join(host: &Groups, guest: &Groups, invite: &Invite) -> Result<Grou
     here.connect(&address).await?;
     let let_in = async {
         assert_eq!(joined.wait_for_standing().await?, Standing::Member);
-        // Who joins again is a member before.
+        // A device that joins again is a member before.
         let key = invite.seed().public();
         let is_used = || {
             let invites = joined.invites();

@@ -66,7 +66,7 @@ async fn a_replica_alone_lets_somebody_in_who_reads_and_writes() {
         group.name().await.expect("a name").as_deref(),
         Some("the group")
     );
-    // What is made before it is let in comes after that.
+    // A repo that is made before it is let in comes after that.
     let repo = group.create_repo("bob").await.expect("a repo");
     let error = repo.write("early", "1").await.expect_err("too early");
     assert_eq!(error.kind(), Kind::Unavailable);
@@ -131,7 +131,7 @@ async fn an_invite_is_for_as_many_as_it_says_and_as_long() {
         .expect("it is there");
     pause(20).await;
     assert_eq!(group.standing(), Standing::Waiting);
-    // What was let in by neither gets nothing.
+    // It gets nothing.
     assert!(!group.can_read() && group.repos().await.expect("repos").is_empty());
 }
 
@@ -488,6 +488,36 @@ async fn who_lost_all_devices_comes_back_by_the_root() {
     let people = devices[1].group().people().await.expect("people");
     let ann = people.iter().find(|person| person.devices.len() == 2);
     assert!(!ann.expect("ann").is_out);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_came_by_somebody_goes_too_if_that_is_asked_for() {
+    let net = SimNetwork::new(212);
+    net.set_default_link(link());
+    let devices = world(&net, &[], &options()).await;
+    let ann = &devices[0];
+    let (bob, group) = invited(&net, ann, &[ann], 8, admin()).await;
+    let_in(&group).await;
+    let (carol, hers) = invited(&net, &bob, &[&bob, ann], 9, InviteOptions::new(Write)).await;
+    let_in(&hers).await;
+    for (device, name) in [(&bob, "bob"), (&carol, "carol")] {
+        let repo = device.group().create_repo(name).await.expect("a repo");
+        repo.write("file", name.to_owned()).await.expect("a write");
+    }
+    pause(20).await;
+    assert_eq!(ann.files().await.len(), 2);
+    let how = Removal::new().with_invited();
+    let removed = ann
+        .group()
+        .remove(group.device(), how)
+        .await
+        .expect("a removal");
+    assert_eq!((removed.devices.len(), removed.frozen.len()), (2, 2));
+    pause(20).await;
+    for device in [&bob, &carol] {
+        assert_eq!(device.group().standing(), Standing::Out);
+    }
+    assert_eq!(ann.files().await.len(), 2, "their files stay");
 }
 
 /// A device that is ended at any moment of joining is let in after that.

@@ -116,10 +116,11 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
         app.out.heading(format_args!("   {text}"))?;
     }
 
-    let [write, blind] = ann.start(["write", "replica"]).await?;
-    for member in [&mut bob, &mut cleo] {
+    let [to_bob, to_cleo, blind] = ann.start(["write", "write", "replica"]).await?;
+    for (member, invite) in [(&mut bob, to_bob), (&mut cleo, to_cleo)] {
+        let name = member.name;
         member
-            .run(&["group", "join", &write, "--as", member.name])
+            .run(&["group", "join", &invite, "--as", name, "--loopback"])
             .await?;
         member.note(&dir, "hello").await?;
         member.start([]).await?;

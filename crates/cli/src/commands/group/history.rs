@@ -165,7 +165,7 @@ async fn tell(group: &Group, replicator: &Replicator, timeout: Duration) -> Resu
         groups::until_next_look().await;
     }
     group.resign().await.map_err(refused)?;
-    // Who has heard it lets go of us.
+    // A member that has heard it ends the session.
     while !replicator.status(group.id()).await?.peers.is_empty() {
         if start.elapsed() > 2 * timeout {
             return Ok(false);

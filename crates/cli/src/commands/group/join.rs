@@ -1,14 +1,19 @@
 //! `larder group create`, `join` and `rename`: your groups, and your name in them.
 
+use std::time::Duration;
+
 use anyhow::Result;
-use larder::groups::{Group, Groups, Invite, InviteKind, Repo};
+use larder::{
+    Store,
+    groups::{Group, Groups, Invite, InviteKind, Repo, Standing},
+};
 use serde::Serialize;
 
 use super::{Done, wants};
 use crate::{
     app::{App, SecretsKey, secrets_key},
     args,
-    groups::{self, MemberName, free_name, label, pick, place, short},
+    groups::{self, MemberName, Network, free_name, label, pick, place, short},
     output::Shown,
     problem::Problem,
 };
@@ -37,6 +42,11 @@ pub(super) struct Join {
     member: MemberName,
     #[command(flatten)]
     what: wants::What,
+    /// Time to wait for a member who lets this store in; `larder sync` waits for that too
+    #[arg(long, default_value = "5s", value_parser = args::duration, value_name = "TIME")]
+    timeout: Duration,
+    #[command(flatten)]
+    network: Network,
 }
 
 /// Rename a group, or yourself in a group, for all members
@@ -116,6 +126,40 @@ struct Joined {
     done: Done,
     /// True if this store was in the group before.
     again: bool,
+    /// True until a member has let this store in.
+    waiting: bool,
+}
+
+/// Returns true if a member has let this store in by the invite.
+fn is_let_in(group: &Group, invite: &Invite) -> bool {
+    let key = invite.seed().public();
+    let invites = group.invites();
+    let found = invites.iter().find(|known| known.key == key);
+    let is_used = found.is_some_and(|known| known.used_by.contains(&group.device()));
+    group.standing() == Standing::Member && (is_used || invite.kind() == InviteKind::Recovery)
+}
+
+/// Waits for a member who lets this store in.
+async fn let_in(
+    app: &App,
+    store: &Store,
+    group: &Group,
+    args: &Join,
+    invite: &Invite,
+) -> Result<()> {
+    if is_let_in(group, invite) || args.timeout.is_zero() {
+        return Ok(());
+    }
+    let replicator = groups::start(app, store, args.network).await?;
+    let waiting = async {
+        while !is_let_in(group, invite) {
+            groups::until_next_look().await;
+        }
+    };
+    // Whoever is not met in time is met later.
+    drop(tokio::time::timeout(args.timeout, waiting).await);
+    replicator.shutdown().await;
+    Ok(())
 }
 
 pub(super) async fn join(app: &App, args: Join) -> Result<()> {
@@ -130,13 +174,23 @@ pub(super) async fn join(app: &App, args: Join) -> Result<()> {
     let store = app.store().await?;
     let groups = store.groups().await?;
     let before = groups.group(invite.group());
+    let before_may_write = before.as_ref().map(Group::can_write);
     let group = groups.join(&invite).await?;
     if let Some(policy) = args.what.policy() {
         group.set_policy(policy).await?;
     }
-    let member = own_name(&group, &invite, &args.member).await?;
-    let verb = match before {
-        None => "joining",
+    // Before it is let in, so that the others hear of both at once.
+    let asked = own_name(&group, &invite, &args.member).await?;
+    let_in(app, &store, &group, &args, &invite).await?;
+    let member = match group.standing() {
+        Standing::Member if group.can_read() => own_name(&group, &invite, &args.member).await?,
+        _ => asked,
+    };
+    let waiting = group.standing() == Standing::Waiting;
+    let verb = match before_may_write {
+        _ if waiting => "waiting to be let in to",
+        None => "joined",
+        Some(false) if group.can_write() => "may now write in",
         Some(_) => "already in",
     };
     let joined = Joined {
@@ -146,6 +200,7 @@ pub(super) async fn join(app: &App, args: Join) -> Result<()> {
             member,
         },
         again: before.is_some(),
+        waiting,
     };
     let mut text = format!(
         "{verb} the group {} ({})",
@@ -170,8 +225,12 @@ pub(super) async fn join(app: &App, args: Join) -> Result<()> {
             short(&group.id())
         ));
     }
+    if waiting {
+        app.out
+            .note("no member was met who lets this store in: `larder sync` looks for one");
+    }
     app.out
-        .note("`larder sync` meets a member, who lets this store in, and fetches what the others have; `larder ls` shows it");
+        .note("`larder sync` fetches what the others have, `larder ls` shows it");
     match joined.again {
         true => Ok(()),
         false => say_backup(app),

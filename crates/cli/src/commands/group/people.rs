@@ -17,7 +17,7 @@ use crate::{
 /// The fewest characters of a key that stand for it.
 const MIN_KEY: usize = 4;
 
-/// Who is in a group, as a line.
+/// A member, as a line.
 #[derive(Debug, Serialize)]
 pub(super) struct Line {
     /// The name, or the beginning of the key where none is known.
@@ -187,7 +187,7 @@ impl To {
     }
 }
 
-/// What was done with somebody.
+/// The outcome for a member.
 #[derive(Debug, Serialize)]
 struct Done {
     group: String,

@@ -33,7 +33,7 @@ use super::{Group, Inner};
 use crate::{
     invite::InviteSeed,
     keyring::{EpochKeys, Keyring},
-    keys::ReadKey,
+    keys::{LocateKey, ReadKey},
     membership::{Log, Member, OpId, Rights, State},
 };
 
@@ -61,7 +61,7 @@ pub(super) struct Roster {
     is_behind: AtomicBool,
 }
 
-/// What is known, as it is stored.
+/// The operations that are stored, and their meaning.
 #[derive(Default)]
 struct Known {
     log: Option<Log>,
@@ -133,7 +133,7 @@ impl Group {
         lock(&self.roster().known).log.as_ref().map(look)
     }
 
-    /// What the group's operations mean.
+    /// Returns the meaning of the group's operations.
     pub(crate) fn state(&self) -> Arc<State> {
         self.roster().state()
     }
@@ -179,6 +179,18 @@ impl Group {
     }
 
     /// Waits until this device is a member, or is not one any more.
+    ///
+    /// ```
+    /// # use larder_sync::{groups::{Groups, Standing}, invite::Invite};
+    /// # async fn example(groups: &Groups, invite: &Invite) -> larder_store_api::Result<()> {
+    /// // While a replicator of these groups runs, and can reach a member.
+    /// let group = groups.join(invite).await?;
+    /// if group.wait_for_standing().await? == Standing::Member {
+    ///     println!("we are {} people", group.people().await?.len());
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// [`Kind::Closed`] if the groups are closed meanwhile.
@@ -246,7 +258,7 @@ impl Group {
         self.take_stored(turn, log, lists.collect(), held).await
     }
 
-    /// The member that this device is; an error that says why if it is none.
+    /// Returns the member that this device is, or else an error that says why it is not a member.
     fn member(&self, operation: &'static str) -> Result<Member> {
         let state = self.state();
         if let Some(member) = state.members.get(&self.device()) {
@@ -314,6 +326,15 @@ impl Group {
         let found = held.find(|keys| keys.read().is_ok());
         keys.seal_under(found.as_ref().map(|keys| keys.id()));
         found
+    }
+
+    /// Returns the locate keys of all epochs under which may be sealed now: nobody has them who was removed, as far as
+    /// is known here.
+    pub(crate) fn usable_locates(&self) -> Vec<LocateKey> {
+        let now = self.inner().now();
+        let usable = self.with_log(|log| log.usable(now)).unwrap_or_default();
+        let held = usable.into_iter().filter_map(|id| self.keyring().get(id));
+        held.map(|keys| keys.locate().clone()).collect()
     }
 
     /// Returns true if may still be sealed under these keys.

@@ -7,7 +7,7 @@ use larder_store_api::{PublicKey, Result};
 use super::Group;
 use crate::membership::{Body, Member, OpId, Rights};
 
-/// Somebody who is or was in a group.
+/// A person in a group, or one who left.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Person {
@@ -63,7 +63,7 @@ pub struct LogEntry {
 }
 
 impl Group {
-    /// Returns everybody who is or was in the group, as far as is known here, replicas too.
+    /// Returns all members that are known here, replicas too, and those that were removed or have left.
     ///
     /// # Errors
     /// The errors of the store.
@@ -90,7 +90,7 @@ impl Group {
             found.rights = found.rights | member.rights(now);
             found.until = last_moment(member).max(found.until);
             found.is_out = false;
-            // Who has several devices came by the first of them.
+            // Several devices have one inviter, that of the first.
             if member.invited_by != *device {
                 found.invited_by.get_or_insert(member.invited_by);
             }

@@ -8,7 +8,7 @@ use larder_store_engine::record_format;
 use super::{Group, draft::Draft};
 use crate::{
     groups::Repo,
-    membership::{Body, Epoch, FrozenRoot, MAX_ROOT_LEN, OpId, Remove, Rights},
+    membership::{Body, Epoch, FrozenRoot, MAX_ROOT_LEN, OpId, Remove, Rights, State},
     tree::Root,
 };
 
@@ -58,6 +58,19 @@ impl Group {
     /// sealed is sealed with a key that they do not have, and their repos stay as they are known here. Durable when it
     /// returns; others hear of it as they are met.
     ///
+    /// ```
+    /// # use larder_sync::groups::{Group, Removal};
+    /// # async fn example(group: &Group) -> larder_store_api::Result<()> {
+    /// for person in group.people().await? {
+    ///     if person.name.as_deref() == Some("bob") {
+    ///         let removed = group.remove(person.key, Removal::new()).await?;
+    ///         println!("{} device(s) of bob are out", removed.devices.len());
+    ///     }
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// [`Kind::NotFound`] if there is nobody such; [`Kind::Denied`] if we may not remove them: without the right to,
     /// those who are nearer to the creator of the group, and others of the same distance.
@@ -78,31 +91,50 @@ impl Group {
         if owner != own.owner {
             self.demand(REMOVE, Rights::REMOVE)?;
         }
-        let stays = state
-            .members
-            .iter()
-            .any(|(device, member)| member.owner == owner && !devices.contains(device));
-        // The others of a person go on writing its repos.
-        let repos = match stays {
-            true => Vec::new(),
-            false => self.repos_of(owner).await?,
-        };
-        let (roots, frozen) = self.last_roots(&repos).await?;
-        let values = self.values_of(&devices.iter().copied().collect()).await?;
-        let turn = self.turn().await?;
         let remove = Remove {
             hard: how.hard,
             forget: how.forget,
             with_invited: how.with_invited,
-            targets: devices.clone(),
+            targets: devices,
             ..Remove::default()
         };
+        let after = self.state_after(&remove)?;
+        let stays = |device: &PublicKey| after.members.contains_key(device);
+        let devices: Vec<PublicKey> = state
+            .members
+            .keys()
+            .copied()
+            .filter(|device| !stays(device))
+            .collect();
+        // The other devices of a person go on writing its repos.
+        let owners = |state: &State| -> BTreeSet<PublicKey> {
+            state.members.values().map(|member| member.owner).collect()
+        };
+        let mut repos = Vec::new();
+        for owner in owners(&state).difference(&owners(&after)) {
+            repos.extend(self.repos_of(*owner).await?);
+        }
+        let (roots, frozen) = self.last_roots(&repos).await?;
+        let values = self.values_of(&devices.iter().copied().collect()).await?;
+        let turn = self.turn().await?;
         let makes = self.makes_epochs();
         self.write(&turn, |draft| draft.remove(remove, roots, makes))
             .await?;
         drop(turn);
         self.take_over(values).await?;
         Ok(Removed { devices, frozen })
+    }
+
+    /// Returns what would hold after a removal.
+    fn state_after(&self, remove: &Remove) -> Result<State> {
+        let (device, now) = (self.device_secret(), self.inner().now());
+        let after = self.with_log(|log| {
+            let mut after = log.clone();
+            let body = Body::Remove(remove.clone());
+            after.add(log.sign(&device, body, log.epoch_time(now))?);
+            Ok(after.state())
+        });
+        after.unwrap_or_else(|| Ok(State::default()))
     }
 
     /// Says that this device leaves. What it has stays here until the group is

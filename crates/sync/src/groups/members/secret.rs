@@ -1,4 +1,4 @@
-//! What a device alone knows of a group: its keys, the invites that it uses, and the secrets of epochs.
+//! The secrets of a device in a group: its keys, the invites that it uses, and the secrets of epochs.
 //!
 //! ```text
 //! version u8 = 2 | device's key [32] | box seed [32] | invites u8 | for each: seed [32]

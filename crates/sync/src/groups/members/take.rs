@@ -12,7 +12,7 @@ use crate::membership::{
 
 impl Group {
     /// Takes in operations whose signatures were checked, each after those before it. What cannot be placed yet waits,
-    /// and what is not taken is no fault of who sent it.
+    /// and the sender of those that are not taken is not to blame.
     pub(crate) async fn take_ops(&self, mut ops: Vec<Op>) -> Result<()> {
         let latest = self.inner().now().saturating_add(MAX_AHEAD);
         let turn = self.turn().await?;

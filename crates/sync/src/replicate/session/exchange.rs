@@ -91,7 +91,7 @@ impl Shared {
         let who = tokio::time::timeout(PATIENCE, read_frame(&mut stream.recv)).await;
         let who = who.map_err(|_| Fault::stalls())??;
         let who = who.ok_or_else(|| refuses("the peer does not say who it is"))?;
-        let who = proof::hear_who(ends, role, group.id(), group.keyring(), &who).peer()?;
+        let who = proof::hear_who(ends, role, group.id(), &group.usable_locates(), &who).peer()?;
         match trust(group, &who) {
             Trust::Stranger => {
                 let error = refuses("the peer is not a member of the group");
@@ -322,7 +322,11 @@ impl Shared {
         let group = session.group.id();
         while let Some(frame) = next_frame(&mut recv).await? {
             session.heard.store(self.groups.0.now(), Ordering::SeqCst);
-            match Message::decode(&frame).peer()? {
+            let message = Message::decode(&frame).peer()?;
+            if message.is_of_members() && session.trust() != Trust::Member {
+                continue;
+            }
+            match message {
                 Message::Have { record, slots } => {
                     let ours = self
                         .index

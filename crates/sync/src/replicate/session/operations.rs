@@ -1,12 +1,14 @@
 //! The operations of a group in a session: they go before all else, and who is not a member hears nothing else.
 
+use std::collections::HashSet;
+
 use larder_store_api::Result;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 
 use super::{Session, ToSay, Trust};
 use crate::{
     groups::members::PART_LEN,
-    membership::{Body, MAX_LIST_LEN, Op, OpId},
+    membership::{MAX_LIST_LEN, Op, OpId},
     replicate::{
         PATIENCE, Shared,
         fault::{Blame, Outcome, lost, refuses},
@@ -35,7 +37,22 @@ impl Shared {
             Trust::Stranger => return Err(refuses("the peer is not a member of the group")),
             Trust::Gone => {
                 let by = group.removed_by(session.device());
-                let ops = group.with_log(|log| encoded(log.up_to(by)));
+                let (since, place) = (to_say.since.take(), lock(&session.told).ops);
+                if since.is_none() && place.is_none() {
+                    // It says first what it has.
+                    return Ok(());
+                }
+                let ops = group.with_log(|log| {
+                    let lacks: HashSet<OpId> = match (since, place) {
+                        (Some(since), _) => log.since(&since).iter().map(|op| op.id()).collect(),
+                        (None, place) => {
+                            let later = log.from_place(place.unwrap_or_default());
+                            later.map(|op| op.id()).collect()
+                        }
+                    };
+                    let told = log.up_to(by).into_iter();
+                    encoded(told.filter(|op| lacks.contains(&op.id())))
+                });
                 send_ops(ops.unwrap_or_default(), send).await?;
                 send.shutdown().await.map_err(lost)?;
                 // It ends the session once it has heard that.
@@ -61,6 +78,10 @@ impl Shared {
             told.from_peer.clear();
             ops
         });
+        if ops.is_none() && to_say.since.is_some() {
+            // Nothing is here yet that it could lack.
+            lock(&session.to_say).since = to_say.since.take();
+        }
         send_ops(ops.unwrap_or_default(), send).await?;
         for epoch in std::mem::take(&mut to_say.boxes) {
             let Some(list) = group.boxes(epoch) else {
@@ -97,7 +118,7 @@ impl Shared {
                 told.from_peer.insert(op.id());
             }
             drop(told);
-            if is_known != Some(true) && session.may_say(&op) {
+            if is_known != Some(true) && session.may_say() {
                 op.verify().peer()?;
                 read.push(op);
             }
@@ -165,19 +186,9 @@ impl Session {
         }
     }
 
-    /// Returns true if the peer may say this: a guest only what lets it in.
-    fn may_say(&self, op: &Op) -> bool {
-        let author = op.content().author;
-        match self.trust() {
-            Trust::Member | Trust::Related => true,
-            Trust::Guest => {
-                let is_root = self.who.keys.contains(&author)
-                    && self.group.with_log(|log| log.root()) == Some(author);
-                let is_own = author == self.device();
-                is_root || is_own && matches!(op.body(), Body::Claim(_) | Body::Keys(_))
-            }
-            Trust::Gone | Trust::Stranger => false,
-        }
+    /// Returns true if the peer may say operations. Whoever has an invite that is open is about to be a member.
+    fn may_say(&self) -> bool {
+        !matches!(self.trust(), Trust::Gone | Trust::Stranger)
     }
 }
 

@@ -11,7 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::{Device, PATIENCE};
 use crate::{
-    groups::{Group, Holding, Standing, local_trees::Place},
+    groups::{Group, Holding, Removal, Standing, local_trees::Place},
     invite::InviteKind,
     network::{Connection, Stream},
     replicate::{
@@ -86,6 +86,17 @@ async fn dial(net: &SimNetwork, to: &Device) -> Connection {
 
 /// A stream on which a group was proven, as a device of a member.
 async fn prove(connection: &Connection, to: &Device, group: &Group) -> io::Result<Stream> {
+    let who = |ends: &Ends| proof::say_who(ends, Role::Asker, group, None);
+    prove_as(connection, to, group, who).await
+}
+
+/// A stream on which somebody says who it is.
+async fn prove_as(
+    connection: &Connection,
+    to: &Device,
+    group: &Group,
+    who: impl Fn(&Ends) -> Vec<u8>,
+) -> io::Result<Stream> {
     let ends = Ends {
         binding: connection.binding(),
         asker: STRANGER,
@@ -99,10 +110,33 @@ async fn prove(connection: &Connection, to: &Device, group: &Group) -> io::Resul
     stream.recv.read_exact(&mut answer).await?;
     let heard = read_frame(&mut stream.recv).await;
     heard.map_err(|_| io::ErrorKind::UnexpectedEof)?;
-    let who = proof::say_who(&ends, Role::Asker, group, None);
-    let said = write_frame(&mut stream.send, &who).await;
+    let said = write_frame(&mut stream.send, &who(&ends)).await;
     said.map_err(|_| io::ErrorKind::UnexpectedEof)?;
     Ok(stream)
+}
+
+/// The keys of epochs of before a removal make nobody a member again, whatever new device shows them.
+#[tokio::test(start_paused = true)]
+async fn who_was_removed_is_a_stranger_under_another_key() {
+    let net = SimNetwork::new(8);
+    let first = Device::start(&net, 1).await;
+    let group = first.running.groups().create_group("g").await.unwrap();
+    let second = Device::start(&net, 2).await;
+    join(&first, &second, InviteKind::Write).await;
+    let removed = second.group();
+    let connection = dial(&net, &first).await;
+    let new = larder_store_api::SecretKey::from_bytes([42; 32]);
+    let heads = removed.with_log(|log| log.head_epochs()).unwrap();
+    let (id, ring) = (removed.id(), removed.keyring());
+    let who = |ends: &Ends| proof::say_who_with(ends, Role::Asker, id, &new, &[], ring, &heads);
+    // Before, it may be somebody who was let in elsewhere.
+    let mut stream = prove_as(&connection, &first, &group, who).await.unwrap();
+    assert!(matches!(stream.recv.read(&mut [0; 1]).await, Ok(1)));
+    let gone = group.remove(removed.device(), Removal::new()).await;
+    gone.unwrap();
+    let mut stream = prove_as(&connection, &first, &group, who).await.unwrap();
+    let heard = stream.recv.read(&mut [0; 1]).await;
+    assert!(matches!(heard, Ok(0) | Err(_)), "{heard:?}");
 }
 
 /// Says again and again that it has another part of a tree, and gives nothing.

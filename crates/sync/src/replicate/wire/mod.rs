@@ -179,6 +179,18 @@ pub enum Message {
 }
 
 impl Message {
+    /// Returns true if only what a member says counts.
+    pub(super) fn is_of_members(&self) -> bool {
+        match self {
+            Self::Have { .. }
+            | Self::Compared
+            | Self::Slot { .. }
+            | Self::Holds { .. }
+            | Self::State { .. } => true,
+            Self::Known { .. } | Self::Ops { .. } | Self::Want { .. } | Self::Boxes { .. } => false,
+        }
+    }
+
     /// Returns the encoded message.
     pub fn encode(&self) -> Result<Bytes> {
         let mut bytes = BytesMut::new();
