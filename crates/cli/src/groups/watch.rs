@@ -9,7 +9,7 @@ use anyhow::Result;
 use larder::{
     Hash,
     api::{PublicKey, RecordId},
-    groups::{Group, Replicator},
+    groups::{Group, Replicator, Standing},
 };
 use serde::Serialize;
 
@@ -45,6 +45,8 @@ pub(crate) enum Event {
     },
     /// A member's device is there.
     Connected { group: String, peer: String },
+    /// This device is no longer a member.
+    Out { group: String },
     /// It went.
     Left { group: String, peer: String },
     /// The newest of a repo is here, as far as it is wanted.
@@ -99,6 +101,10 @@ impl Event {
             Self::Connected { group, peer } => {
                 format!("{}: {} is connected", Shown(group), Shown(peer))
             }
+            Self::Out { group } => format!(
+                "{}: this device is no longer a member: what it has stays, and nothing new comes",
+                Shown(group)
+            ),
             Self::Left { group, peer } => format!("{}: {} left", Shown(group), Shown(peer)),
             Self::Updated {
                 group,
@@ -170,6 +176,8 @@ struct Seen {
     was_synced: bool,
     /// True if anybody was there at any time.
     was_met: bool,
+    /// True once it was said that this device is no longer a member.
+    is_out: bool,
 }
 
 /// Follows groups; each look says what is new.
@@ -257,6 +265,12 @@ impl<'a> Watch<'a> {
         let status = self.replicator.status(group.id()).await?;
         let seen = self.seen.entry(group.id()).or_default();
         let mut events = Vec::new();
+        let was_out = std::mem::replace(&mut seen.is_out, group.standing() == Standing::Out);
+        if seen.is_out && !was_out {
+            events.push(Event::Out {
+                group: name.to_owned(),
+            });
+        }
 
         let peers: BTreeSet<_> = status.peers.iter().copied().collect();
         for peer in &peers {

@@ -52,6 +52,7 @@ fn it_says_each_step_and_where_the_data_lies() {
         "5. cleo came back: all four have all 6 file(s), after ",
         "1 of 1 file(s) identical",
         " is found in it",
+        "8. ann removed bob",
         "\nLook around:  export LARDER_SECRETS_KEY=",
         "\nClean up:     rm -r '",
     ] {

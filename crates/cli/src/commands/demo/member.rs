@@ -48,6 +48,8 @@ struct Said {
     synced: Option<(u64, u64)>,
     /// The number of files of each other member that are here.
     here: BTreeMap<String, u64>,
+    /// True if it heard that it is no longer a member.
+    out: bool,
     ended: bool,
 }
 
@@ -205,6 +207,18 @@ impl Member {
         waited.map(drop)
     }
 
+    /// Waits until it heard that it is no longer a member.
+    pub(super) async fn wait_out(&mut self) -> Result<()> {
+        self.wait(|said| said.out).await.map(drop)
+    }
+
+    /// Returns the names of the files that it knows of another member.
+    pub(super) async fn names_of(&self, other: &str) -> Result<Vec<String>> {
+        let listed = self.run(&["ls", &format!("{GROUP}/{other}")]).await?;
+        let names = listed.iter().filter_map(|line| line["name"].as_str());
+        Ok(names.map(str::to_owned).collect())
+    }
+
     /// Writes a file for this member.
     fn write(&self, dir: &Path, what: &str) -> Result<String> {
         let path = dir.join(format!("{what} from {}.txt", self.name));
@@ -271,6 +285,7 @@ impl Said {
         }
         match value["event"].as_str() {
             Some("listening") => self.listening = true,
+            Some("out") => self.out = true,
             Some("updated") => {
                 if let (Some(member), Some(files)) =
                     (value["member"].as_str(), value["files"].as_u64())

@@ -32,7 +32,7 @@ const GROUP: &str = "demo";
 /// The number of changed files that are named.
 const MAX_SHOWN: usize = 5;
 
-/// Three members and a replica share a folder, one is killed and comes back, and all is compared
+/// Three members and a replica share a folder, one is killed and comes back, and one is removed
 ///
 /// Three members, each a process with a store of its own, share your folder and what they write
 /// themselves; one is killed and comes back; a replica keeps everything and can read nothing. It all
@@ -69,6 +69,7 @@ struct Done {
     replica_bytes: u64,
     samples: usize,
     found_in_replica: usize,
+    removal_seconds: f64,
     stores: Vec<String>,
     data: String,
 }
@@ -224,6 +225,18 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
         ),
     )?;
 
+    let started = Instant::now();
+    remove_bob(&dir, &mut ann, &mut bob, &mut cleo, files + 2).await?;
+    let removal = started.elapsed();
+    step(
+        8,
+        format!(
+            "ann removed bob, who wrote on before he heard of it: cleo has ann's next file and not bob's, and bob does \
+             not even see the name of ann's; all in {}",
+            Time(removal)
+        ),
+    )?;
+
     let done = Done {
         folder: args.folder.display().to_string(),
         files,
@@ -238,6 +251,7 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
         replica_bytes: found.bytes,
         samples,
         found_in_replica: found.found,
+        removal_seconds: removal.as_secs_f64(),
         stores: [&ann, &bob, &cleo, &replica]
             .map(|m| m.url.to_string())
             .to_vec(),
@@ -259,6 +273,41 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit> {
     );
     app.out.result(&done, text)?;
     Ok(Exit::Done)
+}
+
+/// Removes bob. Afterwards ann has so many files. What bob and ann write from then on, the other must not get.
+async fn remove_bob(
+    dir: &Path,
+    ann: &mut Member,
+    bob: &mut Member,
+    cleo: &mut Member,
+    of_ann: u64,
+) -> Result<()> {
+    ann.run(&["group", "remove", GROUP, "bob"]).await?;
+    ann.note(dir, "without bob").await?;
+    bob.note(dir, "still here").await?;
+    ann.start([]).await?;
+    cleo.start([]).await?;
+    bob.start([]).await?;
+    bob.wait_out().await?;
+    cleo.wait_for("ann", of_ann).await?;
+    for member in [&mut *ann, &mut *bob, &mut *cleo] {
+        member.stop().await?;
+    }
+    for (member, other, news) in [(&*bob, "ann", "without bob"), (&*cleo, "bob", "still here")] {
+        let names = member.names_of(other).await?;
+        if names.iter().any(|name| name.contains(news)) {
+            bail!(
+                "{} sees {other}'s file {news:?}, after bob was removed",
+                member.name
+            );
+        }
+    }
+    let names = cleo.names_of("ann").await?;
+    if !names.iter().any(|name| name.contains("without bob")) {
+        bail!("cleo does not see what ann wrote after bob was removed");
+    }
+    Ok(())
 }
 
 /// Walks the folder and returns what is in it.
