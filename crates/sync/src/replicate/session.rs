@@ -2,6 +2,7 @@
 //! operations that the other lacks; members then announce what they have, and send what the other one lacks.
 
 mod exchange;
+mod handshake;
 mod operations;
 
 use std::{
