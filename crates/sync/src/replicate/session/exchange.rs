@@ -222,7 +222,8 @@ impl Shared {
         while let Some(frame) = next_frame(&mut recv).await? {
             session.heard.store(self.groups.0.now(), Ordering::SeqCst);
             let message = Message::decode(&frame).peer()?;
-            if message.is_of_members() && session.trust() != Trust::Member {
+            // Of a peer that was let in elsewhere, it counts before that is known here: it is not said again.
+            if message.is_of_members() && matches!(session.trust(), Trust::Gone | Trust::Stranger) {
                 continue;
             }
             match message {
