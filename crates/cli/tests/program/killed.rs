@@ -143,8 +143,11 @@ fn a_writer_a_reader_and_a_replica_are_killed_and_come_back() {
     keeper.stop();
     let (at, _) = keeper.start(&[]).unwrap();
     let invite = &ann.place.json(&["group", "invite", "--read", "--at", &at])[0]["invite"];
+    let invite = invite.as_str().unwrap().to_owned();
+    // The replica hears of the invite.
+    ann.place.ok(&["sync", "--loopback", "--port", &ann.port]);
     let late = Place::new();
-    late.ok(&["group", "join", "--loopback", invite.as_str().unwrap()]);
+    late.ok(&["group", "join", "--loopback", &invite]);
     late.ok(&["sync", "--loopback", "--timeout", "60s"]);
     check(&late, &acknowledged);
     keeper.stop();

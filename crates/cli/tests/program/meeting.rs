@@ -30,19 +30,23 @@ fn two_who_only_sync_meet_and_both_are_done() {
         "--as",
         "bob",
     ]);
-    there.ok(&["put", "from bob"]);
-
     let sync = ["--json", "sync", "--loopback", "--timeout", "60s"];
-    let both = [
-        Running::start(here.command(&[&sync[..], &["--port", &port]].concat())),
-        Running::start(there.command(&sync)),
-    ];
-    for mut one in both {
-        let synced = one.next("synced");
-        assert_eq!(synced["peers"], 1);
-        while one.next_line().is_some() {}
-        assert_eq!(one.end().0, Some(0));
-    }
+    let meet = || {
+        let both = [
+            Running::start(here.command(&[&sync[..], &["--port", &port]].concat())),
+            Running::start(there.command(&sync)),
+        ];
+        for mut one in both {
+            let synced = one.next("synced");
+            assert_eq!(synced["peers"], 1);
+            while one.next_line().is_some() {}
+            assert_eq!(one.end().0, Some(0));
+        }
+    };
+    // The first time one lets the other in.
+    meet();
+    there.ok(&["put", "from bob"]);
+    meet();
     for place in [&here, &there] {
         place.ok(&["get", "g/ann", "-o", "all"]);
         place.ok(&["get", "g/bob", "-o", "all"]);

@@ -20,10 +20,7 @@ use super::{
     penalties::Avoided,
     wire,
 };
-use crate::{
-    groups::Standing,
-    network::{Address, Connection, Stream},
-};
+use crate::network::{Address, Connection, Stream};
 
 /// If two peers connect to each other within this time, the two connections count as simultaneous.
 const AT_ONCE: Duration = Duration::from_secs(5);
@@ -196,7 +193,7 @@ impl Shared {
         for group in self.groups.groups() {
             let id = group.id();
             if self.sessions.count(link, id) > 0
-                || group.standing() == Standing::Out
+                || !group.is_hopeful()
                 || !lock(&link.asked).insert(id)
             {
                 continue;

@@ -2,6 +2,7 @@
 //! operations that the other lacks; members then announce what they have, and send what the other one lacks.
 
 mod exchange;
+mod handshake;
 mod operations;
 
 use std::{
@@ -328,23 +329,20 @@ fn trust(group: &Group, who: &Who) -> Trust {
     if group.rights_of(who.device).covers(Rights::REPLICA) {
         return Trust::Member;
     }
-    if state.gone.contains_key(&who.device) {
-        return Trust::Gone;
-    }
-    if group.standing() == Standing::Waiting {
-        // Whoever leads us in; what it says is signed.
-        return Trust::Related;
-    }
     let now = group.inner().now();
     let is_invite = |key: &PublicKey| {
         let mut invites = state.invites.values();
         invites.any(|invite| invite.key == *key && invite.is_open(now))
     };
     let is_root = |key: &PublicKey| group.with_log(|log| log.root()) == Some(*key);
-    if who.has_epoch {
-        Trust::Related
-    } else if who.keys.iter().any(|key| is_invite(key) || is_root(key)) {
+    // Whoever was removed may be invited again.
+    if who.keys.iter().any(|key| is_invite(key) || is_root(key)) {
         Trust::Guest
+    } else if state.gone.contains_key(&who.device) {
+        Trust::Gone
+    } else if who.has_epoch || group.standing() == Standing::Waiting {
+        // While we wait, somebody leads us in; what it says is signed.
+        Trust::Related
     } else {
         Trust::Stranger
     }

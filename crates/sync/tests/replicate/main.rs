@@ -9,6 +9,7 @@ mod faults;
 mod free;
 mod holders;
 mod hostile;
+mod joining;
 mod liars;
 mod lost;
 mod members;

@@ -115,7 +115,7 @@ impl Line {
             Count(self.uses.into())
         );
         for device in &self.waiting {
-            text += &format!("\n  {} waits to be confirmed", short(device));
+            text += &format!("\n  {} waits to be let in", short(device));
         }
         text
     }

@@ -150,7 +150,9 @@ async fn let_in(
     if is_let_in(group, invite) || args.timeout.is_zero() {
         return Ok(());
     }
-    let replicator = groups::start(app, store, args.network).await?;
+    // Files come with `larder sync`.
+    let network = args.network.with_names_only();
+    let replicator = groups::start(app, store, network).await?;
     let waiting = async {
         while !is_let_in(group, invite) {
             groups::until_next_look().await;

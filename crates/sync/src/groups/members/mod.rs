@@ -230,6 +230,20 @@ impl Group {
         lock(&self.roster().secret).device.clone()
     }
 
+    /// Returns true if others may have something for this device: it is a member, or has an invite that may be open.
+    pub(crate) fn is_hopeful(&self) -> bool {
+        if self.standing() != Standing::Out {
+            return true;
+        }
+        let (state, now) = (self.state(), self.inner().now());
+        let seeds = self.invite_seeds();
+        seeds.iter().any(|seed| {
+            let key = seed.public();
+            let mut known = state.invites.values().filter(|invite| invite.key == key);
+            known.all(|invite| invite.is_open(now))
+        })
+    }
+
     /// Returns the seeds of the invites that this device has.
     pub(crate) fn invite_seeds(&self) -> Vec<InviteSeed> {
         lock(&self.roster().secret).invites.clone()
