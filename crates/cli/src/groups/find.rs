@@ -171,8 +171,10 @@ impl Place {
     pub(crate) fn own(&self) -> Result<&Repo> {
         match &self.member {
             Some(member) if member.repo.is_ours() => Ok(&member.repo),
-            Some(_) => {
-                Err(Problem::new("only its owner can change a repo", "ask its owner").into())
+            Some(member) => {
+                let owner = Shown(&member.name).to_string();
+                let what = format!("only its owner can change a repo, and this is {owner}'s");
+                Err(Problem::new(what, format!("ask {owner}")).into())
             }
             None => Err(Problem::usage("a group is meant", "write GROUP/REPO/PATH").into()),
         }
