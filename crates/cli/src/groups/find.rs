@@ -172,9 +172,13 @@ impl Place {
         match &self.member {
             Some(member) if member.repo.is_ours() => Ok(&member.repo),
             Some(member) => {
-                let owner = Shown(&member.name).to_string();
-                let what = format!("only its owner can change a repo, and this is {owner}'s");
-                Err(Problem::new(what, format!("ask {owner}")).into())
+                let name = member.name.clone();
+                let owner = name.unwrap_or_else(|| short(&member.repo.key()));
+                let what = format!(
+                    "only its owner can change a repo, and this is {}'s",
+                    Shown(&owner)
+                );
+                Err(Problem::new(what, format!("ask {}", Shown(&owner))).into())
             }
             None => Err(Problem::usage("a group is meant", "write GROUP/REPO/PATH").into()),
         }
