@@ -109,8 +109,8 @@ impl App {
 
     /// Opens a store that must exist.
     pub(crate) async fn open_existing(&self, url: &StoreUrl) -> Result<Store> {
-        let advice = "`larder add PATH` makes one, and so does `larder share FOLDER`; --store or LARDER_STORE \
-                      names another";
+        let advice = "`larder add PATH`, `larder share FOLDER` and `larder group join INVITE` make one; --store \
+                      or LARDER_STORE names another";
         self.open_if_there(url, advice).await
     }
 

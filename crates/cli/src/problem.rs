@@ -252,9 +252,9 @@ fn advice(error: &Error) -> Option<String> {
         Kind::Unavailable => match value("pid") {
             Some(pid) => {
                 format!(
-                    "wait for process {pid} or end it, or name another store with --store; if it is \
-                     `larder sync --watch`, start that with `larder sync --watch --put-lines`: it then puts the paths \
-                     that it reads"
+                    "wait for process {pid} or end it, or name another store with --store; `larder share` and `larder \
+                     serve` end with ctrl-c; `larder sync --watch`, started with --put-lines, puts the paths that it \
+                     reads"
                 )
             }
             None if error.operation() == "store.open" => {

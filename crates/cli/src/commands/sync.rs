@@ -199,7 +199,7 @@ async fn not_synced(
     what += &looked_for;
     let advice = match reach {
         Reach::Loopback => {
-            "with --loopback only members on this machine are met: check that one runs `larder sync --watch`, or leave \
+            "with --loopback only members on this machine are met: check that one runs `larder share` or `larder sync --watch`, or leave \
              --loopback out; run it again to go on"
         }
         Reach::Public => {

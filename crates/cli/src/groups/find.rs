@@ -171,8 +171,14 @@ impl Place {
     pub(crate) fn own(&self) -> Result<&Repo> {
         match &self.member {
             Some(member) if member.repo.is_ours() => Ok(&member.repo),
-            Some(_) => {
-                Err(Problem::new("only its owner can change a repo", "ask its owner").into())
+            Some(member) => {
+                let name = member.name.clone();
+                let owner = name.unwrap_or_else(|| short(&member.repo.key()));
+                let what = format!(
+                    "only its owner can change a repo, and this is {}'s",
+                    Shown(&owner)
+                );
+                Err(Problem::new(what, format!("ask {}", Shown(&owner))).into())
             }
             None => Err(Problem::usage("a group is meant", "write GROUP/REPO/PATH").into()),
         }

@@ -189,7 +189,8 @@ fn reading_makes_no_store() {
         "{said}"
     );
     assert!(said.ends_with(
-        "\n  now: `larder add PATH` makes one, and so does `larder share FOLDER`; --store or LARDER_STORE names another\n"
+        "\n  now: `larder add PATH`, `larder share FOLDER` and `larder group join INVITE` make one; --store or LARDER_STORE \
+         names another\n"
     ));
     assert!(!place.path("store").exists());
 }
@@ -241,8 +242,8 @@ fn a_store_in_use() {
     );
     assert!(
         said.ends_with(&format!(
-            "\n  now: wait for process {pid} or end it, or name another store with --store; if it is `larder \
-             sync --watch`, start that with `larder sync --watch --put-lines`: it then puts the paths that it reads\n"
+            "\n  now: wait for process {pid} or end it, or name another store with --store; `larder share` and \
+             `larder serve` end with ctrl-c; `larder sync --watch`, started with --put-lines, puts the paths that it reads\n"
         )),
         "{said}"
     );
