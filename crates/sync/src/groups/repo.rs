@@ -154,7 +154,8 @@ impl Repo {
         Ok(())
     }
 
-    /// The newest root that is known here, with its sequence number; it may not have come here yet.
+    /// The newest root that is known here, with its sequence number; it may not have come here yet. `None` if there is
+    /// none, or if another member wrote something that is not a root.
     pub async fn known_root(&self) -> Result<Option<(u64, RepoRoot)>> {
         self.check_open("sync.repo.root")?;
         self.load_root().await
@@ -168,12 +169,15 @@ impl Repo {
 
     fn open_known(&self, found: Option<&Signed>) -> Result<Option<(u64, RepoRoot)>> {
         let locate = self.0.group.keys().locate();
-        found
-            .map(|found| {
-                let root = RepoRoot::open(locate, self.0.id, &found.value)?;
-                Ok((found.seq, root))
-            })
-            .transpose()
+        let Some(found) = found else { return Ok(None) };
+        match RepoRoot::open(locate, self.0.id, &found.value) {
+            Ok(root) => Ok(Some((found.seq, root))),
+            Err(error) if self.is_ours() => Err(error),
+            Err(error) => {
+                tracing::debug!(repo = %self.0.key, %error, "a repo has no root");
+                Ok(None)
+            }
+        }
     }
 
     /// Returns the known root, but `None` too if the owner wrote an invalid root, or if that of

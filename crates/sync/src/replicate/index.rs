@@ -239,7 +239,7 @@ impl Shared {
         for (slot, signed) in group.intact(repo.id()).await? {
             versions.insert(slot, Version::of(&signed));
             if (FIRST_ROUTE..REPO_SLOTS).contains(&slot) {
-                index.set_route(key, slot, open_route(repo, slot, &signed.value)?);
+                index.set_route(key, slot, open_route(repo, slot, &signed.value));
             }
         }
         index.versions.insert(Which::Repo(key), versions);
@@ -351,7 +351,7 @@ impl Shared {
         let found = group.unless_damaged(id, slot, found)?;
         let route = match (&repo, &found) {
             (Some(repo), Some(signed)) if (FIRST_ROUTE..REPO_SLOTS).contains(&slot) => {
-                open_route(repo, slot, &signed.value)?
+                open_route(repo, slot, &signed.value)
             }
             _ => None,
         };
@@ -384,14 +384,13 @@ async fn own_versions(group: &Group) -> Result<BTreeMap<Slot, Version>> {
 
 /// Returns the route in a slot. A value that cannot be opened counts as no route: its owner wrote it
 /// with other keys.
-fn open_route(repo: &Repo, slot: Slot, value: &[u8]) -> Result<Option<Route>> {
+fn open_route(repo: &Repo, slot: Slot, value: &[u8]) -> Option<Route> {
     match Route::open(repo.group().keys().locate(), repo.id(), slot, value) {
-        Ok(route) => Ok(Some(route)),
-        Err(error) if error.kind() == Kind::Invalid || error.kind() == Kind::Corrupt => {
+        Ok(route) => Some(route),
+        Err(error) => {
             tracing::debug!(repo = %repo.key(), %error, "a slot does not hold a valid route");
-            Ok(None)
+            None
         }
-        Err(error) => Err(error),
     }
 }
 

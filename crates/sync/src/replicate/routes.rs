@@ -1,7 +1,7 @@
 //! Announces the routes on which this device can be reached in the records of our repos, and withdraws
 //! them at shutdown; after a crash they expire.
 
-use larder_store_api::{Kind, PublicKey, Put, PutRecord, RecordStore, Result, SeqExpect, Slot};
+use larder_store_api::{PublicKey, Put, PutRecord, RecordStore, Result, SeqExpect, Slot};
 
 use super::{Replicator, Shared};
 use crate::{
@@ -39,10 +39,9 @@ async fn routes_of(repo: &Repo) -> Result<Vec<(Slot, Route)>> {
         }
         match Route::open(group.keys().locate(), repo.id(), slot, &value.value) {
             Ok(route) => routes.push((slot, route)),
-            Err(error) if error.kind() == Kind::Invalid || error.kind() == Kind::Corrupt => {
+            Err(error) => {
                 tracing::debug!(repo = %repo.key(), %error, "a slot does not hold a valid route");
             }
-            Err(error) => return Err(error),
         }
     }
     Ok(routes)

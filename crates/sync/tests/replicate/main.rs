@@ -13,6 +13,7 @@ mod liars;
 mod lost;
 mod policies;
 mod power;
+mod security;
 mod seeds;
 mod status;
 mod values;
