@@ -80,7 +80,8 @@ pub enum Format {
     HashSeq,
     /// A sequence of hashes whose first names a blob, and whose others name trees that are one less
     /// deep: whatever keeps it alive keeps all of them alive, to the bottom. A tree of depth 1 is a
-    /// [`HashSeq`](Format::HashSeq).
+    /// [`HashSeq`](Format::HashSeq) of a bounded length: a sequence of more than [`MAX_TREE_SEQUENCE_LEN`] bytes names
+    /// nothing.
     Tree {
         /// The number of levels of sequences, 1 to [`MAX_TREE_DEPTH`].
         depth: u8,
@@ -89,6 +90,10 @@ pub enum Format {
 
 /// The greatest depth of a tree of hash sequences.
 pub const MAX_TREE_DEPTH: u8 = 16;
+
+/// The longest sequence of a tree, in bytes. A longer blob in the place of one names nothing, so that marking what a
+/// tree keeps takes memory for its sequences, and not for any long blob that somebody names as one.
+pub const MAX_TREE_SEQUENCE_LEN: u64 = 64 * 1024;
 
 impl Format {
     /// Returns the number of levels of hash sequences that a blob of this format begins; 0 if it

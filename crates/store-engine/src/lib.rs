@@ -53,7 +53,7 @@ pub use collections::{
     Collection, Collections, MAX_ANNOUNCED_COMMITS, MAX_ANNOUNCED_KEYS, RESERVED, Swap,
     WATCH_BACKLOG,
 };
-pub use hash::{Format, Hash, MAX_TREE_DEPTH, Root};
+pub use hash::{Format, Hash, MAX_TREE_DEPTH, MAX_TREE_SEQUENCE_LEN, Root};
 pub use random::random;
 pub use records::{
     ID_CONTEXT, Intact, MAX_RECORD_LEN, MAX_SLOTS, MAX_VALUE_LEN, MAX_WRITERS, Records,

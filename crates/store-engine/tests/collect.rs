@@ -15,7 +15,8 @@ use common::{bytes, engine, transfer};
 use futures_util::StreamExt;
 use larder_store_api::{BlobStore, Kind, Result};
 use larder_store_engine::{
-    AddOptions, Blobs, ChunkNum, ChunkRanges, Collected, Format, Hash, Root, Roots, TagName,
+    AddOptions, Blobs, ChunkNum, ChunkRanges, Collected, Format, Hash, MAX_TREE_SEQUENCE_LEN, Root,
+    Roots, TagName,
 };
 use tokio::sync::watch;
 
@@ -231,6 +232,26 @@ async fn tree(blobs: &Blobs, seed: u64) -> (Hash, Vec<Hash>) {
     all.extend(sequences);
     all.push(root);
     (root, all)
+}
+
+/// A blob that is longer than any sequence of a tree names nothing as one, as a hash sequence it does.
+#[tokio::test]
+async fn a_long_blob_is_no_sequence_of_a_tree() {
+    let (blobs, _) = engine().await;
+    let named = blobs.add(bytes(1, 100)).await.unwrap().hash();
+    let longest = usize::try_from(MAX_TREE_SEQUENCE_LEN / 32).unwrap();
+    for (count, format, is_kept) in [
+        (longest, Format::Tree { depth: 1 }, true),
+        (longest + 1, Format::Tree { depth: 1 }, false),
+        (longest + 1, Format::Tree { depth: 5 }, false),
+        (longest + 1, Format::HashSeq, true),
+    ] {
+        let hash = sequence(&blobs, &vec![named; count]).await;
+        let mut reachable = blobs.reachable();
+        reachable.add(Root { hash, format }).await.unwrap();
+        assert!(reachable.contains(&hash));
+        assert_eq!(reachable.contains(&named), is_kept, "{count}, {format:?}");
+    }
 }
 
 #[tokio::test]

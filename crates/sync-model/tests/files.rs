@@ -10,7 +10,7 @@ use bytes::Bytes;
 use common::{blobs, key};
 use futures_util::{StreamExt, TryStreamExt};
 use larder_store_api::{Kind, Result};
-use larder_store_engine::{Blobs, Hash, Source};
+use larder_store_engine::{Blobs, ChunkNum, ChunkRanges, Encoded, Hash, Source, Trust};
 use larder_sync_model::{
     seal::file::{FileKey, SEGMENT_LEN, open_range, seal_stream, sealed_len},
     tree::FileEntry,
@@ -174,6 +174,37 @@ async fn only_what_was_sealed_opens() {
     other.blob = Hash::of("not here");
     let error = open(&blobs, &other, 0..1).await.unwrap_err();
     assert_eq!(error.kind(), Kind::NotFound);
+}
+
+/// Whoever lists a file says how long it is, and may be the one who gave its first bytes and nothing more.
+#[tokio::test]
+async fn a_length_that_nobody_has_is_an_error() {
+    let (all, some) = (blobs().await, blobs().await);
+    let hash = add(&all, text(4 * SEG)).await;
+    let first = ChunkRanges::from(..ChunkNum(16));
+    let mut import = some
+        .import(hash, 4 * SEG as u64, Trust::Untrusted)
+        .await
+        .unwrap();
+    let mut items = all.export(hash, first);
+    while let Some(item) = items.try_next().await.unwrap() {
+        if !matches!(item, Encoded::Size(_)) {
+            import.push(item).await.unwrap();
+        }
+    }
+    import.finish().await.unwrap();
+    for size in [u64::MAX, u64::MAX - 1, u64::MAX / 2, 1 << 50] {
+        for range in [0..u64::MAX, 0..1, size - 1..size, size / 2..size] {
+            let key = FileKey::from_bytes([5; 32]);
+            let opened = open_range(&some, hash, size, &key, range.clone());
+            let opened: Result<Vec<Bytes>> = opened.try_collect().await;
+            let kind = opened.unwrap_err().kind();
+            assert!(
+                matches!(kind, Kind::Corrupt | Kind::NotFound),
+                "{size}, {range:?}: {kind:?}"
+            );
+        }
+    }
 }
 
 #[tokio::test]

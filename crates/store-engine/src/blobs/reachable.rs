@@ -10,7 +10,15 @@ use futures_util::TryStreamExt;
 use larder_store_api::{GROUP_LEN, Result};
 
 use super::{Blobs, Inner, entry::State, tree::group_count};
-use crate::{Hash, Root};
+use crate::{Format, Hash, MAX_TREE_SEQUENCE_LEN, Root};
+
+/// A hash sequence to follow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Sequence {
+    hash: Hash,
+    /// True for a sequence of a tree: a longer one than any valid one names nothing.
+    is_of_tree: bool,
+}
 
 /// The blobs that some roots keep alive. It takes memory for the hash of each.
 #[derive(Debug)]
@@ -19,9 +27,9 @@ pub struct Reachable {
     live: HashSet<Hash>,
     /// Hash sequences, and how deep what they name is live: a greater depth marks all that a lesser
     /// one does.
-    sequences: HashMap<Hash, u8>,
+    sequences: HashMap<Sequence, u8>,
     /// Sequences that were not all here when they were read.
-    gaps: HashSet<Hash>,
+    gaps: HashSet<Sequence>,
 }
 
 impl Blobs {
@@ -56,15 +64,19 @@ impl Reachable {
     pub async fn add(&mut self, root: Root) -> Result<()> {
         self.live.insert(root.hash);
         let mut waiting = Vec::new();
-        self.deepen(root.hash, root.format.depth(), &mut waiting);
+        let sequence = Sequence {
+            hash: root.hash,
+            is_of_tree: matches!(root.format, Format::Tree { .. }),
+        };
+        self.deepen(sequence, root.format.depth(), &mut waiting);
         self.follow(waiting).await
     }
 
     /// Looks again at the sequences of which something was not here.
     pub async fn look_again(&mut self) -> Result<()> {
-        for hash in std::mem::take(&mut self.gaps) {
-            if let Err(error) = self.has_changed(hash).await {
-                self.gaps.insert(hash);
+        for gap in std::mem::take(&mut self.gaps) {
+            if let Err(error) = self.follow_again(gap).await {
+                self.gaps.insert(gap);
                 return Err(error);
             }
         }
@@ -73,26 +85,33 @@ impl Reachable {
 
     /// A blob gained content: as a sequence it may name more.
     pub(super) async fn has_changed(&mut self, hash: Hash) -> Result<()> {
-        match self.sequences.get(&hash) {
-            Some(depth) => self.follow(vec![(hash, *depth)]).await,
+        for is_of_tree in [false, true] {
+            self.follow_again(Sequence { hash, is_of_tree }).await?;
+        }
+        Ok(())
+    }
+
+    async fn follow_again(&mut self, sequence: Sequence) -> Result<()> {
+        match self.sequences.get(&sequence) {
+            Some(depth) => self.follow(vec![(sequence, *depth)]).await,
             None => Ok(()),
         }
     }
 
     /// Notes a sequence to be read, unless it was read to this depth already.
-    fn deepen(&mut self, hash: Hash, depth: u8, waiting: &mut Vec<(Hash, u8)>) {
-        if depth > self.sequences.get(&hash).copied().unwrap_or(0) {
-            self.sequences.insert(hash, depth);
-            waiting.push((hash, depth));
+    fn deepen(&mut self, sequence: Sequence, depth: u8, waiting: &mut Vec<(Sequence, u8)>) {
+        if depth > self.sequences.get(&sequence).copied().unwrap_or(0) {
+            self.sequences.insert(sequence, depth);
+            waiting.push((sequence, depth));
         }
     }
 
     /// Marks what these sequences name, each to its depth.
-    async fn follow(&mut self, mut waiting: Vec<(Hash, u8)>) -> Result<()> {
-        while let Some((hash, depth)) = waiting.pop() {
+    async fn follow(&mut self, mut waiting: Vec<(Sequence, u8)>) -> Result<()> {
+        while let Some((sequence, depth)) = waiting.pop() {
             // It may have been noted again since, deeper.
-            if self.sequences.get(&hash) == Some(&depth) {
-                self.add_children(hash, depth, &mut waiting).await?;
+            if self.sequences.get(&sequence) == Some(&depth) {
+                self.add_children(sequence, depth, &mut waiting).await?;
             }
         }
         Ok(())
@@ -101,18 +120,22 @@ impl Reachable {
     /// Marks what a hash sequence names, as far as it is here.
     async fn add_children(
         &mut self,
-        hash: Hash,
+        sequence: Sequence,
         depth: u8,
-        waiting: &mut Vec<(Hash, u8)>,
+        waiting: &mut Vec<(Sequence, u8)>,
     ) -> Result<()> {
+        let Sequence { hash, is_of_tree } = sequence;
         let Some(found) = self.inner.lookup(hash).await? else {
-            self.gaps.insert(hash);
+            self.gaps.insert(sequence);
             return Ok(());
         };
         let size = found.entry.size();
+        if is_of_tree && size > MAX_TREE_SEQUENCE_LEN {
+            return Ok(());
+        }
         let runs = match &found.entry.state {
             State::Partial(partial) => {
-                self.gaps.insert(hash);
+                self.gaps.insert(sequence);
                 partial.runs.clone()
             }
             _ => Vec::from([(0, group_count(size))]),
@@ -135,7 +158,11 @@ impl Reachable {
                     let child = Hash::from(bytes);
                     self.live.insert(child);
                     if !std::mem::take(&mut first) && depth > 1 {
-                        self.deepen(child, depth - 1, waiting);
+                        let below = Sequence {
+                            hash: child,
+                            is_of_tree,
+                        };
+                        self.deepen(below, depth - 1, waiting);
                     }
                 }
             }

@@ -2,27 +2,19 @@
 
 use bytes::Bytes;
 use larder_store_api::{Error, Kind, RecordId, Result, Slot};
-use larder_store_engine::MAX_RECORD_LEN;
 
-use super::{MAX_LABEL_LEN, VERSION, check_slot, take_number};
+use super::{VERSION, check_slot, take_number};
 use crate::{
     codec::Fields,
-    ids::{APP_SLOTS, FIRST_APP, VALUE_SLOTS},
+    ids::{FIRST_APP, VALUE_SLOTS},
     keys::ReadKey,
-    seal::value::{OVERHEAD, open_value, seal_value},
+    seal::value::{open_value, seal_value},
 };
 
 /// The longest value of the app, in bytes.
 pub const MAX_APP_VALUE_LEN: usize = 8 * 1024;
 
 const VALUE: &str = "sync.group.value";
-
-/// Even if the app uses all its room, the name fits.
-const _: () = {
-    let app = APP_SLOTS as usize * (9 + MAX_APP_VALUE_LEN + OVERHEAD);
-    let name = 9 + MAX_LABEL_LEN + OVERHEAD;
-    assert!(app + name <= MAX_RECORD_LEN as usize);
-};
 
 /// Seals a value of the app for a slot, with its number; an empty one means that there is no value.
 pub fn seal_app_value(

@@ -17,6 +17,7 @@
 //! equal numbers that of the greater device.
 
 mod app;
+mod limits;
 mod root;
 mod route;
 #[cfg(test)]
@@ -30,6 +31,7 @@ use serde::{Deserialize, Serialize};
 pub(crate) use self::app::decode_app_value;
 pub use self::{
     app::{MAX_APP_VALUE_LEN, open_app_value, seal_app_value},
+    limits::{MAX_SEQ, check_device_value, check_repo_value},
     root::{Earlier, RepoRoot},
     route::Route,
 };

@@ -30,6 +30,8 @@ pub const SEGMENT_LEN: usize = 64 * 1024;
 const BATCH: usize = 16;
 const SEALED_LEN: usize = SEGMENT_LEN + TAG_LEN;
 const KEY_CONTEXT: &str = "larder 2026 file key v1";
+/// The longest file, in bytes: longer than any disk, and far from any overflow.
+const MAX_LEN: u64 = 1 << 50;
 const SEAL: &str = "sync.file.seal";
 const OPEN: &str = "sync.file.open";
 
@@ -204,7 +206,7 @@ pub fn open_range(
         let first = range.start / SEGMENT_LEN as u64;
         let count = segments(size);
         let end = range.end.div_ceil(SEGMENT_LEN as u64).max(first + 1);
-        let at = |segment: u64| (segment * SEALED_LEN as u64).min(sealed_len(size));
+        let at = |segment: u64| segment.saturating_mul(SEALED_LEN as u64).min(sealed_len(size));
         let mut pieces = blobs.read(blob, at(first)..at(end));
         let mut rest = Bytes::new();
         let mut next = first;
@@ -238,6 +240,14 @@ pub fn open_range(
 
 /// Refuses a blob whose length is not that of a sealed file of `size` bytes.
 async fn check_len(blobs: &Blobs, blob: Hash, size: u64) -> Result<()> {
+    if size > MAX_LEN {
+        let error = Error::new(
+            Kind::Corrupt,
+            OPEN,
+            "no file is as long as it is said to be",
+        );
+        return Err(error.with("blob", blob).with("size", size));
+    }
     let found = match blobs.status(blob).await? {
         Some(BlobStatus::Complete { size }) => size,
         // Until its end is here, the length of a blob is only said; segments are verified anyway.

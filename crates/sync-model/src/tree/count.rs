@@ -2,11 +2,11 @@
 
 use std::collections::{HashMap, HashSet};
 
-use larder_store_api::{Kind, Result};
+use larder_store_api::Result;
 use larder_store_engine::{BlobStatus, Blobs, Hash};
 
 use super::{
-    FileEntry, Name, Root, Tree,
+    FileEntry, Name, Root, Tree, is_unreadable,
     page::{Child, Item, Page},
     walk::{Part, Walk, children},
     wants::Wants,
@@ -166,12 +166,7 @@ impl Counter<'_> {
         };
         match opened {
             Ok(items) => Ok(Some(items)),
-            Err(error)
-                if matches!(
-                    error.kind(),
-                    Kind::NotFound | Kind::Corrupt | Kind::Denied | Kind::Invalid
-                ) =>
-            {
+            Err(error) if is_unreadable(&error) => {
                 tracing::debug!(%page, %error, "a page cannot be counted");
                 Ok(None)
             }

@@ -59,6 +59,15 @@ use crate::{
 /// The operation of errors about malformed pages: their author is at fault, not the store.
 pub const MALFORMED: &str = "sync.tree.read";
 
+/// Returns true if an error says that a page cannot be read: it is missing, damaged or malformed, or its keys are not
+/// held. Its author or the disk is the cause, and other trees can still be read.
+pub fn is_unreadable(error: &Error) -> bool {
+    matches!(
+        error.kind(),
+        Kind::NotFound | Kind::Corrupt | Kind::Denied | Kind::Invalid
+    )
+}
+
 /// The number of opened pages of level 0 in the cache; each is at most 260 KiB.
 const CACHED_LEAVES: NonZeroUsize = NonZeroUsize::new(64).expect("64 is not zero");
 

@@ -172,7 +172,9 @@ impl Tree {
         let opened = self.0.keys.open_page(&sealed);
         let page = opened.and_then(|plain| Page::decode(&plain, level, links));
         page.map_err(|error| match error.kind() {
-            Kind::Invalid => corrupt(hash, "the page cannot be read").because(error),
+            Kind::Invalid | Kind::Corrupt | Kind::TooLarge => {
+                corrupt(hash, "the page cannot be read").because(error)
+            }
             _ => error.with("page", hash),
         })
     }

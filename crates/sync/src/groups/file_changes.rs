@@ -8,10 +8,13 @@ use std::{
 };
 
 use futures_util::{Stream, StreamExt, TryStreamExt};
-use larder_store_api::{Kind, Listing, PublicKey, Result};
+use larder_store_api::{Listing, PublicKey, Result};
 
 use super::{Event, Events, Group, Repo, Snapshot};
-use crate::{records::REPO_ROOT, tree::Difference};
+use crate::{
+    records::REPO_ROOT,
+    tree::{Difference, is_unreadable},
+};
 
 /// The most files that are named of one change of a repo.
 pub const MAX_CHANGED_FILES: usize = 1024;
@@ -165,7 +168,7 @@ impl Watched {
         }
         let files = match differences(&old, &new).await {
             // A page of what was there before was not kept by anything when it began to be listened.
-            Err(error) if matches!(error.kind(), Kind::NotFound | Kind::Corrupt) => None,
+            Err(error) if is_unreadable(&error) => None,
             files => files?,
         };
         self.seen.insert(key, new.clone());

@@ -13,7 +13,7 @@ use super::{
 use crate::{
     seal::file::sealed_len,
     tree::{
-        Name, Named, Root,
+        MALFORMED, Name, Named, Root, is_unreadable,
         walk::{Part, Walk, children, sequences},
     },
 };
@@ -56,6 +56,11 @@ pub(crate) async fn wanted_files(
             Err(error) if wants.all() && matches!(error.kind(), Kind::Corrupt | Kind::Denied) => {
                 tracing::debug!(repo = %repo.key(), %page, %error, "a page cannot be read");
                 return unread_files(group.blobs(), page).await;
+            }
+            // Nothing in it can be wanted, nor read.
+            Err(error) if error.operation() == MALFORMED || error.kind() == Kind::Denied => {
+                tracing::debug!(repo = %repo.key(), %page, %error, "a page cannot be read");
+                return Ok(Vec::new());
             }
             Err(error) => return Err(error),
         },
@@ -250,7 +255,7 @@ impl Repo {
             let files = match wanted_files(self, page, wants).await {
                 Ok(files) => files,
                 // It is damaged too.
-                Err(error) if matches!(error.kind(), Kind::NotFound | Kind::Corrupt) => {
+                Err(error) if is_unreadable(&error) => {
                     missing.files += offsets.len() as u64;
                     continue;
                 }
@@ -319,9 +324,7 @@ impl Repo {
             if let Entry::Vacant(entry) = found.entry(page) {
                 let files = match wanted_files(self, page, wants).await {
                     Ok(files) => files,
-                    Err(error) if matches!(error.kind(), Kind::NotFound | Kind::Corrupt) => {
-                        Vec::new()
-                    }
+                    Err(error) if is_unreadable(&error) => Vec::new(),
                     Err(error) => return Err(error),
                 };
                 let files = files.into_iter().map(|file| (file.offset, file.blob));
@@ -355,7 +358,7 @@ impl Repo {
                 };
                 let files = match named {
                     Ok(files) => files,
-                    Err(error) if matches!(error.kind(), Kind::NotFound | Kind::Corrupt) => {
+                    Err(error) if is_unreadable(&error) => {
                         tracing::debug!(repo = %self.key(), %page, %error, "a page is not here");
                         missing.push(Place::of_page(chain));
                         continue;

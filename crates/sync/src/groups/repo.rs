@@ -162,7 +162,8 @@ impl Repo {
         Ok(())
     }
 
-    /// The newest root that is known here, with its sequence number; it may not have come here yet.
+    /// The newest root that is known here, with its sequence number; it may not have come here yet. `None` if there is
+    /// none, or if another member wrote something that is not a root.
     pub async fn known_root(&self) -> Result<Option<(u64, RepoRoot)>> {
         self.check_open("sync.repo.root")?;
         self.load_root().await
@@ -185,9 +186,15 @@ impl Repo {
     }
 
     fn open_known(&self, found: Option<&Signed>) -> Result<Option<(u64, RepoRoot)>> {
-        found
-            .map(|found| Ok((found.seq, self.open_value(&found.value)?)))
-            .transpose()
+        let Some(found) = found else { return Ok(None) };
+        match self.open_value(&found.value) {
+            Ok(root) => Ok(Some((found.seq, root))),
+            Err(error) if self.is_ours() => Err(error),
+            Err(error) => {
+                tracing::debug!(repo = %self.0.key, %error, "a repo has no root");
+                Ok(None)
+            }
+        }
     }
 
     pub(super) fn open_value(&self, value: &[u8]) -> Result<RepoRoot> {

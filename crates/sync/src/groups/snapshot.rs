@@ -156,8 +156,9 @@ impl Repo {
     /// # Errors
     /// [`Kind::Closed`] if the repo was closed.
     pub async fn history(&self) -> Result<Vec<Snapshot>> {
-        let known = self.known_root().await?;
-        let earlier = known.map_or(Vec::new(), |(_, known)| known.earlier);
+        self.check_open("sync.repo.history")?;
+        let known = self.readable_root().await?;
+        let earlier = known.map_or(Vec::new(), |known| known.earlier);
         let mut history = Vec::with_capacity(earlier.len());
         for state in earlier {
             history.push(Snapshot::new(self, state.hash, state.level, Some(state.time)).await);

@@ -16,6 +16,7 @@ use super::{
     MAX_CONNECTIONS, MAX_STREAMS, PATIENCE, Shared,
     fault::{Fault, Misconduct, Outcome, lies, lost},
     index::Change,
+    limits::{MAX_DIALED, MAX_UNPROVEN, PROVE_WITHIN},
     lock,
     penalties::Avoided,
     wire,
@@ -32,6 +33,7 @@ pub(crate) struct Link {
     /// The side that made the connection: if two peers connect to each other at the same time, the
     /// connection of the lesser key stays.
     dialer: PublicKey,
+    side: Side,
     since: Instant,
     /// True once a group was proven on it.
     is_proven: AtomicBool,
@@ -43,6 +45,23 @@ impl Link {
     /// Records that the peer has proven a group.
     pub(super) fn prove(&self) {
         self.is_proven.store(true, Ordering::Relaxed);
+    }
+
+    fn is_proven(&self) -> bool {
+        self.is_proven.load(Ordering::Relaxed)
+    }
+
+    /// Waits until no group was proven for too long; for ever, if one was proven by then.
+    async fn unproven(&self) {
+        let within = match self.side {
+            Side::Accepted => PROVE_WITHIN,
+            // A peer that is asked and does not answer is blamed before that.
+            Side::Dialed => 2 * PROVE_WITHIN,
+        };
+        tokio::time::sleep_until(self.since + within).await;
+        if self.is_proven() {
+            std::future::pending().await
+        }
     }
 
     pub(super) fn connection_lives(&self) -> bool {
@@ -86,6 +105,7 @@ impl Connections {
                 Side::Dialed => self.own,
                 Side::Accepted => peer,
             },
+            side,
             connection,
             since: Instant::now(),
             is_proven: AtomicBool::new(false),
@@ -105,16 +125,7 @@ impl Connections {
             other.connection.close("there is a newer connection");
             links.remove(&other.id);
         }
-        // Strangers must not keep members out.
-        let stranger = |(_, link): &(&u64, &Arc<Link>)| !link.is_proven.load(Ordering::Relaxed);
-        if links.len() >= MAX_CONNECTIONS
-            && let Some((&oldest, _)) = links.iter().find(stranger)
-            && let Some(oldest) = links.remove(&oldest)
-        {
-            let why = "there are too many connections, and no group was proven on this one";
-            oldest.connection.close(why);
-        }
-        if links.len() >= MAX_CONNECTIONS {
+        if !make_room(&mut links, side) {
             link.connection.close("there are too many connections");
             return None;
         }
@@ -156,22 +167,51 @@ impl Connections {
     }
 }
 
+/// Makes room for a connection that this side made: strangers must not keep members out, so that the oldest connection
+/// goes on which no group was proven. Returns false if there is none.
+fn make_room(links: &mut BTreeMap<u64, Arc<Link>>, side: Side) -> bool {
+    let of_side = links.values().filter(|link| link.side == side);
+    let unproven: Vec<u64> = of_side
+        .clone()
+        .filter(|link| !link.is_proven())
+        .map(|link| link.id)
+        .collect();
+    let (most, most_unproven) = match side {
+        Side::Accepted => (MAX_CONNECTIONS, MAX_UNPROVEN),
+        Side::Dialed => (MAX_DIALED, MAX_DIALED),
+    };
+    if of_side.count() < most && unproven.len() < most_unproven {
+        return true;
+    }
+    let oldest = unproven.first().and_then(|oldest| links.remove(oldest));
+    if let Some(oldest) = &oldest {
+        let why = "there are too many connections, and no group was proven on this one";
+        oldest.connection.close(why);
+    }
+    oldest.is_some()
+}
+
 impl Shared {
     pub(super) async fn accept(self: Arc<Self>) {
         loop {
             match self.network.accept().await {
-                Ok(connection) => self.add_link(connection, Side::Accepted),
+                Ok(connection) => self.add_link(connection, None),
                 Err(error) if error.kind() == Kind::Closed => return,
                 Err(error) => tracing::debug!(%error, "a connection failed"),
             }
         }
     }
 
-    pub(super) fn add_link(self: &Arc<Self>, connection: Connection, side: Side) {
+    /// Registers a connection, which this device has made if it has the `dialed` address.
+    pub(super) fn add_link(self: &Arc<Self>, connection: Connection, dialed: Option<Address>) {
         if self.penalties.is_avoided(&Avoided::Peer(connection.peer())) {
             connection.close("not now");
             return;
         }
+        let side = match dialed {
+            Some(_) => Side::Dialed,
+            None => Side::Accepted,
+        };
         let Some(link) = self.connections.admit(connection, side) else {
             return;
         };
@@ -180,7 +220,18 @@ impl Shared {
             if side == Side::Dialed {
                 shared.greet(&link);
             }
-            shared.answer_streams(&link).await;
+            tokio::select! {
+                biased;
+                () = shared.answer_streams(&link) => {}
+                () = link.unproven() => link.connection.close("no group was proven in time"),
+            }
+            // No member may be at that address any more.
+            if let Some(address) = dialed.map(Avoided::Address) {
+                match link.is_proven() {
+                    true => shared.penalties.forgive(&address),
+                    false => shared.penalties.avoid(address),
+                }
+            }
             shared.connections.remove(&link);
             for group in shared.sessions.remove_on(&link) {
                 shared.tell(Change::Session { group });
@@ -373,6 +424,12 @@ mod tests {
             assert!(connections.admit(dummy(n).0, Side::Accepted).is_some());
         }
         assert!(*lock(&closed) && !*lock(&stays));
-        assert_eq!(connections.all().len(), MAX_CONNECTIONS);
+        assert_eq!(connections.all().len(), 1 + MAX_UNPROVEN);
+        // Those that this device makes have places of their own.
+        for n in 2000..2000 + 2 * MAX_DIALED as u16 {
+            let dialed = connections.admit(dummy(n).0, Side::Dialed);
+            assert!(dialed.is_some() && !*lock(&stays));
+        }
+        assert_eq!(connections.all().len(), 1 + MAX_UNPROVEN + MAX_DIALED);
     }
 }

@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 
 use super::{
     MAX_STREAMS, Replicator, Shared,
-    connections::{Link, Side},
+    connections::Link,
     fault::{Fault, Misconduct},
     lock,
     penalties::{Avoided, FIRST_BACK_OFF},
@@ -111,9 +111,9 @@ impl Shared {
             Ok(connection) => {
                 tracing::debug!(%address, peer = %connection.peer(), "a member was reached");
                 lock(&self.failures.0).remove(&address);
-                self.penalties.forgive(&avoided);
-                self.connections.answered(address, connection.peer());
-                self.add_link(connection, Side::Dialed);
+                self.connections
+                    .answered(address.clone(), connection.peer());
+                self.add_link(connection, Some(address));
             }
             Err(error) => {
                 Counter::DialFailures.add(1);

@@ -15,7 +15,10 @@ use super::{
 };
 use crate::{
     groups::{Group, GroupId, Repo},
-    tree::find::{Located, find},
+    tree::{
+        find::{Located, find},
+        is_unreadable,
+    },
 };
 
 /// The most repos in which the same file is looked up: a peer may not know the tree of one of them.
@@ -88,8 +91,8 @@ impl Shared {
                     places.push(Place { repo, at, len });
                 }
                 Ok(None) => {}
-                // One owner's malformed page does not stop the search.
-                Err(error) if error.kind() == Kind::Corrupt => {
+                // A page that its owner wrote wrongly, or that is damaged here, does not stop the search.
+                Err(error) if is_unreadable(&error) => {
                     tracing::debug!(repo = %repo.key(), %error, "a tree cannot be searched");
                 }
                 Err(error) => return Err(error),

@@ -57,7 +57,7 @@ use tokio::{
 
 pub use self::status::{GroupStatus, Lack, MemberStatus, RepoStatus, Request, Synced};
 use self::{
-    connections::{Link, Side},
+    connections::Link,
     index::{Change, Found},
     limits::{GOOD_BYE, MAX_CONNECTIONS, MAX_STREAMS, PATIENCE},
     penalties::Avoided,
@@ -245,7 +245,7 @@ impl Replicator {
             let message = "the peer lied or was silent for too long, and is left alone for a while";
             return Err(Error::new(Kind::Unavailable, "sync.connect", message).with("peer", peer));
         }
-        self.0.add_link(connection, Side::Dialed);
+        self.0.add_link(connection, Some(address.clone()));
         Ok(())
     }
 

@@ -5,14 +5,14 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use futures_util::TryStreamExt;
-use larder_store_api::{Kind, RecordId, Result};
+use larder_store_api::{RecordId, Result};
 use larder_store_engine::{BlobStatus, Blobs, Format, Hash, Reachable, TagName};
 
 use super::{Shared, possession::Asked};
 use crate::{
     groups::{Repo, Wants, WantsDigest, missing::wanted_files},
     tree::{
-        Root,
+        Root, is_unreadable,
         walk::{Part, Reached, Walk, children, sequences},
     },
 };
@@ -124,7 +124,7 @@ impl Stays {
 pub(super) async fn named_by(blobs: &Blobs, page: Hash, level: u8) -> Result<Option<Vec<Reached>>> {
     match children(blobs, page, level).await {
         Ok(named) => Ok(Some(named)),
-        Err(error) if matches!(error.kind(), Kind::NotFound | Kind::Corrupt) => {
+        Err(error) if is_unreadable(&error) => {
             tracing::debug!(%page, %error, "a page is left alone");
             Ok(None)
         }
@@ -142,7 +142,7 @@ pub(super) async fn files_of(repo: &Repo, page: Hash, wants: &Wants) -> Result<V
             wanted.iter().map(|file| file.offset.into()).collect(),
             wants.keeps_read(),
         ),
-        Err(error) if matches!(error.kind(), Kind::NotFound | Kind::Corrupt | Kind::Denied) => {
+        Err(error) if is_unreadable(&error) => {
             tracing::debug!(%page, %error, "a page is left alone");
             (HashSet::new(), true)
         }

@@ -88,6 +88,8 @@ struct Peer {
     known: Versions,
     /// The slots in which it has other values than we have, in records that are known here.
     differ: BTreeSet<(Which, Slot)>,
+    /// The values of it that are beyond their bounds, and are not taken: they make no difference.
+    refused: BTreeMap<(Which, Slot), Version>,
     /// The trees that it holds.
     holds: BTreeMap<PublicKey, Holding>,
     /// The holdings of ours that were announced to the peer.
@@ -97,7 +99,9 @@ struct Peer {
 impl Peer {
     fn compare(&mut self, which: Which, slot: Slot, ours: Option<Version>) {
         let theirs = self.known.get(&which).and_then(|slots| slots.get(&slot));
-        match theirs == ours.as_ref() {
+        let refused = self.refused.get(&(which, slot));
+        let is_level = theirs == ours.as_ref() || (theirs.is_some() && theirs == refused);
+        match is_level {
             true => self.differ.remove(&(which, slot)),
             false => self.differ.insert((which, slot)),
         };
@@ -305,6 +309,14 @@ impl Session {
             *theirs = version;
         }
         peer.compare(record, slot, ours);
+    }
+}
+
+impl Session {
+    /// Notes that a value of the peer is not taken.
+    fn refuse(&self, record: Which, slot: Slot, version: Version, ours: Option<Version>) {
+        lock(&self.peer).refused.insert((record, slot), version);
+        self.note(record, slot, version, ours);
     }
 }
 

@@ -15,6 +15,7 @@ mod lost;
 mod members;
 mod policies;
 mod power;
+mod security;
 mod seeds;
 mod status;
 mod values;

@@ -270,6 +270,14 @@ impl Shared {
         let inner = &self.groups.0;
         let wanted = wants.digest()?;
         let freed = self.freed();
+        let progress = Arc::<Transferred>::default();
+        // Whatever a tag names is kept: so it is set when the topmost page is here, and is one.
+        let Some(top) = self.fetch_top(repo, root, &progress).await? else {
+            let top = Place::of_page(vec![root.hash]);
+            self.remember_missing(repo, root, &[top], &[], wants)
+                .await?;
+            return Ok(Fetched::Some);
+        };
         let local = {
             let turn = repo.turn().await;
             if group.is_ours(repo.id()) {
@@ -284,8 +292,8 @@ impl Shared {
             drop(turn);
             local
         };
+        drop(top);
         let before = local.settled_for(wanted);
-        let progress = Arc::<Transferred>::default();
         let mut pages = self.fetch_pages(repo, root, &before, &progress).await?;
         let lost = std::mem::take(&mut pages.missing);
         let files = self

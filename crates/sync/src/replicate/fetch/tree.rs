@@ -23,7 +23,7 @@ use crate::{
     },
     seal::{self, file::sealed_len},
     tree::{
-        FileEntry, Name, Root,
+        FileEntry, Name, Root, is_unreadable,
         page::{MAX_ITEMS, MAX_PAGE_LEN},
         walk::{Part, Walk, children, sequences},
     },
@@ -54,6 +54,68 @@ pub(super) struct Pages {
 }
 
 impl Shared {
+    /// Fetches the topmost page of a tree, and keeps it for as long as the result lives; `None` if nobody could
+    /// provide it.
+    ///
+    /// # Errors
+    /// That of a [malformed](crate::tree::MALFORMED) tree if it is not a page.
+    pub(super) async fn fetch_top(
+        &self,
+        repo: &Repo,
+        root: Root,
+        progress: &Arc<Transferred>,
+    ) -> Result<Option<Arc<Kept>>> {
+        let kept = Arc::<Kept>::default();
+        if root.is_empty() {
+            return Ok(Some(kept));
+        }
+        let top = vec![vec![root.hash]];
+        let left = self
+            .fetch_level(repo, root, (root.level, &top), &kept, progress)
+            .await?;
+        Ok(left.is_empty().then_some(kept))
+    }
+
+    /// Fetches pages of one level of a tree; returns those that nobody could provide.
+    async fn fetch_level(
+        &self,
+        repo: &Repo,
+        root: Root,
+        (level, pages): (u8, &[Chain]),
+        kept: &Arc<Kept>,
+        progress: &Arc<Transferred>,
+    ) -> Result<HashSet<Hash>> {
+        let blobs = repo.group().blobs();
+        let mut absent = HashSet::new();
+        let fetch = fetch_of(repo, PAGE_STREAMS, kept.clone());
+        for chain in pages {
+            if !is_page_here(blobs, last(chain), level).await? {
+                absent.insert(last(chain));
+                // The sealed page is the first blob that its sequence names.
+                let sequence = Wanted::whole(0, Some(last(chain)), MAX_SEQUENCE_LEN);
+                let sealed = Wanted::whole(1, None, MAX_SEALED_LEN);
+                fetch.want_request(chain.clone(), vec![sequence, sealed]);
+            }
+        }
+        if absent.is_empty() {
+            return Ok(absent);
+        }
+        let asked = Asked {
+            repo: repo.clone(),
+            top: root.hash,
+            moved: Arc::clone(progress),
+            coming: Arc::default(),
+        };
+        self.fetch_from_all(&fetch, &asked).await?;
+        let mut left = HashSet::new();
+        for page in absent {
+            if !is_page_here(blobs, page, level).await? {
+                left.insert(page);
+            }
+        }
+        Ok(left)
+    }
+
     /// Fetches the pages of a tree. All wanted parts of `before` must be here, except those it lists as
     /// missing.
     pub(super) async fn fetch_pages(
@@ -77,34 +139,15 @@ impl Shared {
                 pages.carried.extend(carried(before, level.number, chain));
             }
 
-            let mut absent = Vec::new();
-            for chain in &level.pages {
-                if !is_page_here(blobs, last(chain), level.number).await? {
-                    absent.push(chain.clone());
-                }
-            }
-            let is_asked_for = !absent.is_empty();
-            if is_asked_for {
-                let fetch = fetch_of(repo, PAGE_STREAMS, pages.kept.clone());
-                for chain in absent {
-                    // The sealed page is the first blob that its sequence names.
-                    let sequence = Wanted::whole(0, Some(last(&chain)), MAX_SEQUENCE_LEN);
-                    let sealed = Wanted::whole(1, None, MAX_SEALED_LEN);
-                    fetch.want_request(chain, vec![sequence, sealed]);
-                }
-                let asked = Asked {
-                    repo: repo.clone(),
-                    top: root.hash,
-                    moved: Arc::clone(progress),
-                    coming: Arc::default(),
-                };
-                self.fetch_from_all(&fetch, &asked).await?;
-            }
+            let level_of = (level.number, &level.pages[..]);
+            let left = self
+                .fetch_level(repo, root, level_of, &pages.kept, progress)
+                .await?;
             let mut here = Vec::with_capacity(level.pages.len());
             for chain in level.pages {
-                match !is_asked_for || is_page_here(blobs, last(&chain), level.number).await? {
-                    true => here.push(chain),
-                    false => pages.missing.push(Place::of_page(chain)),
+                match left.contains(&last(&chain)) {
+                    false => here.push(chain),
+                    true => pages.missing.push(Place::of_page(chain)),
                 }
             }
 
@@ -112,7 +155,7 @@ impl Shared {
                 let known = match children(blobs, page, level.number).await {
                     Ok(known) => known,
                     // A damaged page was removed: its children are looked up one by one.
-                    Err(error) if matches!(error.kind(), Kind::NotFound | Kind::Corrupt) => {
+                    Err(error) if is_unreadable(&error) => {
                         continue;
                     }
                     Err(error) => return Err(error),

@@ -360,6 +360,16 @@ impl Shared {
         };
         check(&descriptor, id, slot, &signed).peer()?;
         let ours = self.index.version(group.id(), record, slot);
+        let within_bounds = match record {
+            Which::Values(_) => records::check_device_value(slot, &signed),
+            Which::Repo(_) => records::check_repo_value(slot, &signed),
+        };
+        if let Err(error) = within_bounds {
+            // Its writer signed it: the peer only passes it on.
+            tracing::debug!(record = %id, %error, "a value is not taken");
+            session.refuse(record, slot, Version::of(&signed), ours);
+            return Ok(());
+        }
         session.note(record, slot, Version::of(&signed), ours);
         // Anyone who changes the repo, or makes it ours, takes the same turn.
         let repo = repo.as_ref().filter(|_| slot == REPO_ROOT);
