@@ -185,7 +185,7 @@ fn free_port(addresses: &[IpAddr]) -> std::io::Result<u16> {
             let socket = match UdpSocket::bind((ip, port)) {
                 Ok(socket) => socket,
                 // Without the address of its loopback, nobody there can have the port.
-                Err(error) if port != 0 && error.kind() == io::ErrorKind::AddrNotAvailable => {
+                Err(error) if port != 0 && error.kind() == std::io::ErrorKind::AddrNotAvailable => {
                     return Ok(());
                 }
                 Err(error) => return Err(error),
