@@ -252,9 +252,9 @@ fn advice(error: &Error) -> Option<String> {
         Kind::Unavailable => match value("pid") {
             Some(pid) => {
                 format!(
-                    "wait for process {pid} or end it, or name another store with --store; `larder share` and `larder \
-                     serve` end with ctrl-c; `larder sync --watch`, started with --put-lines, puts the paths that it \
-                     reads"
+                    "wait for process {pid} or end it (ctrl-c ends `larder share` and `larder serve`), or name another store \
+                     with --store; if it is `larder sync --watch`, start that with `larder sync --watch --put-lines`: it then \
+                     puts the paths that it reads"
                 )
             }
             None if error.operation() == "store.open" => {
@@ -337,8 +337,9 @@ mod tests {
         assert_eq!(
             text(error),
             "error: store.open: unavailable: another process has it open (path=/s, pid=7)\n  \
-             now: wait for process 7 or end it, or name another store with --store; if it is `larder sync \
-             --watch`, start that with `larder sync --watch --put-lines`: it then puts the paths that it reads"
+             now: wait for process 7 or end it (ctrl-c ends `larder share` and `larder serve`), or name another store \
+             with --store; if it is `larder sync --watch`, start that with `larder sync --watch --put-lines`: it then \
+             puts the paths that it reads"
         );
         let full = std::io::Error::from(std::io::ErrorKind::StorageFull);
         let error = Error::io("payload.write", Path::new("/s/p"), full);

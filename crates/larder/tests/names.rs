@@ -93,7 +93,6 @@ fn each_public_name_means_one_thing() {
         "Batch",
         "Edit",
         "TagName",
-        "GroupKeys",
         "Route",
         "Clock",
         "Tree",

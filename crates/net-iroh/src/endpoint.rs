@@ -182,7 +182,14 @@ fn free_port(addresses: &[IpAddr]) -> std::io::Result<u16> {
                 IpAddr::V6(ip) if ip.is_unspecified() && port != 0 => Ipv6Addr::LOCALHOST.into(),
                 ip => *ip,
             };
-            let socket = UdpSocket::bind((ip, port))?;
+            let socket = match UdpSocket::bind((ip, port)) {
+                Ok(socket) => socket,
+                // Without the address of its loopback, nobody there can have the port.
+                Err(error) if port != 0 && error.kind() == std::io::ErrorKind::AddrNotAvailable => {
+                    return Ok(());
+                }
+                Err(error) => return Err(error),
+            };
             port = socket.local_addr()?.port();
             sockets.push(socket);
             Ok(())

@@ -242,8 +242,9 @@ fn a_store_in_use() {
     );
     assert!(
         said.ends_with(&format!(
-            "\n  now: wait for process {pid} or end it, or name another store with --store; `larder share` and \
-             `larder serve` end with ctrl-c; `larder sync --watch`, started with --put-lines, puts the paths that it reads\n"
+            "\n  now: wait for process {pid} or end it (ctrl-c ends `larder share` and `larder serve`), or name another \
+             store with --store; if it is `larder sync --watch`, start that with `larder sync --watch --put-lines`: it \
+             then puts the paths that it reads\n"
         )),
         "{said}"
     );

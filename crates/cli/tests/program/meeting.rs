@@ -22,6 +22,8 @@ fn two_who_only_sync_meet_and_both_are_done() {
     let invite: Invite = invite.as_str().unwrap().parse().unwrap();
     let at = format!("{}?ip=127.0.0.1:{port}", invite.addresses()[0]);
     let invite = here.json(&["group", "invite", "--at", &at])[0]["invite"].clone();
+    // Somebody is there who lets bob in, and then nobody.
+    let (mut running, _) = here.watch(&["--port", &port]);
     there.ok(&[
         "group",
         "join",
@@ -30,6 +32,10 @@ fn two_who_only_sync_meet_and_both_are_done() {
         "--as",
         "bob",
     ]);
+    running.end_input();
+    running.end();
+    there.ok(&["put", "from bob"]);
+
     let sync = ["--json", "sync", "--loopback", "--timeout", "60s"];
     let meet = || {
         let both = [
@@ -43,9 +49,6 @@ fn two_who_only_sync_meet_and_both_are_done() {
             assert_eq!(one.end().0, Some(0));
         }
     };
-    // The first time one lets the other in.
-    meet();
-    there.ok(&["put", "from bob"]);
     meet();
     for place in [&here, &there] {
         place.ok(&["get", "g/ann", "-o", "all"]);

@@ -344,13 +344,16 @@ impl Group {
         self.named().await
     }
 
-    /// Returns the repo that this device writes, or `None` if it has none in the group. See [`repos`](Self::repos).
+    /// Returns the repo that this device writes, or `None` if it has none in the group, or none that goes on: those of
+    /// who was removed end for ever. See [`repos`](Self::repos).
     ///
     /// # Errors
     /// The errors of the store.
     pub async fn own_repo(&self) -> Result<Option<Repo>> {
         self.check_open(REPOS)?;
-        Ok(self.ours().await?.into_iter().next())
+        let (state, ours) = (self.state(), self.ours().await?);
+        let mut ours = ours.into_iter();
+        Ok(ours.find(|repo| !state.frozen.contains_key(&repo.key())))
     }
 
     /// The repos that the group's operations name.

@@ -442,6 +442,10 @@ impl Repo {
         self.owner(operation)?;
         let group = &self.0.group;
         group.demand(operation, Rights::WRITE)?;
+        if group.state().frozen.contains_key(&self.0.key) {
+            let message = "this repo ended when its owner was removed: make another";
+            return Err(Error::new(Kind::Denied, operation, message).with("repo", self.0.key));
+        }
         let _turn = self.turn().await;
         for _ in 0..MAX_ATTEMPTS {
             let keys = group.sealing(operation).await?;

@@ -395,7 +395,12 @@ async fn who_leaves_is_out_for_all() {
     assert_eq!(bob.group().standing(), Standing::Member);
     bob.synced(Synced::Here).await;
     assert_eq!(bob.files().await.len(), 3);
-    write(bob, "again", "3").await;
+    // The repo of before has ended.
+    let error = own(bob).await.write("again", "3").await;
+    assert_eq!(error.expect_err("it ended").kind(), Kind::Denied);
+    assert!(bob.group().own_repo().await.expect("repos").is_none());
+    let new = bob.group().create_repo("bob again").await.expect("a repo");
+    new.write("again", "3").await.expect("a write");
     pause(20).await;
     assert_eq!(ann.files().await.len(), 4);
 }
