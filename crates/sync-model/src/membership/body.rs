@@ -26,7 +26,7 @@ use crate::codec::Fields;
 /// The length of a box: suite, encapsulated key, sealed secret.
 pub const BOX_LEN: usize = 1 + 32 + 48;
 
-/// A sealed secret of an epoch; see [`secret`](super::secret).
+/// A sealed secret of an epoch, by HPKE.
 pub type SealedBox = [u8; BOX_LEN];
 
 /// A key to which secrets are boxed: X25519.

@@ -103,9 +103,9 @@ pub struct Named {
 /// Reads and writes trees in a store, with the keys of a group. A cheap handle.
 ///
 /// It has a cache of opened pages, so use one for many calls. A page that contradicts its place in the
-/// tree is [`Kind::Corrupt`](larder_store_api::Kind::Corrupt), a missing one
-/// [`Kind::NotFound`](larder_store_api::Kind::NotFound), one of another epoch
-/// [`Kind::Denied`](larder_store_api::Kind::Denied).
+/// tree is [`Kind::Corrupt`], a missing one
+/// [`Kind::NotFound`], one of another epoch
+/// [`Kind::Denied`].
 #[derive(Clone)]
 pub struct Tree(Arc<Inner>, Option<Arc<EpochKeys>>);
 

@@ -67,7 +67,7 @@ impl Group {
     /// their names have come here.
     ///
     /// # Errors
-    /// [`Kind::Denied`] to a replica; those of reading the groups' records.
+    /// [`Kind::Denied`](larder_store_api::Kind::Denied) to a replica; those of reading the groups' records.
     pub async fn file_changes(&self) -> Result<FileChanges> {
         watch(self, None).await
     }
