@@ -277,7 +277,12 @@ impl Drop for Lock {
         if let Some(name) = &self.name {
             here.remove(name);
         }
-        drop(self.file.take());
+        // Closing it alone would leave the lock to a process that is just being started, until that runs its program.
+        if let Some(file) = self.file.take()
+            && let Err(error) = file.unlock()
+        {
+            tracing::debug!(%error, "the lock of a store is released as its file is closed");
+        }
     }
 }
 
