@@ -8,7 +8,11 @@ use larder_store_testkit::{
     MemorySecrets, MemoryStore,
     stores::{Fault, Faults, FaultyStore, Operation, When},
 };
-use larder_sync::{groups::Stores, invite::InviteKind::Write, replicate::Synced};
+use larder_sync::{
+    groups::{Removal, Stores},
+    invite::InviteKind::Write,
+    replicate::Synced,
+};
 use larder_sync_sim::SimNetwork;
 
 use crate::{
@@ -122,4 +126,53 @@ async fn no_peer_is_blamed_for_a_store_of_ours() {
             assert!(troubles.is_empty(), "{case}: {troubles:?}");
         }
     }
+}
+
+/// A removal is for ever, and freezes the repos of who goes. Whichever one read fails, it fails as a whole or freezes
+/// what is here.
+#[tokio::test(start_paused = true)]
+async fn a_store_that_cannot_be_read_freezes_no_repo_as_empty() {
+    let (mut failed, mut removed) = (0, false);
+    for n in 1..1000 {
+        let net = SimNetwork::new(300);
+        net.set_default_link(link());
+        let devices = world(&net, &[], &options()).await;
+        let faults = Faults::seeded(7);
+        let mut sick = with_faults(9, &faults).await;
+        let groups = sick.start(&net, options()).await;
+        let group = groups.create_group("sick").await.expect("a group");
+        let invite = group.invite(Write, sick.replicator().addresses()).await;
+        let joined = devices[0].groups().join(&invite.expect("an invite")).await;
+        let joined = joined.expect("it joins");
+        let_in(&joined).await;
+        let theirs = joined.create_repo("bob").await.expect("a repo");
+        theirs.write("a", noise(1, 100)).await.expect("a write");
+        pause(20).await;
+        let newest = theirs.root().await.expect("a root");
+        let here = group.repo(theirs.key()).await.expect("repos");
+        let here = here.expect("theirs").root().await.expect("a root");
+        assert_eq!(here, newest);
+
+        let people = group.people().await.expect("people");
+        let bob = people.iter().find(|person| !person.is_you).expect("bob");
+        faults.inject(
+            Operation::Get,
+            When::Nth(n),
+            Fault::Error(Kind::Unavailable),
+        );
+        match group.remove(bob.key, Removal::new()).await {
+            Ok(done) => {
+                assert_eq!(done.frozen, [(theirs.key(), newest)], "read {n}");
+                removed |= faults.struck() == 0;
+            }
+            Err(error) => {
+                assert_eq!(error.kind(), Kind::Unavailable, "read {n}: {error}");
+                failed += 1;
+            }
+        }
+        if removed {
+            break;
+        }
+    }
+    assert!(removed && failed > 0, "{failed}");
 }

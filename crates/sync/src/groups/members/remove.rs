@@ -186,8 +186,13 @@ impl Group {
     ) -> Result<(Vec<FrozenRoot>, Vec<(PublicKey, Root)>)> {
         let (mut roots, mut trees) = (Vec::new(), Vec::new());
         for repo in repos {
-            // One that is damaged or no root freezes as none.
-            let signed = repo.signed_root().await.ok().flatten();
+            // One that is damaged freezes as none. Any other error ends the removal: frozen is for ever, and a store
+            // that cannot be read now has the root later.
+            let signed = match repo.signed_root().await {
+                Ok(signed) => signed,
+                Err(error) if matches!(error.kind(), Kind::Corrupt | Kind::Invalid) => None,
+                Err(error) => return Err(error),
+            };
             let encoded = signed
                 .as_ref()
                 .and_then(|signed| record_format::encode_signed(signed).ok());
